@@ -1,0 +1,214 @@
+"""WebSocket close codes, and the one table from a `Reason` to what the other side gets to see.
+
+From 4000 on the range is the policy, so that a client needs no list: below 4500 reconnect, from 4500 stop and
+tell the user. 3000, 3003 and 3008 mirror HTTP's 401, 403 and 408 (IANA's WebSocket close code registry).
+
+Answers are coarse on purpose: a wrong signature, an expired token and a replayed one get the same status and
+body, so that a refusal teaches an attacker nothing. The exact reason is in the audit log.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from relay.core.errors import Reason
+
+
+class CloseCode(IntEnum):
+    """Every close code that the relay sends or records, from RFC 6455 §7.4 or its own range."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    UNSUPPORTED_DATA = 1003
+    ABNORMAL = 1006
+    POLICY_VIOLATION = 1008
+    TOO_LARGE = 1009
+    INTERNAL_ERROR = 1011
+    RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    TOKEN_REFUSED = 3000
+    NOT_ALLOWED = 3003
+    TOKEN_TIMEOUT = 3008
+    TOKEN_EXPIRED = 4001
+    NO_PONG = 4012
+    RATE_LIMITED = 4029
+    SESSION_REVOKED = 4501
+    REPLACED = 4504
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close:
+    """How the relay ends a connection: the close frame's code and text, and why, for the audit log."""
+
+    code: CloseCode
+    text: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a refused caller gets: HTTP `status`, or `close` on an open socket, and the public `code`."""
+
+    status: int
+    close: CloseCode
+    code: str
+    message: str
+    retryable: bool = False
+
+
+_TOKEN = Answer(
+    status=401,
+    close=CloseCode.TOKEN_REFUSED,
+    code="invalid_token",
+    message="The token was refused. Take a new one.",
+)
+_SESSION = Answer(
+    status=401,
+    close=CloseCode.TOKEN_REFUSED,
+    code="invalid_session",
+    message="There is no valid session. Log in again.",
+)
+_FORBIDDEN = Answer(
+    status=403, close=CloseCode.NOT_ALLOWED, code="forbidden", message="This is not allowed for this caller."
+)
+_BAD_REQUEST = Answer(
+    status=400, close=CloseCode.POLICY_VIOLATION, code="invalid_request", message="The request is malformed."
+)
+_UNAVAILABLE = Answer(
+    status=503,
+    close=CloseCode.TRY_AGAIN_LATER,
+    code="unavailable",
+    message="The service can't answer now. Try again later.",
+    retryable=True,
+)
+_LIMITED = Answer(
+    status=429,
+    close=CloseCode.RATE_LIMITED,
+    code="rate_limited",
+    message="Too many requests. Wait before the next one.",
+    retryable=True,
+)
+_NOT_FOUND = Answer(
+    status=404, close=CloseCode.NOT_ALLOWED, code="not_found", message="There is nothing here."
+)
+_INTERNAL = Answer(
+    status=500,
+    close=CloseCode.INTERNAL_ERROR,
+    code="internal_error",
+    message="The relay met an error of its own.",
+    retryable=True,
+)
+
+
+def _answer(status: int, close: CloseCode, code: str, message: str, *, retryable: bool = False) -> Answer:
+    return Answer(status=status, close=close, code=code, message=message, retryable=retryable)
+
+
+ANSWERS: dict[Reason, Answer] = {
+    Reason.TOKEN_MISSING: _TOKEN,
+    Reason.TOKEN_REPEATED: _BAD_REQUEST,
+    Reason.TOKEN_TRANSPORT: _BAD_REQUEST,
+    Reason.TOKEN_MALFORMED: _TOKEN,
+    Reason.TOKEN_TOO_LARGE: _TOKEN,
+    Reason.TOKEN_HEADER: _TOKEN,
+    Reason.TOKEN_KEY_UNKNOWN: _TOKEN,
+    Reason.TOKEN_SIGNATURE: _TOKEN,
+    Reason.TOKEN_CLAIMS: _TOKEN,
+    Reason.TOKEN_EXPIRED: _TOKEN,
+    Reason.TOKEN_NOT_YET_VALID: _TOKEN,
+    Reason.TOKEN_LIFETIME: _TOKEN,
+    Reason.TOKEN_ISSUER: _TOKEN,
+    Reason.TOKEN_AUDIENCE: _FORBIDDEN,
+    Reason.TOKEN_ORIGIN: _FORBIDDEN,
+    Reason.TOKEN_SCOPE: _TOKEN,
+    Reason.TOKEN_REPLAYED: _TOKEN,
+    Reason.SESSION_MISSING: _SESSION,
+    Reason.SESSION_REPEATED: _SESSION,
+    Reason.SESSION_INVALID: _SESSION,
+    Reason.SESSION_EXPIRED: _SESSION,
+    Reason.SESSION_REVOKED: _SESSION,
+    Reason.CREDENTIALS_INVALID: _answer(
+        401, CloseCode.TOKEN_REFUSED, "invalid_credentials", "The name or the password is wrong."
+    ),
+    Reason.BACKEND_UNAVAILABLE: _UNAVAILABLE,
+    Reason.CSRF_FAILED: _answer(
+        403,
+        CloseCode.NOT_ALLOWED,
+        "csrf_failed",
+        "The request does not come from this application's pages; "
+        "other callers send the header X-Relay-CSRF: 1.",
+    ),
+    Reason.REQUEST_MALFORMED: _BAD_REQUEST,
+    Reason.HANDSHAKE_MALFORMED: _BAD_REQUEST,
+    Reason.NOT_AN_UPGRADE: _answer(
+        426, CloseCode.POLICY_VIOLATION, "upgrade_required", "This address speaks WebSocket only."
+    ),
+    Reason.METHOD_NOT_ALLOWED: _answer(
+        405, CloseCode.POLICY_VIOLATION, "method_not_allowed", "A WebSocket handshake is a GET."
+    ),
+    Reason.PATH_UNKNOWN: _NOT_FOUND,
+    Reason.ENDPOINT_UNKNOWN: _answer(
+        400, CloseCode.POLICY_VIOLATION, "invalid_request", "There is no such endpoint."
+    ),
+    Reason.ORIGIN_MISSING: _FORBIDDEN,
+    Reason.ORIGIN_REFUSED: _FORBIDDEN,
+    Reason.CHANNEL_FORBIDDEN: _FORBIDDEN,
+    Reason.CHANNELS_TOO_MANY: _answer(
+        400, CloseCode.POLICY_VIOLATION, "too_many_channels", "More channels than one request may name."
+    ),
+    Reason.NOTHING_GRANTED: _FORBIDDEN,
+    Reason.PUBLISHER_UNKNOWN: _answer(
+        401, CloseCode.TOKEN_REFUSED, "invalid_key", "The publisher key is missing or wrong."
+    ),
+    Reason.PUBLICATION_MALFORMED: _BAD_REQUEST,
+    Reason.PUBLICATION_TOO_LARGE: _answer(
+        413, CloseCode.TOO_LARGE, "too_large", "The body is larger than allowed."
+    ),
+    Reason.RATE_LIMITED: _LIMITED,
+    Reason.ADDRESS_LIMIT: _LIMITED,
+    Reason.DRAINING: _UNAVAILABLE,
+    Reason.STATE_UNAVAILABLE: _UNAVAILABLE,
+    Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
+    Reason.CLIENT_CLOSED: _answer(499, CloseCode.NORMAL, "closed", "The client closed the connection."),
+    Reason.LINK_LOST: _answer(499, CloseCode.ABNORMAL, "link_lost", "The connection broke."),
+    Reason.TOKEN_TIMEOUT: _answer(
+        408, CloseCode.TOKEN_TIMEOUT, "token_timeout", "No token came in time.", retryable=True
+    ),
+    Reason.FRAME_MALFORMED: _answer(
+        400, CloseCode.POLICY_VIOLATION, "malformed", "The frame is not a message of this protocol."
+    ),
+    Reason.FRAME_BINARY: _answer(
+        400, CloseCode.UNSUPPORTED_DATA, "binary", "This protocol has text frames only."
+    ),
+    Reason.FRAME_TOO_LARGE: _answer(
+        413, CloseCode.TOO_LARGE, "too_large", "The frame is larger than allowed."
+    ),
+    Reason.FRAMES_TOO_FAST: _LIMITED,
+    Reason.CONNECTION_EXPIRED: _answer(
+        401, CloseCode.TOKEN_EXPIRED, "token_expired", "The connection reached its age limit.", retryable=True
+    ),
+    Reason.CONNECTION_REPLACED: _answer(
+        409, CloseCode.REPLACED, "replaced", "A newer connection of this session took its place."
+    ),
+    Reason.NO_PONG: _answer(408, CloseCode.NO_PONG, "no_pong", "The client fell silent.", retryable=True),
+    Reason.READER_STALLED: _answer(
+        408, CloseCode.ABNORMAL, "reader_stalled", "The client stopped reading.", retryable=True
+    ),
+    Reason.SERVER_STOPPING: _answer(
+        503, CloseCode.GOING_AWAY, "going_away", "The relay is stopping.", retryable=True
+    ),
+    Reason.INTERNAL_ERROR: _INTERNAL,
+}
+"""What each reason looks like from outside. A test proves that no reason is missing."""
+
+
+def answer_for(reason: Reason) -> Answer:
+    """Return the coarse public answer for `reason`."""
+    return ANSWERS[reason]
+
+
+def close_for(reason: Reason) -> Close:
+    """Return how an open connection ends for `reason`. Texts have at most 123 bytes (RFC 6455 §5.5.1)."""
+    if reason is Reason.SESSION_REVOKED:
+        return Close(code=CloseCode.SESSION_REVOKED, text="session_revoked", reason=reason)
+    answer = ANSWERS[reason]
+    return Close(code=answer.close, text=answer.code, reason=reason)

@@ -1,0 +1,170 @@
+"""What the audit log records: the actions, and one event's fields with their Elastic Common Schema names.
+
+Events are built here and nowhere else, so that every sink shows the same thing. An event never holds a token,
+a cookie, a header value, a query string, a session's id or a payload: the fields below are all there is.
+Strings from outside are cut to a length here, because a log line that an attacker can stretch is a full disk.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from relay.core.errors import Reason
+
+MAX_TEXT = 256
+"""Characters kept of any string that came from outside. Longest legitimate one: a User-Agent, about 250."""
+
+MAX_LIST = 64
+"""Entries kept of a list or a mapping: twice the 32 channels that a token may name."""
+
+MAX_DEPTH = 8
+"""Levels kept of nested values; the records' own nesting has four."""
+
+
+class Action(StrEnum):
+    """Every `event.action` of the audit log."""
+
+    TOKEN_ISSUED = "token.issued"
+    TOKEN_DENIED = "token.denied"
+    CONNECT_ACCEPTED = "connect.accepted"
+    CONNECT_DENIED = "connect.denied"
+    SUBSCRIBE_ACCEPTED = "subscribe.accepted"
+    SUBSCRIBE_DENIED = "subscribe.denied"
+    CONNECTION_CLOSED = "connection.closed"
+    SESSION_REVOKED = "session.revoked"
+    PUBLISH_DENIED = "publish.denied"
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGIN_FAILED = "login.failed"
+    LOGOUT = "logout"
+    AUDIT_GAP = "audit.gap"
+
+
+ACTION_EXPLANATIONS: dict[Action, str] = {
+    Action.TOKEN_ISSUED: "A scoped token was handed out; the record has what was asked and what was granted.",
+    Action.TOKEN_DENIED: "A request for a scoped token was refused.",
+    Action.CONNECT_ACCEPTED: "A connection was let in and its token used up.",
+    Action.CONNECT_DENIED: "A connection, or its first frame's token, was refused.",
+    Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to channels within its scope.",
+    Action.SUBSCRIBE_DENIED: "A connection asked for channels outside its scope, or for too many.",
+    Action.CONNECTION_CLOSED: "A connection ended; the record has its close code and what was delivered.",
+    Action.SESSION_REVOKED: "A session's tokens and sockets were cut off.",
+    Action.PUBLISH_DENIED: "A publication was refused.",
+    Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
+    Action.LOGIN_FAILED: "The backend refused a log-in; the name is kept only as a keyed hash.",
+    Action.LOGOUT: "A user logged out.",
+    Action.AUDIT_GAP: "Events could not be recorded; the record counts them by action.",
+}
+"""One sentence for each action, for the audit log's readers."""
+
+_CATEGORIES: dict[Action, tuple[str, str]] = {
+    Action.TOKEN_ISSUED: ("authentication", "start"),
+    Action.TOKEN_DENIED: ("authentication", "denied"),
+    Action.CONNECT_ACCEPTED: ("network", "allowed"),
+    Action.CONNECT_DENIED: ("network", "denied"),
+    Action.SUBSCRIBE_ACCEPTED: ("network", "access"),
+    Action.SUBSCRIBE_DENIED: ("network", "denied"),
+    Action.CONNECTION_CLOSED: ("network", "end"),
+    Action.SESSION_REVOKED: ("session", "end"),
+    Action.PUBLISH_DENIED: ("api", "denied"),
+    Action.LOGIN_SUCCEEDED: ("authentication", "start"),
+    Action.LOGIN_FAILED: ("authentication", "denied"),
+    Action.LOGOUT: ("session", "end"),
+    Action.AUDIT_GAP: ("configuration", "error"),
+}
+
+_FAILURES = frozenset(
+    {
+        Action.TOKEN_DENIED,
+        Action.CONNECT_DENIED,
+        Action.SUBSCRIBE_DENIED,
+        Action.PUBLISH_DENIED,
+        Action.LOGIN_FAILED,
+        Action.AUDIT_GAP,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who is at the other end, as far as the network tells: the socket's peer, and who is behind a proxy."""
+
+    address: str = ""
+    peer: str = ""
+    user_agent: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One thing that happened, before it has a time, an id or a place in the chain.
+
+    `relay` holds the project's own fields, nested as they appear under `relay` in the record: `session.ref`,
+    `token.{jti,kid,aud,scope,channels,iat,exp,transport}`, `connection.{id,...}`, `channels`, `publisher.id`.
+    """
+
+    action: Action
+    reason: Reason | None = None
+    user: str = ""
+    client: Client = field(default_factory=Client)
+    status: int | None = None
+    path: str = ""
+    relay: Mapping[str, Any] = field(default_factory=dict)
+
+
+def clip(value: object, *, depth: int = MAX_DEPTH) -> object:
+    """Return `value` with all strings, lists and levels in it cut to the sizes above, fit for strict JSON."""
+    if isinstance(value, str):
+        return _clip_text(value)
+    if isinstance(value, Mapping | Sequence) and not isinstance(value, bytes):
+        if depth == 0:
+            return "…"
+        if isinstance(value, Mapping):
+            items = itertools.islice(value.items(), MAX_LIST)
+            return {_clip_text(str(key)): clip(item, depth=depth - 1) for key, item in items}
+        return [clip(item, depth=depth - 1) for item in value[:MAX_LIST]]
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return _clip_text(str(value))  # NaN too: it is not JSON
+
+
+def _clip_text(text: str) -> str:
+    # surrogates can't be written as UTF-8; a lone one in a header would lose the whole record
+    text = text[: MAX_TEXT + 1].encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict[str, Any]:
+    """Return `event` as a record of the audit log, without its chain fields.
+
+    `timestamp` is ISO 8601 in UTC, `event_id` unique, `node` the name of this relay process.
+    """
+    category, kind = _CATEGORIES[event.action]
+    record: dict[str, Any] = {
+        "@timestamp": timestamp,
+        "event": {
+            "id": event_id,
+            "action": event.action.value,
+            "category": [category],
+            "type": [kind],
+            "outcome": "failure" if event.action in _FAILURES else "success",
+        },
+        "service": {"node": {"name": node}},
+    }
+    if event.reason is not None:
+        record["event"]["reason"] = event.reason.value
+    if event.user:
+        record["user"] = {"id": event.user}
+    if event.client.address:
+        record["client"] = {"ip": event.client.address}
+    if event.client.peer:
+        record["source"] = {"ip": event.client.peer}
+    if event.client.user_agent:
+        record["user_agent"] = {"original": event.client.user_agent}
+    if event.status is not None:
+        record["http"] = {"response": {"status_code": event.status}}
+    if event.path:
+        record["url"] = {"path": event.path}
+    record["relay"] = dict(event.relay)
+    return clip(record)  # type: ignore[return-value]  # clip keeps a mapping a dict

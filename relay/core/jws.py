@@ -1,0 +1,151 @@
+"""Compact JWS (RFC 7515 §7.1) read strictly, with the signature left to PyJWT.
+
+PyJWT's own `decode` reads the wall clock, accepts duplicate JSON keys, any size and a trailing `=`, so that
+one token has several spellings. Here a token has exactly one spelling: three unpadded base64url parts in
+canonical form. JSON is read strictly: an object without duplicate names, no NaN, no lone surrogate, no number
+that becomes infinite or takes quadratic time to read.
+
+A key verifies with one algorithm only, which is what stops algorithm confusion (RFC 8725 §3.1): the header's
+`alg` is compared with the key's, never used to choose.
+"""
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from jwt import PyJWS
+from jwt.exceptions import PyJWTError
+
+from relay.core.errors import Reason, Refusal
+
+_PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+_MAX_DIGITS = 32
+"""Most digits of a whole number: 64-bit numbers have 20, and reading takes quadratic time in them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyKey:
+    """A key that checks signatures: `key` is what PyJWT takes for `algorithm`, a public key or a secret."""
+
+    kid: str
+    algorithm: str
+    key: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compact:
+    """A token taken apart, nothing of it checked but its form."""
+
+    text: str = field(repr=False)
+    header: Mapping[str, Any]
+    payload: Mapping[str, Any]
+
+
+def parse_json_object(data: bytes) -> dict[str, Any]:
+    """Parse strict UTF-8 JSON that must be an object without duplicate names at any level.
+
+    Raises:
+        ValueError: with a short reason, for anything else.
+    """
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a name appears twice")
+        return result
+
+    def no_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
+    def whole(text: str) -> int:
+        if len(text) > _MAX_DIGITS:
+            raise ValueError(f"a whole number has more than {_MAX_DIGITS} digits")
+        return int(text)
+
+    def finite(text: str) -> float:
+        if math.isinf(number := float(text)):
+            raise ValueError("a number is out of range")
+        return number
+
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=no_duplicates,
+            parse_constant=no_constant,
+            parse_int=whole,
+            parse_float=finite,
+        )
+        # an escaped lone surrogate parses, and then breaks whoever writes the value out again
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeError:
+        raise ValueError("not valid Unicode") from None
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")
+    return value
+
+
+def _decode_part(part: str) -> bytes:
+    if not _PART.fullmatch(part):
+        raise ValueError("not unpadded base64url")
+    try:
+        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    except binascii.Error:
+        raise ValueError("not base64url") from None
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
+        raise ValueError("not canonical base64url")  # stray low bits in the last character
+    return data
+
+
+def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
+    """Take a compact JWS apart without checking its signature."""
+    if len(text) > max_bytes:
+        return Refusal(reason=Reason.TOKEN_TOO_LARGE, detail=f"The token has more than {max_bytes} bytes.")
+    parts = text.split(".")
+    if len(parts) != 3:
+        return Refusal(
+            reason=Reason.TOKEN_MALFORMED,
+            detail=f"A token has three parts between dots, this one {len(parts)}.",
+        )
+    try:
+        header = parse_json_object(_decode_part(parts[0]))
+    except ValueError as error:
+        return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The header can't be read: {error}.")
+    try:
+        payload = parse_json_object(_decode_part(parts[1]))
+    except ValueError as error:
+        return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The payload can't be read: {error}.")
+    try:
+        _decode_part(parts[2])
+    except ValueError as error:
+        return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The signature can't be read: {error}.")
+    return Compact(text=text, header=header, payload=payload)
+
+
+_jws = PyJWS()
+
+
+def check_signature(token: Compact, key: VerifyKey) -> Refusal | None:
+    """Check the signature with `key`, whose algorithm must be the header's. None means that it is right."""
+    if token.header.get("alg") != key.algorithm:
+        return Refusal(
+            reason=Reason.TOKEN_HEADER,
+            detail=f"The header says alg {token.header.get('alg')!r}, the key is for {key.algorithm}.",
+        )
+    try:
+        _jws.decode_complete(token.text, key.key, algorithms=[key.algorithm])
+    except PyJWTError:  # InvalidKeyError is no InvalidTokenError: only the common base fails closed
+        return Refusal(reason=Reason.TOKEN_SIGNATURE)
+    return None
+
+
+def sign_compact(payload: bytes, *, key: Any, algorithm: str, headers: dict[str, Any]) -> str:
+    """Return the compact JWS of `payload`. `headers` are the whole protected header but for `alg`."""
+    return _jws.encode(payload, key, algorithm=algorithm, headers=headers)

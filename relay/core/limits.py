@@ -1,0 +1,27 @@
+"""A token bucket without a clock: how fast one peer may go."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """Allows `rate` takes a second on the long run and `burst` at once. `now` is in seconds, of any one clock."""
+
+    rate: float
+    burst: float
+    level: float
+    at: float
+
+    @classmethod
+    def full(cls, *, rate: float, burst: float, now: float) -> "TokenBucket":
+        """Return a bucket that allows a whole burst at once."""
+        return cls(rate, burst, burst, now)
+
+    def take(self, now: float) -> float:
+        """Take one. Returns 0.0 if it was allowed, else the seconds to wait until it would be."""
+        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+        self.at = now
+        if self.level >= 1:
+            self.level -= 1
+            return 0.0
+        return (1 - self.level) / self.rate

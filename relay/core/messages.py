@@ -1,0 +1,193 @@
+"""The frames of the wire protocol relay.v1 as JSON text: what clients may send, and what the server says.
+
+Server frames are built here as bytes and nowhere else. Data frames are spliced around the publisher's own
+bytes and carry nothing that belongs to one connection, so that all who get a tick get the same bytes.
+Clients' frames are parsed into frozen structs; unknown members are ignored, so that newer clients can talk to
+older servers, and an unknown type is answered with an error frame instead of a close for the same reason.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from relay.core.errors import MalformedError, Reason
+from relay.core.publications import Publication
+
+PROTOCOL = "relay.v1"
+MAX_FRAME_BYTES = 16_384
+"""Longest frame from a client: a subscribe with 256 channels of 60 bytes fits."""
+MAX_CHANNELS_A_FRAME = 256
+MAX_CHANNELS_A_CONNECTION = 1024
+"""Patterns count as one. Binance allows 1024 streams a connection as well."""
+HEARTBEAT_MS = 5000
+
+
+class Auth(msgspec.Struct, frozen=True):
+    """`auth`: the token as the first frame."""
+
+    token: str
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """`subscribe` to channels and patterns."""
+
+    channels: list[str]
+    id: int | None = None
+    interval_ms: int = 0
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """`unsubscribe` from what was subscribed by the same names."""
+
+    channels: list[str]
+    id: int | None = None
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """`ping`: answered with `pong` and the server's clock."""
+
+    id: int | None = None
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """A frame of a type that this server does not know."""
+
+    type: str
+    id: int | None = None
+
+
+ClientFrame = Auth | Subscribe | Unsubscribe | Ping | Unknown
+
+_envelope = msgspec.json.Decoder(Unknown)
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {
+    "auth": msgspec.json.Decoder(Auth),
+    "subscribe": msgspec.json.Decoder(Subscribe),
+    "unsubscribe": msgspec.json.Decoder(Unsubscribe),
+    "ping": msgspec.json.Decoder(Ping),
+}
+_encode = msgspec.json.encode
+
+
+def parse_client_frame(text: str) -> ClientFrame:
+    """Parse one text frame from a client.
+
+    Raises:
+        MalformedError: if it is no JSON object with a `type`, or a member has the wrong type.
+    """
+    try:
+        envelope = _envelope.decode(text)
+        decoder = _decoders.get(envelope.type)
+        frame: ClientFrame = envelope if decoder is None else decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise MalformedError(str(error)[:120], reason=Reason.FRAME_MALFORMED) from None
+    if not isinstance(frame, Auth) and frame.id is not None and not -(1 << 53) < frame.id < 1 << 53:
+        raise MalformedError("id is a whole number that JavaScript can hold", reason=Reason.FRAME_MALFORMED)
+    return frame
+
+
+def update(publication: Publication) -> bytes:
+    """Build the `update` of one publication; the same bytes for every subscriber."""
+    source = b"" if publication.source_ts is None else b',"source_ts":%d' % publication.source_ts
+    return b'{"type":"update","channel":"%b","seq":%d,"ts":%d%b,"data":%b}' % (
+        publication.channel.encode("ascii"),
+        publication.seq,
+        publication.ts,
+        source,
+        publication.data,
+    )
+
+
+def snapshot(publication: Publication) -> bytes:
+    """Build the `snapshot` that begins a subscription, and a new epoch."""
+    return b'{"type":"snapshot","channel":"%b","epoch":"%b","seq":%d,"ts":%d,"data":%b}' % (
+        publication.channel.encode("ascii"),
+        publication.epoch.encode("ascii"),
+        publication.seq,
+        publication.ts,
+        publication.data,
+    )
+
+
+def welcome(*, connection: str, ts: int, expires_at: int, frames_per_s: int) -> bytes:
+    """Build the first frame of every connection. `ts` and `expires_at` are Unix milliseconds."""
+    return _encode(
+        {
+            "type": "welcome",
+            "connection": connection,
+            "protocol": PROTOCOL,
+            "ts": ts,
+            "heartbeat_ms": HEARTBEAT_MS,
+            "expires_at": expires_at,
+            "limits": {
+                "channels": MAX_CHANNELS_A_CONNECTION,
+                "frame_bytes": MAX_FRAME_BYTES,
+                "frames_per_s": frames_per_s,
+            },
+        }
+    )
+
+
+class ChannelAck(msgspec.Struct, frozen=True, kw_only=True):
+    """One exact channel in a `subscribed`. `seq` 0: no value yet."""
+
+    channel: str
+    mode: Literal["latest"] = "latest"
+    interval_ms: int = 0
+    epoch: str
+    seq: int
+    state: Literal["live", "stale"]
+    recovered: bool = False
+
+
+class PatternAck(msgspec.Struct, frozen=True, kw_only=True):
+    """One pattern in a `subscribed`, with the number of channels that match now."""
+
+    channel: str
+    mode: Literal["latest"] = "latest"
+    interval_ms: int = 0
+    matches: int
+
+
+class Rejection(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel that was not subscribed, and why."""
+
+    channel: str
+    code: Literal["forbidden", "malformed", "too_many_channels"]
+    message: str
+
+
+def subscribed(
+    *, id: int | None, channels: Sequence[ChannelAck | PatternAck], rejected: Sequence[Rejection]
+) -> bytes:
+    """Build the answer to a `subscribe`; it goes out before any data of its channels."""
+    return _encode(_with_id("subscribed", id) | {"channels": channels, "rejected": rejected})
+
+
+def unsubscribed(*, id: int | None, channels: Sequence[str]) -> bytes:
+    """Build the answer to an `unsubscribe`; no data of its channels follows."""
+    return _encode(_with_id("unsubscribed", id) | {"channels": channels})
+
+
+def pong(*, id: int | None, ts: int) -> bytes:
+    """Build the answer to a `ping`."""
+    return _encode(_with_id("pong", id) | {"ts": ts})
+
+
+def heartbeat(*, ts: int) -> bytes:
+    """Build what goes out when nothing else did for a while, so that a client can tell quiet from dead."""
+    return b'{"type":"heartbeat","ts":%d}' % ts
+
+
+def error(
+    *, code: str, message: str, retryable: bool, id: int | None = None, retry_after_ms: int | None = None
+) -> bytes:
+    """Build an `error`: something was refused, and the connection goes on."""
+    frame = _with_id("error", id) | {"code": code, "message": message, "retryable": retryable}
+    if retry_after_ms is not None:
+        frame["retry_after_ms"] = retry_after_ms
+    return _encode(frame)
+
+
+def _with_id(kind: str, id: int | None) -> dict[str, Any]:
+    return {"type": kind} if id is None else {"type": kind, "id": id}

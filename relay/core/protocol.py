@@ -1,0 +1,233 @@
+"""One connection's side of relay.v1, as a state machine without I/O.
+
+The shell feeds it text frames and the time, and asks when it next wants to be woken; it writes through the hub
+and answers with a `Close` when the connection has to end. What a client may send when:
+
+    state     auth        subscribe, unsubscribe, ping     unknown type     not a message
+    OPEN      close 1008  answered                         error frame      close 1008
+    CLOSED    ignored     ignored                          ignored          ignored
+
+(`auth` is a first frame only; the shell takes it before this machine exists, because checking a token waits
+for the state store.)
+
+Times are Unix seconds on one clock that the shell passes in as `now`; frames carry Unix milliseconds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from relay.core import messages
+from relay.core.channels import is_pattern, is_wildcard
+from relay.core.closes import Close, close_for
+from relay.core.errors import MalformedError, Reason
+from relay.core.events import Action
+from relay.core.hub import Hub, Subscriber
+from relay.core.limits import TokenBucket
+from relay.core.scope import Scope
+
+FRAMES_PER_S = 10
+FRAME_BURST = 20
+"""A page that subscribes to a screen of widgets one by one sends some dozens; Binance allows 5 a second."""
+
+
+class State(Enum):
+    """Whether the connection still takes frames."""
+
+    OPEN = auto()
+    CLOSED = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What one connection may do, settled when it was let in. Times in Unix seconds, `silence_ms` per endpoint."""
+
+    connection: str
+    scope: Scope
+    expires_at: float
+    silence_ms: int
+
+
+Report = Callable[[Action, Sequence[str], Reason | None], None]
+"""Called for the audit log: what happened, to which channels, and why if it was refused."""
+
+
+class ClientProtocol:
+    """The relay's side of one connection, from its admission to its end."""
+
+    def __init__(self, *, hub: Hub, subscriber: Subscriber, terms: Terms, report: Report, now: float) -> None:
+        self._hub = hub
+        self._subscriber = subscriber
+        self._terms = terms
+        self._report = report
+        self._bucket = TokenBucket.full(rate=FRAMES_PER_S, burst=FRAME_BURST, now=now)
+        self._refused_in_a_row = 0
+        self.state = State.OPEN
+
+    def open(self, *, asked: Sequence[str], interval_ms: int, now: float) -> None:
+        """Send `welcome`, and subscribe to what the URL asked for, else to the exact channels of the token."""
+        terms = self._terms
+        self._send(
+            messages.welcome(
+                connection=terms.connection,
+                ts=_ms(now),
+                expires_at=_ms(terms.expires_at),
+                frames_per_s=FRAMES_PER_S,
+            )
+        )
+        channels = list(asked) or [name for name in terms.scope.patterns if not is_wildcard(name)]
+        if not channels:
+            self._send(
+                messages.error(
+                    code="nothing_subscribed",
+                    message="No channel was named in the URL, and the token names patterns only: send a subscribe.",
+                    retryable=False,
+                )
+            )
+            return
+        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms), now)
+
+    def receive(self, text: str, now: float) -> Close | None:
+        """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
+        if self.state is State.CLOSED:
+            return None
+        if wait := self._bucket.take(now):
+            return self._too_fast(wait)
+        self._refused_in_a_row = 0
+        try:
+            frame = messages.parse_client_frame(text)
+        except MalformedError:
+            return self.close(Reason.FRAME_MALFORMED)
+        match frame:
+            case messages.Subscribe():
+                self._subscribe(frame, now)
+            case messages.Unsubscribe():
+                done = self._hub.unsubscribe(self._subscriber, frame.channels)
+                self._send(messages.unsubscribed(id=frame.id, channels=done))
+            case messages.Ping():
+                self._send(messages.pong(id=frame.id, ts=_ms(now)))
+            case messages.Auth():
+                return self.close(Reason.FRAME_MALFORMED)
+            case messages.Unknown():
+                self._send(
+                    messages.error(
+                        id=frame.id,
+                        code="unknown_type",
+                        message=f"{messages.PROTOCOL} has no {frame.type[:40]!r} for clients to send.",
+                        retryable=False,
+                    )
+                )
+        return None
+
+    def control_frame(self, now: float) -> Close | None:
+        """Count a ping or pong of the WebSocket layer; they cost as much as a message."""
+        if self.state is State.OPEN and (wait := self._bucket.take(now)):
+            return self._too_fast(wait)
+        return None
+
+    def next_deadline(self) -> float:
+        """Return when `tick` wants to be called, in Unix seconds."""
+        return self._terms.expires_at
+
+    def tick(self, now: float) -> Close | None:
+        """Do what is due at `now`."""
+        if self.state is State.OPEN and now >= self._terms.expires_at:
+            return self.close(Reason.CONNECTION_EXPIRED)
+        return None
+
+    def close(self, reason: Reason) -> Close:
+        """Stop taking and sending anything, and say how to end the connection."""
+        self.state = State.CLOSED
+        self._hub.leave(self._subscriber)
+        return close_for(reason)
+
+    # inside
+
+    def _send(self, message: bytes) -> None:
+        self._hub.send(self._subscriber, message)
+
+    def _too_fast(self, wait: float) -> Close | None:
+        self._refused_in_a_row += 1
+        if self._refused_in_a_row > FRAME_BURST:
+            return self.close(Reason.FRAMES_TOO_FAST)
+        self._send(
+            messages.error(
+                code="rate_limited",
+                message=f"At most {FRAMES_PER_S} frames a second; this one was not looked at.",
+                retryable=True,
+                retry_after_ms=int(wait * 1000) + 1,
+            )
+        )
+        return None
+
+    def _subscribe(self, frame: messages.Subscribe, now: float) -> None:
+        """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
+        accepted, rejected = self._sort(frame.channels)
+        # decided before the ack, sent after it
+        acks = [self._ack(name, now) for name in accepted]
+        self._send(messages.subscribed(id=frame.id, channels=acks, rejected=rejected))
+        self._hub.subscribe(self._subscriber, accepted)
+        if accepted:
+            self._report(Action.SUBSCRIBE_ACCEPTED, accepted, None)
+        for code, reason in _REPORTED.items():
+            if names := [item.channel for item in rejected if item.code == code]:
+                self._report(Action.SUBSCRIBE_DENIED, names, reason)
+
+    def _sort(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
+        room = messages.MAX_CHANNELS_A_CONNECTION - len(self._subscriber.exact) - len(self._subscriber.patterns)
+        accepted: dict[str, None] = {}
+        rejected: list[messages.Rejection] = []
+        for name in dict.fromkeys(names[: messages.MAX_CHANNELS_A_FRAME]):
+            if not is_pattern(name):
+                rejected.append(_reject(name, "malformed", "This is not a channel or pattern."))
+            elif not self._terms.scope.allows(name):
+                rejected.append(_reject(name, "forbidden", "This lies outside the token's scope."))
+            elif name in self._subscriber.exact or name in self._subscriber.patterns:
+                accepted[name] = None
+            elif room <= 0:
+                rejected.append(
+                    _reject(
+                        name,
+                        "too_many_channels",
+                        f"A connection has at most {messages.MAX_CHANNELS_A_CONNECTION} subscriptions.",
+                    )
+                )
+            else:
+                accepted[name] = None
+                room -= 1
+        if len(names) > messages.MAX_CHANNELS_A_FRAME:
+            left = len(names) - messages.MAX_CHANNELS_A_FRAME
+            rejected.append(
+                _reject(
+                    names[messages.MAX_CHANNELS_A_FRAME],
+                    "too_many_channels",
+                    f"A frame names at most {messages.MAX_CHANNELS_A_FRAME} channels; "
+                    f"this one and what follows ({left} in all) were left out.",
+                )
+            )
+        return list(accepted), rejected
+
+    def _ack(self, name: str, now: float) -> messages.ChannelAck | messages.PatternAck:
+        if is_wildcard(name):
+            return messages.PatternAck(channel=name, matches=len(self._hub.matches(name)))
+        state = self._hub.state(name)
+        fresh = state.ts is not None and _ms(now) - state.ts <= self._terms.silence_ms
+        return messages.ChannelAck(
+            channel=name, epoch=state.epoch, seq=state.seq, state="live" if fresh else "stale"
+        )
+
+
+_REPORTED = {
+    "forbidden": Reason.CHANNEL_FORBIDDEN,
+    "malformed": Reason.REQUEST_MALFORMED,
+    "too_many_channels": Reason.CHANNELS_TOO_MANY,
+}
+
+
+def _reject(name: str, code: str, message: str) -> messages.Rejection:
+    # the name comes from outside and goes back out: as much of it as a channel may have
+    return messages.Rejection(channel=name[:64], code=code, message=message)  # type: ignore[arg-type]
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)

@@ -1,0 +1,253 @@
+"""Scoped tokens: made by the issuer, checked by whoever protects an endpoint.
+
+A scoped token is a JWT (RFC 7519) with `typ: scoped+jwt` (RFC 8725 §3.11, explicit typing), signed with
+EdDSA over Ed25519 (RFC 8037), for one endpoint (`aud`), one browser origin, at most 30 seconds and one use.
+Asymmetric, so that a stream node can check tokens and can't make one.
+
+Nothing here reads a clock: `now` is an argument, in Unix seconds. Single use is not here either: it needs a
+store (`relay.state`), and its key is `jti`, never the token's text.
+
+`examine` collects every refusal, for people; `verify` stops at the first, for the gate. Both run the same
+checks in the same order.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from relay.core.channels import is_pattern
+from relay.core.errors import Reason, Refusal
+from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact, sign_compact
+from relay.core.scope import MAX_CHANNELS, Scope
+
+TYPE: Final = "scoped+jwt"
+ALGORITHM: Final = "EdDSA"
+SCOPE: Final = "subscribe"
+VERSION: Final = 1
+MAX_TOKEN_BYTES: Final = 4096
+"""Longest token: 32 patterns of 40 characters make 2,461 bytes, and a parser must not be fed megabytes."""
+MAX_LIFETIME_S: Final = 30
+LEEWAY_S: Final = 2
+"""Seconds by which clocks may differ: NTP keeps servers within milliseconds, virtual machines drift more."""
+
+_HEADER_NAMES = frozenset({"typ", "alg", "kid"})
+_TEXTS = ("iss", "aud", "sub", "jti", "scope", "sid")
+_TIMES = ("iat", "nbf", "exp")
+_CLAIMS = frozenset({*_TEXTS, *_TIMES, "channels", "origin", "ver"})
+_OPTIONAL = frozenset({"session_exp"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """The issuer's private key: `key` is an Ed25519 private key object."""
+
+    kid: str
+    key: Any = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" for one without."""
+
+    issuer: str
+    audience: str
+    subject: str
+    session_ref: str
+    channels: tuple[str, ...]
+    origin: str
+    jti: str
+    issued_at: int
+    expires_at: int
+    session_expires_at: int | None = None
+    scope: str = SCOPE
+
+    @property
+    def channel_scope(self) -> Scope:
+        """What the token grants."""
+        return Scope(self.channels)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What a token must be for, to be accepted here. `origin` None means: not compared (yet)."""
+
+    issuer: str
+    audience: str
+    origin: str | None
+    scope: str = SCOPE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """A token explained: its parts where readable, and every refusal in the order of the checks."""
+
+    header: Mapping[str, Any]
+    payload: Mapping[str, Any]
+    refusals: tuple[Refusal, ...]
+
+
+def mint(claims: Claims, key: SigningKey) -> str:
+    """Return the signed token for `claims`.
+
+    Raises:
+        ValueError: if the claims would not pass `verify` (lifetime, channels, empty or too long a text).
+    """
+    payload: dict[str, Any] = {
+        "iss": claims.issuer,
+        "aud": claims.audience,
+        "sub": claims.subject,
+        "iat": claims.issued_at,
+        "nbf": claims.issued_at,
+        "exp": claims.expires_at,
+        "jti": claims.jti,
+        "scope": claims.scope,
+        "channels": list(claims.channels),
+        "sid": claims.session_ref,
+        "origin": claims.origin,
+        "ver": VERSION,
+    }
+    if claims.session_expires_at is not None:
+        payload["session_exp"] = claims.session_expires_at
+    if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
+        raise ValueError(f"these claims can't be minted: {refusal}")
+    text = sign_compact(
+        json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode(),
+        key=key.key,
+        algorithm=ALGORITHM,
+        headers={"typ": TYPE, "kid": key.kid},
+    )
+    if len(text) > MAX_TOKEN_BYTES:
+        raise ValueError(f"the token would have {len(text)} bytes, more than {MAX_TOKEN_BYTES}")
+    return text
+
+
+def verify(
+    text: str, keys: Mapping[str, VerifyKey], *, now: float, expected: Expected
+) -> tuple[Claims, str] | Refusal:
+    """Check everything about a token that needs no store. Returns its claims and `kid`, or the first refusal.
+
+    The caller must then check `origin` if `expected.origin` was None, revocation, and claim `jti` last.
+    """
+    token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
+    if isinstance(token, Refusal):
+        return token
+    if refusal := next(_check(token, keys, now=now, expected=expected), None):
+        return refusal
+    return _to_claims(token.payload), token.header["kid"]
+
+
+def examine(
+    text: str, keys: Mapping[str, VerifyKey], *, now: float, expected: Expected | None
+) -> Examination:
+    """Explain a token to a person: what it says, and every reason why it would be refused now.
+
+    With `expected` None the checks against an endpoint (issuer, audience, origin, scope) are left out.
+    """
+    token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
+    if isinstance(token, Refusal):
+        return Examination(header={}, payload={}, refusals=(token,))
+    refusals = tuple(_check(token, keys, now=now, expected=expected))
+    return Examination(header=token.header, payload=token.payload, refusals=refusals)
+
+
+def _check(
+    token: Compact, keys: Mapping[str, VerifyKey], *, now: float, expected: Expected | None
+) -> Iterator[Refusal]:
+    yield from _check_header(token, keys)
+    broken = False
+    for refusal in _check_claims(token.payload):
+        broken = True
+        yield refusal
+    if broken:  # times and names of the wrong type can't be compared
+        return
+    yield from _check_times(token.payload, now=now)
+    if expected is not None:
+        yield from _check_expected(token.payload, expected)
+
+
+def _check_header(token: Compact, keys: Mapping[str, VerifyKey]) -> Iterator[Refusal]:
+    header = token.header
+    if extra := sorted(header.keys() - _HEADER_NAMES):
+        # jku, x5u and jwk would have the token name its own key; crit would have us promise what we can't
+        yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header may not have {', '.join(extra)[:80]}.")
+    if header.get("typ") != TYPE:
+        yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header's typ is not {TYPE}.")
+    if header.get("alg") != ALGORITHM:
+        yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header's alg is not {ALGORITHM}.")
+        return
+    kid = header.get("kid")
+    key = keys.get(kid) if isinstance(kid, str) else None
+    if key is None:
+        yield Refusal(reason=Reason.TOKEN_KEY_UNKNOWN)
+    elif refusal := check_signature(token, key):
+        yield refusal
+
+
+def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
+    def wrong(detail: str) -> Refusal:
+        return Refusal(reason=Reason.TOKEN_CLAIMS, detail=detail)
+
+    if missing := sorted(_CLAIMS - payload.keys()):
+        yield wrong(f"Missing: {', '.join(missing)}.")
+    if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL):
+        yield wrong(f"Unknown: {', '.join(extra)[:80]}.")
+    for name in _TEXTS:
+        if name in payload and (not isinstance(payload[name], str) or not payload[name]):
+            yield wrong(f"{name} must be a text that is not empty.")
+    for name in (*_TIMES, *_OPTIONAL):
+        if name in payload and (type(payload[name]) is not int or not 0 < payload[name] < 1 << 53):
+            yield wrong(f"{name} must be whole Unix seconds.")
+    if "origin" in payload and not isinstance(payload["origin"], str):
+        yield wrong("origin must be a text.")
+    if "ver" in payload and (type(payload["ver"]) is not int or payload["ver"] != VERSION):
+        yield wrong(f"ver must be {VERSION}.")
+    channels = payload.get("channels", ["x"])
+    if not isinstance(channels, list) or not 0 < len(channels) <= MAX_CHANNELS:
+        yield wrong(f"channels must be a list of 1 to {MAX_CHANNELS}.")
+    elif not all(isinstance(channel, str) and is_pattern(channel) for channel in channels):
+        yield wrong("channels must hold channels and patterns only.")
+
+
+def _check_lifetime(payload: Mapping[str, Any]) -> Iterator[Refusal]:
+    lifetime = payload["exp"] - payload["iat"]
+    if not 0 < lifetime <= MAX_LIFETIME_S:
+        yield Refusal(
+            reason=Reason.TOKEN_LIFETIME,
+            detail=f"It claims to live {lifetime} s; tokens live 1 to {MAX_LIFETIME_S} s.",
+        )
+
+
+def _check_times(payload: Mapping[str, Any], *, now: float) -> Iterator[Refusal]:
+    yield from _check_lifetime(payload)
+    if payload["iat"] > now + LEEWAY_S or payload["nbf"] > now + LEEWAY_S:
+        yield Refusal(reason=Reason.TOKEN_NOT_YET_VALID)
+    if payload["exp"] + LEEWAY_S <= now:
+        yield Refusal(reason=Reason.TOKEN_EXPIRED, detail=f"It expired {now - payload['exp']:.0f} s ago.")
+
+
+def _check_expected(payload: Mapping[str, Any], expected: Expected) -> Iterator[Refusal]:
+    if payload["iss"] != expected.issuer:
+        yield Refusal(reason=Reason.TOKEN_ISSUER, detail=f"It is from {payload['iss'][:80]!r}.")
+    if payload["aud"] != expected.audience:
+        yield Refusal(reason=Reason.TOKEN_AUDIENCE, detail=f"It is for {payload['aud'][:120]!r}.")
+    if payload["scope"] != expected.scope:
+        yield Refusal(reason=Reason.TOKEN_SCOPE, detail=f"Its scope is {payload['scope'][:80]!r}.")
+    if expected.origin is not None and payload["origin"] != expected.origin:
+        yield Refusal(reason=Reason.TOKEN_ORIGIN, detail=f"It was asked for from {payload['origin'][:80]!r}.")
+
+
+def _to_claims(payload: Mapping[str, Any]) -> Claims:
+    return Claims(
+        issuer=payload["iss"],
+        audience=payload["aud"],
+        subject=payload["sub"],
+        session_ref=payload["sid"],
+        channels=tuple(payload["channels"]),
+        origin=payload["origin"],
+        jti=payload["jti"],
+        issued_at=payload["iat"],
+        expires_at=payload["exp"],
+        session_expires_at=payload.get("session_exp"),
+        scope=payload["scope"],
+    )
