@@ -1,0 +1,413 @@
+"""The composition root: settings in, a running relay out. The only place that names concrete adapters.
+
+Start: everything that can fail for a person's mistake (ports, keys, files) fails first, before a listener
+accepts anything; then the parts start from the inside out, and the announcement comes last. Stop goes the other
+way: the gate refuses newcomers, sockets are closed, requests finish, then the log and the state are written out.
+
+One task group holds every part. A listener that dies takes the service down, loudly: half a relay looks healthy
+from outside and is not.
+"""
+
+import contextlib
+import secrets
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.resources import files
+
+import anyio
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay import __version__
+from relay.audit.jsonl import JsonlAuditor
+from relay.bff.backend import Backend
+from relay.bff.routes import BffOptions, BffParts, bff_routes
+from relay.broker.memory import MemoryBroker
+from relay.config import Settings
+from relay.core.errors import ConfigurationError, Refusal
+from relay.core.events import Client
+from relay.ingest.routes import ingest_routes
+from relay.ingest.service import Ingest, PublisherTerms
+from relay.issuer.policy import EndpointTerms, Policy
+from relay.issuer.routes import RouteOptions, issuer_routes
+from relay.issuer.service import Issuer, IssuerOptions
+from relay.keys.bearer import check_bearer
+from relay.keys.files import KeyRing, load_keys
+from relay.keys.jwks import to_jwks
+from relay.ops import InternalOnly, ops_routes
+from relay.sessions.base import Session
+from relay.sessions.signed import SignedOptions, SignedVerifier
+from relay.state.sqlite import SqliteState
+from relay.stream.addresses import Waiting
+from relay.stream.fanout import Fanout
+from relay.stream.gate import EndpointOptions, Gate, GateOptions
+from relay.stream.heart import beat_for_ever
+from relay.stream.service import Stream, StreamOptions
+from relay.web.addresses import parse_networks
+from relay.web.answers import error_answer
+from relay.web.clients import client_reader
+from relay.web.cookies import CookieOptions
+from relay.web.csrf import CsrfOptions
+from relay.web.server import HttpServer
+from relay.web.sockets import bind, bound_port
+
+STOP_WITHIN_S = 1.8
+"""Seconds for an orderly stop, after which what is left is cancelled: Ctrl-C must not feel broken."""
+
+log = structlog.get_logger("relay")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The ports that the three listeners got."""
+
+    http: int
+    stream: int
+    internal: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Parts:
+    """What a running relay is made of."""
+
+    settings: Settings
+    keys: KeyRing
+    state: SqliteState
+    auditor: JsonlAuditor
+    fanout: Fanout
+    stream: Stream
+    issuer: Issuer
+    ingest: Ingest
+    backend: Backend | None
+    stopping: bool = False
+
+
+async def run(
+    settings: Settings,
+    *,
+    announce: Callable[[Ports], None],
+    pages: Callable[[], Sequence[BaseRoute]] = tuple,
+) -> None:
+    """Run a relay until SIGINT or SIGTERM.
+
+    `announce` is called when everything accepts connections. `pages` gives further public routes; the demo has
+    its page there, a deployment has none.
+
+    Raises:
+        ConfigurationError: if something in the settings or on this machine keeps it from starting.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        listen = settings.listen
+        sockets = [
+            stack.enter_context(contextlib.closing(bind(address, setting=f"listen.{name}")))
+            for name, address in (
+                ("http", listen.http),
+                ("stream", listen.stream),
+                ("internal", listen.internal),
+            )
+        ]
+        parts = await stack.enter_async_context(_parts(settings))
+        await _serve(parts, sockets, announce=announce, pages=pages())
+
+
+@contextlib.asynccontextmanager
+async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
+    """Make and wire everything but the listeners, and write out what waits at the end."""
+    keys = load_keys(settings.tokens.keys_dir)
+    if keys.signing is None:
+        raise ConfigurationError(
+            f"tokens.keys_dir: {settings.tokens.keys_dir} has no private key; make one with "
+            f"`relay keys new --dir {settings.tokens.keys_dir}`."
+        )
+    verifier = SignedVerifier(_signed_options(settings))
+    state = SqliteState.open(settings.engine.state_path)
+    try:
+        auditor = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
+        try:
+            fanout = Fanout()
+            broker = MemoryBroker(max_channels=settings.limits.channels)
+            broker.attach(fanout.hub.publish)
+            backend = _backend(settings)
+            yield _Parts(
+                settings=settings,
+                keys=keys,
+                state=state,
+                auditor=auditor,
+                fanout=fanout,
+                stream=_stream(settings, keys, fanout, state, auditor),
+                issuer=Issuer(
+                    _issuer_options(settings),
+                    policy=Policy(settings.grants),
+                    verifier=verifier,
+                    state=state,
+                    auditor=auditor,
+                    key=keys.signing,
+                ),
+                ingest=Ingest(
+                    {
+                        name: PublisherTerms(
+                            secret_sha256=publisher.secret_sha256, channels=publisher.channels
+                        )
+                        for name, publisher in settings.publishers.items()
+                    },
+                    broker=broker,
+                    auditor=auditor,
+                    check_key=check_bearer,
+                ),
+                backend=backend,
+            )
+            if backend is not None:
+                await backend.aclose()
+        finally:
+            await auditor.aclose()
+    finally:
+        await state.aclose()
+
+
+async def _serve(
+    parts: _Parts,
+    sockets: Sequence[socket.socket],
+    *,
+    announce: Callable[[Ports], None],
+    pages: Sequence[BaseRoute],
+) -> None:
+    public = HttpServer(_public_app(parts, pages), sockets[0])
+    internal = HttpServer(_internal_app(parts), sockets[2])
+    async with anyio.create_task_group() as group:
+        group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
+        server = await parts.stream.start(sockets[1])
+        group.start_soon(public.run)
+        group.start_soon(internal.run)
+        await public.started()
+        await internal.started()
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            announce(
+                Ports(
+                    **{
+                        name: bound_port(sock)
+                        for name, sock in zip(("http", "stream", "internal"), sockets, strict=True)
+                    }
+                )
+            )
+            log.info("started", version=__version__, endpoints=sorted(parts.settings.endpoints))
+            async for number in signals:
+                log.info("stopping", signal=signal.Signals(number).name)
+                break
+            parts.stopping = True
+            with anyio.move_on_after(STOP_WITHIN_S):
+                public.stop()
+                internal.stop()
+                await parts.stream.stop(server)
+        group.cancel_scope.cancel()
+
+
+def _public_app(parts: _Parts, pages: Sequence[BaseRoute]) -> Starlette:
+    settings = parts.settings
+    client_of = client_reader(parse_networks(settings.public.trusted_proxies))
+    csrf = CsrfOptions(
+        origins=frozenset({settings.public.url, *settings.csrf.trusted_origins}),
+        require_header=settings.csrf.require_header,
+    )
+    access, refresh = _cookies(settings)
+    routes: list[BaseRoute] = list(
+        issuer_routes(
+            parts.issuer,
+            RouteOptions(
+                csrf=csrf, cookies=(access, refresh), public_origin=settings.public.url, client_of=client_of
+            ),
+            to_jwks(parts.keys.verify),
+        )
+    )
+    if parts.backend is not None:
+        options = BffOptions(
+            csrf=csrf,
+            access_cookie=access,
+            refresh_cookie=refresh,
+            ref_key=settings.session.ref_key.get_secret_value().encode(),
+        )
+        routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+    routes.append(Route("/client/relay-client.js", _browser_client))
+    routes += pages
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed})
+
+
+def _internal_app(parts: _Parts) -> Starlette:
+    listen = parts.settings.listen
+    client_of = client_reader(())
+    return Starlette(
+        routes=[
+            *ops_routes(lambda: "The relay is stopping." if parts.stopping else None),
+            *ingest_routes(parts.ingest, client_of),
+        ],
+        middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],
+        exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
+    )
+
+
+def _bff_parts(parts: _Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:
+    def limit_address(address: str) -> tuple[Refusal, float] | None:
+        limited = parts.issuer.limits.address(address)
+        return None if limited is None else (limited.refusal, limited.retry_after_s)
+
+    async def authenticate(credential: str) -> Session | Refusal:
+        return await parts.issuer.authenticate(credential, now=time.time())
+
+    async def end_session(session: Session) -> None:
+        await parts.stream.end_session(session.ref, user=session.subject, client=Client())
+
+    return BffParts(
+        backend=backend,
+        auditor=parts.auditor,
+        client_of=client_of,
+        limit_address=limit_address,
+        authenticate=authenticate,
+        end_session=end_session,
+    )
+
+
+# settings -> each shell's own options
+
+
+def _signed_options(settings: Settings) -> SignedOptions:
+    signed, claims = settings.session.signed, settings.session.claims
+    assert signed is not None  # the settings' own check
+    if signed.secret is not None:
+        key = signed.secret.get_secret_value().encode()
+    else:
+        assert signed.public_key is not None  # the settings' own check
+        try:
+            key = signed.public_key.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"session.signed.public_key: {signed.public_key} can't be read: {error.strerror}."
+            ) from None
+    return SignedOptions(
+        algorithm=signed.algorithm,
+        key=key,
+        ref_key=settings.session.ref_key.get_secret_value().encode(),
+        issuer=signed.issuer,
+        audience=signed.audience,
+        typ=signed.typ,
+        require=signed.require,
+        subject_claim=claims.subject,
+        roles_claim=claims.roles,
+        session_claim=claims.session,
+    )
+
+
+def _issuer_options(settings: Settings) -> IssuerOptions:
+    return IssuerOptions(
+        issuer=settings.public.url,
+        ttl_s=settings.tokens.ttl_s,
+        endpoints={
+            name: EndpointTerms(
+                audience=settings.public.stream_url + endpoint.path, channels=endpoint.channels
+            )
+            for name, endpoint in settings.endpoints.items()
+        },
+        default_endpoint=settings.tokens.default_endpoint,
+        allowed_origins=settings.allowed_origins,
+        tokens_per_session=settings.limits.tokens_per_session,
+        tokens_per_address=settings.limits.tokens_per_address,
+    )
+
+
+def _stream(
+    settings: Settings, keys: KeyRing, fanout: Fanout, state: SqliteState, auditor: JsonlAuditor
+) -> Stream:
+    options = GateOptions(
+        issuer=settings.public.url,
+        endpoints={
+            endpoint.path: EndpointOptions(
+                name=name,
+                path=endpoint.path,
+                audience=settings.public.stream_url + endpoint.path,
+                max_age_s=endpoint.max_age_s,
+                silence_ms=endpoint.silence_ms,
+            )
+            for name, endpoint in settings.endpoints.items()
+        },
+        allowed_origins=settings.allowed_origins,
+        transports=settings.tokens.transports,
+    )
+    waiting = Waiting(limit=settings.limits.unauthenticated_per_address)
+    return Stream(
+        StreamOptions(
+            trusted_proxies=parse_networks(settings.public.trusted_proxies),
+            connections_per_session=settings.limits.connections_per_session,
+            revocation_s=settings.session.max_s,
+        ),
+        make_gate=partial(_gate, options, keys, state),
+        waiting=waiting,
+        fanout=fanout,
+        state=state,
+        auditor=auditor,
+    )
+
+
+def _gate(
+    options: GateOptions, keys: KeyRing, state: SqliteState, waiting: Waiting, draining: Callable[[], bool]
+) -> Gate:
+    return Gate(options, keys=keys.verify, state=state, waiting=waiting, draining=draining)
+
+
+def _backend(settings: Settings) -> Backend | None:
+    bff = settings.bff
+    if bff.backend is None:
+        return None
+    return Backend(origin=bff.backend, login_path=bff.login_path, timeout_s=bff.timeout_s)
+
+
+def _cookies(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
+    secure = settings.public.url.startswith("https://")
+    bff = settings.bff
+    return (
+        CookieOptions(name=settings.session.cookie, max_age_s=bff.access_max_age_s, secure=secure),
+        CookieOptions(name=bff.refresh_cookie, max_age_s=bff.refresh_max_age_s, secure=secure),
+    )
+
+
+# what belongs to no shell
+
+
+async def _browser_client(_request: Request) -> Response:
+    script = files("relay").joinpath("static/relay-client.js").read_bytes()
+    return Response(
+        script,
+        media_type="text/javascript",
+        headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return error_answer(404, "not_found", "There is nothing here.")
+
+
+async def _not_allowed(_request: Request, _error: Exception) -> Response:
+    return error_answer(405, "method_not_allowed", "This address does not take this method.")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    incident = secrets.token_hex(4)
+    log.error("request failed", incident=incident, path=request.url.path, exc_info=error)
+    return error_answer(
+        500, "internal_error", f"The relay met an error of its own ({incident}).", retryable=True
+    )
+
+
+def start(
+    settings: Settings,
+    *,
+    announce: Callable[[Ports], None],
+    pages: Callable[[], Sequence[BaseRoute]] = tuple,
+) -> None:
+    """Run a relay on a uvloop event loop of its own, until SIGINT or SIGTERM. See `run`."""
+    anyio.run(partial(run, settings, announce=announce, pages=pages), backend_options={"use_uvloop": True})

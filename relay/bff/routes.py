@@ -1,0 +1,183 @@
+"""Log-in and log-out: credentials in, HttpOnly cookies out, and no token in any body.
+
+The user object is the backend's own, but for members whose value is one of the two tokens: a backend that
+repeats the token there must not defeat the whole arrangement.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay.audit.base import Auditor
+from relay.bff.backend import Backend, LoggedIn
+from relay.core.closes import answer_for
+from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.events import Action, Client, Event
+from relay.sessions.base import Session
+from relay.web.answers import SECURITY_HEADERS, error_answer, json_answer, refusal_answer
+from relay.web.bodies import read_json_object
+from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
+from relay.web.csrf import CsrfOptions, check_csrf
+
+MAX_BODY_BYTES = 4096
+MAX_COOKIE_BYTES = 4000
+"""Browsers silently drop a cookie above 4096 bytes, name and attributes included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BffOptions:
+    """What the routes need of the settings."""
+
+    csrf: CsrfOptions
+    access_cookie: CookieOptions
+    refresh_cookie: CookieOptions
+    ref_key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BffParts:
+    """What the routes work with: `authenticate` and `end_session` are the issuer's and the stream's."""
+
+    backend: Backend
+    auditor: Auditor
+    client_of: Callable[[Request], Client]
+    limit_address: Callable[[str], tuple[Refusal, float] | None]
+    authenticate: Callable[[str], Awaitable[Session | Refusal]]
+    end_session: Callable[[Session], Awaitable[None]]
+
+
+def bff_routes(options: BffOptions, parts: BffParts) -> list[Route]:
+    """Return the log-in and log-out routes."""
+
+    async def login(request: Request) -> Response:
+        return await _login(request, options, parts)
+
+    async def logout(request: Request) -> Response:
+        return await _logout(request, options, parts)
+
+    return [
+        Route("/api/auth/login", login, methods=["POST"]),
+        Route("/api/auth/logout", logout, methods=["POST"]),
+    ]
+
+
+async def _login(request: Request, options: BffOptions, parts: BffParts) -> Response:
+    client = parts.client_of(request)
+    name = ""
+
+    def refuse(
+        refusal: Refusal, *, message: str | None = None, retry_after_s: float | None = None
+    ) -> Response:
+        parts.auditor.note(
+            Event(
+                action=Action.LOGIN_FAILED,
+                reason=refusal.reason,
+                client=client,
+                status=answer_for(refusal.reason).status,
+                # people type passwords into the name's field
+                relay={"name_hmac": _name_hmac(options.ref_key, name)} if name else {},
+            )
+        )
+        return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
+
+    try:
+        if refusal := check_csrf(request, options.csrf):
+            return refuse(refusal)
+        if limited := parts.limit_address(client.address):
+            return refuse(limited[0], retry_after_s=limited[1])
+        credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
+        name = credentials["email"]
+        result = await parts.backend.login(credentials)
+        if isinstance(result, Refusal):
+            return refuse(result)
+        if max(len(result.access_token), len(result.refresh_token)) > MAX_COOKIE_BYTES:
+            raise UnavailableError(
+                Reason.BACKEND_UNAVAILABLE,
+                f"The backend's tokens do not fit into a cookie of {MAX_COOKIE_BYTES} bytes.",
+            )
+        session = await parts.authenticate(result.access_token)
+        if isinstance(session, Refusal):
+            # a session that the issuer will refuse would be a log-in that leads nowhere
+            raise UnavailableError(
+                Reason.BACKEND_UNAVAILABLE, f"The backend's access token is not accepted here: {session}"
+            )
+        await parts.auditor.record(
+            Event(
+                action=Action.LOGIN_SUCCEEDED,
+                user=session.subject,
+                client=client,
+                status=200,
+                relay={"session": {"ref": session.ref}},
+            )
+        )
+    except MalformedError as error:
+        return refuse(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
+    except UnavailableError as error:
+        return refuse(Refusal(reason=error.reason, detail=str(error)))
+    response = json_answer(200, {"user": _without_tokens(result.user, result)})
+    set_cookie(response, options.access_cookie, result.access_token)
+    set_cookie(response, options.refresh_cookie, result.refresh_token)
+    return response
+
+
+async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
+    """Clear the cookies whatever they hold, and end the session's sockets if it can be told whose they are."""
+    client = parts.client_of(request)
+    if refusal := check_csrf(request, options.csrf):
+        return refusal_answer(refusal)
+    response: Response = Response(status_code=204, headers=SECURITY_HEADERS)
+    credential = read_cookie(request, options.access_cookie.name)
+    try:
+        session = credential if isinstance(credential, Refusal) else await parts.authenticate(credential)
+        if isinstance(session, Session):
+            await parts.end_session(session)
+            parts.auditor.note(
+                Event(
+                    action=Action.LOGOUT,
+                    user=session.subject,
+                    client=client,
+                    status=204,
+                    relay={"session": {"ref": session.ref}},
+                )
+            )
+    except UnavailableError:
+        # the cookies go in any case, but nobody may believe that the sockets are closed
+        response = error_answer(
+            503,
+            "unavailable",
+            "You are logged out here, but open streams could not be ended.",
+            retryable=True,
+        )
+    for cookie in (options.access_cookie, options.refresh_cookie):
+        clear_cookie(response, cookie)
+    return response
+
+
+def _credentials(body: dict[str, Any]) -> dict[str, str]:
+    email, password = body.get("email"), body.get("password")
+    if not isinstance(email, str) or not isinstance(password, str) or not email or not password:
+        raise MalformedError('Send {"email": …, "password": …}, both texts that are not empty.')
+    return {"email": email, "password": password}
+
+
+def _name_hmac(key: bytes, name: str) -> str:
+    return hmac.new(key, f"name:{name.strip().lower()}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def _without_tokens(value: Any, tokens: LoggedIn) -> Any:
+    """Return `value` without any member or entry that contains one of the tokens."""
+
+    def holds(item: Any) -> bool:
+        return isinstance(item, str) and (tokens.access_token in item or tokens.refresh_token in item)
+
+    if isinstance(value, dict):
+        return {key: _without_tokens(item, tokens) for key, item in value.items() if not holds(item)}
+    if isinstance(value, list):
+        return [_without_tokens(item, tokens) for item in value if not holds(item)]
+    return value

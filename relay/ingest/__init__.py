@@ -1,0 +1,1 @@
+"""Publishing: a backend team's key, its channels, and what it sends."""

@@ -1,0 +1,135 @@
+"""Publishing over HTTP: POST /v1/publish for one message, POST /v1/publish/batch for up to 1000."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay.core.closes import answer_for
+from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.events import Client
+from relay.core.publications import MAX_PUBLICATION_BYTES
+from relay.ingest.service import Accepted, Ingest
+from relay.web.answers import json_answer, refusal_answer
+from relay.web.bodies import read_body
+
+MAX_BATCH = 1000
+MAX_BATCH_BYTES = 1 << 20
+"""One batch holds the event loop for about 10 ms at these bounds; more would be felt by every subscriber."""
+
+ClientOf = Callable[[Request], Client]
+Handler = Callable[[Request, Ingest, ClientOf, str], Awaitable[Response | Refusal]]
+
+
+class _Batch(msgspec.Struct, forbid_unknown_fields=True):
+    messages: list[msgspec.Raw]
+
+
+_batch_decoder = msgspec.json.Decoder(_Batch)
+
+
+def ingest_routes(ingest: Ingest, client_of: ClientOf) -> list[Route]:
+    """Return the publishing routes of the internal listener."""
+
+    async def one(request: Request) -> Response:
+        return await _answered(request, ingest, client_of, _one)
+
+    async def batch(request: Request) -> Response:
+        return await _answered(request, ingest, client_of, _batch)
+
+    return [
+        Route("/v1/publish", one, methods=["POST"]),
+        Route("/v1/publish/batch", batch, methods=["POST"]),
+    ]
+
+
+async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
+    message: str | None = None
+    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
+    publisher = ingest.identify(presented.strip() if scheme.lower() == "bearer" else "")
+    if isinstance(publisher, Refusal):
+        refusal, publisher = publisher, ""
+    else:
+        try:
+            result = await handle(request, ingest, client_of, publisher)
+            if isinstance(result, Response):
+                return result
+            refusal, message = result, result.detail
+        except MalformedError as error:
+            refusal, message = Refusal(reason=error.reason, detail=error.detail), error.detail
+        except UnavailableError as error:
+            refusal = Refusal(reason=error.reason, detail=str(error))
+    ingest.deny(refusal, client_of(request), status=answer_for(refusal.reason).status, publisher=publisher)
+    return refusal_answer(refusal, message=message)
+
+
+async def _one(request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str) -> Response | Refusal:
+    body = await read_body(request, max_bytes=MAX_PUBLICATION_BYTES)
+    result = await ingest.publish(publisher, body)
+    return result if isinstance(result, Refusal) else json_answer(200, _accepted(result))
+
+
+async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publisher: str) -> Response:
+    body = await read_body(request, max_bytes=MAX_BATCH_BYTES)
+    items = _items(body, request.headers.get("content-type", ""))
+    results: list[dict[str, Any]] = []
+    refusals: dict[Reason, list[str]] = {}
+    for item in items:
+        try:
+            result = await ingest.publish(publisher, item)
+        except MalformedError as error:
+            result = Refusal(reason=error.reason, detail=error.detail)
+        except UnavailableError as error:
+            result = Refusal(reason=error.reason, detail=str(error))
+        if isinstance(result, Refusal):
+            answer = answer_for(result.reason)
+            refusals.setdefault(result.reason, []).append(result.detail)
+            results.append(
+                {
+                    "code": answer.code,
+                    "message": result.detail or answer.message,
+                    "retryable": answer.retryable,
+                }
+            )
+        else:
+            results.append(_accepted(result))
+    for reason, details in refusals.items():
+        ingest.deny(
+            Refusal(reason=reason, detail=details[0]),
+            client_of(request),
+            status=answer_for(reason).status,
+            publisher=publisher,
+            count=len(details),
+        )
+    return json_answer(200, {"results": results})
+
+
+def _items(body: bytes, content_type: str) -> list[bytes]:
+    """Cut a batch into its messages; each is then checked by itself, so that one bad one spoils no other."""
+    kind = content_type.split(";")[0].strip().lower()
+    if kind == "application/x-ndjson":
+        items = [line for line in body.split(b"\n") if line.strip()]
+    elif kind == "application/json":
+        try:
+            items = [bytes(raw) for raw in _batch_decoder.decode(body).messages]
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedError(
+                f'A batch is {{"messages": […]}}: {error}.', reason=Reason.PUBLICATION_MALFORMED
+            ) from None
+    else:
+        raise MalformedError(
+            "Send a batch as application/json or application/x-ndjson.", reason=Reason.PUBLICATION_MALFORMED
+        )
+    if len(items) > MAX_BATCH:
+        raise MalformedError(
+            f"A batch has at most {MAX_BATCH} messages, this one {len(items)}.",
+            reason=Reason.PUBLICATION_TOO_LARGE,
+        )
+    return items
+
+
+def _accepted(result: Accepted) -> dict[str, Any]:
+    return {"channel": result.channel, "epoch": result.position.epoch, "seq": result.position.seq}

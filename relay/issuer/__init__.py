@@ -1,0 +1,1 @@
+"""The issuer: a session's cookie in, a scoped token out."""

@@ -1,0 +1,154 @@
+"""The issuer's HTTP side: POST /auth/ws-token, and the public keys at /.well-known/jwks.json."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay.core.closes import answer_for
+from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.events import Client
+from relay.issuer.service import Issued, Issuer, parse_request
+from relay.sessions.base import Session
+from relay.web.answers import json_answer, refusal_answer
+from relay.web.bodies import read_json_object
+from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
+from relay.web.csrf import CsrfOptions, check_csrf
+
+MAX_BODY_BYTES = 8192
+"""A request with 32 channels of 64 characters has 2.3 KB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteOptions:
+    """What the routes need of the settings. `cookies` are those of a session: the first holds it."""
+
+    csrf: CsrfOptions
+    cookies: tuple[CookieOptions, ...]
+    public_origin: str
+    client_of: Callable[[Request], Client]
+
+
+@dataclass(frozen=True, slots=True)
+class _Denial:
+    refusal: Refusal
+    message: str | None = None
+    retry_after_s: float | None = None
+
+
+def issuer_routes(issuer: Issuer, options: RouteOptions, jwks: Mapping[str, Any]) -> list[Route]:
+    """Return the routes. The token's route has a second name, under the BFF's prefix."""
+
+    async def ws_token(request: Request) -> Response:
+        return await _ws_token(request, issuer, options)
+
+    async def keys(_request: Request) -> Response:
+        response = json_answer(200, jwks)
+        response.headers["Cache-Control"] = "public, max-age=60"
+        return response
+
+    return [
+        Route("/auth/ws-token", ws_token, methods=["POST"]),
+        Route("/api/auth/ws-token", ws_token, methods=["POST"]),
+        Route("/.well-known/jwks.json", keys, methods=["GET"]),
+    ]
+
+
+async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> Response:
+    now = time.time()
+    client = options.client_of(request)
+    origin = _origin(request, options)
+    session = await _authenticated(request, issuer, options, client, now=now)
+    if isinstance(session, _Denial):
+        result: Issued | _Denial = session
+    else:
+        result = await _issued(request, issuer, session, client, origin=origin, now=now)
+    if isinstance(result, Issued):
+        return _answer(result)
+    status = answer_for(result.refusal.reason).status
+    found = session if isinstance(session, Session) else None
+    issuer.deny(result.refusal, client, status=status, session=found, origin=origin)
+    response = refusal_answer(result.refusal, message=result.message, retry_after_s=result.retry_after_s)
+    if status == 401:  # a cookie that is no good any more only leads to more refusals
+        for cookie in options.cookies:
+            if cookie.name in request.cookies:
+                clear_cookie(response, cookie)
+    return response
+
+
+async def _authenticated(
+    request: Request, issuer: Issuer, options: RouteOptions, client: Client, *, now: float
+) -> Session | _Denial:
+    """Find out who asks; the cheap checks come first."""
+    if refusal := check_csrf(request, options.csrf):
+        return _Denial(refusal)
+    if limited := issuer.limits.address(client.address):
+        return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
+    credential = _credential(request, options.cookies[0].name)
+    if isinstance(credential, Refusal):
+        return _Denial(credential)
+    try:
+        session = await issuer.authenticate(credential, now=now)
+    except UnavailableError as error:
+        return _Denial(Refusal(reason=error.reason, detail=str(error)))
+    return _Denial(session) if isinstance(session, Refusal) else session
+
+
+async def _issued(
+    request: Request, issuer: Issuer, session: Session, client: Client, *, origin: str, now: float
+) -> Issued | _Denial:
+    """Find out what is asked for, and grant what the session's roles allow of it."""
+    if limited := issuer.limits.session(session.ref):
+        return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
+    try:
+        body = await read_json_object(request, max_bytes=MAX_BODY_BYTES)
+        asked = parse_request(body, issuer.options, origin=origin, bearer=_is_bearer(request))
+        if isinstance(asked, Refusal):
+            return _Denial(asked, message=asked.detail)
+        issued = await issuer.issue(session, asked, client, now=now)
+    except MalformedError as error:
+        return _Denial(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
+    except UnavailableError as error:
+        return _Denial(Refusal(reason=error.reason, detail=str(error)))
+    return _Denial(issued) if isinstance(issued, Refusal) else issued
+
+
+def _answer(issued: Issued) -> Response:
+    return json_answer(
+        200,
+        {
+            "wsToken": issued.token,
+            "token_type": "N_A",  # RFC 8693 §2.2.1: not an access token for any API
+            "expires_in": issued.expires_in,
+            "endpoint": issued.audience,
+            "channels": issued.granted,
+            "rejected": [{"channel": channel, "code": "forbidden"} for channel in issued.rejected],
+        },
+    )
+
+
+def _origin(request: Request, options: RouteOptions) -> str:
+    """Return the browser origin that asks, as its own headers prove it; "" where there is no browser."""
+    if origin := request.headers.get("origin"):
+        return origin
+    if request.headers.get("sec-fetch-site") == "same-origin":
+        return options.public_origin
+    return ""
+
+
+def _is_bearer(request: Request) -> bool:
+    return "authorization" in request.headers
+
+
+def _credential(request: Request, cookie: str) -> str | Refusal:
+    """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
+    if not _is_bearer(request):
+        return read_cookie(request, cookie)
+    scheme, _, value = request.headers["authorization"].partition(" ")
+    if scheme.lower() != "bearer" or not value.strip():
+        return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not Bearer.")
+    return value.strip()

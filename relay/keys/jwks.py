@@ -1,0 +1,120 @@
+"""Public keys as JSON Web Keys (RFC 7517, RFC 8037): what the issuer serves and a stream on its own reads.
+
+A JWK is built here from the raw public bytes, member by member, and never by leaving members out of a larger
+one: so there is no private member that could be forgotten. A set that somebody else made is read the other
+way round: keys for other purposes are passed over (RFC 7517 §5), a private member refuses the whole set,
+because whoever published it has lost that key.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from relay.core.errors import MalformedError
+from relay.core.jws import VerifyKey
+from relay.core.tokens import ALGORITHM
+
+MAX_KEYS = 64
+"""Keys read from one set. An issuer has two during a rotation; thousands are an attack or a mistake."""
+
+MAX_KID_CHARS = 128
+"""Longest `kid` read from a set. Ours have 16 characters, full thumbprints 43."""
+
+_X_BYTES = 32
+
+
+def key_id(public: Ed25519PublicKey) -> str:
+    """Return the `kid` of a key: the first 64 bits of its RFC 7638 thumbprint, as 16 hex digits.
+
+    Made from the key itself, so that two places can't mean different keys by one name. Hex, because it is
+    part of file names (some file systems ignore case) and of command lines (base64url may start with -).
+    """
+    members = {"crv": "Ed25519", "kty": "OKP", "x": _encode(public.public_bytes_raw())}
+    return hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def verify_key(public: Ed25519PublicKey) -> VerifyKey:
+    """Return `public` as a key that checks scoped tokens, named by its `key_id`."""
+    return VerifyKey(kid=key_id(public), algorithm=ALGORITHM, key=public)
+
+
+def to_jwk(key: VerifyKey) -> dict[str, Any]:
+    """Return one public key as a JWK.
+
+    Raises:
+        TypeError: if the key is no Ed25519 public key; a bug of the caller that must not leak a private one.
+    """
+    if not isinstance(key.key, Ed25519PublicKey):
+        raise TypeError(f"only Ed25519 public keys are published, this is {type(key.key).__name__}")
+    return {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": _encode(key.key.public_bytes_raw()),
+        "kid": key.kid,
+        "alg": ALGORITHM,
+        "use": "sig",
+    }
+
+
+def to_jwks(keys: Mapping[str, VerifyKey]) -> dict[str, Any]:
+    """Return the JWK Set of `keys`: public members only."""
+    return {"keys": [to_jwk(key) for key in keys.values()]}
+
+
+def from_jwk(jwk: object) -> VerifyKey | None:
+    """Read one JWK; None if it is a key for something else than checking EdDSA signatures with Ed25519.
+
+    Raises:
+        MalformedError: if it is such a key and is broken, or holds a private member.
+    """
+    if not isinstance(jwk, Mapping):
+        raise MalformedError("A JWK is a JSON object.")
+    if "d" in jwk or "k" in jwk:
+        raise MalformedError("The JWK holds a private or secret key: publish another one, this one is lost.")
+    if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
+        return None
+    if jwk.get("alg", ALGORITHM) != ALGORITHM or jwk.get("use", "sig") != "sig":
+        return None
+    kid = jwk.get("kid")
+    if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
+        raise MalformedError(f"An Ed25519 JWK needs a kid of 1 to {MAX_KID_CHARS} characters.")
+    return VerifyKey(kid=kid, algorithm=ALGORITHM, key=_public_key(jwk.get("x")))
+
+
+def from_jwks(document: object) -> dict[str, VerifyKey]:
+    """Read a JWK Set (parsed JSON) into the keys that check scoped tokens, by `kid`. It may hold none.
+
+    Raises:
+        MalformedError: if it is no JWK Set, names one `kid` twice, or holds a broken or private key.
+    """
+    keys = document.get("keys") if isinstance(document, Mapping) else None
+    if not isinstance(keys, list):
+        raise MalformedError('A JWK Set is a JSON object with a list "keys".')
+    if len(keys) > MAX_KEYS:
+        raise MalformedError(f"The JWK Set has more than {MAX_KEYS} keys.")
+    found: dict[str, VerifyKey] = {}
+    for key in filter(None, map(from_jwk, keys)):
+        if key.kid in found:
+            raise MalformedError("Two keys of the JWK Set have the same kid.")
+        found[key.kid] = key
+    return found
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _public_key(x: object) -> Ed25519PublicKey:
+    try:
+        raw = base64.urlsafe_b64decode(f"{x}=") if isinstance(x, str) else b""
+    except (binascii.Error, ValueError):
+        raw = b""
+    # compared with its own encoding: one key has one spelling
+    if len(raw) != _X_BYTES or _encode(raw) != x:
+        raise MalformedError(f"The x of an Ed25519 JWK is {_X_BYTES} bytes as unpadded base64url.")
+    return Ed25519PublicKey.from_public_bytes(raw)

@@ -1,0 +1,161 @@
+"""Claims and revocations in a SQLite file: the state of one node.
+
+WAL with synchronous=NORMAL: a commit survives the death of the process (kill -9) without an fsync each;
+only a power cut can lose the last moments, and 30 seconds later those tokens have expired. Claims go
+through a group commit on a thread, so that the event loop never waits for the disk.
+
+Revocations are read into memory at start: the gate looks them up for every connection and must not wait.
+The thread writes to that memory once they are on the disk, the loop only looks; one `dict` call each, which
+the GIL keeps whole.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.batching import GroupCommit
+from relay.core.errors import ConfigurationError, Reason, UnavailableError
+
+_SCHEMA = """
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS claims (jti TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS claims_by_expiry ON claims (expires_at);
+CREATE TABLE IF NOT EXISTS revocations (
+    session_ref TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+COMMIT;
+"""
+"""A transaction for writing: a read-only file is refused at start and not at the first claim."""
+
+_PURGE_EVERY_S = 60
+_KEEP_S = 120
+"""Seconds that a claim is kept past its token's end: far more than the gate's leeway of 2 s."""
+_ANSWER_WITHIN_S = 2.0
+"""How long a claim may take before the gate answers 503: a client that waits longer has given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    jti: str
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Revocation:
+    session_ref: str
+    at: float
+    until: float
+
+
+class SqliteState:
+    """A `State` in one file. Create it with `open`, end it with `aclose`."""
+
+    def __init__(self, database: sqlite3.Connection, *, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+        self._purged_at = 0.0
+        self._revoked: dict[str, tuple[float, float]] = {
+            ref: (at, until)
+            for ref, at, until in database.execute("SELECT session_ref, at, until FROM revocations")
+        }
+        self._writer: GroupCommit[_Claim | _Revocation, bool] = GroupCommit(self._commit, name="relay-state")
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "SqliteState":
+        """Open or make the file at `path`. `clock` gives Unix seconds and decides when entries are forgotten.
+
+        Raises:
+            ConfigurationError: if it can't be opened or written, is locked or no SQLite file.
+        """
+        database = None
+        try:
+            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
+            database.executescript(_SCHEMA)
+            return cls(database, clock=clock)
+        except sqlite3.Error as error:
+            if database is not None:
+                database.close()
+            raise ConfigurationError(
+                f"engine.state_path: {path} can't be used as the state file ({error}). "
+                "Name a file in a folder that this process may write to."
+            ) from None
+
+    async def claim(self, jti: str, *, expires_at: float) -> bool:
+        """See `State.claim`."""
+        return await self._submit(_Claim(jti, expires_at + _KEEP_S))
+
+    async def revoke(self, session_ref: str, *, at: float, until: float) -> None:
+        """See `State.revoke`."""
+        await self._submit(_Revocation(session_ref, at, until))
+
+    def revoked_at(self, session_ref: str, *, now: float) -> float | None:
+        """See `State.revoked_at`."""
+        entry = self._revoked.get(session_ref)
+        if entry is None:
+            return None
+        at, until = entry
+        return at if now < until else None
+
+    async def aclose(self) -> None:
+        """Write what waits and close the file."""
+        await self._writer.aclose()
+        self._database.close()
+
+    async def _submit(self, item: _Claim | _Revocation) -> bool:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                return await self._writer.submit(item)
+        except (sqlite3.Error, TimeoutError, asyncio.QueueFull) as error:
+            raise UnavailableError(
+                Reason.STATE_UNAVAILABLE, f"The state file did not answer: {error!r}."
+            ) from None
+
+    def _commit(self, items: Sequence[_Claim | _Revocation]) -> list[bool]:
+        """Runs on the writer's thread: all of `items` in one transaction."""
+        database = self._database
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            results = [self._write(item) for item in items]
+            self._purge(self._clock())
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:  # a full disk has rolled it back already
+                database.execute("ROLLBACK")
+            raise
+        for item in items:
+            if isinstance(item, _Revocation):
+                self._remember(item)
+        return results
+
+    def _write(self, item: _Claim | _Revocation) -> bool:
+        if isinstance(item, _Claim):
+            cursor = self._database.execute(
+                "INSERT OR IGNORE INTO claims VALUES (?, ?)", (item.jti, item.expires_at)
+            )
+            return cursor.rowcount == 1
+        # the later one counts, or a clock that was set back could let a session in again
+        self._database.execute(
+            "INSERT INTO revocations VALUES (?, ?, ?) ON CONFLICT (session_ref) "
+            "DO UPDATE SET at = max(at, excluded.at), until = max(until, excluded.until)",
+            (item.session_ref, item.at, item.until),
+        )
+        return True
+
+    def _remember(self, item: _Revocation) -> None:
+        at, until = self._revoked.get(item.session_ref, (item.at, item.until))
+        self._revoked[item.session_ref] = (max(at, item.at), max(until, item.until))
+
+    def _purge(self, now: float) -> None:
+        if now - self._purged_at < _PURGE_EVERY_S:
+            return
+        self._purged_at = now
+        self._database.execute("DELETE FROM claims WHERE expires_at < ?", (now,))
+        self._database.execute("DELETE FROM revocations WHERE until < ?", (now,))
+        for ref, (_, until) in list(self._revoked.items()):
+            if until < now:
+                del self._revoked[ref]

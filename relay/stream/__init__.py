@@ -1,0 +1,1 @@
+"""The WebSocket side: who gets in, and the bytes that go out."""

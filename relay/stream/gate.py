@@ -1,0 +1,203 @@
+"""The gate: everything that is checked before a connection may have a price.
+
+The order is the point. What is cheap and needs no secret comes first, what is looked up comes later, and the
+token is used up last of all: a plain GET, a bad key, a wrong origin or a wrong path must not cost its owner
+the token. `process_request` runs before the library's own checks of the handshake, so those are run here by
+hand first; otherwise a broken handshake would use a token up and then be answered 400.
+
+Every way out is a `Denied` with the exact reason for the audit log; what the client sees is coarse.
+"""
+
+import http
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake, InvalidMethod, InvalidUpgrade
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
+
+from relay.core import tokens
+from relay.core.closes import answer_for
+from relay.core.errors import Reason, Refusal, UnavailableError
+from relay.core.events import Client
+from relay.core.jws import VerifyKey
+from relay.state.base import State
+from relay.stream.addresses import Waiting
+from relay.stream.handshake import Asked, read_handshake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointOptions:
+    """An endpoint as the stream knows it. `audience` is what tokens for it must say."""
+
+    name: str
+    path: str
+    audience: str
+    max_age_s: int
+    silence_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateOptions:
+    """The gate's settings. `endpoints` by path."""
+
+    issuer: str
+    endpoints: Mapping[str, EndpointOptions]
+    allowed_origins: frozenset[str]
+    transports: Collection[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """A handshake that is in order as far as can be told without a token."""
+
+    endpoint: EndpointOptions
+    origin: str
+    asked: Asked
+    client: Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A connection that may be let in; its token is used up."""
+
+    attempt: Attempt
+    claims: tokens.Claims
+    kid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """A connection that may not, with as much about it as is certain. `claims` only after the signature held."""
+
+    refusal: Refusal
+    client: Client
+    endpoint: EndpointOptions | None = None
+    origin: str = ""
+    transport: str = ""
+    claims: tokens.Claims | None = None
+
+
+def deny(attempt: Attempt, refusal: Refusal, claims: tokens.Claims | None = None) -> Denied:
+    """Refuse an attempt that got past `Gate.inspect`."""
+    return Denied(
+        refusal=refusal,
+        client=attempt.client,
+        endpoint=attempt.endpoint,
+        origin=attempt.origin,
+        transport=attempt.asked.transport,
+        claims=claims,
+    )
+
+
+class Gate:
+    """Decides who gets in."""
+
+    def __init__(
+        self,
+        options: GateOptions,
+        *,
+        keys: Mapping[str, VerifyKey],
+        state: State,
+        waiting: Waiting,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._options = options
+        self._keys = keys
+        self._state = state
+        self._waiting = waiting
+        self._draining = draining
+
+    def inspect(self, request: Request, protocol: ServerProtocol, client: Client) -> Attempt | Denied:
+        """Check all that can be checked without looking at the token."""
+        endpoint: EndpointOptions | None = None
+        origin = ""
+
+        def denied(reason: Reason, detail: str = "") -> Denied:
+            return Denied(
+                refusal=Refusal(reason=reason, detail=detail), client=client, endpoint=endpoint, origin=origin
+            )
+
+        if self._draining():
+            return denied(Reason.DRAINING)
+        if refusal := _check_handshake(request, protocol):
+            return denied(refusal.reason, refusal.detail)
+        endpoint = self._options.endpoints.get(request.path.partition("?")[0])
+        if endpoint is None:
+            return denied(Reason.PATH_UNKNOWN)
+        origins = request.headers.get_all("Origin")
+        origin = origins[0] if origins else ""
+        if len(origins) > 1 or (origins and origin not in self._options.allowed_origins):
+            return denied(Reason.ORIGIN_REFUSED)
+        if self._waiting.too_many(client.address):
+            return denied(Reason.ADDRESS_LIMIT)
+        asked = read_handshake(request, transports=self._options.transports)
+        if isinstance(asked, Refusal):
+            return denied(asked.reason, asked.detail)
+        return Attempt(endpoint=endpoint, origin=origin, asked=asked, client=client)
+
+    async def redeem(self, attempt: Attempt, token: str) -> Admission | Denied:
+        """Check the token and use it up. The same for all three ways in which it may come."""
+        now = time.time()
+        expected = tokens.Expected(issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None)
+        verified = tokens.verify(token, self._keys, now=now, expected=expected)
+        if isinstance(verified, Refusal):
+            return deny(attempt, verified)
+        claims, kid = verified
+        if claims.origin != attempt.origin:
+            missing = claims.origin and not attempt.origin
+            return deny(
+                attempt, Refusal(reason=Reason.ORIGIN_MISSING if missing else Reason.TOKEN_ORIGIN), claims
+            )
+        if self.is_revoked(claims, now=now):
+            return deny(attempt, Refusal(reason=Reason.SESSION_REVOKED), claims)
+        try:
+            if not await self._state.claim(claims.jti, expires_at=claims.expires_at):
+                return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), claims)
+        except UnavailableError as error:
+            return deny(attempt, Refusal(reason=error.reason, detail=str(error)), claims)
+        return Admission(attempt=attempt, claims=claims, kid=kid)
+
+    def is_revoked(self, claims: tokens.Claims, *, now: float) -> bool:
+        """Tell whether the token's session was cut off after the token was issued, or in the same second."""
+        revoked_at = self._state.revoked_at(claims.session_ref, now=now)
+        return revoked_at is not None and claims.issued_at <= revoked_at
+
+
+def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | None:
+    """Run the library's own checks of the handshake (RFC 6455 §4.2.1) before ours."""
+    try:
+        protocol.process_request(request)
+    except InvalidMethod:
+        return Refusal(reason=Reason.METHOD_NOT_ALLOWED)
+    except InvalidUpgrade:
+        return Refusal(reason=Reason.NOT_AN_UPGRADE)
+    except InvalidHandshake as error:
+        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=type(error).__name__)
+    return None
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """Return the HTTP answer to a refused handshake: coarse, JSON, and the connection ends."""
+    answer = answer_for(refusal.reason)
+    body = msgspec.json.encode(
+        {"code": answer.code, "message": answer.message, "retryable": answer.retryable}
+    )
+    headers = Headers(
+        {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Cache-Control": "no-store",
+            "Connection": "close",
+        }
+    )
+    if answer.status in (429, 503):
+        headers["Retry-After"] = "2"
+    if refusal.reason is Reason.NOT_AN_UPGRADE:
+        headers["Upgrade"] = "websocket"
+    if refusal.reason is Reason.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "GET"
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, body)

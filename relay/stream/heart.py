@@ -1,0 +1,68 @@
+"""One timer for all connections: heartbeats, pings, dead peers, stalled readers, connections at their age limit.
+
+A task a connection would be thousands of timers for the same work, and the library's own ping timeout does not
+fire while its `drain()` waits, which is when it would be needed.
+"""
+
+import time
+
+import anyio
+import anyio.lowlevel
+from websockets.protocol import OPEN
+
+from relay.core.closes import close_for
+from relay.core.errors import Reason
+from relay.core.hub import BEATS_A_HEARTBEAT, Hub
+from relay.core.messages import HEARTBEAT_MS
+from relay.stream.connection import StreamConnection
+from relay.stream.registry import Registry
+
+BEAT_S = HEARTBEAT_MS / 1000 / BEATS_A_HEARTBEAT
+PING_EVERY_BEATS = 16
+"""A ping each 20 s: below the 30 to 60 s after which proxies and NAT forget a quiet connection."""
+SILENT_ROUNDS = 3
+"""Rounds of pings in which nothing at all was heard: 40 s after the first that went unanswered."""
+STALLED_BEATS = 24
+"""30 s in which the kernel took no byte: longer than any radio gap after which TCP goes on."""
+
+_PING = b"\x89\x00"
+
+
+async def beat_for_ever(hub: Hub, registry: Registry) -> None:
+    """Beat until cancelled."""
+    beats = 0
+    while True:
+        await anyio.sleep(BEAT_S)
+        beats += 1
+        now = time.time()
+        hub.beat(now_ms=int(now * 1000))
+        ping = beats % PING_EVERY_BEATS == 0
+        for index, connection in enumerate(list(registry.connections)):
+            _look_after(connection, now, ping=ping)
+            if index % 500 == 499:  # a few milliseconds at most, then let the prices through
+                await anyio.lowlevel.checkpoint()
+
+
+def _look_after(connection: StreamConnection, now: float, *, ping: bool) -> None:
+    if connection.protocol.state is not OPEN:
+        return
+    if connection.client is not None and connection.client.next_deadline() <= now:
+        close = connection.client.tick(now)
+        if close is not None:
+            connection.end(close)
+            return
+    pending = connection.pending()
+    if not pending or pending < connection.stalled_bytes:
+        connection.stalled_beats = 0
+    else:
+        connection.stalled_beats += 1
+        if connection.stalled_beats > STALLED_BEATS:
+            connection.drop(close_for(Reason.READER_STALLED))
+            return
+    connection.stalled_bytes = pending
+    if ping:
+        connection.silent_rounds += 1
+        if connection.silent_rounds >= SILENT_ROUNDS:
+            connection.drop(close_for(Reason.NO_PONG))
+        elif not pending:
+            connection.write(_PING)

@@ -1,0 +1,127 @@
+"""The audit events of a connection's life."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from relay.core import tokens
+from relay.core.closes import CloseCode, answer_for
+from relay.core.errors import Reason
+from relay.core.events import Action, Event
+from relay.core.hub import Subscriber
+from relay.stream.connection import StreamConnection
+from relay.stream.gate import Admission, Denied
+
+
+def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
+    """The token was used and the connection let in."""
+    attempt = admission.attempt
+    return Event(
+        action=Action.CONNECT_ACCEPTED,
+        user=admission.claims.subject,
+        client=attempt.client,
+        status=101,
+        path=attempt.endpoint.path,
+        relay={
+            "origin": attempt.origin,
+            "session": {"ref": admission.claims.session_ref},
+            "token": _token(admission.claims) | {"kid": admission.kid, "transport": attempt.asked.transport},
+            "connection": {"id": str(connection.id)},
+        },
+    )
+
+
+def denied_event(denied: Denied) -> Event:
+    """A connection was refused, at the gate or with its first frame."""
+    refusal, claims = denied.refusal, denied.claims
+    relay: dict[str, Any] = {"origin": denied.origin, "detail": str(refusal)}
+    if claims is not None:
+        relay["session"] = {"ref": claims.session_ref}
+        relay["token"] = _token(claims) | {"transport": denied.transport}
+    elif denied.transport:
+        relay["token"] = {"transport": denied.transport}
+    return Event(
+        action=Action.CONNECT_DENIED,
+        reason=refusal.reason,
+        user=claims.subject if claims else "",
+        client=denied.client,
+        status=answer_for(refusal.reason).status,
+        path=denied.endpoint.path if denied.endpoint else "",
+        relay=relay,
+    )
+
+
+def subscription_event(
+    connection: StreamConnection,
+    admission: Admission,
+    action: Action,
+    channels: Sequence[str],
+    reason: Reason | None,
+) -> Event:
+    """A connection subscribed, or was refused channels."""
+    return Event(
+        action=action,
+        reason=reason,
+        user=admission.claims.subject,
+        client=admission.attempt.client,
+        relay={
+            "channels": list(channels),
+            "count": len(channels),
+            "session": {"ref": admission.claims.session_ref},
+            "token": {"jti": admission.claims.jti},
+            "connection": {"id": str(connection.id)},
+        },
+    )
+
+
+def closed_event(connection: StreamConnection, admission: Admission, subscriber: Subscriber) -> Event:
+    """A connection is over: who ended it and how, and what it got."""
+    code, reason, initiator = _ending(connection)
+    return Event(
+        action=Action.CONNECTION_CLOSED,
+        reason=reason,
+        user=admission.claims.subject,
+        client=admission.attempt.client,
+        path=admission.attempt.endpoint.path,
+        relay={
+            "session": {"ref": admission.claims.session_ref},
+            "token": {"jti": admission.claims.jti},
+            "connection": {
+                "id": str(connection.id),
+                "close_code": code,
+                "initiator": initiator,
+                "duration_ms": int((time.time() - connection.opened_at) * 1000),
+                "messages_out": subscriber.messages,
+                "bytes_out": subscriber.bytes,
+                "conflated": subscriber.conflated,
+            },
+        },
+    )
+
+
+def _ending(connection: StreamConnection) -> tuple[int, Reason, str]:
+    """Tell the close code, why, and who began it: the relay, the client, or the network."""
+    protocol = connection.protocol
+    if connection.ended is not None:
+        return int(connection.ended.code), connection.ended.reason, "relay"
+    if protocol.close_rcvd is not None and protocol.close_rcvd_then_sent:
+        return protocol.close_rcvd.code, Reason.CLIENT_CLOSED, "client"
+    if protocol.close_sent is not None:  # the library failed the connection (RFC 6455 §7.1.7)
+        too_large = protocol.close_sent.code == CloseCode.TOO_LARGE
+        return (
+            protocol.close_sent.code,
+            Reason.FRAME_TOO_LARGE if too_large else Reason.FRAME_MALFORMED,
+            "relay",
+        )
+    return int(CloseCode.ABNORMAL), Reason.LINK_LOST, "network"
+
+
+def _token(claims: tokens.Claims) -> dict[str, Any]:
+    return {
+        "jti": claims.jti,
+        "aud": claims.audience,
+        "scope": claims.scope,
+        "channels": list(claims.channels),
+        "iat": claims.issued_at,
+        "exp": claims.expires_at,
+    }

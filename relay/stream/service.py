@@ -1,0 +1,269 @@
+"""The WebSocket listener: gate, connection, end, and the audit events of each."""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from relay.audit.base import Auditor
+from relay.core.closes import close_for
+from relay.core.errors import MalformedError, Reason, Refusal
+from relay.core.events import Action, Client, Event
+from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL, Auth, parse_client_frame
+from relay.core.protocol import ClientProtocol, Terms
+from relay.state.base import State
+from relay.stream.addresses import Waiting
+from relay.stream.connection import CLOSE_TIMEOUT_S, StreamConnection
+from relay.stream.fanout import Fanout
+from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
+from relay.stream.registry import Registry
+from relay.stream.reports import accepted_event, closed_event, denied_event, subscription_event
+from relay.web.addresses import Network, client_address
+
+TOKEN_WITHIN_S = 5
+"""Seconds for the handshake, and again for a token as first frame. Mobile networks take 2 s on a bad day."""
+NOTSENT_LOWAT_BYTES = 16_384
+"""Unsent bytes that the kernel takes. Without it megabytes of old prices queue where nobody can replace them: a
+reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB about 1 s, with 4 KiB 0.7 s."""
+USER_TIMEOUT_MS = 30_000
+"""TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
+BACKLOG = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """The listener's settings."""
+
+    trusted_proxies: Sequence[Network]
+    connections_per_session: int
+    revocation_s: int
+    tls: ssl.SSLContext | None = None
+
+
+class Stream:
+    """The stream side of one node."""
+
+    def __init__(
+        self,
+        options: StreamOptions,
+        *,
+        make_gate: Callable[[Waiting, Callable[[], bool]], Gate],
+        waiting: Waiting,
+        fanout: Fanout,
+        state: State,
+        auditor: Auditor,
+    ) -> None:
+        self._options = options
+        self._waiting = waiting
+        self._gate = make_gate(waiting, lambda: self._draining)
+        self._fanout = fanout
+        self._state = state
+        self._auditor = auditor
+        self._draining = False
+        self._addresses: dict[StreamConnection, str] = {}
+        self.registry = Registry(per_session=options.connections_per_session)
+
+    async def start(self, sock: socket.socket) -> Server:
+        """Listen on a bound socket. End it with `stop`."""
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES
+        )  # accepted sockets inherit both
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        return await serve(
+            self._handle,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._options.tls,
+            create_connection=self._make_connection,  # type: ignore[arg-type]  # documented as a factory
+            process_request=self._process_request,
+            select_subprotocol=_select_subprotocol,
+            compression=None,  # 12 KB instead of 67 KB a connection, and the same bytes for everybody
+            server_header=None,
+            open_timeout=TOKEN_WITHIN_S,
+            ping_interval=None,  # `relay.stream.heart` pings
+            close_timeout=CLOSE_TIMEOUT_S,
+            max_size=MAX_FRAME_BYTES,
+            max_queue=4,
+            write_limit=0,  # tell us as soon as one byte waits, and as soon as none does
+        )
+
+    async def stop(self, server: Server) -> None:
+        """Refuse new connections, close those that are open, and wait until they are gone (about a second)."""
+        self._draining = True
+        for connection in list(self.registry.connections):
+            connection.end(close_for(Reason.SERVER_STOPPING))
+        server.close()
+        await server.wait_closed()
+
+    async def end_session(self, session_ref: str, *, user: str, client: Client) -> None:
+        """Revoke a session: its tokens are refused and its sockets closed.
+
+        Raises:
+            UnavailableError: if the revocation could not be stored; nothing was closed.
+        """
+        now = time.time()
+        await self._state.revoke(session_ref, at=now, until=now + self._options.revocation_s)
+        closed = self.registry.end_session(session_ref)
+        self._auditor.note(
+            Event(
+                action=Action.SESSION_REVOKED,
+                user=user,
+                client=client,
+                relay={"session": {"ref": session_ref}, "connections": closed},
+            )
+        )
+
+    # one connection, from its first byte to its last
+
+    def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
+        return StreamConnection(*args, on_made=self._made, on_lost=self._unwait, **options)
+
+    def _made(self, connection: StreamConnection) -> None:
+        # counted before the first byte: a silent connection never reaches `_process_request`
+        self._wait(connection, _peer(connection))
+
+    def _wait(self, connection: StreamConnection, address: str) -> None:
+        self._unwait(connection)
+        self._addresses[connection] = address
+        self._waiting.enter(address)
+
+    def _unwait(self, connection: StreamConnection) -> None:
+        address = self._addresses.pop(connection, None)
+        if address is not None:
+            self._waiting.leave(address)
+
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Run the gate; the library calls this before its own checks."""
+        assert isinstance(connection, StreamConnection)
+        peer = _peer(connection)
+        address = client_address(
+            peer, request.headers.get_all("X-Forwarded-For"), self._options.trusted_proxies
+        )
+        agents = request.headers.get_all("User-Agent")
+        client = Client(address=address, peer=peer, user_agent=agents[0] if agents else "")
+        if address != peer:
+            self._wait(connection, address)
+        result: Attempt | Admission | Denied = self._gate.inspect(request, connection.protocol, client)
+        if isinstance(result, Attempt) and result.asked.token:
+            result = await self._gate.redeem(result, result.asked.token)
+        if isinstance(result, Denied):
+            self._auditor.note(denied_event(result))
+            return refusal_response(result.refusal)
+        connection.admission = result
+        return None
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, StreamConnection)
+        admission = connection.admission
+        if isinstance(admission, Attempt):
+            admission = await self._first_message(connection, admission)
+        if isinstance(admission, Admission):
+            self._unwait(connection)
+            await self._serve(connection, admission)
+
+    async def _first_message(self, connection: StreamConnection, attempt: Attempt) -> Admission | None:
+        """Take the token as the first frame. A browser sees the close code here, and nothing of a refused upgrade."""
+        reason: Reason
+        try:
+            async with asyncio.timeout(TOKEN_WITHIN_S):
+                message = await connection.recv()
+        except TimeoutError:
+            reason = Reason.TOKEN_TIMEOUT
+        except ConnectionClosed:
+            return None
+        else:
+            frame = _auth_frame(message)
+            if isinstance(frame, Auth):
+                result = await self._gate.redeem(attempt, frame.token)
+                if isinstance(result, Admission):
+                    return result
+                self._auditor.note(denied_event(result))
+                connection.end(close_for(result.refusal.reason))
+                return None
+            reason = frame
+        self._auditor.note(denied_event(deny(attempt, Refusal(reason=reason))))
+        connection.end(close_for(reason))
+        return None
+
+    async def _serve(self, connection: StreamConnection, admission: Admission) -> None:
+        now = time.time()
+        claims, endpoint = admission.claims, admission.attempt.endpoint
+        hub, registry = self._fanout.hub, self.registry
+        registry.add(connection, claims.session_ref)
+        subscriber = hub.join(connection)
+        expires_at = now + endpoint.max_age_s
+        if claims.session_expires_at is not None:
+            expires_at = min(expires_at, claims.session_expires_at)
+
+        def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
+            self._auditor.note(subscription_event(connection, admission, action, channels, reason))
+
+        client = ClientProtocol(
+            hub=hub,
+            subscriber=subscriber,
+            terms=Terms(
+                connection=str(connection.id),
+                scope=claims.channel_scope,
+                expires_at=expires_at,
+                silence_ms=endpoint.silence_ms,
+            ),
+            report=report,
+            now=now,
+        )
+        connection.attach(hub, subscriber, client)
+        self._auditor.note(accepted_event(connection, admission))
+        try:
+            # a logout may have passed between the gate's look and the registration
+            if self._gate.is_revoked(claims, now=now):
+                connection.end(close_for(Reason.SESSION_REVOKED))
+                return
+            asked = admission.attempt.asked
+            client.open(asked=asked.channels, interval_ms=asked.interval_ms, now=now)
+            await _receive(connection, client)
+        finally:
+            connection.detach(Reason.LINK_LOST)
+            registry.remove(connection, claims.session_ref)
+            await connection.wait_closed()
+            self._auditor.note(closed_event(connection, admission, subscriber))
+
+
+async def _receive(connection: StreamConnection, client: ClientProtocol) -> None:
+    """Feed the client's frames to the protocol until the connection is closed by either side."""
+    try:
+        async for message in connection:
+            if isinstance(message, str):
+                close = client.receive(message, time.time())
+            else:
+                close = client.close(Reason.FRAME_BINARY)
+            if close is not None:
+                connection.end(close)
+    except ConnectionClosed:
+        return
+
+
+def _auth_frame(message: str | bytes) -> Auth | Reason:
+    if isinstance(message, bytes):
+        return Reason.FRAME_BINARY
+    try:
+        frame = parse_client_frame(message)
+    except MalformedError as error:
+        return error.reason
+    return frame if isinstance(frame, Auth) else Reason.FRAME_MALFORMED
+
+
+def _peer(connection: StreamConnection) -> str:
+    address = connection.remote_address
+    return str(address[0]) if isinstance(address, tuple) else ""
+
+
+def _select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """Select relay.v1 if it was offered. Offering none is fine; the token is never echoed."""
+    return Subprotocol(PROTOCOL) if PROTOCOL in offered else None

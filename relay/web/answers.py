@@ -1,0 +1,56 @@
+"""How HTTP answers look: JSON, never cached, with headers that keep them from being anything but data.
+
+Every error is `{"code", "message", "retryable"}`; status and code come from the one table in
+`relay.core.closes`, so that an error says the same everywhere.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from relay.core.closes import answer_for
+from relay.core.errors import Refusal
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""On every JSON answer. The policy keeps an answer that is opened as a page from running or loading anything."""
+
+
+def json_answer(status: int, body: Any) -> Response:
+    """Return `body` as JSON that nobody caches."""
+    return Response(
+        msgspec.json.encode(body), status_code=status, headers=SECURITY_HEADERS, media_type="application/json"
+    )
+
+
+def error_answer(
+    status: int, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None
+) -> Response:
+    """Return an error in the form that all share. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3)."""
+    response = json_answer(status, {"code": code, "message": message, "retryable": retryable})
+    if retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, int(retry_after_s + 0.999)))
+    return response
+
+
+def refusal_answer(
+    refusal: Refusal, *, message: str | None = None, retry_after_s: float | None = None
+) -> Response:
+    """Return the coarse public answer to a refusal. `message` replaces the table's where it may be more exact."""
+    answer = answer_for(refusal.reason)
+    if retry_after_s is None and answer.status in (429, 503):
+        retry_after_s = 1.0
+    return error_answer(
+        answer.status,
+        answer.code,
+        message or answer.message,
+        retryable=answer.retryable,
+        retry_after_s=retry_after_s,
+    )

@@ -1,0 +1,22 @@
+"""Who is at the other end of an HTTP request, for limits and the audit log."""
+
+from collections.abc import Callable, Sequence
+
+from starlette.requests import Request
+
+from relay.core.events import Client
+from relay.web.addresses import Network, client_address
+
+
+def client_reader(trusted: Sequence[Network]) -> Callable[[Request], Client]:
+    """Return a function from a request to its `Client`, believing forwarded addresses from `trusted` proxies only."""
+
+    def read(request: Request) -> Client:
+        peer = request.client.host if request.client else ""
+        return Client(
+            address=client_address(peer, request.headers.getlist("x-forwarded-for"), trusted),
+            peer=peer,
+            user_agent=request.headers.get("user-agent", ""),
+        )
+
+    return read
