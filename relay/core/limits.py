@@ -19,7 +19,8 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take one. Returns 0.0 if it was allowed, else the seconds to wait until it would be."""
-        self.level = min(self.burst, self.level + (now - self.at) * self.rate)
+        # a wall clock that is set back must not charge everybody for the hours that it took away
+        self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = now
         if self.level >= 1:
             self.level -= 1

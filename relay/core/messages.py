@@ -149,11 +149,14 @@ class PatternAck(msgspec.Struct, frozen=True, kw_only=True):
     matches: int
 
 
+RejectionCode = Literal["forbidden", "malformed", "too_many_channels"]
+
+
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     """One channel that was not subscribed, and why."""
 
     channel: str
-    code: Literal["forbidden", "malformed", "too_many_channels"]
+    code: RejectionCode
     message: str
 
 

@@ -66,6 +66,8 @@ class ClientProtocol:
 
     def open(self, *, asked: Sequence[str], interval_ms: int, now: float) -> None:
         """Send `welcome`, and subscribe to what the URL asked for, else to the exact channels of the token."""
+        if self.state is State.CLOSED:
+            return
         terms = self._terms
         self._send(
             messages.welcome(
@@ -121,8 +123,11 @@ class ClientProtocol:
 
     def control_frame(self, now: float) -> Close | None:
         """Count a ping or pong of the WebSocket layer; they cost as much as a message."""
-        if self.state is State.OPEN and (wait := self._bucket.take(now)):
+        if self.state is State.CLOSED:
+            return None
+        if wait := self._bucket.take(now):
             return self._too_fast(wait)
+        self._refused_in_a_row = 0
         return None
 
     def next_deadline(self) -> float:
@@ -174,7 +179,9 @@ class ClientProtocol:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)
 
     def _sort(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
-        room = messages.MAX_CHANNELS_A_CONNECTION - len(self._subscriber.exact) - len(self._subscriber.patterns)
+        room = (
+            messages.MAX_CHANNELS_A_CONNECTION - len(self._subscriber.exact) - len(self._subscriber.patterns)
+        )
         accepted: dict[str, None] = {}
         rejected: list[messages.Rejection] = []
         for name in dict.fromkeys(names[: messages.MAX_CHANNELS_A_FRAME]):
@@ -209,7 +216,7 @@ class ClientProtocol:
 
     def _ack(self, name: str, now: float) -> messages.ChannelAck | messages.PatternAck:
         if is_wildcard(name):
-            return messages.PatternAck(channel=name, matches=len(self._hub.matches(name)))
+            return messages.PatternAck(channel=name, matches=self._hub.matches(name))
         state = self._hub.state(name)
         fresh = state.ts is not None and _ms(now) - state.ts <= self._terms.silence_ms
         return messages.ChannelAck(
@@ -217,16 +224,16 @@ class ClientProtocol:
         )
 
 
-_REPORTED = {
+_REPORTED: dict[messages.RejectionCode, Reason] = {
     "forbidden": Reason.CHANNEL_FORBIDDEN,
     "malformed": Reason.REQUEST_MALFORMED,
     "too_many_channels": Reason.CHANNELS_TOO_MANY,
 }
 
 
-def _reject(name: str, code: str, message: str) -> messages.Rejection:
+def _reject(name: str, code: messages.RejectionCode, message: str) -> messages.Rejection:
     # the name comes from outside and goes back out: as much of it as a channel may have
-    return messages.Rejection(channel=name[:64], code=code, message=message)  # type: ignore[arg-type]
+    return messages.Rejection(channel=name[:64], code=code, message=message)
 
 
 def _ms(seconds: float) -> int:

@@ -170,7 +170,7 @@ def _check_header(token: Compact, keys: Mapping[str, VerifyKey]) -> Iterator[Ref
     header = token.header
     if extra := sorted(header.keys() - _HEADER_NAMES):
         # jku, x5u and jwk would have the token name its own key; crit would have us promise what we can't
-        yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header may not have {', '.join(extra)[:80]}.")
+        yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header may not have {_listed(extra)}.")
     if header.get("typ") != TYPE:
         yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header's typ is not {TYPE}.")
     if header.get("alg") != ALGORITHM:
@@ -184,6 +184,11 @@ def _check_header(token: Compact, keys: Mapping[str, VerifyKey]) -> Iterator[Ref
         yield refusal
 
 
+def _listed(names: list[str]) -> str:
+    """Return names that a stranger chose, short and printable."""
+    return ", ".join(map(repr, names))[:80]
+
+
 def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
     def wrong(detail: str) -> Refusal:
         return Refusal(reason=Reason.TOKEN_CLAIMS, detail=detail)
@@ -191,7 +196,7 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
     if missing := sorted(_CLAIMS - payload.keys()):
         yield wrong(f"Missing: {', '.join(missing)}.")
     if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL):
-        yield wrong(f"Unknown: {', '.join(extra)[:80]}.")
+        yield wrong(f"Unknown: {_listed(extra)}.")
     for name in _TEXTS:
         if name in payload and (not isinstance(payload[name], str) or not payload[name]):
             yield wrong(f"{name} must be a text that is not empty.")

@@ -49,8 +49,13 @@ def check_bearer(presented: str, known: Mapping[str, Sequence[str]]) -> str | No
     if len(presented) > MAX_PRESENTED_CHARS:
         return None
     name, _, secret = presented.partition(".")
-    digest = hash_secret(secret).encode()
+    digest = hash_secret(secret)
     matches = 0
     for entry in known.get(name) or _NOBODY:
-        matches |= hmac.compare_digest(digest, entry.lower().encode())
+        matches |= _same(digest, entry.lower())
     return name if matches and secret else None
+
+
+def _same(one: str, other: str) -> bool:
+    # as bytes: compare_digest raises for texts that are not ASCII
+    return hmac.compare_digest(one.encode(), other.encode("utf-8", "surrogatepass"))

@@ -133,8 +133,7 @@ def _write_new(path: Path, data: bytes, *, mode: int) -> None:
 def _read(path: Path, *, private: bool) -> bytes:
     try:
         # O_NONBLOCK: a pipe under this name must not hang the start
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())  # of the file that is open, not of what the name means by now
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigurationError(f"{path} is not a file. Move it out of the keys folder.")

@@ -1,0 +1,1 @@
+"""Who is behind a credential: the ways to tell, behind one port."""

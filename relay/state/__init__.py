@@ -1,0 +1,1 @@
+"""What must outlive the process: used tokens and revocations."""

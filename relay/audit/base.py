@@ -1,0 +1,27 @@
+"""The audit port: where events go.
+
+Two ways in, because two kinds of callers exist. Whoever gives something away (the issuer, a log-in) calls
+`record` and goes on only when the record is in the log: no token without a record. Whoever reports what
+already happened (the gate, a closed connection) calls `note`, which never waits and never fails; what can't
+be written is counted by action and reported by an `audit.gap` record as soon as there is room again.
+"""
+
+from typing import Protocol
+
+from relay.core.events import Event
+
+
+class Auditor(Protocol):
+    """Takes events for the audit log."""
+
+    async def record(self, event: Event) -> None:
+        """Write `event` and return when it is in the log.
+
+        Raises:
+            UnavailableError: if it could not be written (reason `audit_unavailable`).
+        """
+        ...
+
+    def note(self, event: Event) -> None:
+        """Queue `event` without waiting. Never raises; what is lost is counted and reported."""
+        ...

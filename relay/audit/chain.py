@@ -1,0 +1,205 @@
+"""The hash chain of the audit log: how a record becomes a line, and how a line is read again. Pure.
+
+Each record holds the hash of the one before it, so that nobody can change, take out, put in or move a line
+of an old log without changing every line after it. The rules, complete enough to check a log without this
+package:
+
+1. A line is a record in canonical form and a newline. The canonical form is what Python's
+   `json.dumps(record, sort_keys=True, separators=(",", ":"))` writes: members sorted by code point, no
+   white space, integers in decimal, floats as the shortest text that reads back the same, neither NaN nor
+   infinity. Strings are ASCII: `"`, `\\` and all outside U+0020 to U+007E is escaped (\\b \\f \\n \\r \\t,
+   else \\uXXXX in lower case). RFC 8785 differs in the last three points. It would leave U+2028, U+009B and
+   bidirectional marks as they are, and those break lines, drive terminals or turn text around in whatever
+   shows the log.
+2. `relay.chain` is `{hash, prev, seq, writer}`. `writer` names the chain, drawn at random when a file is
+   begun. `seq` counts from 1 and is also `event.sequence`. `prev` is the hash of the record before, 64
+   zeros in the first.
+3. `hash` is the SHA-256, in lower-case hex, of `prev` (its 64 characters) and the canonical record without
+   `relay.chain.hash`. So the hash of a line can be checked on its bytes: cut out `"hash":"…",`.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from relay.core.errors import MalformedError
+from relay.core.events import Action
+
+GENESIS = "0" * 64
+"""What stands for the hash before the first record."""
+
+MAX_LINE = 1 << 20
+"""Bytes of the longest line. An event with both its lists full of escaped characters makes about 400 KB."""
+
+_HASH_AT = b'"chain":{"hash":"'
+# a quote inside a string is always escaped, so this can't match in what came from outside
+_CHAIN_AT = b'"chain":{'
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+Writer = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A place in a chain: record `seq` of `writer` has this `hash`. As a text, it is called a head."""
+
+    writer: str
+    seq: int
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.writer}:{self.seq}:{self.hash}"
+
+    @classmethod
+    def before_first(cls, writer: str) -> "Link":
+        """Return the place before the first record of a new chain."""
+        return cls(writer, 0, GENESIS)
+
+    @classmethod
+    def parse(cls, text: str) -> "Link":
+        """Read `writer:seq:hash`.
+
+        Raises:
+            MalformedError: if `text` is not of that form.
+        """
+        match = re.fullmatch(r"([A-Za-z0-9._-]{1,64}):([1-9][0-9]{0,17}):([0-9a-f]{64})", text)
+        if match is None:
+            raise MalformedError(
+                "A head has the form WRITER:SEQ:HASH, with 64 lower-case hex digits for HASH."
+            )
+        return cls(match[1], int(match[2]), match[3])
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """Bytes between two records that are no record: how many, and their SHA-256 in hex."""
+
+    bytes: Count
+    sha256: Digest
+
+
+class GapNote(msgspec.Struct, frozen=True):
+    """What an `audit.gap` record says about itself: events lost by action, and bytes that it accounts for."""
+
+    lost: dict[str, int] = {}
+    unreadable: Unreadable | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealed:
+    """A line that was read. `intact`: its hash fits its content. Otherwise nothing in it can be believed."""
+
+    link: Link
+    prev: str
+    intact: bool
+    gap: GapNote | None
+
+    def follows(self, before: Link) -> bool:
+        """Tell whether this is the very next record after `before`."""
+        link = self.link
+        return self.prev == before.hash and link.seq == before.seq + 1 and link.writer == before.writer
+
+
+class _Chain(msgspec.Struct, frozen=True):
+    hash: Digest
+    prev: Digest
+    seq: Count
+    writer: Writer
+
+
+class _Relay(msgspec.Struct, frozen=True):
+    chain: _Chain
+
+
+class _Event(msgspec.Struct, frozen=True):
+    action: str
+
+
+class _Record(msgspec.Struct, frozen=True):
+    event: _Event
+    relay: _Relay
+
+
+class _GapRecord(msgspec.Struct, frozen=True):
+    relay: GapNote
+
+
+_record_decoder = msgspec.json.Decoder(_Record)
+_gap_decoder = msgspec.json.Decoder(_GapRecord)
+
+
+def canonical(record: Mapping[str, Any]) -> bytes:
+    """Return `record` in canonical form (rule 1).
+
+    Raises:
+        ValueError: if it holds NaN, an infinity or itself.
+        TypeError: if it holds what JSON has no form for.
+        RecursionError: if it is nested too deep.
+    """
+    return _encode(record).encode("ascii")
+
+
+def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
+    """Return `record` as the line that follows `after`, without its newline, and its own place.
+
+    Raises:
+        ValueError, TypeError, RecursionError: as `canonical`; also ValueError beyond `MAX_LINE`.
+    """
+    seq = after.seq + 1
+    body = canonical(
+        {
+            **record,
+            "event": {**record["event"], "sequence": seq},
+            "relay": {
+                **record.get("relay", {}),
+                "chain": {"prev": after.hash, "seq": seq, "writer": after.writer},
+            },
+        }
+    )
+    digest = _digest(after.hash, body)
+    # encoding is the dear part, so the hash is put where sorting would put it instead of encoding once more
+    chain = b'"chain":{"prev":"%b","seq":%d,"writer":' % (after.hash.encode(), seq)
+    line = body.replace(chain, b'%b%b",%b' % (_HASH_AT, digest.encode(), chain.removeprefix(_CHAIN_AT)), 1)
+    if len(line) >= MAX_LINE:
+        raise ValueError(f"The record is longer than {MAX_LINE} bytes.")
+    return line, Link(after.writer, seq, digest)
+
+
+def unseal(line: bytes) -> Sealed:
+    """Read one line, with or without its newline.
+
+    Raises:
+        MalformedError: if it is no record of an audit log.
+    """
+    line = line.removesuffix(b"\n")
+    if len(line) >= MAX_LINE or not line.isascii():
+        raise MalformedError("The line is too long or not ASCII.")
+    try:
+        record = _record_decoder.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedError("The line is not JSON with the members of a record.") from None
+    chain = record.relay.chain
+    before, _, after = line.partition(_HASH_AT)
+    body = before + _CHAIN_AT + after[len(chain.hash) + len('",') :]
+    intact = after.startswith(b'%b",' % chain.hash.encode()) and _digest(chain.prev, body) == chain.hash
+    gap = None
+    if intact and record.event.action == Action.AUDIT_GAP:
+        gap = _gap_note(line)
+    return Sealed(link=Link(chain.writer, chain.seq, chain.hash), prev=chain.prev, intact=intact, gap=gap)
+
+
+def _digest(prev: str, body: bytes) -> str:
+    return hashlib.sha256(prev.encode() + body).hexdigest()
+
+
+def _gap_note(line: bytes) -> GapNote:
+    try:
+        return _gap_decoder.decode(line).relay
+    except msgspec.DecodeError:
+        return GapNote()

@@ -1,0 +1,221 @@
+"""Checks an audit log line by line, in constant memory. Pure.
+
+It names the first line that is not as it was written. What no log can prove of itself is its end: one that
+was cut off, or written anew from some record on, is whole as far as it goes. That takes a head (`Link`)
+kept elsewhere.
+
+A line that is no record is forgiven only where a crash left it and the record after it accounts for its
+bytes (see `tail`). A record whose hash is wrong is never forgiven: no crash makes one.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, unseal
+from relay.audit.verdict import Kind, Problem, Verdict
+from relay.core.errors import MalformedError
+
+
+def read_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Return the lines of `file` for `verify`. Memory is bounded: a line that is too long comes in pieces."""
+    return iter(lambda: file.readline(MAX_LINE + 1), b"")
+
+
+def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:
+    """Check a log. `lines` are its bytes, cut after each newline; `head` is its last known place.
+
+    Look at `problem`: without one, the log is whole up to `last`.
+    """
+    check = _Check(head)
+    rest = iter(lines)
+    for line in rest:
+        check.take(line)
+        if check.problem is not None:
+            break
+    else:
+        check.end()
+    if check.missing is not None:
+        check.decide(rest)
+    return Verdict(
+        ok=check.problem is None,
+        records=check.records,
+        last=check.last,
+        proven=check.proven,
+        lost=check.lost,
+        torn=check.torn,
+        problem=check.problem,
+    )
+
+
+class _Unread:
+    """Lines in a row that are no record: what is wrong with the first, and what all their bytes are."""
+
+    def __init__(self, line: int, kind: Kind, sentence: str) -> None:
+        self.problem = Problem(kind=kind, line=line, sentence=sentence)
+        self.forgivable = True
+        self.pieces = 0
+        self.size = 0
+        self.hash = hashlib.sha256()
+
+    def add(self, data: bytes, *, forgivable: bool) -> None:
+        self.pieces += 1
+        self.size += len(data)
+        self.hash.update(data)
+        self.forgivable = self.forgivable and forgivable
+
+
+class _Check:
+    """The state between two lines."""
+
+    def __init__(self, head: Link | None) -> None:
+        self.records = self.proven = self.lost = self.torn = 0
+        self.last: Link | None = None
+        self.problem: Problem | None = None
+        self.missing: tuple[str, range] | None = None
+        """Writer and sequence numbers of records that were jumped over: deleted, or found further down."""
+        self._head = head
+        self._line = 1
+        self._last_line = 0
+        self._last_prev = GENESIS
+        self._unread: _Unread | None = None
+        self._ended = True
+
+    def take(self, line: bytes) -> None:
+        """Check the next line."""
+        self._ended = line.endswith(b"\n")
+        try:
+            sealed = unseal(line)
+        except MalformedError:
+            self._keep(line, Kind.MALFORMED, "this is not a record of an audit log.")
+        else:
+            if sealed.intact:
+                self._place(sealed)
+            else:
+                self._keep(
+                    line, Kind.MODIFIED, "this record was modified, its hash does not fit what it says now."
+                )
+        self._line += self._ended
+
+    def end(self) -> None:
+        """Check what can only be known once the last line was read."""
+        if self._unread is not None:
+            self.problem = self._unread.problem
+            if not self._ended and self._unread.pieces == 1 and self._unread.forgivable:
+                self._torn_end()
+        elif not self._ended:
+            self._torn_end()
+        elif self._head is not None and (self.last is None or self.last.seq < self._head.seq):
+            self._fail(
+                Kind.CUT_OFF,
+                f"the log ends before record {self._head.seq}, which the given head names; it was cut off.",
+            )
+
+    def decide(self, rest: Iterable[bytes]) -> None:
+        """Tell deleted records from those that were moved down: look for them in the rest of the log."""
+        if self.missing is None or self.problem is None:
+            return
+        writer, numbers = self.missing
+        for line in rest:
+            try:
+                sealed = unseal(line)
+            except MalformedError:
+                continue
+            if sealed.intact and sealed.link.writer == writer and sealed.link.seq in numbers:
+                sentence = (
+                    f"this record stands before record {sealed.link.seq}, which comes later; "
+                    "they were reordered."
+                )
+                self.problem = Problem(kind=Kind.REORDERED, line=self.problem.line, sentence=sentence)
+                return
+
+    def _keep(self, line: bytes, kind: Kind, sentence: str) -> None:
+        """Keep in mind a line that is no record until the next record says what it is."""
+        if self._unread is None:
+            self._unread = _Unread(self._line, kind, sentence)
+        self._unread.add(line, forgivable=kind is Kind.MALFORMED)
+
+    def _place(self, sealed: Sealed) -> None:
+        """Check an intact record's place in the chain."""
+        before = self.last or Link.before_first(sealed.link.writer)
+        accounted = self._accounted(sealed)
+        if self._unread is not None and not (sealed.follows(before) and accounted):
+            self.problem = self._unread.problem
+        elif not sealed.follows(before):
+            self._misplaced(sealed, before)
+        elif not accounted:
+            self._fail(Kind.DELETED, "the torn line that this record accounts for is missing before it.")
+        elif self._head is not None and not self._fits_head(sealed.link):
+            self._fail(
+                Kind.REWRITTEN, "this record is not the one that the given head names; it was rewritten."
+            )
+        else:
+            self._accept(sealed)
+
+    def _accept(self, sealed: Sealed) -> None:
+        self.records += 1
+        self.last, self._last_line, self._last_prev = sealed.link, self._line, sealed.prev
+        if sealed.link == self._head:
+            self.proven = sealed.link.seq
+        if self._unread is not None:
+            self.torn += 1
+            self._unread = None
+        if sealed.gap is not None:
+            self.lost += sum(sealed.gap.lost.values())
+
+    def _accounted(self, sealed: Sealed) -> bool:
+        """Tell whether the bytes since the last record are those that this one names."""
+        named = None if sealed.gap is None else sealed.gap.unreadable
+        unread = self._unread
+        if unread is None or named is None:
+            return unread is None and named is None
+        return unread.forgivable and (named.bytes, named.sha256) == (unread.size, unread.hash.hexdigest())
+
+    def _fits_head(self, link: Link) -> bool:
+        head = self._head
+        return head is None or (link.writer == head.writer and (link.seq != head.seq or link == head))
+
+    def _misplaced(self, sealed: Sealed, before: Link) -> None:
+        """Say why an intact record can't stand here."""
+        link, expected = sealed.link, before.seq + 1
+        if link.writer != before.writer:
+            self._fail(Kind.INSERTED, "this record belongs to another log.")
+        elif link.seq > expected:
+            gone = (
+                f"record {expected}" if link.seq == expected + 1 else f"records {expected} to {link.seq - 1}"
+            )
+            verb = "is" if link.seq == expected + 1 else "are"
+            self.missing = (link.writer, range(expected, link.seq))
+            self._fail(Kind.DELETED, f"{gone} {verb} missing before this one (record {link.seq}).")
+        elif link == before:
+            self._fail(Kind.INSERTED, f"record {link.seq} stands here a second time.")
+        elif link.seq == before.seq and sealed.prev == self._last_prev:
+            self._fail(
+                Kind.INSERTED,
+                f"lines {self._last_line} and {self._line} both claim to be record {link.seq}; "
+                "one of them was put in.",
+                line=self._last_line,
+            )
+        elif link.seq < expected:
+            self._fail(Kind.REORDERED, f"record {link.seq} stands here, after record {before.seq}.")
+        elif before.seq == 0:
+            self._fail(
+                Kind.MODIFIED, "the first record does not begin a chain; it was modified and hashed anew."
+            )
+        else:
+            self._fail(
+                Kind.MODIFIED,
+                f"record {link.seq} was written after another record {before.seq} than this one, "
+                "which was modified and hashed anew.",
+                line=self._last_line,
+            )
+
+    def _torn_end(self) -> None:
+        self._fail(
+            Kind.TORN_END,
+            "the last line is not finished: its writer died, or is writing just now; the relay's next start "
+            "accounts for it.",
+        )
+
+    def _fail(self, kind: Kind, sentence: str, *, line: int | None = None) -> None:
+        self.problem = Problem(kind=kind, line=self._line if line is None else line, sentence=sentence)

@@ -1,0 +1,28 @@
+"""`relay config`: check the settings without starting anything, or show them without their secrets."""
+
+import typer
+
+from relay.cli.serve import ConfigOption, config_path
+
+app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
+
+
+@app.command()
+def check(config: ConfigOption = None) -> None:
+    """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
+    from relay.config import load
+
+    path = config_path(config)
+    settings = load(path)
+    print(
+        f"{path or 'RELAY_* variables'}: fine. {len(settings.endpoints)} endpoints, {len(settings.grants)} roles, "
+        f"{len(settings.publishers)} publishers."
+    )
+
+
+@app.command()
+def show(config: ConfigOption = None) -> None:
+    """Show the settings as they take effect, defaults included, secrets hidden, as JSON."""
+    from relay.config import load
+
+    print(load(config_path(config)).model_dump_json(indent=2))

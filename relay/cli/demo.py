@@ -1,0 +1,75 @@
+"""`relay demo`: the whole journey on one machine, with nothing else to start."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from relay.demo.scene import Scene
+
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+
+
+def demo(
+    port: Port = 8000,
+    stream_port: Port = 8001,
+    internal_port: Port = 8002,
+    replay: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--replay", help="Recorded traffic instead of the simulated market; more files may follow."
+        ),
+    ] = None,
+    more: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further recorded files.")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="How fast recorded traffic is played.")] = 1.0,
+) -> None:
+    """Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser."""
+    from functools import partial
+
+    import anyio
+
+    from relay.core.errors import ConfigurationError
+    from relay.demo.run import DemoOptions, run_demo
+
+    if more and not replay:
+        raise ConfigurationError("Recorded files come after --replay.")
+    options = DemoOptions(
+        port=port,
+        stream_port=stream_port,
+        internal_port=internal_port,
+        replay=[*(replay or ()), *(more or ())],
+        speed=speed,
+    )
+    anyio.run(
+        partial(
+            run_demo,
+            options,
+            announce=_announce,
+            report=lambda line: print(line, file=sys.stderr, flush=True),
+        ),
+        backend_options={"use_uvloop": True},
+    )
+
+
+_QUOTE = '{"symbol":"BTC-USD","bid":"1.00","bid_size":"1","ask":"1.01","ask_size":"1"}'
+
+
+def _announce(scene: "Scene", source: str) -> None:
+    print(
+        f"""\
+relay demo: {source}
+
+  open       {scene.url}
+  log in as  demo@example.com, password demo
+  publish    relay publish prices.BTC-USD '{_QUOTE}' \\
+               --url {scene.internal_url} --key {scene.publisher_key}
+  audit log  relay audit verify {scene.audit_file}
+  settings   {scene.settings_file}
+
+Ctrl-C stops it.""",
+        flush=True,
+    )

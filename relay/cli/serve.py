@@ -1,0 +1,39 @@
+"""`relay serve`: the relay itself."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="RELAY_CONFIG",
+        help="The settings file. Without it RELAY_* variables alone count.",
+    ),
+]
+
+
+def config_path(config: Path | None) -> Path | None:
+    """Return the settings file: as told, else relay.toml of this folder if there is one."""
+    here = Path("relay.toml")
+    return config if config is not None or not here.exists() else here
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Run the relay until SIGINT or SIGTERM."""
+    from relay import app, logs
+    from relay.config import load
+
+    settings = load(config_path(config))
+    logs.configure(level=settings.log.level, format=settings.log.format)
+
+    def announce(ports: app.Ports) -> None:
+        print(f"public   http port {ports.http}   {settings.public.url}")
+        print(f"stream   ws port {ports.stream}   {settings.public.stream_url}")
+        print(f"internal http port {ports.internal}   pid {os.getpid()}", flush=True)
+
+    app.start(settings, announce=announce)

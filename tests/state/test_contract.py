@@ -1,0 +1,78 @@
+"""The state port's guarantees, which every adapter must give."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from relay.state.base import State
+from relay.state.sqlite import SqliteState
+
+NOW = 1_795_319_000.0
+
+
+@pytest.fixture(params=["sqlite"])
+async def state(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[State]:
+    """One adapter after the other, empty."""
+    assert request.param == "sqlite"
+    adapter = SqliteState.open(tmp_path / "state.db", clock=lambda: NOW)
+    yield adapter
+    await adapter.aclose()
+
+
+async def test_a_token_is_claimed_once(state: State) -> None:
+    """The first claim gets it, every later one does not, and other tokens are not touched."""
+    assert await state.claim("jti-1", expires_at=NOW + 30) is True
+    assert await state.claim("jti-1", expires_at=NOW + 30) is False
+    assert await state.claim("jti-1", expires_at=NOW + 9000) is False
+    assert await state.claim("jti-2", expires_at=NOW + 30) is True
+
+
+async def test_of_a_hundred_claims_at_once_one_gets_it(state: State) -> None:
+    """A replay that races the real connection is told no, whoever is first."""
+    answers = await asyncio.gather(*(state.claim("jti-1", expires_at=NOW + 30) for _ in range(100)))
+    assert sorted(answers) == [False] * 99 + [True]
+
+
+async def test_many_claims_at_once_don_t_mix_up(state: State) -> None:
+    """A thousand tokens, each claimed twice in one burst: each goes once, to its first claim."""
+    answers = await asyncio.gather(
+        *(state.claim(f"jti-{number % 1000}", expires_at=NOW + 30) for number in range(2000))
+    )
+    assert answers == [True] * 1000 + [False] * 1000
+
+
+@pytest.mark.parametrize("jti", ["", "' OR 1=1 --", "\x00", "é" * 1000, "JTI", "jti "])
+async def test_a_claim_is_for_exactly_its_text(state: State, jti: str) -> None:
+    """Whatever a token's id looks like, it is that id and no other."""
+    assert await state.claim("jti", expires_at=NOW + 30) is True
+    assert await state.claim(jti, expires_at=NOW + 30) is True
+    assert await state.claim(jti, expires_at=NOW + 30) is False
+
+
+async def test_a_caller_that_gives_up_frees_no_token(state: State) -> None:
+    """A claim whose connection went away may count, and never counts twice."""
+    tasks = [asyncio.ensure_future(state.claim("jti-1", expires_at=NOW + 30)) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert answers.count(True) <= 1
+    assert await state.claim("jti-1", expires_at=NOW + 30) is False
+
+
+async def test_a_revocation_is_seen_when_revoke_returns(state: State) -> None:
+    """The node that revoked knows at once, until the entry may be forgotten."""
+    assert state.revoked_at("session-1", now=NOW) is None
+    await state.revoke("session-1", at=NOW, until=NOW + 100)
+    assert state.revoked_at("session-1", now=NOW) == NOW
+    assert state.revoked_at("session-1", now=NOW + 99.9) == NOW
+    assert state.revoked_at("session-1", now=NOW + 100) is None
+    assert state.revoked_at("session-2", now=NOW) is None
+
+
+async def test_a_second_revocation_counts_from_its_own_time(state: State) -> None:
+    """A session that was revoked, and later again, is cut off as of the later one."""
+    await state.revoke("session-1", at=NOW, until=NOW + 100)
+    await state.revoke("session-1", at=NOW + 10, until=NOW + 110)
+    assert state.revoked_at("session-1", now=NOW + 105) == NOW + 10

@@ -1,0 +1,80 @@
+"""Backends for the BFF's tests: the demo's own as a process, and one that misbehaves as it is told to."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.support.service import SECRET, free_ports
+
+
+@contextlib.contextmanager
+def demo_backend(folder: Path) -> Iterator[str]:
+    """Run the demo's backend, which signs with the same secret as the tests' sessions; gives its origin."""
+    secret = folder / "backend-secret"
+    secret.write_text(SECRET)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relay.demo.backend", "--port", "0", "--secret-file", str(secret)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(15)
+        process.stdout.close()
+
+
+class ScriptedBackend:
+    """An HTTP server that answers each request with the same prepared bytes, or never."""
+
+    def __init__(self) -> None:
+        [self.port] = free_ports(1)
+        self.requests: list[bytes] = []
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def answering(
+        self, answer: bytes, *, drip_s: float | None = None, hang: bool = False
+    ) -> AsyncIterator[None]:
+        """Answer with these bytes; `drip_s` apart, one at a time; `hang` leaves the connection open after them."""
+        self.requests.clear()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
+                self.requests.append(head + await reader.readexactly(length))
+                if drip_s is None:
+                    writer.write(answer)
+                    await writer.drain()
+                else:
+                    for byte in answer:
+                        writer.write(bytes([byte]))
+                        await writer.drain()
+                        await asyncio.sleep(drip_s)  # being slow is the behaviour that is played here
+                if hang:
+                    await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", self.port)
+        try:
+            yield
+        finally:
+            server.close()
+
+
+def http_answer(status: int, body: Any, *headers: str) -> bytes:
+    """Return an HTTP response; anything but bytes becomes JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + content

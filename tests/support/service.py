@@ -1,0 +1,313 @@
+"""A real relay as a process of its own, and what a test does to it: log in, take tokens, connect, publish."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+from websockets.asyncio.client import ClientConnection, connect
+
+SECRET = "test-secret-of-the-backend-0123456789abcdef"
+REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
+PUBLISHER_SECRET = "test-publisher-secret"
+PUBLISHER_KEY = f"pricing.{PUBLISHER_SECRET}"
+
+SETTINGS = """
+[public]
+url = "{url}"
+stream_url = "{stream_url}"
+
+[listen]
+http = "127.0.0.1:{http}"
+stream = "127.0.0.1:{stream}"
+internal = "127.0.0.1:{internal}"
+
+[session]
+cookie = "access-token"
+ref_key = "{ref_key}"
+signed = {{ algorithm = "HS256", secret = "{secret}", require = {{ token_use = "access" }} }}
+
+[endpoints.prices]
+path = "/ws/prices"
+channels = ["prices.>"]
+
+[endpoints.depth]
+path = "/ws/depth"
+channels = ["depth.>"]
+
+[grants]
+trader.prices = ["prices.>"]
+trader.depth = ["depth.>"]
+guest.prices = ["prices.BTC-USD"]
+
+[publishers.pricing]
+secret_sha256 = ["{publisher}"]
+channels = ["prices.>"]
+
+[bff]
+refresh_cookie = "refresh-token"
+{bff}
+
+[limits]
+tokens_per_session = "10000/minute"
+tokens_per_address = "100000/minute"
+{limits}
+
+[log]
+level = "debug"
+{extra}
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that are free now. The settings must name them, because tokens say where they are for."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]
+
+
+@dataclass
+class Relay:
+    """A relay's folder, ports and process."""
+
+    folder: Path
+    ports: tuple[int, int, int]
+    process: subprocess.Popen[str] | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[0]}"
+
+    @property
+    def stream_url(self) -> str:
+        return f"ws://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def internal_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[2]}"
+
+    @property
+    def log_path(self) -> Path:
+        return self.folder / "relay.log"
+
+    @property
+    def audit_path(self) -> Path:
+        return self.folder / "audit.jsonl"
+
+    def start(self) -> None:
+        """Start the process and wait until it says that it is ready."""
+        with self.log_path.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "relay", "serve", "--config", str(self.folder / "relay.toml")],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **self.environment},
+            )
+        assert self.process.stdout is not None
+        lines = [self.process.stdout.readline() for _ in range(3)]
+        if "internal" not in lines[-1]:
+            self.process.wait(10)
+            raise AssertionError(f"the relay did not start: {lines} {self.log_path.read_text()}")
+
+    def kill(self) -> None:
+        """kill -9: nothing is written out."""
+        assert self.process is not None
+        self.process.kill()
+        self._reap()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop in order; returns the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self._reap()
+
+    def _reap(self) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        code = self.process.wait(15)
+        self.process.stdout.close()
+        return code
+
+    # who asks
+
+    def session(self, **claims: Any) -> str:
+        """Return a session's JWT as the backend would make it."""
+        now = int(time.time())
+        payload = {
+            "sub": "user-1",
+            "roles": ["trader"],
+            "sid": secrets.token_hex(8),
+            "token_use": "access",
+            "iat": now,
+            "exp": now + 900,
+        }
+        return jwt.encode(payload | claims, SECRET, algorithm="HS256")
+
+    async def ask(
+        self, session: str | None = None, *, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """POST /auth/ws-token with the session in the cookie, from the application's own page."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.post(
+                f"{self.url}/auth/ws-token",
+                headers={
+                    "Cookie": f"access-token={session or self.session()}",
+                    "Origin": self.url,
+                    **(headers or {}),
+                },
+                json=body,
+            )
+
+    async def token(self, session: str | None = None, *, origin: str | None = None, **body: Any) -> str:
+        """Return a fresh scoped token. `origin` "" asks as a server-side caller without a browser."""
+        headers = {"Authorization": f"Bearer {session or self.session()}"}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            named = {"origin": self.url if origin is None else origin} if origin != "" else {}
+            answer = await client.post(f"{self.url}/auth/ws-token", headers=headers, json=body | named)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["wsToken"])
+
+    @contextlib.asynccontextmanager
+    async def connect(
+        self, token: str | None = None, *, query: str = "", path: str = "/ws/prices", **options: Any
+    ) -> AsyncIterator["Socket"]:
+        """Connect with a token in the subprotocol, from the application's origin, and read `welcome`."""
+        text = token or await self.token()
+        options.setdefault("origin", self.url)
+        async with connect(
+            f"{self.stream_url}{path}{query}",
+            subprotocols=["relay.v1", f"bearer.{text}"],
+            compression=None,
+            proxy=None,
+            ping_interval=None,
+            **options,
+        ) as websocket:
+            socket_ = Socket(websocket)
+            socket_.welcome = await socket_.read("welcome")
+            yield socket_
+
+    async def publish(self, channel: str, data: Any, **members: Any) -> httpx.Response:
+        """Publish one value with the publisher's key."""
+        return await self.publish_raw(json.dumps({"channel": channel, "data": data, **members}).encode())
+
+    async def publish_raw(
+        self, body: bytes, *, key: str = PUBLISHER_KEY, path: str = "/v1/publish", **headers: str
+    ) -> httpx.Response:
+        """POST a body as it is to the internal listener."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await client.post(
+                f"{self.internal_url}{path}",
+                content=body,
+                headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers},
+            )
+
+    # what it did
+
+    def audit(self) -> list[dict[str, Any]]:
+        """Return the audit log's records."""
+        return [json.loads(line) for line in self.audit_path.read_bytes().splitlines()]
+
+    async def audited(self, action: str, **wanted: Any) -> dict[str, Any]:
+        """Wait until a record with this action, and reason if told, is in the log."""
+        async with asyncio.timeout(10):
+            while True:
+                for record in self.audit():
+                    event = record["event"]
+                    if event["action"] == action and all(
+                        event.get(key) == value for key, value in wanted.items()
+                    ):
+                        return record
+                await asyncio.sleep(0.01)  # the log is a file: there is nothing to await
+
+
+class Socket:
+    """A client's connection that reads frames by type."""
+
+    def __init__(self, websocket: ClientConnection) -> None:
+        self.websocket = websocket
+        self.welcome: dict[str, Any] = {}
+
+    async def send(self, **frame: Any) -> None:
+        """Send one frame."""
+        await self.websocket.send(json.dumps(frame))
+
+    async def next(self) -> dict[str, Any]:
+        """Return the next frame but for heartbeats."""
+        async with asyncio.timeout(10):
+            while True:
+                frame: dict[str, Any] = json.loads(await self.websocket.recv())
+                if frame["type"] != "heartbeat":
+                    return frame
+
+    async def read(self, kind: str) -> dict[str, Any]:
+        """Return the next frame, which must be of this type."""
+        frame = await self.next()
+        assert frame["type"] == kind, frame
+        return frame
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        """Wait for the end and return close code and reason."""
+        async with asyncio.timeout(10):
+            await self.websocket.wait_closed()
+        return self.websocket.close_code, self.websocket.close_reason
+
+
+def make_relay(
+    folder: Path,
+    *,
+    ports: tuple[int, int, int] | None = None,
+    bff: str = "",
+    limits: str = "",
+    extra: str = "",
+) -> Relay:
+    """Write settings and keys for a relay into `folder`."""
+    from relay.keys.files import create_signing_key
+
+    http, stream, internal = ports or free_ports(3)
+    keys = folder / "keys"
+    if not keys.exists():
+        keys.mkdir(parents=True)
+        create_signing_key(keys)
+    (folder / "relay.toml").write_text(
+        SETTINGS.format(
+            url=f"http://127.0.0.1:{http}",
+            stream_url=f"ws://127.0.0.1:{stream}",
+            http=http,
+            stream=stream,
+            internal=internal,
+            ref_key=REF_KEY,
+            secret=SECRET,
+            publisher=hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest(),
+            bff=bff,
+            limits=limits,
+            extra=extra,
+        )
+    )
+    return Relay(folder=folder, ports=(http, stream, internal))
+
+
+@contextlib.contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Relay]:
+    """Run a relay for the time of a test."""
+    relay = make_relay(folder, **options)
+    relay.start()
+    try:
+        yield relay
+    finally:
+        relay.stop()
