@@ -35,29 +35,36 @@ from relay.config import Settings
 from relay.core.errors import ConfigurationError, Refusal
 from relay.core.events import Client
 from relay.ingest.routes import ingest_routes
-from relay.ingest.service import Ingest, PublisherTerms
-from relay.issuer.policy import EndpointTerms, Policy
+from relay.ingest.service import Ingest
+from relay.issuer.policy import Policy
 from relay.issuer.routes import RouteOptions, issuer_routes
-from relay.issuer.service import Issuer, IssuerOptions
+from relay.issuer.service import Issuer
 from relay.keys.bearer import check_bearer
 from relay.keys.files import KeyRing, load_keys
 from relay.keys.jwks import to_jwks
 from relay.ops import InternalOnly, ops_routes
 from relay.sessions.base import Session
-from relay.sessions.signed import SignedOptions, SignedVerifier
+from relay.sessions.signed import SignedVerifier
 from relay.state.sqlite import SqliteState
 from relay.stream.addresses import Waiting
 from relay.stream.fanout import Fanout
-from relay.stream.gate import EndpointOptions, Gate, GateOptions
+from relay.stream.gate import Gate
 from relay.stream.heart import beat_for_ever
-from relay.stream.service import Stream, StreamOptions
+from relay.stream.service import Stream
 from relay.web.addresses import parse_networks
 from relay.web.answers import error_answer
 from relay.web.clients import client_reader
-from relay.web.cookies import CookieOptions
-from relay.web.csrf import CsrfOptions
 from relay.web.server import HttpServer
 from relay.web.sockets import bind, bound_port
+from relay.wiring import (
+    cookie_options,
+    csrf_options,
+    gate_options,
+    issuer_options,
+    publisher_terms,
+    signed_options,
+    stream_options,
+)
 
 STOP_WITHIN_S = 1.8
 """Seconds for an orderly stop, after which what is left is cancelled: Ctrl-C must not feel broken."""
@@ -127,7 +134,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
             f"tokens.keys_dir: {settings.tokens.keys_dir} has no private key; make one with "
             f"`relay keys new --dir {settings.tokens.keys_dir}`."
         )
-    verifier = SignedVerifier(_signed_options(settings))
+    verifier = SignedVerifier(signed_options(settings))
     state = SqliteState.open(settings.engine.state_path)
     try:
         auditor = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
@@ -144,7 +151,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
                 fanout=fanout,
                 stream=_stream(settings, keys, fanout, state, auditor),
                 issuer=Issuer(
-                    _issuer_options(settings),
+                    issuer_options(settings),
                     policy=Policy(settings.grants),
                     verifier=verifier,
                     state=state,
@@ -152,12 +159,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
                     key=keys.signing,
                 ),
                 ingest=Ingest(
-                    {
-                        name: PublisherTerms(
-                            secret_sha256=publisher.secret_sha256, channels=publisher.channels
-                        )
-                        for name, publisher in settings.publishers.items()
-                    },
+                    publisher_terms(settings),
                     broker=broker,
                     auditor=auditor,
                     check_key=check_bearer,
@@ -212,11 +214,8 @@ async def _serve(
 def _public_app(parts: _Parts, pages: Sequence[BaseRoute]) -> Starlette:
     settings = parts.settings
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
-    csrf = CsrfOptions(
-        origins=frozenset({settings.public.url, *settings.csrf.trusted_origins}),
-        require_header=settings.csrf.require_header,
-    )
-    access, refresh = _cookies(settings)
+    csrf = csrf_options(settings)
+    access, refresh = cookie_options(settings)
     routes: list[BaseRoute] = list(
         issuer_routes(
             parts.issuer,
@@ -273,90 +272,20 @@ def _bff_parts(parts: _Parts, backend: Backend, client_of: Callable[[Request], C
     )
 
 
-# settings -> each shell's own options
-
-
-def _signed_options(settings: Settings) -> SignedOptions:
-    signed, claims = settings.session.signed, settings.session.claims
-    assert signed is not None  # the settings' own check
-    if signed.secret is not None:
-        key = signed.secret.get_secret_value().encode()
-    else:
-        assert signed.public_key is not None  # the settings' own check
-        try:
-            key = signed.public_key.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"session.signed.public_key: {signed.public_key} can't be read: {error.strerror}."
-            ) from None
-    return SignedOptions(
-        algorithm=signed.algorithm,
-        key=key,
-        ref_key=settings.session.ref_key.get_secret_value().encode(),
-        issuer=signed.issuer,
-        audience=signed.audience,
-        typ=signed.typ,
-        require=signed.require,
-        subject_claim=claims.subject,
-        roles_claim=claims.roles,
-        session_claim=claims.session,
-    )
-
-
-def _issuer_options(settings: Settings) -> IssuerOptions:
-    return IssuerOptions(
-        issuer=settings.public.url,
-        ttl_s=settings.tokens.ttl_s,
-        endpoints={
-            name: EndpointTerms(
-                audience=settings.public.stream_url + endpoint.path, channels=endpoint.channels
-            )
-            for name, endpoint in settings.endpoints.items()
-        },
-        default_endpoint=settings.tokens.default_endpoint,
-        allowed_origins=settings.allowed_origins,
-        tokens_per_session=settings.limits.tokens_per_session,
-        tokens_per_address=settings.limits.tokens_per_address,
-    )
-
-
 def _stream(
     settings: Settings, keys: KeyRing, fanout: Fanout, state: SqliteState, auditor: JsonlAuditor
 ) -> Stream:
-    options = GateOptions(
-        issuer=settings.public.url,
-        endpoints={
-            endpoint.path: EndpointOptions(
-                name=name,
-                path=endpoint.path,
-                audience=settings.public.stream_url + endpoint.path,
-                max_age_s=endpoint.max_age_s,
-                silence_ms=endpoint.silence_ms,
-            )
-            for name, endpoint in settings.endpoints.items()
-        },
-        allowed_origins=settings.allowed_origins,
-        transports=settings.tokens.transports,
-    )
-    waiting = Waiting(limit=settings.limits.unauthenticated_per_address)
+    def make_gate(waiting: Waiting, draining: Callable[[], bool]) -> Gate:
+        return Gate(gate_options(settings), keys=keys.verify, state=state, waiting=waiting, draining=draining)
+
     return Stream(
-        StreamOptions(
-            trusted_proxies=parse_networks(settings.public.trusted_proxies),
-            connections_per_session=settings.limits.connections_per_session,
-            revocation_s=settings.session.max_s,
-        ),
-        make_gate=partial(_gate, options, keys, state),
-        waiting=waiting,
+        stream_options(settings),
+        make_gate=make_gate,
+        waiting=Waiting(limit=settings.limits.unauthenticated_per_address),
         fanout=fanout,
         state=state,
         auditor=auditor,
     )
-
-
-def _gate(
-    options: GateOptions, keys: KeyRing, state: SqliteState, waiting: Waiting, draining: Callable[[], bool]
-) -> Gate:
-    return Gate(options, keys=keys.verify, state=state, waiting=waiting, draining=draining)
 
 
 def _backend(settings: Settings) -> Backend | None:
@@ -364,15 +293,6 @@ def _backend(settings: Settings) -> Backend | None:
     if bff.backend is None:
         return None
     return Backend(origin=bff.backend, login_path=bff.login_path, timeout_s=bff.timeout_s)
-
-
-def _cookies(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
-    secure = settings.public.url.startswith("https://")
-    bff = settings.bff
-    return (
-        CookieOptions(name=settings.session.cookie, max_age_s=bff.access_max_age_s, secure=secure),
-        CookieOptions(name=bff.refresh_cookie, max_age_s=bff.refresh_max_age_s, secure=secure),
-    )
 
 
 # what belongs to no shell

@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# The virtual environments of examples/demo and tests/run. Sourced by both, never run.
+#
+# Why it is more than `python3 -m venv`:
+# - Debian's and Ubuntu's Python refuses pip outside a virtual environment (PEP 668), and its `venv` stops halfway
+#   where the package python3-venv is missing. There are other ways from there, tried in turn by venv_create.
+# - A shell that has a virtual environment active, a PYTHONPATH or pyenv's shims would otherwise decide what gets
+#   installed and tested. Here only the checkout decides.
+# - What is there is used again only if nothing that made it has changed, so that a dependency which pyproject.toml
+#   forgot can't stay behind unnoticed. And only folders made here are ever deleted.
+
+unset CDPATH
+checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+VENV_STAMP=made-by-scoped-relay
+
+# A closed standard input would hand descriptor 0 to the first file or socket that a child opens.
+if ! { : <&0; } 2>/dev/null; then exec </dev/null; fi
+
+say() {
+    printf '%s\n' "$*" >&2
+}
+
+die() {
+    say "$*"
+    exit 1
+}
+
+# Forget what the calling shell says about Python and pip, except where pip finds its packages (index, proxy, CA).
+venv_forget_surroundings() {
+    unset VIRTUAL_ENV CONDA_PREFIX __PYVENV_LAUNCHER__
+    unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH
+    unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_EDITABLE PIP_REQUIREMENT PIP_CONSTRAINT
+    # A pip.conf may say `user = true` or `require-virtualenv = true`; the environment's word wins over it.
+    export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+}
+
+# Print the path of the newest usable Python: of the real interpreter, also when a virtual environment or a shim comes
+# first in PATH. One that is too old, or was built without a module that the relay needs, is passed over.
+venv_newest_python() {
+    local name candidate probe
+    probe='
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(1)
+import ctypes, sqlite3, ssl, venv
+print(getattr(sys, "_base_executable", "") or sys.executable)'
+    for name in python3.13 python3.12 python3.11 python3; do
+        while read -r candidate; do
+            if "$candidate" -I -c "$probe" 2>/dev/null </dev/null; then return 0; fi
+        done < <(type -aP "$name")
+    done
+    return 1
+}
+
+may_apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
+}
+
+# Install Debian packages without a question. Quiet, unless it fails.
+apt_install() {
+    local output
+    say "Installing with apt-get: $*"
+    output=$(
+        {
+            # A new system has no package lists; an old one may have some that no longer match the archive.
+            apt-get -q update && DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends "$@"
+        } 2>&1 </dev/null
+    ) || {
+        printf '%s\n' "$output" | tail -n 15 >&2
+        return 1
+    }
+}
+
+# Make an empty virtual environment with pip in it.
+venv_create() {
+    local python=$1 dir=$2 debian_package
+    "$python" -m venv "$dir" >/dev/null 2>&1 && return
+
+    # Debian without python3-venv, but with a pip from somewhere: it can fill an environment that has none.
+    venv_clear "$dir"
+    "$python" -m venv --without-pip "$dir" >/dev/null 2>&1 &&
+        "$python" -m pip --python "$dir/bin/python" install --quiet pip >/dev/null 2>&1 && return
+
+    venv_clear "$dir"
+    "$python" -m virtualenv --quiet "$dir" >/dev/null 2>&1 && return
+    venv_clear "$dir"
+    virtualenv --quiet --python "$python" "$dir" >/dev/null 2>&1 && return
+
+    # Debian names the package after the interpreter that it belongs to: python3.11-venv.
+    venv_clear "$dir"
+    debian_package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
+    if [[ $python != /usr/bin/* ]] || ! command -v apt-get >/dev/null; then
+        die "$python can't make virtual environments (it lacks ensurepip). Install virtualenv for it, then run this again."
+    fi
+    may_apt_install || die "Python can't make virtual environments here yet. Run this, then this command again:" \
+        "sudo apt-get install -y $debian_package"
+    apt_install "$debian_package" || die "apt-get could not install $debian_package. Install it, then run this again."
+    "$python" -m venv "$dir" >/dev/null || die "$python can't make a virtual environment in $dir."
+}
+
+# Empty the folder, with the mark in it that lets the next run empty it too.
+venv_clear() {
+    rm -rf -- "$1"
+    { mkdir -p -- "$1" && printf 'unfinished\n' >"$1/$VENV_STAMP"; } || die "Can't write to $1."
+}
+
+# What the environment depends on: where it is, what is to be in it, and the metadata of the installed relay.
+venv_key() {
+    printf '%s\n' "$checkout" "$@"
+    cksum <pyproject.toml
+    grep -s '^__version__' relay/__init__.py || true
+}
+
+# venv_ready DIR EXTRAS: see to it that DIR is a virtual environment with this checkout in it, installed for editing,
+# together with the named extras ("" for none). Ends the script with one sentence where that can't be.
+venv_ready() {
+    local dir=$1 extras=$2 python key
+    venv_forget_surroundings
+    # `python -m` looks into the working directory first: make it one whose content is known.
+    cd -- "$checkout" || exit 1
+
+    if [ -e "$dir" ] && [ ! -f "$dir/$VENV_STAMP" ] && [ -n "$(ls -A -- "$dir")" ]; then
+        die "$dir was not made by this script, so it stays as it is. Name another folder, or remove this one."
+    fi
+
+    # Two runs at once would install into each other's half-made environment. The lock goes with the process.
+    if command -v flock >/dev/null; then
+        exec 9<"$checkout/examples/venv.sh"
+        flock -n 9 || { say "Waiting for another run that prepares its environment..."; flock 9; }
+    fi
+
+    key=$(venv_key "$dir" "$extras")
+    if [ "$(cat -- "$dir/$VENV_STAMP" 2>/dev/null)" != "$key" ] || ! "$dir/bin/python" -c 'import pip' 2>/dev/null; then
+        python=$(venv_newest_python) || die "The relay needs Python 3.11 or newer, with its sqlite3 and ssl modules," \
+            "as python3 or python3.11 to python3.13 in PATH. Here is $(python3 --version 2>/dev/null || echo none)." \
+            "On Debian 12 or Ubuntu 24.04: apt-get install python3 python3-venv"
+        say "Preparing $dir with $python (once, about a minute)..."
+        venv_clear "$dir"
+        venv_create "$python" "$dir"
+        "$dir/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}" </dev/null ||
+            die "pip could not install the relay's packages; its message is above. Run this again when that is mended."
+        printf '%s\n' "$key" >"$dir/$VENV_STAMP"
+    fi
+    exec 9<&-
+}

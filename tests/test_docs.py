@@ -1,0 +1,216 @@
+"""The README keeps its word: what it shows can be pasted, what exists is in it, what it links to is there."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import typer.main
+
+from relay.cli import app
+from relay.core.closes import CloseCode, close_for
+from relay.core.errors import EXPLANATIONS
+from relay.core.events import ACTION_EXPLANATIONS
+from tests.support import readme
+
+README = readme.read()
+LANGUAGES = {"bash", "toml", "python", "js", "json", "html", "http", "text"}
+"""Languages that a block may name. `text` is output; the others are checked below or are only coloured."""
+
+
+def blocks(*languages: str) -> list[readme.Block]:
+    """Return the README's blocks in one of these languages."""
+    return [block for block in README.blocks if block.language in languages]
+
+
+# --- blocks ---------------------------------------------------------------------------------------
+
+
+def test_every_block_names_its_language() -> None:
+    """A block without a known language is checked by nothing, so there is none."""
+    wrong = [str(block) for block in README.blocks if block.language not in LANGUAGES]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("block", blocks("bash"), ids=str)
+def test_shell_blocks_parse(block: readme.Block) -> None:
+    """Bash reads every shell block without a complaint."""
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", blocks("bash"), ids=str)
+def test_shell_blocks_name_what_exists(block: readme.Block) -> None:
+    """Every `relay` command of a block exists with its options, and so does every script that it runs."""
+    for command in readme.commands(block.text):
+        arguments = readme.relay_arguments(command)
+        if arguments is not None:
+            assert refusal(arguments) is None, " ".join(command)
+        elif command[0] in {"bash", "sh", "source"} and len(command) > 1 and not command[1].startswith("-"):
+            assert (readme.ROOT / command[1]).is_file(), " ".join(command)
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_python_blocks_compile(block: readme.Block) -> None:
+    """Every Python block compiles, and what it imports from the relay is there."""
+    tree = compile(block.text, "README.md", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relay":
+            module = importlib.import_module(node.module or "")
+            wrong = [name.name for name in node.names if not hasattr(module, name.name)]
+            assert not wrong, wrong
+
+
+@pytest.mark.parametrize("block", blocks("js"), ids=str)
+def test_javascript_blocks_parse(block: readme.Block, tmp_path: Path) -> None:
+    """Node reads every JavaScript block as a module."""
+    node = shutil.which("node")
+    if node is None:
+        assert os.environ.get("CI") != "true", "node is missing; tests/run installs it as root on Debian"
+        pytest.skip("node is not installed")
+    path = tmp_path / "block.mjs"
+    path.write_text(block.text, "utf-8")
+    done = subprocess.run([node, "--check", str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_json_blocks_parse() -> None:
+    """Every JSON block is JSON, or JSON values one a line."""
+    for block in blocks("json"):
+        try:
+            json.loads(block.text)
+        except ValueError:
+            for line in block.text.splitlines():
+                json.loads(line)
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def leaves(command: Any, path: str) -> Iterator[str]:
+    """Yield the full name of each command below `command`."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from leaves(inner, f"{path} {name}")
+    if not hasattr(command, "commands"):
+        yield path
+
+
+def refusal(arguments: list[str]) -> str | None:
+    """Say why the `relay` command would refuse these arguments, or None if it takes them. Runs nothing."""
+    command: Any = typer.main.get_command(app)
+    context = typer.Context(command, info_name="relay")
+    try:
+        while hasattr(command, "commands"):
+            if "--help" in arguments[:1]:
+                return None
+            context.allow_interspersed_args = False
+            _, arguments, _ = command.make_parser(context).parse_args(args=list(arguments))
+            if not arguments:
+                return None if command.invoke_without_command else f"{context.info_name} needs a command"
+            name, *arguments = arguments
+            if name not in command.commands:
+                return f"{context.info_name} has no command {name}"
+            command = command.commands[name]
+            context = typer.Context(command, info_name=name, parent=context)
+        values, extra, _ = command.make_parser(context).parse_args(args=list(arguments))
+    except typer.TyperException as error:
+        return error.format_message()
+    if extra:
+        return f"unexpected: {' '.join(extra)}"
+    missing = [param.name for param in command.params if param.required and not values.get(param.name)]
+    return f"missing: {', '.join(missing)}" if missing and not values.get("help") else None
+
+
+def test_every_command_is_documented() -> None:
+    """Each command's full name stands in the README."""
+    text = " ".join(README.prose.split() + [word for block in README.blocks for word in block.text.split()])
+    names = leaves(typer.main.get_command(app), "relay")
+    wrong = [name for name in names if name not in text]
+    assert not wrong, wrong
+
+
+# --- close codes, audit ---------------------------------------------------------------------------
+
+
+def test_every_close_code_is_documented() -> None:
+    """Whoever sees a close code in a log finds it in a table."""
+    first_cells = " ".join(row[0] for table in readme.tables(README.prose) for row in table)
+    wrong = [code for code in CloseCode if not re.search(rf"\b{code.value}\b", first_cells)]
+    assert not wrong, wrong
+
+
+def test_audit_actions_are_documented_as_they_are() -> None:
+    """Whoever reads the audit log finds each action, and no other, in the words of the code."""
+    rows = readme.rows_by_first_cell(README.prose, "action")
+    assert {name: row[-1] for name, row in rows.items()} == {
+        action.value: text for action, text in ACTION_EXPLANATIONS.items()
+    }
+
+
+def test_audit_reasons_are_documented_as_they_are() -> None:
+    """Whoever reads the audit log finds each reason, and no other, in the words of the code, with its close code."""
+    rows = readme.rows_by_first_cell(README.prose, "reason")
+    assert {name: (row[-2], row[-1]) for name, row in rows.items()} == {
+        reason.value: (str(close_for(reason).code.value), text) for reason, text in EXPLANATIONS.items()
+    }
+
+
+# --- links ----------------------------------------------------------------------------------------
+
+
+def test_links_lead_somewhere() -> None:
+    """Every relative link names a file of the project, and every anchor a heading."""
+    broken = []
+    for target in readme.links(README.prose):
+        path, _, anchor = target.partition("#")
+        file = readme.ROOT / path
+        prose = README.prose if not path else readme.read(file).prose if file.suffix == ".md" else ""
+        if not file.exists() or (anchor and anchor not in readme.anchors(prose)):
+            broken.append(target)
+    assert not broken, broken
+
+
+# --- the checks themselves ------------------------------------------------------------------------
+
+
+def test_commands_are_found_in_a_script() -> None:
+    """Pipes, lists, assignments, redirections, comments, here-documents hide no command."""
+    script = """
+        A=1 relay demo --port 0 > log 2>&1 &   # relay comment
+        cat <<'END' | relay publish x
+        relay not a command
+        END
+        curl -H "Authorization: Bearer $(relay keys new)" \\
+             http://127.0.0.1:8002/ && .venv/bin/relay listen 'a b'; bash examples/demo $(relay token) 1
+    """
+    found = [readme.relay_arguments(command) for command in readme.commands(script)]
+    assert [arguments for arguments in found if arguments is not None] == [
+        ["demo", "--port", "0"],
+        ["publish", "x"],
+        ["keys", "new"],
+        ["listen", "a b"],
+        ["token"],
+        ["demo", "$", "1"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dmeo"], ["demo", "--prot", "1"], ["demo", "--port"], ["config", "show", "extra"]]
+)
+def test_wrong_commands_are_refused(arguments: list[str]) -> None:
+    """The check of commands would find a misspelt one."""
+    assert refusal(arguments) is not None
+
+
+def test_right_commands_are_accepted() -> None:
+    """The check of commands takes what the command line takes."""
+    assert refusal(["demo", "--port", "8000", "--stream-port=8001"]) is None
+    assert refusal(["demo", "--help"]) is None

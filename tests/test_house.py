@@ -1,0 +1,204 @@
+"""The house rules that no linter knows: what may lie where, what a module is called, how long it gets.
+
+Each rule keeps the code findable: a fixed top level, names that say what is inside, one idea a module. The
+image is looked at as well, because a Dockerfile that runs as root or takes a key along builds in silence.
+"""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TOP_LEVEL = {
+    "CHANGELOG.md",
+    "Dockerfile",
+    "LICENSE",
+    "README.md",
+    "examples",
+    "pyproject.toml",
+    "relay",
+    "tests",
+}
+SAYS_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc", "shared"}
+SHADOWS_STDLIB = {"logging", "token", "types", "secrets", "queue", "http"}
+MAX_LINES = 350
+
+
+@cache
+def files() -> tuple[Path, ...]:
+    """Return the project's files, relative to its root: all that git tracks or would track."""
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("this is not a git checkout, so what belongs to the project is unknown")
+    command = [git, "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    return tuple(sorted(Path(name) for name in names if name and (ROOT / name).exists()))
+
+
+def modules(*tops: str) -> list[Path]:
+    """Return the Python files below these top-level folders."""
+    return [path for path in files() if path.suffix == ".py" and path.parts[0] in tops]
+
+
+def lines_of(path: Path) -> list[str]:
+    """Return a file's lines."""
+    return (ROOT / path).read_text("utf-8").splitlines()
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Return a module's syntax tree."""
+    return ast.parse((ROOT / path).read_text("utf-8"), filename=str(path))
+
+
+# --- places and names -----------------------------------------------------------------------------
+
+
+def test_the_top_level_is_fixed() -> None:
+    """Whoever opens the repository sees the same few entries; dotfiles aside, nothing is added."""
+    entries = {path.parts[0] for path in files()}
+    assert {entry for entry in entries if not entry.startswith(".")} - TOP_LEVEL == set()
+
+
+def test_names_say_what_is_inside() -> None:
+    """No module or folder is called after nothing, and none shadows a module of the standard library."""
+    parts = {
+        (path, part) for path in modules("relay", "tests", "examples") for part in path.with_suffix("").parts
+    }
+    wrong = sorted(str(path) for path, part in parts if part in SAYS_NOTHING | SHADOWS_STDLIB)
+    assert not wrong, wrong
+
+
+def test_no_package_is_empty() -> None:
+    """A folder that holds nothing but __init__.py is a module, or not needed yet."""
+    folders = {path.parent for path in modules("relay") if path.name == "__init__.py"}
+    others = {parent for path in files() if path.name != "__init__.py" for parent in path.parents}
+    wrong = sorted(map(str, folders - others))
+    assert not wrong, wrong
+
+
+# --- what is in a module --------------------------------------------------------------------------
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    """Each module begins with a docstring; outside the package, one that only marks a folder may be empty."""
+    paths = [
+        path for path in modules("relay", "tests", "examples") if path.parts[0] == "relay" or lines_of(path)
+    ]
+    wrong = [str(path) for path in paths if not ast.get_docstring(tree(path))]
+    assert not wrong, wrong
+
+
+def test_every_test_says_what_it_proves() -> None:
+    """Each test has one sentence about the behaviour that it pins down."""
+    silent = [
+        f"{path}: {node.name}"
+        for path in modules("tests")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert not silent, silent
+
+
+def test_modules_stay_short() -> None:
+    """A module that outgrows its limit has more than one idea."""
+    lengths = {str(path): len(lines_of(path)) for path in modules("relay", "tests", "examples")}
+    long = {path: length for path, length in lengths.items() if length > MAX_LINES}
+    assert not long, long
+
+
+def test_exceptions_to_the_checks_have_reasons() -> None:
+    """Each `noqa` and `type: ignore` names its rule and says why it is right here."""
+    suppression = re.compile(r"#\s*(noqa|type:\s*ignore)\b")
+    explained = re.compile(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z-, ]+\])\s*(#|-|:)\s*\S.*\w")
+    bare = [
+        f"{path}:{number}"
+        for path in modules("relay", "tests", "examples")
+        if path != Path("tests/test_house.py")
+        for number, line in enumerate(lines_of(path), start=1)
+        if suppression.search(line) and not explained.search(line)
+    ]
+    assert not bare, bare
+
+
+def test_shell_scripts_parse() -> None:
+    """Bash reads every shell script without a complaint."""
+    shells = ("#!/usr/bin/env bash", "#!/bin/sh", "#!/bin/bash", "# shellcheck shell=")
+    binary = {".png", ".gz", ".woff2", ".ico"}
+    scripts = [
+        path
+        for path in files()
+        if path.suffix not in binary
+        and (ROOT / path).is_file()
+        and (lines_of(path) or [""])[0].startswith(shells)
+    ]
+    assert Path("tests/run") in scripts
+    for script in scripts:
+        done = subprocess.run(["bash", "-n", str(ROOT / script)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), script
+
+
+# --- the image ------------------------------------------------------------------------------------
+
+
+@cache
+def instructions() -> tuple[tuple[str, str], ...]:
+    """Return the Dockerfile's instructions in order, each with its arguments on one line."""
+    text = "\n".join(line for line in lines_of(Path("Dockerfile")) if not line.lstrip().startswith("#"))
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
+    return tuple((name.upper(), arguments) for name, arguments in found)
+
+
+def last_stage() -> dict[str, str]:
+    """Return the instructions of the stage that ships; of those given twice, the last."""
+    stage: dict[str, str] = {}
+    for name, arguments in instructions():
+        stage = {} if name == "FROM" else stage
+        stage[name] = arguments
+    return stage
+
+
+def test_the_image_does_not_run_as_root() -> None:
+    """The user is a number other than 0, so that an orchestrator can check it."""
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_stage()["USER"])
+
+
+def test_the_image_says_how_it_is() -> None:
+    """The health check asks the relay itself, with what the image has: Python."""
+    how, argv = last_stage()["HEALTHCHECK"].split("CMD", 1)
+    program, _, code = json.loads(argv)
+    assert "--timeout=" in how
+    assert program == "python"
+    assert "/live" in code
+    compile(code, "HEALTHCHECK", "exec")
+
+
+def test_the_image_copies_only_what_exists() -> None:
+    """What COPY names is in the checkout, is let through by .dockerignore, and holds no settings or keys."""
+    allowed = {line[1:] for line in lines_of(Path(".dockerignore")) if line.startswith("!")}
+    for name, arguments in instructions():
+        if name != "COPY" or "--from=" in arguments:
+            continue
+        for source in arguments.split()[:-1]:
+            source = source.removeprefix("./").rstrip("/")
+            assert (ROOT / source).exists(), source
+            assert source in allowed, source
+
+
+def test_the_image_has_no_secret_in_it() -> None:
+    """No variable or build argument of the image is named like a secret, and nothing is fetched by ADD."""
+    for name, arguments in instructions():
+        assert name != "ADD"
+        if name in {"ENV", "ARG"}:
+            assert not re.search(r"secret|password|passwd|token\b|_key\b", arguments, re.IGNORECASE), (
+                arguments
+            )
