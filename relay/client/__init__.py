@@ -1,0 +1,59 @@
+"""The Python client: `Publisher` for backends, `Subscriber` and `fetch_token` for whoever reads prices.
+
+It uses the relay's public sockets only, like any other client.
+"""
+
+from relay.client.backoff import Backoff
+from relay.client.drafts import Message, Position
+from relay.client.errors import (
+    ClientError,
+    HandshakeError,
+    PublishError,
+    RefusedError,
+    StreamClosedError,
+    TokenError,
+)
+from relay.client.frames import (
+    Acknowledged,
+    Closed,
+    Event,
+    Problem,
+    Rejected,
+    Snapshot,
+    Status,
+    Subscribed,
+    Unsubscribed,
+    Update,
+    Welcome,
+)
+from relay.client.issuer import ScopedToken, fetch_token
+from relay.client.publisher import BatchError, Publisher
+from relay.client.subscriber import Subscriber
+
+__all__ = [
+    "Acknowledged",
+    "Backoff",
+    "BatchError",
+    "ClientError",
+    "Closed",
+    "Event",
+    "HandshakeError",
+    "Message",
+    "Position",
+    "Problem",
+    "PublishError",
+    "Publisher",
+    "RefusedError",
+    "Rejected",
+    "ScopedToken",
+    "Snapshot",
+    "Status",
+    "StreamClosedError",
+    "Subscribed",
+    "Subscriber",
+    "TokenError",
+    "Unsubscribed",
+    "Update",
+    "Welcome",
+    "fetch_token",
+]

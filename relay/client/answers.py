@@ -1,0 +1,77 @@
+"""Reading what an HTTP server answers, without trusting that it is a relay.
+
+A wrong port, a proxy's error page or a captive portal answers too. What comes back from there must become one
+sentence with the status in it, never a `KeyError` far from its cause.
+"""
+
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+
+from relay.core.errors import ConfigurationError
+
+MAX_WAIT_S = 300.0
+"""Longest Retry-After that is believed: a wrong header must not stop a publisher for a day."""
+
+
+class _Problem(msgspec.Struct):
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class Problem(NamedTuple):
+    """An error answer: public code, one sentence, and whether to try again (after so many seconds)."""
+
+    code: str
+    message: str
+    retryable: bool
+    retry_after_s: float | None
+
+
+def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
+    """Make a `Problem` of an answer that is not a success, whoever sent it."""
+    try:
+        wait = min(max(float(retry_after or ""), 0.0), MAX_WAIT_S)
+    except ValueError:  # absent, or an HTTP date, which the relay never sends
+        wait = None
+    later = status == 429 or status >= 500
+    try:
+        sent = msgspec.json.decode(body, type=_Problem)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return Problem("unexpected_answer", f"The server answered {status} without a reason.", later, wait)
+    return Problem(sent.code, sent.message, sent.retryable or later, wait)
+
+
+def read_json(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object in `body`, or None if it holds anything else."""
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def check_base_url(text: str, schemes: tuple[str, ...]) -> str:
+    """Return `text`, without a last slash, if it is an address that requests can be built on.
+
+    Raises:
+        ConfigurationError: if it is not; the sentence has an example.
+    """
+    example = f"{schemes[0]}://127.0.0.1:8002"
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a bracket or a port that is none
+        valid = False
+    if (
+        not valid
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+        or not text.isprintable()
+        or " " in text
+    ):
+        raise ConfigurationError(f"{text[:200]!r} is not an address of the relay; one looks like {example}.")
+    return text.rstrip("/")

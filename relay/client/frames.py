@@ -1,0 +1,184 @@
+"""What comes out of a subscription: the server's frames as typed events, and `Closed`, the client's own.
+
+One msgspec call parses a frame into its struct; `data` stays the publisher's own bytes until somebody reads
+it, so that a program which only passes prices on neither pays for decoding nor damages a decimal. Unknown
+members and unknown types are ignored, which is what lets servers grow (the protocol promises it).
+"""
+
+from typing import Any
+
+import msgspec
+
+from relay.core.errors import MalformedError, Reason
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What this connection may do: channels in all, bytes in a frame to the server, frames a second."""
+
+    channels: int = 1024
+    frame_bytes: int = 16_384
+    frames_per_s: float = 10
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """A connection is open. `ts` (the server's clock) and `expires_at` are Unix milliseconds."""
+
+    connection: str
+    ts: int
+    expires_at: int
+    heartbeat_ms: int = 5000
+    protocol: str = "relay.v1"
+    limits: Limits = msgspec.field(default_factory=Limits)
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel of a `Subscribed`; a pattern has `matches` instead of `epoch`, `seq` and `state`."""
+
+    channel: str
+    mode: str = "latest"
+    interval_ms: int = 0
+    epoch: str | None = None
+    seq: int | None = None
+    state: str | None = None
+    recovered: bool = False
+    matches: int | None = None
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """One channel that was not subscribed, and why."""
+
+    channel: str
+    code: str
+    message: str = ""
+
+
+class Subscribed(msgspec.Struct, frozen=True, kw_only=True, tag="subscribed"):
+    """The answer to a subscription; `rejected` must be looked at."""
+
+    channels: tuple[Acknowledged, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    id: int | None = None
+
+
+class Unsubscribed(msgspec.Struct, frozen=True, kw_only=True, tag="unsubscribed"):
+    """These channels are over; nothing of them follows on this connection."""
+
+    channels: tuple[str, ...] = ()
+    id: int | None = None
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True):
+    """`raw` is the publisher's JSON, byte for byte; `ts` and `source_ts` are Unix milliseconds."""
+
+    channel: str
+    seq: int
+    ts: int
+    raw: msgspec.Raw = msgspec.field(name="data")
+    source_ts: int | None = None
+
+    @property
+    def data(self) -> Any:
+        """The value as Python objects, decoded at every call; numbers become floats."""
+        return msgspec.json.decode(self.raw)
+
+
+class Snapshot(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="snapshot"):
+    """A channel's value as it stands, at the beginning of a subscription or of a new epoch."""
+
+    epoch: str
+
+
+class Update(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="update"):
+    """A channel's next value, whole."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
+    """A channel went `stale` (its publisher fell silent `since`, Unix milliseconds) or `live` again."""
+
+    channel: str
+    state: str
+    since: int | None = None
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """Something was refused and the connection goes on; `id` is that of the client's frame."""
+
+    code: str
+    message: str = ""
+    retryable: bool = False
+    id: int | None = None
+    retry_after_ms: int | None = None
+
+
+class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
+    """Nothing else was sent for a while; `ts` is the server's clock in Unix milliseconds."""
+
+    ts: int
+
+
+class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
+    """The server is about to restart and asks to come back after `delay_ms`."""
+
+    delay_ms: int
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True):
+    """There is no connection now, every value is stale, and the next attempt comes in `retry_in_s` seconds.
+
+    `code` is the close code, 1006 where the link broke or never came about; `status` the HTTP status of a
+    refused handshake or token request.
+    """
+
+    code: int
+    reason: str
+    retry_in_s: float
+    status: int | None = None
+
+
+ServerFrame = (
+    Welcome | Subscribed | Unsubscribed | Snapshot | Update | Status | Problem | Heartbeat | Reconnect
+)
+Event = Welcome | Subscribed | Unsubscribed | Snapshot | Update | Status | Problem | Closed
+"""Everything that iterating over a `Subscriber` gives."""
+
+
+class _Envelope(msgspec.Struct):
+    type: str
+
+
+_TYPES = frozenset(
+    {
+        "welcome",
+        "subscribed",
+        "unsubscribed",
+        "snapshot",
+        "update",
+        "status",
+        "error",
+        "heartbeat",
+        "reconnect",
+    }
+)
+_decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def parse_server_frame(text: str | bytes) -> ServerFrame | None:
+    """Parse one frame from the server; None for a type that this version doesn't know.
+
+    Raises:
+        MalformedError: if it is not a frame of the protocol.
+    """
+    try:
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        if _is_unknown(text):
+            return None
+        raise MalformedError(str(error)[:200], reason=Reason.FRAME_MALFORMED) from None
+
+
+def _is_unknown(text: str | bytes) -> bool:
+    try:
+        return _envelope.decode(text).type not in _TYPES
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False

@@ -1,0 +1,73 @@
+"""What a subscriber wants, apart from any connection, and how it is said to the relay.
+
+Whatever connection there is, all of it has to be asked for again on the next one. The first group goes with
+the URL: its values follow the welcome without another round trip, and the relay does not take the connection
+for one that subscribes to nothing. The rest is sent in frames that stay below the relay's bounds.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from urllib.parse import quote
+
+from relay.core.channels import check_pattern, covers
+from relay.core.errors import ConfigurationError
+
+INTERVALS_MS = (0, 50, 100, 250, 500, 1000)
+FRAME_CHANNELS = 200
+"""200 names of 64 bytes fit into the relay's 16 KiB for a frame, and into its 256 channels."""
+URL_CHARS = 1500
+"""Proxies in front of a relay refuse long request lines; 8000 is a common bound, the token may take 4096."""
+
+
+class Wishes:
+    """Channels and patterns with their intervals in milliseconds."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, int] = {}
+
+    def add(self, names: Iterable[str], interval_ms: int) -> None:
+        """Want `names` from now on.
+
+        Raises:
+            ConfigurationError: if the interval is none of `INTERVALS_MS`.
+            MalformedError: if a name is neither a channel nor a pattern; then none is added.
+        """
+        if interval_ms not in INTERVALS_MS:
+            known = ", ".join(map(str, INTERVALS_MS))
+            raise ConfigurationError(f"interval_ms is one of {known}, not {interval_ms}.")
+        self._wanted |= {check_pattern(name): interval_ms for name in names}
+
+    def remove(self, names: Iterable[str]) -> list[str]:
+        """Stop wanting `names`; returns those that were wanted."""
+        return [name for name in names if self._wanted.pop(name, None) is not None]
+
+    def covers(self, channel: str) -> bool:
+        """Tell whether any wish takes this exact channel in."""
+        return channel in self._wanted or any(covers(pattern, channel) for pattern in self._wanted)
+
+    def query(self) -> tuple[str, dict[str, int]]:
+        """Return the URL's query for the first of the wishes ("" for none), and which these are."""
+        interval_ms = next(iter(self._wanted.values()), 0)
+        asked: dict[str, int] = {}
+        quoted, length = [], 0
+        for name in (name for name, interval in self._wanted.items() if interval == interval_ms):
+            text = quote(name, safe="")
+            length += len(text) + 1
+            if length > URL_CHARS:
+                break
+            quoted.append(text)
+            asked[name] = interval_ms
+        return (f"channels={','.join(quoted)}&interval_ms={interval_ms}" if quoted else ""), asked
+
+    def missing(self, asked: Mapping[str, int]) -> list[tuple[int, list[str]]]:
+        """Return the frames, as (interval_ms, names), for what is wanted and was not `asked`."""
+        groups: dict[int, list[str]] = {}
+        for name, interval_ms in self._wanted.items():
+            if asked.get(name) != interval_ms:
+                groups.setdefault(interval_ms, []).append(name)
+        return [(interval_ms, part) for interval_ms, names in groups.items() for part in in_frames(names)]
+
+
+def in_frames(names: list[str]) -> Iterator[list[str]]:
+    """Cut `names` into lists that fit into a frame each."""
+    for start in range(0, len(names), FRAME_CHANNELS):
+        yield names[start : start + FRAME_CHANNELS]

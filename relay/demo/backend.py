@@ -1,0 +1,231 @@
+"""The demo's backend, a process of its own: one user who can log in, and JWTs that say so.
+
+It stands for the application's real backend, which the relay knows only by its routes:
+
+    POST /auth/login    {"email", "password"} → {"accessToken", "refreshToken", "user"}
+    GET  /auth/me       Bearer access token   → {"user"}
+    POST /auth/logout   Bearer access token   → 204, and the session's tokens are void here
+
+Access and refresh tokens are signed with the same secret; `token_use` tells them apart, which is why whoever
+checks the one must look at it, or a 7-day refresh token would open what is meant for 15 minutes.
+
+    python -m relay.demo.backend --port 0 --secret-file FILE
+
+prints its address as the first line. Never a part of a deployment: user and password are in this file.
+"""
+
+import argparse
+import hmac
+import json
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jwt
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relay.core.errors import ConfigurationError
+
+EMAIL, PASSWORD = "demo@example.com", "demo"
+USER = {"name": "Demo Trader", "email": EMAIL, "roles": ["trader"]}
+SUBJECT = "demo"
+
+ACCESS_S = 15 * 60
+REFRESH_S = 7 * 24 * 3600
+_USES_FOR_CALLS = ("access",)
+
+MAX_BODY_BYTES = 4096
+MIN_SECRET_BYTES = 32
+"""RFC 7518 §3.2: a key for HS256 has at least the size of the hash."""
+
+
+class Accounts:
+    """The one user's sessions. `secret` signs the tokens."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._ended: dict[str, float] = {}
+
+    def __repr__(self) -> str:
+        return "Accounts()"
+
+    def login(self, email: str, password: str, *, now: float) -> dict[str, Any] | None:
+        """Begin a session: a new `sid` at each log-in, so that one that was planted is worth nothing."""
+        if not (_same(password, PASSWORD) & _same(email, EMAIL)):
+            return None
+        session = secrets.token_urlsafe(16)
+        return {
+            "accessToken": self._token("access", session, now, ACCESS_S),
+            "refreshToken": self._token("refresh", session, now, REFRESH_S),
+            "user": USER,
+        }
+
+    def session_of(self, token: str) -> str | None:
+        """Return the session of a valid access token."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._secret,
+                algorithms=["HS256"],
+                options={"require": ["exp", "iat", "sub", "sid", "token_use"]},
+            )
+        except jwt.PyJWTError:
+            return None
+        session = claims["sid"]
+        if claims["token_use"] not in _USES_FOR_CALLS or not isinstance(session, str):
+            return None
+        return None if session in self._ended else session
+
+    def logout(self, session: str, *, now: float) -> None:
+        """End a session for as long as any token of it could live."""
+        self._ended = {ended: until for ended, until in self._ended.items() if until > now}
+        self._ended[session] = now + REFRESH_S
+
+    def _token(self, use: str, session: str, now: float, life_s: int) -> str:
+        claims = {
+            "sub": SUBJECT,
+            "name": USER["name"],
+            "roles": USER["roles"],
+            "sid": session,
+            "token_use": use,
+            "iat": int(now),
+            "exp": int(now) + life_s,
+        }
+        return jwt.encode(claims, self._secret, algorithm="HS256")
+
+
+def _same(given: str, expected: str) -> bool:
+    # surrogatepass: JSON can hold a lone surrogate, which is a wrong password and not an error of ours
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), expected.encode())
+
+
+def create_app(accounts: Accounts) -> Starlette:
+    """Return the three routes."""
+
+    async def login(request: Request) -> Response:
+        body = await _read_object(request)
+        if body is None:
+            return _problem(400, "invalid_request", 'Send JSON: {"email": "…", "password": "…"}.')
+        email, password = body.get("email"), body.get("password")
+        if not isinstance(email, str) or not isinstance(password, str):
+            return _problem(400, "invalid_request", "email and password are texts.")
+        answer = accounts.login(email, password, now=time.time())
+        if answer is None:
+            return _problem(401, "invalid_credentials", "The name or the password is wrong.")
+        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    async def me(request: Request) -> Response:
+        if _session(request) is None:
+            return _no_session()
+        return JSONResponse({"user": USER}, headers={"Cache-Control": "no-store"})
+
+    async def logout(request: Request) -> Response:
+        session = _session(request)
+        if session is None:
+            return _no_session()
+        accounts.logout(session, now=time.time())
+        return Response(status_code=204)
+
+    def _session(request: Request) -> str | None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        return accounts.session_of(token.strip()) if scheme.lower() == "bearer" else None
+
+    return Starlette(
+        routes=[
+            Route("/auth/login", login, methods=["POST"]),
+            Route("/auth/me", me, methods=["GET"]),
+            Route("/auth/logout", logout, methods=["POST"]),
+        ]
+    )
+
+
+async def _read_object(request: Request) -> dict[str, Any] | None:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return None
+        value = json.loads(body)
+    except (ClientDisconnect, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _problem(status: int, code: str, message: str) -> Response:
+    return JSONResponse({"code": code, "message": message}, status_code=status)
+
+
+def _no_session() -> Response:
+    return _problem(401, "invalid_session", "There is no valid session. Log in again.")
+
+
+def read_secret(path: Path) -> bytes:
+    """Return the secret in `path`, without white space around it.
+
+    Raises:
+        ConfigurationError: if there is none, or one that could be guessed.
+    """
+    try:
+        secret = path.read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(f"The secret file {path} can't be read: {error.strerror}.") from None
+    if len(secret) < MIN_SECRET_BYTES:
+        raise ConfigurationError(
+            f"The secret in {path} has {len(secret)} bytes; HS256 needs {MIN_SECRET_BYTES} at least."
+        )
+    return secret
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m relay.demo.backend", description="The demo's backend.")
+    parser.add_argument("--port", type=int, default=9000, help="0 takes a free one")
+    parser.add_argument(
+        "--secret-file", type=Path, required=True, help="what signs the tokens, 32 bytes or more"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        accounts = Accounts(read_secret(options.secret_file))
+        listener = _listen(options.port)
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    config = uvicorn.Config(
+        create_app(accounts), log_level="warning", access_log=False, lifespan="off", server_header=False
+    )
+    with listener:
+        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        except KeyboardInterrupt:  # uvicorn raises the signal again once it has stopped
+            return 130
+    return 0
+
+
+def _listen(port: int) -> socket.socket:
+    """Listen before the address is printed: whoever reads it may connect at once."""
+    if not 0 <= port <= 65_535:
+        raise ConfigurationError(f"{port} is no port; take one from 0 to 65535.")
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"Port {port} can't be taken: {error.strerror}.") from None
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The demo's page, and the two answers that only the demo gives: what market this is, and the audit log's end."""
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay import __version__
+from relay.web.answers import json_answer
+
+MAX_EVENTS = 100
+TAIL_BYTES = 262_144
+"""How much of the audit log's end is read for the page: a hundred records have about 80 KB."""
+
+_FILES = {"demo.css": "text/css", "demo.js": "text/javascript"}
+
+
+def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[BaseRoute]:
+    """Return the routes of the page. `source` names the market, `stream_url` is where the page may connect."""
+    policy = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {stream_url}; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+
+    async def page(_request: Request) -> Response:
+        response = _file("index.html", "text/html")
+        response.headers["Content-Security-Policy"] = policy
+        return response
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _file(name, _FILES[name]) if name in _FILES else Response(status_code=404)
+
+    async def info(_request: Request) -> Response:
+        return json_answer(200, {"source": source, "version": __version__})
+
+    def audit(request: Request) -> Response:  # not async: Starlette reads the file on a thread
+        text = request.query_params.get("last", "20")
+        count = min(int(text), MAX_EVENTS) if text.isascii() and text.isdigit() and len(text) < 6 else 20
+        return json_answer(200, {"events": _last_events(audit_path, count)})
+
+    return [
+        Route("/", page),
+        Route("/demo/info", info),
+        Route("/demo/audit", audit),
+        Route("/demo/{name}", asset),
+    ]
+
+
+def _file(name: str, media_type: str) -> Response:
+    content = files("relay").joinpath("static/demo", name).read_bytes()
+    return Response(
+        content,
+        media_type=media_type,
+        headers={
+            "Cache-Control": "no-cache",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        },
+    )
+
+
+def _last_events(path: Path, count: int) -> list[object]:
+    if count == 0:
+        return []
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        start = max(0, size - TAIL_BYTES)
+        file.seek(start)
+        lines = file.read().split(b"\n")
+    if start:
+        lines = lines[1:]  # cut in the middle
+    return [json.loads(line) for line in lines[:-1][-count:]]

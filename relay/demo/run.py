@@ -1,0 +1,138 @@
+"""Runs the demo: starts the backend and the relay as processes, plays the market, stops everything again."""
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import anyio
+import anyio.abc
+from anyio.streams.text import TextReceiveStream
+
+from relay.client.errors import PublishError
+from relay.client.publisher import Publisher
+from relay.core.errors import ConfigurationError
+from relay.demo.market import Market, Quote
+from relay.demo.recorded import Replay
+from relay.demo.scene import Scene, set_scene, write_settings
+
+START_WITHIN_S = 20
+STOP_WITHIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoOptions:
+    """What `relay demo` was told. Ports of 0 take free ones; without `replay` the market is simulated."""
+
+    port: int
+    stream_port: int
+    internal_port: int
+    replay: Sequence[Path] = ()
+    speed: float = 1.0
+
+
+async def run_demo(
+    options: DemoOptions, *, announce: Callable[[Scene, str], None], report: Callable[[str], None]
+) -> None:
+    """Run the demo until SIGINT or SIGTERM.
+
+    `announce` is called once the page can be opened, with what market it shows. `report` takes lines that a
+    person should see.
+
+    Raises:
+        ConfigurationError: if a port is taken, a recording can't be read, or a process does not start.
+    """
+    source, batches = _market(options, report)
+    with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
+        scene = set_scene(
+            Path(folder), http=options.port, stream=options.stream_port, internal=options.internal_port
+        )
+        with scene.log_file.open("w") as log:
+            async with contextlib.AsyncExitStack() as stack:
+                address = await _start(
+                    stack, log, "relay.demo.backend", "--port", "0", "--secret-file", str(scene.secret_file)
+                )
+                write_settings(scene, backend=address.strip())
+                await _start(
+                    stack, log, "relay.demo.site", "--config", str(scene.settings_file), "--source", source
+                )
+                announce(scene, source)
+                await _play(scene, batches(), report)
+
+
+def _market(
+    options: DemoOptions, report: Callable[[str], None]
+) -> tuple[str, Callable[[], AsyncIterator[list[Quote]]]]:
+    if not options.replay:
+        return "simulated market", Market(random.Random()).batches  # noqa: S311  # prices, no secrets
+    replay = Replay(
+        options.replay, speed=options.speed, loop=True, on_problem=lambda problem: report(str(problem))
+    )
+    names = ", ".join(path.name.removesuffix(".gz") for path in options.replay)
+    return f"recorded: {names} at {options.speed:g}x", replay.batches
+
+
+async def _play(scene: Scene, batches: AsyncIterator[list[Quote]], report: Callable[[str], None]) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def publish() -> None:
+            async with Publisher(scene.internal_url, scene.publisher_key) as publisher:
+                async for batch in batches:
+                    try:
+                        refused = [
+                            item
+                            for item in await publisher.publish_many(batch)
+                            if isinstance(item, PublishError)
+                        ]
+                    except PublishError as error:
+                        report(f"The market can't publish: {error}")
+                        group.cancel_scope.cancel()
+                        return
+                    if refused:
+                        report(f"{len(refused)} quotes were refused: {refused[0]}")
+            report("The recording holds no more quotes.")
+
+        group.start_soon(publish)
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for _ in signals:
+                break
+        group.cancel_scope.cancel()
+
+
+async def _start(stack: contextlib.AsyncExitStack, log: IO[str], module: str, *arguments: str) -> str:
+    """Start a module as a process and return the first line that it prints: it is ready then."""
+    # a session of its own: Ctrl-C reaches us alone, and we stop the parts in their order
+    process = await anyio.open_process(
+        [sys.executable, "-m", module, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=log,
+        start_new_session=True,
+    )
+    stack.push_async_callback(_stop, process)
+    assert process.stdout is not None
+    first = ""
+    with anyio.move_on_after(START_WITHIN_S):
+        async for text in TextReceiveStream(process.stdout):
+            first += text
+            if "\n" in first:
+                return first.partition("\n")[0]
+    said = (await anyio.Path(log.name).read_text(errors="replace")).strip().splitlines()
+    raise ConfigurationError(f"{module} did not start: {said[-1] if said else 'it said nothing'}")
+
+
+async def _stop(process: anyio.abc.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(STOP_WITHIN_S):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        await process.aclose()

@@ -1,0 +1,42 @@
+"""The demo's relay, as a process: `relay serve` with the demo's page.
+
+The page is handed to the same composition root that `relay serve` uses, instead of a setting that a deployment
+could switch on by mistake.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from relay import app, logs
+from relay.config import load
+from relay.core.errors import RelayError
+from relay.demo.pages import demo_pages
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m relay.demo.site", description="The demo's relay.")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--source", required=True, help="what the page calls the market")
+    options = parser.parse_args(arguments)
+    try:
+        settings = load(options.config)
+        logs.configure(level=settings.log.level, format=settings.log.format)
+        pages = partial(
+            demo_pages,
+            audit_path=settings.audit.path,
+            source=options.source,
+            stream_url=settings.public.stream_url,
+        )
+        app.start(settings, announce=lambda _ports: print("ready", flush=True), pages=pages)  # noqa: T201  # the parent waits for it
+    except RelayError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

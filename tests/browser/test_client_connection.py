@@ -1,0 +1,256 @@
+"""relay-client.js against a scripted relay: getting in, losing the connection, and coming back."""
+
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import require_playwright
+from tests.browser.scripted_relay import ScriptedRelay, Tab
+
+require_playwright()
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+NEARLY_ONE = "Math.random = () => 0.999999"
+
+
+async def connect(tab: Tab, relay: ScriptedRelay, **options: Any) -> None:
+    """Start a stream and get it to `open` with a heartbeat that does not matter."""
+    await tab.start(relay, **options)
+    await (await relay.accept()).welcome(heartbeat_ms=600_000)
+    await tab.state("open")
+
+
+async def test_every_attempt_carries_a_new_token_as_subprotocol_and_none_in_the_url(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """A token opens one connection, and URLs end up in logs."""
+    await tab.start(relay, channels=["prices.>"])
+    first = await relay.accept()
+    assert first.offered == "relay.v1, bearer.token-1"
+    assert "token" not in first.query
+    await first.close(1012)
+    await tab.wait_out(await tab.state("waiting"))
+    assert (await relay.accept()).offered == "relay.v1, bearer.token-2"
+
+
+async def test_the_back_off_doubles_from_half_a_second_to_twenty_with_full_jitter(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """The ceiling grows; the wait is anywhere below it."""
+    await tab.start(relay)
+    await tab.page.evaluate(f"{NEARLY_ONE}; window.refusal = {{ status: 503 }}")
+    await (await relay.accept()).close(1013)
+    ceilings = []
+    for _ in range(8):
+        change = await tab.state("waiting")
+        ceilings.append(round(change["retryInMs"]))
+        await tab.wait_out(change)
+    assert ceilings == [500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]
+    await tab.page.evaluate("Math.random = () => 0.1")
+    await tab.wait_out(await tab.state("waiting"))
+    assert (await tab.state("waiting"))["retryInMs"] == 2000
+
+
+async def test_ten_good_seconds_start_the_back_off_anew_and_less_does_not(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """A server that accepts and drops must not be asked twice a second for ever."""
+    await tab.start(relay)
+    await tab.page.evaluate(NEARLY_ONE)
+    waits = []
+    for good_ms in (9_000, 9_000, 10_000):
+        peer = await relay.accept()
+        await peer.welcome(heartbeat_ms=600_000)
+        await tab.state("open")
+        await tab.page.clock.run_for(good_ms)
+        await peer.close(1012)
+        change = await tab.state("waiting")
+        waits.append(round(change["retryInMs"]))
+        await tab.wait_out(change)
+    assert waits == [500, 1000, 500]
+
+
+@pytest.mark.parametrize(
+    "code", [1000, 1001, 1006, 1011, 1012, 1013, 3000, 3008, 3999, 4001, 4008, 4012, 4029, 4499]
+)
+async def test_these_close_codes_come_back(tab: Tab, relay: ScriptedRelay, code: int) -> None:
+    """Restarts, lost links, refused tokens, unknown codes, and everything from 4000 to 4499."""
+    await tab.start(relay)
+    peer = await relay.accept()
+    await peer.welcome()
+    await tab.state("open")
+    await peer.close(code, "why")
+    change = await tab.state("waiting")
+    assert change["code"] == code
+    await tab.wait_out(change)
+    assert (await relay.accept()).offered.endswith("token-2")
+
+
+@pytest.mark.parametrize("code", [1003, 1008, 1009, 3003, 4500, 4501, 4504, 4999])
+async def test_these_close_codes_stop(tab: Tab, relay: ScriptedRelay, code: int) -> None:
+    """Bugs, refusals that stay, and everything from 4500 on: no further token is asked for."""
+    await tab.start(relay)
+    peer = await relay.accept()
+    await peer.welcome()
+    await peer.close(code, "why")
+    assert await tab.state("stopped") == {"state": "stopped", "code": code, "reason": "why"}
+    await tab.page.clock.run_for(60_000)
+    assert await tab.page.evaluate("[window.tokens, stream.state]") == [1, "stopped"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_refusal_of_the_issuer_stops(tab: Tab, relay: ScriptedRelay, status: int) -> None:
+    """Without a session there is nothing to wait for."""
+    await tab.start(relay)
+    await tab.page.evaluate(f"window.refusal = {{ status: {status}, code: 'invalid_session' }}")
+    await (await relay.accept()).close(1006)
+    await tab.wait_out(await tab.state("waiting"))
+    assert await tab.state("stopped") == {"state": "stopped", "status": status, "reason": "invalid_session"}
+
+
+async def test_retry_after_of_the_issuer_wins_over_the_back_off(tab: Tab, relay: ScriptedRelay) -> None:
+    """Never earlier than told; a little later, so that not all come back in the same moment."""
+    answers = [
+        {
+            "status": 429,
+            "headers": {"retry-after": "7"},
+            "json": {"code": "rate_limited", "message": "Slow down."},
+        },
+        {"status": 200, "json": {"wsToken": "from-the-issuer", "endpoint": relay.endpoint}},
+    ]
+    asked: list[Any] = []
+
+    async def issue(route: Any) -> None:
+        asked.append(route.request.post_data_json)
+        await route.fulfill(**answers[len(asked) - 1])
+
+    await tab.page.route("**/auth/ws-token", issue)
+    await tab.page.evaluate(
+        """async () => {
+          const { createStream, fetchToken } = await import('/client/relay-client.js');
+          const getToken = fetchToken({ endpoint: 'prices', channels: ['prices.>'] });
+          window.stream = createStream({ getToken });
+          window.stream.on('state', (value) => window.report(['state', value]));
+        }"""
+    )
+    change = await tab.state("waiting")
+    assert change["status"] == 429
+    assert change["reason"] == "rate_limited"
+    assert 7000 <= change["retryInMs"] < 7500
+    await tab.page.clock.run_for(6999)
+    assert len(asked) == 1
+    await tab.page.clock.run_for(501)
+    assert (await relay.accept()).offered == "relay.v1, bearer.from-the-issuer"
+    assert asked == [{"endpoint": "prices", "channels": ["prices.>"]}] * 2
+
+
+async def test_a_planned_restart_is_waited_for_as_long_as_the_server_says(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """The server has spread its clients; the client's own jitter would undo that."""
+    await tab.start(relay)
+    peer = await relay.accept()
+    await peer.welcome()
+    await peer.send({"type": "reconnect", "delay_ms": 1834})
+    await peer.close(1012)
+    assert (await tab.state("waiting"))["retryInMs"] == 1834
+
+
+async def test_two_refused_upgrades_move_on_to_the_first_message_where_the_reason_can_be_seen(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """A browser sees every refused upgrade as 1006; a close code after the upgrade says more."""
+    relay.refusing = 2
+    await tab.start(relay)
+    for _ in range(2):
+        change = await tab.state("waiting")
+        assert change["code"] == 1006
+        await tab.wait_out(change)
+    peer = await relay.accept()
+    assert peer.offered == ""
+    assert peer.query == {}
+    assert await peer.next() == {"type": "auth", "token": "token-3"}
+    await peer.close(3000, "invalid_token")
+    change = await tab.state("waiting")
+    assert (change["code"], change["reason"]) == (3000, "invalid_token")
+
+
+async def test_one_refused_upgrade_now_and_then_does_not_change_the_transport(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """Only two in a row do."""
+    await tab.start(relay)
+    for _ in range(2):
+        peer = await relay.accept()
+        assert "bearer." in peer.offered
+        relay.refusing = 1
+        await peer.close(1012)
+        await tab.wait_out(await tab.state("waiting"))
+        await tab.wait_out(await tab.state("waiting"))
+    assert "bearer." in (await relay.accept()).offered
+
+
+async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """Ten seconds are enough for a token."""
+    await tab.start(relay)
+    await tab.page.evaluate("window.stream.close()")
+    await tab.page.evaluate(
+        """async () => {
+          const { createStream } = await import('/client/relay-client.js');
+          window.stream = createStream({ getToken: () => new Promise(() => {}) });
+          window.stream.on('state', (value) => window.report(['state', value]));
+        }"""
+    )
+    await tab.state("connecting")
+    await tab.page.clock.run_for(10_000)
+    assert (await tab.state("waiting"))["reason"] == "The token issuer does not answer."
+
+
+async def test_a_server_that_never_says_welcome_is_left(tab: Tab, relay: ScriptedRelay) -> None:
+    """An open socket is not yet a stream."""
+    await tab.start(relay, transports=["first_message"])
+    peer = await relay.accept()
+    await peer.next()
+    await tab.page.clock.run_for(10_000)
+    change = await tab.state("waiting")
+    assert (change["code"], change["reason"]) == (1006, "no_welcome")
+    assert await peer.gone() == 1000
+
+
+async def test_closing_closes_the_socket_and_nothing_follows(tab: Tab, relay: ScriptedRelay) -> None:
+    """`close()` is final, also from within a listener."""
+    await tab.start(relay, channels=["prices.>"])
+    peer = await relay.accept()
+    await peer.welcome()
+    await tab.state("open")
+    await tab.page.evaluate("stream.on('state', () => stream.close()); stream.close()")
+    assert await tab.state("closed") == {"state": "closed", "code": 1000, "reason": ""}
+    assert await peer.gone() == 1000
+    await tab.page.clock.run_for(60_000)
+    assert await tab.page.evaluate("[window.tokens, stream.state]") == [1, "closed"]
+
+
+async def test_closing_while_a_token_is_asked_for_opens_no_socket(tab: Tab, relay: ScriptedRelay) -> None:
+    """What comes back afterwards belongs to nobody, and the request is aborted."""
+    aborted = await tab.page.evaluate(
+        """async (endpoint) => {
+          const { createStream } = await import('/client/relay-client.js');
+          let give, signal, sockets = 0;
+          const Real = WebSocket;
+          window.WebSocket = class extends Real { constructor(...all) { super(...all); sockets++; } };
+          const stream = createStream({ getToken: (attempt) => {
+            signal = attempt.signal;
+            return new Promise((resolve) => (give = resolve));
+          } });
+          await Promise.resolve();
+          stream.close();
+          give({ wsToken: 'late', endpoint });
+          await new Promise((resolve) => queueMicrotask(() => queueMicrotask(resolve)));
+          return [signal.aborted, sockets, stream.state];
+        }""",
+        relay.endpoint,
+    )
+    assert aborted == [True, 0, "closed"]
