@@ -127,12 +127,13 @@ def _given(
             "--url needs a publisher key, in --publish-key or RELAY_PUBLISH_KEY; "
             "`relay keys publisher NAME` makes one."
         )
+    _header_value(publish_key, "--publish-key")
     return RunningRelay(
         issuer=url,
         stream=stream_url,
         internal=publish_url,
         sessions=_read_sessions(sessions),
-        publish_key=_header_value(publish_key, "--publish-key"),
+        publish_key=publish_key,
         pid=pid,
     )
 
@@ -156,6 +157,7 @@ def _read_sessions(source: str) -> list[str]:
 
 
 def _header_value(value: str, option: str) -> str:
+    """Return what can be sent in a header as it is."""
     if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigurationError(f"{option}: a key or token is printable ASCII without spaces.")
     return value

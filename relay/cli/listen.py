@@ -14,6 +14,7 @@ from typing import Annotated
 
 import msgspec
 import typer
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -44,9 +45,11 @@ TOKEN_CHANNELS = 32
 
 
 def listen(
-    url: Annotated[str, typer.Argument(help="The endpoint, like ws://127.0.0.1:8001/ws/prices.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="The endpoint, like ws://127.0.0.1:8001/ws/prices.")
+    ],
     channels: Annotated[
-        list[str], typer.Argument(metavar="CHANNEL...", help="Channels, or patterns like prices.>")
+        list[str], typer.Argument(metavar="CHANNEL", help="Channels, or patterns like prices.>")
     ],
     *,
     token: Annotated[str, typer.Option("--token", help="A scoped token; it opens one connection.")] = "",
@@ -214,7 +217,7 @@ class Board:
             case Snapshot() | Update():
                 row = self._rows.setdefault(event.channel, _Row())
                 row.value, row.seq, row.ts, row.state = (
-                    _shorten(bytes(event.raw)),
+                    _shorten(event.channel, bytes(event.raw)),
                     event.seq,
                     event.ts,
                     "live",
@@ -235,11 +238,16 @@ class Board:
 
     def table(self, now: float) -> Table:
         """Return the table as it stands at `now`, no higher than the terminal."""
-        table = Table(title=Text(printable(f"{self._url} · {self._state}")), title_justify="left")
+        table = Table(
+            title=Text(printable(f"{self._url} · {self._state}")),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            expand=True,
+        )
         table.add_column("channel", no_wrap=True)
         table.add_column("value", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in ("seq", "age", "rate"):
-            table.add_column(name, justify="right", no_wrap=True)
+            table.add_column(name, justify="right", no_wrap=True, min_width=8)
         room = max(self._console.size.height - 6, 1)
         rows = sorted(self._rows.items())
         for channel, row in rows[:room]:
@@ -262,11 +270,12 @@ class Board:
             await asyncio.sleep(REDRAW_S)
 
 
-def _shorten(raw: bytes) -> str:
+def _shorten(channel: str, raw: bytes) -> str:
     """Return a value as one short line: a quote's members without the punctuation, anything else as it came."""
-    text = raw.decode(errors="replace")
     try:
         value = msgspec.json.decode(raw, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return printable(text[:200])
-    return printable("  ".join(f"{name} {item}" for name, item in value.items())[:200])
+        return printable(raw[:400].decode(errors="replace")[:200])
+    # the symbol stands in the channel already
+    words = (f"{name} {item}" for name, item in value.items() if not channel.endswith(f".{item}"))
+    return printable("  ".join(words)[:200])

@@ -41,10 +41,12 @@ KeyOption = Annotated[
 
 
 def publish(
-    channel: Annotated[str, typer.Argument(help="An exact channel; leave it out with --envelope.")] = "",
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="An exact channel; leave it out with --envelope.")
+    ] = "",
     value: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="The value. Without it, each line of standard input is one."),
+        typer.Argument(metavar="JSON", help="The value. Without it, each line of standard input is one."),
     ] = None,
     *,
     url: UrlOption = DEFAULT_URL,

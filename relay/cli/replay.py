@@ -27,7 +27,7 @@ MAX_SHOWN = 20
 
 
 def replay(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings, plain or gzip.")],
     *,
     speed: Annotated[float, typer.Option("--speed", help="10 plays ten times as fast.")] = 1.0,
     url: UrlOption = DEFAULT_URL,
@@ -152,7 +152,9 @@ class _Report:
         parts = [f"{_many(self.published, 'quote')} published in {seconds:.1f} s"]
         if self._most_behind_s >= 0.1:
             parts.append(f"at most {self._most_behind_s:.1f} s behind")
-        parts += [f"{_many(count, 'line')} of {kind} skipped" for kind, count in sorted(tally.skipped.items())]
+        parts += [
+            f"{_many(count, 'line')} of {kind} skipped" for kind, count in sorted(tally.skipped.items())
+        ]
         if tally.malformed:
             parts.append(_many(tally.malformed, "malformed line"))
         if refused:

@@ -1,0 +1,244 @@
+"""`relay bench fanout` as a user runs it: real processes, real tokens, and nothing left behind."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]  # the package has no types
+import pytest
+
+from tests.support.service import PUBLISHER_KEY, running
+
+SMALL = ("--subscribers", "20", "--ticks", "20", "--rate", "100", "--runs", "1")
+LONG = ("--subscribers", "5", "--ticks", "2500", "--rate", "50", "--runs", "1")
+WITHIN_S = 120
+"""Far more than any of these runs takes; a test that hangs should say where."""
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line."""
+    return [sys.executable, "-m", "relay", "bench", "fanout", *arguments]
+
+
+def environment(folder: Path, **variables: str) -> dict[str, str]:
+    """Return variables with which every process of a run can be told from others: its temporary folder."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
+    return kept | {"TMPDIR": str(folder), "COLUMNS": "100"} | variables
+
+
+def bench(
+    folder: Path, *arguments: str, variables: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run it to its end."""
+    return subprocess.run(
+        command(*arguments),
+        env=environment(folder, **(variables or {})),
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes of a run that are alive."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("TMPDIR") == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+class OnTerminal:
+    """A run whose output is a terminal, so that what it is doing can be followed."""
+
+    def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            command(*arguments), env=environment(folder), stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        self.shown = ""
+
+    def read_until(self, text: str) -> None:
+        """Read until `text` was shown."""
+        while text not in self.shown:
+            part = self._read()
+            assert part, self.shown
+            self.shown += part
+
+    def end(self) -> int:
+        """Read to the end and return the exit code."""
+        while part := self._read():
+            self.shown += part
+        return self.process.wait(WITHIN_S)
+
+    def close(self) -> None:
+        """Kill what is left of it."""
+        os.close(self._ours)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(WITHIN_S)
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._ours, 65_536).decode()
+        except OSError:  # what Linux says when the other end of a terminal is closed
+            return ""
+
+
+@pytest.fixture
+def long_run(tmp_path: Path) -> Iterator[OnTerminal]:
+    """A run of a minute, in the middle of its first ticks."""
+    run = OnTerminal(tmp_path, LONG)
+    try:
+        run.read_until("50/2500")
+        yield run
+    finally:
+        run.close()
+
+
+def test_every_delivery_arrives_and_has_its_price(tmp_path: Path) -> None:
+    """A small run delivers everything on both sides, has every figure, and leaves no process and no file."""
+    done = bench(tmp_path, *SMALL, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["expected"] == 400
+    for side in ("relay", "yardstick"):
+        figures = found[side]
+        assert figures["delivered"] == 400
+        assert (figures["conflated"], figures["lost"], figures["repeated"]) == (0, 0, 0)
+        assert all(isinstance(value, int | float) for value in figures.values()), figures
+        assert 0 < figures["latency_p50_ms"] <= figures["latency_p99_ms"]
+    assert set(found["ratio"]) >= {"cpu_us_a_delivery", "deliveries_per_s"}
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_into_a_pipe_it_is_aligned_text(tmp_path: Path) -> None:
+    """A line for each figure, the columns under their headings, without colour or frame; settings of the caller's
+    own relay change nothing."""
+    done = bench(
+        tmp_path, *SMALL, "--rate", "0", variables={"RELAY_LOG__LEVEL": "loud", "RELAY_NONSENSE": "1"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, headings, *lines = done.stdout.splitlines()
+    assert first == "fanout: 20 subscribers, ticks as fast as they go, 20 ticks, medians of 1"
+    assert headings.split() == ["relay", "broadcast()", "ratio"]
+    price = next(line for line in lines if line.startswith("CPU µs a delivery"))
+    assert len(price) == len(headings)
+    assert "\x1b" not in done.stdout
+
+
+def test_on_a_terminal_it_shows_progress_and_a_table(tmp_path: Path) -> None:
+    """Each side is named while it runs, and the table comes at the end."""
+    run = OnTerminal(tmp_path, SMALL)
+    try:
+        assert run.end() == 0
+    finally:
+        run.close()
+    assert "run 1 of 1, relay" in run.shown
+    assert "run 1 of 1, yardstick" in run.shown
+    assert "broadcast()" in run.shown
+    assert "CPU µs a delivery" in run.shown
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_it_can_be_stopped(long_run: OnTerminal, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Ctrl-C and SIGTERM end it in the middle: no traceback, no process, no file."""
+    long_run.process.send_signal(number)
+    assert long_run.end() == code
+    assert "Traceback" not in long_run.shown
+    assert processes_of(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relay_that_dies_is_told(long_run: OnTerminal, tmp_path: Path) -> None:
+    """Half a measurement is none: one sentence, exit code 1, and everything is cleaned up."""
+    relay = next(process for process in processes_of(tmp_path) if "serve" in process.cmdline())
+    relay.kill()
+    assert long_run.end() == 1
+    assert "relay bench: " in long_run.shown
+    assert "Traceback" not in long_run.shown
+    assert processes_of(tmp_path) == []
+
+
+def test_it_measures_a_relay_that_runs_already(tmp_path: Path) -> None:
+    """With --url nothing is started but the load and the yardstick; one session may be used for several."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with running(tmp_path / "relay") as relay:
+        assert relay.process is not None
+        (tmp_path / "sessions").write_text(f"{relay.session()}\n{relay.session()}\n")
+        given = (
+            "--url",
+            relay.url,
+            "--publish-url",
+            relay.internal_url,
+            "--sessions",
+            str(tmp_path / "sessions"),
+        )
+        key = {"RELAY_PUBLISH_KEY": PUBLISHER_KEY}
+        done = bench(scratch, *SMALL, *given, "--json", "--pid", str(relay.process.pid), variables=key)
+        assert (done.returncode, done.stderr) == (0, "")
+        found = json.loads(done.stdout)
+        assert found["relay"]["delivered"] == 400
+        assert found["relay"]["cpu_us_a_delivery"] is not None
+
+        crowd = bench(scratch, *SMALL, *given, "--subscribers", "21", variables=key)
+        assert crowd.returncode == 1
+        assert "1 of 21 connections were closed by the server" in crowd.stderr
+        assert "4504 replaced" in crowd.stderr
+
+        stranger = bench(scratch, *SMALL, *given, variables={"RELAY_PUBLISH_KEY": "pricing.wrong"})
+        assert stranger.returncode == 1
+        assert stranger.stderr.startswith("relay bench: The relay refused to publish: 401 ")
+    assert processes_of(scratch) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--subscribers", "0"), "--subscribers"),
+        (("--subscribers", "20001"), "--subscribers"),
+        (("--rate", "-1"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--ticks", "0"), "--ticks"),
+        (("--runs", "many"), "--runs"),
+        (("--channel", "prices.>"), "channel"),
+        (("--pid", "1"), "go with --url"),
+        (("--url", "http://127.0.0.1:1"), "publisher key"),
+        (("--url", "http://127.0.0.1:1", "--publish-key", "a.b"), "session tokens"),
+        (("--url", "http://127.0.0.1:1", "--publish-key", "a\n.b"), "--publish-key: a key"),
+        (("--url", "http://127.0.0.1:1", "--publish-key", "a.b", "--sessions", "/nowhere"), "/nowhere"),
+        (("--url", "https://relay.example"), "TLS"),
+        (("--url", "http://x", "--publish-key", "a.b", "--stream-url", "wss://x/ws"), "TLS"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    """A mistake in the command is a sentence about it and exit code 2, before anything starts."""
+    done = bench(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_relay_that_is_not_there_is_a_failed_run(tmp_path: Path) -> None:
+    """Nobody listens at --url: exit code 1 and who could not be reached."""
+    done = bench(
+        tmp_path,
+        *SMALL,
+        *("--url", "http://127.0.0.1:1", "--publish-key", "a.b"),
+        variables={"RELAY_SESSION_TOKEN": "some.session.token"},
+    )
+    assert done.returncode == 1
+    assert done.stderr == "relay bench: http://127.0.0.1:1 can't be reached: Connection refused.\n"
