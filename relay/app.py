@@ -34,6 +34,7 @@ from relay.broker.memory import MemoryBroker
 from relay.config import Settings
 from relay.core.errors import ConfigurationError, Refusal
 from relay.core.events import Client
+from relay.core.tokens import SigningKey
 from relay.ingest.routes import ingest_routes
 from relay.ingest.service import Ingest
 from relay.issuer.policy import Policy
@@ -125,16 +126,25 @@ async def run(
         await _serve(parts, sockets, announce=announce, pages=pages())
 
 
-@contextlib.asynccontextmanager
-async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
-    """Make and wire everything but the listeners, and write out what waits at the end."""
+def check(settings: Settings) -> tuple[KeyRing, SigningKey, SignedVerifier]:
+    """Check what the settings alone can't tell: that there are keys, and that they fit. Nothing is started or written.
+
+    Raises:
+        ConfigurationError: with one sentence about the first that does not.
+    """
     keys = load_keys(settings.tokens.keys_dir)
     if keys.signing is None:
         raise ConfigurationError(
             f"tokens.keys_dir: {settings.tokens.keys_dir} has no private key; make one with "
             f"`relay keys new --dir {settings.tokens.keys_dir}`."
         )
-    verifier = SignedVerifier(signed_options(settings))
+    return keys, keys.signing, SignedVerifier(signed_options(settings))
+
+
+@contextlib.asynccontextmanager
+async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
+    """Make and wire everything but the listeners, and write out what waits at the end."""
+    keys, signing, verifier = check(settings)
     state = SqliteState.open(settings.engine.state_path)
     try:
         auditor = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
@@ -156,7 +166,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
                     verifier=verifier,
                     state=state,
                     auditor=auditor,
-                    key=keys.signing,
+                    key=signing,
                 ),
                 ingest=Ingest(
                     publisher_terms(settings),

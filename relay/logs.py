@@ -4,12 +4,15 @@ Whatever a library logs goes through the same renderer. Two of them would print 
 lines and headers at DEBUG, uvicorn's access log has query strings. Both are held back here, and what still
 looks like a token, a cookie or a credential is replaced, as a second line of defence: the first is that nobody
 logs such a thing.
+
+One event is one line that nobody else can begin: JSON escapes what could break it, and for people's eyes the same
+is done here, terminal sequences included.
 """
 
 import logging
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -25,6 +28,9 @@ _TEXTS = (
     re.compile(r"(?i)\b((?:set-)?cookie|authorization|sec-websocket-protocol)(['\"]?\s*[:=,]\s*)[^\r\n]+"),
     re.compile(r"\?[^\s\"']+"),  # a query string
 )
+_BROKEN_HEADER = re.compile(r"(?im)^(\S.*\b(?:cookie|authorization|sec-websocket-protocol)).*$")
+"""In an exception's own text, which may quote a header that could not be parsed: then nothing separates the value."""
+_DEPTH = 6
 
 
 def redact(text: str) -> str:
@@ -38,13 +44,43 @@ def redact(text: str) -> str:
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """structlog processor: hide by name, and by look in every text."""
     for name, value in event.items():
-        if _NAMES.search(name):
-            event[name] = HIDDEN
-        elif isinstance(value, str):
-            event[name] = redact(value)
-        elif value is not None and not isinstance(value, bool | int | float):
-            event[name] = redact(repr(value))
+        event[name] = HIDDEN if _NAMES.search(name) else _redact_value(value, _DEPTH)
+    if isinstance(text := event.get("exception"), str):
+        event["exception"] = _BROKEN_HEADER.sub(rf"\1 {HIDDEN}", text)
     return event
+
+
+def _redact_value(value: Any, depth: int) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return redact(value)
+    if depth and isinstance(value, Mapping):
+        return {
+            str(name): HIDDEN if _NAMES.search(str(name)) else _redact_value(item, depth - 1)
+            for name, item in value.items()
+        }
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_redact_value(item, depth - 1) for item in value]
+    return redact(repr(value))
+
+
+def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """structlog processor for people: escape what moves the cursor; indent a traceback, the one thing of many lines."""
+    traceback = event.pop("exception", None)
+    clean: dict[str, Any] = {
+        _escape(name): _escape(value) if isinstance(value, str) else value for name, value in event.items()
+    }
+    if traceback is not None:
+        clean["exception"] = "\n".join(f"    {_escape(line)}" for line in str(traceback).split("\n"))
+    return clean
+
+
+def _escape(text: str) -> str:
+    """Return `text` with what does not print as itself escaped: controls, line ends, bidi marks, surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def configure(*, level: str, format: Literal["auto", "text", "json"], stream: TextIO | None = None) -> None:  # noqa: A002  # the setting's name
@@ -64,18 +100,21 @@ def configure(*, level: str, format: Literal["auto", "text", "json"], stream: Te
         else structlog.processors.JSONRenderer(ensure_ascii=True)
     )
     handler = logging.StreamHandler(stream)
+    last = [_one_line, renderer] if as_text else [renderer]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # at DEBUG these print whole requests (lines, headers, frames), at INFO what the relay says itself
-    for name in ("websockets", "uvicorn", "httpx", "httpcore", "asyncio"):
+    for name in ("websockets", "httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    # its warnings are about what clients send: a line for each would let anybody fill the log
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(root.level),

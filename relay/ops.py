@@ -36,20 +36,27 @@ class InternalOnly:
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str]) -> None:
         self._app = app
-        self._hosts = hosts
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may pass."""
         if scope["type"] == "http":
             request = Request(scope)
-            host = request.headers.get("host", "")
-            name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-            if name not in self._hosts:
+            hosts = request.headers.getlist("host")
+            if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
                 answer = error_answer(
                     421, "unknown_host", "Call this listener by a name of listen.internal_hosts."
                 )
                 return await answer(scope, receive, send)
-            if "origin" in request.headers:
+            # of a cross-site GET without CORS, such as an image's, only the second header tells
+            site = request.headers.get("sec-fetch-site", "none")
+            if "origin" in request.headers or site not in ("none", "same-origin"):
                 answer = error_answer(403, "forbidden", "This listener is not for browsers.")
                 return await answer(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+def _host_name(host: str) -> str:
+    """Return a Host header without its port, in lower case (RFC 9110 §4.2.3). An IPv6 address keeps its brackets."""
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return name.lower()

@@ -81,7 +81,8 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
                 client=client,
                 status=answer_for(refusal.reason).status,
                 # people type passwords into the name's field
-                relay={"name_hmac": _name_hmac(options.ref_key, name)} if name else {},
+                relay={"detail": str(refusal)}
+                | ({"name_hmac": _name_hmac(options.ref_key, name)} if name else {}),
             )
         )
         return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
@@ -101,6 +102,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
                 Reason.BACKEND_UNAVAILABLE,
                 f"The backend's tokens do not fit into a cookie of {MAX_COOKIE_BYTES} bytes.",
             )
+        user = _without_tokens(result.user, result)
         session = await parts.authenticate(result.access_token)
         if isinstance(session, Refusal):
             # a session that the issuer will refuse would be a log-in that leads nowhere
@@ -120,7 +122,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         return refuse(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
     except UnavailableError as error:
         return refuse(Refusal(reason=error.reason, detail=str(error)))
-    response = json_answer(200, {"user": _without_tokens(result.user, result)})
+    response = json_answer(200, {"user": user})
     set_cookie(response, options.access_cookie, result.access_token)
     set_cookie(response, options.refresh_cookie, result.refresh_token)
     return response
@@ -170,14 +172,26 @@ def _name_hmac(key: bytes, name: str) -> str:
     return hmac.new(key, f"name:{name.strip().lower()}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def _without_tokens(value: Any, tokens: LoggedIn) -> Any:
-    """Return `value` without any member or entry that contains one of the tokens."""
+def _without_tokens(user: dict[str, Any], tokens: LoggedIn) -> dict[str, Any]:
+    """Return `user` without any member or entry that contains one of the tokens, in its name or its value.
+
+    Raises:
+        UnavailableError: if it is nested too deeply to be looked through.
+    """
 
     def holds(item: Any) -> bool:
         return isinstance(item, str) and (tokens.access_token in item or tokens.refresh_token in item)
 
-    if isinstance(value, dict):
-        return {key: _without_tokens(item, tokens) for key, item in value.items() if not holds(item)}
-    if isinstance(value, list):
-        return [_without_tokens(item, tokens) for item in value if not holds(item)]
-    return value
+    def clean(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(item) for key, item in value.items() if not holds(key) and not holds(item)}
+        if isinstance(value, list):
+            return [clean(item) for item in value if not holds(item)]
+        return value
+
+    try:
+        return {key: clean(item) for key, item in user.items() if not holds(key) and not holds(item)}
+    except RecursionError:
+        raise UnavailableError(
+            Reason.BACKEND_UNAVAILABLE, "The backend's user object is nested too deeply."
+        ) from None

@@ -1,0 +1,1 @@
+"""Brokers: they number publications and bring them to every node."""

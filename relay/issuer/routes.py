@@ -17,7 +17,7 @@ from relay.sessions.base import Session
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
-from relay.web.csrf import CsrfOptions, check_csrf
+from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
 
 MAX_BODY_BYTES = 8192
 """A request with 32 channels of 64 characters has 2.3 KB."""
@@ -73,11 +73,26 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     found = session if isinstance(session, Session) else None
     issuer.deny(result.refusal, client, status=status, session=found, origin=origin)
     response = refusal_answer(result.refusal, message=result.message, retry_after_s=result.retry_after_s)
-    if status == 401:  # a cookie that is no good any more only leads to more refusals
-        for cookie in options.cookies:
-            if cookie.name in request.cookies:
-                clear_cookie(response, cookie)
+    for cookie in _dead_cookies(request, result.refusal, options):
+        clear_cookie(response, cookie)
     return response
+
+
+def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> tuple[CookieOptions, ...]:
+    """Return the cookies that can only lead to more refusals, and nothing that may still be of use.
+
+    An expired session can be refreshed, so it keeps its refresh cookie. Two cookies of one name are both left:
+    clearing takes the application's own, and the one that a sibling domain planted would then stand alone.
+    """
+    if "authorization" in request.headers:  # it was not the cookie that was refused
+        return ()
+    match refusal.reason:
+        case Reason.SESSION_INVALID | Reason.SESSION_REVOKED:
+            return options.cookies
+        case Reason.SESSION_EXPIRED:
+            return options.cookies[:1]
+        case _:
+            return ()
 
 
 async def _authenticated(
@@ -106,7 +121,7 @@ async def _issued(
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     try:
         body = await read_json_object(request, max_bytes=MAX_BODY_BYTES)
-        asked = parse_request(body, issuer.options, origin=origin, bearer=_is_bearer(request))
+        asked = parse_request(body, issuer.options, origin=origin, bearer=is_bearer(request))
         if isinstance(asked, Refusal):
             return _Denial(asked, message=asked.detail)
         issued = await issuer.issue(session, asked, client, now=now)
@@ -140,15 +155,11 @@ def _origin(request: Request, options: RouteOptions) -> str:
     return ""
 
 
-def _is_bearer(request: Request) -> bool:
-    return "authorization" in request.headers
-
-
 def _credential(request: Request, cookie: str) -> str | Refusal:
     """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
-    if not _is_bearer(request):
+    if "authorization" not in request.headers:
         return read_cookie(request, cookie)
-    scheme, _, value = request.headers["authorization"].partition(" ")
-    if scheme.lower() != "bearer" or not value.strip():
-        return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not Bearer.")
-    return value.strip()
+    token = request.headers["authorization"].partition(" ")[2].strip()
+    if not is_bearer(request) or not token:
+        return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not one Bearer token.")
+    return token

@@ -224,7 +224,8 @@ class Issuer:
                 user=session.subject if session else "",
                 client=client,
                 status=status,
-                relay={"session": {"ref": session.ref}, "origin": origin} if session else {"origin": origin},
+                relay={"origin": origin, "detail": str(refusal)}
+                | ({"session": {"ref": session.ref}} if session else {}),
             )
         )
 

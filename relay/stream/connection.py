@@ -1,15 +1,21 @@
 """One WebSocket connection: the library's, with a sink for the hub and the hooks that bound it.
 
 All frames to the client go through the transport's own `write`, never through the library's `send`, so that
-acknowledgements and data keep their order. That is right only while the connection is open: the hub's
-subscriber is taken out at the first sign of a close, before anything else can be written behind the close frame.
+acknowledgements and data keep their order. That is right only while the connection is open: a frame behind the
+close frame breaks RFC 6455 §5.5.1, and a transport whose write side is shut raises, which would end the flush that
+serves everybody. So the hub's subscriber is taken out in `send_data`, which is where the library writes its close
+frame whatever the cause: the client's close, a frame that breaks the protocol, text that is not UTF-8.
 
 What the library leaves open and this class bounds:
 - a reader that stops reading: nothing is written to it any more once bytes are pending (the hub), and
   `Heart` aborts it after 30 seconds;
 - a client that sends and does not read: the answers to its pings pile up in our memory, so reading from it
   pauses while more than 64 KiB wait to be sent;
-- a close that is never answered: the transport is aborted one second later.
+- thousands of tiny frames in one read: they are parsed a few hundred at a time, and no further once the client is
+  being closed for them; without that, one read of 256 KiB of pings held the loop for half a second;
+- pings from a client without a token, which nobody else counts;
+- a close that is never answered, and a client that closes and then keeps its TCP connection: the transport is
+  aborted one second later. The library does that only for those who call its own `close`.
 """
 
 import time
@@ -18,16 +24,22 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.frames import Frame, Opcode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CONNECTING, OPEN, Event
 from websockets.server import ServerProtocol
 
-from relay.core.closes import Close
+from relay.core.closes import Close, close_for
 from relay.core.errors import Reason
 from relay.core.hub import Hub, Subscriber
 from relay.core.protocol import ClientProtocol
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which nothing more is read from the client."""
+READ_SLICE_BYTES = 4096
+"""Bytes parsed at once: at most some 680 frames, about 10 ms."""
+MAX_WAITING_FRAMES = 256
+"""Frames read and not handled yet. The rate limit closes long before; one message in more fragments has no excuse."""
+MAX_EARLY_CONTROL_FRAMES = 20
+"""Pings and pongs before the token: browsers send none."""
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer a close. A browser answers in one round trip."""
 
@@ -57,6 +69,13 @@ class StreamConnection(ServerConnection):
         self._subscriber: Subscriber | None = None
         self.client: ClientProtocol | None = None
         self._reading_paused = False
+        self._early_control_frames = 0
+        self._peer: Any = None
+
+    @property
+    def remote_address(self) -> Any:
+        """Return the peer's address, also of a client that is gone: the transport can't tell it any more then."""
+        return self._peer
 
     # the hub's sink
 
@@ -71,6 +90,8 @@ class StreamConnection(ServerConnection):
     def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
         """Tie the connection to its place in the hub, until it closes."""
         self._hub, self._subscriber, self.client = hub, subscriber, client
+        if self.protocol.state is not OPEN:  # it was closed while its token was looked up
+            self._let_go(Reason.CLIENT_CLOSED)
 
     def detach(self, reason: Reason) -> None:
         """Take the connection out of the hub; nothing is written to it from here on."""
@@ -89,6 +110,11 @@ class StreamConnection(ServerConnection):
         self.send_data()
         self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
+    def _let_go(self, reason: Reason) -> None:
+        """Leave the hub because the connection is closing, and see to it that it does."""
+        self.detach(reason)
+        self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+
     def drop(self, close: Close) -> None:
         """End the TCP connection at once: the client does not read, or is not there."""
         if self.protocol.state is OPEN:
@@ -96,14 +122,20 @@ class StreamConnection(ServerConnection):
         self.detach(close.reason)
         self.transport.abort()
 
+    def send_data(self) -> None:
+        """Write what the library has to say. It calls this at each change of state."""
+        if self.client is not None and self.protocol.state is not OPEN:
+            self._let_go(Reason.CLIENT_CLOSED)
+        super().send_data()
+
     # asyncio's callbacks
 
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
-        # looked up for every delivery: skip this class's methods
-        self.write = transport.write  # type: ignore[method-assign]
-        self.pending = transport.get_write_buffer_size  # type: ignore[method-assign]
+        self._peer = transport.get_extra_info("peername")
+        self.write = transport.write  # type: ignore[method-assign]  # called for each delivery: skip ours
+        self.pending = transport.get_write_buffer_size  # type: ignore[method-assign]  # likewise
         self._on_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -115,21 +147,20 @@ class StreamConnection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self.silent_rounds = 0
-        super().data_received(data)
-        if self.protocol.state is not OPEN:
-            self.detach(Reason.CLIENT_CLOSED)
-        elif self.pending() > PAUSE_READING_BYTES:
+        for start in range(0, len(data), READ_SLICE_BYTES):
+            super().data_received(data[start : start + READ_SLICE_BYTES])
+            if len(self.recv_messages.frames) > MAX_WAITING_FRAMES:
+                self.end(close_for(Reason.FRAMES_TOO_FAST))
+            if self.ended is not None or self.transport.is_closing():
+                return
+        if self.protocol.state is OPEN and self.pending() > PAUSE_READING_BYTES:
             self._reading_paused = True
             self.transport.pause_reading()
-
-    def eof_received(self) -> None:
-        """See `asyncio.Protocol`."""
-        super().eof_received()
-        self.detach(Reason.LINK_LOST)
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`: the transport holds nothing any more."""
         super().resume_writing()
+        self.stalled_beats = 0  # all was taken, however much waits again by the next look
         if self._reading_paused:
             self._reading_paused = False
             if not self.recv_messages.paused:
@@ -140,8 +171,14 @@ class StreamConnection(ServerConnection):
     def process_event(self, event: Event) -> None:
         """Count pings and pongs like messages: answering one costs as much."""
         super().process_event(event)
-        if isinstance(event, Frame) and event.opcode in (Opcode.PING, Opcode.PONG) and self.client is not None:
+        if not isinstance(event, Frame) or event.opcode not in (Opcode.PING, Opcode.PONG):
+            return
+        if self.client is not None:
             # an answer to our own ping is one in 20 seconds, and the bucket has room for it
             close = self.client.control_frame(time.time())
             if close is not None:
                 self.end(close)
+        elif self.protocol.state in (CONNECTING, OPEN):
+            self._early_control_frames += 1
+            if self._early_control_frames > MAX_EARLY_CONTROL_FRAMES:
+                self.drop(close_for(Reason.FRAMES_TOO_FAST))

@@ -30,5 +30,11 @@ class Fanout:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if self.hub.flush(WRITES_A_SLICE):
-            self._wake()
+        more = True
+        try:
+            more = self.hub.flush(WRITES_A_SLICE)
+        finally:
+            # if one connection's write ever fails, the loop logs it and the others go on: the hub wakes nobody
+            # while a flush is under way, so to stop here would be to stop for good
+            if more:
+                self._wake()

@@ -130,7 +130,7 @@ class Gate:
             return denied(Reason.PATH_UNKNOWN)
         origins = request.headers.get_all("Origin")
         origin = origins[0] if origins else ""
-        if len(origins) > 1 or (origins and origin not in self._options.allowed_origins):
+        if origins and origin not in self._options.allowed_origins:
             return denied(Reason.ORIGIN_REFUSED)
         if self._waiting.too_many(client.address):
             return denied(Reason.ADDRESS_LIMIT)
@@ -142,7 +142,9 @@ class Gate:
     async def redeem(self, attempt: Attempt, token: str) -> Admission | Denied:
         """Check the token and use it up. The same for all three ways in which it may come."""
         now = time.time()
-        expected = tokens.Expected(issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None)
+        expected = tokens.Expected(
+            issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None
+        )
         verified = tokens.verify(token, self._keys, now=now, expected=expected)
         if isinstance(verified, Refusal):
             return deny(attempt, verified)
@@ -169,6 +171,8 @@ class Gate:
 
 def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | None:
     """Run the library's own checks of the handshake (RFC 6455 §4.2.1) before ours."""
+    if len(request.headers.get_all("Origin")) > 1:  # malformed to the library, an attack to us
+        return Refusal(reason=Reason.ORIGIN_REFUSED)
     try:
         protocol.process_request(request)
     except InvalidMethod:
@@ -181,8 +185,13 @@ def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | No
 
 
 def refusal_response(refusal: Refusal) -> Response:
-    """Return the HTTP answer to a refused handshake: coarse, JSON, and the connection ends."""
+    """Return the HTTP answer to a refused handshake: coarse, JSON, and the connection ends.
+
+    There is one body for every 401, a revoked session's too: what differs tells what else was right.
+    """
     answer = answer_for(refusal.reason)
+    if answer.status == 401:
+        answer = answer_for(Reason.TOKEN_MISSING)
     body = msgspec.json.encode(
         {"code": answer.code, "message": answer.message, "retryable": answer.retryable}
     )

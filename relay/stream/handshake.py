@@ -34,7 +34,11 @@ def read_handshake(request: Request, *, transports: Collection[str]) -> Asked | 
     _, _, query = request.path.partition("?")
     try:
         fields = parse_qsl(
-            query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=MAX_FIELDS, errors="strict"
+            query,
+            keep_blank_values=True,
+            strict_parsing=bool(query),
+            max_num_fields=MAX_FIELDS,
+            errors="strict",
         )
     except (ValueError, UnicodeError):
         return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="The query string is malformed.")

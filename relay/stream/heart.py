@@ -60,9 +60,10 @@ def _look_after(connection: StreamConnection, now: float, *, ping: bool) -> None
             connection.drop(close_for(Reason.READER_STALLED))
             return
     connection.stalled_bytes = pending
-    if ping:
+    # while bytes wait, only whether they move counts: a slow reader would not get to the ping in time
+    if ping and not pending:
         connection.silent_rounds += 1
         if connection.silent_rounds >= SILENT_ROUNDS:
             connection.drop(close_for(Reason.NO_PONG))
-        elif not pending:
+        else:
             connection.write(_PING)

@@ -6,7 +6,7 @@ from typing import Any
 
 from relay.core import tokens
 from relay.core.closes import CloseCode, answer_for
-from relay.core.errors import Reason
+from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import Action, Event
 from relay.core.hub import Subscriber
 from relay.stream.connection import StreamConnection
@@ -34,7 +34,9 @@ def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
 def denied_event(denied: Denied) -> Event:
     """A connection was refused, at the gate or with its first frame."""
     refusal, claims = denied.refusal, denied.claims
-    relay: dict[str, Any] = {"origin": denied.origin, "detail": str(refusal)}
+    # what a token that nobody vouches for has in its header is for its holder to look at, and not for the log
+    detail = EXPLANATIONS[refusal.reason] if refusal.reason is Reason.TOKEN_HEADER else str(refusal)
+    relay: dict[str, Any] = {"origin": denied.origin, "detail": detail}
     if claims is not None:
         relay["session"] = {"ref": claims.session_ref}
         relay["token"] = _token(claims) | {"transport": denied.transport}

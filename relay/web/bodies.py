@@ -1,33 +1,48 @@
-"""Request bodies, read with a bound before anything is parsed."""
+"""Request bodies, read with bounds on size and time before anything is parsed.
 
-from typing import Any
+A body that trickles in holds a connection and a task for as long as its sender likes; nobody in earnest takes
+longer than some seconds for the few kilobytes that any route takes.
+"""
 
-from starlette.requests import Request
+import asyncio
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
 
 from relay.core.errors import MalformedError, Reason
 from relay.core.jws import parse_json_object
 
+BODY_WITHIN_S: Final = 10.0
+"""Seconds for a whole body: a batch of 1 MiB at 1 Mbit/s."""
 
-async def read_body(request: Request, *, max_bytes: int) -> bytes:
+
+async def read_body(request: Request, *, max_bytes: int, too_large: Reason) -> bytes:
     """Read the whole body, at most `max_bytes` of it.
 
     Raises:
-        MalformedError: reason `publication_too_large` as soon as it turns out to be longer.
+        MalformedError: reason `too_large` as soon as it turns out to be longer, `request_malformed` if it does
+            not come in time, or breaks off.
     """
-    too_large = MalformedError(
-        f"The body has more than {max_bytes} bytes.", reason=Reason.PUBLICATION_TOO_LARGE
-    )
+    oversized = MalformedError(f"The body has more than {max_bytes} bytes.", reason=too_large)
+    if _announced(request) > max_bytes:
+        raise oversized
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:  # chunked bodies announce no length
+                    raise oversized
+    except TimeoutError:
+        raise MalformedError(f"The body did not come within {BODY_WITHIN_S:g} seconds.") from None
+    except ClientDisconnect:  # nobody is there to be answered; the audit log hears of it
+        raise MalformedError("The body broke off.") from None
+    return bytes(body)
+
+
+def _announced(request: Request) -> int:
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > max_bytes:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > max_bytes:  # chunked bodies announce no length
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+    return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
 async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
@@ -38,7 +53,7 @@ async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any
     Raises:
         MalformedError: if the body is anything else.
     """
-    body = await read_body(request, max_bytes=max_bytes)
+    body = await read_body(request, max_bytes=max_bytes, too_large=Reason.REQUEST_MALFORMED)
     if not body:
         return {}
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()

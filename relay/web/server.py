@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.applications import Starlette
 
+from relay.web.connections import BoundedHttp
+
 GRACE_S = 1
 """Seconds that open requests get at the end. None of ours takes longer, but for an upload that stalls."""
 
@@ -32,7 +34,7 @@ class HttpServer:
             uvicorn.Config(
                 app,
                 loop="none",  # the loop runs already
-                http="httptools",
+                http=BoundedHttp,
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]  # the package has no types
+import psutil
 import pytest
 
 from tests.support.service import PUBLISHER_KEY, running

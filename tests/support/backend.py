@@ -49,28 +49,37 @@ class ScriptedBackend:
         """Answer with these bytes; `drip_s` apart, one at a time; `hang` leaves the connection open after them."""
         self.requests.clear()
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
-                self.requests.append(head + await reader.readexactly(length))
-                if drip_s is None:
-                    writer.write(answer)
-                    await writer.drain()
-                else:
-                    for byte in answer:
-                        writer.write(bytes([byte]))
-                        await writer.drain()
-                        await asyncio.sleep(drip_s)  # being slow is the behaviour that is played here
-                if hang:
-                    await reader.read()
-            writer.close()
+        handlers: set[asyncio.Task[None]] = set()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", self.port)
+        async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
+            self.requests.append(head + await reader.readexactly(length))
+            for piece in [answer] if drip_s is None else [bytes([byte]) for byte in answer]:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(drip_s or 0)  # being slow is the behaviour that is played here
+            if hang:
+                await reader.read()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await answer_one(reader, writer)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.add(asyncio.create_task(serve(reader, writer)))
+
+        server = await asyncio.start_server(accept, "127.0.0.1", self.port)
         try:
             yield
         finally:
             server.close()
+            for handler in handlers:
+                handler.cancel()
+            await asyncio.gather(*handlers)
 
 
 def http_answer(status: int, body: Any, *headers: str) -> bytes:

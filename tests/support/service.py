@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
 
 SECRET = "test-secret-of-the-backend-0123456789abcdef"
 REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
@@ -192,7 +193,7 @@ class Relay:
         options.setdefault("origin", self.url)
         async with connect(
             f"{self.stream_url}{path}{query}",
-            subprotocols=["relay.v1", f"bearer.{text}"],
+            subprotocols=[Subprotocol("relay.v1"), Subprotocol(f"bearer.{text}")],
             compression=None,
             proxy=None,
             ping_interval=None,

@@ -1,0 +1,112 @@
+"""One HTTP connection: uvicorn's, with bounds on what a client may send before anybody has looked at it.
+
+uvicorn on httptools sets none: a request's head may be of any size, all of it in memory (30 MB of one header took
+40 MB, seen), and may take for ever to come (slowloris). A client that goes on sending the body of a request that
+was answered already keeps its connection just as long, because each byte resets the only timer there is. Here a
+head has a size and a time, and so has the rest of a body that nobody wants any more.
+"""
+
+import asyncio
+from typing import Any, Final
+
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from relay.web.answers import error_answer
+
+MAX_HEAD_BYTES: Final = 32_768
+"""Request line and headers. Proxies pass 8 KB a line, nginx four of those; cookies of a whole site fit."""
+HEAD_WITHIN_S: Final = 5.0
+"""Seconds from the first byte to a whole head, as long as the stream's listener gives a handshake."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """uvicorn's protocol with bounds. uvicorn makes one for each connection."""
+
+    head_within_s = HEAD_WITHIN_S
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._too_large = False
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """See `asyncio.Protocol`. The clock begins before the first byte: silent connections cost a file each."""
+        super().connection_made(transport)
+        self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._too_large = True
+            self.send_400_response("")
+        elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
+            self._start_clock()
+
+    # the parser's callbacks
+
+    def on_headers_complete(self) -> None:
+        """Pass the request on, unless its head is too large."""
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise ValueError("the head is too large")  # ends the parsing, and then in `send_400_response`
+        self._in_head = False
+        self._head_bytes = 0
+        self._stop_clock()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect the next head, which may follow in the same chunk of bytes."""
+        self._in_head = True
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    # uvicorn's own answers
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
+        """Answer what is no HTTP request in the form that all errors have, and end the connection."""
+        if self._too_large:
+            answer = error_answer(431, "too_large", f"A request's head has at most {MAX_HEAD_BYTES} bytes.")
+        else:
+            answer = error_answer(400, "invalid_request", "This is not an HTTP request.")
+        self.transport.write(_serialize(answer))
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a client that offers another protocol is answered in this one (RFC 9110 §7.8)."""
+
+    # the clock
+
+    def _start_clock(self) -> None:
+        self._deadline = self.loop.call_later(self.head_within_s, self._too_late)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_late(self) -> None:
+        self._deadline = None
+        self.transport.abort()
+
+
+def _serialize(response: Response) -> bytes:
+    fields = b"".join(b"%b: %b\r\n" % field for field in response.raw_headers)
+    return STATUS_LINE[response.status_code] + fields + b"connection: close\r\n\r\n" + bytes(response.body)

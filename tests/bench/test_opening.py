@@ -1,0 +1,85 @@
+"""Opening connections to a real relay: it takes real tokens, and whatever is refused is told in a sentence."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from relay.bench import BenchError
+from relay.bench.opening import Opener, Target, close_reason
+from tests.support.service import Relay, running
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """Run one relay for all tests here."""
+    with running(tmp_path_factory.mktemp("relay")) as running_relay:
+        yield running_relay
+
+
+def target(
+    relay: Relay, *, session: str = "", channel: str = "prices.BENCH", path: str = "/ws/prices"
+) -> Target:
+    """Return where to connect as one person."""
+    return Target(
+        stream=relay.stream_url + path if path else "",
+        issuer=relay.url,
+        sessions=[session or relay.session()],
+        channel=channel,
+    )
+
+
+def test_every_connection_has_a_token_of_its_own(relay: Relay) -> None:
+    """Tokens work once, so five connections take five of them."""
+    sockets = Opener(target(relay)).open_all(5)
+    for opened in sockets:
+        assert not opened.getblocking()
+        opened.close()
+    jtis = {
+        record["relay"]["token"]["jti"]
+        for record in relay.audit()
+        if record["event"]["action"] == "token.issued"
+    }
+    assert len(jtis) == 5
+
+
+def test_the_issuer_says_where_to_connect(relay: Relay) -> None:
+    """Without an address the endpoint in the token's answer is taken."""
+    for opened in Opener(target(relay, path="")).open_all(1):
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"session": "no.session.token"}, "The issuer gave no token: 401 "),
+        ({"channel": "orders.42"}, "The issuer gave no token: 403 "),
+        ({"path": "/ws/elsewhere"}, "/ws/elsewhere refused the handshake: 404"),
+        ({"path": "/ws/depth"}, "/ws/depth refused the handshake: 403 Forbidden. .*not allowed"),
+    ],
+)
+def test_a_refusal_is_told(relay: Relay, changed: dict[str, str], sentence: str) -> None:
+    """Whoever says no is named, with what it said."""
+    with pytest.raises(BenchError, match=sentence):
+        Opener(target(relay, **changed)).open_all(3)
+
+
+def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
+    """An HTTP server that issues no tokens, or upgrades nothing, is recognised."""
+    with pytest.raises(BenchError, match="The issuer gave no token: 404"):
+        Opener(Target(stream="", issuer=relay.internal_url, sessions=["x"], channel="prices.X")).open_all(1)
+    with pytest.raises(BenchError, match="refused the handshake: 4"):
+        Opener(Target(stream=relay.url.replace("http", "ws"))).open_all(1)
+
+
+def test_a_close_frame_is_read() -> None:
+    """Code and reason are taken from the end of what came; anything else gives nothing."""
+    assert close_reason(b'{"a":1}\x88\x0a\x11\x98replaced') == "Its close code: 4504 replaced"
+    assert close_reason(b"\x88\x02\x03\xe8") == "Its close code: 1000"
+    assert close_reason(b"\x88\x00") == ""
+    assert close_reason(b"") == ""
+
+
+def test_nobody_there_is_told() -> None:
+    """A target without an issuer needs no token; nobody there is a sentence."""
+    with pytest.raises(BenchError, match=r"ws://127\.0\.0\.1:1/ can't be reached"):
+        Opener(Target(stream="ws://127.0.0.1:1/")).open_all(2)

@@ -1,0 +1,216 @@
+"""A backend that is down, slow, confused or hostile: 503 in time, and nothing of it reaches the browser."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.hardening.relays import assert_quiet
+from tests.hardening.wire import Answer, post
+from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.service import Relay, running
+
+CREDENTIALS = b'{"email":"demo@example.com","password":"demo"}'
+
+
+@pytest.fixture(scope="module")
+def backend() -> ScriptedBackend:
+    """A backend that answers as it is told to."""
+    return ScriptedBackend()
+
+
+@pytest.fixture(scope="module")
+def relay(backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay that asks that backend, and waits for it half a second."""
+    bff = f'backend = "{backend.origin}"\ntimeout_s = 0.5'
+    with running(tmp_path_factory.mktemp("scripted"), bff=bff) as relay:
+        yield relay
+    assert_quiet(relay)
+
+
+async def login(relay: Relay, *fields: tuple[str, str]) -> Answer:
+    """Log in from the application's own page."""
+    first = [("Origin", relay.url), ("Content-Type", "application/json")]
+    return await post(relay, "/api/auth/login", [*first, *fields], body=CREDENTIALS)
+
+
+def tokens(relay: Relay, **changed: Any) -> dict[str, Any]:
+    """Return what a good backend answers, with changes."""
+    return {"accessToken": relay.session(), "refreshToken": "refresh", "user": {"name": "A"}} | changed
+
+
+def assert_unavailable(answer: Answer) -> None:
+    """Check for the one answer to all that is the backend's fault."""
+    assert (answer.status, answer.code, answer.json["retryable"]) == (503, "unavailable", True)
+    assert int(answer.all("retry-after")[0]) >= 1
+    assert answer.all("set-cookie") == []
+
+
+async def test_a_good_answer_is_a_log_in(relay: Relay, backend: ScriptedBackend) -> None:
+    """What the rest of this file makes worse is good to begin with; the backend gets just the credentials."""
+    async with backend.answering(http_answer(200, tokens(relay))):
+        answer = await login(
+            relay, ("Cookie", "access-token=x; other=y"), ("X-Forwarded-Host", "evil.example")
+        )
+    assert (answer.status, answer.json) == (200, {"user": {"name": "A"}})
+    [request] = backend.requests
+    text, body = request.decode().split("\r\n\r\n")
+    assert text.startswith("POST /auth/login HTTP/1.1\r\n")
+    assert json.loads(body) == json.loads(CREDENTIALS)
+    assert "cookie" not in text.lower()
+    assert "evil" not in text
+
+
+async def test_a_backend_that_is_down_is_503(relay: Relay) -> None:
+    """Nobody listens there: unavailable, and worth a retry."""
+    assert_unavailable(await login(relay))
+    record = await relay.audited("login.failed", reason="backend_unavailable")
+    assert record["relay"]["detail"]
+
+
+async def test_a_backend_that_hangs_is_503_in_time(relay: Relay, backend: ScriptedBackend) -> None:
+    """It takes the request and says nothing, or begins an answer and stops: given up after bff.timeout_s."""
+    for begun in (b"", b"HTTP/1.1 200 OK\r\n", http_answer(200, tokens(relay))[:-5]):
+        async with backend.answering(begun, hang=True), asyncio.timeout(5):
+            assert_unavailable(await login(relay))
+
+
+async def test_a_backend_that_drips_is_503_in_time(relay: Relay, backend: ScriptedBackend) -> None:
+    """A byte now and then would reset a timeout for each read; the whole call has one."""
+    async with backend.answering(http_answer(200, tokens(relay)), drip_s=0.1), asyncio.timeout(5):
+        assert_unavailable(await login(relay))
+
+
+def wrong_answers(relay: Relay) -> dict[str, bytes]:
+    """Answers that make no sense, by what is wrong with them."""
+    good = tokens(relay)
+    deep = '{"user":' + '{"a":' * 3000 + "1" + "}" * 3000 + "}"
+    rest = json.dumps(good)[1:]
+    return {
+        "garbage": b"\x00\xff garbage\r\n\r\n",
+        "nothing": b"",
+        "HTML": http_answer(200, b"<html>log in</html>"),
+        "an empty body": http_answer(200, b""),
+        "a list": http_answer(200, [good]),
+        "no access token": http_answer(200, {"refreshToken": "r", "user": {}}),
+        "no refresh token": http_answer(200, {"accessToken": good["accessToken"], "user": {}}),
+        "no user": http_answer(200, {"accessToken": good["accessToken"], "refreshToken": "r"}),
+        "a user that is no object": http_answer(200, tokens(relay, user="A")),
+        "a token that is no text": http_answer(200, tokens(relay, accessToken=5)),
+        "empty tokens": http_answer(200, tokens(relay, refreshToken="")),
+        "a user without end": http_answer(200, deep.replace("}", "", 1).encode() + rest.encode()),
+        "a deep user": http_answer(200, f'{{"user":{"[" * 900}{"]" * 900},{rest}'.encode()),
+        "a user of 900 levels": http_answer(
+            200, tokens(relay, user=json.loads('{"a":' * 900 + "1" + "}" * 900))
+        ),
+        "1 MB": http_answer(200, tokens(relay, user={"a": "x" * 1_000_000})),
+        "a length that lies": b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n{}",
+        "a redirect": http_answer(307, b"", "Location: http://127.0.0.1:1/steal"),
+        "a redirect to itself": http_answer(302, b"", f"Location: {relay.url}/"),
+        "404": http_answer(404, {}),
+        "500": http_answer(500, tokens(relay)),
+        "201": http_answer(201, tokens(relay)),
+        "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+        "100": b"HTTP/1.1 100 Continue\r\n\r\n",
+        "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n",
+        "compressed": http_answer(200, b"\x1f\x8b\x08\x00", "Content-Encoding: gzip"),
+        "a refresh token as access token": http_answer(
+            200, tokens(relay, accessToken=relay.session(token_use="refresh"))
+        ),
+        "an expired access token": http_answer(200, tokens(relay, accessToken=relay.session(exp=1))),
+        "an access token that is none": http_answer(200, tokens(relay, accessToken="garbage")),
+        "attributes in a token": http_answer(200, tokens(relay, refreshToken="r; Domain=evil.example")),
+        "a line break in a token": http_answer(200, tokens(relay, refreshToken="r\r\nX-Evil: 1")),
+        "no ASCII in a token": http_answer(200, tokens(relay, refreshToken="r\u20ac")),
+        "quotes in a token": http_answer(200, tokens(relay, refreshToken='"r"')),
+        "a token that fits no cookie": http_answer(200, tokens(relay, refreshToken="r" * 5000)),
+    }
+
+
+async def test_answers_that_make_no_sense_are_503(relay: Relay, backend: ScriptedBackend) -> None:
+    """Whatever comes, the browser sees one sentence and no cookie; the backend is not asked twice."""
+    for kind, answer in wrong_answers(relay).items():
+        async with backend.answering(answer), asyncio.timeout(5):
+            try:
+                assert_unavailable(await login(relay))
+            except AssertionError as error:
+                raise AssertionError(kind) from error
+        assert len(backend.requests) == 1, kind
+
+
+async def test_a_bomb_is_not_unpacked(relay: Relay, backend: ScriptedBackend) -> None:
+    """Kilobytes that would become gigabytes are refused packed as they are."""
+    bomb = gzip.compress(b"[" * 50_000_000, mtime=0)
+    assert len(bomb) < 65_536
+    assert relay.process is not None
+    process = psutil.Process(relay.process.pid)
+    before = process.memory_info().rss
+    async with backend.answering(http_answer(200, bomb, "Content-Encoding: gzip")):
+        assert_unavailable(await login(relay))
+    assert process.memory_info().rss < before + 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "code"),
+    [(400, 401, "invalid_credentials"), (401, 401, "invalid_credentials"), (403, 401, "invalid_credentials"),
+     (422, 401, "invalid_credentials"), (429, 429, "rate_limited")],
+)  # fmt: skip
+async def test_the_backends_no_is_passed_on(
+    relay: Relay, backend: ScriptedBackend, status: int, expected: int, code: str
+) -> None:
+    """A refusal is a refusal and not an outage; of its body and headers nothing is passed on."""
+    async with backend.answering(
+        http_answer(status, {"hint": "SECRET"}, "Set-Cookie: a=SECRET", "X-Hint: SECRET")
+    ):
+        answer = await login(relay)
+    assert (answer.status, answer.code) == (expected, code)
+    assert "SECRET" not in str(answer)
+
+
+async def test_one_users_backend_cookies_are_not_the_nexts(relay: Relay, backend: ScriptedBackend) -> None:
+    """What the backend sets for one log-in never goes out with another: all users share one client."""
+    planted = ("Set-Cookie: session=ALICE; Path=/", "Set-Cookie: b=ALICE; Domain=127.0.0.1")
+    async with backend.answering(http_answer(200, tokens(relay), *planted)):
+        answer = await login(relay)
+        assert answer.status == 200
+        assert "ALICE" not in str(answer)
+        assert (await login(relay)).status == 200
+    assert "ALICE" not in str(backend.requests)
+
+
+async def test_a_token_in_the_user_object_is_taken_out(relay: Relay, backend: ScriptedBackend) -> None:
+    """A backend that repeats its tokens there, as a value, within a text, or as a name, does not defeat the cookies."""
+    good = tokens(relay, refreshToken="the-refresh-token")
+    access, refresh = good["accessToken"], good["refreshToken"]
+    user = {
+        "name": "A",
+        "accessToken": access,
+        "links": {"next": f"https://x/?token={access}", "prev": "/p"},
+        "list": [refresh, "kept", {"r": refresh, "kept": 1}, [f"Bearer {access}"]],
+        refresh: "as a name",
+        "nested": {"deep": [{"deeper": {access: {}, "kept": True}}]},
+    }
+    async with backend.answering(http_answer(200, good | {"user": user})):
+        answer = await login(relay)
+    assert answer.status == 200
+    assert access.encode() not in answer.body
+    assert refresh.encode() not in answer.body
+    assert answer.json["user"] == {
+        "name": "A",
+        "links": {"prev": "/p"},
+        "list": ["kept", {"kept": 1}, []],
+        "nested": {"deep": [{"deeper": {"kept": True}}]},
+    }
+
+
+async def test_other_routes_do_not_wait_for_the_backend(relay: Relay, backend: ScriptedBackend) -> None:
+    """While log-ins hang, tokens are issued."""
+    async with backend.answering(b"", hang=True):
+        hanging = [asyncio.create_task(login(relay)) for _ in range(20)]
+        assert (await relay.ask()).status_code == 200
+        for task in hanging:
+            assert_unavailable(await task)

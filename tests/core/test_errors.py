@@ -1,0 +1,53 @@
+"""Reasons and exceptions: a closed set, each explained."""
+
+import pytest
+
+from relay.core.errors import (
+    EXPLANATIONS,
+    ConfigurationError,
+    MalformedError,
+    Reason,
+    Refusal,
+    RelayError,
+    UnavailableError,
+)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_has_a_sentence(reason: Reason) -> None:
+    """The audit log's readers get one sentence for each reason."""
+    sentence = EXPLANATIONS[reason]
+    assert sentence[0].isupper()
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_sentences_differ() -> None:
+    """No two reasons are explained in the same words, and there is no sentence without a reason."""
+    assert set(EXPLANATIONS) == set(Reason)
+    assert len(set(EXPLANATIONS.values())) == len(EXPLANATIONS)
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_names_are_plain(reason: Reason) -> None:
+    """A reason's value is its name in lower case, so that logs and code can be searched for one word."""
+    assert reason.value == reason.name.lower()
+
+
+def test_refusal_as_text() -> None:
+    """A refusal reads as its detail, or as the reason's sentence where there is none."""
+    assert str(Refusal(reason=Reason.TOKEN_SIGNATURE)) == EXPLANATIONS[Reason.TOKEN_SIGNATURE]
+    assert str(Refusal(reason=Reason.TOKEN_SIGNATURE, detail="Because.")) == "Because."
+
+
+def test_exceptions_form_one_family() -> None:
+    """Whoever catches RelayError catches all that this package raises on purpose, each with its sentence."""
+    malformed = MalformedError("A sentence.", reason=Reason.FRAME_MALFORMED)
+    unavailable = UnavailableError(Reason.STATE_UNAVAILABLE)
+    assert (str(malformed), malformed.detail, malformed.reason) == (
+        "A sentence.",
+        "A sentence.",
+        Reason.FRAME_MALFORMED,
+    )
+    assert str(unavailable) == EXPLANATIONS[Reason.STATE_UNAVAILABLE]
+    assert all(isinstance(error, RelayError) for error in (malformed, unavailable, ConfigurationError("x")))

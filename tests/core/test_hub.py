@@ -1,0 +1,243 @@
+"""The hub: who gets which frame, in which order, and what is left of it afterwards."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from relay.core.channels import covers, is_wildcard
+from relay.core.hub import CATCH_UP_BYTES, ChannelState, Hub, Subscriber
+from relay.core.publications import Publication
+
+ENDLESS = 1 << 40
+
+
+class Line:
+    """A sink over a kernel that takes `room` bytes and then none until `take` makes room."""
+
+    def __init__(self, room: int = ENDLESS) -> None:
+        self.room = room
+        self.waiting = 0
+        self.writes: list[bytes] = []
+        self.read = 0  # writes that `frames` has returned
+
+    def write(self, data: bytes) -> None:
+        assert data
+        self.writes.append(data)
+        self.waiting += len(data)
+        self.take(0)
+
+    def take(self, room: int) -> None:
+        """Let the kernel take so many bytes more."""
+        self.room += room
+        taken = min(self.room, self.waiting)
+        self.room -= taken
+        self.waiting -= taken
+
+    def pending(self) -> int:
+        return self.waiting
+
+    def frames(self) -> list[dict[str, Any]]:
+        """Return the frames that were written since the last call."""
+        data, self.read = b"".join(self.writes[self.read :]), len(self.writes)
+        return [json.loads(frame) for frame in data.splitlines()]
+
+    def seqs(self) -> list[tuple[str, str, int]]:
+        """Return type, channel and seq of the new frames."""
+        return [(frame["type"], frame["channel"], frame["seq"]) for frame in self.frames()]
+
+
+def publication(channel: str, seq: int, epoch: str = "e1", data: object = 0) -> Publication:
+    return Publication(channel=channel, epoch=epoch, seq=seq, ts=seq, data=json.dumps(data).encode())
+
+
+def make_hub() -> tuple[Hub, list[None]]:
+    """Return a hub whose frames are lines, and what its `wake` appends to."""
+    woken: list[None] = []
+    return Hub(encode=lambda message: message + b"\n", wake=lambda: woken.append(None)), woken
+
+
+def joined(hub: Hub, names: Iterable[str], room: int = ENDLESS) -> tuple[Line, Subscriber]:
+    line = Line(room)
+    subscriber = hub.join(line)
+    hub.subscribe(subscriber, names)
+    return line, subscriber
+
+
+def flush(hub: Hub) -> None:
+    while hub.flush(1):
+        pass
+
+
+# --- one thing at a time --------------------------------------------------------------------------
+
+
+def test_what_comes_in_together_goes_out_in_one_write() -> None:
+    """Ticks of several channels before a flush are one write to each subscriber, and one wake."""
+    hub, woken = make_hub()
+    line, _ = joined(hub, ["a", "b"])
+    for seq in (1, 2, 3):
+        hub.publish(publication("a", seq))
+        hub.publish(publication("b", seq))
+    flush(hub)
+    assert (len(line.writes), len(woken)) == (1, 1)
+    assert [seq for kind, channel, seq in line.seqs() if channel == "a"] == [1, 2, 3]
+
+
+def test_a_flush_stops_after_its_slice() -> None:
+    """No more subscribers than asked for are written to at once, and what came meanwhile makes up the next flush."""
+    hub, woken = make_hub()
+    lines = [joined(hub, ["a"])[0] for _ in range(5)]
+    hub.publish(publication("a", 1))
+    assert hub.flush(2)
+    assert sum(len(line.writes) for line in lines) == 2
+    hub.publish(publication("a", 2))
+    assert len(woken) == 1  # the flush is under way
+    flush(hub)
+    assert all(line.seqs() == [("snapshot", "a", 1), ("update", "a", 2)] for line in lines)
+    assert all(len(line.writes) == 2 for line in lines)
+
+
+def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
+    """Who comes while ticks wait gets the newest value at once, and then what is newer."""
+    hub, _ = make_hub()
+    hub.publish(publication("a", 1))
+    hub.publish(publication("a", 2))
+    line, _ = joined(hub, ["a"])
+    assert line.seqs() == [("snapshot", "a", 2)]
+    hub.publish(publication("a", 3))
+    flush(hub)
+    assert line.seqs() == [("update", "a", 3)]
+
+
+def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
+    """A reader that keeps up still gets all that the running flush holds for it, before `unsubscribe` returns too."""
+    hub, _ = make_hub()
+    line, subscriber = joined(hub, ["a"])
+    joined(hub, ["a"])
+    for seq in (1, 2):
+        hub.publish(publication("a", seq))
+    assert hub.flush(1)  # the other one's turn
+    hub.publish(publication("b", 1))
+    hub.subscribe(subscriber, ["b"])
+    assert line.seqs() == [("snapshot", "b", 1)]
+    hub.unsubscribe(subscriber, ["b"])
+    assert line.seqs() == [("snapshot", "a", 1), ("update", "a", 2)]
+    flush(hub)
+    assert line.seqs() == []
+    assert hub.counters.conflated == 0
+
+
+def test_a_slow_reader_gets_newest_values_only() -> None:
+    """While bytes wait nothing is written; then each channel comes once, with its newest value."""
+    hub, _ = make_hub()
+    line, subscriber = joined(hub, ["a", "b"], room=0)
+    for seq in (1, 2, 3):
+        hub.publish(publication("a", seq))
+        hub.publish(publication("b", seq))
+        flush(hub)
+    assert line.seqs() == [("snapshot", "a", 1), ("snapshot", "b", 1)]
+    line.take(ENDLESS)
+    hub.drained(subscriber)
+    assert line.seqs() == [("update", "a", 3), ("update", "b", 3)]
+    assert (subscriber.conflated, subscriber.messages) == (4, 4)
+
+
+def test_a_slow_reader_catches_up_in_steps() -> None:
+    """No more than about 16 KiB is handed over at once, so that what waits behind it stays changeable."""
+    hub, _ = make_hub()
+    for number in range(40):
+        hub.publish(publication(f"a.{number}", 1, data="x" * 1000))
+    line, subscriber = joined(hub, ["a.*"], room=0)
+    first = len(line.frames())
+    assert len(line.writes) == 1
+    assert CATCH_UP_BYTES <= len(line.writes[0]) < CATCH_UP_BYTES + 1100
+    hub.publish(publication("a.39", 2, data="newer"))
+    flush(hub)
+    line.take(ENDLESS)
+    hub.drained(subscriber)
+    rest = line.frames()
+    assert first + len(rest) == 40
+    assert next(frame["data"] for frame in rest if frame["channel"] == "a.39") == "newer"
+
+
+def test_an_older_epoch_that_comes_back_begins_with_a_snapshot() -> None:
+    """A blocked reader can't tell that the epoch changed twice: the value that it gets says which one it is in."""
+    hub, _ = make_hub()
+    line, subscriber = joined(hub, ["a"])
+    hub.publish(publication("a", 1, "e1"))
+    flush(hub)
+    line.room = 0
+    hub.publish(publication("a", 2, "e1"))
+    flush(hub)
+    line.frames()
+    for seq, epoch in ((3, "e1"), (1, "e2"), (4, "e1")):
+        hub.publish(publication("a", seq, epoch))
+        flush(hub)
+    line.take(ENDLESS)
+    hub.drained(subscriber)
+    assert line.seqs() == [("snapshot", "a", 4)]
+
+
+def test_names_that_clients_make_up_do_not_pile_up() -> None:
+    """A channel that nobody published to goes with its last exact subscriber, whoever listens by pattern."""
+    hub, _ = make_hub()
+    everything, _ = joined(hub, [">"])
+    _, subscriber = joined(hub, [])
+    for number in range(50):
+        hub.subscribe(subscriber, [f"made.up.{number}"])
+        hub.unsubscribe(subscriber, [f"made.up.{number}"])
+    assert hub._channels == {}
+    hub.subscribe(subscriber, ["a"])
+    hub.publish(publication("a", 1))
+    flush(hub)
+    assert everything.seqs() == [("snapshot", "a", 1)]
+
+
+def test_a_channel_that_is_covered_twice_comes_once() -> None:
+    """It comes until the last of the names that cover it is unsubscribed."""
+    hub, _ = make_hub()
+    hub.publish(publication("a.x", 1))
+    line, subscriber = joined(hub, ["a.x", "a.*", "a.>", "a.x"])
+    assert line.seqs() == [("snapshot", "a.x", 1)]
+    assert hub.unsubscribe(subscriber, ["a.>", "a.x", "a.x", "never"]) == ["a.>", "a.x"]
+    hub.publish(publication("a.x", 2))
+    flush(hub)
+    assert line.seqs() == [("update", "a.x", 2)]
+    assert hub.unsubscribe(subscriber, ["a.*"]) == ["a.*"]
+    hub.publish(publication("a.x", 3))
+    flush(hub)
+    assert line.seqs() == []
+
+
+def test_the_state_of_a_channel() -> None:
+    """Epoch, seq and time of its newest value, or none."""
+    hub, _ = make_hub()
+    assert hub.state("a") == ChannelState(epoch="", seq=0, ts=None)
+    hub.publish(publication("a", 7))
+    assert not hub.publish(publication("a", 7))
+    assert hub.state("a") == ChannelState(epoch="e1", seq=7, ts=7)
+    assert hub.counters.duplicates == 1
+
+
+names = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
+patterns = st.builds(
+    lambda front, last: ".".join([*front, last]),
+    st.lists(st.sampled_from(["a", "b", "*"]), max_size=2),
+    st.sampled_from(["a", "*", ">"]),
+)
+
+
+@given(st.sets(names), patterns)
+def test_a_pattern_finds_the_channels_that_it_covers(channels: set[str], pattern: str) -> None:
+    """The way down the tree comes to the same channels as a comparison with each."""
+    hub, _ = make_hub()
+    for name in channels:
+        hub.publish(publication(name, 1))
+    line, _ = joined(hub, [pattern])
+    expected = {name for name in channels if covers(pattern, name)}
+    assert {channel for _, channel, _ in line.seqs()} == expected
+    if is_wildcard(pattern):
+        assert hub.matches(pattern) == len(expected)

@@ -1,0 +1,202 @@
+"""The hub against a simple model: publishers, readers and flushes in any order that a seed gives."""
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from relay.core.channels import covers, is_wildcard
+from relay.core.hub import BEATS_A_HEARTBEAT, Hub
+from relay.core.publications import Publication
+from tests.core.test_hub import ENDLESS, Line, publication
+
+CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "made.up"]
+NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>"]
+
+
+class Reader(Line):
+    """A subscriber and what is true of it: checks each frame as it comes."""
+
+    def __init__(self, model: "Model", room: int) -> None:
+        super().__init__(room)
+        self.model = model
+        self.never_blocked = True
+        self.gone = False
+        self.by_send = False
+        self.names: set[str] = set()
+        self.at: dict[str, int] = {}  # channel -> index in its history of the value seen last
+        self.counted = [0, 0]  # messages, bytes
+        self.heard = model.beats
+        self.subscriber = model.hub.join(self)
+
+    def wants(self, channel: str) -> bool:
+        return any(covers(name, channel) for name in self.names)
+
+    def write(self, data: bytes) -> None:
+        assert not self.gone
+        assert self.by_send or not self.waiting
+        super().write(data)
+        self.never_blocked = self.never_blocked and not self.waiting
+        self.heard = self.model.beats
+        self.counted[1] += len(data)
+        for frame in self.frames():
+            if frame["type"] in ("update", "snapshot"):
+                self.counted[0] += 1
+                self.check(frame)
+
+    def check(self, frame: dict[str, Any]) -> None:
+        channel, index = frame["channel"], frame["data"]
+        history = self.model.history[channel]
+        now, before = history[index], self.at.get(channel)
+        assert self.wants(channel)
+        assert frame["seq"] == now.seq
+        if frame["type"] == "snapshot":
+            assert frame["epoch"] == now.epoch
+        else:  # it carries no epoch, so the client must know it already
+            assert before is not None
+            assert history[before].epoch == now.epoch
+        if before is not None:
+            assert index > before
+            assert history[before].epoch != now.epoch or history[before].seq < now.seq
+            assert not self.never_blocked or index == before + 1
+        self.at[channel] = index
+
+
+class Model:
+    """Publishers, readers fast and slow, and a caller that flushes as the contract says; all by one dice."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = Random(seed)
+        self.hub = Hub(encode=lambda message: message + b"\n", wake=self.wake)
+        self.due = False
+        self.beats = 0
+        self.history: dict[str, list[Publication]] = {name: [] for name in CHANNELS}
+        self.readers: list[Reader] = []
+
+    def step(self) -> None:
+        """Do something and check what must hold after anything."""
+        steps = [
+            self.join,
+            self.leave,
+            self.publish,
+            self.flush,
+            self.drain,
+            self.subscribe,
+            self.unsubscribe,
+        ]
+        steps += [self.repeat, self.change_epoch, self.acknowledge, self.beat, self.come_to_rest]
+        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1])
+        chosen()
+        # what is due is known to the caller
+        assert self.due or not (self.hub._touched or self.hub._batch)
+        wanted = {name for reader in self.readers for name in reader.names if not is_wildcard(name)}
+        assert set(self.hub._channels) == {name for name, history in self.history.items() if history} | wanted
+        for reader in self.readers:
+            assert [reader.subscriber.messages, reader.subscriber.bytes] == reader.counted
+            assert reader.waiting or not reader.subscriber.dirty
+
+    def wake(self) -> None:
+        assert not self.hub._batch
+        self.due = True
+
+    def names(self) -> list[str]:
+        return self.dice.sample(NAMES, self.dice.randint(1, 3))
+
+    def join(self) -> None:
+        reader = Reader(self, self.dice.choice([0, 100, 700, ENDLESS, ENDLESS, ENDLESS]))
+        self.readers.append(reader)
+        self.subscribe(reader)
+
+    def leave(self) -> None:
+        if len(self.readers) > 3:
+            reader = self.readers.pop(self.dice.randrange(len(self.readers)))
+            reader.gone = True
+            for _ in range(self.dice.randint(1, 2)):
+                self.hub.leave(reader.subscriber)
+
+    def publish(self) -> None:
+        for channel in self.dice.choices(CHANNELS[:-1], k=self.dice.randint(1, 3)):
+            history = self.history[channel]
+            last = history[-1] if history else publication(channel, 0, "e0")
+            self.accept(channel, last.epoch, last.seq + self.dice.randint(1, 2))
+
+    def change_epoch(self) -> None:
+        channel, epoch = self.dice.choice(CHANNELS[:-1]), self.dice.choice(["e1", "e2", "e3"])
+        history = self.history[channel]
+        if not history or history[-1].epoch != epoch:
+            self.accept(channel, epoch, max([p.seq for p in history if p.epoch == epoch], default=0) + 1)
+
+    def accept(self, channel: str, epoch: str, seq: int) -> None:
+        value = publication(channel, seq, epoch, data=len(self.history[channel]))
+        self.history[channel].append(value)
+        assert self.hub.publish(value)
+
+    def repeat(self) -> None:
+        if history := self.history[self.dice.choice(CHANNELS)]:
+            last = history[-1]
+            assert not self.hub.publish(
+                publication(last.channel, last.seq - self.dice.randint(0, 2), last.epoch)
+            )
+
+    def subscribe(self, reader: "Reader | None" = None) -> None:
+        if reader or self.readers:
+            reader, names = reader or self.dice.choice(self.readers), self.names()
+            reader.names |= set(names)
+            self.hub.subscribe(reader.subscriber, names)
+
+    def unsubscribe(self) -> None:
+        if self.readers:
+            reader, names = self.dice.choice(self.readers), self.names()
+            done = self.hub.unsubscribe(reader.subscriber, [*names, *names])
+            assert sorted(done) == sorted(reader.names & set(names))
+            reader.names -= set(names)
+            reader.at = {channel: index for channel, index in reader.at.items() if reader.wants(channel)}
+
+    def flush(self) -> None:
+        if self.due:
+            self.due = self.hub.flush(self.dice.randint(1, 3))
+
+    def drain(self) -> None:
+        if blocked := [reader for reader in self.readers if reader.waiting]:
+            reader = self.dice.choice(blocked)
+            reader.take(self.dice.choice([1, 90, 2000]))
+            if not reader.waiting:
+                self.hub.drained(reader.subscriber)
+
+    def acknowledge(self) -> None:
+        if self.readers:
+            reader = self.dice.choice(self.readers)
+            reader.by_send = True
+            self.hub.send(reader.subscriber, b'{"type":"pong"}')
+            reader.by_send = False
+
+    def beat(self) -> None:
+        self.beats += 1
+        due = [r for r in self.readers if self.beats - r.heard >= BEATS_A_HEARTBEAT and not r.waiting]
+        counts = {reader: len(reader.writes) for reader in self.readers}
+        self.hub.beat(now_ms=0)
+        assert [reader for reader in self.readers if len(reader.writes) > counts[reader]] == due
+
+    def come_to_rest(self) -> None:
+        """Flush and drain all there is: then everybody has the newest value of everything."""
+        while self.due or any(reader.waiting for reader in self.readers):
+            self.dice.choice([self.flush, self.drain])()
+        for reader in self.readers:
+            newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.wants(name)}
+            assert reader.at == newest
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_any_order_of_things(seed: int) -> None:
+    """Whatever happens in whatever order, each reader gets what it is owed, and who has left leaves nothing."""
+    model = Model(seed)
+    for _ in range(200):
+        model.step()
+    model.come_to_rest()
+    hub = model.hub
+    for reader in model.readers:
+        hub.leave(reader.subscriber)
+    assert [hub._subscribers, hub._patterns, hub._batch, hub._touched] == [{}, {}, {}, []]
+    for channel in hub._channels.values():
+        assert channel.last is not None
+        assert [channel.subscribers, channel.joining, channel.pending] == [{}, {}, []]

@@ -1,0 +1,75 @@
+"""Scopes: what was asked for is cut to what is granted, and never grows."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.channels import is_channel
+from relay.core.scope import Scope
+
+segments = st.sampled_from(["a", "b", "*"])
+patterns = st.builds(
+    lambda front, last: ".".join([*front, last]),
+    st.lists(segments, max_size=2),
+    st.sampled_from(["a", "b", "*", ">"]),
+)
+scopes = st.builds(lambda items: Scope(tuple(items)), st.lists(patterns, max_size=4))
+channels = st.builds(".".join, st.lists(st.sampled_from("abc"), min_size=1, max_size=4))
+
+
+def test_cut_keeps_order_and_says_everything_once() -> None:
+    """What was asked comes back granted or rejected, once each, in the order of asking."""
+    scope = Scope(("prices.>", "fx.EUR"))
+    asked = ["prices.B", "orders.1", "prices.A", "prices.B", "fx.EUR", "orders.1", "fx.*"]
+    assert scope.cut(asked) == (("prices.B", "prices.A", "fx.EUR"), ("orders.1", "fx.*"))
+
+
+def test_malformed_is_never_allowed() -> None:
+    """Not even a scope of everything lets something through that is no channel."""
+    everything = Scope((">",))
+    assert everything.allows("a.b")
+    assert not any(
+        everything.allows(text) for text in ("", "a..b", "a b", "prices.\u00e9", "a" * 65, "a.>.b")
+    )
+
+
+def test_an_empty_scope_allows_nothing() -> None:
+    """Without a pattern there is nothing to lie inside of."""
+    assert not Scope(()).allows("a")
+    assert Scope(()).cut(["a", "b"]) == ((), ("a", "b"))
+
+
+@given(scopes, st.lists(patterns | st.text(max_size=6), max_size=8), channels)
+def test_cut_never_widens(scope: Scope, asked: list[str], channel: str) -> None:
+    """A channel inside the granted part is inside the scope, and inside what was asked for."""
+    granted, rejected = scope.cut(asked)
+    assert sorted({*granted, *rejected}) == sorted(set(asked))
+    if Scope(granted).allows(channel):
+        assert scope.allows(channel)
+        assert Scope(tuple(asked)).allows(channel)
+
+
+@given(scopes, scopes, channels)
+def test_intersection_is_inside_both(one: Scope, other: Scope, channel: str) -> None:
+    """Nothing comes out of an intersection that either side does not grant."""
+    assert is_channel(channel)
+    if one.intersect(other).allows(channel):
+        assert one.allows(channel)
+        assert other.allows(channel)
+
+
+@given(scopes, scopes, channels)
+def test_intersection_keeps_exact_channels(one: Scope, other: Scope, channel: str) -> None:
+    """A channel that one side names exactly and the other grants stays."""
+    named = Scope((channel, *one.patterns))
+    assert named.intersect(other).allows(channel) == other.allows(channel)
+
+
+@given(scopes)
+def test_intersection_with_itself(scope: Scope) -> None:
+    """A scope loses nothing against itself."""
+    assert set(scope.intersect(scope).patterns) == set(scope.patterns)
+
+
+def test_crossing_patterns_are_left_out() -> None:
+    """Both grant a.b, and the intersection still has nothing: too little is the documented side to err on."""
+    assert Scope(("a.*",)).intersect(Scope(("*.b",))).patterns == ()

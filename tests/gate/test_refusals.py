@@ -1,0 +1,124 @@
+"""What is refused before the token is looked at, in which order, and that it stays unused."""
+
+from tests.hardening.relays import recorded
+from tests.hardening.wire import KEY, bearing, exchange, head, is_unspent, knock, upgrade
+from tests.support.service import Relay
+
+Fields = list[tuple[str, str]]
+
+
+def without(fields: Fields, *names: str) -> Fields:
+    """Return header fields without some."""
+    return [(name, value) for name, value in fields if name not in names]
+
+
+def broken(relay: Relay) -> dict[str, tuple[int, str, str, Fields]]:
+    """Handshakes that are none, by what is wrong with them: status, code, method and header fields."""
+    good = upgrade(relay)
+    no_key = without(good, "Sec-WebSocket-Key")
+    no_version = without(good, "Sec-WebSocket-Version")
+    return {
+        "a plain GET": (426, "upgrade_required", "GET", [("Host", "x"), ("Origin", relay.url)]),
+        "no Upgrade": (426, "upgrade_required", "GET", without(good, "Upgrade")),
+        "no Connection": (426, "upgrade_required", "GET", without(good, "Connection")),
+        "another protocol": (426, "upgrade_required", "GET", [*without(good, "Upgrade"), ("Upgrade", "h2c")]),
+        "no key": (400, "invalid_request", "GET", no_key),
+        "an empty key": (400, "invalid_request", "GET", [*no_key, ("Sec-WebSocket-Key", "")]),
+        "a short key": (400, "invalid_request", "GET", [*no_key, ("Sec-WebSocket-Key", "YQ==")]),
+        "a long key": (400, "invalid_request", "GET", [*no_key, ("Sec-WebSocket-Key", KEY * 2)]),
+        "a key that is no base64": (
+            400,
+            "invalid_request",
+            "GET",
+            [*no_key, ("Sec-WebSocket-Key", "\xff" * 24)],
+        ),
+        "two keys": (400, "invalid_request", "GET", [*good, ("Sec-WebSocket-Key", KEY)]),
+        "no version": (400, "invalid_request", "GET", no_version),
+        "version 8": (400, "invalid_request", "GET", [*no_version, ("Sec-WebSocket-Version", "8")]),
+        "two versions": (400, "invalid_request", "GET", [*good, ("Sec-WebSocket-Version", "13")]),
+        "a broken protocol list": (400, "invalid_request", "GET", [*good, ("Sec-WebSocket-Protocol", "a b")]),
+        "POST": (405, "method_not_allowed", "POST", good),
+        "an unknown method": (405, "method_not_allowed", "FOO", good),
+    }
+
+
+async def test_what_is_no_handshake_keeps_its_token(relay: Relay) -> None:
+    """Each broken handshake has its status, in the form of all errors, and leaves a token in the query unused."""
+    for kind, (status, code, method, fields) in broken(relay).items():
+        token = await relay.token()
+        answer = await knock(relay, f"/ws/prices?token={token}", fields, method=method)
+        assert (answer.status, answer.code) == (status, code), kind
+        assert set(answer.json) == {"code", "message", "retryable"}
+        assert answer.all("cache-control") == ["no-store"]
+        assert await is_unspent(relay, token), kind
+
+
+async def test_the_answers_say_what_would_be_right(relay: Relay) -> None:
+    """426 names websocket in Upgrade (RFC 9110 §15.5.22), 405 names GET in Allow (§15.5.6)."""
+    assert (await knock(relay, fields=[("Host", "x")])).all("upgrade") == ["websocket"]
+    assert (await knock(relay, method="POST")).all("allow") == ["GET"]
+
+
+async def test_bytes_that_are_no_http_are_dropped(relay: Relay) -> None:
+    """TLS to a plain port, garbage, a body and a transfer coding: the connection ends, others don't notice."""
+    good = upgrade(relay)
+    for data in (
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"garbage\r\n\r\n",
+        b"\r\n\r\n",
+        b"GET /ws/prices HTTP/2.0\r\n\r\n",
+        b"GET /ws/prices HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /ws/prices HTTP/1.1\r\nA\x00B: c\r\n\r\n",
+        b"GET /ws/prices HTTP/1.1\r\nA: \x1b[31m\x01\r\n\r\n",
+        b"GET /ws/prices HTTP/1.1\r\nA: b\r\n folded\r\n\r\n",
+        head("GET", "/ws/prices", [*good, ("Content-Length", "5")]) + b"hello",
+        head("GET", "/ws/prices", [*good, ("Transfer-Encoding", "chunked")]) + b"0\r\n\r\n",
+    ):
+        assert (await exchange(relay.ports[1], data)).status in (0, 400), data[:40]
+    async with relay.connect():
+        pass
+
+
+async def test_the_order_of_the_checks(relay: Relay) -> None:
+    """Of several mistakes the first in the gate's order is named: handshake, path, origin, token."""
+    plain, foreign = [("Host", "x")], upgrade(relay, origin="https://evil.example")
+    assert (await knock(relay, "/nowhere?token=a&token=b", plain)).status == 426
+    assert (await knock(relay, "/nowhere?token=a&token=b", foreign)).status == 404
+    assert (await knock(relay, "/ws/prices?token=a&token=b", foreign)).status == 403
+    assert (await knock(relay, "/ws/prices?token=a&token=b")).status == 400
+    assert (await knock(relay, "/ws/prices?token=a")).status == 401
+
+
+async def test_a_token_for_another_endpoint_is_kept(relay: Relay) -> None:
+    """403 at the wrong endpoint, and still good at the right one."""
+    token = await relay.token(endpoint="depth")
+    answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
+    assert (answer.status, answer.code) == (403, "forbidden")
+    await relay.audited("connect.denied", reason="token_audience")
+    assert (await knock(relay, "/ws/depth", [*upgrade(relay), bearing(token)])).status == 101
+
+
+async def test_a_refusal_is_one_record(relay: Relay) -> None:
+    """connect.denied has reason, status, path, origin and addresses, and nothing of query or header."""
+    fields = [
+        *upgrade(relay),
+        bearing("garbage"),
+        ("User-Agent", "test/1"),
+        ("X-Forwarded-For", "198.51.100.7"),
+    ]
+    await knock(relay, "/ws/prices?channels=prices.SECRETCHANNEL", fields)
+    record = await recorded(relay, lambda record: record.get("user_agent") == {"original": "test/1"})
+    assert (record["event"]["action"], record["event"]["reason"]) == ("connect.denied", "token_malformed")
+    assert record["event"]["outcome"] == "failure"
+    assert record["http"] == {"response": {"status_code": 401}}
+    assert record["url"] == {"path": "/ws/prices"}
+    assert (record["client"], record["source"]) == ({"ip": "127.0.0.1"}, {"ip": "127.0.0.1"})
+    assert record["relay"]["origin"] == relay.url
+    assert record["relay"]["token"] == {"transport": "subprotocol"}
+    assert "SECRETCHANNEL" not in str(record)
+
+
+async def test_a_forwarded_address_is_counted_not_believed(relay: Relay) -> None:
+    """Without trusted_proxies nobody can hide behind X-Forwarded-For or blame somebody else."""
+    await knock(relay, fields=[*upgrade(relay), bearing("x"), ("X-Forwarded-For", "203.0.113.9")])
+    assert "203.0.113.9" not in str(relay.audit())

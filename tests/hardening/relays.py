@@ -1,0 +1,39 @@
+"""The relay that a folder's tests share: they abuse it, and at the end it must still be in good order."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.backend import demo_backend
+from tests.support.service import Relay, running
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay with log-in against the demo's backend. It must live to the end, and never log a traceback."""
+    folder = tmp_path_factory.mktemp("shared-relay")
+    with demo_backend(folder) as backend, running(folder, bff=f'backend = "{backend}"') as shared:
+        yield shared
+        assert shared.process is not None
+        assert shared.process.poll() is None
+    assert_quiet(shared)
+
+
+def assert_quiet(relay: Relay) -> None:
+    """Check that nothing that tests did made the relay stumble."""
+    log = Path(relay.log_path).read_text()
+    assert "Traceback" not in log, log
+    assert "internal_error" not in log, log
+
+
+async def recorded(relay: Relay, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Wait until the audit log has a record that is wanted, and return the first."""
+    async with asyncio.timeout(10):
+        while True:
+            for record in relay.audit():
+                if wanted(record):
+                    return record
+            await asyncio.sleep(0.01)  # the log is a file: there is nothing to await

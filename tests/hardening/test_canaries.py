@@ -1,0 +1,209 @@
+"""Canaries: marked secrets go through the whole story at DEBUG, and through every refusal, and are in no log."""
+
+import base64
+import json
+import secrets
+import subprocess
+import sys
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from relay.audit.verify import verify
+from tests.hardening.forgeries import claims, signed
+from tests.hardening.relays import assert_quiet
+from tests.hardening.wire import bearing, exchange, head, knock, post, upgrade
+from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.service import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
+
+Canaries = dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def backend() -> ScriptedBackend:
+    """A backend that hands out marked tokens."""
+    return ScriptedBackend()
+
+
+@pytest.fixture(scope="module")
+def relay(backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay at DEBUG."""
+    bff = f'backend = "{backend.origin}"\ntimeout_s = 1.0'
+    with running(tmp_path_factory.mktemp("canaries"), bff=bff) as relay:
+        assert 'level = "debug"' in (relay.folder / "relay.toml").read_text()
+        yield relay
+
+
+def canary(name: str) -> str:
+    """Return a text that occurs nowhere by chance."""
+    return f"CANARY-{name}-{secrets.token_hex(8)}"
+
+
+async def whole_story(relay: Relay, backend: ScriptedBackend, marks: Canaries) -> None:
+    """Log in, take a token, connect with it in each way, get prices, try it again, log out."""
+    session = relay.session(sid=marks["session id"], marked=marks["access token"])
+    refresh = relay.session(token_use="refresh", marked=marks["refresh token"])
+    marks |= {"access token itself": session, "refresh token itself": refresh}
+    credentials = {"email": marks["email"], "password": marks["password"]}
+    good = {"accessToken": session, "refreshToken": refresh, "user": {"name": marks["user object"]}}
+    json_type = ("Content-Type", "application/json")
+    origin = ("Origin", relay.url)
+    for answer in (http_answer(200, good), http_answer(401, {}), http_answer(500, good), b"garbage"):
+        async with backend.answering(answer):
+            await post(relay, "/api/auth/login", [origin, json_type], body=json.dumps(credentials).encode())
+    cookie = ("Cookie", f"access-token={session}; refresh-token={refresh}; other={marks['cookie']}")
+    issued = [await post(relay, "/auth/ws-token", [origin, cookie]) for _ in range(4)]
+    tokens = [answer.json["wsToken"] for answer in issued]
+    marks |= {f"scoped token {index}": token for index, token in enumerate(tokens)}
+    await relay.publish("prices.CANARY", {"note": marks["payload"]})
+    query = f"?channels=prices.CANARY&x={marks['query']}"
+    async with relay.connect(tokens[0], query=query) as socket:
+        await socket.read("subscribed")
+        await socket.read("snapshot")
+        await socket.send(type="subscribe", channels=["prices.OTHER"], extra=marks["frame"])
+        await socket.send(type=marks["frame"])
+    await knock(relay, f"/ws/prices?token={tokens[1]}&x={marks['query']}", [*upgrade(relay), cookie])
+    for token in tokens[:2]:
+        await knock(relay, fields=[*upgrade(relay), bearing(token), cookie])
+    await post(relay, "/api/auth/logout", [origin, cookie])
+    await knock(relay, f"/ws/prices?token={tokens[2]}")
+    await post(relay, "/auth/ws-token", [origin, cookie])
+
+
+async def every_refusal(relay: Relay, marks: Canaries) -> None:
+    """Send the marks where they do not belong, to all three listeners, in and out of form."""
+    public, stream, internal = relay.ports
+    secret = signed(relay, claims(relay, sub=marks["claim"]), {marks["token header"]: marks["token header"]})
+    wrong = jwt.encode({"x": marks["access token"]}, "k" * 32, algorithm="HS256", headers={"alg": "HS256"})
+    sensitive = [
+        ("Cookie", f"access-token={marks['cookie']}"),
+        ("Authorization", f"Bearer {marks['bearer']}"),
+        ("Authorization", f"Basic {marks['basic']}"),
+        ("Sec-WebSocket-Protocol", f"relay.v1, bearer.{marks['subprotocol']}"),
+        ("Sec-WebSocket-Key", marks["key"]),
+        ("X-Api-Key", marks["key"]),
+    ]
+    for field in [*sensitive, ("Cookie", f"access-token={wrong}"), bearing(secret), bearing(secret[:-1])]:
+        for port, method, target in (
+            (public, "POST", "/auth/ws-token"),
+            (public, "POST", "/api/auth/login"),
+            (public, "POST", "/api/auth/logout"),
+            (public, "GET", "/nowhere"),
+            (internal, "POST", "/v1/publish"),
+            (internal, "POST", "/v1/publish/batch"),
+            (internal, "GET", "/live"),
+            (stream, "GET", "/ws/prices"),
+            (stream, "GET", "/nowhere"),
+            (stream, "POST", "/ws/prices"),
+        ):
+            path = f"{target}?token={marks['query']}&password={marks['query']}"
+            for extra in ([], [("Origin", relay.url)]):
+                start = upgrade(relay, origin="") if port == stream else [("Host", "127.0.0.1")]
+                fields = [*start, *extra, field, ("Content-Length", "0")]
+                await exchange(port, head(method, path, fields))
+                await exchange(port, head(method, target, fields))
+    # heads that can't be parsed, and that a parser may quote in what it raises
+    for name, value in sensitive:
+        for line in (f"{name} {value}", f"{name}\x00: {value}", f"{name}: {value}\x01", f" {name}: {value}"):
+            for port in relay.ports:
+                await exchange(port, f"GET /?token={marks['query']} HTTP/1.1\r\n{line}\r\n\r\n".encode())
+    for first in (
+        f"GET /ws/prices?token={marks['query']} x HTTP/1.1",
+        f"GET {marks['query']}",
+        marks["query"],
+    ):
+        for port in relay.ports:
+            await exchange(port, f"{first}\r\n\r\n".encode())
+    for body in (
+        f'{{"endpoint":"{marks["body"]}"',
+        f'{{"password":"{marks["password"]}","email":5}}',
+        f'{{"channel":"prices.X","data":"{marks["payload"]}"',
+        f'{{"messages":[{{"channel":"prices.X","data":"{marks["payload"]}",}}]}}',
+        f"password={marks['password']}",
+    ):
+        for port, path, key in (
+            (public, "/auth/ws-token", relay.session()),
+            (public, "/api/auth/login", "x"),
+            (internal, "/v1/publish", f"pricing.{PUBLISHER_SECRET}"),
+            (internal, "/v1/publish/batch", f"pricing.{PUBLISHER_SECRET}"),
+            (internal, "/v1/publish", f"pricing.{marks['publisher key']}"),
+        ):
+            for kind in ("application/json", "application/x-www-form-urlencoded"):
+                fields = [
+                    ("Host", "127.0.0.1"),
+                    ("Authorization", f"Bearer {key}"),
+                    ("Content-Type", kind),
+                    ("Content-Length", str(len(body))),
+                ]
+                data = head("POST", path, fields) + body.encode()
+                await exchange(port, data)
+                await exchange(port, data[:-3], half_close=True)
+
+
+def spellings(mark: str) -> Iterator[str]:
+    """Return how a mark could stand in a log: as it is, quoted, in base64, and for tokens each part of it."""
+    yield mark
+    yield urllib.parse.quote(mark)
+    yield json.dumps(mark)[1:-1]
+    yield mark.lower()
+    for shift in range(3):
+        encoded = base64.b64encode(b" " * shift + mark.encode()).decode()
+        yield encoded[4 + 4 * (shift > 0) : -4]
+    yield from (part for part in mark.split(".") if len(part) > 12)
+
+
+async def test_no_secret_is_in_any_log(relay: Relay, backend: ScriptedBackend) -> None:
+    """Nothing of a token, cookie, header, query, password, key, body or payload is in log, audit log or output."""
+    names = (
+        "session id, access token, refresh token, email, password, user object, cookie, payload, query, frame, claim, "
+        "token header, bearer, basic, subprotocol, key, body, publisher key"
+    )
+    marks = {name: canary(name.replace(" ", "-")) for name in names.split(", ")}
+    await whole_story(relay, backend, marks)
+    await every_refusal(relay, marks)
+    marks |= {"session secret": SECRET, "ref key": REF_KEY, "publisher secret": PUBLISHER_SECRET}
+    assert relay.process is not None
+    assert relay.process.stdout is not None
+    assert relay.process.poll() is None
+    relay.process.terminate()
+    output = relay.process.stdout.read()
+    relay.process.wait(15)
+    sinks = {"output": output, "log": relay.log_path.read_text(), "audit": relay.audit_path.read_text()}
+    assert '"stopping"' in sinks["log"]
+    for action in (
+        "token.issued",
+        "token.denied",
+        "connect.accepted",
+        "connect.denied",
+        "login.succeeded",
+        "logout",
+    ):
+        assert f'"{action}"' in sinks["audit"], action
+    found = {
+        (name, sink)
+        for name, mark in marks.items()
+        for sink, text in sinks.items()
+        for spelling in spellings(mark)
+        if spelling in text
+    }
+    assert found == set()
+    assert_quiet(relay)
+    with relay.audit_path.open("rb") as lines:
+        assert verify(lines).ok
+
+
+def test_a_crash_shows_no_secret(tmp_path: Path) -> None:
+    """A relay that can't start says why, and none of its secrets."""
+    relay = make_relay(tmp_path, extra='[audit]\npath = "/nonexistent/audit.jsonl"')
+    done = subprocess.run(
+        [sys.executable, "-m", "relay", "serve", "--config", str(relay.folder / "relay.toml")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert not [mark for mark in (SECRET, REF_KEY, PUBLISHER_SECRET) if mark in done.stdout + done.stderr]

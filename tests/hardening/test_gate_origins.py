@@ -1,0 +1,69 @@
+"""Cross-site WebSocket hijacking: a page elsewhere can't open a socket, with whatever token it got hold of."""
+
+import pytest
+
+from tests.hardening.wire import bearing, is_unspent, knock, upgrade
+from tests.support.service import Relay
+
+
+def foreign(own: str) -> dict[str, list[str]]:
+    """Values of Origin that are not the application's, by what is wrong with them."""
+    return {
+        "evil": ["https://evil.example"],
+        "null": ["null"],
+        "empty": [""],
+        "suffix": [own + ".evil.example"],
+        "digit": [own + "0"],
+        "prefix": [own[:-1]],
+        "sibling": [own.replace("127.0.0.1", "127.0.0.2")],
+        "user part": [own.replace("://", "://evil@")],
+        "scheme": [own.replace("http:", "https:")],
+        "websocket scheme": [own.replace("http:", "ws:")],
+        "no port": ["http://127.0.0.1"],
+        "slash": [own + "/"],
+        "path": [own + "/x"],
+        "case": [own.replace("http", "HTTP")],
+        "list": [own + ", https://evil.example"],
+        "twice": [own, own],
+        "own, then evil": [own, "https://evil.example"],
+        "evil, then own": ["https://evil.example", own],
+        "wildcard": ["*"],
+        "bytes": ["http://\xff\xfe"],
+    }
+
+
+@pytest.mark.parametrize("kind", foreign("http://127.0.0.1:1"))
+async def test_a_foreign_origin_is_refused(relay: Relay, kind: str) -> None:
+    """403, the same body for all of them, and the token is not used up."""
+    token = await relay.token()
+    fields = [*upgrade(relay, origin=""), *(("Origin", value) for value in foreign(relay.url)[kind])]
+    answer = await knock(relay, fields=[*fields, bearing(token)])
+    assert (answer.status, answer.code) == (403, "forbidden")
+    assert (await knock(relay, f"/ws/prices?token={token}", fields)).body == answer.body
+    assert (await knock(relay, fields=fields)).body == answer.body, "without a token too: nothing is upgraded"
+    assert await is_unspent(relay, token)
+
+
+async def test_a_browsers_token_needs_its_origin(relay: Relay) -> None:
+    """No Origin, with a token that a browser asked for: 403, and the token is not used up."""
+    token = await relay.token()
+    answer = await knock(relay, fields=[*upgrade(relay, origin=""), bearing(token)])
+    assert (answer.status, answer.code) == (403, "forbidden")
+    await relay.audited("connect.denied", reason="origin_missing")
+    assert await is_unspent(relay, token)
+
+
+async def test_a_servers_token_is_not_for_browsers(relay: Relay) -> None:
+    """A token that names no origin opens no socket for a page, not even the application's own."""
+    token = await relay.token(origin="")
+    answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
+    assert (answer.status, answer.code) == (403, "forbidden")
+    assert (await knock(relay, fields=[*upgrade(relay, origin=""), bearing(token)])).status == 101
+
+
+async def test_no_other_header_stands_for_origin(relay: Relay) -> None:
+    """Sec-WebSocket-Origin (of the drafts) and Referer prove nothing."""
+    token = await relay.token()
+    fields = [*upgrade(relay, origin=""), ("Sec-WebSocket-Origin", relay.url), ("Referer", relay.url + "/")]
+    assert (await knock(relay, fields=[*fields, bearing(token)])).status == 403
+    assert await is_unspent(relay, token)

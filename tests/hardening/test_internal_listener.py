@@ -1,0 +1,106 @@
+"""The internal listener from a browser, under a strange name, or for what a publisher's key does not open."""
+
+import pytest
+
+from tests.hardening.wire import Answer, exchange, head
+from tests.support.service import PUBLISHER_KEY, Relay
+
+KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")
+TICK = b'{"channel":"prices.INTERNAL","data":1}'
+ROUTES = [("GET", "/live"), ("GET", "/ready"), ("POST", "/v1/publish"), ("POST", "/v1/publish/batch")]
+
+
+async def call(relay: Relay, method: str, path: str, *fields: tuple[str, str], body: bytes = b"") -> Answer:
+    """Call the internal listener with exactly these headers, and the body's length."""
+    length = [("Content-Length", str(len(body)))] if body else []
+    return await exchange(relay.ports[2], head(method, path, [*fields, *length]) + body)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        [],
+        [""],
+        ["evil.example"],
+        ["evil.example:{port}"],
+        ["127.0.0.1.evil.example"],
+        ["localhost.evil.example:{port}"],
+        ["127.0.0.1, evil.example"],
+        ["127.0.0.1", "127.0.0.1"],
+        ["127.0.0.1", "evil.example"],
+        ["evil.example", "127.0.0.1"],
+        ["0.0.0.0"],
+        ["127.1"],
+        ["2130706433"],
+        ["user@127.0.0.1"],
+        ["[::]"],
+        ["::1"],
+        [":{port}"],
+    ],
+)
+async def test_an_unknown_host_is_misdirected(relay: Relay, hosts: list[str]) -> None:
+    """DNS rebinding: a page can reach 127.0.0.1 by a name of its own, but not name it otherwise. 421 on each route."""
+    fields = [("Host", host.format(port=relay.ports[2])) for host in hosts]
+    for method, path in ROUTES:
+        answer = await call(relay, method, path, *fields, KEY, body=TICK if method == "POST" else b"")
+        assert answer.status in (400, 421), (method, path)  # 400: no valid HTTP to begin with
+        assert answer.code in ("unknown_host", "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "[::1]", "[::1]:{port}"]
+)
+async def test_a_known_host_is_served(relay: Relay, host: str) -> None:
+    """The names of listen.internal_hosts, with a port or without, in any case."""
+    fields = ("Host", host.format(port=relay.ports[2]))
+    assert (await call(relay, "GET", "/live", fields)).status == 200
+    assert (await call(relay, "POST", "/v1/publish", fields, KEY, body=TICK)).status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+async def test_browsers_are_refused(relay: Relay, method: str, path: str) -> None:
+    """A call with an Origin, whichever, or made by another site, is 403 on each route, with a right key too."""
+    body = TICK if method == "POST" else b""
+    for field in (
+        ("Origin", "https://evil.example"),
+        ("Origin", "null"),
+        ("Origin", ""),
+        ("Origin", f"http://127.0.0.1:{relay.ports[2]}"),
+        ("Origin", relay.url),
+        ("Sec-Fetch-Site", "cross-site"),
+        ("Sec-Fetch-Site", "same-site"),
+    ):
+        answer = await call(relay, method, path, ("Host", "127.0.0.1"), field, KEY, body=body)
+        assert (answer.status, answer.code) == (403, "forbidden"), field
+
+
+async def test_health_needs_no_key_and_tells_nothing(relay: Relay) -> None:
+    """/live and /ready answer a word, typed into a browser too."""
+    for path in ("/live", "/ready"):
+        answer = await call(relay, "GET", path, ("Host", "127.0.0.1"), ("Sec-Fetch-Site", "none"))
+        assert (answer.status, answer.json) == (200, {"status": "ok"})
+
+
+async def test_a_publishers_key_opens_publishing_alone(relay: Relay) -> None:
+    """There is nothing else here, and the public routes are not here either."""
+    for method, path in (
+        ("GET", "/v1/publish"),
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/v1/revocations"),
+        ("POST", "/v1/revocations"),
+        ("POST", "/auth/ws-token"),
+        ("GET", "/.well-known/jwks.json"),
+        ("POST", "/v1/publish/"),
+        ("POST", "/v1//publish"),
+        ("POST", "/V1/publish"),
+    ):
+        answer = await call(relay, method, path, ("Host", "127.0.0.1"), KEY)
+        assert answer.status in (307, 404, 405), (method, path)
+
+
+async def test_the_public_listener_has_no_internal_routes(relay: Relay) -> None:
+    """Publishing and health are not reachable from outside."""
+    for method, path in ROUTES:
+        data = head(method, path, [("Host", "127.0.0.1"), KEY, ("Content-Length", "0")])
+        assert (await exchange(relay.ports[0], data)).status == 404

@@ -1,0 +1,135 @@
+"""Poisoned publications: one bad byte in a text frame would drop every dashboard, again at each reconnect."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.hardening.wire import exchange, head
+from tests.support.service import PUBLISHER_KEY, Relay
+
+DATA = {
+    "invalid UTF-8": b'"\xff\xfe"',
+    "a cut UTF-8 sequence": b'"\xe2\x82"',
+    "an overlong encoding": b'"\xc0\xaf"',
+    "an encoded surrogate": b'"\xed\xa0\x80"',
+    "beyond Unicode": b'"\xf4\x90\x80\x80"',
+    "a newline in a text": b'"a\nb"',
+    "a carriage return in a text": b'"a\rb"',
+    "a NUL in a text": b'"a\x00b"',
+    "a tab in a text": b'"a\tb"',
+    "an escape sequence in a text": b'"\x1b[31m"',
+    "10,000 lists": b"[" * 10_000 + b"]" * 10_000,
+    "10,000 objects": b'{"a":' * 10_000 + b"1" + b"}" * 10_000,
+    "65 levels": b"[" * 64 + b"]" * 64,
+    "30,000 open lists": b"[" * 30_000,
+    "NaN": b"NaN",
+    "Infinity": b"-Infinity",
+    "a number without end": b"1" * 50_000,
+    "a leading zero": b"01",
+    "a bare word": b"undefined",
+    "single quotes": b"'a'",
+    "a comment": b"1/*x*/",
+    "a trailing comma": b"[1,]",
+    "a second value": b"1 2",
+    "the frame's end": b'1}{"type":"update"',
+    "nothing": b"",
+    "a member twice": b'{"a":1,"a":2}',
+    "a lone surrogate": b'"\\ud800"',
+    "a bad escape": b'"\\x41"',
+    "a cut escape": b'"\\u12"',
+}
+
+BODIES = {
+    "empty": b"",
+    "not JSON": b"channel=prices.POISON&data=1",
+    "a byte order mark": b'\xef\xbb\xbf{"channel":"prices.POISON","data":1}',
+    "UTF-16": '{"channel":"prices.POISON","data":1}'.encode("utf-16"),
+    "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",
+    "two documents": b'{"channel":"prices.POISON","data":1}{"channel":"prices.POISON","data":2}',
+    "two lines": b'{"channel":"prices.POISON","data":1}\n{"channel":"prices.POISON","data":2}',
+    "data twice": b'{"channel":"prices.POISON","data":1,"data":2}',
+    "the channel twice": b'{"channel":"prices.A","channel":"prices.POISON","data":1}',
+    "an escaped duplicate": b'{"channel":"prices.POISON","data":1,"d\\u0061ta":2}',
+    "cut off": b'{"channel":"prices.POISON","data":{"a":',
+    "invalid UTF-8 in a name": b'{"channel":"prices.POISON","data":1,"\xff":1}',
+}
+
+
+async def watch(relay: Relay, publish_all: Callable[[], Awaitable[None]]) -> None:
+    """Check that a subscriber sees nothing of what is published, and goes on to the next good tick."""
+    before = (await relay.publish("prices.POISON", "first")).json()["seq"]
+    async with relay.connect(await relay.token(channels=["prices.POISON"])) as socket:
+        await socket.read("subscribed")
+        await socket.read("snapshot")
+        await publish_all()
+        good = await relay.publish("prices.POISON", "good")
+        assert good.json()["seq"] == before + 1, "nothing was numbered"
+        frame = await socket.read("update")
+        assert (frame["seq"], frame["data"]) == (before + 1, "good")
+        async with relay.connect(await relay.token(channels=["prices.POISON"])) as late:
+            await late.read("subscribed")
+            assert (await late.read("snapshot"))["data"] == "good", "nothing was stored"
+
+
+async def test_poisoned_data_reaches_nobody(relay: Relay) -> None:
+    """Each kind is 400 with a sentence; subscribers stay, and get the next good tick."""
+
+    async def publish_all() -> None:
+        for kind, data in DATA.items():
+            answer = await relay.publish_raw(b'{"channel":"prices.POISON","data":' + data + b"}")
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), kind
+            assert len(answer.json()["message"]) < 300, kind
+
+    await watch(relay, publish_all)
+
+
+async def test_poisoned_bodies_reach_nobody(relay: Relay) -> None:
+    """The same for what is wrong outside of the data, and in a batch of lines."""
+
+    async def publish_all() -> None:
+        for kind, body in BODIES.items():
+            answer = await relay.publish_raw(body)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), kind
+        lines = b"\n".join(
+            b'{"channel":"prices.POISON","data":' + data + b"}"
+            for data in DATA.values()
+            if b"\n" not in data and len(data) < 60_000
+        )
+        answer = await relay.publish_raw(
+            lines, path="/v1/publish/batch", **{"Content-Type": "application/x-ndjson"}
+        )
+        assert {result.get("code") for result in answer.json()["results"]} == {"invalid_request"}
+
+    await watch(relay, publish_all)
+
+
+@pytest.mark.parametrize("path", ["/v1/publish", "/v1/publish/batch"])
+async def test_an_oversized_body_is_413(relay: Relay, path: str) -> None:
+    """5 MB announced, 5 MB in chunks without a length, and a length that lies: refused without being kept."""
+    fields = [
+        ("Host", "127.0.0.1"),
+        ("Authorization", f"Bearer {PUBLISHER_KEY}"),
+        ("Content-Type", "application/json"),
+    ]
+    start = b'{"channel":"prices.POISON","data":"'
+    chunk = b"10000\r\n" + b"a" * 65_536 + b"\r\n"
+    announced = head("POST", path, [*fields, ("Content-Length", "5000000")]) + start + b"a" * 5_000_000
+    chunked = head("POST", path, [*fields, ("Transfer-Encoding", "chunked")]) + chunk * 80
+
+    async def publish_all() -> None:
+        answers = await asyncio.gather(*(exchange(relay.ports[2], data) for data in (announced, chunked)))
+        assert [(answer.status, answer.code) for answer in answers] == [(413, "too_large")] * 2
+
+    await watch(relay, publish_all)
+
+
+async def test_one_byte_above_64_kib_is_413(relay: Relay) -> None:
+    """The longest publication passes and reaches its subscriber; one more byte does not."""
+    frame = b'{"channel":"prices.LONGEST","data":"%b"}'
+    room = 65_536 - len(frame % b"")
+    async with relay.connect(await relay.token(channels=["prices.LONGEST"])) as socket:
+        await socket.read("subscribed")
+        assert (await relay.publish_raw(frame % (b"a" * (room + 1)))).status_code == 413
+        assert (await relay.publish_raw(frame % (b"a" * room))).status_code == 200
+        assert len((await socket.next())["data"]) == room

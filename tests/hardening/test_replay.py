@@ -1,0 +1,82 @@
+"""Replay: a token opens one connection, whatever is done to it, to the relay, or to the clock's thirty seconds."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from websockets.asyncio.client import connect
+
+from tests.hardening.relays import assert_quiet
+from tests.hardening.wire import bearing, knock, upgrade
+from tests.support.service import Relay, running
+
+
+async def test_of_a_hundred_at_once_one_gets_in(relay: Relay) -> None:
+    """100 handshakes with one token in the same moment: one 101, and 99 times the same 401."""
+    token = await relay.token()
+    answers = await asyncio.gather(
+        *(knock(relay, fields=[*upgrade(relay), bearing(token)]) for _ in range(100))
+    )
+    assert sorted(answer.status for answer in answers) == [101, *[401] * 99]
+    assert len({answer.body for answer in answers if answer.status == 401}) == 1
+
+
+async def test_the_three_ways_count_together(relay: Relay) -> None:
+    """A token that came as a subprotocol is used up for the query and for the first message too."""
+    token = await relay.token()
+    async with relay.connect(token):
+        assert (await knock(relay, f"/ws/prices?token={token}")).status == 401
+        assert await first_message(relay, token) == 3000
+
+
+async def first_message(relay: Relay, token: str) -> int | None:
+    """Send a token as the first frame and return the close code."""
+    url = f"{relay.stream_url}/ws/prices"
+    async with connect(url, additional_headers={"Origin": relay.url}, proxy=None) as websocket:
+        await websocket.send(json.dumps({"type": "auth", "token": token}))
+        await websocket.wait_closed()
+        return websocket.close_code
+
+
+async def test_no_other_spelling_is_another_token(relay: Relay) -> None:
+    """Padding, spaces, a changed last character and percent signs make no second token out of a used one."""
+    token = await relay.token()
+    assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
+    last = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    tail = last[last.index(token[-1]) ^ 1]  # the low bits of the last character are not part of the signature
+    for spelling in (
+        f"{token}=",
+        f"{token}==",
+        f"{token}%3D",
+        f"%65{token[1:]}",
+        token[:-1] + tail,
+        f"+{token}",
+    ):
+        answer = await knock(relay, f"/ws/prices?token={spelling}")
+        assert (answer.status, answer.code) == (401, "invalid_token"), spelling[-4:]
+    for spelling in (f"{token}=", token[:-1] + tail, token.replace(".", ".=", 1)):
+        answer = await knock(relay, fields=[*upgrade(relay), bearing(spelling)])
+        assert answer.status in (400, 401), spelling[-4:]
+
+
+async def test_padding_does_not_pay_for_a_fresh_token(relay: Relay) -> None:
+    """A misspelt token is refused without using the right one up."""
+    token = await relay.token()
+    assert (await knock(relay, f"/ws/prices?token={token}=")).status == 401
+    assert (await knock(relay, f"/ws/prices?token={token}")).status == 101
+
+
+async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
+    """The claim outlives the process: 401 and `token_replayed` from the relay that was started anew."""
+    with running(tmp_path) as relay:
+        token, fresh = await relay.token(), await relay.token()
+        assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
+        relay.kill()
+        relay.start()
+        answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
+        assert (answer.status, answer.code) == (401, "invalid_token")
+        record = await relay.audited("connect.denied", reason="token_replayed")
+        assert record["relay"]["token"]["jti"]
+        assert record["user"]["id"] == "user-1"
+        assert (await knock(relay, fields=[*upgrade(relay), bearing(fresh)])).status == 101
+    assert_quiet(relay)

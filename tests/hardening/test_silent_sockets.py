@@ -1,0 +1,97 @@
+"""Slowloris and silent sockets: whoever says nothing, or says it slowly, takes no room for long, and never all of it.
+
+The public HTTP listener's part of this is in tests/web/test_server.py, where its clock can be made to run faster.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.hardening.relays import assert_quiet
+from tests.hardening.wire import bearing, head, knock, read_answer, upgrade
+from tests.support.service import Relay, running
+
+LIMIT = 20
+LAGGARDS = 3 * LIMIT
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay that lets an address have 20 connections without a token."""
+    folder = tmp_path_factory.mktemp("silent")
+    with running(folder, limits=f"unauthenticated_per_address = {LIMIT}") as relay:
+        yield relay
+    assert_quiet(relay)
+
+
+@contextlib.asynccontextmanager
+async def opened(port: int, count: int, *, sent: bytes = b"") -> AsyncIterator[list[Streams]]:
+    """Open connections that send some bytes and then nothing."""
+    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    try:
+        for _, writer in pairs:
+            writer.write(sent)
+            await writer.drain()
+        yield pairs
+    finally:
+        for _, writer in pairs:
+            writer.close()
+
+
+async def all_closed(pairs: list[Streams]) -> None:
+    """Wait until the other side has ended each connection."""
+    async with asyncio.timeout(30):
+        for reader, _ in pairs:
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    """Send one byte after the other until the other side has had enough."""
+    with contextlib.suppress(ConnectionError):
+        while not writer.is_closing():
+            writer.write(b"a")
+            await writer.drain()
+            await asyncio.sleep(0.2)  # slowness is the attack
+
+
+async def test_silent_connections_leave_room_for_others(relay: Relay) -> None:
+    """60 sockets that say (next to) nothing: 429 for their address, a welcome for another, then the end."""
+    half = head("GET", "/ws/prices", upgrade(relay))[:-2]
+    async with (
+        opened(relay.ports[1], LAGGARDS // 2) as silent,
+        opened(relay.ports[1], LAGGARDS // 2, sent=half + b"X-Slow: ") as slow,
+        asyncio.TaskGroup() as drips,
+    ):
+        tasks = [drips.create_task(trickle(writer)) for _, writer in slow]
+        token = await relay.token()
+        refused = await knock(relay, fields=[*upgrade(relay), bearing(token)])
+        assert (refused.status, refused.code) == (429, "rate_limited")
+        assert refused.json["retryable"] is True
+        assert int(refused.all("retry-after")[0]) >= 1
+        elsewhere = await knock(relay, fields=[*upgrade(relay), bearing(token)], source="127.0.0.2")
+        assert elsewhere.status == 101, "the refusal did not use the token up, and another address is let in"
+        await all_closed(silent + slow)
+        for task in tasks:
+            task.cancel()
+    token = await relay.token()
+    assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101, (
+        "the room is free again"
+    )
+    await relay.audited("connect.denied", reason="address_limit")
+
+
+async def test_waiting_for_a_token_takes_room_too(relay: Relay) -> None:
+    """Sockets that were upgraded and sent no token yet count like silent ones, and end with 3008."""
+    handshake = head("GET", "/ws/prices", upgrade(relay))
+    async with opened(relay.ports[1], LIMIT, sent=handshake) as pairs:
+        for reader, _ in pairs:
+            assert (await read_answer(reader)).status == 101
+        assert (await knock(relay)).status == 429
+        async with asyncio.timeout(20):
+            for reader, _ in pairs:
+                assert await reader.readexactly(4) == b"\x88\x0f\x0b\xc0", "a close frame, 3008"
+    await relay.audited("connect.denied", reason="token_timeout")

@@ -1,0 +1,114 @@
+"""HTTP by hand: requests that no client library would send, byte for byte."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.support.service import Relay
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+Fields = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response. `status` 0: the connection was closed without one."""
+
+    status: int
+    fields: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def all(self, name: str) -> list[str]:
+        """Return the values of a header."""
+        return [value for field, value in self.fields if field == name.lower()]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The `code` of an error."""
+        return str(self.json["code"])
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """Read one response: head and announced body."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return Answer(0)
+    first, *lines = head.rstrip().split("\r\n")
+    fields = tuple(
+        (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+    )
+    length = next((int(value) for name, value in fields if name == "content-length"), 0)
+    return Answer(int(first.split(" ")[1]), fields, await reader.readexactly(length))
+
+
+async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1", half_close: bool = False) -> Answer:
+    """Send bytes and read what comes back first."""
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        try:
+            with contextlib.suppress(ConnectionError):  # refused before all was read
+                writer.write(data)
+                await writer.drain()
+                if half_close:
+                    writer.write_eof()
+            return await read_answer(reader)
+        finally:
+            writer.close()
+
+
+def head(method: str, target: str, fields: Fields) -> bytes:
+    """Return a request's head; Latin-1, so that any byte can be sent."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+async def post(
+    relay: Relay, path: str, fields: Fields = (), *, body: bytes = b"", port: int | None = None
+) -> Answer:
+    """POST to the public listener. Host and length are added, nothing else."""
+    first = [("Host", "127.0.0.1"), ("Content-Length", str(len(body)))]
+    return await exchange(port or relay.ports[0], head("POST", path, [*first, *fields]) + body)
+
+
+def upgrade(relay: Relay, *, origin: str | None = None, key: str = KEY) -> list[tuple[str, str]]:
+    """Return the header fields of a good handshake; `origin` None is the application's own, "" none."""
+    fields = [
+        ("Host", f"127.0.0.1:{relay.ports[1]}"),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", key),
+    ]
+    origin = relay.url if origin is None else origin
+    return [*fields, ("Origin", origin)] if origin else fields
+
+
+async def knock(
+    relay: Relay,
+    target: str = "/ws/prices",
+    fields: Fields | None = None,
+    *,
+    method: str = "GET",
+    source: str = "127.0.0.1",
+) -> Answer:
+    """Send a handshake to the stream's listener and read the answer; the connection is then dropped."""
+    data = head(method, target, upgrade(relay) if fields is None else fields)
+    return await exchange(relay.ports[1], data, source=source)
+
+
+def bearing(token: str) -> tuple[str, str]:
+    """Return the header that carries a token as a subprotocol."""
+    return ("Sec-WebSocket-Protocol", f"relay.v1, bearer.{token}")
+
+
+async def is_unspent(relay: Relay, token: str) -> bool:
+    """Tell whether a token still opens a connection; it does not afterwards."""
+    return (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101

@@ -1,0 +1,74 @@
+"""`parse_request` and `Policy` on their own: any body is a request, a refusal or malformed."""
+
+import contextlib
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.channels import covers, is_pattern
+from relay.core.errors import MalformedError, Refusal
+from relay.issuer.policy import EndpointTerms, Policy
+from relay.issuer.service import IssuerOptions, TokenRequest, parse_request
+
+ORIGIN = "https://app.example.com"
+OPTIONS = IssuerOptions(
+    issuer=ORIGIN,
+    ttl_s=30,
+    endpoints={"prices": EndpointTerms(audience="wss://s.example.com/ws/prices", channels=("prices.>",))},
+    default_endpoint="prices",
+    allowed_origins=frozenset({ORIGIN}),
+    tokens_per_session="1/minute",
+    tokens_per_address="1/minute",
+)
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+patterns = st.from_regex(r"(prices|depth)(\.(BTC-USD|\*|[A-Z]{1,3}))?(\.>)?", fullmatch=True)
+bodies = st.dictionaries(
+    st.sampled_from(["endpoint", "channels", "origin", "x"]), values
+) | st.fixed_dictionaries(
+    {},
+    optional={
+        "endpoint": st.just("prices"),
+        "channels": st.lists(patterns, max_size=40),
+        "origin": st.just(ORIGIN),
+    },
+)
+
+
+@given(bodies, st.sampled_from(["", ORIGIN, "https://evil.example"]), st.booleans())
+def test_any_body_is_decided(body: dict[str, Any], origin: str, bearer: bool) -> None:
+    """A request that comes through names a known endpoint, at most 32 patterns, and an origin that may connect."""
+    with contextlib.suppress(MalformedError):
+        request = parse_request(body, OPTIONS, origin=origin, bearer=bearer)
+        if isinstance(request, TokenRequest):
+            assert request.endpoint in OPTIONS.endpoints
+            assert request.origin in ("", ORIGIN)
+            assert request.origin == origin or bearer
+            assert request.channels is None or 0 < len(request.channels) <= 32
+            assert all(is_pattern(channel) for channel in request.channels or ())
+        else:
+            assert isinstance(request, Refusal)
+
+
+@given(st.lists(patterns, max_size=5), st.none() | st.lists(patterns, max_size=32))
+def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str] | None) -> None:
+    """Every channel of the token lies in a pattern of the role; with what was rejected it is all that was asked."""
+    policy = Policy({"role": {"prices": tuple(granted)}})
+    given_, rejected = policy.decide(["role", "unknown"], "prices", None if asked is None else tuple(asked))
+    assert all(any(covers(pattern, channel) for pattern in granted) for channel in given_)
+    if asked is not None:
+        assert set(given_) | set(rejected) == set(asked)
+    assert policy.decide(["role"], "depth", None) == ((), ())
+
+
+def test_a_role_with_more_than_fits_is_cut_to_32() -> None:
+    """Asking for nothing special gives the first 32 patterns, which is what a token can hold."""
+    policy = Policy({"role": {"prices": tuple(f"prices.A{index}" for index in range(40))}})
+    granted, rejected = policy.decide(["role"], "prices", None)
+    assert (len(granted), rejected) == (32, ())

@@ -1,0 +1,105 @@
+"""The stream side of a relay in this process: the real parts, so that a test can beat the heart and look inside."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import Server
+
+from relay.audit.jsonl import JsonlAuditor
+from relay.core.publications import Publication
+from relay.keys.files import create_signing_key, load_keys
+from relay.state.sqlite import SqliteState
+from relay.stream.addresses import Waiting
+from relay.stream.connection import StreamConnection
+from relay.stream.fanout import Fanout
+from relay.stream.gate import EndpointOptions, Gate, GateOptions
+from relay.stream.service import Stream, StreamOptions
+from relay.web.addresses import parse_networks
+from tests.stream.tickets import Tickets
+from tests.stream.wire import Wire, open_wire, until
+
+ORIGIN = "https://app.example.com"
+STREAM_URL = "wss://stream.example.com"
+
+
+@dataclass
+class Node:
+    """A listening stream and its parts."""
+
+    port: int
+    stream: Stream
+    server: Server
+    fanout: Fanout
+    waiting: Waiting
+    tickets: Tickets
+    seqs: dict[str, int] = field(default_factory=dict)
+
+    def publish(self, channel: str, data: bytes = b"1") -> None:
+        """Hand a value to the hub as the broker does."""
+        seq = self.seqs[channel] = self.seqs.get(channel, 0) + 1
+        self.fanout.hub.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
+
+    def dial(self, query: str = "", *, token: str = "", **options: Any) -> AbstractAsyncContextManager[Wire]:
+        """Open a wire with a token in the URL; nothing has been read from it yet."""
+        target = f"/ws/prices?token={token or self.tickets.token()}{query}"
+        return open_wire(self.port, target, origin=ORIGIN, **options)
+
+    @property
+    def connections(self) -> list[StreamConnection]:
+        """The connections that are let in, oldest first."""
+        return list(self.stream.registry.connections)
+
+    async def empty(self) -> None:
+        """Wait until no connection is left in any of the places that know them."""
+        places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
+        places += [self.stream._addresses, self.waiting._counts, self.server.handler_tasks]
+        places += [self.fanout.hub._subscribers, self.fanout.hub._patterns]
+        await until(lambda: not any(places))
+
+
+@asynccontextmanager
+async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncIterator[Node]:
+    """Run the stream side on a free port."""
+    key = create_signing_key(folder / "keys")
+    endpoint = EndpointOptions(
+        name="prices", path="/ws/prices", audience=f"{STREAM_URL}/ws/prices", max_age_s=3600, silence_ms=3000
+    )
+    options = GateOptions(
+        issuer=ORIGIN,
+        endpoints={endpoint.path: endpoint},
+        allowed_origins=frozenset({ORIGIN}),
+        transports=("subprotocol", "query", "first_message"),
+    )
+    verify = load_keys(folder / "keys").verify
+    state = SqliteState.open(folder / "state.db")
+    auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
+    waiting, fanout = Waiting(limit=100), Fanout()
+    stream = Stream(
+        StreamOptions(trusted_proxies=parse_networks(proxies), connections_per_session=10, revocation_s=3600),
+        make_gate=lambda waiting, draining: Gate(
+            options, keys=verify, state=state, waiting=waiting, draining=draining
+        ),
+        waiting=waiting,
+        fanout=fanout,
+        state=state,
+        auditor=auditor,
+    )
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = await stream.start(sock)
+    try:
+        yield Node(
+            port=sock.getsockname()[1],
+            stream=stream,
+            server=server,
+            fanout=fanout,
+            waiting=waiting,
+            tickets=Tickets(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
+        )
+    finally:
+        await stream.stop(server)
+        await auditor.aclose()
+        await state.aclose()

@@ -1,0 +1,150 @@
+"""The hub on the event loop, with real connections: one that fails or leaves takes nobody with it."""
+
+import asyncio
+from functools import partial
+
+import pytest
+from websockets.frames import Opcode
+
+from relay.core.closes import close_for
+from relay.core.errors import Reason
+from relay.core.publications import Publication
+from relay.stream.fanout import WRITES_A_SLICE, Fanout, encode
+from tests.stream.node import Node
+from tests.stream.wire import masked, until
+
+
+class Socket:
+    """A sink that counts, or that fails."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.fails = fails
+        self.writes: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if self.fails:
+            raise RuntimeError("this connection is broken")
+        self.writes.append(data)
+
+    def pending(self) -> int:
+        return 0
+
+
+def test_a_frame_is_whole_and_unmasked() -> None:
+    """Text, final, in the shortest length form: the same bytes for everybody."""
+    assert encode(b"x" * 125) == b"\x81\x7d" + b"x" * 125
+    assert encode(b"x" * 126) == b"\x81\x7e\x00\x7e" + b"x" * 126
+    assert encode(b"x" * 65_536) == b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00" + b"x" * 65_536
+
+
+async def test_a_write_that_fails_stops_nobody_else() -> None:
+    """The loop gets to know of it, and every other subscriber its prices, now and later."""
+
+    def all_have(count: int) -> bool:
+        return all(len(sink.writes) == count or sink.fails for sink in sinks)
+
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    fanout = Fanout()
+    sinks = [Socket() for _ in range(3)] + [Socket(fails=True)] + [Socket() for _ in range(3)]
+    for sink in sinks:
+        fanout.hub.subscribe(fanout.hub.join(sink), ["a"])
+    for seq in (1, 2):
+        fanout.hub.publish(Publication(channel="a", epoch="e", seq=seq, ts=1, data=b"1"))
+        await until(partial(all_have, seq))
+    assert [str(error) for error in errors] == ["this connection is broken"] * 2
+
+
+async def test_a_long_flush_lets_others_in() -> None:
+    """With more subscribers than a slice holds, the loop gets its turn before the flush is over."""
+    fanout = Fanout()
+    sinks = [Socket() for _ in range(2 * WRITES_A_SLICE + 1)]
+    for sink in sinks:
+        fanout.hub.subscribe(fanout.hub.join(sink), ["a"])
+    fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
+    written: list[int] = []
+    while not written or written[-1] < len(sinks):
+        await asyncio.sleep(0)
+        written.append(sum(len(sink.writes) for sink in sinks))
+    assert [count for count in written if count] == [WRITES_A_SLICE, 2 * WRITES_A_SLICE, len(sinks)]
+
+
+@pytest.mark.parametrize(
+    "frame", [masked(Opcode.TEXT, b"\xff"), b"\x81\x00", masked(Opcode.CLOSE, b"\x03\xe8")]
+)
+async def test_a_closing_connection_is_out_of_the_hub_at_once(node: Node, frame: bytes) -> None:
+    """Before the close frame is written: whatever the hub has for it then would come behind it, or raise."""
+    async with node.dial("&channels=prices.A") as wire:
+        assert await wire.shake() == 101
+        await wire.message("subscribed")
+        (connection,) = node.connections
+        wire.send(frame)
+        while node.fanout.hub._subscribers:
+            node.publish("prices.A")
+            node.fanout.hub.beat(now_ms=0)
+            await asyncio.sleep(0)
+        ending = await wire.ending()
+        assert ending.code is not None
+        await node.empty()
+        assert connection.client is None
+
+
+async def test_a_connection_that_leaves_while_its_token_is_looked_up(node: Node) -> None:
+    """It never enters the hub, however far it got."""
+    for _ in range(10):
+        async with node.dial("&channels=prices.A", behind=masked(Opcode.CLOSE, b"\x03\xe8")) as wire:
+            await wire.writer.drain()
+        async with node.dial("&channels=prices.A") as wire:
+            await wire.writer.drain()
+            wire.reset()
+        node.publish("prices.A")
+    await node.empty()
+
+
+async def test_ending_twice_is_fine(node: Node) -> None:
+    """The first reason stands."""
+    async with node.dial("&channels=prices.A") as wire:
+        assert await wire.shake() == 101
+        await wire.message("subscribed")
+        (connection,) = node.connections
+        connection.end(close_for(Reason.SESSION_REVOKED))
+        connection.end(close_for(Reason.CONNECTION_EXPIRED))
+        connection.drop(close_for(Reason.NO_PONG))
+        assert connection.ended == close_for(Reason.SESSION_REVOKED)
+        await node.empty()
+
+
+async def test_ending_a_session_closes_its_connections_only(node: Node) -> None:
+    """4501 to each of them; the registry then knows nothing of the session."""
+    tokens = [node.tickets.token(session=session) for session in ("one", "one", "two")]
+    async with (
+        node.dial(token=tokens[0]) as a,
+        node.dial(token=tokens[1]) as b,
+        node.dial(token=tokens[2]) as c,
+    ):
+        for wire in (a, b, c):
+            assert await wire.shake() == 101
+            await wire.message("error")
+        assert node.stream.registry.end_session("one") == 2
+        assert [(await wire.ending()).code for wire in (a, b)] == [4501, 4501]
+        assert node.stream.registry.end_session("unknown") == 0
+        assert len(node.fanout.hub._subscribers) == 1
+
+
+async def test_nothing_is_left_of_any_connection(node: Node) -> None:
+    """Neither in the registry nor in the hub, the counts of addresses, the tasks, the loop."""
+    tasks = len(asyncio.all_tasks())
+    for number in range(60):
+        async with node.dial("&channels=prices.A,prices.*", token="" if number % 6 else "broken") as wire:
+            if number % 6:
+                assert await wire.shake() == 101
+                node.publish("prices.A")
+            if number % 3 == 1:
+                wire.send(masked(Opcode.CLOSE, b"\x03\xe8"))
+            elif number % 3 == 2:
+                wire.reset()
+    await node.empty()
+    assert len(asyncio.all_tasks()) == tasks
+    channels = node.fanout.hub._channels
+    assert list(channels) == ["prices.A"]
+    assert (channels["prices.A"].subscribers, channels["prices.A"].joining) == ({}, {})

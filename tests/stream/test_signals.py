@@ -1,0 +1,69 @@
+"""SIGTERM and SIGINT: sockets are told, nothing hangs, and the exit code is that of an orderly stop."""
+
+import asyncio
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from websockets.frames import Opcode
+
+from tests.stream.tickets import dial
+from tests.stream.wire import masked, open_wire
+from tests.support.service import Relay, running
+
+WITHIN_S = 5
+"""An orderly stop takes two; a machine that runs other tests beside this one takes longer."""
+
+
+def signalled(relay: Relay, number: int) -> int:
+    """Send the signal and return the exit code; fails if the process needs longer than an operator waits."""
+    assert relay.process is not None
+    relay.process.send_signal(number)
+    try:
+        return relay.process.wait(WITHIN_S)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"the relay still runs {WITHIN_S} s after the signal")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_relay_in_order(tmp_path: Path, number: int) -> None:
+    """Open sockets get 1001 and the audit log their ends; who doesn't read, or says nothing, holds nothing up."""
+    with running(tmp_path) as relay:
+        _, silent = await asyncio.open_connection("127.0.0.1", relay.ports[1])
+        async with (
+            dial(relay, query="&channels=prices.A") as polite,
+            dial(relay, query="&channels=prices.A", receive_buffer=4096),  # reads nothing
+            open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as without_token,
+        ):
+            assert await polite.shake() == 101
+            assert await without_token.shake() == 101
+            await polite.message("subscribed")
+            await asyncio.gather(*(relay.publish("prices.A", "x" * 60_000) for _ in range(10)))
+            code = asyncio.create_task(asyncio.to_thread(signalled, relay, number))
+            while (frame := await polite.frame())[0] != Opcode.CLOSE:
+                pass
+            assert frame[1] == (1001).to_bytes(2, "big") + b"going_away"
+            polite.send(masked(Opcode.CLOSE, frame[1]))
+            assert (await without_token.ending()).code == 1001
+            assert await code == 0
+        silent.transport.abort()
+        log = relay.log_path.read_text()
+        assert '"error"' not in log, log
+        closed = [record for record in relay.audit() if record["event"]["action"] == "connection.closed"]
+        assert [record["relay"]["connection"]["close_code"] for record in closed] == [1001, 1001]
+        assert {record["event"]["reason"] for record in closed} == {"server_stopping"}
+
+
+async def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:
+    """An impatient Ctrl-C, Ctrl-C does not turn an orderly stop into a traceback."""
+    with running(tmp_path) as relay:
+        async with dial(relay) as wire:  # does not answer the close, and so keeps the relay for a second
+            await wire.shake()
+            assert relay.process is not None
+            relay.process.send_signal(signal.SIGINT)
+            while (await wire.frame())[0] != Opcode.CLOSE:
+                pass
+            assert await asyncio.to_thread(signalled, relay, signal.SIGINT) == 0
+        log = relay.log_path.read_text()
+        assert '"error"' not in log, log

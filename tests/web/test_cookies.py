@@ -1,0 +1,80 @@
+"""Cookies: how they are read, and the attributes that they are set and cleared with."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.responses import Response
+
+from relay.core.errors import Reason, Refusal
+from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
+from tests.web.requests import make_request
+
+NAME = "__Host-access-token"
+
+
+def read(*headers: str | bytes) -> str | Reason:
+    """Return the cookie's value out of these Cookie headers, or why there is none."""
+    result = read_cookie(make_request(*(("Cookie", header) for header in headers)), NAME)
+    return result.reason if isinstance(result, Refusal) else result
+
+
+def test_one_cookie_is_read() -> None:
+    """The value comes back as it was sent, among others, in quotes or not."""
+    assert read(f"{NAME}=abc") == "abc"
+    assert read(f"a=b; {NAME}=abc; c=d") == "abc"
+    assert read(f"a=b;{NAME}=abc;") == "abc"
+    assert read(f'{NAME}="abc"') == "abc"
+    assert read(f"{NAME}=a=b=c") == "a=b=c"
+    assert read("a=b", f"{NAME}=abc") == "abc"
+
+
+def test_a_missing_cookie_has_its_reason() -> None:
+    """No cookie, another one, an empty one and a name without a value are all "missing"."""
+    for headers in (
+        [],
+        [""],
+        ["a=b"],
+        [NAME],
+        [f"{NAME}="],
+        [f'{NAME}=""'],
+        [f"x{NAME}=a"],
+        [NAME.lower() + "=a"],
+    ):
+        assert read(*headers) is Reason.SESSION_MISSING
+
+
+def test_two_cookies_have_their_reason() -> None:
+    """Two of a name, in one header or in two, are "repeated", also when they are alike."""
+    for headers in ([f"{NAME}=a; {NAME}=a"], [f"{NAME}=a", f"{NAME}=b"], [f"{NAME}=;{NAME} = b"]):
+        assert read(*headers) is Reason.SESSION_REPEATED
+
+
+@given(st.lists(st.binary(max_size=80) | st.just(f"{NAME}=abc".encode()), max_size=4))
+def test_any_bytes_are_read_or_refused(headers: list[bytes]) -> None:
+    """No header makes the reader fail, and a value that is returned is never empty."""
+    assert read(*headers) != ""
+
+
+def test_a_cookie_is_set_for_https() -> None:
+    """HttpOnly, Secure, SameSite=Lax, Path=/, its age, and no Domain: what the __Host- prefix demands."""
+    response = Response()
+    set_cookie(response, CookieOptions(name=NAME, max_age_s=900, secure=True), "abc")
+    value, *attributes = response.headers["set-cookie"].split("; ")
+    assert value == f"{NAME}=abc"
+    assert sorted(attributes) == ["HttpOnly", "Max-Age=900", "Path=/", "SameSite=lax", "Secure"]
+
+
+def test_a_cookie_is_cleared_with_the_same_attributes() -> None:
+    """Clearing names the same path and flags, else browsers keep the cookie, and gives it no life."""
+    response = Response()
+    clear_cookie(response, CookieOptions(name=NAME, max_age_s=900, secure=True))
+    value, *attributes = response.headers["set-cookie"].split("; ")
+    assert value == f'{NAME}=""'
+    assert {"HttpOnly", "Max-Age=0", "Path=/", "SameSite=lax", "Secure"} <= set(attributes)
+    assert not [attribute for attribute in attributes if attribute.lower().startswith("domain")]
+
+
+def test_over_http_a_cookie_is_not_secure() -> None:
+    """While developing over http a Secure cookie would never come back."""
+    response = Response()
+    set_cookie(response, CookieOptions(name="access-token", max_age_s=900, secure=False), "abc")
+    assert "Secure" not in response.headers["set-cookie"]
