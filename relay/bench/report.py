@@ -20,6 +20,9 @@ BUSY_CORES = 0.9
 KEPT_PACE = 0.97
 """Share of the asked rate below which the pace was not kept."""
 
+ALONE = 1.2
+"""Ticks a read up to which each was a write of its own, as the yardstick's are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -115,6 +118,12 @@ def notes(options: FanoutOptions, runs: Sequence[Run]) -> list[str]:
             found.append(f"The {side} LOST {lost:,} deliveries: those subscribers never got the last value.")
         if repeated := sum(one.counted.repeated for one in measured):
             found.append(f"The {side} sent {repeated:,} deliveries twice.")
+    shared = median([run.relay.deliveries_a_read for run in runs])
+    if options.rate and shared is not None and shared > ALONE:
+        found.append(
+            f"The relay put {shared:.1f} ticks into one write, as it does when it has no core to itself. That is most "
+            "of its lead here; at a lower --rate each tick is a write of its own."
+        )
     if any(run.relay.server_cpu_s is None for run in runs):
         found.append("The relay's CPU is unknown without --pid, the number of its process on this machine.")
     return found

@@ -20,7 +20,7 @@ COUNTED = Counted(
     closed=0,
     close_reason="",
     stalled=False,
-    reads=500,
+    reads=1010,
     bytes=150_000,
     seconds=1.0,
     wall_s=2.0,
@@ -70,6 +70,13 @@ def test_every_doubt_is_said() -> None:
     assert "The yardstick LOST 6 deliveries" in said
     assert "The yardstick sent 7 deliveries twice" in said
     assert "The relay" not in said
+
+
+def test_ticks_that_shared_a_write_are_told() -> None:
+    """A price that coalescing made is not passed off as the price of a write; flat out it is what was asked for."""
+    runs = [Run(relay=side(reads=400), yardstick=GOOD)]
+    assert notes(OPTIONS, runs)[0].startswith("The relay put 2.5 ticks into one write")
+    assert notes(replace(OPTIONS, rate=0), runs) == []
 
 
 def test_a_loss_of_the_relay_is_a_failure() -> None:

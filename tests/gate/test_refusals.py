@@ -1,7 +1,7 @@
 """What is refused before the token is looked at, in which order, and that it stays unused."""
 
 from tests.hardening.relays import recorded
-from tests.hardening.wire import KEY, bearing, exchange, head, is_unspent, knock, upgrade
+from tests.hardening.wire import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 Fields = list[tuple[str, str]]
@@ -45,7 +45,7 @@ def broken(relay: Relay) -> dict[str, tuple[int, str, str, Fields]]:
 async def test_what_is_no_handshake_keeps_its_token(relay: Relay) -> None:
     """Each broken handshake has its status, in the form of all errors, and leaves a token in the query unused."""
     for kind, (status, code, method, fields) in broken(relay).items():
-        token = await relay.token()
+        token = await fresh(relay)
         answer = await knock(relay, f"/ws/prices?token={token}", fields, method=method)
         assert (answer.status, answer.code) == (status, code), kind
         assert set(answer.json) == {"code", "message", "retryable"}

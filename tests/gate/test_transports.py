@@ -7,7 +7,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, is_unspent, knock, upgrade
+from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
 from tests.support.service import Relay, running
 
 
@@ -37,7 +37,7 @@ async def test_the_subprotocol_is_selected_and_the_token_not_echoed(relay: Relay
         ["bearer.{token}", "relay.v1"],
         ["a, relay.v1 ,b,bearer.{token} , c"],
     ):
-        token = await relay.token()
+        token = await fresh(relay)
         fields = [("Sec-WebSocket-Protocol", value.format(token=token)) for value in values]
         answer = await knock(relay, fields=[*upgrade(relay), *fields])
         assert (answer.status, answer.all("sec-websocket-protocol")) == (101, ["relay.v1"]), values
@@ -84,7 +84,7 @@ TWO_TOKENS = {
 async def test_two_tokens_are_a_bad_request(relay: Relay, how: str) -> None:
     """400, and neither is used up."""
     query, protocols = TWO_TOKENS[how]
-    tokens = {"a": await relay.token(), "b": await relay.token()}
+    tokens = {"a": await fresh(relay), "b": await fresh(relay)}
     fields = [("Sec-WebSocket-Protocol", value.format(**tokens)) for value in protocols]
     answer = await knock(relay, f"/ws/prices{query.format(**tokens)}", [*upgrade(relay), *fields])
     assert (answer.status, answer.code) == (400, "invalid_request")
@@ -113,7 +113,7 @@ async def test_two_tokens_are_a_bad_request(relay: Relay, how: str) -> None:
 )
 async def test_a_malformed_query_is_a_bad_request(relay: Relay, query: str) -> None:
     """400 for what can't be read in one way only, with the token in the subprotocol kept."""
-    token = await relay.token()
+    token = await fresh(relay)
     answer = await knock(relay, f"/ws/prices{query}", [*upgrade(relay), bearing(token)])
     assert answer.status == 400, answer
     assert answer.code in ("invalid_request", "too_many_channels")
@@ -122,7 +122,7 @@ async def test_a_malformed_query_is_a_bad_request(relay: Relay, query: str) -> N
 
 async def test_a_token_without_the_protocol_is_a_bad_request(relay: Relay) -> None:
     """`bearer.…` alone: a browser would fail without a reason, since there is nothing to select."""
-    token = await relay.token()
+    token = await fresh(relay)
     for value in (f"bearer.{token}", f"relay.v2, bearer.{token}", f"RELAY.V1, bearer.{token}"):
         answer = await knock(relay, fields=[*upgrade(relay), ("Sec-WebSocket-Protocol", value)])
         assert (answer.status, answer.code) == (400, "invalid_request")
@@ -132,7 +132,7 @@ async def test_a_token_without_the_protocol_is_a_bad_request(relay: Relay) -> No
 async def test_a_way_that_is_switched_off_is_refused(only_subprotocol: Relay) -> None:
     """400 for the query, 401 for none, with tokens.transports = ["subprotocol"]; the token is kept."""
     relay = only_subprotocol
-    token = await relay.token()
+    token = await fresh(relay)
     answer = await knock(relay, f"/ws/prices?token={token}")
     assert (answer.status, answer.code) == (400, "invalid_request")
     answer = await knock(relay)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hardening.wire import bearing, is_unspent, knock, upgrade
+from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 
@@ -35,7 +35,7 @@ def foreign(own: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("kind", foreign("http://127.0.0.1:1"))
 async def test_a_foreign_origin_is_refused(relay: Relay, kind: str) -> None:
     """403, the same body for all of them, and the token is not used up."""
-    token = await relay.token()
+    token = await fresh(relay)
     fields = [*upgrade(relay, origin=""), *(("Origin", value) for value in foreign(relay.url)[kind])]
     answer = await knock(relay, fields=[*fields, bearing(token)])
     assert (answer.status, answer.code) == (403, "forbidden")
@@ -46,7 +46,7 @@ async def test_a_foreign_origin_is_refused(relay: Relay, kind: str) -> None:
 
 async def test_a_browsers_token_needs_its_origin(relay: Relay) -> None:
     """No Origin, with a token that a browser asked for: 403, and the token is not used up."""
-    token = await relay.token()
+    token = await fresh(relay)
     answer = await knock(relay, fields=[*upgrade(relay, origin=""), bearing(token)])
     assert (answer.status, answer.code) == (403, "forbidden")
     await relay.audited("connect.denied", reason="origin_missing")
@@ -63,7 +63,7 @@ async def test_a_servers_token_is_not_for_browsers(relay: Relay) -> None:
 
 async def test_no_other_header_stands_for_origin(relay: Relay) -> None:
     """Sec-WebSocket-Origin (of the drafts) and Referer prove nothing."""
-    token = await relay.token()
+    token = await fresh(relay)
     fields = [*upgrade(relay, origin=""), ("Sec-WebSocket-Origin", relay.url), ("Referer", relay.url + "/")]
     assert (await knock(relay, fields=[*fields, bearing(token)])).status == 403
     assert await is_unspent(relay, token)

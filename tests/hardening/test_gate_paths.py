@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hardening.wire import bearing, is_unspent, knock, upgrade
+from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 SPELLINGS = [
@@ -45,7 +45,7 @@ SPELLINGS = [
 @pytest.mark.parametrize("spelling", SPELLINGS)
 async def test_no_other_spelling_is_the_endpoint(relay: Relay, spelling: str) -> None:
     """404 with the body of every 404, and the token still works once."""
-    token = await relay.token()
+    token = await fresh(relay)
     answer = await knock(relay, spelling, [*upgrade(relay), bearing(token)])
     assert (answer.status, answer.code) == (404, "not_found")
     if "#" not in spelling:  # what stands behind # belongs to no query
@@ -55,7 +55,7 @@ async def test_no_other_spelling_is_the_endpoint(relay: Relay, spelling: str) ->
 
 async def test_a_path_that_is_no_request_line_is_dropped(relay: Relay) -> None:
     """Spaces and bytes beyond ASCII in the path are no HTTP; the connection ends, the token is kept."""
-    token = await relay.token()
+    token = await fresh(relay)
     for target in ("/ws/prices /x", "/ws/pr\xefces", " /ws/prices", "/ws/prices\t"):
         assert (await knock(relay, target, [*upgrade(relay), bearing(token)])).status in (0, 400, 404)
     assert await is_unspent(relay, token)
@@ -64,5 +64,5 @@ async def test_a_path_that_is_no_request_line_is_dropped(relay: Relay) -> None:
 async def test_the_question_mark_ends_the_path(relay: Relay) -> None:
     """An empty query, and one that holds slashes and question marks, leave the path what it is."""
     for query in ("?", "?a=/../admin", "?a=?b", "?a=http://evil.example/"):
-        answer = await knock(relay, f"/ws/prices{query}", [*upgrade(relay), bearing(await relay.token())])
+        answer = await knock(relay, f"/ws/prices{query}", [*upgrade(relay), bearing(await fresh(relay))])
         assert answer.status == 101, query

@@ -6,8 +6,8 @@ from functools import partial
 from typing import Any
 
 from tests.hardening.relays import recorded
-from tests.hardening.wire import bearing, exchange, head, knock, post, upgrade
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.hardening.wire import ask, bearing, exchange, head, knock, post, publish, upgrade
+from tests.support.service import Relay
 
 TEXTS = [
     '"}\r\n{"event":{"action":"token.issued"}}',
@@ -69,22 +69,22 @@ async def test_bodies_can_not_begin_a_line(relay: Relay) -> None:
     """Endpoints, channels, origins, names and frames that are logged in refusals are cut and escaped alike."""
     for text in TEXTS:
         for body in ({"endpoint": text}, {"channels": [text]}, {"origin": text}, {text: 1}):
-            answer = await relay.ask(body=body)
-            assert answer.status_code in (400, 403)
-            assert len(answer.text) < 1000
-        async with relay.connect() as socket:
+            answer = await ask(relay, body)
+            assert answer.status in (400, 403)
+            assert len(answer.body) < 1000
+        async with relay.connect((await ask(relay)).json["wsToken"]) as socket:
             await socket.read("error")
             await socket.send(type="subscribe", channels=[text])
             rejected = (await socket.read("subscribed"))["rejected"]
             assert len(rejected) == 1
             await socket.send(type=text)
             await socket.read("error")
-        await relay.publish(text, 1)
+        await publish(relay, json.dumps({"channel": text, "data": 1}).encode())
         fields = [("Origin", relay.url), ("Content-Type", "application/json")]
         credentials = json.dumps({"email": text[:900], "password": text[:900]}).encode()
         await post(relay, "/api/auth/login", fields, body=credentials)
     session = relay.session(sub="\r\n\u2028\x1b[31m" + "x" * 200, roles=["trader"])
-    assert (await relay.ask(session)).status_code == 200
+    assert (await ask(relay, session=session)).status == 200
     assert_lines(relay)
 
 
@@ -92,5 +92,5 @@ async def test_a_publishers_mistakes_can_not_begin_a_line(relay: Relay) -> None:
     """What a refused publication says of itself is escaped too."""
     for text in TEXTS:
         body = json.dumps({"channel": "prices.X", "data": 1, text: 1}).encode()
-        assert (await relay.publish_raw(body, key=PUBLISHER_KEY)).status_code == 400
+        assert (await publish(relay, body)).status == 400
     assert_lines(relay)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.hardening.wire import exchange, head
+from tests.hardening.wire import exchange, head, publish
 from tests.support.service import PUBLISHER_KEY, Relay
 
 DATA = {
@@ -77,9 +77,9 @@ async def test_poisoned_data_reaches_nobody(relay: Relay) -> None:
 
     async def publish_all() -> None:
         for kind, data in DATA.items():
-            answer = await relay.publish_raw(b'{"channel":"prices.POISON","data":' + data + b"}")
-            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), kind
-            assert len(answer.json()["message"]) < 300, kind
+            answer = await publish(relay, b'{"channel":"prices.POISON","data":' + data + b"}")
+            assert (answer.status, answer.code) == (400, "invalid_request"), kind
+            assert len(answer.json["message"]) < 300, kind
 
     await watch(relay, publish_all)
 
@@ -89,8 +89,8 @@ async def test_poisoned_bodies_reach_nobody(relay: Relay) -> None:
 
     async def publish_all() -> None:
         for kind, body in BODIES.items():
-            answer = await relay.publish_raw(body)
-            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request"), kind
+            answer = await publish(relay, body)
+            assert (answer.status, answer.code) == (400, "invalid_request"), kind
         lines = b"\n".join(
             b'{"channel":"prices.POISON","data":' + data + b"}"
             for data in DATA.values()

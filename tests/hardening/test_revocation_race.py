@@ -30,8 +30,8 @@ async def test_no_socket_outlives_its_session(relay: Relay) -> None:
 
     async def one_round() -> bytes | None:
         session = relay.session()
-        token = await relay.token(session)
         cookie = [("Cookie", f"access-token={session}"), ("Origin", relay.url)]
+        token = (await post(relay, "/auth/ws-token", cookie)).json["wsToken"]
         got, answer = await asyncio.gather(
             connect_once(relay, token), post(relay, "/api/auth/logout", cookie)
         )

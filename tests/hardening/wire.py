@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.service import Relay
+from tests.support.service import PUBLISHER_KEY, Relay
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 Fields = Iterable[tuple[str, str]]
@@ -76,6 +76,30 @@ async def post(
     """POST to the public listener. Host and length are added, nothing else."""
     first = [("Host", "127.0.0.1"), ("Content-Length", str(len(body)))]
     return await exchange(port or relay.ports[0], head("POST", path, [*first, *fields]) + body)
+
+
+async def ask(relay: Relay, body: Any = None, *, session: str | None = None) -> Answer:
+    """Ask for a scoped token from the application's page, with a fresh session unless one is given."""
+    fields = [("Origin", relay.url), ("Cookie", f"access-token={session or relay.session()}")]
+    if body is None:
+        return await post(relay, "/auth/ws-token", fields)
+    content = json.dumps(body).encode()
+    return await post(relay, "/auth/ws-token", [*fields, ("Content-Type", "application/json")], body=content)
+
+
+async def fresh(relay: Relay) -> str:
+    """Return a fresh scoped token for the application's page; costs less than a client library's start."""
+    return str((await ask(relay)).json["wsToken"])
+
+
+async def publish(relay: Relay, body: bytes) -> Answer:
+    """Publish a body as it is with the publisher's key."""
+    fields = [
+        ("Host", "127.0.0.1"),
+        ("Authorization", f"Bearer {PUBLISHER_KEY}"),
+        ("Content-Length", str(len(body))),
+    ]
+    return await exchange(relay.ports[2], head("POST", "/v1/publish", fields) + body)
 
 
 def upgrade(relay: Relay, *, origin: str | None = None, key: str = KEY) -> list[tuple[str, str]]:

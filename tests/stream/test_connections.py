@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.stream.tickets import connected, dial, process_of, released
+from tests.stream.tickets import audited, connected, dial, process_of, released
 from tests.stream.wire import Wire, masked, open_wire, text, until
 from tests.support.service import Relay, running
 
@@ -24,7 +24,7 @@ async def records_of(relay: Relay, connection: str) -> list[dict[str, Any]]:
     """Wait until the audit log has the end of a connection, and return its records."""
 
     def found() -> list[dict[str, Any]]:
-        return [r for r in relay.audit() if r["relay"].get("connection", {}).get("id") == connection]
+        return [r for r in audited(relay) if r["relay"].get("connection", {}).get("id") == connection]
 
     await until(lambda: any(record["event"]["action"] == "connection.closed" for record in found()))
     return found()
@@ -171,7 +171,7 @@ async def test_a_client_that_leaves_during_the_handshake(relay: Relay) -> None:
     await relay.publish("prices.leaving", 1)
     await until(lambda: not connected(relay))
     accepted = {
-        r["relay"]["connection"]["id"] for r in relay.audit() if r["event"]["action"] == "connect.accepted"
+        r["relay"]["connection"]["id"] for r in audited(relay) if r["event"]["action"] == "connect.accepted"
     }
     for connection in accepted:
         await records_of(relay, connection)
@@ -211,4 +211,4 @@ async def test_two_hundred_connections_leave_nothing_behind(tmp_path_factory: py
 
 
 def _closed(relay: Relay) -> int:
-    return sum(record["event"]["action"] == "connection.closed" for record in relay.audit())
+    return sum(record["event"]["action"] == "connection.closed" for record in audited(relay))

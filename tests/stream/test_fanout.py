@@ -144,7 +144,7 @@ async def test_nothing_is_left_of_any_connection(node: Node) -> None:
             elif number % 3 == 2:
                 wire.reset()
     await node.empty()
-    assert len(asyncio.all_tasks()) == tasks
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
     channels = node.fanout.hub._channels
     assert list(channels) == ["prices.A"]
     assert (channels["prices.A"].subscribers, channels["prices.A"].joining) == ({}, {})

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from websockets.frames import Opcode
 
-from tests.stream.tickets import dial, process_of, released
+from tests.stream.tickets import audited, dial, process_of, released
 from tests.stream.wire import Wire, masked, open_wire, text
 from tests.support.service import PUBLISHER_KEY, Relay
 
@@ -94,7 +94,7 @@ async def test_the_audit_log_counts_what_a_slow_reader_missed(relay: Relay) -> N
 
 async def _closed(relay: Relay, connection: str) -> dict[str, Any]:
     while True:
-        for record in relay.audit():
+        for record in audited(relay):
             details: dict[str, Any] = record["relay"].get("connection", {})
             if details.get("id") == connection and record["event"]["action"] == "connection.closed":
                 return details

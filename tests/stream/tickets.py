@@ -1,5 +1,6 @@
 """Connections to a relay process by the hundred, with tokens minted here, and what the process holds of them."""
 
+import json
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager
@@ -53,6 +54,12 @@ def process_of(relay: Relay) -> psutil.Process:
     """Return the relay's process, to be looked at from outside."""
     assert relay.process is not None
     return psutil.Process(relay.process.pid)
+
+
+def audited(relay: Relay) -> list[dict[str, Any]]:
+    """Return the audit log's records so far: the last line may be half-written, and is left out then."""
+    whole, _, _ = relay.audit_path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def connected(relay: Relay) -> set[int]:

@@ -66,7 +66,7 @@ class ScriptedBackend:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await answer_one(reader, writer)
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
