@@ -37,7 +37,6 @@ from relay.core.events import Client
 from relay.core.tokens import SigningKey
 from relay.ingest.routes import ingest_routes
 from relay.ingest.service import Ingest
-from relay.issuer.policy import Policy
 from relay.issuer.routes import RouteOptions, issuer_routes
 from relay.issuer.service import Issuer
 from relay.keys.bearer import check_bearer
@@ -60,8 +59,10 @@ from relay.web.sockets import bind, bound_port
 from relay.wiring import (
     cookie_options,
     csrf_options,
+    feed_options,
     gate_options,
     issuer_options,
+    policy,
     publisher_terms,
     signed_options,
     stream_options,
@@ -149,7 +150,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
     try:
         auditor = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
         try:
-            fanout = Fanout()
+            fanout = Fanout(feed_options(settings))
             broker = MemoryBroker(max_channels=settings.limits.channels)
             broker.attach(fanout.hub.publish)
             backend = _backend(settings)
@@ -162,7 +163,7 @@ async def _parts(settings: Settings) -> AsyncIterator[_Parts]:
                 stream=_stream(settings, keys, fanout, state, auditor),
                 issuer=Issuer(
                     issuer_options(settings),
-                    policy=Policy(settings.grants),
+                    policy=policy(settings),
                     verifier=verifier,
                     state=state,
                     auditor=auditor,
@@ -210,15 +211,32 @@ async def _serve(
                 )
             )
             log.info("started", version=__version__, endpoints=sorted(parts.settings.endpoints))
-            async for number in signals:
-                log.info("stopping", signal=signal.Signals(number).name)
-                break
-            parts.stopping = True
+            await _until_stopped(parts, signals)
             with anyio.move_on_after(STOP_WITHIN_S):
                 public.stop()
                 internal.stop()
                 await parts.stream.stop(server)
         group.cancel_scope.cancel()
+
+
+async def _until_stopped(parts: _Parts, signals: AsyncIterator[int]) -> None:
+    """Wait for SIGINT, or for SIGTERM and the end of the drain. SIGINT during the drain ends it."""
+    async with anyio.create_task_group() as drain:
+
+        async def send_away() -> None:
+            await parts.stream.drain()
+            drain.cancel_scope.cancel()
+
+        async for number in signals:
+            name = signal.Signals(number).name
+            log.info("stopping", signal=name, connections=len(parts.stream.registry.connections))
+            if number == signal.SIGINT:
+                drain.cancel_scope.cancel()
+                break
+            if not parts.stopping:
+                parts.stopping = True
+                drain.start_soon(send_away)
+    parts.stopping = True
 
 
 def _public_app(parts: _Parts, pages: Sequence[BaseRoute]) -> Starlette:

@@ -8,6 +8,7 @@ Secrets are `SecretStr`: they show in no repr, log or dump.
 The shells never see this module: `relay.wiring` turns it into each one's own options.
 """
 
+import itertools
 import os
 import re
 import tomllib
@@ -23,7 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from relay.core.channels import covers
+from relay.core.channels import covers, may_overlap
 from relay.core.errors import ConfigurationError
 from relay.sections import (
     Audit,
@@ -31,6 +32,7 @@ from relay.sections import (
     Csrf,
     Endpoint,
     Engine,
+    Grant,
     Limits,
     ListenSection,
     Log,
@@ -68,7 +70,7 @@ class Settings(BaseSettings):
     session: SessionSection
     tokens: Tokens = Tokens()
     endpoints: dict[Name, Endpoint] = Field(min_length=1)
-    grants: dict[str, dict[Name, tuple[Pattern, ...]]] = {}
+    grants: dict[str, dict[Name, tuple[Pattern, ...] | Grant]] = {}
     publishers: dict[Name, Publisher] = {}
     csrf: Csrf = Csrf()
     bff: Bff = Bff()
@@ -92,14 +94,29 @@ class Settings(BaseSettings):
         if len(set(paths)) != len(paths):
             raise ValueError("endpoints: two endpoints have the same path")
         for role, by_endpoint in self.grants.items():
-            for name, patterns in by_endpoint.items():
+            for name, grant in by_endpoint.items():
                 if name not in self.endpoints:
                     raise ValueError(f"grants.{role}.{name}: there is no [endpoints.{name}]")
-                for pattern in patterns:
+                for pattern in grant.channels if isinstance(grant, Grant) else grant:
                     if not any(covers(own, pattern) for own in self.endpoints[name].channels):
                         raise ValueError(
                             f"grants.{role}.{name}: {pattern} lies outside endpoints.{name}.channels"
                         )
+        return self
+
+    @model_validator(mode="after")
+    def _one_mode_a_channel(self) -> Self:
+        for (one, first), (other, second) in itertools.combinations(self.endpoints.items(), 2):
+            if first.mode is not second.mode and any(
+                may_overlap(a, b) for a in first.channels for b in second.channels
+            ):
+                raise ValueError(
+                    f"endpoints.{one} and endpoints.{other} share channels, so they must have the same mode"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _cookies_that_browsers_take(self) -> Self:
         https = self.public.url.startswith("https://")
         for cookie in (self.session.cookie, self.bff.refresh_cookie):
             if cookie.startswith(("__Host-", "__Secure-")) and not https:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from relay.core.channels import check_pattern
 from relay.core.errors import MalformedError
+from relay.core.messages import Mode
 
 _AUTHORITY = re.compile(
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -224,6 +225,20 @@ class Tokens(Section):
     )
 
 
+class History(Section):
+    """How much of a stream channel is kept, so that a client that comes back misses nothing."""
+
+    messages: int = Field(default=1000, ge=0, le=100_000, description="Messages kept of each stream channel.")
+    seconds: int = Field(default=300, ge=0, le=86_400, description="Age at which they are let go.")
+
+
+class Grant(Section):
+    """What a role may ask for on one endpoint, where a list of patterns does not say enough."""
+
+    channels: tuple[Pattern, ...] = Field(min_length=1, description="Channels and patterns.")
+    min_interval_ms: int = Field(default=0, ge=0, le=1000, description="The fastest interval.")
+
+
 class Endpoint(Section):
     """One thing to connect to."""
 
@@ -233,8 +248,13 @@ class Endpoint(Section):
     channels: tuple[Pattern, ...] = Field(
         min_length=1, max_length=32, description="Channels that exist here."
     )
-    mode: Literal["latest"] = Field(
-        default="latest", description="latest: a slow reader gets the newest value."
+    mode: Mode = Field(
+        default=Mode.LATEST,
+        description="latest: a slow reader gets the newest value; stream: every message or an honest end (4008).",
+    )
+    history: History = History()
+    min_interval_ms: int = Field(
+        default=0, ge=0, le=1000, description="The fastest interval that a subscription may have here."
     )
     max_age_s: int = Field(
         default=3600, ge=1, le=86_400, description="A connection is closed (4001) at this age."
@@ -290,7 +310,13 @@ class Limits(Section):
     tokens_per_address: Rate = Field(
         default="600/minute", description="Token requests and log-ins of one address."
     )
-    connections_per_session: int = Field(default=10, ge=1, description="One more replaces the oldest (4504).")
+    connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
+    over: Literal["replace", "refuse"] = Field(
+        default="replace", description="One more replaces the oldest (4504), or is refused (4503)."
+    )
+    drain_s: float = Field(
+        default=8.0, ge=0, le=300, description="Seconds over which SIGTERM sends connections away."
+    )
     unauthenticated_per_address: int = Field(
         default=100, ge=1, description="Connections without a token yet."
     )

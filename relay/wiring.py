@@ -3,10 +3,15 @@
 The shells can't import the settings, so that none of them can grow a dependence on a key that is not its own.
 """
 
+from collections.abc import Callable
+
 from relay.config import Settings
+from relay.core.channels import covers
 from relay.core.errors import ConfigurationError
+from relay.core.feeds import FeedOptions
+from relay.core.messages import Mode
 from relay.ingest.service import PublisherTerms
-from relay.issuer.policy import EndpointTerms
+from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions
 from relay.sessions.signed import SignedOptions
 from relay.stream.gate import EndpointOptions, GateOptions
@@ -71,6 +76,8 @@ def stream_options(settings: Settings) -> StreamOptions:
     return StreamOptions(
         trusted_proxies=parse_networks(settings.public.trusted_proxies),
         connections_per_session=settings.limits.connections_per_session,
+        replace_oldest=settings.limits.over == "replace",
+        drain_s=settings.limits.drain_s,
         revocation_s=settings.session.max_s,
     )
 
@@ -85,12 +92,49 @@ def gate_options(settings: Settings) -> GateOptions:
                 path=endpoint.path,
                 audience=settings.public.stream_url + endpoint.path,
                 max_age_s=endpoint.max_age_s,
-                silence_ms=endpoint.silence_ms,
+                min_interval_ms=endpoint.min_interval_ms,
             )
             for name, endpoint in settings.endpoints.items()
         },
         allowed_origins=settings.allowed_origins,
         transports=settings.tokens.transports,
+    )
+
+
+def feed_options(settings: Settings) -> Callable[[str], FeedOptions]:
+    """Return how a channel, or the channels of a pattern, behave: as the first endpoint says that has them."""
+    known = [
+        (
+            pattern,
+            FeedOptions(
+                mode=endpoint.mode,
+                silence_ms=endpoint.silence_ms,
+                history_messages=endpoint.history.messages if endpoint.mode is Mode.STREAM else 0,
+                history_ms=endpoint.history.seconds * 1000,
+            ),
+        )
+        for endpoint in settings.endpoints.values()
+        for pattern in endpoint.channels
+    ]
+
+    def options(name: str) -> FeedOptions:
+        return next((found for pattern, found in known if covers(pattern, name)), FeedOptions())
+
+    return options
+
+
+def policy(settings: Settings) -> Policy:
+    """Return what each role may ask for."""
+    return Policy(
+        {
+            role: {
+                name: Grant(channels=grant)
+                if isinstance(grant, tuple)
+                else Grant(channels=grant.channels, min_interval_ms=grant.min_interval_ms)
+                for name, grant in by_endpoint.items()
+            }
+            for role, by_endpoint in settings.grants.items()
+        }
     )
 
 

@@ -107,7 +107,7 @@ def test_the_tests_own_settings_are_fine(file: Path) -> None:
         ("endpoints.prices", 'path = "/ws/depth"', "endpoints: two endpoints have the same path"),
         ("endpoints.prices", "channels = []", "endpoints.prices.channels: "),
         ("endpoints.prices", 'channels = ["a..b"]', "endpoints.prices.channels.0: 'a..b' is not a channel or pattern"),
-        ("endpoints.prices", 'mode = "stream"', "endpoints.prices.mode: Input should be 'latest'"),
+        ("endpoints.prices", 'mode = "fast"', "endpoints.prices.mode: Input should be 'latest'"),
         ("endpoints.Prices", 'path = "/x"\nchannels = ["x"]', "endpoints.Prices.[key]: String should match"),
         ("grants", 'trader.nowhere = ["a"]', "grants.trader.nowhere: there is no [endpoints.nowhere]"),
         ("grants", 'guest.prices = ["depth.>"]', "grants.guest.prices: depth.> lies outside endpoints.prices.channels"),

@@ -61,6 +61,21 @@ def check_pattern(text: str) -> str:
     return text
 
 
+def may_overlap(one: str, other: str) -> bool:
+    """Tell whether some channel could match both patterns."""
+    first, second = one.split("."), other.split(".")
+    for index in range(max(len(first), len(second))):
+        a = first[index] if index < len(first) else None
+        b = second[index] if index < len(second) else None
+        if a is None or b is None:
+            return False
+        if a == ">" or b == ">":
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return True
+
+
 def covers(granted: str, asked: str) -> bool:
     """Tell whether every channel that `asked` can match is matched by `granted` too. Both are valid patterns.
 

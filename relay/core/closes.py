@@ -29,9 +29,11 @@ class CloseCode(IntEnum):
     NOT_ALLOWED = 3003
     TOKEN_TIMEOUT = 3008
     TOKEN_EXPIRED = 4001
+    SLOW_CONSUMER = 4008
     NO_PONG = 4012
     RATE_LIMITED = 4029
     SESSION_REVOKED = 4501
+    CONNECTION_LIMIT = 4503
     REPLACED = 4504
 
 
@@ -120,6 +122,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_AUDIENCE: _FORBIDDEN,
     Reason.TOKEN_ORIGIN: _FORBIDDEN,
     Reason.TOKEN_SCOPE: _TOKEN,
+    Reason.TOKEN_SUBJECT: _TOKEN,
     Reason.TOKEN_REPLAYED: _TOKEN,
     Reason.SESSION_MISSING: _SESSION,
     Reason.SESSION_REPEATED: _SESSION,
@@ -189,9 +192,18 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.CONNECTION_REPLACED: _answer(
         409, CloseCode.REPLACED, "replaced", "A newer connection of this session took its place."
     ),
+    Reason.CONNECTION_LIMIT: _answer(
+        409, CloseCode.CONNECTION_LIMIT, "connection_limit", "This session has as many connections as it may."
+    ),
+    Reason.SLOW_CONSUMER: _answer(
+        408, CloseCode.SLOW_CONSUMER, "slow_consumer", "The client was too slow for a stream.", retryable=True
+    ),
     Reason.NO_PONG: _answer(408, CloseCode.NO_PONG, "no_pong", "The client fell silent.", retryable=True),
     Reason.READER_STALLED: _answer(
         408, CloseCode.ABNORMAL, "reader_stalled", "The client stopped reading.", retryable=True
+    ),
+    Reason.SERVER_RESTARTING: _answer(
+        503, CloseCode.RESTART, "restart", "The relay restarts.", retryable=True
     ),
     Reason.SERVER_STOPPING: _answer(
         503, CloseCode.GOING_AWAY, "going_away", "The relay is stopping.", retryable=True

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     TOKEN_AUDIENCE = "token_audience"
     TOKEN_ORIGIN = "token_origin"
     TOKEN_SCOPE = "token_scope"
+    TOKEN_SUBJECT = "token_subject"
     TOKEN_REPLAYED = "token_replayed"
     # the session behind a request
     SESSION_MISSING = "session_missing"
@@ -77,8 +78,11 @@ class Reason(StrEnum):
     FRAMES_TOO_FAST = "frames_too_fast"
     CONNECTION_EXPIRED = "connection_expired"
     CONNECTION_REPLACED = "connection_replaced"
+    CONNECTION_LIMIT = "connection_limit"
+    SLOW_CONSUMER = "slow_consumer"
     NO_PONG = "no_pong"
     READER_STALLED = "reader_stalled"
+    SERVER_RESTARTING = "server_restarting"
     SERVER_STOPPING = "server_stopping"
     INTERNAL_ERROR = "internal_error"
 
@@ -100,6 +104,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_AUDIENCE: "The token is for another endpoint.",
     Reason.TOKEN_ORIGIN: "The token was asked for from another browser origin than the one that connects.",
     Reason.TOKEN_SCOPE: "The token's scope is not the one this service accepts.",
+    Reason.TOKEN_SUBJECT: "The token that came to refresh a connection is another user's.",
     Reason.TOKEN_REPLAYED: "The token was used before.",
     Reason.SESSION_MISSING: "Neither a session cookie nor a Bearer token came with the request.",
     Reason.SESSION_REPEATED: "The session cookie came twice, which happens when another site plants one.",
@@ -137,8 +142,11 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.FRAMES_TOO_FAST: "The client went on sending frames above its rate after it was told so.",
     Reason.CONNECTION_EXPIRED: "The connection reached the end of its allowed age.",
     Reason.CONNECTION_REPLACED: "A newer connection of the same session took this one's place.",
+    Reason.CONNECTION_LIMIT: "The session has as many connections as it may, and limits.over says refuse.",
+    Reason.SLOW_CONSUMER: "The client was too slow for a stream channel and its queue was full.",
     Reason.NO_PONG: "Nothing was heard from the client for 40 seconds.",
     Reason.READER_STALLED: "The client's socket took no byte for 30 seconds.",
+    Reason.SERVER_RESTARTING: "The relay shuts down in order; the client was told when to come back.",
     Reason.SERVER_STOPPING: "The relay was stopped.",
     Reason.INTERNAL_ERROR: "The relay met an error of its own; its log has the details.",
 }

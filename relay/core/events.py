@@ -33,6 +33,7 @@ class Action(StrEnum):
     CONNECT_DENIED = "connect.denied"
     SUBSCRIBE_ACCEPTED = "subscribe.accepted"
     SUBSCRIBE_DENIED = "subscribe.denied"
+    CONNECTION_REFRESHED = "connection.refreshed"
     CONNECTION_CLOSED = "connection.closed"
     SESSION_REVOKED = "session.revoked"
     PUBLISH_DENIED = "publish.denied"
@@ -49,6 +50,7 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.CONNECT_DENIED: "A connection, or its first frame's token, was refused.",
     Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to channels within its scope.",
     Action.SUBSCRIBE_DENIED: "A connection asked for channels outside its scope, or for too many.",
+    Action.CONNECTION_REFRESHED: "A connection showed a new token and may go on; the token is used up.",
     Action.CONNECTION_CLOSED: "A connection ended; the record has its close code and what was delivered.",
     Action.SESSION_REVOKED: "A session's tokens and sockets were cut off.",
     Action.PUBLISH_DENIED: "A publication was refused.",
@@ -66,6 +68,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.CONNECT_DENIED: ("network", "denied"),
     Action.SUBSCRIBE_ACCEPTED: ("network", "access"),
     Action.SUBSCRIBE_DENIED: ("network", "denied"),
+    Action.CONNECTION_REFRESHED: ("network", "allowed"),
     Action.CONNECTION_CLOSED: ("network", "end"),
     Action.SESSION_REVOKED: ("session", "end"),
     Action.PUBLISH_DENIED: ("api", "denied"),

@@ -3,202 +3,79 @@
 On loopback the `send` system call is most of a delivery's cost, so the design is about calling it less often:
 
 - A tick is encoded once. Server frames are not masked, so the same bytes fit every socket.
-- Publishing only appends to the channel's pending list. A flush takes what is pending on all channels and
-  writes once to each subscriber, however many ticks and channels that is. While nothing is going on that is
-  one tick, one write; what comes in while a flush runs makes up the next. There is no timer and no added delay.
+- Publishing only queues the frame at the channel's groups. A flush takes what waits on all channels and writes
+  once to each subscriber, however many ticks and channels that is. While nothing is going on that is one tick,
+  one write; what comes in while a flush runs makes up the next. There is no timer and no added delay.
 - A flush is done in slices, so that handshakes, pings and publishes go on in between.
-- A subscriber whose transport still holds bytes gets no more. Its channels are marked dirty, and when it has
-  drained it gets each one's newest value: a slow reader sees few prices, and never an old one. This is the last
-  moment at which that can be decided, and nothing is queued for anybody.
+- Lanes: whoever asked for an interval gets the newest value at each of its beats, the same bytes for the lane.
 
-Joining without a gap or a repeat: a joiner is sent the channel's value at once and enters the shared flush
-behind everything that this value already contains (`_Channel.joining`).
+Who can't keep up (the transport still holds bytes) gets nothing more until it has drained. On `latest` channels
+it then gets each one's newest value: few prices, and never an old one. On `stream` channels its messages wait in
+a bounded queue, and when that is full the connection ends: every message, or an honest end. What a newcomer gets
+first (snapshots, replays) goes the same way, a slice at a time, behind what is live.
 
-The hub is pure. It knows sinks, an `encode` for frames and a beat that somebody else counts; no socket, no
-clock, no task. It is not thread-safe: all calls come from one thread.
+The hub is pure. It knows sinks, an `encode` for frames and beats that somebody else counts; no socket, no clock,
+no task. It is not thread-safe: all calls come from one thread.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
 
 from relay.core import messages
-from relay.core.channels import covers, is_wildcard
+from relay.core.batches import Batch, Held, Piece, gather, pieces_of
+from relay.core.counters import Counters
+from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions, Group
+from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.subscribers import Behind, Sink, Subscriber
+from relay.core.subscriptions import Subscriptions, Want
 
-CATCH_UP_BYTES = 16_384
-"""Newest values written at once to a subscriber that has drained: about what the kernel takes without queueing
-(TCP_NOTSENT_LOWAT of the stream's listener), so that the values behind it stay changeable."""
+SLICE_BYTES = 16_384
+"""Bytes of snapshots, replays and newest values written at once to one subscriber: about what the kernel takes
+without queueing (TCP_NOTSENT_LOWAT of the stream's listener), so that the values behind it stay changeable."""
+
+TRICKLE_MS = 16
+"""Between two slices to one subscriber that takes them at once: with 16 KiB a slice, 1 MiB/s."""
+
+QUEUE_BYTES = 1 << 20
+"""What a slow reader may have waiting of `stream` channels: seven seconds of a stream of 145 KB/s. Centrifugo's
+default is the same."""
 
 BEATS_A_HEARTBEAT = 4
 """Beats of silence after which a heartbeat goes out. A client may hear nothing for 5/4 of its interval then,
 and calls prices stale after 6/4."""
 
 
-class Sink(Protocol):
-    """One connection's outgoing side."""
-
-    def write(self, data: bytes, /) -> None:
-        """Hand over whole frames. Must not raise and must not call back into the hub."""
-        ...
-
-    def pending(self) -> int:
-        """Return the bytes handed over that the kernel has not taken yet."""
-        ...
-
-
-class Subscriber:
-    """One sink's place in the hub. Made by `Hub.join`; its counters may be read at any time."""
-
-    __slots__ = (
-        "beat",
-        "bytes",
-        "channels",
-        "conflated",
-        "dirty",
-        "exact",
-        "messages",
-        "patterns",
-        "pending",
-        "write",
-    )
-
-    def __init__(self, sink: Sink, beat: int) -> None:
-        # bound once: looking them up for each delivery costs a tenth of it
-        self.write = sink.write
-        self.pending = sink.pending
-        self.beat = beat
-        self.exact: set[str] = set()
-        self.patterns: set[str] = set()
-        # channel -> how many of the names above cover it
-        self.channels: dict[_Channel, int] = {}
-        # channel -> the generation that the subscriber last saw of it; 0: it has not had the snapshot yet
-        self.dirty: dict[_Channel, int] = {}
-        self.messages = 0
-        self.bytes = 0
-        self.conflated = 0
-
-
-class _Channel:
-    """A channel that has a value or a subscriber."""
-
-    __slots__ = (
-        "flushed",
-        "generation",
-        "joining",
-        "last",
-        "name",
-        "pending",
-        "snapshot",
-        "subscribers",
-        "update",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.last: Publication | None = None
-        self.update: bytes = b""  # the newest value as an encoded frame
-        self.snapshot: bytes = b""  # the same as a snapshot; made when somebody needs it
-        self.pending: list[bytes] = []
-        # counts changes of epoch: the text alone can't tell when an older epoch comes back
-        self.generation = 0
-        self.flushed = 0  # the generation of what was flushed last
-        # dicts for their order and their removal in constant time
-        self.subscribers: dict[Subscriber, None] = {}
-        self.joining: dict[Subscriber, int] = {}  # how many of `pending` the joiner's snapshot contains
-
-
-class _Tree:
-    """Channels by their segments, so that a pattern's cost is that of the branches it goes down, not of all channels.
-
-    One frame may name 256 patterns: with 5000 channels, comparing each with each held the loop for three seconds.
-    """
-
-    __slots__ = ("branches", "channel")
-
-    def __init__(self) -> None:
-        self.branches: dict[str, _Tree] = {}
-        self.channel: _Channel | None = None
-
-    def add(self, channel: _Channel) -> None:
-        node = self
-        for segment in channel.name.split("."):
-            node = node.branches.setdefault(segment, _Tree())
-        node.channel = channel
-
-    def matching(self, pattern: str) -> list[_Channel]:
-        nodes = [self]
-        for segment in pattern.split("."):
-            if segment == ">":
-                return [
-                    channel for node in nodes for branch in node.branches.values() for channel in branch.all()
-                ]
-            if segment == "*":
-                nodes = [branch for node in nodes for branch in node.branches.values()]
-            else:
-                nodes = [node.branches[segment] for node in nodes if segment in node.branches]
-        return [node.channel for node in nodes if node.channel is not None]
-
-    def all(self) -> list[_Channel]:
-        found: list[_Channel] = []
-        nodes = [self]
-        while nodes:
-            node = nodes.pop()
-            nodes.extend(reversed(node.branches.values()))
-            if node.channel is not None:
-                found.append(node.channel)
-        return found
-
-
-@dataclass(slots=True)
-class _Piece:
-    """What one flush writes of one channel."""
-
-    channel: _Channel
-    generation: int  # of the value before it
-    data: bytes
-    count: int
-
-
-@dataclass(slots=True)
-class Counters:
-    """What the hub has done since it was made. Deliveries are messages times subscribers."""
-
-    publications: int = 0
-    duplicates: int = 0
-    deliveries: int = 0
-    writes: int = 0
-    bytes: int = 0
-    conflated: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelState:
-    """A channel as an acknowledgement shows it. `ts` is the last value's ingest time in Unix ms, None without one."""
-
-    epoch: str
-    seq: int
-    ts: int | None
-
-
 class Hub:
     """Fans publications out to subscribers.
 
-    `encode` turns a message into a WebSocket frame. `wake` is called when a flush becomes due while none is; the
-    caller then calls `flush` soon, and again as long as it returns True.
+    `encode` turns a message into a WebSocket frame; `options` tells how a channel behaves. `wake` is called when
+    a flush becomes due while none is: call `flush` soon, and again as long as it returns True. `wake_lane` is
+    called with an interval in milliseconds when something waits for that lane's next beat: call `beat_lane`
+    then; `TRICKLE_MS` is such a lane as well.
     """
 
-    def __init__(self, *, encode: Callable[[bytes], bytes], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        encode: Callable[[bytes], bytes],
+        wake: Callable[[], None],
+        wake_lane: Callable[[int], None],
+        options: Callable[[str], FeedOptions] = lambda _name: FeedOptions(),
+    ) -> None:
         self.counters = Counters()
         self._encode = encode
         self._wake = wake
+        self._wake_lane = wake_lane
+        self._options = options
         self._beat = 0
-        self._channels: dict[str, _Channel] = {}
-        self._valued = _Tree()  # those that have a value; it stays, and so do they
-        self._patterns: dict[str, dict[Subscriber, None]] = {}
+        self._subscriptions = Subscriptions(encode=encode, options=options)
         self._subscribers: dict[Subscriber, None] = {}
-        self._touched: list[_Channel] = []  # channels with something pending
-        self._batch: dict[Subscriber, _Piece | list[_Piece]] = {}  # what the running flush still has to write
+        self._touched: dict[int, list[Group]] = {
+            lane: [] for lane in LANES_MS
+        }  # groups with something pending
+        self._batch: Batch = {}  # what the running flush still has to write
+        self._trickle: dict[Subscriber, None] = {}  # who gets a slice at the next beat
+        self._fresh: dict[int, dict[Feed, None]] = {}  # silence_ms -> feeds, those heard of longest ago first
 
     # subscribers
 
@@ -212,10 +89,9 @@ class Hub:
         """Forget a connection. Nothing is written to its sink any more. Leaving twice is fine."""
         self._subscribers.pop(subscriber, None)
         self._batch.pop(subscriber, None)
-        for pattern in subscriber.patterns:
-            self._drop_pattern(pattern, subscriber)
-        for channel in list(subscriber.channels):
-            self._remove(subscriber, channel)
+        self._trickle.pop(subscriber, None)
+        subscriber.behind = None
+        self._subscriptions.clear(subscriber)
 
     def send(self, subscriber: Subscriber, message: bytes) -> None:
         """Write one message to one subscriber now: an acknowledgement, an error."""
@@ -226,111 +102,127 @@ class Hub:
 
     # subscriptions
 
-    def state(self, name: str) -> ChannelState:
-        """Return a channel's state, also of one that nobody has published to."""
-        channel = self._channels.get(name)
-        last = None if channel is None else channel.last
-        if last is None:
-            return ChannelState(epoch="", seq=0, ts=None)
-        return ChannelState(epoch=last.epoch, seq=last.seq, ts=last.ts)
+    def state(self, name: str, since: tuple[str, int] | None = None) -> ChannelState:
+        """Return a channel's state as `subscribe` would find it, also of one that nobody has published to."""
+        feed = self._subscriptions.known(name)
+        if feed is None or feed.last is None:
+            return ChannelState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
+        return ChannelState(
+            mode=feed.options.mode,
+            epoch=feed.last.epoch,
+            seq=feed.last.seq,
+            stale=feed.stale,
+            recovered=since is not None and feed.since(*since) is not None,
+        )
 
     def matches(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""
-        return len(self._valued.matching(pattern))
+        return len(self._subscriptions.matching(pattern))
 
-    def subscribe(self, subscriber: Subscriber, names: Iterable[str]) -> None:
-        """Subscribe to channels and patterns, valid and allowed; send the snapshots. Twice is the same as once."""
-        for name in names:
-            if name in subscriber.patterns or name in subscriber.exact:
-                continue
-            if is_wildcard(name):
-                subscriber.patterns.add(name)
-                self._patterns.setdefault(name, {})[subscriber] = None
-                found = self._valued.matching(name)
-            else:
-                subscriber.exact.add(name)
-                found = [self._channel(name)]
-            for channel in found:
-                self._add(subscriber, channel)
+    def subscribe(self, subscriber: Subscriber, wants: Iterable[Want]) -> None:
+        """Subscribe to channels and patterns, valid and allowed; send what they begin with.
+
+        Subscribing twice is the same as once; with another lane it moves there.
+        """
+        self._settle(subscriber)
+        for want in wants:
+            self._subscriptions.add(subscriber, want)
         self._catch_up(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Undo `subscribe` by the same names; returns those that were subscribed. Nothing of them is sent after it."""
         self._settle(subscriber)
-        done: list[str] = []
-        for name in names:
-            if name in subscriber.patterns:
-                subscriber.patterns.discard(name)
-                self._drop_pattern(name, subscriber)
-                found = self._valued.matching(name)
-            elif name in subscriber.exact:
-                subscriber.exact.discard(name)
-                found = [self._channels[name]]
-            else:
-                continue
-            done.append(name)
-            for channel in found:
-                subscriber.channels[channel] -= 1
-                if not subscriber.channels[channel]:
-                    self._remove(subscriber, channel)
+        done = [name for name in names if self._subscriptions.discard(subscriber, name)]
+        self._catch_up(subscriber)  # what is covered by another name may have changed its lane
         return done
 
     def drained(self, subscriber: Subscriber) -> None:
-        """Send what a slow subscriber missed, newest values only. Call it when the sink has nothing pending."""
-        if subscriber.dirty and subscriber in self._subscribers:
-            self._settle(subscriber)  # what the running flush holds for it would come again, and older
+        """Send what a slow subscriber missed. Call it when the sink has nothing pending any more."""
+        if subscriber.behind is not None and subscriber in self._subscribers:
+            self._settle(subscriber)
             self._catch_up(subscriber)
 
     # publications
 
     def publish(self, publication: Publication) -> bool:
         """Take one publication. False: it was seen before (brokers deliver at least once)."""
-        channel = self._channel(publication.channel)
-        last = channel.last
-        if last is not None and last.epoch == publication.epoch and publication.seq <= last.seq:
+        feed = self._subscriptions.feed(publication.channel)
+        if feed.last is None:
+            self._subscriptions.first_value(feed)
+        if not feed.accept(publication):
             self.counters.duplicates += 1
             return False
         self.counters.publications += 1
-        if last is None:
-            self._first_value(channel)
-        # a client can't tell a new epoch from a jump back in seq, unless it begins with a snapshot
-        same_epoch = last is not None and last.epoch == publication.epoch
-        if not same_epoch:
-            channel.generation += 1
-        channel.last = publication
-        channel.update = self._encode(messages.update(publication))
-        channel.snapshot = b""
-        if not channel.pending:
-            self._touched.append(channel)
-        channel.pending.append(channel.update if same_epoch else self._snapshot(channel))
-        if len(self._touched) == 1 and len(channel.pending) == 1 and not self._batch:
-            self._wake()
+        live_again, feed.stale = feed.stale, False
+        fresh = self._fresh.setdefault(feed.options.silence_ms, {})
+        fresh.pop(feed, None)
+        fresh[feed] = None  # to the end: heard of most recently
+        for group in feed.groups.values():
+            self._touch(group)
+            group.put_value()
+            if live_again:
+                group.put_note(self._status(feed))
         return True
+
+    def sweep(self, *, now_ms: int) -> None:
+        """Call channels stale that have been silent for longer than they may, and tell their subscribers."""
+        for silence_ms, feeds in self._fresh.items():
+            while feeds:
+                feed = next(iter(feeds))
+                if feed.last is None or now_ms - feed.last.ts <= silence_ms:
+                    break
+                del feeds[feed]
+                feed.stale = feed.noted = True
+                for group in feed.groups.values():
+                    self._touch(group)
+                    group.put_note(self._status(feed))
 
     def flush(self, max_writes: int) -> bool:
         """Write to at most `max_writes` subscribers. True: there is more to do."""
         if not self._batch:
-            self._batch = self._collect()
-        batch, counters, beat = self._batch, self.counters, self._beat
-        for _ in range(min(max_writes, len(batch))):
-            subscriber, held = batch.popitem()
-            if subscriber.pending() or subscriber.dirty:
-                self._conflate(subscriber, held)
-                continue
-            if type(held) is _Piece:
-                data, count = held.data, held.count
-            else:
-                pieces: list[_Piece] = held  # type: ignore[assignment]  # the other half of the union
-                data = b"".join([piece.data for piece in pieces])
-                count = sum([piece.count for piece in pieces])
-            subscriber.write(data)
-            subscriber.beat = beat
-            subscriber.messages += count
-            subscriber.bytes += len(data)
-            counters.writes += 1
-            counters.deliveries += count
-            counters.bytes += len(data)
-        return bool(batch or self._touched)
+            self._collect(0)
+        batch, beat = self._batch, self._beat
+        writes = deliveries = size = (
+            0  # summed up here: the counters' attributes would cost a tenth of a delivery
+        )
+        try:
+            for _ in range(min(max_writes, len(batch))):
+                if not batch:  # a subscriber that overflowed took others with it
+                    break
+                subscriber, held = batch.popitem()
+                if subscriber.behind is not None or subscriber.pending():
+                    self._hold(subscriber, held)
+                    continue
+                if type(held) is Piece:
+                    data, count = held.data, held.count
+                else:
+                    data = b"".join([piece.data for piece in held])
+                    count = sum([piece.count for piece in held])
+                subscriber.write(data)
+                subscriber.beat = beat
+                subscriber.messages += count
+                subscriber.bytes += len(data)
+                writes += 1
+                deliveries += count
+                size += len(data)
+        finally:  # also when a sink broke its word and raised
+            counters = self.counters
+            counters.writes += writes
+            counters.deliveries += deliveries
+            counters.bytes += size
+        return bool(batch or self._touched[0])
+
+    def beat_lane(self, interval_ms: int) -> None:
+        """Queue a lane's newest values for the flush, or give the next slice to those who catch up."""
+        if interval_ms == TRICKLE_MS:
+            waiting, self._trickle = self._trickle, {}
+            for subscriber in waiting:
+                self.drained(subscriber)
+        else:
+            idle = not self._batch and not self._touched[0]
+            self._collect(interval_ms)
+            if idle and self._batch:
+                self._wake()
 
     def beat(self, *, now_ms: int) -> None:
         """Count one beat and send heartbeats to those who heard nothing for `BEATS_A_HEARTBEAT` beats."""
@@ -343,112 +235,101 @@ class Hub:
                 subscriber.beat = self._beat
                 subscriber.bytes += len(frame)
 
-    # inside
+    # what goes out when
 
-    def _channel(self, name: str) -> _Channel:
-        channel = self._channels.get(name)
-        if channel is None:
-            channel = self._channels[name] = _Channel(name)
-        return channel
-
-    def _first_value(self, channel: _Channel) -> None:
-        """Let the patterns in on a channel. Before it has a value it is a name that some client made up."""
-        self._valued.add(channel)
-        for pattern, subscribers in self._patterns.items():
-            if covers(pattern, channel.name):
-                for subscriber in subscribers:
-                    self._add(subscriber, channel)
-
-    def _snapshot(self, channel: _Channel) -> bytes:
-        if not channel.snapshot and channel.last is not None:
-            channel.snapshot = self._encode(messages.snapshot(channel.last))
-        return channel.snapshot
-
-    def _add(self, subscriber: Subscriber, channel: _Channel) -> None:
-        covered = subscriber.channels.get(channel, 0)
-        subscriber.channels[channel] = covered + 1
-        if covered:
+    def _touch(self, group: Group) -> None:
+        """Note that something is about to be put to a group."""
+        if group.pending:
             return
-        if channel.last is None:
-            channel.subscribers[subscriber] = None  # its first value will be a snapshot for everybody
-        else:
-            subscriber.dirty[channel] = 0  # `_catch_up` sends the snapshot, as fast as the sink takes it
+        touched = self._touched[group.lane]
+        touched.append(group)
+        if len(touched) > 1:
+            return
+        if group.lane:
+            self._wake_lane(group.lane)
+        elif not self._batch:
+            self._wake()
 
-    def _remove(self, subscriber: Subscriber, channel: _Channel) -> None:
-        subscriber.channels.pop(channel, None)
-        subscriber.dirty.pop(channel, None)
-        channel.subscribers.pop(subscriber, None)
-        channel.joining.pop(subscriber, None)
-        if channel.last is None and not channel.subscribers:
-            self._channels.pop(channel.name, None)  # names that clients made up must not pile up
+    def _collect(self, lane: int) -> None:
+        """Take what is pending in a lane, by subscriber."""
+        touched, self._touched[lane] = self._touched[lane], []
+        self._batch = gather(touched, self._batch)
 
-    def _drop_pattern(self, pattern: str, subscriber: Subscriber) -> None:
-        subscribers = self._patterns.get(pattern, {})
-        subscribers.pop(subscriber, None)
-        if not subscribers:
-            self._patterns.pop(pattern, None)
-
-    def _collect(self) -> dict[Subscriber, _Piece | list[_Piece]]:
-        """Take what is pending on every channel, by subscriber."""
-        batch: dict[Subscriber, _Piece | list[_Piece]] = {}
-        touched, self._touched = self._touched, []
-        for channel in touched:
-            pending, channel.pending = channel.pending, []
-            before, channel.flushed = channel.flushed, channel.generation
-            piece = _Piece(
-                channel, before, pending[0] if len(pending) == 1 else b"".join(pending), len(pending)
-            )
-            if not batch:
-                batch = dict.fromkeys(channel.subscribers, piece)
+    def _hold(self, subscriber: Subscriber, held: Held) -> None:
+        """Keep for a slow reader what it must have: the newest value of one kind, every message of the other."""
+        behind = subscriber.fall_behind()
+        for piece in pieces_of(held):
+            if not piece.count and piece.feed.options.mode is Mode.LATEST:
+                behind.notes[piece.feed] = None
+            elif piece.feed.options.mode is Mode.LATEST:
+                behind.dirty.setdefault(piece.feed, piece.generation)
+                subscriber.conflated += piece.count
+                self.counters.conflated += piece.count
             else:
-                for subscriber in channel.subscribers:
-                    _put(batch, subscriber, piece)
-            if channel.joining:
-                for subscriber, contained in channel.joining.items():
-                    channel.subscribers[subscriber] = None
-                    if rest := pending[contained:]:
-                        _put(batch, subscriber, _Piece(channel, before, b"".join(rest), len(rest)))
-                channel.joining.clear()
-        return batch
-
-    def _conflate(self, subscriber: Subscriber, held: "_Piece | list[_Piece]") -> None:
-        pieces = [held] if isinstance(held, _Piece) else held
-        for piece in pieces:
-            subscriber.dirty.setdefault(piece.channel, piece.generation)
-            subscriber.conflated += piece.count
-            self.counters.conflated += piece.count
+                behind.queue.append((piece.feed, piece.data, piece.count, True))
+                behind.queued_bytes += len(piece.data)
+        if behind.queued_bytes > QUEUE_BYTES:
+            self.counters.overflows += 1
+            self.leave(subscriber)
+            subscriber.overflow()
 
     def _settle(self, subscriber: Subscriber) -> None:
         """Give a subscriber now what the running flush holds for it: what it has is about to change."""
         held = self._batch.pop(subscriber, None)
         if held is None:
             return
-        if subscriber.pending() or subscriber.dirty:
-            self._conflate(subscriber, held)
+        if subscriber.behind is not None or subscriber.pending():
+            self._hold(subscriber, held)
             return
-        pieces = [held] if isinstance(held, _Piece) else held
+        pieces = pieces_of(held)
         self._write(subscriber, [piece.data for piece in pieces], sum(piece.count for piece in pieces))
 
     def _catch_up(self, subscriber: Subscriber) -> None:
-        """Write the newest value of each dirty channel while the sink takes them."""
-        while subscriber.dirty and not subscriber.pending():
-            frames: list[bytes] = []
-            size = 0
-            while subscriber.dirty and size < CATCH_UP_BYTES:
-                channel, generation = next(iter(subscriber.dirty.items()))
-                del subscriber.dirty[channel]
-                frame = channel.update if generation == channel.generation else self._snapshot(channel)
-                frames.append(frame)
-                size += len(frame)
-                # everything pending is contained in that value: enter the shared flush behind it
-                if channel.pending:
-                    channel.subscribers.pop(subscriber, None)
-                    channel.joining[subscriber] = len(channel.pending)
-                else:
-                    channel.subscribers[subscriber] = None
-            self._write(subscriber, frames, len(frames))
+        """Write what a subscriber is behind with, as fast as its sink takes it; snapshots a slice at a beat.
 
-    def _write(self, subscriber: Subscriber, frames: list[bytes], count: int) -> None:
+        `_settle` comes before it.
+        """
+        while (behind := subscriber.behind) is not None and not subscriber.pending():
+            beginning = self._write_slice(subscriber, behind)
+            if behind.is_over():
+                subscriber.behind = None
+            elif beginning:
+                if not self._trickle:
+                    self._wake_lane(TRICKLE_MS)
+                self._trickle[subscriber] = None
+                return
+
+    def _write_slice(self, subscriber: Subscriber, behind: Behind) -> bool:
+        """Write one slice. True: it was filled by what subscriptions begin with."""
+        frames: list[bytes] = []
+        size = count = 0
+        beginning = False
+        while behind.dirty and size < SLICE_BYTES:
+            feed, generation = next(iter(behind.dirty.items()))
+            del behind.dirty[feed]
+            frames.append(feed.update() if generation == feed.generation else feed.snapshot())
+            count += 1
+            size += len(frames[-1])
+            beginning = beginning or not generation
+            if feed.noted and generation:
+                behind.notes[feed] = None  # it may have been told the opposite
+            # everything pending is contained in that value: enter the shared flush behind it
+            feed.group(subscriber.lane(feed)).enter(subscriber)
+        while behind.notes and size < SLICE_BYTES:
+            feed, _ = behind.notes.popitem()
+            frames.append(self._status(feed))
+            size += len(frames[-1])
+        while behind.queue and size < SLICE_BYTES:
+            _, data, messages_in, live = behind.queue.popleft()
+            frames.append(data)
+            count += messages_in
+            size += len(data)
+            if live:
+                behind.queued_bytes -= len(data)
+        self._write(subscriber, frames, count)
+        return beginning and size >= SLICE_BYTES
+
+    def _write(self, subscriber: Subscriber, frames: Sequence[bytes], count: int) -> None:
         """Write outside the shared flush, which has these lines in itself: a call more would be felt there."""
         data = b"".join(frames)
         subscriber.write(data)
@@ -459,12 +340,6 @@ class Hub:
         self.counters.deliveries += count
         self.counters.bytes += len(data)
 
-
-def _put(batch: dict[Subscriber, _Piece | list[_Piece]], subscriber: Subscriber, piece: _Piece) -> None:
-    held = batch.get(subscriber)
-    if held is None:
-        batch[subscriber] = piece
-    elif type(held) is list:
-        held.append(piece)
-    else:
-        batch[subscriber] = [held, piece]  # type: ignore[list-item]  # the other half of the union
+    def _status(self, feed: Feed) -> bytes:
+        assert feed.last is not None
+        return self._encode(messages.status(channel=feed.name, stale=feed.stale, since=feed.last.ts))

@@ -7,12 +7,23 @@ older servers, and an unknown type is answered with an error frame instead of a 
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, Literal
 
 import msgspec
 
 from relay.core.errors import MalformedError, Reason
 from relay.core.publications import Publication
+
+
+class Mode(StrEnum):
+    """What a channel is for."""
+
+    LATEST = "latest"
+    """Prices: a slow reader gets the newest value and never an old one."""
+    STREAM = "stream"
+    """Trades: every message in order, or an honest end."""
+
 
 PROTOCOL = "relay.v1"
 MAX_FRAME_BYTES = 16_384
@@ -29,12 +40,20 @@ class Auth(msgspec.Struct, frozen=True):
     token: str
 
 
+class Since(msgspec.Struct, frozen=True):
+    """The last message that a client has of a `stream` channel."""
+
+    epoch: str
+    seq: int
+
+
 class Subscribe(msgspec.Struct, frozen=True):
-    """`subscribe` to channels and patterns."""
+    """`subscribe` to channels and patterns. `since` says where to resume, by exact channel."""
 
     channels: list[str]
     id: int | None = None
     interval_ms: int = 0
+    since: dict[str, Since] = {}  # msgspec copies it
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -42,6 +61,17 @@ class Unsubscribe(msgspec.Struct, frozen=True):
 
     channels: list[str]
     id: int | None = None
+
+
+class Refresh(msgspec.Struct, frozen=True):
+    """`refresh`: a new token, so that the connection may go on."""
+
+    token: str = msgspec.field(default="")
+    id: int | None = None
+
+    def __repr__(self) -> str:
+        """Show that there is a token, and not which."""
+        return f"Refresh(id={self.id})"
 
 
 class Ping(msgspec.Struct, frozen=True):
@@ -57,13 +87,14 @@ class Unknown(msgspec.Struct, frozen=True):
     id: int | None = None
 
 
-ClientFrame = Auth | Subscribe | Unsubscribe | Ping | Unknown
+ClientFrame = Auth | Subscribe | Unsubscribe | Refresh | Ping | Unknown
 
 _envelope = msgspec.json.Decoder(Unknown)
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {
     "auth": msgspec.json.Decoder(Auth),
     "subscribe": msgspec.json.Decoder(Subscribe),
     "unsubscribe": msgspec.json.Decoder(Unsubscribe),
+    "refresh": msgspec.json.Decoder(Refresh),
     "ping": msgspec.json.Decoder(Ping),
 }
 _encode = msgspec.json.encode
@@ -132,8 +163,8 @@ class ChannelAck(msgspec.Struct, frozen=True, kw_only=True):
     """One exact channel in a `subscribed`. `seq` 0: no value yet."""
 
     channel: str
-    mode: Literal["latest"] = "latest"
-    interval_ms: int = 0
+    mode: Mode
+    interval_ms: int
     epoch: str
     seq: int
     state: Literal["live", "stale"]
@@ -144,8 +175,8 @@ class PatternAck(msgspec.Struct, frozen=True, kw_only=True):
     """One pattern in a `subscribed`, with the number of channels that match now."""
 
     channel: str
-    mode: Literal["latest"] = "latest"
-    interval_ms: int = 0
+    mode: Mode
+    interval_ms: int
     matches: int
 
 
@@ -177,9 +208,34 @@ def pong(*, id: int | None, ts: int) -> bytes:
     return _encode(_with_id("pong", id) | {"ts": ts})
 
 
+def token_expiring(*, expires_in_ms: int) -> bytes:
+    """Build the warning that the connection ends soon unless it is refreshed."""
+    return _encode({"type": "token_expiring", "expires_in_ms": expires_in_ms})
+
+
+def refreshed(*, id: int | None, expires_at: int) -> bytes:
+    """Build the answer to a `refresh` that was accepted. `expires_at` is in Unix milliseconds."""
+    return _encode(_with_id("refreshed", id) | {"expires_at": expires_at})
+
+
+def reconnect(*, delay_ms: int) -> bytes:
+    """Build what precedes a planned close: when to come back, chosen by the server so that not all come at once."""
+    return b'{"type":"reconnect","delay_ms":%d}' % delay_ms
+
+
 def heartbeat(*, ts: int) -> bytes:
     """Build what goes out when nothing else did for a while, so that a client can tell quiet from dead."""
     return b'{"type":"heartbeat","ts":%d}' % ts
+
+
+def status(*, channel: str, stale: bool, since: int) -> bytes:
+    """Build a `status`: the channel fell silent, or is live again. `since` is its last value's time in Unix ms."""
+    state = b"stale" if stale else b"live"
+    return b'{"type":"status","channel":"%b","state":"%b","since":%d}' % (
+        channel.encode("ascii"),
+        state,
+        since,
+    )
 
 
 def error(

@@ -3,32 +3,40 @@
 The shell feeds it text frames and the time, and asks when it next wants to be woken; it writes through the hub
 and answers with a `Close` when the connection has to end. What a client may send when:
 
-    state     auth        subscribe, unsubscribe, ping     unknown type     not a message
-    OPEN      close 1008  answered                         error frame      close 1008
-    CLOSED    ignored     ignored                          ignored          ignored
+    state     auth        refresh            subscribe, unsubscribe, ping  unknown type  not a message
+    OPEN      close 1008  asks for a check   answered                      error frame   close 1008
+    CLOSED    ignored     ignored            ignored                       ignored       ignored
 
 (`auth` is a first frame only; the shell takes it before this machine exists, because checking a token waits
-for the state store.)
+for the state store. For the same reason a `refresh` is handed back as a `RefreshAsked`, and the shell comes back
+with the new token's claims or with the reason why not.)
 
 Times are Unix seconds on one clock that the shell passes in as `now`; frames carry Unix milliseconds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.core import messages
-from relay.core.channels import is_pattern, is_wildcard
-from relay.core.closes import Close, close_for
+from relay.core.channels import covers, is_pattern, is_wildcard
+from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
-from relay.core.hub import Hub, Subscriber
+from relay.core.feeds import lane_for
+from relay.core.hub import Hub
 from relay.core.limits import TokenBucket
 from relay.core.scope import Scope
+from relay.core.subscribers import Subscriber
+from relay.core.subscriptions import Want
 
 FRAMES_PER_S = 10
 FRAME_BURST = 20
 """A page that subscribes to a screen of widgets one by one sends some dozens; Binance allows 5 a second."""
+
+
+WARN_BEFORE_S = 60
+"""Seconds before its end at which a connection is warned: a new token takes one request, and a few retries."""
 
 
 class State(Enum):
@@ -40,12 +48,23 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one connection may do, settled when it was let in. Times in Unix seconds, `silence_ms` per endpoint."""
+    """What one connection may do, settled when it was let in. `expires_at` is in Unix seconds.
+
+    `floor_ms` is the fastest interval that its token and its endpoint allow.
+    """
 
     connection: str
     scope: Scope
     expires_at: float
-    silence_ms: int
+    floor_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshAsked:
+    """The client sent a new token: check it, then call `refreshed` or `refresh_refused`."""
+
+    token: str = field(repr=False)
+    id: int | None
 
 
 Report = Callable[[Action, Sequence[str], Reason | None], None]
@@ -59,6 +78,9 @@ class ClientProtocol:
         self._hub = hub
         self._subscriber = subscriber
         self._terms = terms
+        self._scope = terms.scope
+        self._expires_at = terms.expires_at
+        self._warned = False
         self._report = report
         self._bucket = TokenBucket.full(rate=FRAMES_PER_S, burst=FRAME_BURST, now=now)
         self._refused_in_a_row = 0
@@ -73,7 +95,7 @@ class ClientProtocol:
             messages.welcome(
                 connection=terms.connection,
                 ts=_ms(now),
-                expires_at=_ms(terms.expires_at),
+                expires_at=_ms(self._expires_at),
                 frames_per_s=FRAMES_PER_S,
             )
         )
@@ -87,9 +109,9 @@ class ClientProtocol:
                 )
             )
             return
-        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms), now)
+        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms))
 
-    def receive(self, text: str, now: float) -> Close | None:
+    def receive(self, text: str, now: float) -> Close | RefreshAsked | None:
         """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
         if self.state is State.CLOSED:
             return None
@@ -102,12 +124,14 @@ class ClientProtocol:
             return self.close(Reason.FRAME_MALFORMED)
         match frame:
             case messages.Subscribe():
-                self._subscribe(frame, now)
+                self._subscribe(frame)
             case messages.Unsubscribe():
                 done = self._hub.unsubscribe(self._subscriber, frame.channels)
                 self._send(messages.unsubscribed(id=frame.id, channels=done))
             case messages.Ping():
                 self._send(messages.pong(id=frame.id, ts=_ms(now)))
+            case messages.Refresh():
+                return RefreshAsked(frame.token, frame.id)
             case messages.Auth():
                 return self.close(Reason.FRAME_MALFORMED)
             case messages.Unknown():
@@ -132,13 +156,45 @@ class ClientProtocol:
 
     def next_deadline(self) -> float:
         """Return when `tick` wants to be called, in Unix seconds."""
-        return self._terms.expires_at
+        return self._expires_at if self._warned else self._expires_at - WARN_BEFORE_S
 
     def tick(self, now: float) -> Close | None:
-        """Do what is due at `now`."""
-        if self.state is State.OPEN and now >= self._terms.expires_at:
+        """Do what is due at `now`: warn that the connection's time is nearly over, or end it."""
+        if self.state is State.CLOSED:
+            return None
+        if now >= self._expires_at:
             return self.close(Reason.CONNECTION_EXPIRED)
+        if not self._warned and now >= self._expires_at - WARN_BEFORE_S:
+            self._warned = True
+            self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
         return None
+
+    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float) -> None:
+        """Go on with a new token. Its scope can only take away: what falls out is unsubscribed with a frame."""
+        if self.state is State.CLOSED:
+            return
+        self._scope = self._scope.intersect(scope)
+        self._expires_at, self._warned = expires_at, False
+        subscriber = self._subscriber
+        fallen = [name for name in (*subscriber.exact, *subscriber.patterns) if not self._scope.allows(name)]
+        if fallen:
+            done = self._hub.unsubscribe(subscriber, fallen)
+            self._send(messages.unsubscribed(id=None, channels=done))
+        self._send(messages.refreshed(id=asked.id, expires_at=_ms(expires_at)))
+
+    def refresh_refused(self, asked: RefreshAsked, *, reason: Reason) -> None:
+        """Say that a new token was refused; the connection lives on to its old end."""
+        if self.state is State.CLOSED:
+            return
+        answer = answer_for(reason)
+        self._send(
+            messages.error(id=asked.id, code=answer.code, message=answer.message, retryable=answer.retryable)
+        )
+
+    def announce_restart(self, *, delay_ms: int) -> None:
+        """Tell the client that the relay is about to restart, and when to come back."""
+        if self.state is State.OPEN:
+            self._send(messages.reconnect(delay_ms=delay_ms))
 
     def close(self, reason: Reason) -> Close:
         """Stop taking and sending anything, and say how to end the connection."""
@@ -165,13 +221,16 @@ class ClientProtocol:
         )
         return None
 
-    def _subscribe(self, frame: messages.Subscribe, now: float) -> None:
+    def _subscribe(self, frame: messages.Subscribe) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
+        lane = lane_for(frame.interval_ms, self._terms.floor_ms)
+        since = {name: (at.epoch, at.seq) for name, at in frame.since.items()}
+        wants = [Want(name=name, lane=lane, since=since.get(name)) for name in accepted]
         # decided before the ack, sent after it
-        acks = [self._ack(name, now) for name in accepted]
+        acks = [self._ack(want) for want in wants]
         self._send(messages.subscribed(id=frame.id, channels=acks, rejected=rejected))
-        self._hub.subscribe(self._subscriber, accepted)
+        self._hub.subscribe(self._subscriber, wants)
         if accepted:
             self._report(Action.SUBSCRIBE_ACCEPTED, accepted, None)
         for code, reason in _REPORTED.items():
@@ -187,7 +246,7 @@ class ClientProtocol:
         for name in dict.fromkeys(names[: messages.MAX_CHANNELS_A_FRAME]):
             if not is_pattern(name):
                 rejected.append(_reject(name, "malformed", "This is not a channel or pattern."))
-            elif not self._terms.scope.allows(name):
+            elif not self._scope.allows(name):
                 rejected.append(_reject(name, "forbidden", "This lies outside the token's scope."))
             elif name in self._subscriber.exact or name in self._subscriber.patterns:
                 accepted[name] = None
@@ -214,13 +273,23 @@ class ClientProtocol:
             )
         return list(accepted), rejected
 
-    def _ack(self, name: str, now: float) -> messages.ChannelAck | messages.PatternAck:
-        if is_wildcard(name):
-            return messages.PatternAck(channel=name, matches=self._hub.matches(name))
-        state = self._hub.state(name)
-        fresh = state.ts is not None and _ms(now) - state.ts <= self._terms.silence_ms
+    def _ack(self, want: Want) -> messages.ChannelAck | messages.PatternAck:
+        known = any(covers(name, want.name) for name in (*self._subscriber.exact, *self._subscriber.patterns))
+        state = self._hub.state(want.name, None if known else want.since)
+        # every message of a stream channel comes at once
+        lane = 0 if state.mode is messages.Mode.STREAM else want.lane
+        if is_wildcard(want.name):
+            return messages.PatternAck(
+                channel=want.name, mode=state.mode, interval_ms=lane, matches=self._hub.matches(want.name)
+            )
         return messages.ChannelAck(
-            channel=name, epoch=state.epoch, seq=state.seq, state="live" if fresh else "stale"
+            channel=want.name,
+            mode=state.mode,
+            interval_ms=lane,
+            epoch=state.epoch,
+            seq=state.seq,
+            state="stale" if state.stale else "live",
+            recovered=state.recovered,
         )
 
 

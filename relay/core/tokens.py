@@ -35,7 +35,7 @@ _HEADER_NAMES = frozenset({"typ", "alg", "kid"})
 _TEXTS = ("iss", "aud", "sub", "jti", "scope", "sid")
 _TIMES = ("iat", "nbf", "exp")
 _CLAIMS = frozenset({*_TEXTS, *_TIMES, "channels", "origin", "ver"})
-_OPTIONAL = frozenset({"session_exp"})
+_OPTIONAL = frozenset({"session_exp", "min_interval_ms"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,7 @@ class Claims:
     issued_at: int
     expires_at: int
     session_expires_at: int | None = None
+    min_interval_ms: int | None = None
     scope: str = SCOPE
 
     @property
@@ -109,6 +110,8 @@ def mint(claims: Claims, key: SigningKey) -> str:
     }
     if claims.session_expires_at is not None:
         payload["session_exp"] = claims.session_expires_at
+    if claims.min_interval_ms is not None:
+        payload["min_interval_ms"] = claims.min_interval_ms
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
         raise ValueError(f"these claims can't be minted: {refusal}")
     text = sign_compact(
@@ -254,5 +257,6 @@ def _to_claims(payload: Mapping[str, Any]) -> Claims:
         issued_at=payload["iat"],
         expires_at=payload["exp"],
         session_expires_at=payload.get("session_exp"),
+        min_interval_ms=payload.get("min_interval_ms"),
         scope=payload["scope"],
     )

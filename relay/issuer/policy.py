@@ -14,16 +14,32 @@ class EndpointTerms:
     channels: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a role may ask for on one endpoint, and how fast at most."""
+
+    channels: tuple[str, ...]
+    min_interval_ms: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """`grants` by role and endpoint name."""
 
-    grants: Mapping[str, Mapping[str, tuple[str, ...]]]
+    grants: Mapping[str, Mapping[str, Grant]]
 
     def scope(self, roles: Iterable[str], endpoint: str) -> Scope:
         """Return all that any of the roles grants on an endpoint. Unknown roles grant nothing."""
-        patterns = [pattern for role in roles for pattern in self.grants.get(role, {}).get(endpoint, ())]
-        return Scope(tuple(dict.fromkeys(patterns)))
+        grants = self._of(roles, endpoint)
+        return Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels)))
+
+    def min_interval_ms(self, roles: Iterable[str], endpoint: str) -> int | None:
+        """Return the fastest interval that any of the roles allows on an endpoint; None: any."""
+        return min((grant.min_interval_ms for grant in self._of(roles, endpoint)), default=0) or None
+
+    def _of(self, roles: Iterable[str], endpoint: str) -> list[Grant]:
+        found = (self.grants.get(role, {}).get(endpoint) for role in roles)
+        return [grant for grant in found if grant is not None]
 
     def decide(
         self, roles: Iterable[str], endpoint: str, asked: tuple[str, ...] | None

@@ -193,6 +193,7 @@ class Issuer:
             issued_at=issued_at,
             expires_at=issued_at + self.options.ttl_s,
             session_expires_at=session.expires_at,
+            min_interval_ms=self._policy.min_interval_ms(session.roles, request.endpoint),
         )
         try:
             token = tokens.mint(claims, self._key)

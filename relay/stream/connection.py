@@ -29,8 +29,9 @@ from websockets.server import ServerProtocol
 
 from relay.core.closes import Close, close_for
 from relay.core.errors import Reason
-from relay.core.hub import Hub, Subscriber
+from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
+from relay.core.subscribers import Subscriber
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which nothing more is read from the client."""
@@ -86,6 +87,10 @@ class StreamConnection(ServerConnection):
     def pending(self) -> int:
         """Return the bytes that the kernel has not taken yet."""
         return self.transport.get_write_buffer_size()
+
+    def overflow(self) -> None:
+        """End a connection that was too slow for a `stream` channel."""
+        self.end(close_for(Reason.SLOW_CONSUMER))
 
     def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
         """Tie the connection to its place in the hub, until it closes."""

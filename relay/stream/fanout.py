@@ -1,9 +1,11 @@
 """Runs the hub on the event loop: flushes by turn, frames by the library, one beat for everybody."""
 
 import asyncio
+from collections.abc import Callable
 
 from websockets.frames import Frame, Opcode
 
+from relay.core.feeds import FeedOptions
 from relay.core.hub import Hub
 
 WRITES_A_SLICE = 250
@@ -18,8 +20,8 @@ def encode(message: bytes) -> bytes:
 class Fanout:
     """The hub of this node, and the turns of the loop in which it writes."""
 
-    def __init__(self) -> None:
-        self.hub = Hub(encode=encode, wake=self._wake)
+    def __init__(self, options: Callable[[str], FeedOptions]) -> None:
+        self.hub = Hub(encode=encode, wake=self._wake, wake_lane=self._wake_lane, options=options)
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
 
@@ -27,6 +29,11 @@ class Fanout:
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
+
+    def _wake_lane(self, interval_ms: int) -> None:
+        # all beats of a lane lie on one grid: what comes between two of them shares the next, whoever began it
+        period = interval_ms / 1000
+        self._loop.call_later(period - self._loop.time() % period, self.hub.beat_lane, interval_ms)
 
     def _turn(self) -> None:
         self._scheduled = False

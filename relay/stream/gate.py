@@ -37,7 +37,7 @@ class EndpointOptions:
     path: str
     audience: str
     max_age_s: int
-    silence_ms: int
+    min_interval_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,8 +139,11 @@ class Gate:
             return denied(asked.reason, asked.detail)
         return Attempt(endpoint=endpoint, origin=origin, asked=asked, client=client)
 
-    async def redeem(self, attempt: Attempt, token: str) -> Admission | Denied:
-        """Check the token and use it up. The same for all three ways in which it may come."""
+    async def redeem(self, attempt: Attempt, token: str, *, subject: str | None = None) -> Admission | Denied:
+        """Check the token and use it up. The same for all ways in which it may come.
+
+        `subject` is whose it must be, when it comes to refresh a connection.
+        """
         now = time.time()
         expected = tokens.Expected(
             issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None
@@ -154,6 +157,8 @@ class Gate:
             return deny(
                 attempt, Refusal(reason=Reason.ORIGIN_MISSING if missing else Reason.TOKEN_ORIGIN), claims
             )
+        if subject is not None and claims.subject != subject:
+            return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
         if self.is_revoked(claims, now=now):
             return deny(attempt, Refusal(reason=Reason.SESSION_REVOKED), claims)
         try:

@@ -17,7 +17,9 @@ from relay.core.messages import HEARTBEAT_MS
 from relay.stream.connection import StreamConnection
 from relay.stream.registry import Registry
 
-BEAT_S = HEARTBEAT_MS / 1000 / BEATS_A_HEARTBEAT
+SWEEP_S = 0.25
+"""How often silent channels are looked for: a price is called stale a quarter of a second late at most."""
+SWEEPS_A_BEAT = round(HEARTBEAT_MS / 1000 / BEATS_A_HEARTBEAT / SWEEP_S)
 PING_EVERY_BEATS = 16
 """A ping each 20 s: below the 30 to 60 s after which proxies and NAT forget a quiet connection."""
 SILENT_ROUNDS = 3
@@ -30,11 +32,15 @@ _PING = b"\x89\x00"
 
 async def beat_for_ever(hub: Hub, registry: Registry) -> None:
     """Beat until cancelled."""
-    beats = 0
+    sweeps = beats = 0
     while True:
-        await anyio.sleep(BEAT_S)
-        beats += 1
+        await anyio.sleep(SWEEP_S)
         now = time.time()
+        hub.sweep(now_ms=int(now * 1000))
+        sweeps += 1
+        if sweeps % SWEEPS_A_BEAT:
+            continue
+        beats += 1
         hub.beat(now_ms=int(now * 1000))
         ping = beats % PING_EVERY_BEATS == 0
         for index, connection in enumerate(list(registry.connections)):

@@ -6,30 +6,42 @@ from relay.stream.connection import StreamConnection
 
 
 class Registry:
-    """Open connections by session reference, in the order in which they came."""
+    """Open connections by session reference, in the order in which they came.
 
-    def __init__(self, *, per_session: int) -> None:
+    A session may have `per_session` of them. One more takes the place of the oldest, or with `replace` False is
+    refused.
+    """
+
+    def __init__(self, *, per_session: int, replace: bool) -> None:
         self._per_session = per_session
+        self._replace = replace
         self._by_session: dict[str, dict[StreamConnection, None]] = {}
-        self.connections: dict[StreamConnection, None] = {}
+        self.connections: dict[StreamConnection, set[str]] = {}  # with the sessions that can end them
+
+    def is_full(self, session_ref: str) -> bool:
+        """Tell whether one connection more has to be refused."""
+        return not self._replace and len(self._by_session.get(session_ref, ())) >= self._per_session
 
     def add(self, connection: StreamConnection, session_ref: str) -> None:
-        """Add a connection; the session's oldest makes room if there are too many."""
+        """Add a connection to a session, its first or (after a refresh) a further one.
+
+        The session's oldest makes room if there are too many.
+        """
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
-        self.connections[connection] = None
+        self.connections.setdefault(connection, set()).add(session_ref)
         while len(own) > self._per_session:
             oldest = next(iter(own))
-            self.remove(oldest, session_ref)
+            self.remove(oldest)
             oldest.end(close_for(Reason.CONNECTION_REPLACED))
 
-    def remove(self, connection: StreamConnection, session_ref: str) -> None:
+    def remove(self, connection: StreamConnection) -> None:
         """Forget a connection. Twice is fine."""
-        self.connections.pop(connection, None)
-        own = self._by_session.get(session_ref, {})
-        own.pop(connection, None)
-        if not own:
-            self._by_session.pop(session_ref, None)
+        for session_ref in self.connections.pop(connection, ()):
+            own = self._by_session[session_ref]
+            own.pop(connection, None)
+            if not own:
+                del self._by_session[session_ref]
 
     def end_session(self, session_ref: str) -> int:
         """Close all connections of a session with 4501; returns how many."""

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay.core import tokens
 from relay.core.closes import CloseCode, answer_for
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import Action, Event
-from relay.core.hub import Subscriber
+from relay.core.subscribers import Subscriber
 from relay.stream.connection import StreamConnection
 from relay.stream.gate import Admission, Denied
 
@@ -29,6 +30,11 @@ def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
             "connection": {"id": str(connection.id)},
         },
     )
+
+
+def refreshed_event(connection: StreamConnection, admission: Admission) -> Event:
+    """A connection showed a new token and goes on."""
+    return replace(accepted_event(connection, admission), action=Action.CONNECTION_REFRESHED, status=None)
 
 
 def denied_event(denied: Denied) -> Event:

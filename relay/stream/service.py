@@ -1,11 +1,12 @@
 """The WebSocket listener: gate, connection, end, and the audit events of each."""
 
 import asyncio
+import secrets
 import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -18,14 +19,20 @@ from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client, Event
 from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL, Auth, parse_client_frame
-from relay.core.protocol import ClientProtocol, Terms
+from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
 from relay.state.base import State
 from relay.stream.addresses import Waiting
 from relay.stream.connection import CLOSE_TIMEOUT_S, StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
 from relay.stream.registry import Registry
-from relay.stream.reports import accepted_event, closed_event, denied_event, subscription_event
+from relay.stream.reports import (
+    accepted_event,
+    closed_event,
+    denied_event,
+    refreshed_event,
+    subscription_event,
+)
 from relay.web.addresses import Network, client_address
 
 TOKEN_WITHIN_S = 5
@@ -36,6 +43,10 @@ reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB
 USER_TIMEOUT_MS = 30_000
 """TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
 BACKLOG = 4096
+CLOSES_A_SECOND = 500
+"""How fast a drain sends connections away at least: each comes back with a token request and a handshake."""
+RECONNECT_WITHIN_MS = 5000
+"""Clients come back within five seconds and a half of a drain, each at its own time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +55,9 @@ class StreamOptions:
 
     trusted_proxies: Sequence[Network]
     connections_per_session: int
+    replace_oldest: bool
     revocation_s: int
+    drain_s: float
     tls: ssl.SSLContext | None = None
 
 
@@ -69,7 +82,7 @@ class Stream:
         self._auditor = auditor
         self._draining = False
         self._addresses: dict[StreamConnection, str] = {}
-        self.registry = Registry(per_session=options.connections_per_session)
+        self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
 
     async def start(self, sock: socket.socket) -> Server:
         """Listen on a bound socket. End it with `stop`."""
@@ -94,6 +107,24 @@ class Stream:
             max_queue=4,
             write_limit=0,  # tell us as soon as one byte waits, and as soon as none does
         )
+
+    async def drain(self) -> None:
+        """Send everybody away, spread over `drain_s`, and tell each when to come back. The listener stays open.
+
+        The gate answers 503 meanwhile, so that load balancers see it. A few connections go at once.
+        """
+        self._draining = True
+        connections = list(self.registry.connections)
+        spread = min(self._options.drain_s, len(connections) / CLOSES_A_SECOND)
+        start = time.monotonic()
+        for index, connection in enumerate(connections):
+            wait = start + spread * index / len(connections) - time.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            if connection.client is not None:
+                # jitter from here, because clients that all reconnect at once would overrun who comes next
+                connection.client.announce_restart(delay_ms=500 + secrets.randbelow(RECONNECT_WITHIN_MS))
+            connection.end(close_for(Reason.SERVER_RESTARTING))
 
     async def stop(self, server: Server) -> None:
         """Refuse new connections, close those that are open, and wait until they are gone (about a second)."""
@@ -197,11 +228,14 @@ class Stream:
         now = time.time()
         claims, endpoint = admission.claims, admission.attempt.endpoint
         hub, registry = self._fanout.hub, self.registry
+        if registry.is_full(claims.session_ref):
+            self._auditor.note(
+                denied_event(deny(admission.attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims))
+            )
+            connection.end(close_for(Reason.CONNECTION_LIMIT))
+            return
         registry.add(connection, claims.session_ref)
         subscriber = hub.join(connection)
-        expires_at = now + endpoint.max_age_s
-        if claims.session_expires_at is not None:
-            expires_at = min(expires_at, claims.session_expires_at)
 
         def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
             self._auditor.note(subscription_event(connection, admission, action, channels, reason))
@@ -212,8 +246,8 @@ class Stream:
             terms=Terms(
                 connection=str(connection.id),
                 scope=claims.channel_scope,
-                expires_at=expires_at,
-                silence_ms=endpoint.silence_ms,
+                expires_at=_expiry(admission, now),
+                floor_ms=max(endpoint.min_interval_ms, claims.min_interval_ms or 0),
             ),
             report=report,
             now=now,
@@ -227,26 +261,54 @@ class Stream:
                 return
             asked = admission.attempt.asked
             client.open(asked=asked.channels, interval_ms=asked.interval_ms, now=now)
-            await _receive(connection, client)
+            await self._receive(connection, client, admission)
         finally:
             connection.detach(Reason.LINK_LOST)
-            registry.remove(connection, claims.session_ref)
+            registry.remove(connection)
             await connection.wait_closed()
             self._auditor.note(closed_event(connection, admission, subscriber))
 
+    async def _receive(
+        self, connection: StreamConnection, client: ClientProtocol, admission: Admission
+    ) -> None:
+        """Feed the client's frames to the protocol until the connection is closed by either side."""
+        try:
+            async for message in connection:
+                if isinstance(message, str):
+                    result = client.receive(message, time.time())
+                else:
+                    result = client.close(Reason.FRAME_BINARY)
+                if isinstance(result, RefreshAsked):
+                    await self._refresh(connection, client, admission, result)
+                elif result is not None:
+                    connection.end(result)
+        except ConnectionClosed:
+            return
 
-async def _receive(connection: StreamConnection, client: ClientProtocol) -> None:
-    """Feed the client's frames to the protocol until the connection is closed by either side."""
-    try:
-        async for message in connection:
-            if isinstance(message, str):
-                close = client.receive(message, time.time())
-            else:
-                close = client.close(Reason.FRAME_BINARY)
-            if close is not None:
-                connection.end(close)
-    except ConnectionClosed:
-        return
+    async def _refresh(
+        self, connection: StreamConnection, client: ClientProtocol, admission: Admission, asked: RefreshAsked
+    ) -> None:
+        """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on."""
+        attempt = replace(admission.attempt, asked=replace(admission.attempt.asked, transport="refresh"))
+        result = await self._gate.redeem(attempt, asked.token, subject=admission.claims.subject)
+        if isinstance(result, Denied):
+            self._auditor.note(denied_event(result))
+            client.refresh_refused(asked, reason=result.refusal.reason)
+            return
+        # a token of a newer log-in may refresh a connection of an older one: each must be able to end it
+        self.registry.add(connection, result.claims.session_ref)
+        if self._gate.is_revoked(result.claims, now=time.time()):
+            connection.end(close_for(Reason.SESSION_REVOKED))
+            return
+        self._auditor.note(refreshed_event(connection, result))
+        client.refreshed(asked, scope=result.claims.channel_scope, expires_at=_expiry(result, time.time()))
+
+
+def _expiry(admission: Admission, now: float) -> float:
+    """Return when a connection ends: at its endpoint's age limit, or with the log-in if that is known and earlier."""
+    session_end = admission.claims.session_expires_at
+    end = now + admission.attempt.endpoint.max_age_s
+    return end if session_end is None else min(end, session_end)
 
 
 def _auth_frame(message: str | bytes) -> Auth | Reason:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ def test_good_settings_are_fine(relay: Command, folder: Path, monkeypatch: pytes
     for code, out, err in found:
         assert (code, err) == (0, "")
         [line] = out.splitlines()
-        assert "fine. 2 endpoints, 2 roles, 1 publishers." in line
+        assert re.search(r"fine\. \d endpoints, 2 roles, 1 publishers\.", line)
     assert sorted(path.name for path in folder.iterdir()) == ["keys", "relay.toml"], "nothing was written"
 
 

@@ -8,8 +8,12 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from relay.core.channels import covers, is_wildcard
-from relay.core.hub import CATCH_UP_BYTES, ChannelState, Hub, Subscriber
+from relay.core.feeds import ChannelState
+from relay.core.hub import SLICE_BYTES, TRICKLE_MS, Hub
+from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.subscribers import Subscriber
+from relay.core.subscriptions import Want
 
 ENDLESS = 1 << 40
 
@@ -21,6 +25,7 @@ class Line:
         self.room = room
         self.waiting = 0
         self.writes: list[bytes] = []
+        self.overflown = False
         self.read = 0  # writes that `frames` has returned
 
     def write(self, data: bytes) -> None:
@@ -39,6 +44,9 @@ class Line:
     def pending(self) -> int:
         return self.waiting
 
+    def overflow(self) -> None:
+        self.overflown = True
+
     def frames(self) -> list[dict[str, Any]]:
         """Return the frames that were written since the last call."""
         data, self.read = b"".join(self.writes[self.read :]), len(self.writes)
@@ -49,20 +57,32 @@ class Line:
         return [(frame["type"], frame["channel"], frame["seq"]) for frame in self.frames()]
 
 
-def publication(channel: str, seq: int, epoch: str = "e1", data: object = 0) -> Publication:
-    return Publication(channel=channel, epoch=epoch, seq=seq, ts=seq, data=json.dumps(data).encode())
+def publication(
+    channel: str, seq: int, epoch: str = "e1", data: object = 0, ts: int | None = None
+) -> Publication:
+    at = seq if ts is None else ts
+    return Publication(channel=channel, epoch=epoch, seq=seq, ts=at, data=json.dumps(data).encode())
+
+
+def wants(names: Iterable[str], lane: int = 0) -> list[Want]:
+    return [Want(name=name, lane=lane) for name in names]
 
 
 def make_hub() -> tuple[Hub, list[None]]:
     """Return a hub whose frames are lines, and what its `wake` appends to."""
     woken: list[None] = []
-    return Hub(encode=lambda message: message + b"\n", wake=lambda: woken.append(None)), woken
+    hub = Hub(
+        encode=lambda message: message + b"\n",
+        wake=lambda: woken.append(None),
+        wake_lane=lambda _interval_ms: None,
+    )
+    return hub, woken
 
 
 def joined(hub: Hub, names: Iterable[str], room: int = ENDLESS) -> tuple[Line, Subscriber]:
     line = Line(room)
     subscriber = hub.join(line)
-    hub.subscribe(subscriber, names)
+    hub.subscribe(subscriber, wants(names))
     return line, subscriber
 
 
@@ -121,10 +141,9 @@ def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
         hub.publish(publication("a", seq))
     assert hub.flush(1)  # the other one's turn
     hub.publish(publication("b", 1))
-    hub.subscribe(subscriber, ["b"])
-    assert line.seqs() == [("snapshot", "b", 1)]
+    hub.subscribe(subscriber, wants(["b"]))
+    assert line.seqs() == [("snapshot", "a", 1), ("update", "a", 2), ("snapshot", "b", 1)]
     hub.unsubscribe(subscriber, ["b"])
-    assert line.seqs() == [("snapshot", "a", 1), ("update", "a", 2)]
     flush(hub)
     assert line.seqs() == []
     assert hub.counters.conflated == 0
@@ -153,11 +172,16 @@ def test_a_slow_reader_catches_up_in_steps() -> None:
     line, subscriber = joined(hub, ["a.*"], room=0)
     first = len(line.frames())
     assert len(line.writes) == 1
-    assert CATCH_UP_BYTES <= len(line.writes[0]) < CATCH_UP_BYTES + 1100
+    assert SLICE_BYTES <= len(line.writes[0]) < SLICE_BYTES + 1100
     hub.publish(publication("a.39", 2, data="newer"))
     flush(hub)
     line.take(ENDLESS)
     hub.drained(subscriber)
+    steps = 0
+    while subscriber.behind is not None:
+        hub.beat_lane(TRICKLE_MS)
+        steps += 1
+    assert steps
     rest = line.frames()
     assert first + len(rest) == 40
     assert next(frame["data"] for frame in rest if frame["channel"] == "a.39") == "newer"
@@ -187,10 +211,10 @@ def test_names_that_clients_make_up_do_not_pile_up() -> None:
     everything, _ = joined(hub, [">"])
     _, subscriber = joined(hub, [])
     for number in range(50):
-        hub.subscribe(subscriber, [f"made.up.{number}"])
+        hub.subscribe(subscriber, wants([f"made.up.{number}"]))
         hub.unsubscribe(subscriber, [f"made.up.{number}"])
-    assert hub._channels == {}
-    hub.subscribe(subscriber, ["a"])
+    assert hub._subscriptions._feeds == {}
+    hub.subscribe(subscriber, wants(["a"]))
     hub.publish(publication("a", 1))
     flush(hub)
     assert everything.seqs() == [("snapshot", "a", 1)]
@@ -215,10 +239,10 @@ def test_a_channel_that_is_covered_twice_comes_once() -> None:
 def test_the_state_of_a_channel() -> None:
     """Epoch, seq and time of its newest value, or none."""
     hub, _ = make_hub()
-    assert hub.state("a") == ChannelState(epoch="", seq=0, ts=None)
+    assert hub.state("a") == ChannelState(mode=Mode.LATEST, epoch="", seq=0, stale=True, recovered=False)
     hub.publish(publication("a", 7))
     assert not hub.publish(publication("a", 7))
-    assert hub.state("a") == ChannelState(epoch="e1", seq=7, ts=7)
+    assert hub.state("a") == ChannelState(mode=Mode.LATEST, epoch="e1", seq=7, stale=False, recovered=False)
     assert hub.counters.duplicates == 1
 
 

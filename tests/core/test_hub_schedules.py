@@ -6,12 +6,22 @@ from typing import Any
 import pytest
 
 from relay.core.channels import covers, is_wildcard
-from relay.core.hub import BEATS_A_HEARTBEAT, Hub
+from relay.core.feeds import LANES_MS, FeedOptions
+from relay.core.hub import BEATS_A_HEARTBEAT, TRICKLE_MS, Hub
+from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.subscriptions import Want
 from tests.core.test_hub import ENDLESS, Line, publication
 
-CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "made.up"]
-NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>"]
+CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "s.x", "s.y", "made.up"]
+NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>", "s.*"]
+STREAM = FeedOptions(mode=Mode.STREAM, silence_ms=30, history_messages=6, history_ms=1000)
+LATEST = FeedOptions(mode=Mode.LATEST, silence_ms=50)
+
+
+def options(name: str) -> FeedOptions:
+    """Channels of `s` are streams with a short history."""
+    return STREAM if name.startswith("s.") else LATEST
 
 
 class Reader(Line):
@@ -24,6 +34,8 @@ class Reader(Line):
         self.gone = False
         self.by_send = False
         self.names: set[str] = set()
+        self.unhurried = False  # it asked for an interval at some time
+        self.stale: dict[str, bool] = {}  # channel -> what it was told
         self.at: dict[str, int] = {}  # channel -> index in its history of the value seen last
         self.counted = [0, 0]  # messages, bytes
         self.heard = model.beats
@@ -43,6 +55,10 @@ class Reader(Line):
             if frame["type"] in ("update", "snapshot"):
                 self.counted[0] += 1
                 self.check(frame)
+            elif frame["type"] == "status":
+                assert self.wants(frame["channel"])
+                assert frame["channel"] in self.at
+                self.stale[frame["channel"]] = frame["state"] == "stale"
 
     def check(self, frame: dict[str, Any]) -> None:
         channel, index = frame["channel"], frame["data"]
@@ -58,7 +74,8 @@ class Reader(Line):
         if before is not None:
             assert index > before
             assert history[before].epoch != now.epoch or history[before].seq < now.seq
-            assert not self.never_blocked or index == before + 1
+            whole = channel.startswith("s.") or (self.never_blocked and not self.unhurried)
+            assert not whole or index == before + 1
         self.at[channel] = index
 
 
@@ -67,8 +84,15 @@ class Model:
 
     def __init__(self, seed: int) -> None:
         self.dice = Random(seed)
-        self.hub = Hub(encode=lambda message: message + b"\n", wake=self.wake)
+        self.hub = Hub(
+            encode=lambda message: message + b"\n",
+            wake=self.wake,
+            wake_lane=self.wake_lane,
+            options=options,
+        )
         self.due = False
+        self.lanes_due: set[int] = set()
+        self.now_ms = 0
         self.beats = 0
         self.history: dict[str, list[Publication]] = {name: [] for name in CHANNELS}
         self.readers: list[Reader] = []
@@ -85,19 +109,60 @@ class Model:
             self.unsubscribe,
         ]
         steps += [self.repeat, self.change_epoch, self.acknowledge, self.beat, self.come_to_rest]
-        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1])
+        steps += [self.beat_lane, self.sweep, self.come_back]
+        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4])
         chosen()
         # what is due is known to the caller
-        assert self.due or not (self.hub._touched or self.hub._batch)
+        assert self.due or not (self.hub._touched[0] or self.hub._batch)
+        assert self.lanes_due >= {lane for lane, groups in self.hub._touched.items() if lane and groups}
+        assert TRICKLE_MS in self.lanes_due or not self.hub._trickle
         wanted = {name for reader in self.readers for name in reader.names if not is_wildcard(name)}
-        assert set(self.hub._channels) == {name for name, history in self.history.items() if history} | wanted
+        assert (
+            set(self.hub._subscriptions._feeds)
+            == {name for name, history in self.history.items() if history} | wanted
+        )
         for reader in self.readers:
             assert [reader.subscriber.messages, reader.subscriber.bytes] == reader.counted
-            assert reader.waiting or not reader.subscriber.dirty
+            assert reader.waiting or reader.subscriber.behind is None
 
     def wake(self) -> None:
-        assert not self.hub._batch
         self.due = True
+
+    def wake_lane(self, interval_ms: int) -> None:
+        assert interval_ms not in self.lanes_due
+        self.lanes_due.add(interval_ms)
+
+    def beat_lane(self) -> None:
+        if self.lanes_due:
+            lane = self.dice.choice(sorted(self.lanes_due))
+            self.lanes_due.discard(lane)
+            self.hub.beat_lane(lane)
+
+    def sweep(self) -> None:
+        self.now_ms += self.dice.randint(1, 40)
+        self.hub.sweep(now_ms=self.now_ms)
+
+    def stale(self, channel: str) -> bool:
+        """Tell whether the last look found the channel silent."""
+        feed = self.hub._subscriptions.known(channel)
+        return feed is not None and feed.stale
+
+    def come_back(self) -> None:
+        """Leave and resume a stream from what was seen last: all that was missed comes, or a snapshot."""
+        streams = [(r, c) for r in self.readers for c in r.at if c.startswith("s.") and r.names == {c}]
+        if streams:
+            reader, channel = self.dice.choice(streams)
+            if reader.waiting:
+                return
+            seen = self.history[channel][reader.at[channel]]
+            self.hub.unsubscribe(reader.subscriber, [channel])
+            reader.stale.pop(channel, None)  # the acknowledgement tells it anew
+            for _ in range(self.dice.randint(0, 9)):
+                self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
+            state = self.hub.state(channel, (seen.epoch, seen.seq))
+            if not state.recovered:
+                del reader.at[channel]
+            self.hub.subscribe(reader.subscriber, [Want(name=channel, since=(seen.epoch, seen.seq))])
 
     def names(self) -> list[str]:
         return self.dice.sample(NAMES, self.dice.randint(1, 3))
@@ -127,7 +192,8 @@ class Model:
             self.accept(channel, epoch, max([p.seq for p in history if p.epoch == epoch], default=0) + 1)
 
     def accept(self, channel: str, epoch: str, seq: int) -> None:
-        value = publication(channel, seq, epoch, data=len(self.history[channel]))
+        self.now_ms += 1
+        value = publication(channel, seq, epoch, data=len(self.history[channel]), ts=self.now_ms)
         self.history[channel].append(value)
         assert self.hub.publish(value)
 
@@ -135,14 +201,16 @@ class Model:
         if history := self.history[self.dice.choice(CHANNELS)]:
             last = history[-1]
             assert not self.hub.publish(
-                publication(last.channel, last.seq - self.dice.randint(0, 2), last.epoch)
+                publication(last.channel, last.seq - self.dice.randint(0, 2), last.epoch, ts=self.now_ms)
             )
 
     def subscribe(self, reader: "Reader | None" = None) -> None:
         if reader or self.readers:
             reader, names = reader or self.dice.choice(self.readers), self.names()
             reader.names |= set(names)
-            self.hub.subscribe(reader.subscriber, names)
+            lane = self.dice.choice(LANES_MS) if self.dice.random() < 0.3 else 0
+            reader.unhurried = reader.unhurried or lane > 0
+            self.hub.subscribe(reader.subscriber, [Want(name=name, lane=lane) for name in names])
 
     def unsubscribe(self) -> None:
         if self.readers:
@@ -150,6 +218,7 @@ class Model:
             done = self.hub.unsubscribe(reader.subscriber, [*names, *names])
             assert sorted(done) == sorted(reader.names & set(names))
             reader.names -= set(names)
+            reader.stale = {c: told for c, told in reader.stale.items() if reader.wants(c)}
             reader.at = {channel: index for channel, index in reader.at.items() if reader.wants(channel)}
 
     def flush(self) -> None:
@@ -179,11 +248,13 @@ class Model:
 
     def come_to_rest(self) -> None:
         """Flush and drain all there is: then everybody has the newest value of everything."""
-        while self.due or any(reader.waiting for reader in self.readers):
-            self.dice.choice([self.flush, self.drain])()
+        while self.due or self.lanes_due or any(reader.waiting for reader in self.readers):
+            self.dice.choice([self.flush, self.drain, self.beat_lane])()
         for reader in self.readers:
             newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.wants(name)}
             assert reader.at == newest
+            for channel, told in reader.stale.items():
+                assert not reader.wants(channel) or told == self.stale(channel)
 
 
 @pytest.mark.parametrize("seed", range(120))
@@ -196,7 +267,12 @@ def test_any_order_of_things(seed: int) -> None:
     hub = model.hub
     for reader in model.readers:
         hub.leave(reader.subscriber)
-    assert [hub._subscribers, hub._patterns, hub._batch, hub._touched] == [{}, {}, {}, []]
-    for channel in hub._channels.values():
-        assert channel.last is not None
-        assert [channel.subscribers, channel.joining, channel.pending] == [{}, {}, []]
+    assert [hub._subscribers, hub._batch, hub._trickle, hub._subscriptions._patterns] == [{}, {}, {}, {}]
+    while model.lanes_due:
+        model.beat_lane()
+    while hub.flush(9):
+        pass
+    assert not any(hub._touched.values())
+    for feed in hub._subscriptions._feeds.values():
+        assert feed.last is not None
+        assert feed.groups == {}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relay.core import messages
 from relay.core.errors import MalformedError, Reason
-from relay.core.messages import Auth, Ping, Subscribe, Unknown, Unsubscribe, parse_client_frame
+from relay.core.messages import Auth, Ping, Refresh, Subscribe, Unknown, Unsubscribe, parse_client_frame
 from relay.core.publications import Publication
 
 kinds = st.sampled_from(["auth", "subscribe", "unsubscribe", "ping", "other", "", None, 1])
@@ -34,7 +34,7 @@ objects = st.builds(lambda kind, rest: json.dumps({"type": kind} | rest), kinds,
         ('{"type":"unsubscribe","id":-1,"channels":["a"]}', Unsubscribe(channels=["a"], id=-1)),
         (' {"type" : "ping", "id" : 3 } ', Ping(id=3)),
         ('{"type":"ping","id":null,"new":{"member":[]}}', Ping()),
-        ('{"type":"refresh","id":4,"token":"t"}', Unknown(type="refresh", id=4)),
+        ('{"type":"refresh","id":4,"token":"t"}', Refresh(token="t", id=4)),
         ('{"type":"","id":9007199254740991}', Unknown(type="", id=9007199254740991)),
     ],
 )
@@ -130,8 +130,10 @@ def test_frames_around_data_are_json(data: bytes) -> None:
 
 def test_what_the_relay_says() -> None:
     """Each frame has its documented members, and no id where none was sent."""
-    ack = messages.ChannelAck(channel="a", epoch="e", seq=4, state="live")
-    pattern = messages.PatternAck(channel="a.*", matches=2)
+    ack = messages.ChannelAck(
+        channel="a", mode=messages.Mode.LATEST, interval_ms=0, epoch="e", seq=4, state="live"
+    )
+    pattern = messages.PatternAck(channel="a.*", mode=messages.Mode.LATEST, interval_ms=0, matches=2)
     rejection = messages.Rejection(channel="b", code="forbidden", message="No.")
     said = [
         messages.welcome(connection="c", ts=1, expires_at=2, frames_per_s=10),

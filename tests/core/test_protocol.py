@@ -13,7 +13,7 @@ from relay.core.errors import Reason
 from relay.core.events import Action
 from relay.core.hub import Hub
 from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME
-from relay.core.protocol import FRAME_BURST, FRAMES_PER_S, ClientProtocol, State, Terms
+from relay.core.protocol import FRAME_BURST, FRAMES_PER_S, ClientProtocol, RefreshAsked, State, Terms
 from relay.core.scope import Scope
 from tests.core.test_hub import Line, flush, make_hub, publication
 from tests.core.test_messages import objects, values
@@ -25,7 +25,9 @@ MS = 1_795_319_000_250
 class Talk:
     """A connection as its client sees it, and what was reported of it."""
 
-    def __init__(self, *patterns: str, hub: Hub | None = None, silence_ms: int = 3000) -> None:
+    def __init__(
+        self, *patterns: str, hub: Hub | None = None, floor_ms: int = 0, age_s: float = 3600
+    ) -> None:
         self.hub = hub or make_hub()[0]
         self.line = Line()
         self.subscriber = self.hub.join(self.line)
@@ -34,8 +36,8 @@ class Talk:
         terms = Terms(
             connection="c1",
             scope=Scope(patterns or ("prices.>",)),
-            expires_at=NOW + 60,
-            silence_ms=silence_ms,
+            expires_at=NOW + age_s,
+            floor_ms=floor_ms,
         )
         self.client = ClientProtocol(
             hub=self.hub, subscriber=self.subscriber, terms=terms, report=self.report, now=NOW
@@ -68,7 +70,7 @@ def test_welcome_comes_first_with_the_terms() -> None:
     """The first frame names the connection, the server's clock and when it will end, in milliseconds."""
     welcome = Talk().open("prices.A")[0]
     assert welcome["type"] == "welcome"
-    assert (welcome["connection"], welcome["ts"], welcome["expires_at"]) == ("c1", MS, MS + 60_000)
+    assert (welcome["connection"], welcome["ts"], welcome["expires_at"]) == ("c1", MS, MS + 3_600_000)
     assert welcome["limits"]["frames_per_s"] == FRAMES_PER_S
 
 
@@ -76,14 +78,14 @@ def test_what_the_url_asks_for_wins() -> None:
     """Channels of the URL are subscribed at once, whatever the token names."""
     talk = Talk("prices.A", "prices.B")
     assert [ack["channel"] for ack in talk.open("prices.B")[1]["channels"]] == ["prices.B"]
-    assert talk.subscriber.exact == {"prices.B"}
+    assert talk.subscriber.exact == {"prices.B": 0}
 
 
 def test_a_token_that_names_channels_subscribes_to_them() -> None:
     """Without channels in the URL the token's exact ones count; its patterns are a permission, not a wish."""
     talk = Talk("prices.A", "prices.B", "depth.*")
     assert [ack["channel"] for ack in talk.open()[1]["channels"]] == ["prices.A", "prices.B"]
-    assert talk.subscriber.patterns == set()
+    assert talk.subscriber.patterns == {}
 
 
 def test_nobody_waits_in_silence() -> None:
@@ -100,7 +102,7 @@ def test_a_connection_that_was_closed_before_it_opened_says_nothing() -> None:
     talk = Talk()
     talk.client.close(Reason.CLIENT_CLOSED)
     assert talk.open("prices.A") == []
-    assert talk.hub._channels == {}
+    assert talk.hub._subscriptions._feeds == {}
 
 
 # --- subscriptions --------------------------------------------------------------------------------
@@ -115,7 +117,7 @@ def test_the_ack_comes_before_any_data() -> None:
     assert kinds(frames) == ["welcome", "subscribed", "snapshot", "snapshot"]
     assert frames[1]["channels"] == [
         {"channel": "prices.A", "mode": "latest", "interval_ms": 0, "epoch": "e1", "seq": 3}
-        | {"state": "stale", "recovered": False},
+        | {"state": "live", "recovered": False},
         {"channel": "prices.*", "mode": "latest", "interval_ms": 0, "matches": 2},
     ]
     talk.hub.publish(publication("prices.A", 4))
@@ -123,12 +125,41 @@ def test_the_ack_comes_before_any_data() -> None:
     assert kinds(talk.line.frames()) == ["update"]
 
 
-@pytest.mark.parametrize(("age_ms", "state"), [(0, "live"), (3000, "live"), (3001, "stale"), (-50, "live")])
-def test_a_value_is_live_until_its_publisher_was_silent_too_long(age_ms: int, state: str) -> None:
-    """The ack says whether the value is younger than the endpoint's `silence_ms`."""
+@pytest.mark.parametrize(("silent_ms", "state"), [(0, "live"), (5000, "live"), (5001, "stale")])
+def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int, state: str) -> None:
+    """The ack says what the hub found when it last looked for silent channels."""
     talk = Talk()
-    talk.hub.publish(publication("prices.A", MS - age_ms))  # this fake's seq is its time as well
+    talk.hub.publish(publication("prices.A", 1, ts=MS))
+    talk.hub.sweep(now_ms=MS + silent_ms)
     assert talk.open("prices.A")[1]["channels"][0]["state"] == state
+
+
+def test_silence_is_told_and_so_is_its_end() -> None:
+    """A subscriber hears once that a channel fell silent, and after its next value that it is live again."""
+    talk = Talk()
+    talk.hub.publish(publication("prices.A", 1, ts=MS))
+    talk.open("prices.A")
+    for _ in range(2):
+        talk.hub.sweep(now_ms=MS + 5001)
+        flush(talk.hub)
+    told = talk.line.frames()
+    assert told == [{"type": "status", "channel": "prices.A", "state": "stale", "since": MS}]
+    talk.hub.publish(publication("prices.A", 2, ts=MS + 6000))
+    flush(talk.hub)
+    update, status = talk.line.frames()
+    assert (update["type"], status["state"], status["since"]) == ("update", "live", MS + 6000)
+
+
+@pytest.mark.parametrize(
+    ("asked", "floor", "granted"),
+    [(0, 0, 0), (1, 0, 50), (100, 0, 100), (300, 0, 500), (9999, 0, 1000), (0, 200, 250)],
+)
+def test_an_interval_is_granted_as_a_lane(asked: int, floor: int, granted: int) -> None:
+    """The ack names the lane: the next slower one that exists, and no faster than the token and endpoint allow."""
+    talk = Talk(floor_ms=floor)
+    talk.open("prices.A")
+    (ack,) = talk.say(type="subscribe", channels=["prices.B", "prices.*"], interval_ms=asked)
+    assert [entry["interval_ms"] for entry in ack["channels"]] == [granted, granted]
 
 
 def test_a_channel_without_a_value_is_stale_at_seq_0() -> None:
@@ -227,7 +258,7 @@ def test_ping_is_answered_with_the_clock() -> None:
 def test_an_unknown_type_is_an_error_and_not_the_end() -> None:
     """A newer client learns that this relay can't do it, and goes on."""
     talk = Talk()
-    (error,) = talk.say(type="refresh", id=4, token="t" * 5000)
+    (error,) = talk.say(type="teleport", id=4, token="t" * 5000)
     assert (error["type"], error["id"], error["code"], error["retryable"]) == (
         "error",
         4,
@@ -276,9 +307,9 @@ def test_too_many_frames_are_refused_and_then_the_end() -> None:
     for _ in range(FRAME_BURST):
         (error,) = talk.say(type="subscribe", channels=["prices.A"])
         assert (error["code"], error["retryable"], error["retry_after_ms"]) == ("rate_limited", True, 101)
-    assert talk.subscriber.exact == set()
+    assert talk.subscriber.exact == {}
     close = talk.client.receive('{"type":"ping"}', NOW)
-    assert close is not None
+    assert isinstance(close, Close)
     assert (close.code, close.reason) == (CloseCode.RATE_LIMITED, Reason.FRAMES_TOO_FAST)
     assert talk.line.frames() == []
 
@@ -322,14 +353,59 @@ def test_control_frames_are_counted_like_messages() -> None:
 
 
 def test_a_connection_ends_at_its_age_limit() -> None:
-    """`next_deadline` says when to look, and at that moment, not before, it closes with 4001."""
+    """It is warned a minute before, and at that moment, not before, it closes with 4001."""
     talk = Talk()
     talk.open("prices.A")
-    assert talk.client.next_deadline() == NOW + 60
-    assert talk.client.tick(NOW + 59.999) is None
-    close = talk.client.tick(NOW + 60)
+    assert talk.client.next_deadline() == NOW + 3540
+    assert talk.client.tick(NOW + 3540) is None
+    assert talk.line.frames() == [{"type": "token_expiring", "expires_in_ms": 60_000}]
+    assert talk.client.next_deadline() == NOW + 3600
+    assert talk.client.tick(NOW + 3599.999) is None
+    close = talk.client.tick(NOW + 3600)
     assert close == Close(
         code=CloseCode.TOKEN_EXPIRED, text="token_expired", reason=Reason.CONNECTION_EXPIRED
     )
     assert talk.hub._subscribers == {}
-    assert talk.hub._channels == {}
+    assert talk.hub._subscriptions._feeds == {}
+
+
+def test_a_refresh_goes_on_with_less_or_the_same() -> None:
+    """A new token moves the end; what falls out of its scope is unsubscribed with a frame, and nothing is gained."""
+    talk = Talk("prices.>")
+    talk.open("prices.A", "prices.B")
+    asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
+    assert isinstance(asked, RefreshAsked)
+    assert "t" not in repr(asked).replace("RefreshAsked", "")
+    talk.client.tick(NOW + 3541)
+    talk.line.frames()
+    talk.client.refreshed(asked, scope=Scope(("prices.A", "depth.>")), expires_at=NOW + 7200)
+    assert talk.line.frames() == [
+        {"type": "unsubscribed", "channels": ["prices.B"]},
+        {"type": "refreshed", "id": 4, "expires_at": MS + 7_200_000},
+    ]
+    assert talk.client.next_deadline() == NOW + 7140
+    (ack,) = talk.say(type="subscribe", channels=["depth.A", "prices.B"])
+    assert [entry["code"] for entry in ack["rejected"]] == ["forbidden", "forbidden"]
+
+
+def test_a_refused_refresh_changes_nothing() -> None:
+    """It is an error with the coarse code; the old end stands."""
+    talk = Talk()
+    talk.open("prices.A")
+    asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
+    assert isinstance(asked, RefreshAsked)
+    talk.client.refresh_refused(asked, reason=Reason.TOKEN_REPLAYED)
+    (error,) = talk.line.frames()
+    assert (error["type"], error["id"], error["code"]) == ("error", 4, "invalid_token")
+    assert talk.client.next_deadline() == NOW + 3540
+
+
+def test_a_restart_is_announced() -> None:
+    """The client learns when to come back; after the close nothing is said."""
+    talk = Talk()
+    talk.open("prices.A")
+    talk.client.announce_restart(delay_ms=1834)
+    assert talk.line.frames() == [{"type": "reconnect", "delay_ms": 1834}]
+    talk.client.close(Reason.SERVER_RESTARTING)
+    talk.client.announce_restart(delay_ms=1)
+    assert talk.line.frames() == []

@@ -37,7 +37,7 @@ SPELLINGS = [
     "http://evil.example/ws/prices",
     "http://127.0.0.1/ws/prices",
     "ws://127.0.0.1/ws/prices",
-    "/ws/trades",
+    "/ws/nowhere",
     "/admin",
 ]
 

@@ -89,17 +89,17 @@ async def test_poisoned_bodies_reach_nobody(relay: Relay) -> None:
 
     async def publish_all() -> None:
         for kind, body in BODIES.items():
-            answer = await publish(relay, body)
-            assert (answer.status, answer.code) == (400, "invalid_request"), kind
+            single = await publish(relay, body)
+            assert (single.status, single.code) == (400, "invalid_request"), kind
         lines = b"\n".join(
             b'{"channel":"prices.POISON","data":' + data + b"}"
             for data in DATA.values()
             if b"\n" not in data and len(data) < 60_000
         )
-        answer = await relay.publish_raw(
+        batch = await relay.publish_raw(
             lines, path="/v1/publish/batch", **{"Content-Type": "application/x-ndjson"}
         )
-        assert {result.get("code") for result in answer.json()["results"]} == {"invalid_request"}
+        assert {result.get("code") for result in batch.json()["results"]} == {"invalid_request"}
 
     await watch(relay, publish_all)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.core.channels import covers, is_pattern
 from relay.core.errors import MalformedError, Refusal
-from relay.issuer.policy import EndpointTerms, Policy
+from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions, TokenRequest, parse_request
 
 ORIGIN = "https://app.example.com"
@@ -59,7 +59,7 @@ def test_any_body_is_decided(body: dict[str, Any], origin: str, bearer: bool) ->
 @given(st.lists(patterns, max_size=5), st.none() | st.lists(patterns, max_size=32))
 def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str] | None) -> None:
     """Every channel of the token lies in a pattern of the role; with what was rejected it is all that was asked."""
-    policy = Policy({"role": {"prices": tuple(granted)}})
+    policy = Policy({"role": {"prices": Grant(channels=tuple(granted))}})
     given_, rejected = policy.decide(["role", "unknown"], "prices", None if asked is None else tuple(asked))
     assert all(any(covers(pattern, channel) for pattern in granted) for channel in given_)
     if asked is not None:
@@ -69,6 +69,6 @@ def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str
 
 def test_a_role_with_more_than_fits_is_cut_to_32() -> None:
     """Asking for nothing special gives the first 32 patterns, which is what a token can hold."""
-    policy = Policy({"role": {"prices": tuple(f"prices.A{index}" for index in range(40))}})
+    policy = Policy({"role": {"prices": Grant(channels=tuple(f"prices.A{index}" for index in range(40)))}})
     granted, rejected = policy.decide(["role"], "prices", None)
     assert (len(granted), rejected) == (32, ())

@@ -10,6 +10,7 @@ from typing import Any
 from websockets.asyncio.server import Server
 
 from relay.audit.jsonl import JsonlAuditor
+from relay.core.feeds import FeedOptions
 from relay.core.publications import Publication
 from relay.keys.files import create_signing_key, load_keys
 from relay.state.sqlite import SqliteState
@@ -57,7 +58,7 @@ class Node:
         """Wait until no connection is left in any of the places that know them."""
         places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
         places += [self.stream._addresses, self.waiting._counts, self.server.handler_tasks]
-        places += [self.fanout.hub._subscribers, self.fanout.hub._patterns]
+        places += [self.fanout.hub._subscribers, self.fanout.hub._subscriptions._patterns]
         await until(lambda: not any(places))
 
 
@@ -66,7 +67,11 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     """Run the stream side on a free port."""
     key = create_signing_key(folder / "keys")
     endpoint = EndpointOptions(
-        name="prices", path="/ws/prices", audience=f"{STREAM_URL}/ws/prices", max_age_s=3600, silence_ms=3000
+        name="prices",
+        path="/ws/prices",
+        audience=f"{STREAM_URL}/ws/prices",
+        max_age_s=3600,
+        min_interval_ms=0,
     )
     options = GateOptions(
         issuer=ORIGIN,
@@ -77,9 +82,15 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     verify = load_keys(folder / "keys").verify
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
-    waiting, fanout = Waiting(limit=100), Fanout()
+    waiting, fanout = Waiting(limit=100), Fanout(lambda _name: FeedOptions())
     stream = Stream(
-        StreamOptions(trusted_proxies=parse_networks(proxies), connections_per_session=10, revocation_s=3600),
+        StreamOptions(
+            trusted_proxies=parse_networks(proxies),
+            connections_per_session=10,
+            replace_oldest=True,
+            revocation_s=3600,
+            drain_s=1,
+        ),
         make_gate=lambda waiting, draining: Gate(
             options, keys=verify, state=state, waiting=waiting, draining=draining
         ),

@@ -8,8 +8,10 @@ from websockets.frames import Opcode
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
+from relay.core.feeds import FeedOptions
 from relay.core.publications import Publication
 from relay.stream.fanout import WRITES_A_SLICE, Fanout, encode
+from tests.core.test_hub import wants
 from tests.stream.node import Node
 from tests.stream.wire import masked, until
 
@@ -29,6 +31,9 @@ class Socket:
     def pending(self) -> int:
         return 0
 
+    def overflow(self) -> None:
+        raise AssertionError("latest channels have no queue")
+
 
 def test_a_frame_is_whole_and_unmasked() -> None:
     """Text, final, in the shortest length form: the same bytes for everybody."""
@@ -45,10 +50,10 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
-    fanout = Fanout()
+    fanout = Fanout(lambda _name: FeedOptions())
     sinks = [Socket() for _ in range(3)] + [Socket(fails=True)] + [Socket() for _ in range(3)]
     for sink in sinks:
-        fanout.hub.subscribe(fanout.hub.join(sink), ["a"])
+        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
     for seq in (1, 2):
         fanout.hub.publish(Publication(channel="a", epoch="e", seq=seq, ts=1, data=b"1"))
         await until(partial(all_have, seq))
@@ -57,10 +62,10 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 
 async def test_a_long_flush_lets_others_in() -> None:
     """With more subscribers than a slice holds, the loop gets its turn before the flush is over."""
-    fanout = Fanout()
+    fanout = Fanout(lambda _name: FeedOptions())
     sinks = [Socket() for _ in range(2 * WRITES_A_SLICE + 1)]
     for sink in sinks:
-        fanout.hub.subscribe(fanout.hub.join(sink), ["a"])
+        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
     fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
     written: list[int] = []
     while not written or written[-1] < len(sinks):
@@ -145,6 +150,6 @@ async def test_nothing_is_left_of_any_connection(node: Node) -> None:
                 wire.reset()
     await node.empty()
     await until(lambda: len(asyncio.all_tasks()) == tasks)
-    channels = node.fanout.hub._channels
-    assert list(channels) == ["prices.A"]
-    assert (channels["prices.A"].subscribers, channels["prices.A"].joining) == ({}, {})
+    feeds = node.fanout.hub._subscriptions._feeds
+    assert list(feeds) == ["prices.A"]
+    assert feeds["prices.A"].groups == {}

@@ -26,9 +26,17 @@ def signalled(relay: Relay, number: int) -> int:
         pytest.fail(f"the relay still runs {WITHIN_S} s after the signal")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_relay_in_order(tmp_path: Path, number: int) -> None:
-    """Open sockets get 1001 and the audit log their ends; who doesn't read, or says nothing, holds nothing up."""
+@pytest.mark.parametrize(
+    ("number", "code", "text", "reason"),
+    [
+        (signal.SIGTERM, 1012, b"restart", "server_restarting"),
+        (signal.SIGINT, 1001, b"going_away", "server_stopping"),
+    ],
+)
+async def test_a_signal_ends_the_relay_in_order(
+    tmp_path: Path, number: int, code: int, text: bytes, reason: str
+) -> None:
+    """Open sockets get their close and the audit log their ends; who doesn't read holds nothing up."""
     with running(tmp_path) as relay:
         _, silent = await asyncio.open_connection("127.0.0.1", relay.ports[1])
         async with (
@@ -40,19 +48,19 @@ async def test_a_signal_ends_the_relay_in_order(tmp_path: Path, number: int) -> 
             assert await without_token.shake() == 101
             await polite.message("subscribed")
             await asyncio.gather(*(relay.publish("prices.A", "x" * 60_000) for _ in range(10)))
-            code = asyncio.create_task(asyncio.to_thread(signalled, relay, number))
+            exit_code = asyncio.create_task(asyncio.to_thread(signalled, relay, number))
             while (frame := await polite.frame())[0] != Opcode.CLOSE:
                 pass
-            assert frame[1] == (1001).to_bytes(2, "big") + b"going_away"
+            assert frame[1] == code.to_bytes(2, "big") + text
             polite.send(masked(Opcode.CLOSE, frame[1]))
             assert (await without_token.ending()).code == 1001
-            assert await code == 0
+            assert await exit_code == 0
         silent.transport.abort()
         log = relay.log_path.read_text()
         assert '"error"' not in log, log
         closed = [record for record in relay.audit() if record["event"]["action"] == "connection.closed"]
-        assert [record["relay"]["connection"]["close_code"] for record in closed] == [1001, 1001]
-        assert {record["event"]["reason"] for record in closed} == {"server_stopping"}
+        assert [record["relay"]["connection"]["close_code"] for record in closed] == [code, code]
+        assert {record["event"]["reason"] for record in closed} == {reason}
 
 
 async def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:

@@ -49,14 +49,22 @@ channels = ["prices.>"]
 path = "/ws/depth"
 channels = ["depth.>"]
 
+[endpoints.trades]
+path = "/ws/trades"
+channels = ["trades.>"]
+mode = "stream"
+silence_ms = 300
+history = {{ messages = 10, seconds = 60 }}
+
 [grants]
+trader.trades = ["trades.>"]
 trader.prices = ["prices.>"]
 trader.depth = ["depth.>"]
 guest.prices = ["prices.BTC-USD"]
 
 [publishers.pricing]
 secret_sha256 = ["{publisher}"]
-channels = ["prices.>"]
+channels = ["prices.>", "trades.>"]
 
 [bff]
 refresh_cookie = "refresh-token"
@@ -174,6 +182,12 @@ class Relay:
                 },
                 json=body,
             )
+
+    async def logout(self, session: str) -> httpx.Response:
+        """POST /api/auth/logout with the session in the cookie, from the application's own page."""
+        async with httpx.AsyncClient(trust_env=False) as client:
+            headers = {"Cookie": f"access-token={session}", "Origin": self.url}
+            return await client.post(f"{self.url}/api/auth/logout", headers=headers)
 
     async def token(self, session: str | None = None, *, origin: str | None = None, **body: Any) -> str:
         """Return a fresh scoped token. `origin` "" asks as a server-side caller without a browser."""

@@ -1,0 +1,26 @@
+"""What the tests of key folders share."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from relay.core.errors import ConfigurationError
+from relay.core.tokens import SigningKey
+from relay.keys.files import load_keys, public_path
+
+
+def mistake(folder: Path) -> str:
+    """The one sentence with which `load_keys` refuses."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_keys(folder)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    assert "PRIVATE" not in text
+    return text
+
+
+def set_age(folder: Path, key: SigningKey, made: int) -> None:
+    path = public_path(folder, key.kid)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"iat": made}))
