@@ -13,8 +13,8 @@ node (`relay.core.hub`), which encodes it once and writes the same bytes to ever
 
 What else is where: `relay.core` is pure (no socket, clock, loop); `relay.bff` logs in and out; `relay.web` is
 what the HTTP shells share; `relay.ops` answers health checks; `relay.client` is the Python SDK; `relay.app`
-wires all of it from `relay.config`; `relay.cli` is the command line; `relay.demo` and `relay.bench` start the
-relay as a process of its own, as a user would.
+runs all of it, made by `relay.parts` from `relay.config`; `relay.cli` is the command line; `relay.demo` and
+`relay.bench` start the relay as a process of its own, as a user would.
 """
 
 __version__ = "0.1.0"

@@ -10,12 +10,12 @@ app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 @app.command()
 def check(config: ConfigOption = None) -> None:
     """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
-    from relay import app as service
+    from relay import parts
     from relay.config import load
 
     path = config_path(config)
     settings = load(path)
-    service.check(settings)
+    parts.check(settings)
     print(
         f"{path or 'RELAY_* variables'}: fine. {len(settings.endpoints)} endpoints, {len(settings.grants)} roles, "
         f"{len(settings.publishers)} publishers."

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from relay import app
+from relay import listeners
 from relay.config import load
+from relay.parts import make_parts
 from tests.hardening.wire import exchange, head, post
 from tests.support.service import Relay, make_relay
 
@@ -20,8 +21,8 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
     make_relay(folder, bff='backend = "http://127.0.0.1:9"')
 
     async def public_routes() -> list[BaseRoute]:
-        async with app._parts(load(folder / "relay.toml")) as parts:
-            return app._public_app(parts, ()).routes
+        async with make_parts(load(folder / "relay.toml")) as parts:
+            return listeners.public_app(parts, ()).routes
 
     table = asyncio.run(public_routes())
     assert all(isinstance(route, Route) for route in table), "a mount would hide its routes from this test"

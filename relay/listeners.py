@@ -1,0 +1,124 @@
+"""The two HTTP applications, public and internal: whose routes they have, and what is left over."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay.bff.backend import Backend
+from relay.bff.routes import BffOptions, BffParts, bff_routes
+from relay.core.errors import Refusal
+from relay.core.events import Client
+from relay.ingest.routes import ingest_routes
+from relay.issuer.routes import RouteOptions, issuer_routes
+from relay.keys.jwks import to_jwks
+from relay.ops import InternalOnly, ops_routes
+from relay.parts import Parts
+from relay.sessions.base import Session
+from relay.web.addresses import parse_networks
+from relay.web.answers import error_answer
+from relay.web.clients import client_reader
+from relay.wiring import (
+    cookie_options,
+    csrf_options,
+)
+
+log = structlog.get_logger("relay")
+
+
+def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
+    """Return what browsers reach: issuer, log-in, the browser client, and `pages`."""
+    settings = parts.settings
+    client_of = client_reader(parse_networks(settings.public.trusted_proxies))
+    csrf = csrf_options(settings)
+    access, refresh = cookie_options(settings)
+    routes: list[BaseRoute] = list(
+        issuer_routes(
+            parts.issuer,
+            RouteOptions(
+                csrf=csrf, cookies=(access, refresh), public_origin=settings.public.url, client_of=client_of
+            ),
+            to_jwks(parts.keys.verify),
+        )
+    )
+    if parts.backend is not None:
+        options = BffOptions(
+            csrf=csrf,
+            access_cookie=access,
+            refresh_cookie=refresh,
+            ref_key=settings.session.ref_key.get_secret_value().encode(),
+        )
+        routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+    routes.append(Route("/client/relay-client.js", _browser_client))
+    routes += pages
+    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed})
+
+
+def internal_app(parts: Parts) -> Starlette:
+    """Return what backends and operators reach: publishing and health."""
+    listen = parts.settings.listen
+    client_of = client_reader(())
+    return Starlette(
+        routes=[
+            *ops_routes(lambda: "The relay is stopping." if parts.stopping else None),
+            *ingest_routes(parts.ingest, client_of),
+        ],
+        middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],
+        exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
+    )
+
+
+def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:
+    def limit_address(address: str) -> tuple[Refusal, float] | None:
+        limited = parts.issuer.limits.address(address)
+        return None if limited is None else (limited.refusal, limited.retry_after_s)
+
+    async def authenticate(credential: str) -> Session | Refusal:
+        return await parts.issuer.authenticate(credential, now=time.time())
+
+    async def end_session(session: Session) -> None:
+        await parts.stream.end_session(session.ref, user=session.subject, client=Client())
+
+    return BffParts(
+        backend=backend,
+        auditor=parts.auditor,
+        client_of=client_of,
+        limit_address=limit_address,
+        authenticate=authenticate,
+        end_session=end_session,
+    )
+
+
+# what belongs to no shell
+
+
+async def _browser_client(_request: Request) -> Response:
+    script = files("relay").joinpath("static/relay-client.js").read_bytes()
+    return Response(
+        script,
+        media_type="text/javascript",
+        headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
+    )
+
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return error_answer(404, "not_found", "There is nothing here.")
+
+
+async def _not_allowed(_request: Request, _error: Exception) -> Response:
+    return error_answer(405, "method_not_allowed", "This address does not take this method.")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    incident = secrets.token_hex(4)
+    log.error("request failed", incident=incident, path=request.url.path, exc_info=error)
+    return error_answer(
+        500, "internal_error", f"The relay met an error of its own ({incident}).", retryable=True
+    )
