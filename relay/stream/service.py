@@ -12,6 +12,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.protocol import CLOSED, CONNECTING
 from websockets.typing import Subprotocol
 
 from relay.audit.base import Auditor
@@ -131,6 +132,11 @@ class Stream:
         self._draining = True
         for connection in list(self.registry.connections):
             connection.end(close_for(Reason.SERVER_STOPPING))
+        for connection in list(self._addresses):
+            if (
+                connection.protocol.state is CONNECTING
+            ):  # it may never send a request, and would be waited for
+                connection.transport.abort()
         server.close()
         await server.wait_closed()
 
@@ -163,6 +169,8 @@ class Stream:
 
     def _wait(self, connection: StreamConnection, address: str) -> None:
         self._unwait(connection)
+        if connection.protocol.state is CLOSED:  # gone already: nobody would take it out of the counts again
+            return
         self._addresses[connection] = address
         self._waiting.enter(address)
 

@@ -133,7 +133,7 @@ class Relay:
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(3)]
         if "internal" not in lines[-1]:
-            self.process.wait(10)
+            self.kill()
             raise AssertionError(f"the relay did not start: {lines} {self.log_path.read_text()}")
 
     def kill(self) -> None:
@@ -239,7 +239,8 @@ class Relay:
 
     def audit(self) -> list[dict[str, Any]]:
         """Return the audit log's records."""
-        return [json.loads(line) for line in self.audit_path.read_bytes().splitlines()]
+        whole, _, _ = self.audit_path.read_bytes().rpartition(b"\n")  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     async def audited(self, action: str, **wanted: Any) -> dict[str, Any]:
         """Wait until a record with this action, and reason if told, is in the log."""
