@@ -9,18 +9,14 @@ from outside and is not.
 """
 
 import contextlib
-import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
 
 import anyio
 import structlog
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from relay import __version__
@@ -28,7 +24,6 @@ from relay.config import Settings
 from relay.listeners import internal_app, public_app
 from relay.parts import Parts, make_parts
 from relay.stream.heart import beat_for_ever
-from relay.web.answers import error_answer
 from relay.web.server import HttpServer
 from relay.web.sockets import bind, bound_port
 
@@ -127,31 +122,6 @@ async def _until_stopped(parts: Parts, signals: AsyncIterator[int]) -> None:
                 parts.stopping = True
                 drain.start_soon(send_away)
     parts.stopping = True
-
-
-async def _browser_client(_request: Request) -> Response:
-    script = files("relay").joinpath("static/relay-client.js").read_bytes()
-    return Response(
-        script,
-        media_type="text/javascript",
-        headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
-    )
-
-
-async def _not_found(_request: Request, _error: Exception) -> Response:
-    return error_answer(404, "not_found", "There is nothing here.")
-
-
-async def _not_allowed(_request: Request, _error: Exception) -> Response:
-    return error_answer(405, "method_not_allowed", "This address does not take this method.")
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    incident = secrets.token_hex(4)
-    log.error("request failed", incident=incident, path=request.url.path, exc_info=error)
-    return error_answer(
-        500, "internal_error", f"The relay met an error of its own ({incident}).", retryable=True
-    )
 
 
 def start(
