@@ -1,8 +1,8 @@
 """Group commit: calls that arrive while a batch is being written share the next one.
 
 SQLite and a log file both cost one thread hop and one commit however many rows go with it. A thousand tokens
-that are claimed at once then cost a handful of commits, and a lone claim waits for nobody. No timer: what
-arrives while one batch is on its thread makes up the next.
+that are claimed at once then cost a handful of commits, and a lone claim waits for nobody: what arrives while
+one batch is on its thread makes up the next. Only what says that it has time waits for company.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class GroupCommit(Generic[Item, Result]):
         self._in_commit = 0
         self._max_waiting = max_waiting
         self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
@@ -41,8 +42,10 @@ class GroupCommit(Generic[Item, Result]):
         """Items that are not committed yet, those on the thread included."""
         return len(self._waiting) + self._in_commit
 
-    def submit(self, item: Item) -> asyncio.Future[Result]:
+    def submit(self, item: Item, *, within_s: float = 0) -> asyncio.Future[Result]:
         """Queue `item`; the future has its result once it is committed.
+
+        `within_s` lets it wait so long for others to share its commit; one that may not wait takes it along.
 
         A caller that stops waiting for the future does not take the item back.
 
@@ -53,7 +56,10 @@ class GroupCommit(Generic[Item, Result]):
             raise asyncio.QueueFull
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        self._start()
+        if not within_s:
+            self._start()
+        elif self._task is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(within_s, self._start)
         return future
 
     async def run(self, call: Callable[[], Result]) -> Result:
@@ -70,6 +76,9 @@ class GroupCommit(Generic[Item, Result]):
         await asyncio.to_thread(self._thread.shutdown)
 
     def _start(self) -> asyncio.Task[None]:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work())
             self._task.add_done_callback(self._ended)

@@ -67,6 +67,27 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
     assert writer.waiting == 0
 
 
+async def test_what_may_wait_goes_with_what_may_not(
+    writer: GroupCommit[int, int], recorder: Recorder
+) -> None:
+    """An item that has time shares the commit of one that has none, and keeps its place before it."""
+    patient = [writer.submit(item, within_s=60) for item in (1, 2)]
+    await asyncio.sleep(0)
+    assert recorder.batches == []
+    assert await writer.submit(3) == 30
+    assert await asyncio.gather(*patient) == [10, 20]
+    assert recorder.batches == [[1, 2, 3]]
+
+
+async def test_what_may_wait_waits_no_longer(writer: GroupCommit[int, int], recorder: Recorder) -> None:
+    """Nothing else need come; and the end of the writer commits it too."""
+    assert await writer.submit(1, within_s=0.001) == 10
+    last = writer.submit(2, within_s=60)
+    await writer.aclose()
+    assert await last == 20
+    assert recorder.batches == [[1], [2]]
+
+
 async def test_batches_are_bounded_and_in_order(writer: GroupCommit[int, int], recorder: Recorder) -> None:
     """More than one batch's worth is committed in the order it came, no batch longer than the bound."""
     count = MAX_BATCH + 300

@@ -32,6 +32,10 @@ from relay.core.events import Action, Event, to_record
 MAX_NOTES = 50_000
 """Notes that may wait: some seconds of writing, and 60 MB. A longer queue would only hide a dead disk."""
 
+NOTE_WITHIN_S = 0.05
+"""How long a note may wait for others. A write for each would wake this thread for each, and two threads that
+want the interpreter cost a connection more than its records do."""
+
 _MAX_WAITING = MAX_NOTES + 10_000
 """Room that a flood of notes leaves for `record`, or refused connections could stop the issuing of tokens."""
 
@@ -134,7 +138,9 @@ class JsonlAuditor:
 
     def _submit(self, event: Event, *, noted: bool) -> asyncio.Future[Exception | None]:
         self._loop = asyncio.get_running_loop()
-        return self._writer.submit(_Entry(event, self._clock(), noted))
+        return self._writer.submit(
+            _Entry(event, self._clock(), noted), within_s=NOTE_WITHIN_S if noted else 0
+        )
 
     # What follows runs on the writer's thread.
 

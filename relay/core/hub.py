@@ -119,15 +119,16 @@ class Hub:
         """Return how many channels with a value a pattern matches now."""
         return len(self._subscriptions.matching(pattern))
 
-    def subscribe(self, subscriber: Subscriber, wants: Iterable[Want]) -> None:
-        """Subscribe to channels and patterns, valid and allowed; send what they begin with.
-
-        Subscribing twice is the same as once; with another lane it moves there.
+    def subscribe(
+        self, subscriber: Subscriber, wants: Iterable[Want], *, after: Iterable[bytes] = ()
+    ) -> None:
+        """Subscribe to channels and patterns, valid and allowed; send what they begin with, in one write with the
+        messages `after` which it comes. Subscribing twice is the same as once; with another lane it moves there.
         """
         self._settle(subscriber)
         for want in wants:
             self._subscriptions.add(subscriber, want)
-        self._catch_up(subscriber)
+        self._catch_up(subscriber, [self._encode(message) for message in after])
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
         """Undo `subscribe` by the same names; returns those that were subscribed. Nothing of them is sent after it."""
@@ -284,13 +285,16 @@ class Hub:
         pieces = pieces_of(held)
         self._write(subscriber, [piece.data for piece in pieces], sum(piece.count for piece in pieces))
 
-    def _catch_up(self, subscriber: Subscriber) -> None:
-        """Write what a subscriber is behind with, as fast as its sink takes it; snapshots a slice at a beat.
-
-        `_settle` comes before it.
+    def _catch_up(self, subscriber: Subscriber, frames: Sequence[bytes] = ()) -> None:
+        """Write `frames` and what a subscriber is behind with, as fast as its sink takes it; snapshots a slice at
+        a beat. `_settle` comes before it.
         """
+        if frames and (subscriber.behind is None or subscriber.pending()):
+            self._write(subscriber, frames, 0)
+            frames = ()
         while (behind := subscriber.behind) is not None and not subscriber.pending():
-            beginning = self._write_slice(subscriber, behind)
+            beginning = self._write_slice(subscriber, behind, frames)
+            frames = ()
             if behind.is_over():
                 subscriber.behind = None
             elif beginning:
@@ -299,9 +303,9 @@ class Hub:
                 self._trickle[subscriber] = None
                 return
 
-    def _write_slice(self, subscriber: Subscriber, behind: Behind) -> bool:
+    def _write_slice(self, subscriber: Subscriber, behind: Behind, before: Sequence[bytes]) -> bool:
         """Write one slice. True: it was filled by what subscriptions begin with."""
-        frames: list[bytes] = []
+        frames = list(before)
         size = count = 0
         beginning = False
         while behind.dirty and size < SLICE_BYTES:

@@ -74,6 +74,19 @@ Report = Callable[[Action, Sequence[str], Reason | None], None]
 class ClientProtocol:
     """The relay's side of one connection, from its admission to its end."""
 
+    __slots__ = (
+        "_bucket",
+        "_expires_at",
+        "_hub",
+        "_refused_in_a_row",
+        "_report",
+        "_scope",
+        "_subscriber",
+        "_terms",
+        "_warned",
+        "state",
+    )
+
     def __init__(self, *, hub: Hub, subscriber: Subscriber, terms: Terms, report: Report, now: float) -> None:
         self._hub = hub
         self._subscriber = subscriber
@@ -91,16 +104,15 @@ class ClientProtocol:
         if self.state is State.CLOSED:
             return
         terms = self._terms
-        self._send(
-            messages.welcome(
-                connection=terms.connection,
-                ts=_ms(now),
-                expires_at=_ms(self._expires_at),
-                frames_per_s=FRAMES_PER_S,
-            )
+        welcome = messages.welcome(
+            connection=terms.connection,
+            ts=_ms(now),
+            expires_at=_ms(self._expires_at),
+            frames_per_s=FRAMES_PER_S,
         )
         channels = list(asked) or [name for name in terms.scope.patterns if not is_wildcard(name)]
         if not channels:
+            self._send(welcome)
             self._send(
                 messages.error(
                     code="nothing_subscribed",
@@ -109,7 +121,7 @@ class ClientProtocol:
                 )
             )
             return
-        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms))
+        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms), after=[welcome])
 
     def receive(self, text: str, now: float) -> Close | RefreshAsked | None:
         """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
@@ -221,7 +233,7 @@ class ClientProtocol:
         )
         return None
 
-    def _subscribe(self, frame: messages.Subscribe) -> None:
+    def _subscribe(self, frame: messages.Subscribe, *, after: Sequence[bytes] = ()) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
         lane = lane_for(frame.interval_ms, self._terms.floor_ms)
@@ -229,8 +241,8 @@ class ClientProtocol:
         wants = [Want(name=name, lane=lane, since=since.get(name)) for name in accepted]
         # decided before the ack, sent after it
         acks = [self._ack(want) for want in wants]
-        self._send(messages.subscribed(id=frame.id, channels=acks, rejected=rejected))
-        self._hub.subscribe(self._subscriber, wants)
+        ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
+        self._hub.subscribe(self._subscriber, wants, after=[*after, ack])
         if accepted:
             self._report(Action.SUBSCRIBE_ACCEPTED, accepted, None)
         for code, reason in _REPORTED.items():

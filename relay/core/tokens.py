@@ -137,7 +137,7 @@ def verify(
         return token
     if refusal := next(_check(token, keys, now=now, expected=expected), None):
         return refusal
-    return _to_claims(token.payload), token.header["kid"]
+    return _to_claims(token.payload, expected), keys[token.header["kid"]].kid
 
 
 def examine(
@@ -245,10 +245,11 @@ def _check_expected(payload: Mapping[str, Any], expected: Expected) -> Iterator[
         yield Refusal(reason=Reason.TOKEN_ORIGIN, detail=f"It was asked for from {payload['origin'][:80]!r}.")
 
 
-def _to_claims(payload: Mapping[str, Any]) -> Claims:
+def _to_claims(payload: Mapping[str, Any], expected: Expected) -> Claims:
+    """Return the claims of a payload that is what was expected; what is equal for all is kept once."""
     return Claims(
-        issuer=payload["iss"],
-        audience=payload["aud"],
+        issuer=expected.issuer,
+        audience=expected.audience,
         subject=payload["sub"],
         session_ref=payload["sid"],
         channels=tuple(payload["channels"]),
@@ -258,5 +259,5 @@ def _to_claims(payload: Mapping[str, Any]) -> Claims:
         expires_at=payload["exp"],
         session_expires_at=payload.get("session_exp"),
         min_interval_ms=payload.get("min_interval_ms"),
-        scope=payload["scope"],
+        scope=expected.scope,
     )

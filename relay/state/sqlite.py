@@ -118,15 +118,21 @@ class SqliteState:
     def _commit(self, items: Sequence[_Claim | _Revocation]) -> list[bool]:
         """Runs on the writer's thread: all of `items` in one transaction."""
         database = self._database
+        self._purge(self._clock())
+        if len(items) == 1:  # a statement alone is a transaction: two hops less through the GIL, 0.1 ms
+            return self._remembered(items, [self._write(items[0])])
         database.execute("BEGIN IMMEDIATE")
         try:
             results = [self._write(item) for item in items]
-            self._purge(self._clock())
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:  # a full disk has rolled it back already
                 database.execute("ROLLBACK")
             raise
+        return self._remembered(items, results)
+
+    def _remembered(self, items: Sequence[_Claim | _Revocation], results: list[bool]) -> list[bool]:
+        """Put what is on the disk now into memory too."""
         for item in items:
             if isinstance(item, _Revocation):
                 self._remember(item)

@@ -23,7 +23,9 @@ from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
+from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
 from websockets.protocol import CONNECTING, OPEN, Event
 from websockets.server import ServerProtocol
 
@@ -44,9 +46,37 @@ MAX_EARLY_CONTROL_FRAMES = 20
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer a close. A browser answers in one round trip."""
 
+_FORGOTTEN = Request(path="", headers=Headers())
+"""What stands for the request when it is over: without one, the library would take the next frame for it."""
+
 
 class StreamConnection(ServerConnection):
     """The library's connection with the relay's hooks. `on_made` and `on_lost` keep the counts of addresses."""
+
+    # with ours beside the library's attributes there would be more than the 30 whose names instances can share
+    __slots__ = (
+        "_early_control_frames",
+        "_hub",
+        "_on_lost",
+        "_on_made",
+        "_peer",
+        "_reading_paused",
+        "_subscriber",
+        "admission",
+        "client",
+        "ended",
+        "opened_at",
+        "pending",
+        "silent_rounds",
+        "stalled_beats",
+        "stalled_bytes",
+        "write",
+    )
+
+    write: Callable[[bytes], None]
+    """Write whole frames. Only called while the connection is open; see `attach`."""
+    pending: Callable[[], int]
+    """Return the bytes that the kernel has not taken yet."""
 
     def __init__(
         self,
@@ -78,19 +108,16 @@ class StreamConnection(ServerConnection):
         """Return the peer's address, also of a client that is gone: the transport can't tell it any more then."""
         return self._peer
 
-    # the hub's sink
-
-    def write(self, data: bytes) -> None:
-        """Write whole frames. Only called while the connection is open; see `attach`."""
-        self.transport.write(data)
-
-    def pending(self) -> int:
-        """Return the bytes that the kernel has not taken yet."""
-        return self.transport.get_write_buffer_size()
+    # the hub's sink: `write` and `pending` are the transport's own, because they are called for each delivery
 
     def overflow(self) -> None:
         """End a connection that was too slow for a `stream` channel."""
         self.end(close_for(Reason.SLOW_CONSUMER))
+
+    def forget_handshake(self) -> None:
+        """Let go of what only the handshake needed: 3.5 KB, among them the token."""
+        self.request, self.response = _FORGOTTEN, None
+        vars(self.protocol).pop("process_request", None)  # see `relay.stream.gate`
 
     def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
         """Tie the connection to its place in the hub, until it closes."""
@@ -139,8 +166,8 @@ class StreamConnection(ServerConnection):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._peer = transport.get_extra_info("peername")
-        self.write = transport.write  # type: ignore[method-assign]  # called for each delivery: skip ours
-        self.pending = transport.get_write_buffer_size  # type: ignore[method-assign]  # likewise
+        self.write = transport.write
+        self.pending = transport.get_write_buffer_size
         self._on_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

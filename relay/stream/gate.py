@@ -11,7 +11,7 @@ Every way out is a `Denied` with the exact reason for the audit log; what the cl
 import http
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 from websockets.datastructures import Headers
@@ -166,7 +166,8 @@ class Gate:
                 return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), claims)
         except UnavailableError as error:
             return deny(attempt, Refusal(reason=error.reason, detail=str(error)), claims)
-        return Admission(attempt=attempt, claims=claims, kid=kid)
+        spent = replace(attempt, asked=replace(attempt.asked, token=""))  # nothing keeps it for the next hour
+        return Admission(attempt=spent, claims=claims, kid=kid)
 
     def is_revoked(self, claims: tokens.Claims, *, now: float) -> bool:
         """Tell whether the token's session was cut off after the token was issued, or in the same second."""
@@ -179,13 +180,15 @@ def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | No
     if len(request.headers.get_all("Origin")) > 1:  # malformed to the library, an attack to us
         return Refusal(reason=Reason.ORIGIN_REFUSED)
     try:
-        protocol.process_request(request)
+        checked = protocol.process_request(request)
     except InvalidMethod:
         return Refusal(reason=Reason.METHOD_NOT_ALLOWED)
     except InvalidUpgrade:
         return Refusal(reason=Reason.NOT_AN_UPGRADE)
     except InvalidHandshake as error:
         return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=type(error).__name__)
+    # the library asks again when it accepts, and gets the same answer without the work
+    setattr(protocol, "process_request", lambda _request: checked)  # noqa: B010  # mypy forbids it otherwise
     return None
 
 

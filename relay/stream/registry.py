@@ -16,7 +16,7 @@ class Registry:
         self._per_session = per_session
         self._replace = replace
         self._by_session: dict[str, dict[StreamConnection, None]] = {}
-        self.connections: dict[StreamConnection, set[str]] = {}  # with the sessions that can end them
+        self.connections: dict[StreamConnection, tuple[str, ...]] = {}  # with the sessions that can end them
 
     def is_full(self, session_ref: str) -> bool:
         """Tell whether one connection more has to be refused."""
@@ -29,7 +29,9 @@ class Registry:
         """
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
-        self.connections.setdefault(connection, set()).add(session_ref)
+        before = self.connections.get(connection, ())
+        if session_ref not in before:
+            self.connections[connection] = (*before, session_ref)
         while len(own) > self._per_session:
             oldest = next(iter(own))
             self.remove(oldest)

@@ -206,6 +206,7 @@ class Stream:
             admission = await self._first_message(connection, admission)
         if isinstance(admission, Admission):
             self._unwait(connection)
+            connection.forget_handshake()
             await self._serve(connection, admission)
 
     async def _first_message(self, connection: StreamConnection, attempt: Attempt) -> Admission | None:

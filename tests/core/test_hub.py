@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from relay.core.channels import covers, is_wildcard
@@ -130,6 +131,26 @@ def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
     hub.publish(publication("a", 3))
     flush(hub)
     assert line.seqs() == [("update", "a", 3)]
+
+
+@pytest.mark.parametrize(("published", "room"), [(True, ENDLESS), (False, ENDLESS), (True, 0)])
+def test_what_a_subscription_answers_shares_its_first_write(published: bool, room: int) -> None:
+    """Acknowledgements go before the value and with it; alone if there is none, or if it has to wait for room."""
+    hub, _ = make_hub()
+    if published:
+        hub.publish(publication("a", 7))
+    line = Line(room)
+    subscriber = hub.join(line)
+    hub.send(subscriber, b'{"type":"pong"}')
+    hub.subscribe(subscriber, wants(["a"]), after=[b'{"type":"welcome"}', b'{"type":"subscribed"}'])
+    together = published and room == ENDLESS
+    kinds = [frame["type"] for frame in line.frames()]
+    assert kinds == ["pong", "welcome", "subscribed", *["snapshot"] * together]
+    assert len(line.writes) == 2
+    if not room:
+        line.take(ENDLESS)
+        hub.drained(subscriber)
+        assert line.seqs() == [("snapshot", "a", 7)]
 
 
 def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
