@@ -315,8 +315,8 @@ class Hub:
             count += 1
             size += len(frames[-1])
             beginning = beginning or not generation
-            if feed.noted and generation:
-                behind.notes[feed] = None  # it may have been told the opposite
+            if feed.noted:
+                behind.notes[feed] = None  # it may have been told the opposite, or by a pattern's ack nothing
             # everything pending is contained in that value: enter the shared flush behind it
             feed.group(subscriber.lane(feed)).enter(subscriber)
         while behind.notes and size < SLICE_BYTES:

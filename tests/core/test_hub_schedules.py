@@ -55,6 +55,9 @@ class Reader(Line):
             if frame["type"] in ("update", "snapshot"):
                 self.counted[0] += 1
                 self.check(frame)
+                self.stale.setdefault(
+                    frame["channel"], False
+                )  # live, unless an ack or a status says otherwise
             elif frame["type"] == "status":
                 assert self.wants(frame["channel"])
                 assert frame["channel"] in self.at
@@ -156,10 +159,10 @@ class Model:
                 return
             seen = self.history[channel][reader.at[channel]]
             self.hub.unsubscribe(reader.subscriber, [channel])
-            reader.stale.pop(channel, None)  # the acknowledgement tells it anew
             for _ in range(self.dice.randint(0, 9)):
                 self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
             state = self.hub.state(channel, (seen.epoch, seen.seq))
+            reader.stale[channel] = state.stale  # the acknowledgement tells it anew
             if not state.recovered:
                 del reader.at[channel]
             self.hub.subscribe(reader.subscriber, [Want(name=channel, since=(seen.epoch, seen.seq))])
@@ -210,6 +213,8 @@ class Model:
             reader.names |= set(names)
             lane = self.dice.choice(LANES_MS) if self.dice.random() < 0.3 else 0
             reader.unhurried = reader.unhurried or lane > 0
+            acked = [name for name in names if not is_wildcard(name) and self.history.get(name)]
+            reader.stale |= {name: self.hub.state(name).stale for name in acked}
             self.hub.subscribe(reader.subscriber, [Want(name=name, lane=lane) for name in names])
 
     def unsubscribe(self) -> None:
@@ -253,8 +258,9 @@ class Model:
         for reader in self.readers:
             newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.wants(name)}
             assert reader.at == newest
-            for channel, told in reader.stale.items():
-                assert not reader.wants(channel) or told == self.stale(channel)
+            assert {name: reader.stale[name] for name in newest} == {
+                name: self.stale(name) for name in newest
+            }
 
 
 @pytest.mark.parametrize("seed", range(120))
