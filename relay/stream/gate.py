@@ -179,6 +179,8 @@ def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | No
     """Run the library's own checks of the handshake (RFC 6455 §4.2.1) before ours."""
     if len(request.headers.get_all("Origin")) > 1:  # malformed to the library, an attack to us
         return Refusal(reason=Reason.ORIGIN_REFUSED)
+    if len(request.headers.get_all("Host")) != 1:  # RFC 6455 §4.2.1, RFC 9112 §3.2; the library does not look
+        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="Not exactly one Host.")
     try:
         checked = protocol.process_request(request)
     except InvalidMethod:
@@ -215,6 +217,8 @@ def refusal_response(refusal: Refusal) -> Response:
         headers["Retry-After"] = "2"
     if refusal.reason is Reason.NOT_AN_UPGRADE:
         headers["Upgrade"] = "websocket"
+    if refusal.reason in (Reason.NOT_AN_UPGRADE, Reason.HANDSHAKE_MALFORMED):
+        headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 §4.4: it may have been the version
     if refusal.reason is Reason.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET"
     return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, body)
