@@ -2,9 +2,11 @@
 
 import json
 import secrets
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from relay.core.events import MAX_TEXT
 from tests.hardening.relays import recorded
 from tests.hardening.wire import ask, bearing, exchange, head, knock, post, publish, upgrade
 from tests.support.service import Relay
@@ -39,6 +41,18 @@ def assert_lines(relay: Relay) -> None:
             path
         )
         assert max(map(len, text.split("\n"))) < 16_384, path
+    assert max(len(text) for record in relay.audit() for text in texts(record)) <= MAX_TEXT, "cut"
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Return all that is text in a record, names too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value:
+            yield from texts(item)
+            if isinstance(value, dict):
+                yield from texts(value[item])
 
 
 def has_agent(mark: str, record: dict[str, Any]) -> bool:

@@ -1,24 +1,68 @@
 """Replay: a token opens one connection, whatever is done to it, to the relay, or to the clock's thirty seconds."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, knock, upgrade
+from tests.hardening.wire import Answer, bearing, head, knock, read_answer, upgrade
 from tests.support.service import Relay, running
+
+
+async def at_once(relay: Relay, request: bytes, count: int) -> list[Answer]:
+    """Send a request so many times in the same moment: all but its last byte first, and then the last of each."""
+    pairs = [await asyncio.open_connection("127.0.0.1", relay.ports[1]) for _ in range(count)]
+    try:
+        for _, writer in pairs:
+            writer.write(request[:-1])
+            await writer.drain()
+        for _, writer in pairs:
+            writer.write(request[-1:])
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*(read_answer(reader) for reader, _ in pairs))
+    finally:
+        for _, writer in pairs:
+            writer.close()
 
 
 async def test_of_a_hundred_at_once_one_gets_in(relay: Relay) -> None:
     """100 handshakes with one token in the same moment: one 101, and 99 times the same 401."""
+    for fields, target in (
+        ([bearing(await relay.token())], "/ws/prices"),
+        ([], f"/ws/prices?token={await relay.token()}"),
+    ):
+        request = head("GET", target, [*upgrade(relay), *fields])
+        answers = await at_once(relay, request, 100)
+        assert sorted(answer.status for answer in answers) == [101, *[401] * 99]
+        assert len({answer.body for answer in answers if answer.status == 401}) == 1
+
+
+async def test_of_a_hundred_in_all_ways_at_once_one_gets_in(relay: Relay) -> None:
+    """The same when they come as subprotocol, in the query, as the first message and to refresh other connections."""
     token = await relay.token()
-    answers = await asyncio.gather(
-        *(knock(relay, fields=[*upgrade(relay), bearing(token)]) for _ in range(100))
-    )
-    assert sorted(answer.status for answer in answers) == [101, *[401] * 99]
-    assert len({answer.body for answer in answers if answer.status == 401}) == 1
+
+    async def refreshed() -> bool:
+        async with relay.connect() as socket:
+            await socket.read("error")
+            await socket.send(type="refresh", token=token)
+            return bool((await socket.next())["type"] == "refreshed")
+
+    async def by_subprotocol() -> bool:
+        return (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
+
+    async def by_query() -> bool:
+        return (await knock(relay, f"/ws/prices?token={token}")).status == 101
+
+    async def by_first_message() -> bool:
+        return await first_message(relay, token) != 3000
+
+    ways = [by_subprotocol, by_query, by_first_message, refreshed]
+    won = await asyncio.gather(*(ways[number % 4]() for number in range(100)))
+    assert sum(won) == 1
 
 
 async def test_the_three_ways_count_together(relay: Relay) -> None:
@@ -30,11 +74,13 @@ async def test_the_three_ways_count_together(relay: Relay) -> None:
 
 
 async def first_message(relay: Relay, token: str) -> int | None:
-    """Send a token as the first frame and return the close code."""
+    """Send a token as the first frame and return the close code, or None if it was good."""
     url = f"{relay.stream_url}/ws/prices"
     async with connect(url, additional_headers={"Origin": relay.url}, proxy=None) as websocket:
         await websocket.send(json.dumps({"type": "auth", "token": token}))
-        await websocket.wait_closed()
+        with contextlib.suppress(ConnectionClosed):
+            await websocket.recv()  # welcome, if it was good
+            return None
         return websocket.close_code
 
 

@@ -15,7 +15,7 @@ Fields = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP response. `status` 0: the connection was closed without one."""
+    """An HTTP response. `status` 0: the connection was closed without one, or within one."""
 
     status: int
     fields: tuple[tuple[str, str], ...] = ()
@@ -39,14 +39,14 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
     """Read one response: head and announced body."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip().split("\r\n")
+        fields = tuple(
+            (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
+        )
+        length = next((int(value) for name, value in fields if name == "content-length"), 0)
+        return Answer(int(first.split(" ")[1]), fields, await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(0)
-    first, *lines = head.rstrip().split("\r\n")
-    fields = tuple(
-        (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
-    )
-    length = next((int(value) for name, value in fields if name == "content-length"), 0)
-    return Answer(int(first.split(" ")[1]), fields, await reader.readexactly(length))
 
 
 async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1", half_close: bool = False) -> Answer:

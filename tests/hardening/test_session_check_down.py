@@ -1,0 +1,94 @@
+"""The session check is down: nobody can tell who is behind a cookie, so nobody gets a token, and no cookie goes."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from relay.config import load
+from relay.core.errors import Reason, Refusal, UnavailableError
+from relay.issuer.service import Issuer
+from relay.listeners import public_app
+from relay.parts import make_parts
+from relay.sessions.base import Session
+from relay.web.server import HttpServer
+from relay.web.sockets import bind
+from relay.wiring import issuer_options, policy
+from tests.hardening.relays import recorded
+from tests.hardening.wire import post
+from tests.support.service import Relay, make_relay
+
+
+class Down:
+    """A session verifier whose backend does not answer."""
+
+    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+        raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "The session backend did not answer in 2 s.")
+
+    def forget(self, ref: str) -> None:
+        """There is nothing to forget."""
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+@contextlib.asynccontextmanager
+async def public_listener(folder: Path) -> AsyncIterator[Relay]:
+    """Run the public side of a relay in this process, with a verifier that is down."""
+    relay = make_relay(folder, bff='backend = "http://127.0.0.1:9"')
+    settings = load(folder / "relay.toml")
+    async with make_parts(settings) as parts:
+        assert parts.keys.signing is not None
+        parts.issuer = Issuer(
+            issuer_options(settings),
+            policy=policy(settings),
+            verifier=Down(),
+            state=parts.state,
+            auditor=parts.auditor,
+            key=parts.keys.signing,
+        )
+        with contextlib.closing(bind(f"127.0.0.1:{relay.ports[0]}", setting="listen.http")) as sock:
+            server = HttpServer(public_app(parts, ()), sock)
+            async with anyio.create_task_group() as group:
+                group.start_soon(server.run)
+                await server.started()
+                yield relay
+                server.stop()
+
+
+@pytest.mark.parametrize("path", ["/auth/ws-token", "/api/auth/ws-token"])
+async def test_no_token_without_a_session_check(tmp_path: Path, path: str) -> None:
+    """503 with Retry-After for good sessions and bad ones alike; cookies stay; the log says why."""
+    async with public_listener(tmp_path) as relay:
+        origin = ("Origin", relay.url)
+        for session in (relay.session(), relay.session(token_use="refresh"), "garbage"):
+            for fields in (
+                [origin, ("Cookie", f"access-token={session}; refresh-token={session}")],
+                [("Authorization", f"Bearer {session}")],
+            ):
+                answer = await post(relay, path, fields)
+                assert (answer.status, answer.code, answer.json["retryable"]) == (503, "unavailable", True)
+                assert b"wsToken" not in answer.body
+                assert int(answer.all("retry-after")[0]) >= 1
+                assert answer.all("set-cookie") == [], "the session may be good: it is not thrown away"
+        await recorded(relay, lambda record: record["event"].get("reason") == "backend_unavailable")
+    actions = {record["event"]["action"] for record in relay.audit()}
+    assert "token.issued" not in actions
+
+
+async def test_csrf_and_missing_sessions_are_told_first(tmp_path: Path) -> None:
+    """What needs no check is refused as ever: another site's page with 403, nobody at all with 401."""
+    async with public_listener(tmp_path) as relay:
+        evil = [("Origin", "https://evil.example"), ("Cookie", f"access-token={relay.session()}")]
+        assert (await post(relay, "/auth/ws-token", evil)).status == 403
+        assert (await post(relay, "/auth/ws-token", [("Origin", relay.url)])).status == 401
+
+
+async def test_a_log_out_still_clears_the_cookies(tmp_path: Path) -> None:
+    """503, since the session's sockets could not be found; but the browser is logged out."""
+    async with public_listener(tmp_path) as relay:
+        fields = [("Origin", relay.url), ("Cookie", f"access-token={relay.session()}")]
+        answer = await post(relay, "/api/auth/logout", fields)
+        assert (answer.status, len(answer.all("set-cookie"))) == (503, 2)
