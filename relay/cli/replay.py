@@ -1,11 +1,15 @@
 """`relay replay`: recorded market traffic, published again with its own rhythm.
 
+Quotes and trades of one market are two sets of channels, and a key may be allowed one of them only. A refusal
+is therefore counted and said once a set, with what to do about it; it is not said once a symbol.
+
 Nothing is left out when publishing is slower than the recording: the replay falls behind and says how far. A
 terminal gets a progress bar, a pipe a summary line every five seconds and at the end.
 """
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +22,8 @@ from relay.cli.publish import DEFAULT_URL, KeyOption, UrlOption, require_key, ru
 from relay.client import BatchError, Publisher, PublishError
 from relay.client.publisher import Result
 from relay.core.errors import RelayError
-from relay.demo.market import Quote
-from relay.demo.recorded import Replay
+from relay.recordings import Replay
+from relay.recordings.lines import Message
 
 REPORT_S = 5.0
 MAX_SHOWN = 20
@@ -33,51 +37,94 @@ def replay(
     url: UrlOption = DEFAULT_URL,
     key: KeyOption = "",
     channel_prefix: Annotated[
-        str, typer.Option("--channel-prefix", help="What stands before the symbol in the channel.")
+        str, typer.Option("--channel-prefix", help="What stands before the symbol in a quote's channel.")
     ] = "prices",
+    trades_prefix: Annotated[
+        str, typer.Option("--trades-prefix", help='The same for trades; "" publishes none.')
+    ] = "trades",
 ) -> None:
-    """Publish recorded quotes again, each to PREFIX.SYMBOL."""
+    """Publish recorded quotes and trades again, each to PREFIX.SYMBOL."""
     require_key(key)
-    run_to_exit(_replay(files, speed=speed, url=url, key=key, prefix=channel_prefix))
-
-
-async def _replay(files: list[Path], *, speed: float, url: str, key: str, prefix: str) -> int:
     notes = _Notes()
     recording = Replay(
-        files, speed=speed, prefix=prefix, on_problem=lambda problem: notes.add(f"skipped {problem}")
+        files,
+        speed=speed,
+        prices=channel_prefix,
+        trades=trades_prefix,
+        on_problem=lambda problem: notes.add(f"skipped {problem}"),
     )
-    publisher = Publisher(url, key)
+    run_to_exit(_replay(recording, Publisher(url, key), notes, _hints(channel_prefix, trades_prefix)))
+
+
+def _hints(prices: str, trades: str) -> dict[str, str]:
+    """Return what to do where a key may not publish quotes, or trades."""
+    must = "The publisher's channels in relay.toml must take in"
+    return {
+        "quote": f"{must} {prices}.>; --channel-prefix names another beginning.",
+        "trade": f'{must} {trades}.>; --trades-prefix "" leaves trades out.',
+    }
+
+
+async def _replay(recording: Replay, publisher: Publisher, notes: "_Notes", hints: dict[str, str]) -> int:
     report = _Report(recording)
+    publishing = _Publishing(publisher, notes, hints)
     try:
         with report:
             async with publisher:
                 async for batch in recording.batches():
-                    report.published += await _publish(publisher, batch, notes)
-                    report.tick()
+                    report.count(await publishing.publish(batch))
     finally:
         notes.close()
         print(report.summary(refused=notes.refused))
-    if not report.published:
+    if not report.published.total():
         raise RelayError(
-            "Nothing was published: there is no quote (<symbol>@bookTicker) in these files, or all were refused."
+            "Nothing was published: there is no quote (<symbol>@bookTicker) and no trade (<symbol>@trade) "
+            "in these files, or all were refused."
         )
     return 1 if recording.tally.malformed or notes.refused else 0
 
 
-async def _publish(publisher: Publisher, batch: list[Quote], notes: "_Notes") -> int:
-    """Publish one batch; returns how many quotes of it were taken."""
-    try:
-        results: list[Result] = await publisher.publish_many(batch)
-    except BatchError as error:
-        raise RelayError(f"The replay stopped at a batch of {len(batch)} quotes: {error.message}") from None
-    refused = [
-        (channel, result)
-        for (channel, _), result in zip(batch, results, strict=True)
-        if isinstance(result, PublishError)
-    ]
-    for channel, result in refused:
-        notes.refuse(f"{channel} was refused: {result.message}")
-    return len(results) - len(refused)
+class _Publishing:
+    """Publishes batches, and sends nothing more to a channel that the key may not publish to."""
+
+    def __init__(self, publisher: Publisher, notes: "_Notes", hints: dict[str, str]) -> None:
+        self._publisher = publisher
+        self._notes = notes
+        self._hints = hints
+        self._forbidden: set[str] = set()
+
+    async def publish(self, batch: list[Message]) -> Counter[str]:
+        """Publish one batch; returns how many quotes and trades of it were taken."""
+        allowed = [message for message in batch if message[0] not in self._forbidden]
+        # each would be a line in the relay's audit log, some hundred times a second
+        self._notes.refused += len(batch) - len(allowed)
+        if not allowed:
+            return Counter()
+        try:
+            results: list[Result] = await self._publisher.publish_many(allowed)
+        except BatchError as error:
+            raise RelayError(
+                f"The replay stopped at a batch of {len(allowed)} messages: {error.message}"
+            ) from None
+        taken: Counter[str] = Counter()
+        for message, result in zip(allowed, results, strict=True):
+            if isinstance(result, PublishError):
+                self._refuse(message, result)
+            else:
+                taken[_kind(message)] += 1
+        return taken
+
+    def _refuse(self, message: Message, error: PublishError) -> None:
+        channel, said = message[0], f"{message[0]} was refused: {error.message}"
+        if error.code == "forbidden":
+            self._forbidden.add(channel)
+            self._notes.refuse(f"{said} {self._hints[_kind(message)]}", once=_kind(message))
+        else:
+            self._notes.refuse(said, once=said)
+
+
+def _kind(message: Message) -> str:
+    return "trade" if "trade_id" in message[1] else "quote"
 
 
 class _Notes:
@@ -85,19 +132,21 @@ class _Notes:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        self._unsaid = 0
+        self._said = self._unsaid = 0
         self.refused = 0
 
-    def refuse(self, text: str) -> None:
+    def refuse(self, text: str, *, once: str) -> None:
+        """Count a refusal; `once` is the same for those of which the first is said."""
         self.refused += 1
-        if text not in self._seen:
+        if once not in self._seen:
+            self._seen.add(once)
             self.add(text)
 
     def add(self, text: str) -> None:
-        if len(self._seen) >= MAX_SHOWN:
+        if self._said >= MAX_SHOWN:
             self._unsaid += 1
             return
-        self._seen.add(text)
+        self._said += 1
         sys.stderr.write(f"{text}\n")
 
     def close(self) -> None:
@@ -114,7 +163,7 @@ class _Report:
         self._began = self._last = clock()
         self._last_published = 0
         self._most_behind_s = 0.0
-        self.published = 0
+        self.published: Counter[str] = Counter()
         console = Console(stderr=True)
         self._on_terminal = console.is_terminal
         self._bar = Progress(
@@ -133,15 +182,17 @@ class _Report:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tick(self) -> None:
+    def count(self, taken: Counter[str]) -> None:
+        self.published += taken
         self._most_behind_s = max(self._most_behind_s, self._recording.lag_s)
         now = self._clock()
         every = 0.5 if self._on_terminal else REPORT_S
         if now - self._last < every:
             return
-        rate = (self.published - self._last_published) / (now - self._last)
-        self._last, self._last_published = now, self.published
-        text = f"{self.published:,} quotes, {rate:,.0f}/s, {self._recording.lag_s:.2f} s behind"
+        total = self.published.total()
+        rate = (total - self._last_published) / (now - self._last)
+        self._last, self._last_published = now, total
+        text = f"{self._counts()}, {rate:,.0f}/s, {self._recording.lag_s:.2f} s behind"
         self._bar.update(self._task, completed=self._recording.share_done, text=text)
         if not self._on_terminal:
             print(f"{self._recording.share_done:.0%}, {text}", flush=True)
@@ -149,7 +200,7 @@ class _Report:
     def summary(self, *, refused: int) -> str:
         tally = self._recording.tally
         seconds = self._clock() - self._began
-        parts = [f"{_many(self.published, 'quote')} published in {seconds:.1f} s"]
+        parts = [f"{self._counts()} published in {seconds:.1f} s"]
         if self._most_behind_s >= 0.1:
             parts.append(f"at most {self._most_behind_s:.1f} s behind")
         parts += [
@@ -160,6 +211,9 @@ class _Report:
         if refused:
             parts.append(f"{refused:,} refused")
         return ", ".join(parts)
+
+    def _counts(self) -> str:
+        return " and ".join(_many(self.published[kind], kind) for kind in ("quote", "trade"))
 
 
 def _many(count: int, word: str) -> str:

@@ -1,4 +1,4 @@
-"""What comes out of a subscription: the server's frames as typed events, and `Closed`, the client's own.
+"""The server's frames, typed. Most of them are events as they are; `events` has those of the client's own.
 
 One msgspec call parses a frame into its struct; `data` stays the publisher's own bytes until somebody reads
 it, so that a program which only passes prices on neither pays for decoding nor damages a decimal. Unknown
@@ -93,11 +93,16 @@ class Update(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="update"
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
-    """A channel went `stale` (its publisher fell silent `since`, Unix milliseconds) or `live` again."""
+    """A channel went `stale` or `live` again, `since` then (Unix milliseconds on the server's clock).
+
+    `cause` is `publisher` where the publisher fell silent or was heard again, and `link` where nothing of this
+    connection can be believed for now: 1.5 heartbeats without a frame, or no connection at all.
+    """
 
     channel: str
     state: str
     since: int | None = None
+    cause: str = "publisher"
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
@@ -122,24 +127,32 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
     delay_ms: int
 
 
-class Closed(msgspec.Struct, frozen=True, kw_only=True):
-    """There is no connection now, every value is stale, and the next attempt comes in `retry_in_s` seconds.
+class TokenExpiring(msgspec.Struct, frozen=True, kw_only=True, tag="token_expiring"):
+    """The connection ends in `expires_in_ms` unless it is refreshed with a new token."""
 
-    `code` is the close code, 1006 where the link broke or never came about; `status` the HTTP status of a
-    refused handshake or token request.
-    """
+    expires_in_ms: int
 
-    code: int
-    reason: str
-    retry_in_s: float
-    status: int | None = None
+
+class Refreshed(msgspec.Struct, frozen=True, kw_only=True, tag="refreshed"):
+    """The connection goes on with a new token, to `expires_at` (Unix milliseconds)."""
+
+    expires_at: int
+    id: int | None = None
 
 
 ServerFrame = (
-    Welcome | Subscribed | Unsubscribed | Snapshot | Update | Status | Problem | Heartbeat | Reconnect
+    Welcome
+    | Subscribed
+    | Unsubscribed
+    | Snapshot
+    | Update
+    | Status
+    | Problem
+    | Heartbeat
+    | Reconnect
+    | TokenExpiring
+    | Refreshed
 )
-Event = Welcome | Subscribed | Unsubscribed | Snapshot | Update | Status | Problem | Closed
-"""Everything that iterating over a `Subscriber` gives."""
 
 
 class _Envelope(msgspec.Struct):
@@ -157,6 +170,8 @@ _TYPES = frozenset(
         "error",
         "heartbeat",
         "reconnect",
+        "token_expiring",
+        "refreshed",
     }
 )
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)

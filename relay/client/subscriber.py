@@ -2,7 +2,8 @@
 
 There is no task behind this class: whoever iterates does the reading, so a slow consumer slows its own socket
 down and the relay conflates for it, instead of old prices piling up here. It also means that heartbeats are
-judged, and connections renewed, only while somebody iterates.
+judged, and connections renewed, only while somebody iterates. (One exception, for as long as it takes: a token
+for a refresh is asked for in a task, because prices must not wait for an issuer.)
 
     async with Subscriber(url, token) as prices:
         await prices.subscribe(["prices.BTC-USD"])
@@ -11,45 +12,44 @@ judged, and connections renewed, only while somebody iterates.
 
     idle ──anext──> token ──> handshake ──> welcome ──> events ──lost──> Closed ──wait──> token …
                       └────────────┴── refused for good: TokenError, HandshakeError, StreamClosedError
+
+On a `stream` endpoint every message comes once and in order, over reconnects as well: the position of each
+channel is kept and sent as `since`. What the relay can't replay is a `Gap`. A consumer that wants that over its
+own restarts saves `positions` with its results, and gives them back as `since`.
 """
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
 from relay.client.answers import check_base_url
+from relay.client.asks import FRAME_CHANNELS, Ask, parts_of
 from relay.client.backoff import Backoff
 from relay.client.connecting import Retry, TokenSource, open_stream, take_token
-from relay.client.errors import HandshakeError, StreamClosedError, TokenError
+from relay.client.drafts import Position
+from relay.client.errors import TokenError
+from relay.client.events import Event
 from relay.client.frames import (
-    Closed,
-    Event,
     Heartbeat,
+    Problem,
     Reconnect,
+    Refreshed,
     ServerFrame,
     Snapshot,
+    Status,
     Subscribed,
+    TokenExpiring,
+    Unsubscribed,
     Update,
     Welcome,
 )
-from relay.client.link import Ended, Link
-from relay.client.positions import Positions
-from relay.client.wishes import Wishes, in_frames
-from relay.core.closes import CloseCode
-
-GOOD_S = 10.0
-"""A connection that lived this long was a good one: the back-off starts anew."""
-
-MAX_REFUSALS = 5
-"""Fresh tokens refused in a row: by then it is no race any more, but a setting that a person must mend."""
-
-_STOP = frozenset(
-    {CloseCode.UNSUPPORTED_DATA, CloseCode.POLICY_VIOLATION, CloseCode.TOO_LARGE, CloseCode.NOT_ALLOWED}
-)
-_STOP_FROM = 4500
-_RESTARTS = frozenset({CloseCode.GOING_AWAY, CloseCode.RESTART})
+from relay.client.inbox import Inbox
+from relay.client.link import Ended, Link, Silence
+from relay.client.reconnecting import Reconnecting
+from relay.client.renewal import Renewal
+from relay.client.wishes import Wishes
 
 
 class Subscriber:
@@ -58,14 +58,18 @@ class Subscriber:
     Args:
         url: the endpoint, like `wss://stream.example.com/ws/prices`.
         token: a scoped token, which opens one connection; or an asynchronous function that is asked for a new
-            one at every attempt, which is what reconnecting needs.
+            one at every attempt and before a connection's end, which is what reconnecting and refreshing need.
         origin: the browser origin that the tokens are bound to, if they are.
         tls: a context of your own for `wss`, for instance with a private certificate authority.
         open_timeout_s: how long a handshake, and then the welcome, may take, in seconds.
         backoff: the waits between attempts.
+        since: where to go on, by channel: `positions` of an earlier run, or what `Publisher.publish` returned.
+            Only `stream` endpoints have a past; on others it is of no effect.
 
-    Iterating raises `TokenError`, `HandshakeError` or `StreamClosedError` when going on is no use, and ends
-    after `aclose()`. Whatever can be tried again is reported as a `Closed` event and then tried again.
+    `Status` events call each channel stale or live, by the relay's word and by the state of the link; a channel
+    that had none is live. Iterating raises `TokenError`, `HandshakeError` or `StreamClosedError` when going on
+    is no use, and ends after `aclose()`. Whatever can be tried again is reported as a `Closed` event and then
+    tried again.
     """
 
     def __init__(
@@ -77,20 +81,19 @@ class Subscriber:
         tls: ssl.SSLContext | None = None,
         open_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
+        since: Mapping[str, Position] | None = None,
     ) -> None:
         self._url = check_base_url(url, ("ws", "wss"))
         self._token = token
         self._origin = origin
         self._tls = tls if self._url.startswith("wss:") else None
         self._open_timeout_s = open_timeout_s
-        self._backoff = backoff or Backoff()
+        self._reconnecting = Reconnecting(backoff or Backoff(), is_renewable=callable(token))
         self._wishes = Wishes()
-        self._positions = Positions()
+        self._inbox = Inbox(self._wishes, since)
         self._stopped = asyncio.Event()
         self._link: Link | None = None
-        self._told_s: float | None = None
-        self._retry_at = 0.0
-        self._refusals = 0
+        self._renewal: Renewal | None = None
 
     def __repr__(self) -> str:
         return f"Subscriber({self._url!r})"
@@ -103,9 +106,33 @@ class Subscriber:
     ) -> None:
         await self.aclose()
 
+    @property
+    def positions(self) -> dict[str, Position]:
+        """The last message of each `stream` channel that was handed out; a copy, to be given as `since`.
+
+        Saved after an event was dealt with, they make sure that none is missed; saved before, that none comes
+        twice.
+        """
+        return {
+            channel: Position(channel=channel, epoch=epoch, seq=seq)
+            for channel, (epoch, seq) in self._inbox.positions.resumable().items()
+        }
+
+    @property
+    def can_refresh(self) -> bool:
+        """Whether there is a function to take a new token from, when a connection nears its end."""
+        return callable(self._token)
+
+    @property
+    def server_ms(self) -> int | None:
+        """The relay's clock now, in Unix milliseconds, to compare a value's `ts` with; None before a welcome."""
+        return self._inbox.clock.ms(_now())
+
     async def aclose(self) -> None:
         """Close the connection and end the iteration. Calling it again does nothing."""
         self._stopped.set()
+        if self._renewal is not None:
+            self._renewal.close()
         if self._link is not None:
             await self._link.aclose()
 
@@ -120,50 +147,54 @@ class Subscriber:
             ConfigurationError: if `interval_ms` is none that the protocol has (0, 50, 100, 250, 500, 1000).
         """
         names = _listed(channels)
+        flowing = self._inbox.covered()
         self._wishes.add(names, interval_ms)
-        if self._link is None:
+        link = self._link
+        if link is None:
             return  # goes with the next connection
-        for part in in_frames(names):
-            await self._link.ask("subscribe", part, interval_ms=interval_ms)
+        for ask in self._inbox.resume(dict.fromkeys(names, interval_ms), again=False, flowing=flowing):
+            await link.ask(ask)
 
     async def unsubscribe(self, channels: str | Iterable[str]) -> None:
         """Stop wanting channels or patterns, by the names that they were subscribed by."""
         names = self._wishes.remove(_listed(channels))
-        self._positions.forget(self._wishes.covers)
-        if self._link is None:
+        self._inbox.forget(names)
+        link = self._link
+        if link is None:
             return
-        for part in in_frames(names):
-            await self._link.ask("unsubscribe", part)
+        for part in parts_of(names, FRAME_CHANNELS):
+            await link.ask(Ask(kind="unsubscribe", names=part))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
 
     async def __anext__(self) -> Event:
         while not self._stopped.is_set():
-            if self._link is None:
-                event: Event | None = await self._connect()
-            elif self._link.has_more_to_ask:
-                await self._link.ask_more()
-                continue
-            else:
-                event = self._take(await self._link.receive())
-            if event is not None:
+            if (event := self._inbox.next(_now())) is not None:
                 return event
+            link = self._link
+            if link is None:
+                await self._connect()
+            elif link.has_more_to_ask:
+                await link.ask_more()
+            elif self._renewal is not None and self._renewal.is_due(_now()):
+                await self._renew(link, self._renewal)
+            else:
+                self._take(await link.receive(None if self._renewal is None else self._renewal.due_at))
         raise StopAsyncIteration
 
     # Connecting
 
-    async def _connect(self) -> Closed | None:
-        await self._wait_until(self._retry_at)
+    async def _connect(self) -> None:
+        await self._wait_until(self._reconnecting.at)
         if self._stopped.is_set():
-            return None
+            return
         try:
             token = await take_token(self._token)
         except TokenError as error:
-            if not error.retryable:
-                raise
-            return self._later(error.message, status=error.status, told_s=error.retry_after_s)
-        query, asked = self._wishes.query()
+            self._inbox.put(self._reconnecting.without_token(error))
+            return
+        query, asked = self._wishes.query(self._inbox.positions.resumable())
         opened = await open_stream(
             f"{self._url}?{query}" if query else self._url,
             token,
@@ -172,31 +203,14 @@ class Subscriber:
             timeout_s=self._open_timeout_s,
         )
         if isinstance(opened, Retry):
-            if opened.status == 401:
-                self._count_refusal(opened)
-            return self._later(opened.reason, status=opened.status, told_s=opened.told_s)
-        # computed only now: another task may have subscribed during the handshake
-        self._link = Link(opened, self._wishes.missing(asked), patience_s=self._open_timeout_s)
-        return None
-
-    def _count_refusal(self, refused: Retry) -> None:
-        self._refusals += 1
-        if not callable(self._token) or self._refusals >= MAX_REFUSALS:
-            raise HandshakeError(
-                "invalid_token", f"The stream refused the token: {refused.reason}", status=401
-            )
-
-    def _later(
-        self,
-        reason: str,
-        *,
-        code: int = CloseCode.ABNORMAL,
-        status: int | None = None,
-        told_s: float | None = None,
-    ) -> Closed:
-        wait_s = self._backoff.next(told_s=told_s)
-        self._retry_at = asyncio.get_running_loop().time() + wait_s
-        return Closed(code=code, reason=reason, retry_in_s=wait_s, status=status)
+            self._inbox.put(self._reconnecting.refused(opened))
+            return
+        # computed only now: another task may have subscribed during the handshake.
+        # Without a channel in the URL the relay subscribes to those of the token, and from their newest value
+        asks = self._inbox.resume(self._wishes.missing(asked), again=not query)
+        self._link = Link(opened, asks, patience_s=self._open_timeout_s)
+        if self._stopped.is_set():  # by another task, during the handshake
+            await self._link.aclose()
 
     async def _wait_until(self, at: float) -> None:
         try:
@@ -205,44 +219,81 @@ class Subscriber:
         except TimeoutError:
             return
 
+    async def _renew(self, link: Link, renewal: Renewal) -> None:
+        outcome = renewal.take(_now())
+        if isinstance(outcome, str):
+            renewal.sent(await link.refresh(outcome))
+        else:
+            self._inbox.put(outcome)
+
     # Receiving
 
-    def _take(self, frame: ServerFrame | Ended | None) -> Event | None:
-        """Follow what the frame means for this subscription; returns it if the caller should see it."""
-        match frame:
-            case Snapshot() | Update():
-                return frame if self._positions.is_new(frame) else None
-            case Ended():
-                return None if self._stopped.is_set() else self._lost(frame)
-            case Reconnect():
-                self._told_s = frame.delay_ms / 1000
-                return None
-            case Heartbeat():
-                return None
-            case Subscribed():
-                self._positions.acknowledge(frame)
-            case Welcome():
-                self._refusals = 0
-        return frame
+    def _take(self, frame: ServerFrame | Silence | Ended | None) -> None:
+        """Follow what the frame means for this subscription; what the caller should see goes to the inbox."""
+        now, inbox, link = _now(), self._inbox, self._link
+        if frame is None or link is None:
+            return
+        if isinstance(frame, Ended):
+            self._lost(link, frame)
+        elif isinstance(frame, Silence):
+            inbox.silent(frame.since)
+        elif isinstance(frame, Snapshot | Update):
+            live_again = inbox.heard(frame, now)
+            link.add(inbox.value(frame, now))
+            inbox.put(*live_again)  # behind the value, which must be the first in the queue
+        else:
+            inbox.put(*inbox.heard(frame, now))
+            self._follow(link, frame, now)
 
-    def _lost(self, ended: Ended) -> Closed:
-        link, self._link = self._link, None
-        told_s, self._told_s = self._told_s, None
-        now = asyncio.get_running_loop().time()
-        if link is not None and link.welcomed_at is not None and now - link.welcomed_at >= GOOD_S:
-            self._backoff.reset()
-        shown = f"{ended.code} {ended.reason}".strip()
-        if ended.code in _STOP or ended.code >= _STOP_FROM:
-            raise StreamClosedError(
-                ended.code, ended.reason, f"The relay closed the stream for good: {shown}."
-            )
-        if not callable(self._token):
-            raise StreamClosedError(
-                ended.code,
-                ended.reason,
-                f"The stream ended ({shown}) and its token is used up: a new one opens the next.",
-            )
-        return self._later(ended.reason, code=ended.code, told_s=told_s if ended.code in _RESTARTS else None)
+    def _follow(self, link: Link, frame: ServerFrame, now: float) -> None:
+        """Follow a frame that is no value."""
+        inbox, renewal = self._inbox, self._renewal
+        shown: Event | None = None
+        match frame:
+            case Heartbeat():
+                pass
+            case Status():
+                inbox.status(frame, now)
+            case Subscribed():
+                inbox.subscribed(frame, link.answered(frame), now)
+            case Unsubscribed():
+                ask = link.answered(frame)
+                shown = None if ask is not None and ask.is_ours else frame
+            case Welcome():
+                self._reconnecting.welcomed()
+                self._renewal = Renewal(self._token, frame, wake=link.wake)
+                shown = frame
+            case Reconnect():
+                self._reconnecting.told(frame.delay_ms)
+            case TokenExpiring():
+                if renewal is not None:
+                    renewal.warned(frame.expires_in_ms, now)
+                shown = frame
+            case Refreshed():
+                if renewal is not None:
+                    renewal.refreshed(frame, inbox.clock.ms(now), now)
+                shown = frame
+            case Problem():
+                # the relay could not know that the frames that subscribe are on their way
+                is_early = frame.code == "nothing_subscribed" and link.is_asking
+                refused = None if renewal is None else renewal.refused(frame, now)
+                shown = None if is_early else refused or frame
+        inbox.put(shown)
+
+    def _lost(self, link: Link, ended: Ended) -> None:
+        self._link = None
+        if self._renewal is not None:
+            self._renewal.close()
+            self._renewal = None
+        stale = self._inbox.lost(link.heard_at)
+        if self._stopped.is_set():
+            return
+        lasted_s = 0.0 if link.welcomed_at is None else _now() - link.welcomed_at
+        self._inbox.put(self._reconnecting.ended(ended, lasted_s=lasted_s), *stale)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _listed(channels: str | Iterable[str]) -> list[str]:

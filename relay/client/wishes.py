@@ -2,18 +2,18 @@
 
 Whatever connection there is, all of it has to be asked for again on the next one. The first group goes with
 the URL: its values follow the welcome without another round trip, and the relay does not take the connection
-for one that subscribes to nothing. The rest is sent in frames that stay below the relay's bounds.
+for one that subscribes to nothing. The rest is sent in frames (`relay.client.asks`): what has no room there,
+has another interval, or is to be resumed, for which the URL has no words.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Self
 from urllib.parse import quote
 
 from relay.core.channels import check_pattern, covers
 from relay.core.errors import ConfigurationError
 
 INTERVALS_MS = (0, 50, 100, 250, 500, 1000)
-FRAME_CHANNELS = 200
-"""200 names of 64 bytes fit into the relay's 16 KiB for a frame, and into its 256 channels."""
 URL_CHARS = 1500
 """Proxies in front of a relay refuse long request lines; 8000 is a common bound, the token may take 4096."""
 
@@ -23,6 +23,18 @@ class Wishes:
 
     def __init__(self) -> None:
         self._wanted: dict[str, int] = {}
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Self:
+        """Return wishes for `names`, which are known to be valid."""
+        wishes = cls()
+        wishes._wanted = dict.fromkeys(names, 0)
+        return wishes
+
+    @property
+    def names(self) -> Collection[str]:
+        """The channels and patterns."""
+        return self._wanted.keys()
 
     def add(self, names: Iterable[str], interval_ms: int) -> None:
         """Want `names` from now on.
@@ -44,12 +56,24 @@ class Wishes:
         """Tell whether any wish takes this exact channel in."""
         return channel in self._wanted or any(covers(pattern, channel) for pattern in self._wanted)
 
-    def query(self) -> tuple[str, dict[str, int]]:
-        """Return the URL's query for the first of the wishes ("" for none), and which these are."""
-        interval_ms = next(iter(self._wanted.values()), 0)
+    def covering(self, channel: str) -> dict[str, int]:
+        """Return the wishes that take this exact channel in, with their intervals."""
+        return {name: interval for name, interval in self._wanted.items() if covers(name, channel)}
+
+    def query(self, resumable: Collection[str] = ()) -> tuple[str, dict[str, int]]:
+        """Return the URL's query for the first of the wishes ("" for none), and which these are.
+
+        A wish that takes one of the `resumable` channels in is none of them.
+        """
+        able = {
+            name: interval
+            for name, interval in self._wanted.items()
+            if name not in resumable and not any(covers(name, channel) for channel in resumable)
+        }
+        interval_ms = next(iter(able.values()), 0)
         asked: dict[str, int] = {}
         quoted, length = [], 0
-        for name in (name for name, interval in self._wanted.items() if interval == interval_ms):
+        for name in (name for name, interval in able.items() if interval == interval_ms):
             text = quote(name, safe="")
             length += len(text) + 1
             if length > URL_CHARS:
@@ -58,16 +82,6 @@ class Wishes:
             asked[name] = interval_ms
         return (f"channels={','.join(quoted)}&interval_ms={interval_ms}" if quoted else ""), asked
 
-    def missing(self, asked: Mapping[str, int]) -> list[tuple[int, list[str]]]:
-        """Return the frames, as (interval_ms, names), for what is wanted and was not `asked`."""
-        groups: dict[int, list[str]] = {}
-        for name, interval_ms in self._wanted.items():
-            if asked.get(name) != interval_ms:
-                groups.setdefault(interval_ms, []).append(name)
-        return [(interval_ms, part) for interval_ms, names in groups.items() for part in in_frames(names)]
-
-
-def in_frames(names: list[str]) -> Iterator[list[str]]:
-    """Cut `names` into lists that fit into a frame each."""
-    for start in range(0, len(names), FRAME_CHANNELS):
-        yield names[start : start + FRAME_CHANNELS]
+    def missing(self, asked: Mapping[str, int]) -> dict[str, int]:
+        """Return what is wanted and was not `asked`, with its intervals in milliseconds."""
+        return {name: interval for name, interval in self._wanted.items() if asked.get(name) != interval}

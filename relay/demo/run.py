@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,12 +18,14 @@ from anyio.streams.text import TextReceiveStream
 from relay.client.errors import PublishError
 from relay.client.publisher import Publisher
 from relay.core.errors import ConfigurationError
-from relay.demo.market import Market, Quote
-from relay.demo.recorded import Replay
+from relay.demo.market import Market
 from relay.demo.scene import Scene, set_scene, write_settings
+from relay.recordings import Replay
 
 START_WITHIN_S = 20
 STOP_WITHIN_S = 1.5
+
+_Batches = AsyncIterator[Sequence[tuple[str, Mapping[str, object]]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,19 +68,21 @@ async def run_demo(
                 await _play(scene, batches(), report)
 
 
-def _market(
-    options: DemoOptions, report: Callable[[str], None]
-) -> tuple[str, Callable[[], AsyncIterator[list[Quote]]]]:
+def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, Callable[[], _Batches]]:
     if not options.replay:
         return "simulated market", Market(random.Random()).batches  # noqa: S311  # prices, no secrets
     replay = Replay(
-        options.replay, speed=options.speed, loop=True, on_problem=lambda problem: report(str(problem))
+        options.replay,
+        speed=options.speed,
+        loop=True,
+        trades=None,  # the page shows prices, and the simulated market has no trades either
+        on_problem=lambda problem: report(str(problem)),
     )
     names = ", ".join(path.name.removesuffix(".gz") for path in options.replay)
     return f"recorded: {names} at {options.speed:g}x", replay.batches
 
 
-async def _play(scene: Scene, batches: AsyncIterator[list[Quote]], report: Callable[[str], None]) -> None:
+async def _play(scene: Scene, batches: _Batches, report: Callable[[str], None]) -> None:
     async with anyio.create_task_group() as group:
 
         async def publish() -> None:

@@ -1,26 +1,19 @@
-"""`relay listen`, as a process against a real relay: into a pipe, and on a terminal."""
+"""`relay listen`, as a process against a real relay and into a pipe."""
 
 import asyncio
 import contextlib
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
-import sys
-import termios
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from relay.cli.listen import printable
+from tests.cli.listeners import COMMAND, asking, environment
 from tests.support.service import Relay, running
-
-COMMAND = [sys.executable, "-m", "relay", "listen"]
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +23,14 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
         yield relay
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Return the environment without settings of the caller's own relay, for a terminal without colours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_")}
-    return kept | {"TERM": "xterm", "NO_COLOR": "1"} | more
-
-
-def asking(relay: Relay) -> list[str]:
-    """Return the arguments of somebody who is logged in."""
-    return ["--session-token", relay.session(), "--issuer", relay.url]
-
-
 @contextlib.asynccontextmanager
-async def listening(relay: Relay, *arguments: str, **env: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Listen at the prices endpoint for the time of a test."""
+async def listening(
+    relay: Relay, *arguments: str, path: str = "/ws/prices", **env: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Listen at an endpoint for the time of a test."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
-        f"{relay.stream_url}/ws/prices",
+        f"{relay.stream_url}{path}",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -64,7 +48,7 @@ async def listening(relay: Relay, *arguments: str, **env: str) -> AsyncIterator[
 async def line_of(process: asyncio.subprocess.Process) -> dict[str, object]:
     """Return the next line of its output."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):  # whoever comes back waits for up to 20 s between two attempts
         line: dict[str, object] = json.loads(await process.stdout.readline())
     return line
 
@@ -196,88 +180,84 @@ def test_mistakes_are_one_line(arguments: list[str], sentence: str) -> None:
 
 
 async def test_it_comes_back_after_a_restart(tmp_path: Path) -> None:
-    """The relay is killed and started again: one line says so, a new token is taken, values go on."""
+    """The relay is killed and started again: one line says so, the channel is stale until a new value is there."""
     with running(tmp_path) as relay:
         await relay.publish("prices.A", 1)
         async with listening(relay, "prices.A", *asking(relay), "--count", "2") as process:
             first = await line_of(process)
             await asyncio.to_thread(relay.kill)
+            stale = await line_of(process)
             await asyncio.to_thread(relay.start)
             await relay.publish("prices.A", 2)
             second = await line_of(process)
             code, _, errors = await end_of(process)
+    assert (stale["type"], stale["channel"], stale["state"]) == ("status", "prices.A", "stale")
     assert (first["data"], second["data"], code) == (1, 2, 0)
     assert errors.startswith("disconnected: 1006 ")
     assert "trying again in" in errors
 
 
-# On a terminal
+async def test_what_of_a_stream_is_lost_is_a_line(tmp_path: Path) -> None:
+    """A relay that was killed can't replay: a gap behind the last trade, in its place among the lines."""
+    with running(tmp_path) as relay:
+        await relay.publish("trades.A", 1)
+        arguments = ["trades.A", *asking(relay), "--endpoint", "trades", "--count", "2"]
+        async with listening(relay, *arguments, path="/ws/trades") as process:
+            first = await line_of(process)
+            await asyncio.to_thread(relay.kill)
+            await asyncio.to_thread(relay.start)
+            await relay.publish("trades.A", 2)
+            lines = [first]
+            while lines[-1].get("data") != 2:
+                lines.append(await line_of(process))
+    [gap] = [line for line in lines if line["type"] == "gap"]
+    assert (gap["channel"], gap["seq"]) == ("trades.A", 1)
 
 
-class Terminal:
-    """A terminal, 100 columns and 24 lines, with a process in it."""
+async def test_it_goes_on_over_a_refresh(tmp_path: Path) -> None:
+    """A connection that lives for eight seconds is refreshed without a word, and values go on."""
+    short = """
+[endpoints.short]
+path = "/ws/short"
+channels = ["prices.>"]
+max_age_s = 8
 
-    def __init__(self, *arguments: str) -> None:
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 100))
-        self.process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=environment(),
-            close_fds=True,
-        )
-        os.close(theirs)
-        self.screen = ""
-
-    def until(self, pattern: str) -> str:
-        """Read on until the pattern was on the screen."""
-        latest = time.monotonic() + 20
-        while not re.search(pattern, self.screen):
-            chunk = b""
-            if time.monotonic() < latest and select.select([self._ours], [], [], 20)[0]:
-                with contextlib.suppress(OSError):  # what reading says once the process has ended
-                    chunk = os.read(self._ours, 65_536)
-            assert chunk, f"{pattern} was never on the screen: {self.screen}"
-            self.screen += chunk.decode(errors="replace")
-        return self.screen
-
-    def end(self) -> int:
-        """Interrupt the process as Ctrl-C does and read what it still shows; returns the exit code."""
-        self.process.send_signal(signal.SIGINT)
-        with contextlib.suppress(OSError):  # what reading says once the process has ended
-            while chunk := os.read(self._ours, 65_536):
-                self.screen += chunk.decode(errors="replace")
-        return self.process.wait(20)
-
-    def close(self) -> None:
-        """End the process, if it still runs."""
-        self.process.kill()
-        self.process.wait(20)
-        os.close(self._ours)
+[grants.visitor]
+short = ["prices.>"]
+"""
+    with running(tmp_path, extra=short) as relay:
+        session = relay.session(roles=["visitor"])
+        arguments = ["prices.A", "--session-token", session, "--issuer", relay.url, "--endpoint", "short"]
+        async with listening(relay, *arguments, "--count", "2", path="/ws/short") as process:
+            await relay.publish("prices.A", 1)
+            await line_of(process)
+            await relay.audited("connection.refreshed")
+            await relay.publish("prices.A", 2)
+            line = await line_of(process)
+            while line["type"] == "status":  # on a slow machine the publisher is silent for long
+                line = await line_of(process)
+            assert (line["type"], line["data"]) == ("update", 2)
+            assert (await end_of(process)) == (0, b"", "")
+        connected = [record for record in relay.audit() if record["event"]["action"] == "connect.accepted"]
+        assert len(connected) == 1
 
 
-async def test_a_terminal_shows_a_live_table(relay: Relay) -> None:
-    """Channel, value, seq, age and rate, redrawn as values come; a price can't command the terminal."""
-    hostile = '{"symbol":"A\\u001b[2J","bid":"1.10\x9b31m"}'
-    await relay.publish_raw(b'{"channel":"prices.TABLE","data":%b}' % hostile.encode())
-    arguments = [f"{relay.stream_url}/ws/prices", "prices.TABLE", *asking(relay)]
-    with contextlib.closing(Terminal(*arguments)) as terminal:
-        screen = await asyncio.to_thread(terminal.until, r"prices\.TABLE .* \d+\.\d s ")
-        assert re.search(r"channel.*value.*seq.*age.*rate", screen)
-        assert "bid 1.10\N{REPLACEMENT CHARACTER}31m" in screen
-        assert "symbol A\N{REPLACEMENT CHARACTER}[2J" in screen
-        assert "\x1b[2J" not in screen
-        assert "\x9b" not in screen
-        await relay.publish("prices.TABLE", {"bid": "2.20"})
-        await asyncio.to_thread(terminal.until, r"bid 2\.20")
-        assert await asyncio.to_thread(terminal.end) == 130
-        assert "Traceback" not in terminal.screen
+async def test_a_token_alone_says_when_it_ends(tmp_path: Path) -> None:
+    """With --token there is nothing to refresh with: one line tells in time what would help."""
+    short = """
+[endpoints.short]
+path = "/ws/short"
+channels = ["prices.>"]
+max_age_s = 2
 
-
-@pytest.mark.parametrize("text", ["\x1b]0;x\x07", "a\nb", "a\u2028b", "\x9b31m", "\u202egnirts"])
-def test_what_a_terminal_obeys_is_replaced(text: str) -> None:
-    """Escapes, line breaks, C1 controls and direction marks are shown as replacement characters."""
-    assert printable(text).isprintable()
-    assert "\N{REPLACEMENT CHARACTER}" in printable(text)
+[grants.visitor]
+short = ["prices.>"]
+"""
+    with running(tmp_path, extra=short) as relay:
+        token = await relay.token(relay.session(roles=["visitor"]), origin="", endpoint="short")
+        async with listening(relay, "prices.A", "--token", token, path="/ws/short") as process:
+            code, output, errors = await end_of(process)
+    assert (code, output) == (1, b"")
+    warning, end = errors.splitlines()
+    assert re.fullmatch(r"the connection ends in \d s; with --session-token it would go on", warning)
+    assert "4001 token_expired" in end

@@ -57,6 +57,13 @@ def quote(ms: int, symbol: str, bid: str) -> bytes:
     return b"%d %b\n" % (BEGIN + ms * 1_000_000, json.dumps(frame).encode())
 
 
+def trade(ms: int, symbol: str, number: int, price: str) -> bytes:
+    """Return the recorded line of a trade, a taker's sale."""
+    data = {"e": "trade", "s": symbol, "t": number, "p": price, "q": "2", "m": True}
+    frame = {"stream": f"{symbol.lower()}@trade", "data": data}
+    return b"%d %b\n" % (BEGIN + ms * 1_000_000, json.dumps(frame).encode())
+
+
 def recording(path: Path, *lines: bytes) -> str:
     """Write a recording."""
     path.write_bytes(gzip.compress(b"".join(lines)))
@@ -65,13 +72,13 @@ def recording(path: Path, *lines: bytes) -> str:
 
 async def test_quotes_are_published(relay: Relay, tmp_path: Path) -> None:
     """Spot and futures go to their channels, other lines are counted, and the summary says it all."""
-    trade = b'%d {"stream":"x@trade","data":{}}\n' % BEGIN
-    spot = recording(tmp_path / "spot_x.gz", trade, *(quote(ms, "XUSDT", f"1.{ms}") for ms in range(100)))
+    depth = b'%d {"stream":"x@depth@100ms","data":{}}\n' % BEGIN
+    spot = recording(tmp_path / "spot_x.gz", depth, *(quote(ms, "XUSDT", f"1.{ms}") for ms in range(100)))
     futures = recording(tmp_path / "usdm_x.gz", quote(50, "XUSDT", "2.5"))
     done = await asyncio.to_thread(run, spot, futures, "--speed", "10", *to(relay))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("101 quotes published in ")
-    assert done.stdout.endswith(", 1 line of trade skipped\n")
+    assert done.stdout.startswith("101 quotes and 0 trades published in ")
+    assert done.stdout.endswith(", 1 line of depth skipped\n")
     async with relay.connect(query="?channels=prices.XUSDT,prices.XUSDT-PERP") as socket:
         await socket.read("subscribed")
         last = {
@@ -89,6 +96,49 @@ async def test_quotes_are_published(relay: Relay, tmp_path: Path) -> None:
     assert last["prices.XUSDT-PERP"]["data"]["symbol"] == "XUSDT-PERP"
 
 
+async def test_trades_are_published(relay: Relay, tmp_path: Path) -> None:
+    """Every trade goes to its stream channel in order, with id and taker's side, beside the quotes."""
+    lines = [trade(ms, "WUSDT", ms, "1.50") for ms in range(8)]
+    path = recording(tmp_path / "usdm_w.gz", quote(0, "WUSDT", "1"), *lines)
+    token = await relay.token(endpoint="trades")
+    async with relay.connect(token, path="/ws/trades", query="?channels=trades.WUSDT-PERP") as socket:
+        await socket.read("subscribed")
+        done = await asyncio.to_thread(run, path, *to(relay))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("1 quote and 8 trades published in ")
+        got: list[dict[str, object]] = []
+        while len(got) < 8:
+            frame = await socket.next()
+            got += [frame["data"]] if frame["type"] in {"snapshot", "update"} else []
+    assert [item["trade_id"] for item in got] == list(range(8))
+    assert got[0] == {"symbol": "WUSDT-PERP", "trade_id": 0, "price": "1.50", "size": "2", "side": "sell"}
+
+
+async def test_trades_can_be_left_out(relay: Relay, tmp_path: Path) -> None:
+    """With an empty --trades-prefix they are counted as skipped."""
+    path = recording(tmp_path / "spot_u.gz", quote(0, "UUSDT", "1"), trade(1, "UUSDT", 1, "1.50"))
+    done = await asyncio.to_thread(run, path, "--trades-prefix", "", *to(relay))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("1 quote and 0 trades published in ")
+    assert done.stdout.endswith(", 1 line of trade skipped\n")
+
+
+def test_a_key_without_trades_is_told_once_what_to_do(relay: Relay, tmp_path: Path) -> None:
+    """Quotes are published; trades are counted, named once for all symbols, and not sent again and again."""
+    lines = [trade(ms * 20, symbol, ms, "1.5") for ms in range(10) for symbol in ("PUSDT", "QUSDT")]
+    path = recording(tmp_path / "spot_p.gz", quote(0, "PUSDT", "1"), *lines)
+    done = run(path, "--trades-prefix", "orders", *to(relay))
+    assert done.returncode == 1
+    [said] = done.stderr.splitlines()
+    assert said.startswith("orders.PUSDT was refused: ")
+    assert "relay.toml must take in orders.>" in said
+    assert '--trades-prefix ""' in said
+    assert done.stdout.startswith("1 quote and 0 trades published")
+    assert "20 refused" in done.stdout
+    denied = [record for record in relay.audit() if "orders.PUSDT" in str(record["relay"].get("detail"))]
+    assert len(denied) == 1
+
+
 def test_malformed_lines_are_named(relay: Relay, tmp_path: Path) -> None:
     """Each malformed line is named with its number up to twenty, the others are counted; the exit code is 1."""
     lines = [quote(0, "YUSDT", "1"), *[b"nonsense\n"] * 30, quote(1, "YUSDT", "2")]
@@ -98,7 +148,7 @@ def test_malformed_lines_are_named(relay: Relay, tmp_path: Path) -> None:
     assert errors[0].startswith("skipped y.gz, line 2: ")
     assert len(errors) == 21
     assert errors[-1] == "and 10 more like these"
-    assert "2 quotes published" in done.stdout
+    assert "2 quotes and 0 trades published" in done.stdout
     assert "30 malformed lines" in done.stdout
 
 
@@ -109,6 +159,7 @@ def test_refused_channels_are_said_once(relay: Relay, tmp_path: Path) -> None:
     assert done.returncode == 1
     refused, nothing = done.stderr.splitlines()
     assert refused.startswith("orders.ZUSDT was refused: ")
+    assert "--channel-prefix" in refused
     assert nothing.startswith("Nothing was published")
     assert "50 refused" in done.stdout
 
@@ -121,6 +172,8 @@ def test_refused_channels_are_said_once(relay: Relay, tmp_path: Path) -> None:
         ([__file__, "--key", "nonsense"], 2, "name.secret"),
         ([__file__, "--key", "a.b", "--speed", "0"], 2, "above 0"),
         ([__file__, "--key", "a.b", "--channel-prefix", "a b"], 2, "beginning of a channel"),
+        ([__file__, "--key", "a.b", "--trades-prefix", ">"], 2, "beginning of a channel"),
+        ([__file__, "--key", "a.b", "--trades-prefix", "", "--channel-prefix", ""], 2, "Neither quotes nor"),
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], code: int, sentence: str) -> None:
@@ -138,7 +191,7 @@ def test_a_wrong_key_ends_it(relay: Relay, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "key is missing or wrong" in done.stderr
-    assert done.stdout.startswith("0 quotes published")
+    assert done.stdout.startswith("0 quotes and 0 trades published")
 
 
 async def test_ctrl_c_ends_with_a_summary(relay: Relay, tmp_path: Path) -> None:
@@ -180,4 +233,4 @@ def test_a_terminal_shows_a_bar(relay: Relay, tmp_path: Path) -> None:
     text = screen.decode()
     assert "s behind" in text
     assert "100%" in text
-    assert "120 quotes published" in text
+    assert "120 quotes and 0 trades published" in text

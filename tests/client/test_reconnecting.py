@@ -28,13 +28,15 @@ async def test_it_reconnects_and_asks_again() -> None:
     )
     async with stream_server(*script) as stream, subscriber(stream.url, token) as prices:
         await prices.subscribe("prices.A")
-        events = await take(prices, 6)
+        events = await take(prices, 8)
     assert [type(event).__name__ for event in events] == [
         "Welcome",
         "Snapshot",
         "Update",
         "Closed",
+        "Status",
         "Welcome",
+        "Status",
         "Update",
     ]
     assert isinstance(events[3], Closed)

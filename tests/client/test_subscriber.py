@@ -63,7 +63,7 @@ async def test_repeats_and_heartbeats_are_not_handed_out() -> None:
         value("snapshot", 5),
         value("update", 5),
         {"type": "heartbeat", "ts": 1},
-        {"type": "token_expiring", "expires_in_ms": 1},
+        {"type": "weather", "degrees": 21},
         value("update", 6),
         value("snapshot", 1, epoch="e2"),
         value("update", 2),
@@ -226,3 +226,28 @@ async def test_a_cancelled_wait_loses_nothing() -> None:
         go_on.set()
         event = await following(prices)
     assert isinstance(event, Update)
+
+
+async def test_closing_during_a_handshake_leaves_no_connection_behind() -> None:
+    """`aclose` from another task while a connection is being opened: it is closed when it is there."""
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    codes: list[int | None] = []
+
+    async def token() -> str:
+        asked.set()
+        await go_on.wait()
+        return TOKEN
+
+    async def talk(connection: ServerConnection) -> None:
+        await welcome(connection)
+        await connection.wait_closed()
+        codes.append(connection.close_code)
+
+    async with stream_server(talk) as stream:
+        prices = subscriber(stream.url, token)
+        waiting = asyncio.ensure_future(anext(prices, None))
+        await asked.wait()
+        await prices.aclose()
+        go_on.set()
+        assert await waiting is None
+    assert codes == [1000]

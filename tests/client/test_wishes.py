@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.client.wishes import FRAME_CHANNELS, INTERVALS_MS, URL_CHARS, Wishes, in_frames
+from relay.client.wishes import INTERVALS_MS, URL_CHARS, Wishes
 from relay.core.errors import ConfigurationError, MalformedError
 
 SEGMENT = st.text("ABCabc019_=^/:~+-", min_size=1, max_size=20)
@@ -15,22 +15,20 @@ NAMES = st.lists(SEGMENT.map(lambda text: f"prices.{text}"), min_size=0, max_siz
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, st.sampled_from(INTERVALS_MS)), max_size=4))
-def test_url_and_frames_together_ask_for_everything_once(groups: list[tuple[list[str], int]]) -> None:
-    """No wish is lost between the URL and the frames, none is asked for twice, and both stay in their bounds."""
+def test_the_url_and_the_rest_are_everything_once(groups: list[tuple[list[str], int]]) -> None:
+    """No wish is lost between the URL and what is left for frames, none is in both, and the URL stays short."""
     wishes = Wishes()
     wanted: dict[str, int] = {}
     for names, interval_ms in groups:
         wishes.add(names, interval_ms)
         wanted |= dict.fromkeys(names, interval_ms)
     query, asked = wishes.query()
-    frames = wishes.missing(asked)
     assert len(query) < URL_CHARS + 40
-    said = [(name, interval_ms) for interval_ms, names in frames for name in names]
+    said = list(wishes.missing(asked).items())
     if query:
         fields = parse_qs(query, strict_parsing=True)
         said += [(name, int(fields["interval_ms"][0])) for name in fields["channels"][0].split(",")]
     assert sorted(said) == sorted(wanted.items())
-    assert all(len(names) <= FRAME_CHANNELS for _, names in frames)
 
 
 def test_a_changed_interval_is_asked_for_again() -> None:
@@ -39,7 +37,7 @@ def test_a_changed_interval_is_asked_for_again() -> None:
     wishes.add(["prices.A"], 0)
     _, asked = wishes.query()
     wishes.add(["prices.A"], 100)
-    assert wishes.missing(asked) == [(100, ["prices.A"])]
+    assert wishes.missing(asked) == {"prices.A": 100}
 
 
 def test_patterns_cover_channels() -> None:
@@ -63,6 +61,11 @@ def test_bad_wishes_are_refused_whole() -> None:
     assert wishes.query() == ("", {})
 
 
-def test_frames_are_cut() -> None:
-    """A long list is cut into frames that the relay takes."""
-    assert [len(part) for part in in_frames([str(n) for n in range(450)])] == [200, 200, 50]
+def test_what_can_be_resumed_is_not_in_the_url() -> None:
+    """The URL has no words for a position: channels that have one, and patterns around them, go in frames."""
+    wishes = Wishes()
+    wishes.add(["trades.A", "trades.*", "trades.B", "other.>"], 0)
+    query, asked = wishes.query({"trades.A": ("e", 1)})
+    assert asked == {"trades.B": 0, "other.>": 0}
+    assert "trades.A" not in query
+    assert wishes.missing(asked) == {"trades.A": 0, "trades.*": 0}
