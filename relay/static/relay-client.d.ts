@@ -1,4 +1,26 @@
-/** Types of relay-client.js: the browser side of relay.v1. Every `ts` is the server's clock in Unix milliseconds. */
+/**
+ * relay-client.js: the browser side of relay.v1, any number of channels over one WebSocket. What it does, and why, is
+ * told here, so that pages don't pay for it. Every `ts` is the server's clock in Unix milliseconds.
+ *
+ * - A token opens one connection, so every attempt asks `getToken` anew. It lives in local variables until it was sent
+ *   and nowhere afterwards: there is none for a thief to find.
+ * - A price that stopped looks like a stable one, so at every doubt channels are marked stale: when the link is silent
+ *   for 1.5 heartbeats, at every disconnect, when the server says that the publisher is silent, and when a refresh
+ *   takes a channel away.
+ * - Before the connection reaches its `expires_at` the server sends `token_expiring`. The client then takes a new token
+ *   at a random moment of the first half of the time that is left (after a restart all connections are of one age)
+ *   and sends it as `refresh`. What fails is tried again with back-off; a final refusal of the issuer lets the
+ *   connection live to its end, and only then stops the stream.
+ * - What the page wants and what was asked of this connection are two maps. A paced `flush` sends the difference, and
+ *   a lost connection empties the second: that is all of resubscribing. Each name is asked for once, at the fastest
+ *   interval that anyone wants, and left when the last one has gone.
+ * - On an endpoint in `stream` mode only the next `seq` is taken. Where it tears (a lost connection, a jump), everything
+ *   is asked for again with `since`: channels that a pattern brought too, by their own names and before the pattern,
+ *   because only exact names can be resumed. What the server no longer has is a `gap`, never a silence.
+ * - While the page is hidden, readers of `latest` channels are left alone, and get each channel's newest value once
+ *   when it is visible again. Messages of `stream` channels are handed on at once, always.
+ * - A message costs a JSON.parse and one Map look-up.
+ */
 
 /** What the issuer answers to `POST /auth/ws-token`. Only the first two are needed to connect. */
 export interface Grant {
@@ -18,7 +40,7 @@ export class TokenError extends Error {
   status: number;
   /** The issuer's code, such as `invalid_session`. */
   code: string;
-  /** Set where the issuer said when to come back: no attempt is made before. */
+  /** Set where the issuer said when to come back, in seconds (NaN for a date): no attempt is made before. */
   retryAfterMs?: number;
 }
 
@@ -36,8 +58,8 @@ export type Transport = 'subprotocol' | 'query' | 'first_message';
 
 export interface StreamOptions {
   /**
-   * Called for every attempt, because a token opens one connection. May throw an error with `status` and
-   * `retryAfterMs`. `signal` is aborted when the stream no longer waits for the answer.
+   * Called for every attempt, and for every refresh, because a token opens one connection. May throw an error with
+   * `status` and `retryAfterMs`. `signal` is aborted when the stream no longer waits for the answer.
    */
   getToken: (attempt: { signal: AbortSignal }) => Promise<Grant>;
   /** Subscribed at once; their frames come as the events `snapshot` and `update`. */
@@ -49,6 +71,8 @@ export interface StreamOptions {
    * browser see why. Default: `['subprotocol', 'first_message']`.
    */
   transports?: Transport[];
+  /** The class to connect with where there is no global one, such as that of the package `ws` in node. */
+  WebSocket?: new (url: string, protocols: string[]) => any;
 }
 
 /** A channel's whole value. A snapshot names the sequencer's `epoch`; an update belongs to the last one named. */
@@ -68,6 +92,19 @@ export interface ChannelStatus {
   state: 'stale' | 'live';
 }
 
+/** Messages of a `stream` channel were lost: the server does not have all that came after `since` any more. */
+export interface Gap {
+  channel: string;
+  /** The last message that the readers got. */
+  since: { epoch: string; seq: number };
+  /**
+   * Where the channel goes on, with a snapshot of this message. In the same epoch `seq - since.seq - 1` are missing;
+   * in another one the number is not known. `seq` 0: there is no value yet. Not set where the channel was refused.
+   */
+  epoch?: string;
+  seq?: number;
+}
+
 export interface Refusal {
   channel: string;
   code: string;
@@ -81,7 +118,12 @@ export interface Handlers<Data = any> {
   onUpdate?: (frame: DataFrame<Data>) => void;
   /** A channel became stale or live again. */
   onStatus?: (status: ChannelStatus) => void;
-  /** One of the subscribed names was refused; without this handler it becomes the stream's `error` event. */
+  /** Messages were lost, of a `stream` channel; without this handler it becomes the stream's `gap` event. */
+  onGap?: (gap: Gap) => void;
+  /**
+   * One of the subscribed names was refused, or taken away by a refresh; without this handler it becomes the stream's
+   * `error` event.
+   */
   onError?: (refusal: Refusal) => void;
 }
 
@@ -118,6 +160,16 @@ export interface StreamEvents {
     limits: { channels: number; frame_bytes: number; frames_per_s: number };
   };
   heartbeat: { ts: number };
+  /** A channel's value may be old from now on. */
+  stale: ChannelStatus;
+  /** A channel's value is known to stand. */
+  live: ChannelStatus;
+  /** Of channels whose readers have no `onGap`. Without a listener it is a warning on the console. */
+  gap: Gap;
+  /** The connection ends soon; the client refreshes it by itself. */
+  token_expiring: { expires_in_ms: number };
+  /** It lives on. */
+  refreshed: { id: number; expires_at: number };
   /** Acks; a pattern's names the pattern and how many channels match now. */
   subscribed: {
     id?: number;
@@ -128,11 +180,15 @@ export interface StreamEvents {
       epoch?: string;
       seq?: number;
       state?: 'stale' | 'live';
+      recovered?: boolean;
       matches?: number;
     }[];
     rejected: Refusal[];
   };
-  /** Without a listener it is a warning on the console. */
+  /**
+   * An `error` frame of the server, a refused name that no `onError` took, `malformed_frame`, or `not_refreshed`: the
+   * issuer gave no token for a refresh. Without a listener it is a warning on the console.
+   */
   error: { code: string; message?: string; channel?: string; id?: number; retryable?: boolean };
   /** Only for `StreamOptions.channels`. */
   snapshot: DataFrame;
@@ -156,7 +212,10 @@ export interface Stream {
   /** Listen to an event. Frames of types that this client does not know come under their own type. */
   on<Name extends keyof StreamEvents>(event: Name, listener: (value: StreamEvents[Name]) => void): () => void;
   on(event: string, listener: (value: any) => void): () => void;
-  /** The server's clock in Unix milliseconds, so that `serverNow() - frame.ts` is an age. NaN before the welcome. */
+  /**
+   * The server's clock in Unix milliseconds, as the fastest frame of this connection told it, so that
+   * `serverNow() - frame.ts` is an age whatever the page's own clock says. NaN before the welcome.
+   */
   serverNow(): number;
   /** The round trip in milliseconds; NaN where the connection ended first. */
   ping(): Promise<number>;

@@ -1,31 +1,16 @@
 // @ts-check
-/**
- * The browser side of relay.v1: any number of channels over one WebSocket.
- *
- * - A token opens one connection, so every attempt asks `getToken` anew, and none is kept for a thief to find.
- * - A price that stopped looks like a stable one: at every doubt channels are marked stale.
- * - What the page wants and what was asked of this connection are two maps; a paced `flush` sends the difference.
- *   A lost connection empties the second: that is all of resubscribing.
- * - A message costs a JSON.parse and one Map look-up; one timer serves every state.
- *
- * @import { ChannelStatus, DataFrame, Handlers, Stream, StreamState } from './relay-client.js'
- * @typedef {Handlers & { names: Set<string>, takes: (channel: string) => boolean, interval: number }} Reader
- * @typedef {{ channel: string, epoch?: string, seq: number, last?: DataFrame, heardIn: number, quiet: boolean,
- *   stale: boolean, readers: Reader[] }} Entry
- */
+// The browser side of relay.v1: relay-client.d.ts tells how to use it, and how it works
 
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
-const GOOD_MS = 10_000; // a connection that lived this long starts the back-off anew
-const PATIENCE_MS = 10_000; // for the token, and again for the welcome
-const PACE_MS = 250; // between flushes: the server allows 10 frames a second, a page may mount 100 widgets
-const FRAME_CHANNELS = 200; // of 64 bytes: fits the server's 16 KiB
-const URL_CHARS = 1500; // proxies refuse long request lines
-const STOP = new Set([1003, 1008, 1009, 3003]); // a bug or a refusal, the same next time
+const GOOD_MS = 10_000; // after which the back-off starts anew
+const PATIENCE_MS = 10_000;
+const PACE_MS = 250;
+const FRAME_CHANNELS = 85; // with `since`: fits the server's 16 KiB
+const URL_CHANNELS = 60; // proxies refuse long URLs
+const STOP = [1003, 1008, 1009, 3003]; // the same next time
 
-/** The issuer's refusal: `status`, `code`, `retryAfterMs`. */
 export class TokenError extends Error {
-  /** @param {string} message @param {object} refusal */
   constructor(message, refusal) {
     super(message);
     Object.assign(this, { name: 'TokenError', code: '' }, refusal);
@@ -45,29 +30,20 @@ export function fetchToken({ path = '/auth/ws-token', endpoint, channels } = {})
     const body = await response.json().catch(() => ({}));
     if (response.ok) return body;
     const { status, headers } = response;
-    const retryAfterMs = waitOf(headers.get('retry-after'));
-    throw new TokenError(body.message || `The issuer answered ${status}.`, { status, code: body.code, retryAfterMs });
+    const retryAfterMs = parseInt(headers.get('retry-after') ?? '') * 1000;
+    throw new TokenError(body.message || `The issuer answered ${status}.`, { ...body, status, retryAfterMs });
   };
 }
 
-/** @param {string | null} value seconds or an HTTP date */
-function waitOf(value) {
-  if (!value) return;
-  const ms = isNaN(+value) ? Date.parse(value) - Date.now() : +value * 1000;
-  return ms > 0 ? ms : 0;
-}
-
-/** @param {string[]} names channels and patterns: `*` is one segment, a last `>` the rest */
+// `*` is one segment, a last `>` the rest
 function matcher(names) {
-  const exact = new Set(names);
-  const patterns = names
-    .filter((name) => /[*>]/.test(name))
-    .map((name) => name.replace(/[^\w*>]/g, '\\$&').replace(/\*/g, '[^.]+').replace(/>$/, '.+'))
-    .map((source) => RegExp(`^${source}$`));
-  return (/** @type {string} */ channel) => exact.has(channel) || patterns.some((pattern) => pattern.test(channel));
+  const sources = names.map((name) =>
+    name.replace(/[^\w*>]/g, '\\$&').replace(/\*/g, '[^.]+').replace(/>$/, '.+'),
+  );
+  return RegExp(`^(${sources.join('|')})$`);
 }
 
-// A reader's mistake must not stop the others, nor be lost: it goes where uncaught errors go
+// A reader's mistake must not stop the others, nor be lost
 function call(reader, value) {
   try {
     reader?.(value);
@@ -79,43 +55,55 @@ function call(reader, value) {
 }
 
 /** @type {typeof import('./relay-client.js').createStream} */
-export function createStream({ getToken, channels, url, transports = ['subprotocol', 'first_message'] }) {
+export function createStream({
+  getToken,
+  channels,
+  url,
+  transports = ['subprotocol', 'first_message'],
+  WebSocket = globalThis.WebSocket,
+}) {
+  const { document } = globalThis; // node has none
+  const over = new AbortController();
   const listeners = new Map();
-  /** @type {Set<Reader>} */
   const readers = new Set();
-  /** @type {Map<string, Entry>} */
-  const entries = new Map();
-  /** @type {Map<string, number>} name -> interval, as asked of this connection; -1: ask again */
-  const sent = new Map();
-  /** @type {Map<number, string[]>} id -> names, until answered */
-  const requests = new Map();
-  /** @type {Map<number, (at: number) => void>} */
+  const entries = new Map(); // by channel
+  const sent = new Map(); // name -> interval, as asked here; -1: ask again
+  const requests = new Map(); // id -> names, until answered
   const pings = new Map();
 
-  /** @type {StreamState} */
+  /** @type {import('./relay-client.js').StreamState} */
   let state = 'connecting';
-  let run = 0; // what began in an earlier run is void
+  let run = 0; // what began earlier is void
   let socket;
   let asking;
-  let timer = 0;
-  let due = 0; // when `timer` should fire
-  let pacer = 0;
+  let timer;
+  let due; // its time
+  let renewer;
+  let renewal; // the last refresh's id
+  let pacer;
   let flushed = -PACE_MS;
-  let failures = 0; // in a row: the back-off's exponent
-  let refusals = 0; // upgrades that failed: two in a row move on to the next transport
-  /** @type {number | undefined} the delay that server or issuer asked for */
-  let told;
+  let failures = 0;
+  let refusals = 0; // of upgrades: two in a row change the transport
+  let told; // when to come back
   let welcomed = Infinity;
   let beat = 5000;
   let heard = 0;
-  let lead = NaN; // the server's clock minus ours, by the fastest frame seen
+  let lead = NaN; // server's clock minus ours
   let silent = false;
+  let ordered = false; // in `stream` mode; an endpoint has one for all
+  let torn = false; // ask for all again, since the last seqs
   let lastId = 0;
 
   function emit(event, value) {
     const called = listeners.get(event);
     called?.forEach((listener) => call(listener, value));
-    if (!called && event === 'error') console.warn('relay', value);
+    if (!called && /^(error|gap)$/.test(event)) console.warn('relay', event, value);
+  }
+
+  function inform(some, handler, event, value) {
+    const able = some.filter((reader) => reader[handler]);
+    for (const reader of able) call(reader[handler], value);
+    if (!able.length) emit(event, value);
   }
 
   function enter(next, detail) {
@@ -129,59 +117,71 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     timer = setTimeout(next, ms);
   }
 
-  // Connecting: token, socket, welcome
+  // Full jitter: thousands of pages come back together
+  function backoff() {
+    return Math.random() * Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** failures++);
+  }
 
-  async function connect() {
-    const mine = ++run;
-    const { signal } = (asking = new AbortController());
-    after(PATIENCE_MS, () => asking?.abort(Error('The token issuer does not answer.')));
-    enter('connecting');
+  async function withToken(use, fail) {
+    const mine = run;
+    const controller = (asking = new AbortController());
+    const { signal } = controller;
+    const patience = setTimeout(() => controller.abort(Error('The token issuer does not answer.')), PATIENCE_MS);
+    const aborted = new Promise((_, reject) => (signal.onabort = () => reject(signal.reason)));
     try {
-      const aborted = new Promise((_, reject) => (signal.onabort = () => reject(signal.reason)));
       const grant = await Promise.race([(async () => getToken({ signal }))(), aborted]);
-      if (mine === run) open(grant);
+      if (mine === run) use(grant);
     } catch (/** @type {any} */ error) {
-      if (mine !== run) return;
-      const { status = 0, code, message, retryAfterMs } = error;
-      told = retryAfterMs >= 0 ? retryAfterMs + Math.random() * BACKOFF_FIRST_MS : undefined;
-      // 408 and 429 say "later"; any other 4xx says the same next time
-      const final = status >= 400 && status < 500 && status !== 408 && status !== 429 && 'stopped';
-      leave(final, { status, reason: code || message });
+      const { status = 0, code, message, retryAfterMs } = error ?? {};
+      const wait = retryAfterMs >= 0 ? retryAfterMs + Math.random() * BACKOFF_FIRST_MS : undefined;
+      // 408 and 429 say "later", other 4xx the same next time
+      if (mine === run) fail({ status, reason: code || message }, wait, /^4(?!08|29)/.test(status));
+    } finally {
+      clearTimeout(patience);
     }
+  }
+
+  function connect() {
+    run++;
+    enter('connecting');
+    if (state === 'connecting')
+      withToken(open, (why, wait, final) => {
+        told = wait;
+        leave(final && 'stopped', why);
+      });
   }
 
   function open({ endpoint, wsToken }) {
     const transport = transports[(refusals >> 1) % transports.length];
     const query = firstChannels();
     if (transport === 'query') query.push(`token=${wsToken}`);
-    const target = (url ?? endpoint) + (query.length ? `?${query.join('&')}` : '');
-    const ws = transport === 'subprotocol' ? new WebSocket(target, ['relay.v1', `bearer.${wsToken}`]) : new WebSocket(target);
-    let opened = 0;
+    const target = `${url ?? endpoint}?${query.join('&')}`;
+    const ws = new WebSocket(target, transport === 'subprotocol' ? ['relay.v1', `bearer.${wsToken}`] : []);
+    let auth = transport === 'first_message' && { type: 'auth', token: wsToken };
     socket = ws;
+    refusals++;
     ws.onopen = () => {
-      opened = 1;
-      refusals &= ~1;
-      if (ws === socket && transport === 'first_message') send({ type: 'auth', token: wsToken });
+      refusals = --refusals & ~1;
+      if (auth) send(auth);
+      auth = false;
     };
     ws.onmessage = ({ data }) => ws === socket && receive(data);
-    ws.onclose = ({ code, reason }) => {
-      if (!opened) refusals++;
-      if (ws === socket) ended(code, reason);
-    };
+    ws.onerror = () => {}; // node's `ws` throws where nobody listens
+    ws.onclose = ({ code, reason }) => ws === socket && ended(code, reason);
     after(PATIENCE_MS, () => ended(1006, 'no_welcome'));
   }
 
-  // One group goes with the URL: its data follows the welcome without a further round trip
+  // In the URL they save a round trip
   function firstChannels() {
-    const [interval, names] = missing()[0] ?? [0, []];
-    let length = 0;
-    const first = names.filter((name) => (length += name.length + 3) < URL_CHARS);
+    const [interval, names = []] = (!torn && missing()[0]) || []; // a URL has no `since`
+    const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
     return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}`] : [];
   }
 
   function welcome(frame) {
     welcomed = heard;
+    told = undefined;
     lead = frame.ts - heard;
     beat = frame.heartbeat_ms || beat;
     enter('open', { connection: frame.connection });
@@ -190,40 +190,50 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     if (socket) watch();
   }
 
-  // Losing the connection, and coming back
+  function renewIn(ms) {
+    clearTimeout(renewer);
+    renewer = setTimeout(withToken, ms, refresh, (why, wait, final) => {
+      emit('error', { code: 'not_refreshed', message: why.reason });
+      if (!final) renewIn(wait ?? backoff());
+    });
+  }
+
+  function refresh({ wsToken: token }) {
+    requests.set((renewal = ++lastId), []);
+    send({ type: 'refresh', id: renewal, token });
+  }
 
   function ended(code, reason) {
     if (performance.now() - welcomed >= GOOD_MS) failures = 0;
-    if (code !== 1001 && code !== 1012) told = undefined;
-    leave((STOP.has(code) || code >= 4500) && 'stopped', { code, reason });
+    // 4008: what was missed is not kept for long
+    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : undefined;
+    leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
   }
 
-  // Void everything of this connection, mark every channel stale, then stop or wait
   function leave(final, why) {
-    run++;
-    clearTimeout(timer);
+    const mine = ++run;
+    [timer, renewer].forEach(clearTimeout);
     asking?.abort();
     const ws = socket;
     asking = socket = undefined;
-    ws?.close(1000); // a dead link's close event may be minutes away: nobody waits for it
+    ws?.close(1000); // its own close may take minutes
     sent.clear();
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
     pings.clear();
+    torn = ordered;
     silent = false;
     welcomed = Infinity;
-    const mine = run;
     for (const entry of entries.values()) {
-      entry.quiet = false;
-      settle(entry);
+      entry.resuming = 0;
+      judge(entry);
     }
     if (mine !== run) return; // a reader called close()
     if (final) {
-      removeEventListener('online', hurry);
+      over.abort();
       return enter(final, why);
     }
-    // Full jitter: ten thousand pages that lost one server must not come back in one moment
-    const retryInMs = told ?? Math.random() * Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** failures++);
+    const retryInMs = told ?? backoff();
     after(retryInMs, connect);
     enter('waiting', { ...why, retryInMs });
   }
@@ -232,9 +242,9 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     if (state === 'waiting' && told === undefined) after(Math.random() * BACKOFF_FIRST_MS, connect);
   }
 
-  // Called much too late, the page has slept: then the link gets one more beat to speak
   function watch() {
     const now = performance.now();
+    // The page has slept: one more beat
     if (now - due > beat) heard = Math.max(heard, now - 1.5 * beat);
     const silence = now - heard;
     if (silence >= 2.5 * beat) return ended(1006, 'dead_link');
@@ -248,62 +258,75 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     entries.forEach(settle);
   }
 
-  // Receiving
-
   function receive(text) {
     let frame;
     try {
       frame = JSON.parse(text);
     } catch {
-      return emit('error', { code: 'malformed_frame', message: 'The server sent a frame that is not JSON.' });
+      return emit('error', { code: 'malformed_frame' });
     }
+    const { type, id, channel } = frame;
     heard = performance.now();
     if (frame.ts - heard > lead) lead = frame.ts - heard;
     if (silent) hush(false);
-    switch (frame.type) {
-      case 'update':
-      case 'snapshot':
-        return deliver(frame);
-      case 'welcome':
-        return welcome(frame);
-      case 'error':
-        return failed(frame);
-      case 'pong':
-        return pings.get(frame.id)?.(heard);
-      case 'status':
-        judge(entryOf(frame.channel), frame.state);
-        break;
-      case 'subscribed':
-        acknowledged(frame);
-        break;
-      case 'reconnect':
-        told = frame.delay_ms;
-    }
-    requests.delete(frame.id);
-    emit(frame.type, frame);
+    if (type === 'update' || type === 'snapshot') return deliver(frame);
+    if (type === 'welcome') return welcome(frame);
+    if (type === 'error') return failed(frame);
+    if (type === 'pong') pings.get(id)?.(heard);
+    pings.delete(id);
+    if (type === 'status') judge(entryOf(channel), frame.state);
+    if (type === 'subscribed') acknowledged(frame);
+    if (type === 'unsubscribed' && !id) withdrawn(frame.channels);
+    if (type === 'token_expiring') renewIn((Math.random() * frame.expires_in_ms) / 2); // many are of one age
+    if (type === 'reconnect') told = frame.delay_ms;
+    requests.delete(id);
+    emit(type, frame);
   }
 
-  /** @param {DataFrame} frame */
   function deliver(frame) {
-    const entry = entryOf(frame.channel);
-    const snapshot = frame.type === 'snapshot';
-    if (frame.seq > entry.seq || (snapshot && frame.epoch !== entry.epoch)) {
-      if (snapshot) entry.epoch = frame.epoch;
-      entry.seq = frame.seq;
-      entry.last = frame;
-      for (const reader of entry.readers) call(snapshot ? reader.onSnapshot : reader.onUpdate, frame);
+    const { type, channel, epoch, seq } = frame;
+    const entry = entryOf(channel);
+    const anew = type === 'snapshot' && epoch !== entry.epoch;
+    if (anew || seq > entry.seq) {
+      if (ordered && entry.seq && (anew || seq > entry.seq + 1)) {
+        if (entry.resuming) return;
+        if (!anew) {
+          torn = true;
+          return change();
+        }
+        lose(entry, frame);
+      }
+      if (anew) entry.epoch = epoch;
+      entry.seq = seq;
+      entry.last = entry.held && entry.last.type === 'snapshot' ? whole(entry, frame) : frame;
+      entry.held = !ordered && document?.hidden;
+      if (!entry.held) show(entry);
     }
-    // A repeated snapshot proves that the value still stands
     entry.heardIn = run;
-    if (!snapshot) entry.quiet = false;
-    if (entry.stale) settle(entry);
+    if (type === 'update') entry.quiet = false;
+    settle(entry);
+  }
+
+  function show(entry) {
+    const { last, readers } = entry;
+    entry.held = false;
+    for (const { onSnapshot, onUpdate } of readers) call(last.type === 'snapshot' ? onSnapshot : onUpdate, last);
+  }
+
+  const whole = ({ epoch }, frame) => ({ ...frame, type: 'snapshot', epoch });
+  const position = ({ epoch, seq }) => ({ epoch, seq });
+
+  function lose(entry, found) {
+    const { channel, readers } = entry;
+    inform(readers, 'onGap', 'gap', { channel, since: position(entry), ...position(found) });
+    entry.seq = 0;
   }
 
   function entryOf(channel) {
     let entry = entries.get(channel);
     if (!entry) {
-      const takers = [...readers].filter((reader) => reader.takes(channel));
-      entry = { channel, seq: 0, heardIn: -1, quiet: false, stale: true, readers: takers };
+      const takers = [...readers].filter((reader) => reader.takes.test(channel));
+      entry = { channel, seq: 0, heardIn: -1, quiet: false, state: 'stale', readers: takers };
       entries.set(channel, entry);
     }
     return entry;
@@ -314,42 +337,31 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     settle(entry);
   }
 
-  /** @param {Entry} entry */
   function settle(entry) {
-    const stale = silent || entry.quiet || entry.heardIn !== run;
-    if (stale === entry.stale) return;
-    entry.stale = stale;
-    for (const reader of entry.readers) call(reader.onStatus, statusOf(entry));
+    const { channel, quiet, heardIn } = entry;
+    const verdict = silent || quiet || heardIn !== run ? 'stale' : 'live';
+    if (verdict === entry.state) return;
+    entry.state = verdict;
+    for (const reader of entry.readers) call(reader.onStatus, { channel, state: verdict });
+    emit(verdict, { channel, state: verdict });
   }
-
-  /** @param {Entry} entry @returns {ChannelStatus} */
-  function statusOf({ channel, stale }) {
-    return { channel, state: stale ? 'stale' : 'live' };
-  }
-
-  // Asking
 
   function send(frame) {
     if (socket?.readyState === 1) socket.send(JSON.stringify(frame));
   }
 
-  // name -> the fastest interval that anyone wants
+  // name -> the fastest interval wanted
   function wanted() {
-    /** @type {Map<string, number>} */
     const wants = new Map();
     for (const { names, interval } of readers)
       for (const name of names) wants.set(name, Math.min(interval, wants.get(name) ?? interval));
     return wants;
   }
 
-  // [interval, names][]: wanted and not asked for
   function missing() {
-    /** @type {Map<number, string[]>} */
     const groups = new Map();
-    for (const [name, interval] of wanted()) {
-      if (sent.get(name) === interval) continue;
-      if (!groups.get(interval)?.push(name)) groups.set(interval, [name]);
-    }
+    for (const [name, interval] of wanted())
+      if (sent.get(name) !== interval && !groups.get(interval)?.push(name)) groups.set(interval, [name]);
     return [...groups];
   }
 
@@ -358,22 +370,28 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     if (state !== 'open') return;
     flushed = performance.now();
     const wants = wanted();
-    const gone = [...sent.keys()].filter((name) => !wants.has(name));
+    // Not before: who comes back gets no snapshot
+    entries.forEach((entry, channel) => entry.readers.length || entries.delete(channel));
+    const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
+    // The server resumes nothing that it sends already
+    const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
+    torn = false;
     ask('unsubscribe', gone);
-    for (const name of gone) sent.delete(name);
-    // Not before: who comes back between two flushes gets no new snapshot
-    if (gone.length) entries.forEach((entry, channel) => entry.readers.length || entries.delete(channel));
-    for (const [interval_ms, names] of missing()) {
-      ask('subscribe', names, { interval_ms });
-      for (const name of names) sent.set(name, interval_ms);
-    }
+    // Before patterns that match them; the next flush leaves what only those want
+    ask('subscribe', lost, 0, true);
+    if (gone.length + lost.length) change();
+    for (const [interval, names] of missing()) ask('subscribe', names, interval);
   }
 
-  function ask(type, names, options) {
+  function ask(type, names, interval_ms, resumed) {
     for (let i = 0; i < names.length; i += FRAME_CHANNELS) {
       const part = names.slice(i, i + FRAME_CHANNELS);
       requests.set(++lastId, part);
-      send({ type, id: lastId, channels: part, ...options });
+      if (i) flushed += 100; // 10 frames a second
+      for (const name of part) if (resumed) entries.get(name).resuming = lastId;
+      const since = resumed && Object.fromEntries(part.map((name) => [name, position(entries.get(name))]));
+      for (const name of part) type === 'subscribe' ? sent.set(name, interval_ms) : sent.delete(name);
+      send({ type, id: lastId, channels: part, interval_ms, since });
     }
   }
 
@@ -381,47 +399,65 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     pacer ||= setTimeout(flush, Math.max(waitMs, flushed + PACE_MS - performance.now()));
   }
 
-  function acknowledged({ channels = [], rejected = [] }) {
-    for (const { channel, epoch, state: verdict } of channels) {
-      if (!epoch) continue; // a pattern: its channels come by themselves
+  function acknowledged({ id, channels, rejected }) {
+    for (const answer of [...channels, ...rejected]) {
+      const { channel, mode, seq, state: verdict = 'stale', recovered } = answer;
+      if (mode) ordered = mode === 'stream';
+      else complain(channel, answer);
+      if (!sent.has(channel)) sent.set(channel, -1); // unasked
+      if (/[*>]/.test(channel)) continue; // its channels come by themselves
       const entry = entryOf(channel);
-      if (entry.epoch !== epoch) Object.assign(entry, { epoch, seq: 0 });
-      judge(entry, verdict);
+      if (entry.resuming) {
+        torn ||= !id; // sent unasked, from elsewhere on
+        if (torn || entry.resuming !== id) continue;
+        entry.resuming = 0;
+        if (!recovered) lose(entry, answer);
+        else if (seq === entry.seq) entry.heardIn = run;
+      }
+      judge(entry, seq === 0 ? 'live' : verdict); // once it has a value
     }
-    for (const refusal of rejected) complain(refusal.channel, refusal);
+    if (torn) flush();
   }
 
   function failed(frame) {
-    // "Too fast" comes without an id, for a frame not looked at: repeat what is unanswered
+    // "Too fast" comes without an id: repeat what is unanswered
     const ids = frame.code === 'rate_limited' ? [...requests.keys()] : [frame.id];
     const names = ids.flatMap((id) => requests.get(id) ?? []);
+    if (ids.includes(renewal) && requests.has(renewal)) renewIn(frame.retry_after_ms ?? backoff());
     for (const id of ids) requests.delete(id);
-    if (!names.length) return emit('error', frame);
+    if (!names.length) return frame.code === 'nothing_subscribed' && readers.size ? undefined : emit('error', frame);
     if (!frame.retryable) return names.forEach((name) => complain(name, frame));
-    for (const name of names) sent.set(name, -1);
-    change(frame.retry_after_ms || 1000);
+    for (const name of names) {
+      sent.set(name, -1);
+      if (entries.get(name)?.resuming) torn = true;
+    }
+    change(frame.retry_after_ms ?? PACE_MS);
   }
 
   function complain(channel, { code, message }) {
-    const asked = [...readers].filter((reader) => reader.onError && reader.names.has(channel));
-    if (!asked.length) emit('error', { channel, code, message });
-    for (const { onError } of asked) call(onError, { channel, code, message });
+    const asked = [...readers].filter((reader) => reader.names.includes(channel));
+    inform(asked, 'onError', 'error', { channel, code, message });
   }
 
-  // What the page sees
+  // The new token allows less: these stand still
+  function withdrawn(names) {
+    const takes = matcher(names);
+    for (const entry of entries.values()) if (takes.test(entry.channel)) judge(entry, 'stale');
+    for (const name of names) complain(name, { code: 'forbidden', message: 'The new token does not allow this.' });
+  }
 
-  /** @type {Stream['subscribe']} */
+  /** @type {import('./relay-client.js').Stream['subscribe']} */
   function subscribe(channelOrList, { interval_ms = 0, ...handlers } = {}) {
-    const list = [channelOrList].flat();
-    const reader = { ...handlers, names: new Set(list), takes: matcher(list), interval: interval_ms };
+    const names = [channelOrList].flat();
+    const reader = { ...handlers, names, takes: matcher(names), interval: interval_ms };
     readers.add(reader);
     for (const entry of entries.values()) {
-      if (!reader.takes(entry.channel)) continue;
+      if (!reader.takes.test(entry.channel)) continue;
       entry.readers = [...entry.readers, reader];
       queueMicrotask(() => {
         if (!entry.last || !readers.has(reader)) return;
-        call(reader.onSnapshot, { ...entry.last, type: 'snapshot', epoch: entry.epoch });
-        call(reader.onStatus, statusOf(entry));
+        if (!entry.held) call(reader.onSnapshot, whole(entry, entry.last));
+        call(reader.onStatus, { channel: entry.channel, state: entry.state });
       });
     }
     change();
@@ -432,7 +468,14 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     };
   }
 
-  addEventListener('online', hurry);
+  function seen() {
+    if (document.hidden) return;
+    hurry();
+    for (const entry of entries.values()) if (entry.held) show(entry);
+  }
+
+  globalThis.addEventListener?.('online', hurry, over);
+  document?.addEventListener('visibilitychange', seen, over);
   if (channels?.length)
     subscribe(channels, { onSnapshot: (frame) => emit('snapshot', frame), onUpdate: (frame) => emit('update', frame) });
   queueMicrotask(() => state === 'connecting' && connect()); // the caller adds its listeners first
@@ -450,16 +493,12 @@ export function createStream({ getToken, channels, url, transports = ['subprotoc
     ping: () =>
       new Promise((resolve) => {
         if (state !== 'open') return resolve(NaN);
-        const id = ++lastId;
         const at = performance.now();
-        pings.set(id, (now) => {
-          pings.delete(id);
-          resolve(now - at);
-        });
-        send({ type: 'ping', id });
+        pings.set(++lastId, (now) => resolve(now - at));
+        send({ type: 'ping', id: lastId });
       }),
     close() {
-      if (state === 'closed' || state === 'stopped') return;
+      if (over.signal.aborted) return;
       clearTimeout(pacer);
       leave('closed', { code: 1000, reason: '' });
     },

@@ -28,16 +28,17 @@ NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome"
 def require_playwright() -> None:
     """Skip the calling module, or fail it in CI, where the playwright package is not installed."""
     if importlib.util.find_spec("playwright") is None:
-        _missing("the playwright package is missing: pip install playwright")
+        missing("the playwright package is missing: pip install playwright")
 
 
 def find_chromium() -> str:
     """Return the path of a Chromium that is installed here; skip, or fail in CI, where there is none."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
-    return path or _missing("Chromium is missing: apt-get install chromium")
+    return path or missing("Chromium is missing: apt-get install chromium")
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Skip the calling module or fixture for `reason`, or fail it in CI."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)

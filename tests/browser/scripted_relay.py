@@ -153,13 +153,14 @@ async ({ endpoint, follow, options }) => {
     },
     ...options,
   });
-  for (const event of ['state', 'silence', 'welcome', 'heartbeat', 'subscribed', 'error', 'snapshot', 'update'])
+  for (const event of ['state', 'silence', 'welcome', 'heartbeat', 'subscribed', 'error', 'snapshot', 'update',
+    'token_expiring', 'refreshed'])
     window.stream.on(event, (value) => window.report([event, value]));
   window.follow = (channels, options = {}) => {
     const tell = (kind) => (value) => window.report([kind, value]);
     return window.stream.subscribe(channels, {
       onSnapshot: tell('onSnapshot'), onUpdate: tell('onUpdate'), onStatus: tell('onStatus'), onError: tell('onError'),
-      ...options,
+      onGap: tell('onGap'), ...options,
     });
   };
   if (follow) window.follow(follow);
@@ -192,6 +193,20 @@ class Tab:
                 kind, value = await self.events.get()
                 if kind in kinds:
                     return value
+
+    def rest(self) -> list[str]:
+        """Return the kinds of the events that nobody has taken yet, and forget them."""
+        return [self.events.get_nowait()[0] for _ in range(self.events.qsize())]
+
+    async def hide(self, *, hidden: bool) -> None:
+        """Let the page believe that it is hidden, or visible again."""
+        await self.page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+              document.dispatchEvent(new Event('visibilitychange'));
+            }""",
+            hidden,
+        )
 
     async def state(self, name: str) -> dict[str, Any]:
         """Wait until the stream enters the state `name`, and return that change."""

@@ -88,7 +88,7 @@ async def test_hundreds_of_subscriptions_in_one_turn_are_a_few_frames(tab: Tab, 
     peer = await follow(tab, relay)
     await tab.page.evaluate("() => { for (let i = 0; i < 500; i++) follow(`prices.S${i}`); }")
     await tab.page.clock.run_for(250)
-    assert [len((await peer.next())["channels"]) for _ in range(3)] == [200, 200, 100]
+    assert [len((await peer.next())["channels"]) for _ in range(6)] == [85] * 5 + [75]
 
 
 async def test_leaving_and_coming_back_at_once_keeps_the_value_and_sends_nothing(
@@ -103,6 +103,49 @@ async def test_leaving_and_coming_back_at_once_keeps_the_value_and_sends_nothing
     await tab.page.clock.run_for(1000)
     await tab.page.evaluate("stream.ping()&&0")
     assert (await peer.next())["type"] == "ping"
+
+
+async def test_several_readers_of_a_channel_share_one_subscription(tab: Tab, relay: ScriptedRelay) -> None:
+    """It is asked for once, at the fastest interval, slower again when that reader left, and left with the last."""
+    peer = await follow(tab, relay)
+    await tab.page.evaluate(
+        "() => { window.ends = [500, 100, 500].map((ms) => follow('prices.ETH-USD', { interval_ms: ms })); }"
+    )
+    await tab.page.clock.run_for(250)
+    await peer.send(snapshot(1, channel="prices.ETH-USD"))
+    assert [(await tab.next("onSnapshot"))["channel"] for _ in range(3)] == ["prices.ETH-USD"] * 3
+    asked = [await peer.next()]
+    for ends in ("ends[1]()", "ends[0]()", "ends[2]()"):
+        await tab.page.evaluate(f"() => {{ {ends}; }}")
+        await tab.page.clock.run_for(250)
+    asked += [await peer.next(), await peer.next()]
+    assert [(f["type"], f["channels"], f.get("interval_ms")) for f in asked] == [
+        ("subscribe", ["prices.ETH-USD"], 100),
+        ("subscribe", ["prices.ETH-USD"], 500),
+        ("unsubscribe", ["prices.ETH-USD"], None),
+    ]
+
+
+async def test_what_the_server_sends_unasked_serves_who_comes_later_and_is_left_otherwise(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """A token for exact channels subscribes to them by itself; the server would not repeat their snapshots."""
+    await tab.start(relay)
+    peer = await relay.accept()
+    await peer.welcome()
+    names = [BTC, "prices.ETH-USD"]
+    acks = [{"channel": name, "mode": "latest", "epoch": "e1", "seq": 1, "state": "live"} for name in names]
+    await peer.send({"type": "subscribed", "channels": acks, "rejected": []})
+    await peer.send(*(snapshot(1, channel=name) for name in names), {"type": "heartbeat", "ts": 1})
+    await tab.next("heartbeat")
+    await tab.page.evaluate("(btc) => { follow(btc); }", BTC)
+    assert data_of(await tab.next("onSnapshot")) == ("snapshot", 1)
+    await tab.page.clock.run_for(250)
+    frames = [await peer.next(), await peer.next()]
+    assert [(f["type"], f["channels"]) for f in frames] == [
+        ("unsubscribe", ["prices.ETH-USD"]),
+        ("subscribe", [BTC]),
+    ]
 
 
 async def test_duplicates_are_dropped_by_epoch_and_seq(tab: Tab, relay: ScriptedRelay) -> None:
@@ -210,6 +253,15 @@ async def test_a_quiet_publisher_makes_its_channel_stale_and_an_update_live_agai
     assert (await tab.next("onStatus"))["state"] == "live"
 
 
+async def test_the_first_value_that_a_channel_ever_has_is_live(tab: Tab, relay: ScriptedRelay) -> None:
+    """Its ack said stale because there was none; that says nothing about the value that is published then."""
+    peer = await follow(tab, relay)
+    ack = {"channel": BTC, "mode": "latest", "interval_ms": 0, "epoch": "", "seq": 0, "state": "stale"}
+    await peer.send({"type": "subscribed", "channels": [ack], "rejected": []})
+    await peer.send(snapshot(1))
+    assert await tab.next("onStatus") == {"channel": BTC, "state": "live"}
+
+
 async def test_ages_are_on_the_servers_clock(tab: Tab, relay: ScriptedRelay) -> None:
     """The page's own clock may be a year off."""
     peer = await follow(tab, relay)
@@ -263,7 +315,7 @@ async def test_a_reader_that_throws_stops_nobody_else(tab: Tab, relay: ScriptedR
 async def test_frames_that_the_client_does_not_know_change_nothing(tab: Tab, relay: ScriptedRelay) -> None:
     """A newer server must not break an older page, nor must one that sends rubbish."""
     peer = await follow(tab, relay)
-    await peer.send({"type": "token_expiring", "expires_in_ms": 60_000}, {"type": "novelty", "x": 1})
+    await peer.send({"type": "novelty", "x": 1}, {"type": "snapshots", "channel": BTC})
     await peer.connection.send("not json")
     assert (await tab.next("error"))["code"] == "malformed_frame"
     await peer.send(snapshot(1))

@@ -7,8 +7,9 @@ from tests.browser.scripted_relay import CLIENT
 
 
 def test_the_client_stays_below_6_kb_gzipped() -> None:
-    """A page pays for the client at every first visit."""
-    assert len(gzip.compress(CLIENT.read_bytes(), 9)) < 6000
+    """A page pays for the client at every first visit, for its comments too."""
+    file_name = len(CLIENT.name) + 1  # which `gzip -9 relay-client.js` puts into its header
+    assert len(gzip.compress(CLIENT.read_bytes(), 9)) + file_name <= 6 * 1024
 
 
 def test_the_client_imports_nothing() -> None:

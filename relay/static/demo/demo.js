@@ -453,9 +453,10 @@ function start() {
     slowAt = 0;
     wake();
   });
+  stream.on('refreshed', tokenUsed);
   stream.on('welcome', () => {
     everOpen = true;
-    token.usedAt = stream?.serverNow();
+    tokenUsed();
     show('desk');
     measure();
   });
@@ -598,6 +599,10 @@ function holdToken(/** @type {import('/client/relay-client.js').Grant} */ { wsTo
     .filter(([name]) => name in token.claims)
     .map(([name, meaning]) => claimLine(name, meaning, token.claims[name]));
   $('claims').replaceChildren(...list);
+}
+
+function tokenUsed() {
+  token.usedAt = stream?.serverNow();
 }
 
 function claimLine(/** @type {string} */ name, /** @type {string} */ meaning, /** @type {any} */ value) {

@@ -1,0 +1,171 @@
+"""relay-client.js in node with the package `ws`: a server-side page, as dashboards and bots are.
+
+Node has no `document`, no `online` event, and (before 22) no WebSocket. The class is handed in.
+"""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import missing
+from tests.browser.cut_link import linked
+from tests.browser.scripted_relay import CLIENT, PATIENCE_S
+from tests.support.service import Relay
+from tests.support.service import running as running_relay
+
+CHANNEL = "trades.BTC-USD"
+
+_SCRIPT = """
+import { createInterface } from 'node:readline';
+import { createStream } from '%(client)s';
+%(socket)s
+const say = (kind) => (value) => console.log(JSON.stringify([kind, value]));
+const [url, channel] = process.argv.slice(2);
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const stream = createStream({
+  getToken: async () => {
+    say('getToken')(null);
+    return { wsToken: (await lines.next()).value, endpoint: url };
+  },
+  WebSocket: Socket,
+});
+for (const event of ['state', 'error', 'stale', 'live', 'gap']) stream.on(event, say(event));
+stream.subscribe(channel, { onSnapshot: say('value'), onUpdate: say('value') });
+process.on('SIGTERM', () => { stream.close(); process.stdin.destroy(); });
+"""
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program, with whichever WebSocket there is: the package `ws`, else node's own."""
+    node = shutil.which("node") or missing("node is missing: apt-get install nodejs")
+    folder = tmp_path_factory.mktemp("node")
+    shutil.copy(CLIENT, folder / "relay-client.mjs")
+    found = subprocess.run(
+        [node, "-p", "require.resolve('ws')"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    if found.returncode and (npm := shutil.which("npm")):
+        patience = ["--fetch-retries=0", "--fetch-timeout=20000"]
+        command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *patience, "ws@8"]
+        subprocess.run(command, cwd=folder, capture_output=True)
+        found = subprocess.run(
+            [node, "-p", "require.resolve('ws')"], cwd=folder, capture_output=True, text=True
+        )
+    if not found.returncode:
+        load = f"import ws from {json.dumps(found.stdout.strip())}; const Socket = ws;"
+    elif subprocess.run([node, "-e", "WebSocket"], capture_output=True).returncode == 0:
+        load = "const Socket = globalThis.WebSocket;"
+    else:
+        missing("node's package ws is missing: apt-get install node-ws, or npm install ws")
+    program = folder / "program.mjs"
+    program.write_text(_SCRIPT % {"client": "./relay-client.mjs", "socket": load})
+    return program
+
+
+class Program:
+    """The running program: what it has said, and tokens when it asks."""
+
+    def __init__(self, process: asyncio.subprocess.Process, relay: Relay) -> None:
+        self.process = process
+        self.bad_tokens: list[str] = []  # handed out first
+        self._relay = relay
+
+    async def next(self, *kinds: str) -> Any:
+        """Return the value of the next event of one of `kinds`, handing out tokens meanwhile."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                line = await self.process.stdout.readline()
+                assert line, await self._complaint()
+                kind, value = json.loads(line)
+                if kind == "getToken":
+                    await self._answer()
+                if kind in kinds:
+                    return value
+
+    async def _answer(self) -> None:
+        assert self.process.stdin is not None
+        bad = self.bad_tokens
+        token = bad.pop() if bad else await self._relay.token(origin="", endpoint="trades")
+        self.process.stdin.write(f"{token}\n".encode())
+
+    async def _complaint(self) -> str:
+        assert self.process.stderr is not None
+        return (await self.process.stderr.read()).decode()
+
+
+@asynccontextmanager
+async def program(script: Path, relay: Relay, port: int) -> AsyncIterator[Program]:
+    """Run it against a port that leads to the relay; it must end by itself when its stream is closed."""
+    process = await asyncio.create_subprocess_exec(
+        *("node", str(script), f"ws://127.0.0.1:{port}/ws/trades", CHANNEL),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Program(process, relay)
+        process.terminate()
+        async with asyncio.timeout(PATIENCE_S):
+            await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, process.returncode
+
+
+async def values(program: Program, count: int) -> list[int]:
+    """The next values, with no gap between them."""
+    return [(await program.next("value", "gap"))["data"] for _ in range(count)]
+
+
+async def opened(program: Program) -> None:
+    """Wait until the stream is open."""
+    while (await program.next("state"))["state"] != "open":
+        pass
+
+
+async def test_node_reads_a_stream_through_a_lost_link_and_a_killed_relay(
+    script: Path, tmp_path: Path
+) -> None:
+    """Live, then resumed without a loss, then an honest gap; a refused connection doesn't end the program."""
+    with running_relay(tmp_path) as relay:
+        async with linked(relay.ports[1]) as link, program(script, relay, link.port) as node:
+            await opened(node)
+            await relay.publish(CHANNEL, 1)
+            assert await values(node, 1) == [1]
+            link.reset()
+            assert (await node.next("stale"))["channel"] == CHANNEL
+            await relay.publish(CHANNEL, 2)
+            await relay.publish(CHANNEL, 3)
+            assert await values(node, 2) == [2, 3]
+
+            await asyncio.to_thread(relay.kill)
+            assert (await node.next("state"))["state"] == "waiting"
+            await asyncio.to_thread(relay.start)
+            await opened(node)
+            await relay.publish(CHANNEL, 4)
+            gap = await node.next("gap", "value")
+            assert gap["since"]["seq"] == 3
+            assert await values(node, 1) == [4]
+
+
+async def test_refused_upgrades_do_not_end_the_program(script: Path, tmp_path: Path) -> None:
+    """`ws` raises each as an error event, which node turns into a crash where nobody listens."""
+    with running_relay(tmp_path) as relay:
+        async with program(script, relay, relay.ports[1]) as node:
+            node.bad_tokens = ["a.b.c"] * 3
+            seen = []
+            while (change := await node.next("state"))["state"] != "open":
+                seen.append(change.get("code"))
+            assert [code for code in seen if code] == [1006, 1006, 3000]
+            await relay.publish(CHANNEL, 1)
+            assert await values(node, 1) == [1]

@@ -1,0 +1,262 @@
+"""relay-client.js in Chromium against a relay process that is killed, drained, cut off, and grows old.
+
+The page's clock is stopped, so that its back-offs and heartbeats pass when the test says; the relay's is real.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Page
+
+from tests.browser.chromium import require_playwright
+from tests.browser.cut_link import Link, linked
+from tests.browser.scripted_relay import Tab
+from tests.support.service import Relay, make_relay
+
+require_playwright()
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+BTC = "trades.BTC-USD"
+DEAD_MS = 12_500
+LIFE_S = 5
+"""Long enough for a busy machine to refresh in time, short enough to wait for."""
+
+_START = """
+async ({ endpoint, channels, url, follow, sameToken }) => {
+  const { createStream, fetchToken } = await import('/client/relay-client.js');
+  const fetched = fetchToken({ endpoint, channels });
+  let kept;
+  const again = async (attempt) => (kept ??= await fetched(attempt));
+  window.forget = () => { kept = undefined; };
+  window.stream = createStream({ getToken: sameToken ? again : fetched, url });
+  for (const event of ['state', 'silence', 'welcome', 'error', 'stale', 'live', 'reconnect', 'refreshed'])
+    window.stream.on(event, (value) => window.report([event, value]));
+  const tell = (kind) => (value) => window.report([kind, value]);
+  window.stream.subscribe(follow, { onSnapshot: tell('value'), onUpdate: tell('value'), onGap: tell('gap') });
+}
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Relay:
+    """A relay's settings and keys; it is not running yet."""
+    return make_relay(tmp_path)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def running(service: Relay) -> AsyncIterator[Relay]:
+    """A running relay."""
+    await asyncio.to_thread(service.start)
+    yield service
+    await asyncio.to_thread(service.stop)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def short_lived(service: Relay) -> AsyncIterator[Relay]:
+    """A running relay whose connections live for `LIFE_S`."""
+    service.environment["RELAY_ENDPOINTS__TRADES__MAX_AGE_S"] = str(LIFE_S)
+    await asyncio.to_thread(service.start)
+    yield service
+    await asyncio.to_thread(service.stop)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def link(service: Relay) -> AsyncIterator[Link]:
+    """A link to the relay's WebSocket listener."""
+    async with linked(service.ports[1]) as link:
+        yield link
+
+
+async def open_page(page: Page, relay: Relay, **options: Any) -> Tab:
+    """Open a page of the relay's origin with a session, its clock stopped, and follow a channel."""
+    tab = Tab(page=page)
+    await page.context.add_cookies([{"name": "access-token", "value": relay.session(), "url": relay.url}])
+    await page.expose_function("report", lambda event: tab.events.put_nowait(tuple(event)))
+    await page.clock.install()
+    # any answer makes a page of this origin; one without a Content-Security-Policy may connect anywhere
+    await page.goto(relay.url + "/client/relay-client.js")
+    await page.clock.pause_at("2040-01-01T00:00:00Z")
+    await page.evaluate(_START, {"endpoint": "trades", "follow": BTC} | options)
+    return tab
+
+
+async def publish(relay: Relay, *numbers: int, channel: str = BTC) -> None:
+    """Publish numbers, in order."""
+    for number in numbers:
+        answer = await relay.publish(channel, number)
+        assert answer.status_code == 200
+
+
+async def values(tab: Tab, count: int) -> list[int]:
+    """The next values that the reader gets, with no gap between them."""
+    frames = [await tab.next("value", "gap") for _ in range(count)]
+    return [frame["data"] for frame in frames]
+
+
+async def come_back(tab: Tab) -> None:
+    """Let the waits pass until the connection is open again."""
+    while (change := await tab.next("state"))["state"] != "open":
+        if change["state"] == "waiting":
+            await tab.wait_out(change)
+
+
+async def test_a_killed_relay_is_found_again_and_the_price_is_stale_meanwhile(
+    page: Page, running: Relay
+) -> None:
+    """The new process has a new epoch and no values: the old one stays on the screen, and stays stale."""
+    tab = await open_page(page, running, endpoint="prices", follow="prices.BTC-USD")
+    await tab.state("open")
+    await publish(running, 1, channel="prices.BTC-USD")
+    assert await values(tab, 1) == [1]
+    await asyncio.to_thread(running.kill)
+    assert (await tab.next("stale"))["channel"] == "prices.BTC-USD"
+    await tab.wait_out(await tab.state("waiting"))
+    assert (await tab.state("waiting"))["status"] == 0  # the issuer is away too
+    await asyncio.to_thread(running.start)
+    await page.clock.run_for(20_000)
+    await come_back(tab)
+    assert "live" not in tab.rest()
+    await publish(running, 2, channel="prices.BTC-USD")
+    assert await values(tab, 1) == [2]
+    assert (await tab.next("live"))["channel"] == "prices.BTC-USD"
+
+
+async def test_a_drained_relay_is_left_for_as_long_as_it_says(page: Page, running: Relay) -> None:
+    """It told each client a moment of its own; neither earlier nor with a back-off on top."""
+    tab = await open_page(page, running)
+    await tab.state("open")
+    assert await asyncio.to_thread(running.stop, signal.SIGTERM) == 0
+    delay_ms = (await tab.next("reconnect"))["delay_ms"]
+    change = await tab.state("waiting")
+    assert (change["code"], change["retryInMs"]) == (1012, delay_ms)
+    await asyncio.to_thread(running.start)
+    await page.clock.run_for(delay_ms - 1)
+    assert await page.evaluate("stream.state") == "waiting"
+    await page.clock.run_for(2)
+    await tab.state("open")
+
+
+async def test_a_link_that_is_cut_silently_is_stale_then_dead_then_new(
+    page: Page, running: Relay, link: Link
+) -> None:
+    """No close arrives: the client's own clock has to tell. What was published meanwhile comes, in order."""
+    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades")
+    await tab.state("open")
+    await publish(running, 1, 2)
+    assert await values(tab, 2) == [1, 2]
+    link.cut()
+    await publish(running, 3, 4, 5)
+    await page.clock.run_for(7_500)
+    assert await tab.next("silence") is True
+    assert (await tab.next("stale"))["channel"] == BTC
+    await page.clock.run_for(DEAD_MS - 7_500)
+    change = await tab.state("waiting")
+    assert (change["code"], change["reason"]) == (1006, "dead_link")
+    await tab.wait_out(change)
+    assert await values(tab, 3) == [3, 4, 5]
+    await publish(running, 6)
+    assert await values(tab, 1) == [6]
+
+
+@pytest.mark.parametrize(
+    ("follow", "granted"), [(BTC, [BTC]), (BTC, ["trades.>"]), ("trades.*", ["trades.>"])]
+)
+async def test_a_stream_goes_on_behind_a_lost_connection_without_a_loss(
+    page: Page, running: Relay, link: Link, follow: str, granted: list[str]
+) -> None:
+    """Whether a channel was asked for by name or by pattern, and whatever the token subscribes to by itself."""
+    url = f"ws://127.0.0.1:{link.port}/ws/trades"
+    tab = await open_page(page, running, url=url, follow=follow, channels=granted)
+    await tab.state("open")
+    await publish(running, 1, 2)
+    assert await values(tab, 2) == [1, 2]
+    for number, fail in ((3, link.reset), (6, link.half_close)):
+        fail()
+        change = await tab.state("waiting")
+        assert change["code"] == 1006
+        await publish(running, number, number + 1)
+        await tab.wait_out(change)
+        assert await values(tab, 2) == [number, number + 1]
+        await publish(running, number + 2)
+        assert await values(tab, 1) == [number + 2]
+        await page.clock.run_for(250)  # the next flush leaves what only the resume needed
+
+
+async def test_more_than_the_history_keeps_is_a_gap_and_then_the_newest_value(
+    page: Page, running: Relay, link: Link
+) -> None:
+    """All that was missed or nothing, and the page is told which."""
+    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades")
+    await tab.state("open")
+    await publish(running, 1)
+    assert await values(tab, 1) == [1]
+    link.reset()
+    change = await tab.state("waiting")
+    await publish(running, *range(2, 14))
+    await tab.wait_out(change)
+    gap = await tab.next("gap", "value")
+    assert (gap["since"]["seq"], gap["seq"]) == (1, 13)
+    assert await values(tab, 1) == [13]
+
+
+async def test_the_relay_says_when_a_publisher_is_silent_and_when_it_is_back(
+    page: Page, running: Relay
+) -> None:
+    """By the server's clock; the page's stands still here."""
+    tab = await open_page(page, running)
+    await tab.state("open")
+    await publish(running, 1)
+    assert await tab.next("live", "stale") == {"channel": BTC, "state": "live"}
+    assert await tab.next("live", "stale") == {"channel": BTC, "state": "stale"}
+    await publish(running, 2)
+    assert await tab.next("live", "stale") == {"channel": BTC, "state": "live"}
+
+
+async def test_refreshes_carry_a_connection_past_its_first_end(page: Page, short_lived: Relay) -> None:
+    """One socket, one welcome, and several tokens: the page sees no interruption."""
+    tab = await open_page(page, short_lived)
+    await page.clock.resume()
+    expires_at = (await tab.next("welcome"))["expires_at"]
+    while (await tab.next("refreshed", "state", "error"))["expires_at"] < expires_at + LIFE_S * 1000:
+        pass  # the end that a refresh set before this one has passed
+    await publish(short_lived, 1)
+    assert await tab.next("value", "state", "error")
+    assert await page.evaluate("stream.state") == "open"
+    actions = [record["event"]["action"] for record in short_lived.audit()]
+    assert actions.count("connect.accepted") == 1
+    assert actions.count("connection.refreshed") >= 2
+
+
+async def test_a_session_that_is_gone_ends_the_stream_at_the_connections_end(
+    page: Page, short_lived: Relay
+) -> None:
+    """Not before, because the relay did not say so; and not with reconnects for ever."""
+    tab = await open_page(page, short_lived)
+    await tab.state("open")
+    await page.context.clear_cookies()
+    await page.clock.resume()
+    assert (await tab.next("error", "state"))["code"] == "not_refreshed"
+    assert (await tab.next("error", "state"))["code"] == 4001
+    assert (await tab.state("stopped"))["status"] == 401
+
+
+async def test_a_used_token_is_refused_without_a_reason_and_then_with_one(page: Page, running: Relay) -> None:
+    """Two refused upgrades look like lost links; over the first message the page sees the close code."""
+    tab = await open_page(page, running, sameToken=True)
+    await tab.state("open")
+    await asyncio.to_thread(running.stop)
+    await asyncio.to_thread(running.start)
+    seen = []
+    for _ in range(4):
+        change = await tab.state("waiting")
+        seen.append(change["code"])
+        await tab.wait_out(change)
+    assert seen == [1012, 1006, 1006, 3000]
+    await page.evaluate("forget()")
+    await come_back(tab)
