@@ -20,6 +20,7 @@ import structlog
 from starlette.routing import BaseRoute
 
 from relay import __version__
+from relay.collector import spare_the_living
 from relay.config import Settings
 from relay.listeners import internal_app, public_app
 from relay.parts import Parts, make_parts
@@ -130,5 +131,10 @@ def start(
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
 ) -> None:
-    """Run a relay on a uvloop event loop of its own, until SIGINT or SIGTERM. See `run`."""
-    anyio.run(partial(run, settings, announce=announce, pages=pages), backend_options={"use_uvloop": True})
+    """Run a relay on a uvloop event loop and in a process of its own, until SIGINT or SIGTERM. See `run`."""
+
+    def started(ports: Ports) -> None:
+        spare_the_living()
+        announce(ports)
+
+    anyio.run(partial(run, settings, announce=started, pages=pages), backend_options={"use_uvloop": True})

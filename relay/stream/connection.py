@@ -18,6 +18,7 @@ What the library leaves open and this class bounds:
   aborted one second later. The library does that only for those who call its own `close`.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,7 @@ class StreamConnection(ServerConnection):
     # with ours beside the library's attributes there would be more than the 30 whose names instances can share
     __slots__ = (
         "_early_control_frames",
+        "_handled",
         "_hub",
         "_on_lost",
         "_on_made",
@@ -101,6 +103,7 @@ class StreamConnection(ServerConnection):
         self.client: ClientProtocol | None = None
         self._reading_paused = False
         self._early_control_frames = 0
+        self._handled = False
         self._peer: Any = None
 
     @property
@@ -175,6 +178,34 @@ class StreamConnection(ServerConnection):
         self.detach(Reason.LINK_LOST)
         self._on_lost(self)
         super().connection_lost(exc)
+        if self._handled:
+            self._let_die()
+
+    async def handshake(self, *arguments: Any) -> None:
+        """See `ServerConnection.handshake`, which is the first that the connection's task does."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(self._handler_ended)
+        await super().handshake(*arguments)
+
+    def _handler_ended(self, _task: "asyncio.Task[None]") -> None:
+        self._handled = True
+        if self.connection_lost_waiter.done():
+            self._let_die()
+
+    def _let_die(self) -> None:
+        """See to it that counting references frees this connection, which nobody will ask for anything any more.
+
+        It, the library's state machine and the transport refer to each other. Freeing them would be left to the
+        cycle collector, which for that looks at each object of every open connection; see `relay.collector`. Not
+        at once: a stopping server's own calls of `close` may be about to hear that it is closed.
+        """
+        self.loop.call_later(CLOSE_TIMEOUT_S, self._break_cycles)
+
+    def _break_cycles(self) -> None:
+        vars(self.protocol).clear()
+        vars(self).clear()
+        del self.write, self.pending
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

@@ -1,0 +1,119 @@
+"""A connection that is over is freed by reference counting: nothing of it is left for the cycle collector."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.http11 import Request, Response
+
+from relay.core.closes import close_for
+from relay.core.errors import Reason
+from relay.stream.connection import StreamConnection
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """Only reference counting frees anything meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Listener:
+    """The library's server with our connections, each of which says when it is freed."""
+
+    def __init__(self) -> None:
+        self.freed: list[asyncio.Event] = []
+        self.arrived = asyncio.Event()
+
+    def make(self, *arguments: Any, **options: Any) -> ServerConnection:
+        connection = StreamConnection(
+            *arguments, on_made=self._came, on_lost=lambda _connection: None, **options
+        )
+        self.freed.append(asyncio.Event())
+        weakref.finalize(connection, self.freed[-1].set)
+        return connection
+
+    def _came(self, _connection: StreamConnection) -> None:
+        self.arrived.set()
+
+    async def handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, StreamConnection)
+        connection.forget_handshake()
+        try:
+            async for message in connection:
+                if message == "end":
+                    connection.end(close_for(Reason.SESSION_REVOKED))
+        except ConnectionClosed:
+            return
+
+    async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(403, "no") if request.path == "/refused" else None
+
+
+async def _client_closes(port: int, _listener: Listener) -> None:
+    async with connect(f"ws://127.0.0.1:{port}/"):
+        pass
+
+
+async def _server_ends(port: int, _listener: Listener) -> None:
+    async with connect(f"ws://127.0.0.1:{port}/") as client:
+        await client.send("end")
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
+async def _breaks_the_protocol(port: int, _listener: Listener) -> None:
+    async with connect(f"ws://127.0.0.1:{port}/") as client:
+        client.transport.write(b"\xff\xff\xff\xff")
+        with pytest.raises(ConnectionClosed):
+            await client.recv()
+
+
+async def _link_is_cut(port: int, _listener: Listener) -> None:
+    client = await connect(f"ws://127.0.0.1:{port}/")
+    client.transport.abort()
+    await client.wait_closed()
+
+
+async def _is_refused(port: int, _listener: Listener) -> None:
+    with pytest.raises(InvalidStatus):
+        await connect(f"ws://127.0.0.1:{port}/refused")
+
+
+async def _never_asks(port: int, listener: Listener) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    await listener.arrived.wait()
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [_client_closes, _server_ends, _breaks_the_protocol, _link_is_cut, _is_refused, _never_asks],
+    ids=lambda ending: ending.__name__.strip("_"),
+)
+async def test_a_connection_that_is_over_is_freed(ending: Any) -> None:
+    """However it ended. Otherwise the collector's full run, 0.9 s at 10,000 connections, could not be put off."""
+    listener = Listener()
+    server = serve(
+        listener.handle,
+        "127.0.0.1",
+        0,
+        create_connection=listener.make,  # type: ignore[arg-type]  # documented as a factory
+        process_request=listener.process_request,
+        compression=None,
+        ping_interval=None,
+    )
+    async with server as running:
+        await ending(running.sockets[0].getsockname()[1], listener)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(freed.wait() for freed in listener.freed))
+        assert listener.freed
