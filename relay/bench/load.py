@@ -1,85 +1,94 @@
 """The load as a process: `python -m relay.bench.load`, told what to do by lines on standard input.
 
-    in   {"target": {…}, "connections": n, "ticks": n, "marker": …, "end_marker": …, "stall_s": …}
+    in   {"groups": [{"target": {…}, "connections": n, …}], "ticks": {…}, "stall_s": …, "ticks_each": n}
     out  {"open": n, "seconds": s}      all connections are open, subscribed, and quiet
-    in   {"finish": true}               the ticks are published
-    out  {"finishing": true}            now the end mark may come
-    out  {"counted": {…}}               see `relay.bench.counting.Counted`; the process ends
+    in   {"window": true}               latencies from here on are figures of their own
+    out  {"window": true}
+    in   {"finish": [n, …]}             all is published: so many ticks on each channel
+    out  {"finishing": true}            now the end marks may come
+    out  {"counted": {…}}               see `relay.bench.totals.Counted`; the process ends
 
 A sentence in `{"error": …}` instead of any of these ends it too, as does the end of standard input.
 """
 
 import gc
-import os
 import sys
 import time
+from collections.abc import Sequence
 
 import msgspec
 
-from relay.bench.counting import Counted, Counter
+from relay.bench.counting import Connection, Counter
+from relay.bench.dealing import deal
 from relay.bench.opening import Opener, Target
+from relay.bench.orders import Gone, read_line, read_order, say
+from relay.bench.ticks import Ticks
 from relay.core.errors import RelayError
+
+
+class GroupOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """Connections of one kind. Each takes `each` of the target's channels (0: all); `stream` says that nothing may
+    be missing on them. `places` are those of the target's channels among the ticks' ones, () if they are the same.
+    """
+
+    target: Target
+    connections: int
+    each: int = 0
+    stream: bool = False
+    places: Sequence[int] = ()
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What to open and what to count."""
 
-    target: Target
-    connections: int
-    ticks: int
-    marker: str
-    end_marker: str
+    groups: list[GroupOrder]
+    ticks: Ticks
     stall_s: float
-
-
-class _Gone(Exception):  # noqa: N818  # nobody's error: whoever started this process has left
-    """Standard input has ended."""
+    ticks_each: int = 1
 
 
 def main() -> None:
     """Carry out one order."""
     try:
-        order = msgspec.json.decode(_read_line(), type=Order)
+        order = msgspec.json.decode(read_line(), type=Order)
         started = time.monotonic()
-        sockets = Opener(order.target).open_all(order.connections)
+        groups = [_open(group, place) for place, group in enumerate(order.groups)]
         counter = Counter(
-            sockets,
-            ticks=order.ticks,
-            marker=order.marker.encode(),
-            end_marker=order.end_marker.encode(),
+            groups,
+            order.ticks,
+            streams=frozenset(place for place, group in enumerate(order.groups) if group.stream),
             stall_s=order.stall_s,
+            ticks_each=order.ticks_each,
         )
         gc.freeze()
         gc.disable()  # a collection would be reported as the server's latency; the load makes no cycles
-        _say({"open": len(sockets), "seconds": time.monotonic() - started})
-        counted: Counted = counter.run(sys.stdin.fileno(), _finish)
-        _say({"counted": msgspec.to_builtins(counted)})
+        say(open=sum(map(len, groups)), seconds=time.monotonic() - started)
+        counted = counter.run(sys.stdin.fileno(), _told)
+        say(counted=counted)
         counter.close()
     except RelayError as error:
-        _say({"error": str(error)})
-    except (_Gone, BrokenPipeError):
+        say(error=str(error))
+    except (Gone, BrokenPipeError):
         sys.exit(1)
 
 
-def _finish() -> bool:
-    _read_line()
-    _say({"finishing": True})
-    return True
+def _open(group: GroupOrder, place: int) -> list[Connection]:
+    hands = deal(group.connections, len(group.target.channels), group.each)
+    sockets = Opener(group.target).open_all(hands)
+    return [
+        Connection(opened, [group.places[card] for card in hand] if group.places else hand, group=place)
+        for opened, hand in zip(sockets, hands, strict=True)
+    ]
 
 
-def _read_line() -> bytes:
-    """Read one line. Never two: the next one is sent only when this one was answered, and epoll sees it then."""
-    line = bytearray()
-    while not line.endswith(b"\n"):
-        chunk = os.read(sys.stdin.fileno(), 65_536)
-        if not chunk:
-            raise _Gone
-        line += chunk
-    return bytes(line)
-
-
-def _say(message: dict[str, object]) -> None:
-    os.write(sys.stdout.fileno(), msgspec.json.encode(message) + b"\n")
+def _told() -> Sequence[int] | None:
+    message = read_order()
+    if "finish" not in message:
+        say(window=True)
+        return None
+    say(finishing=True)
+    counts: Sequence[int] = message["finish"]
+    return counts
 
 
 if __name__ == "__main__":

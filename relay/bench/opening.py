@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -26,6 +26,8 @@ THREADS = 8
 BUSY_ATTEMPTS = 10
 BUSY_PAUSE_S = 1.0
 """An issuer whose disk is held up by another program answers 503. Nothing is measured yet, so that can wait."""
+MAX_NAMED = 32
+"""Channels that one token may name; for more it is taken for all that is granted, and the URL names them."""
 
 _MAX_HEAD_BYTES = 65_536
 
@@ -34,72 +36,144 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """Where the load connects.
 
     `stream` is a ws:// address with its path; "": the endpoint that the issuer names. `issuer` is where a
-    token is taken before each connection; "": none is needed, and none of the rest is either. `sessions` are
-    the session tokens to take turns with; `channel` is what each connection subscribes to.
+    token is taken before each connection; "": none is needed, and no `endpoint` or `sessions` either. `sessions`
+    are the session tokens to take turns with; `channels` is what there is to subscribe to, each connection to
+    those that it is told, at `interval_ms`; without any, none waits for an acknowledgement.
     """
 
     stream: str
     issuer: str = ""
+    endpoint: str = ""
     sessions: Sequence[str] = ()
-    channel: str = ""
+    channels: Sequence[str] = ()
+    interval_ms: int = 0
 
 
-class _TokenAnswer(msgspec.Struct):
-    wsToken: str  # noqa: N815  # the wire's name
-    endpoint: str
+class Token(msgspec.Struct, frozen=True):
+    """A scoped token as the issuer gives it. Where no issuer is, both are ""."""
+
+    wsToken: str = ""  # noqa: N815  # the wire's name
+    endpoint: str = ""
+
+    def __repr__(self) -> str:
+        """Show where it is for, and not what it is."""
+        return f"Token(endpoint={self.endpoint!r})"
 
 
 class Opener:
-    """Opens connections to one target."""
+    """Opens connections to one target. `receive_bytes` is the kernel's receive buffer, 0: what it likes.
 
-    def __init__(self, target: Target) -> None:
+    `seconds` is how long each took from its first packet to its acknowledgement.
+    """
+
+    def __init__(self, target: Target, *, threads: int = THREADS, receive_bytes: int = 0) -> None:
         self._target = target
+        self._threads = threads
+        self._receive_bytes = receive_bytes
+        self.seconds: list[float] = []
         self._local = threading.local()
         self._posters: list[Poster] = []
         self._connections: list[socket.socket] = []
 
-    def open_all(self, count: int) -> list[socket.socket]:
-        """Open `count` connections, each subscribed and acknowledged.
+    def open_all(
+        self, hands: Sequence[Sequence[int]], *, tokens: Sequence[Token] | None = None
+    ) -> list[socket.socket]:
+        """Open a connection for each hand, the places of its channels; each subscribed and acknowledged.
+
+        `tokens` are those of `take_all` for the same hands; else each is taken directly before it is used.
 
         Raises:
             BenchError: with why the first one failed that did. Those that are open are closed then.
         """
+
+        def open_one(index: int) -> socket.socket:
+            token = self._token(index, hands[index]) if tokens is None else tokens[index]
+            return self._open(index, hands[index], token)
+
         try:
-            with ThreadPoolExecutor(THREADS) as threads:
-                return list(threads.map(self._open, range(count)))
+            with ThreadPoolExecutor(self._threads) as threads:
+                return list(threads.map(open_one, range(len(hands))))
         except BaseException:
             for connection in self._connections:
                 connection.close()
             raise
         finally:
-            for poster in self._posters:
-                poster.close()
+            self._close_posters()
 
-    def _open(self, index: int) -> socket.socket:
-        target = self._target
-        token = self._token(target.sessions[index % len(target.sessions)]) if target.issuer else None
-        stream = target.stream or (token.endpoint if token else "")
-        protocols = f"Sec-WebSocket-Protocol: relay.v1, bearer.{token.wsToken}\r\n" if token else ""
-        which = f"(connection {index + 1} of this run)"
+    def take_all(self, hands: Sequence[Sequence[int]], *, first: int = 0) -> list[Token]:
+        """Take a token for each hand and connect nowhere; `first` is the place of the first session to take.
+
+        Raises:
+            BenchError: with why the first one failed that did.
+        """
         try:
-            connection = socket.create_connection(split_address(stream, "ws"), timeout=OPEN_WITHIN_S)
-            self._connections.append(connection)
+            with ThreadPoolExecutor(self._threads) as threads:
+                return list(
+                    threads.map(lambda index: self._token(first + index, hands[index]), range(len(hands)))
+                )
+        finally:
+            self._close_posters()
+
+    def _close_posters(self) -> None:
+        for poster in self._posters:
+            poster.close()
+        self._posters.clear()
+
+    def _open(self, index: int, hand: Sequence[int], token: Token) -> socket.socket:
+        target = self._target
+        stream = (target.stream or token.endpoint) + self._query(hand)
+        protocols = f"Sec-WebSocket-Protocol: relay.v1, bearer.{token.wsToken}\r\n" if token.wsToken else ""
+        which = f"(connection {index + 1} of this run)"
+        started = time.monotonic()
+        try:
+            connection = self._connect(split_address(stream, "ws"))
             rest = _shake_hands(connection, stream, protocols)
-            if token:
+            if token.wsToken or target.channels:
                 _await_subscription(connection, rest)
         except TimeoutError:
-            raise BenchError(f"{stream} did not answer for {OPEN_WITHIN_S:.0f} s {which}.") from None
+            raise BenchError(f"{target.stream} did not answer for {OPEN_WITHIN_S:.0f} s {which}.") from None
         except OSError as error:
-            raise BenchError(f"{stream} can't be reached: {error.strerror or error} {which}.") from None
+            raise BenchError(
+                f"{target.stream} can't be reached: {error.strerror or error} {which}."
+            ) from None
         connection.setblocking(False)
+        self.seconds.append(time.monotonic() - started)
         return connection
 
-    def _token(self, session: str) -> _TokenAnswer:
+    def _connect(self, address: tuple[str, int]) -> socket.socket:
+        connection = socket.socket()
+        self._connections.append(connection)
+        connection.settimeout(OPEN_WITHIN_S)
+        if self._receive_bytes:  # before the connection is made: the window is agreed on then
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
+        connection.connect(address)
+        return connection
+
+    def _query(self, hand: Sequence[int]) -> str:
+        """Return what the URL has to say: only what the token does not say already."""
+        target = self._target
+        fields = []
+        if target.channels and (not target.issuer or len(hand) > MAX_NAMED):
+            fields.append(
+                "channels=" + quote(",".join(target.channels[place] for place in hand), safe=",^/:~+")
+            )
+        if target.interval_ms:
+            fields.append(f"interval_ms={target.interval_ms}")
+        return f"?{'&'.join(fields)}" if fields else ""
+
+    def _token(self, index: int, hand: Sequence[int]) -> Token:
+        target = self._target
+        if not target.issuer:
+            return Token()
         poster: Poster | None = getattr(self._local, "poster", None)
         if poster is None:
-            poster = self._local.poster = Poster(self._target.issuer)
+            poster = self._local.poster = Poster(target.issuer)
             self._posters.append(poster)
-        body = msgspec.json.encode({"channels": [self._target.channel]})
+        asked: dict[str, object] = {"endpoint": target.endpoint} if target.endpoint else {}
+        if len(hand) <= MAX_NAMED:
+            asked["channels"] = [target.channels[place] for place in hand]
+        body = msgspec.json.encode(asked)
+        session = target.sessions[index % len(target.sessions)]
         answer = poster.post("/auth/ws-token", body, bearer=session)
         for _ in range(BUSY_ATTEMPTS):
             if answer.status != 503:
@@ -109,9 +183,9 @@ class Opener:
         if answer.status != 200:
             raise BenchError(f"The issuer gave no token: {answer.explain()}")
         try:
-            return msgspec.json.decode(answer.body, type=_TokenAnswer)
+            return msgspec.json.decode(answer.body, type=Token)
         except msgspec.DecodeError:
-            raise BenchError(f"What answers at {self._target.issuer} is not a relay's issuer.") from None
+            raise BenchError(f"What answers at {target.issuer} is not a relay's issuer.") from None
 
 
 def _shake_hands(connection: socket.socket, stream: str, headers: str) -> bytearray:

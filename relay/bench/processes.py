@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import psutil
 
 from relay.bench import BenchError
@@ -79,15 +80,21 @@ class Child:
         """The process's id."""
         return self._process.pid
 
-    def say(self, message: dict[str, Any]) -> None:
-        """Send one JSON object as a line.
+    @property
+    def output(self) -> int:
+        """The file descriptor of what it says."""
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def say(self, message: object) -> None:
+        """Send one object as a line of JSON.
 
         Raises:
             BenchError: if the process has ended.
         """
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+            self._process.stdin.write(msgspec.json.encode(message) + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._ended() from None
@@ -173,6 +180,45 @@ def cpu_of(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory that a process has in use (RSS).
+
+    Raises:
+        BenchError: as `cpu_of`.
+    """
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        raise BenchError(
+            f"The memory of process {pid} can't be read: it has ended, or is not of this machine."
+        ) from None
+
+
+def holds_connection(pid: int, port: int) -> bool:
+    """Tell whether a process has a TCP connection whose other end has this port.
+
+    Raises:
+        BenchError: as `cpu_of`.
+    """
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        raise BenchError(
+            f"The connections of process {pid} can't be read: it has ended, or is not of this machine."
+        ) from None
+    return any(one.raddr and one.raddr.port == port for one in connections)
+
+
+def wait_for_words(children: "Sequence[Child]", *, within_s: float) -> None:
+    """Wait until one of several processes has said something, or ended; or for so long."""
+    poll = select.poll()
+    for child in children:
+        if child.has_spoken():
+            return
+        poll.register(child.output, select.POLLIN)
+    poll.poll(max(0.0, within_s) * 1000)
+
+
 def allow_open_files(count: int) -> None:
     """Raise this process's limit of open files, which its children inherit, so that `count` fit.
 
@@ -189,5 +235,5 @@ def allow_open_files(count: int) -> None:
     except (ValueError, OSError):
         raise ConfigurationError(
             f"{count} open files are needed in one process, and the limit is {hard}: "
-            f"raise it with `ulimit -Hn {count}` as root, or take fewer --subscribers."
+            f"raise it with `ulimit -Hn {count}` as root, or measure with fewer connections."
         ) from None

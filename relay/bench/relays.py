@@ -12,7 +12,7 @@ from pathlib import Path
 import jwt
 
 from relay.bench.opening import Target
-from relay.bench.processes import Child, cpu_of
+from relay.bench.processes import Child
 from relay.keys.bearer import new_bearer_key
 from relay.keys.files import create_signing_key
 
@@ -37,12 +37,19 @@ signed = {{ algorithm = "HS256", secret = "{secret}", require = {{ token_use = "
 path = "/ws/prices"
 channels = ["prices.>"]
 
+[endpoints.trades]
+path = "/ws/trades"
+channels = ["trades.>"]
+mode = "stream"
+history = {{ messages = 0, seconds = 0 }}
+
 [grants]
 bench.prices = ["prices.>"]
+bench.trades = ["trades.>"]
 
 [publishers.bench]
 secret_sha256 = ["{publisher_digest}"]
-channels = ["prices.>"]
+channels = ["prices.>", "trades.>"]
 
 [limits]
 tokens_per_address = "1000000/minute"
@@ -70,13 +77,16 @@ class RunningRelay:
     publish_key: str = field(repr=False)
     pid: int | None = None
 
-    def target(self, channel: str) -> Target:
-        """Return where the load connects."""
-        return Target(stream=self.stream, issuer=self.issuer, sessions=self.sessions, channel=channel)
-
-    def cpu_s(self) -> float | None:
-        """Return the CPU seconds that the relay has used so far, None if its process is unknown."""
-        return None if self.pid is None else cpu_of(self.pid)
+    def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
+        """Return where the load connects. An `endpoint` can be named where the relay is one of our own."""
+        return Target(
+            stream=self.stream.replace("/ws/prices", f"/ws/{endpoint}") if endpoint else self.stream,
+            issuer=self.issuer,
+            endpoint=endpoint,
+            sessions=self.sessions,
+            channels=channels,
+            interval_ms=interval_ms,
+        )
 
 
 @contextlib.contextmanager

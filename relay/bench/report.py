@@ -1,4 +1,4 @@
-"""What a fan-out benchmark found, as rows for people and as one object for programs.
+"""What a benchmark found, in one form for all of them: rows for people, one object for programs, doubts in words.
 
 Every figure is the median of the runs. A ratio is the median of the runs' own ratios: what one run's two sides
 have in common (the machine, the minute) falls out of it.
@@ -6,22 +6,16 @@ have in common (the machine, the minute) falls out of it.
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
+from typing import Any, Generic
 
 from relay import __version__
-from relay.bench.fanout import FanoutOptions, Measured, Run, median
+from relay.bench.turns import Run, Side
 
 BUSY_CORES = 0.9
 """Share of a core from which on the load generator may be what is measured."""
-KEPT_PACE = 0.97
-"""Share of the asked rate below which the pace was not kept."""
-
-ALONE = 1.2
-"""Ticks a read up to which each was a write of its own, as the yardstick's are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,145 +29,152 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Figure:
+class Figure(Generic[Side]):
+    """How a figure is called, where it comes from, and how it is shown."""
+
     key: str
     name: str
-    of: Callable[[Measured], float | None]
+    of: Callable[[Side], float | None]
     form: str = ",.0f"
     has_ratio: bool = False
 
 
-_FIGURES = (
-    _Figure(
-        key="cpu_us_a_delivery",
-        name="CPU µs a delivery",
-        of=lambda m: m.cpu_us_a_delivery,
-        form=".2f",
-        has_ratio=True,
-    ),
-    _Figure(key="deliveries_per_s", name="deliveries/s", of=lambda m: m.deliveries_per_s, has_ratio=True),
-    _Figure(
-        key="latency_p50_ms", name="latency p50 ms", of=lambda m: m.counted.p50_ms, form=".1f", has_ratio=True
-    ),
-    _Figure(
-        key="latency_p99_ms", name="latency p99 ms", of=lambda m: m.counted.p99_ms, form=".1f", has_ratio=True
-    ),
-    _Figure(key="latency_max_ms", name="latency max ms", of=lambda m: m.counted.max_ms, form=".1f"),
-    _Figure(key="published_per_s", name="ticks/s published", of=lambda m: m.published_per_s, form=",.1f"),
-    _Figure(key="deliveries_a_read", name="deliveries a read", of=lambda m: m.deliveries_a_read, form=".2f"),
-    _Figure(key="server_cores", name="server CPU, cores", of=lambda m: m.server_cores, form=".2f"),
-    _Figure(
-        key="load_generator_cores", name="load generator CPU, cores", of=lambda m: m.load_cores, form=".2f"
-    ),
-    _Figure(key="delivered", name="delivered", of=lambda m: m.counted.delivered),
-    _Figure(key="conflated", name="conflated", of=lambda m: m.counted.conflated),
-    _Figure(key="lost", name="lost", of=lambda m: m.counted.lost),
-    _Figure(key="repeated", name="repeated", of=lambda m: m.counted.repeated),
-)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One figure of both sides for a chart, of which less is better; None where unknown."""
+
+    name: str
+    relay: float | None
+    yardstick: float | None
+    form: str
 
 
-def headline(options: FanoutOptions) -> str:
-    """Return what was measured, as one line."""
-    pace = f"{options.rate:g} ticks/s" if options.rate else "ticks as fast as they go"
-    return f"fanout: {options.subscribers:,} subscribers, {pace}, {options.ticks:,} ticks, medians of {options.runs}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A benchmark's result.
+
+    `headline` says what was measured in one line, `yardstick` heads the yardstick's column. `is_whole` is False
+    when the relay lost or repeated something. `bars` are the figures for a chart; `json` is everything.
+    """
+
+    bench: str
+    headline: str
+    yardstick: str
+    rows: Sequence[Row]
+    notes: Sequence[str]
+    is_whole: bool
+    bars: Sequence[Bar]
+    json: Mapping[str, Any]
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the figures for people."""
-    return [
-        Row(
-            name=figure.name,
-            relay=_shown(median([figure.of(run.relay) for run in runs]), figure.form),
-            yardstick=_shown(median([figure.of(run.yardstick) for run in runs]), figure.form),
-            ratio=_shown(_ratio(figure, runs), ".2f") if figure.has_ratio else "",
-        )
-        for figure in _FIGURES
-    ]
+def make_report(
+    bench: str,
+    figures: "Sequence[Figure[Side]]",
+    runs: "Sequence[Run[Side]]",
+    *,
+    headline: str,
+    yardstick: str,
+    yardstick_is: str,
+    options: Mapping[str, Any],
+    notes: Sequence[str],
+    is_whole: bool,
+    charted: Sequence[str],
+    all_of: Callable[[Side], Mapping[str, Any]],
+) -> Report:
+    """Put a report together. `charted` are the keys of figures for a chart, of which less is better; `all_of` gives
+    everything about one side of one run that JSON can hold.
+    """
+    return Report(
+        bench=bench,
+        headline=headline,
+        yardstick=yardstick,
+        rows=rows(figures, runs),
+        notes=notes,
+        is_whole=is_whole,
+        bars=[
+            Bar(
+                name=figure.name,
+                relay=median([figure.of(run.relay) for run in runs]),
+                yardstick=median([figure.of(run.yardstick) for run in runs]),
+                form=figure.form,
+            )
+            for figure in figures
+            if figure.key in charted
+        ],
+        json={
+            "bench": bench,
+            "version": __version__,
+            **options,
+            "runs": len(runs),
+            "yardstick_is": yardstick_is,
+            "machine": machine(),
+            "relay": _medians(figures, [run.relay for run in runs]),
+            "yardstick": _medians(figures, [run.yardstick for run in runs]),
+            "ratio": {figure.key: _ratio(figure, runs) for figure in figures if figure.has_ratio},
+            "notes": list(notes),
+            "each": [
+                {
+                    "relay": {**_figures_of(figures, run.relay), **all_of(run.relay)},
+                    "yardstick": {**_figures_of(figures, run.yardstick), **all_of(run.yardstick)},
+                }
+                for run in runs
+            ],
+        },
+    )
 
 
-def notes(options: FanoutOptions, runs: Sequence[Run]) -> list[str]:
-    """Return what a reader must know before believing the figures, as sentences."""
+def rows(figures: Sequence[Figure[Side]], runs: Sequence[Run[Side]]) -> list[Row]:
+    """Return the figures for people; those that neither side has are left out."""
     found = []
-    for side, measured in (
-        ("relay", [run.relay for run in runs]),
-        ("yardstick", [run.yardstick for run in runs]),
-    ):
-        busiest = max(one.load_cores for one in measured)
-        if busiest > BUSY_CORES:
+    for figure in figures:
+        ours = median([figure.of(run.relay) for run in runs])
+        theirs = median([figure.of(run.yardstick) for run in runs])
+        if ours is not None or theirs is not None:
             found.append(
-                f"The load generator used up to {busiest:.0%} of a core against the {side}: "
-                "rates and latencies may be its own."
+                Row(
+                    name=figure.name,
+                    relay=_shown(ours, figure.form),
+                    yardstick=_shown(theirs, figure.form),
+                    ratio=_shown(_ratio(figure, runs), ".2f") if figure.has_ratio else "",
+                )
             )
-        slowest = min(one.published_per_s for one in measured)
-        if options.rate and slowest < KEPT_PACE * options.rate and options.ticks / options.rate >= 1:
-            found.append(
-                f"The {side} kept no pace of {options.rate:g} ticks/s: it took {slowest:.1f} in one run."
-            )
-        if conflated := sum(one.counted.conflated for one in measured):
-            found.append(
-                f"The {side} conflated {conflated:,} of {_expected(options):,} deliveries in all runs: a subscriber "
-                "whose socket was full got the newest value instead, as channels of mode latest do."
-            )
-        if lost := sum(one.counted.lost for one in measured):
-            found.append(f"The {side} LOST {lost:,} deliveries: those subscribers never got the last value.")
-        if repeated := sum(one.counted.repeated for one in measured):
-            found.append(f"The {side} sent {repeated:,} deliveries twice.")
-    shared = median([run.relay.deliveries_a_read for run in runs])
-    if options.rate and shared is not None and shared > ALONE:
-        found.append(
-            f"The relay put {shared:.1f} ticks into one write, as it does when it has no core to itself. That is most "
-            "of its lead here; at a lower --rate each tick is a write of its own."
-        )
-    if any(run.relay.server_cpu_s is None for run in runs):
-        found.append("The relay's CPU is unknown without --pid, the number of its process on this machine.")
     return found
 
 
-def is_whole(runs: Sequence[Run]) -> bool:
-    """Tell whether the relay delivered everything once, but for what it may conflate."""
-    return not any(run.relay.counted.lost or run.relay.counted.repeated for run in runs)
+def median(values: Sequence[float | None]) -> float | None:
+    """Return the median of what is known, None if nothing is."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
-def to_json(options: FanoutOptions, runs: Sequence[Run]) -> dict[str, Any]:
-    """Return everything as an object for JSON: the medians by side, the ratios, each run, and the circumstances."""
+def machine() -> dict[str, Any]:
+    """Return the circumstances of a measurement."""
     return {
-        "bench": "fanout",
-        "version": __version__,
-        "subscribers": options.subscribers,
-        "rate": options.rate,
-        "ticks": options.ticks,
-        "runs": options.runs,
-        "expected": options.subscribers * options.ticks,
-        "yardstick_is": "websockets.broadcast() on uvloop",
-        "machine": {
-            "cores": os.cpu_count(),
-            "load_average": [round(value, 2) for value in os.getloadavg()],
-            "python": platform.python_version(),
-            "system": platform.system(),
-        },
-        "relay": _medians([run.relay for run in runs]),
-        "yardstick": _medians([run.yardstick for run in runs]),
-        "ratio": {figure.key: _ratio(figure, runs) for figure in _FIGURES if figure.has_ratio},
-        "notes": notes(options, runs),
-        "each": [{"relay": _all_of(run.relay), "yardstick": _all_of(run.yardstick)} for run in runs],
+        "cores": os.cpu_count(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "python": platform.python_version(),
+        "system": platform.system(),
     }
 
 
-def _medians(measured: Sequence[Measured]) -> dict[str, float | None]:
-    return {figure.key: median([figure.of(one) for one in measured]) for figure in _FIGURES}
+def busy_note(side: str, cores: Sequence[float], *, who: str = "The load generator") -> list[str]:
+    """Return a sentence if the load generator was busy in one of a side's runs."""
+    if max(cores, default=0.0) <= BUSY_CORES:
+        return []
+    return [
+        f"{who} used up to {max(cores):.0%} of a core against the {side}: rates and latencies may be its own."
+    ]
 
 
-def _all_of(one: Measured) -> dict[str, Any]:
-    figures: dict[str, Any] = {figure.key: figure.of(one) for figure in _FIGURES}
-    return {
-        **figures,
-        "open_s": one.open_s,
-        "server_cpu_s": one.server_cpu_s,
-        **msgspec.to_builtins(one.counted),
-    }
+def _medians(figures: Sequence[Figure[Side]], sides: Sequence[Side]) -> dict[str, float | None]:
+    return {figure.key: median([figure.of(one) for one in sides]) for figure in figures}
 
 
-def _ratio(figure: _Figure, runs: Sequence[Run]) -> float | None:
+def _figures_of(figures: Sequence[Figure[Side]], side: Side) -> dict[str, float | None]:
+    return {figure.key: figure.of(side) for figure in figures}
+
+
+def _ratio(figure: Figure[Side], runs: Sequence[Run[Side]]) -> float | None:
     ratios = []
     for run in runs:
         ours, theirs = figure.of(run.relay), figure.of(run.yardstick)
@@ -184,7 +185,3 @@ def _ratio(figure: _Figure, runs: Sequence[Run]) -> float | None:
 
 def _shown(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _expected(options: FanoutOptions) -> int:
-    return options.subscribers * options.ticks * options.runs

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,18 @@ import psutil
 import pytest
 
 from relay.bench import BenchError, processes
-from relay.bench.processes import Child, allow_open_files, cpu_of
+from relay.bench.processes import (
+    Child,
+    allow_open_files,
+    cpu_of,
+    holds_connection,
+    memory_of,
+    wait_for_words,
+)
 from relay.core.errors import ConfigurationError
 
-ORDER = {"rate": 0, "ticks": 1, "run": "0a1b2c3d", "channel": "prices.BENCH"}
+TICKS = {"run": "0a1b2c3d", "channels": ["prices.BENCH"], "count": 1}
+ORDER = {"ticks": TICKS}
 
 
 def test_lines_go_both_ways(tmp_path: Path) -> None:
@@ -47,9 +56,9 @@ def test_a_process_that_says_nothing_is_named(tmp_path: Path) -> None:
 
 def test_what_a_process_reports_as_an_error_is_raised(tmp_path: Path) -> None:
     """The load's own sentence reaches the caller: here, that nothing listens where it should connect."""
-    order = {"connections": 1, "ticks": 1, "marker": "m", "end_marker": "e", "stall_s": 1.0}
+    group = {"target": {"stream": "ws://127.0.0.1:1/"}, "connections": 1}
     with Child.run("The load generator", ["relay.bench.load"], tmp_path / "log") as child:
-        child.say({"target": {"stream": "ws://127.0.0.1:1/"}, **order})
+        child.say({"groups": [group], "ticks": TICKS, "stall_s": 1.0})
         with pytest.raises(BenchError, match=r"ws://127\.0\.0\.1:1/ can't be reached: Connection refused"):
             child.hear(within_s=30)
 
@@ -85,15 +94,47 @@ def test_a_killed_benchmark_takes_its_processes_along(tmp_path: Path) -> None:
         child.wait(10)
 
 
-def test_the_cpu_of_nobody_is_a_sentence() -> None:
-    """A process that is not there can't be measured, and the sentence says which."""
+def test_a_process_that_is_gone_is_a_sentence() -> None:
+    """What is not there can't be measured, and the sentence says which."""
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     with pytest.raises(BenchError, match=f"The CPU of process {gone.pid} can't be read"):
         cpu_of(gone.pid)
+    with pytest.raises(BenchError, match=f"The memory of process {gone.pid} can't be read"):
+        memory_of(gone.pid)
+    with pytest.raises(BenchError, match=f"The connections of process {gone.pid} can't be read"):
+        holds_connection(gone.pid, 1)
+
+
+def test_a_connection_is_held_until_it_is_closed() -> None:
+    """Which of its connections a process has let go is seen from outside, by the port of the other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+        with ours:
+            port = ours.getsockname()[1]
+            assert holds_connection(os.getpid(), port)
+            theirs.close()
+            assert not holds_connection(os.getpid(), port)
+    assert memory_of(os.getpid()) > 1_000_000
+
+
+def test_whoever_speaks_first_is_heard(tmp_path: Path) -> None:
+    """Waiting for several processes ends with the first word of one of them, or when the time is up."""
+    with (
+        Child.run("The first", ["relay.bench.yardstick"], tmp_path / "first.log") as first,
+        Child.run("The second", ["relay.bench.yardstick"], tmp_path / "second.log") as second,
+    ):
+        wait_for_words([first, second], within_s=0.0)
+        assert not first.has_spoken()
+        second.say(ORDER)
+        wait_for_words([first, second], within_s=30.0)
+        assert second.has_spoken()
+        second.hear(within_s=30)
+        assert not first.has_spoken()
 
 
 def test_more_files_than_the_system_has_are_refused() -> None:
     """The sentence names the number and what to do."""
-    with pytest.raises(ConfigurationError, match=r"4000000000 open files are needed .* fewer --subscribers"):
+    with pytest.raises(ConfigurationError, match=r"4000000000 open files are needed .* fewer connections"):
         allow_open_files(4_000_000_000)

@@ -1,0 +1,101 @@
+"""What the benchmarks beside fanout say about their figures, and when they call a run failed."""
+
+from typing import Any
+
+from relay.bench.connect import Bursts, ConnectOptions
+from relay.bench.connect_figures import connect_report
+from relay.bench.connecting import Connecting
+from relay.bench.mixed import MixedOptions, mixed_report
+from relay.bench.reading import Read
+from relay.bench.slow_reader import SlowReaderOptions, SlowReading, Stopped
+from relay.bench.slow_reader_figures import slow_reader_report
+from relay.bench.turns import Run
+from tests.bench.measured import GOOD, side
+
+SLOW = SlowReaderOptions(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_s=40, runs=1)
+MIXED = MixedOptions(subscribers=10, each=2, channels=4, rate=100, seconds=1, interval_ms=0, runs=1)
+CONNECT = ConnectOptions(connections=1000, parallel=10, hold=10, rate=10, quiet_s=1, runs=1)
+
+
+def reading(measured: Any = GOOD, *, closed_after_s: float | None = 30.0, **read: Any) -> SlowReading:
+    """Return a slow reader's side that went well but for what is named."""
+    good: dict[str, Any] = {
+        "bytes": 40_000,
+        "seconds": 20.0,
+        "age_p50_ms": 700.0,
+        "age_max_ms": 900.0,
+        "ageing_ms_per_s": 1.0,
+        "closed": "",
+    }
+    stopped = Stopped(closed_after_s=closed_after_s, memory_bytes=2048)
+    return SlowReading(measured=measured, read=Read(**(good | read)), stopped=stopped)
+
+
+def bursts(held: Any = GOOD, *, cpu_s: float = 0.1) -> Bursts:
+    """Return a burst that went well."""
+    one = Connecting(
+        connections=1000,
+        tokens=1000,
+        tokens_s=1.0,
+        tokens_cpu_s=0.5,
+        connects_s=2.0,
+        connects_cpu_s=0.8,
+        connect_p50_ms=1.0,
+        connect_p99_ms=2.0,
+        memory_bytes=1 << 24,
+        wall_s=1.0,
+        cpu_s=cpu_s,
+    )
+    return Bursts(alone=one, beside=one, held=held)
+
+
+def test_a_good_slow_reader_needs_no_words() -> None:
+    """Ages, windows of latency and the stopped reader's cost are rows; publishing that was stopped is no fault."""
+    good = reading(side(complete=False))
+    found = slow_reader_report(SLOW, [Run(relay=good, yardstick=good)])
+    assert found.notes == []
+    assert found.is_whole
+    rows = {row.name: row.relay for row in found.rows}
+    assert rows["slow reader: age p50 ms"] == "700"
+    assert rows["stopped reader: dropped after s"] == "30.0"
+    assert rows["stopped reader: memory KiB"] == "2"
+    assert rows["others p99 ms, beside it"] == "2.0"
+
+
+def test_every_doubt_about_a_slow_reader_is_said() -> None:
+    """Prices that age, a connection that was closed, a stopped reader that stays, what others lost."""
+    bad = reading(
+        side(lost=3),
+        closed_after_s=None,
+        ageing_ms_per_s=800.0,
+        closed="The server closed the slow reader's connection.",
+    )
+    found = slow_reader_report(SLOW, [Run(relay=bad, yardstick=reading())])
+    said = "\n".join(found.notes)
+    assert "The relay's prices were still ageing when the slow reader ended, by 800 ms a second" in said
+    assert "Of the relay: The server closed the slow reader's connection." in said
+    assert "The relay did not drop the reader that stopped, in 40 s." in said
+    assert "The relay LOST 3 deliveries" in said
+    assert "yardstick" not in said
+    assert not found.is_whole
+
+
+def test_connect_says_what_each_costs() -> None:
+    """Tokens and connections are divided by their own numbers, and busy newcomers are told."""
+    found = connect_report(CONNECT, [Run(relay=bursts(), yardstick=bursts(cpu_s=0.95))])
+    rows = {row.name: row.relay for row in found.rows}
+    assert (rows["CPU µs a connect"], rows["CPU µs a token"]) == ("800", "500")
+    assert (rows["connects/s"], rows["tokens/s"]) == ("500", "1,000")
+    assert rows["memory KiB a connection"] == "16.4"
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("The newcomers used up to 95% of a core against the yardstick")
+    assert found.is_whole
+    assert not connect_report(CONNECT, [Run(relay=bursts(side(lost=1)), yardstick=bursts())]).is_whole
+
+
+def test_mixed_fails_when_a_last_value_is_missing() -> None:
+    """What the relay lost is a failure, what it conflated is not."""
+    assert mixed_report(MIXED, [Run(relay=side(conflated=7), yardstick=GOOD)]).is_whole
+    found = mixed_report(MIXED, [Run(relay=side(lost=1), yardstick=GOOD)])
+    assert not found.is_whole
+    assert "The relay LOST 1 deliveries" in found.notes[0]

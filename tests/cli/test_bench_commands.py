@@ -1,0 +1,313 @@
+"""The other benchmarks as a user runs them, with loads so small that only counts mean anything."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.bench import BenchError
+from relay.bench.fanout import FanoutOptions, measure_fanout
+from relay.bench.report import Report
+from relay.bench.suite import Bench
+from relay.bench.turns import Progress
+from relay.cli import main
+from tests.cli.bench_process import OnTerminal, bench, processes_of
+
+START_NS = 1_723_161_254_000_000_000
+
+
+def measured(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run one benchmark once, successfully; returns its JSON. Nothing is left behind."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    done = bench(scratch, *arguments, "--runs", "1", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert processes_of(scratch) == []
+    assert list(scratch.iterdir()) == []
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) >= {
+        "bench",
+        "version",
+        "machine",
+        "relay",
+        "yardstick",
+        "ratio",
+        "notes",
+        "each",
+        "runs",
+    }
+    assert found["relay"].keys() == found["yardstick"].keys()
+    assert len(found["each"]) == found["runs"] == 1
+    return found
+
+
+def recording(folder: Path) -> Path:
+    """Write a recording of 40 quotes and 20 trades of one symbol, in four seconds."""
+    lines = []
+    for number in range(40):
+        at = START_NS + number * 100_000_000
+        quote = {"u": number, "s": "BTCUSDT", "b": f"{number}.0", "B": "1.0", "a": "99.0", "A": "1.0"}
+        lines.append(f"{at} {json.dumps({'stream': 'btcusdt@bookTicker', 'data': quote})}\n")
+        if number % 2:
+            trade = {"e": "trade", "s": "BTCUSDT", "t": number, "p": "1.5", "q": "0.1", "m": True}
+            lines.append(f"{at} {json.dumps({'stream': 'btcusdt@trade', 'data': trade})}\n")
+    path = folder / "spot_btcusdt"
+    path.write_text("".join(lines))
+    return path
+
+
+def test_mixed_counts_every_channel(tmp_path: Path) -> None:
+    """Each tick reaches as many subscribers as its channel has, and every last value arrives."""
+    found = measured(
+        tmp_path,
+        *(
+            "mixed",
+            "--subscribers",
+            "10",
+            "--each",
+            "3",
+            "--channels",
+            "6",
+            "--rate",
+            "100",
+            "--seconds",
+            "0.6",
+        ),
+    )
+    for side in ("relay", "yardstick"):
+        # 60 ticks on 6 channels, of which each has 5 subscribers
+        assert found[side]["delivered"] == 300
+        assert (found[side]["conflated"], found[side]["lost"], found[side]["repeated"]) == (0, 0, 0)
+        assert found["each"][0][side]["groups"][0]["ended"] == 30
+    assert found["deliveries_per_s_asked"] == 500
+
+
+def test_mixed_in_a_lane_keeps_the_newest(tmp_path: Path) -> None:
+    """With an interval, what is not sent is conflated on both sides, and nothing is lost."""
+    found = measured(
+        tmp_path,
+        *(
+            "mixed",
+            "--subscribers",
+            "3",
+            "--each",
+            "2",
+            "--channels",
+            "2",
+            "--rate",
+            "200",
+            "--seconds",
+            "0.5",
+        ),
+        *("--interval", "250"),
+    )
+    for side in ("relay", "yardstick"):
+        figures = found[side]
+        assert figures["delivered"] + figures["conflated"] == 300
+        assert figures["conflated"] > 0
+        assert (figures["lost"], figures["repeated"]) == (0, 0)
+    assert any("A lane of 250 ms" in note for note in found["notes"])
+
+
+def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
+    """The slow reader's ages, the others' latency without and with it, and what became of the stopped one."""
+    found = measured(
+        tmp_path,
+        *("slow-reader", "--readers", "3", "--rate", "100", "--rate-bytes", "5000"),
+        *("--alone", "0.3", "--seconds", "1", "--stopped-within", "0.5"),
+    )
+    for side in ("relay", "yardstick"):
+        figures = found[side]
+        assert 0 <= figures["age_p50_ms"] <= figures["age_max_ms"]
+        assert figures["alone_p99_ms"] > 0
+        assert figures["beside_p99_ms"] > 0
+        assert figures["beside_stopped_p99_ms"] > 0
+        assert figures["stopped_closed_after_s"] is None
+        assert (figures["lost"], figures["repeated"]) == (0, 0)
+        assert found["each"][0][side]["read"]["bytes"] > 0
+    assert "The relay did not drop the reader that stopped, in 0.5 s." in found["notes"]
+
+
+def test_slow_reader_without_a_stopped_one(tmp_path: Path) -> None:
+    """What was not measured is not reported."""
+    found = measured(
+        tmp_path,
+        *(
+            "slow-reader",
+            "--readers",
+            "2",
+            "--rate",
+            "50",
+            "--alone",
+            "0.2",
+            "--seconds",
+            "0.5",
+            "--no-stopped",
+        ),
+    )
+    assert found["relay"]["stopped_memory_kib"] is None
+    assert not any("stopped" in note for note in found["notes"])
+
+
+def test_connect_tells_tokens_from_connections(tmp_path: Path) -> None:
+    """The relay's tokens have a price of their own, the yardstick has none; prices are timed through the burst."""
+    found = measured(
+        tmp_path,
+        *(
+            "connect",
+            "--connections",
+            "12",
+            "--parallel",
+            "4",
+            "--hold",
+            "3",
+            "--rate",
+            "50",
+            "--quiet",
+            "0.3",
+        ),
+    )
+    relay, yardstick = found["relay"], found["yardstick"]
+    assert relay["tokens_per_s"] > 0
+    assert yardstick["tokens_per_s"] is None
+    for figures in (relay, yardstick):
+        assert figures["connects_per_s"] > 0
+        assert 0 < figures["connect_p50_ms"] <= figures["connect_p99_ms"]
+        assert figures["quiet_p99_ms"] > 0
+        assert (figures["lost"], figures["repeated"]) == (0, 0)
+    one = found["each"][0]["relay"]
+    assert (one["alone"]["connections"], one["alone"]["tokens"], one["beside"]["connections"]) == (12, 12, 12)
+    assert any("fewer than 500" in note for note in found["notes"])
+
+
+def test_connect_without_subscribers(tmp_path: Path) -> None:
+    """Then there is one burst, and no prices to be late."""
+    found = measured(tmp_path, "connect", "--connections", "5", "--hold", "0")
+    assert found["relay"]["burst_p99_ms"] is None
+    assert found["each"][0]["relay"]["beside"] is None
+
+
+def test_replay_loses_no_trade(tmp_path: Path) -> None:
+    """Every trade reaches everybody once; prices go by their lane."""
+    found = measured(
+        tmp_path,
+        "replay",
+        str(recording(tmp_path)),
+        "--speed",
+        "10",
+        "--subscribers",
+        "3",
+        "--interval",
+        "50",
+    )
+    assert (found["prices"], found["trades"]) == (40, 20)
+    for side in ("relay", "yardstick"):
+        trades, prices = found["each"][0][side]["groups"]
+        assert (trades["delivered"], trades["lost"], trades["repeated"]) == (60, 0, 0)
+        assert prices["delivered"] + prices["conflated"] == 120
+        assert found[side]["trades_lost"] == 0
+        assert found[side]["trades_p99_ms"] > 0
+        assert found[side]["prices_p99_ms"] > 0
+
+
+def test_a_benchmark_shows_itself_on_a_terminal(tmp_path: Path) -> None:
+    """What goes on and how far it is, then a table with the notes below it."""
+    run = OnTerminal(
+        tmp_path, ("connect", "--connections", "5", "--hold", "2", "--quiet", "0.2", "--runs", "1")
+    )
+    try:
+        assert run.end() == 0
+    finally:
+        run.close()
+    assert "run 1 of 1, relay" in run.shown
+    assert "connections" in run.shown
+    assert "no checks" in run.shown
+    assert "CPU µs a connect" in run.shown
+
+
+def test_all_write_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Markdown and its chart, one JSON object of all, and exit code 1 for one that failed, with its sentence."""
+    options = FanoutOptions(subscribers=3, rate=100, ticks=10, runs=1)
+
+    def fail(_progress: Progress) -> Report:
+        raise BenchError("It did not start.")
+
+    def small(**_options: object) -> list[Bench]:
+        return [
+            Bench(name="fanout", measure=lambda progress: measure_fanout(options, progress)),
+            Bench(name="mixed", measure=fail),
+        ]
+
+    monkeypatch.setattr("relay.bench.suite.suite", small)
+    out = tmp_path / "report.md"
+    monkeypatch.setattr(sys, "argv", ["relay", "bench", "all", "--out", str(out), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    shown = capsys.readouterr()
+    fanout, mixed = json.loads(shown.out)["benches"]
+    assert fanout["relay"]["delivered"] == 30
+    assert mixed["error"] == "It did not start."
+    assert f"{out} and {tmp_path / 'report.svg'} are written." in shown.err
+    assert "relay bench: mixed: It did not start." in shown.err
+    assert "| delivered | 30 | 30 |" in out.read_text("utf-8")
+    assert (tmp_path / "report.svg").read_text("utf-8").startswith("<svg ")
+
+    monkeypatch.setattr("relay.bench.suite.suite", lambda **options: small(**options)[:1])
+    monkeypatch.setattr(sys, "argv", ["relay", "bench", "all"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("fanout: 3 subscribers, ")
+
+
+def refused(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """Run a command that is wrong; returns what it says."""
+    monkeypatch.setattr(sys, "argv", ["relay", "bench", *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("mixed", "--each", "0"), "--each"),
+        (("mixed", "--each", "9", "--channels", "8"), "--each 9 is more than there are: --channels is 8"),
+        (("mixed", "--rate", "nan"), "--rate"),
+        (("mixed", "--rate", "0"), "--rate"),
+        (("mixed", "--interval", "60"), "there are lanes of 0, 50, 100, 250, 500, 1000 ms"),
+        (("mixed", "--rate", "1000000", "--seconds", "1800"), "more than 10,000,000 ticks"),
+        (("slow-reader", "--rate-bytes", "0"), "--rate-bytes"),
+        (("slow-reader", "--seconds", "inf"), "--seconds"),
+        (("slow-reader", "--alone", "nan"), "--alone"),
+        (("connect", "--connections", "15001"), "--connections"),
+        (("connect", "--parallel", "0"), "--parallel"),
+        (("connect", "--hold", "-1"), "--hold"),
+        (("replay",), "FILE"),
+        (("replay", "/nowhere"), "/nowhere can't be read"),
+        (("replay", "pyproject.toml"), "nothing to play in these files"),
+        (("replay", "x", "--speed", "0"), "--speed"),
+        (("replay", "x", "--speed", "nan"), "--speed"),
+        (("all", "--out", "/nowhere/report.md"), "/nowhere/report.md can't be written"),
+        (("all", "--runs", "0"), "--runs"),
+        (("all", "/nowhere"), "/nowhere can't be read"),
+        (("everything",), "No such command"),
+    ],
+)
+def test_what_can_not_be_meant_is_refused(
+    arguments: tuple[str, ...],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A mistake in the command is a sentence about it and exit code 2, before anything starts."""
+    assert sentence in refused(arguments, monkeypatch, capsys)
