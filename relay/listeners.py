@@ -25,6 +25,7 @@ from relay.sessions.base import Session
 from relay.web.addresses import parse_networks
 from relay.web.answers import error_answer
 from relay.web.clients import client_reader
+from relay.web.turns import OneATurn
 from relay.wiring import (
     cookie_options,
     csrf_options,
@@ -58,7 +59,11 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
     routes.append(Route("/client/relay-client.js", _browser_client))
     routes += pages
-    return Starlette(routes=routes, exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(OneATurn, turnstile=parts.turnstile)],
+        exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
+    )
 
 
 def internal_app(parts: Parts) -> Starlette:

@@ -24,6 +24,7 @@ from relay.stream.addresses import Waiting
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
 from relay.stream.service import Stream
+from relay.turnstile import Turnstile
 from relay.wiring import (
     feed_options,
     gate_options,
@@ -48,6 +49,7 @@ class Parts:
     issuer: Issuer
     ingest: Ingest
     backend: Backend | None
+    turnstile: Turnstile
     stopping: bool = False
 
 
@@ -78,13 +80,14 @@ async def make_parts(settings: Settings) -> AsyncIterator[Parts]:
             broker = MemoryBroker(max_channels=settings.limits.channels)
             broker.attach(fanout.hub.publish)
             backend = _backend(settings)
+            turnstile = Turnstile()
             yield Parts(
                 settings=settings,
                 keys=keys,
                 state=state,
                 auditor=auditor,
                 fanout=fanout,
-                stream=_stream(settings, keys, fanout, state, auditor),
+                stream=_stream(settings, keys, fanout, state, auditor, turnstile),
                 issuer=Issuer(
                     issuer_options(settings),
                     policy=policy(settings),
@@ -100,6 +103,7 @@ async def make_parts(settings: Settings) -> AsyncIterator[Parts]:
                     check_key=check_bearer,
                 ),
                 backend=backend,
+                turnstile=turnstile,
             )
             if backend is not None:
                 await backend.aclose()
@@ -110,7 +114,12 @@ async def make_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 def _stream(
-    settings: Settings, keys: KeyRing, fanout: Fanout, state: SqliteState, auditor: JsonlAuditor
+    settings: Settings,
+    keys: KeyRing,
+    fanout: Fanout,
+    state: SqliteState,
+    auditor: JsonlAuditor,
+    turnstile: Turnstile,
 ) -> Stream:
     def make_gate(waiting: Waiting, draining: Callable[[], bool]) -> Gate:
         return Gate(gate_options(settings), keys=keys.verify, state=state, waiting=waiting, draining=draining)
@@ -122,6 +131,7 @@ def _stream(
         fanout=fanout,
         state=state,
         auditor=auditor,
+        turnstile=turnstile,
     )
 
 

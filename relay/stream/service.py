@@ -34,6 +34,7 @@ from relay.stream.reports import (
     refreshed_event,
     subscription_event,
 )
+from relay.turnstile import Turnstile
 from relay.web.addresses import Network, client_address
 
 TOKEN_WITHIN_S = 5
@@ -74,8 +75,10 @@ class Stream:
         fanout: Fanout,
         state: State,
         auditor: Auditor,
+        turnstile: Turnstile,
     ) -> None:
         self._options = options
+        self._turnstile = turnstile
         self._waiting = waiting
         self._gate = make_gate(waiting, lambda: self._draining)
         self._fanout = fanout
@@ -182,6 +185,7 @@ class Stream:
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Run the gate; the library calls this before its own checks."""
         assert isinstance(connection, StreamConnection)
+        await self._turnstile.enter()
         peer = _peer(connection)
         address = client_address(
             peer, request.headers.get_all("X-Forwarded-For"), self._options.trusted_proxies
@@ -207,6 +211,7 @@ class Stream:
         if isinstance(admission, Admission):
             self._unwait(connection)
             connection.forget_handshake()
+            await self._turnstile.enter()  # many claims are answered at once
             await self._serve(connection, admission)
 
     async def _first_message(self, connection: StreamConnection, attempt: Attempt) -> Admission | None:

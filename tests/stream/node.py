@@ -19,6 +19,7 @@ from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import EndpointOptions, Gate, GateOptions
 from relay.stream.service import Stream, StreamOptions
+from relay.turnstile import Turnstile
 from relay.web.addresses import parse_networks
 from tests.stream.tickets import Tickets
 from tests.stream.wire import Wire, open_wire, until
@@ -98,6 +99,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
         fanout=fanout,
         state=state,
         auditor=auditor,
+        turnstile=Turnstile(),
     )
     sock = socket.create_server(("127.0.0.1", 0))
     server = await stream.start(sock)

@@ -2,6 +2,7 @@
 
 import asyncio
 from functools import partial
+from itertools import count
 
 import pytest
 from websockets.frames import Opcode
@@ -10,7 +11,7 @@ from relay.core.closes import close_for
 from relay.core.errors import Reason
 from relay.core.feeds import FeedOptions
 from relay.core.publications import Publication
-from relay.stream.fanout import WRITES_A_SLICE, Fanout, encode
+from relay.stream.fanout import SLICE_S, WRITES_A_SLICE, Fanout, encode
 from tests.core.test_hub import wants
 from tests.stream.node import Node
 from tests.stream.wire import masked, until
@@ -153,3 +154,19 @@ async def test_nothing_is_left_of_any_connection(node: Node) -> None:
     feeds = node.fanout.hub._subscriptions._feeds
     assert list(feeds) == ["prices.A"]
     assert feeds["prices.A"].groups == {}
+
+
+async def test_prices_get_half_of_a_busy_loop() -> None:
+    """When the others of a turn take as long as several slices, the next turn writes as many: a tick waits for two
+    such turns and not for four."""
+    clock = count(1, 5 * SLICE_S)  # between two looks at it: so long the others took, and each slice
+    fanout = Fanout(lambda _name: FeedOptions(), clock=lambda: next(clock))
+    sinks = [Socket() for _ in range(8 * WRITES_A_SLICE)]
+    for sink in sinks:
+        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
+    fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
+    written: list[int] = []
+    while not written or written[-1] < len(sinks):
+        await asyncio.sleep(0)
+        written.append(sum(len(sink.writes) for sink in sinks))
+    assert [total for total in written if total] == [WRITES_A_SLICE, 6 * WRITES_A_SLICE, len(sinks)]
