@@ -1,4 +1,4 @@
-"""`relay bench replay`: recorded market traffic, many times as fast, to subscribers of everything in it.
+"""`relay bench replay`: recorded market traffic, many times as fast, to subscribers of all or some of it.
 
 Each subscriber has two connections, as dashboards do: prices in a lane, where only the newest counts, and trades as
 a stream, of which not one may be missing. Real traffic comes in bursts; what is asked is whether anything is lost in
@@ -20,18 +20,20 @@ from relay.bench.report import Figure, Report, make_report
 from relay.bench.subjects import Subject, relay_subject, yardstick_subject
 from relay.bench.ticks import MANY_TOGETHER, Ticks
 from relay.bench.turns import FILES_BESIDE, Progress, Run, Step, Told, in_turn
+from relay.core.errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
     """What to measure: `files` at `speed` times their pace, at most `seconds` of it, prices in lanes of
-    `interval_ms`.
+    `interval_ms`, to subscribers of `each` symbols (0: of all).
     """
 
     files: Sequence[Path]
     speed: float
     seconds: float
     subscribers: int
+    each: int
     interval_ms: int
     runs: int
 
@@ -56,6 +58,11 @@ def measure_replay(options: ReplayOptions, progress: Progress) -> Report:
             seconds=options.seconds,
             told=told_reading,
         )
+        fewest = min(len(script.places(kind)) for kind in _kinds(script))
+        if options.each > fewest:
+            raise ConfigurationError(
+                f"--each {options.each} is more than there are: the recording has {fewest}."
+            )
 
         def relay(folder: Path, told: Told) -> Measured:
             ticks = _ticks(script)
@@ -75,6 +82,7 @@ def measure_replay(options: ReplayOptions, progress: Progress) -> Report:
 def replay_report(options: ReplayOptions, script: Script, runs: list[Run[Measured]]) -> Report:
     """Put the figures together."""
     rate = script.total() / script.seconds if script.seconds else 0.0
+    watched = f"{options.subscribers:,} subscribers of {options.each or 'all'} symbols"
     notes = delivery_notes(runs, rate=rate, interval_ms=options.interval_ms)
     if script.malformed:
         notes.append(
@@ -85,7 +93,7 @@ def replay_report(options: ReplayOptions, script: Script, runs: list[Run[Measure
         _figures(script),
         runs,
         headline=f"replay: {script.total(PRICES):,} prices and {script.total(TRADES):,} trades in "
-        f"{script.seconds:.1f} s ({options.speed:g} times as fast), {options.subscribers:,} subscribers, "
+        f"{script.seconds:.1f} s ({options.speed:g} times as fast), {watched}, "
         f"medians of {options.runs}",
         yardstick="broadcast()",
         yardstick_is="websockets.broadcast() of the same, on uvloop; prices at the same interval",
@@ -93,6 +101,7 @@ def replay_report(options: ReplayOptions, script: Script, runs: list[Run[Measure
             "files": [path.name for path in options.files],
             "speed": options.speed,
             "subscribers": options.subscribers,
+            "each_subscribes_to": options.each,
             "interval_ms": options.interval_ms,
             "seconds": script.seconds,
             "prices": script.total(PRICES),
@@ -152,7 +161,13 @@ def _measure(
             interval_ms=options.interval_ms if kind == PRICES else 0,
         )
         groups.append(
-            GroupOrder(target=target, connections=options.subscribers, stream=kind == TRADES, places=places)
+            GroupOrder(
+                target=target,
+                connections=options.subscribers,
+                each=options.each,
+                stream=kind == TRADES,
+                places=places,
+            )
         )
     total = script.total()
     with opened(subject, groups, ticks, folder, ticks_each=total, pause_s=script.pause_s) as delivery:

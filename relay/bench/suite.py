@@ -58,7 +58,13 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
     )
     connect = ConnectOptions(connections=2000, parallel=50, hold=1000, rate=10, quiet_s=5, runs=runs)
     replay = ReplayOptions(
-        files=recordings, speed=10, seconds=RECORDING_S, subscribers=1000, interval_ms=100, runs=runs
+        files=recordings,
+        speed=10,
+        seconds=RECORDING_S,
+        subscribers=1000,
+        each=0,
+        interval_ms=100,
+        runs=runs,
     )
     if quick:
         fanout = replace(fanout, subscribers=200, ticks=200)

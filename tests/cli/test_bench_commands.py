@@ -311,3 +311,11 @@ def test_what_can_not_be_meant_is_refused(
 ) -> None:
     """A mistake in the command is a sentence about it and exit code 2, before anything starts."""
     assert sentence in refused(arguments, monkeypatch, capsys)
+
+
+def test_a_recording_has_only_so_many_symbols(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Subscribers of more symbols than there are would be subscribers of the same one twice."""
+    sentence = refused(("replay", str(recording(tmp_path)), "--each", "2"), monkeypatch, capsys)
+    assert "--each 2 is more than there are: the recording has 1." in sentence

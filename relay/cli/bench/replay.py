@@ -24,6 +24,9 @@ def replay(
         int,
         typer.Option(min=1, max=MAX_SUBSCRIBERS // 2, help="Subscribers, of two connections each."),
     ] = 1000,
+    each: Annotated[
+        int, typer.Option(min=0, help="Symbols that each subscriber watches; 0: all of them.")
+    ] = 0,
     interval: Interval = 100,
     seconds: Seconds = 60,
     runs: Runs = 3,
@@ -31,14 +34,20 @@ def replay(
 ) -> None:
     """Recorded market traffic, faster: is a trade lost in its bursts, and how late is it?
 
-    Each subscriber takes all prices in a lane and all trades as a stream, from
-    which nothing may be missing. --seconds ends it early. The yardstick does
+    Each subscriber takes the prices of its symbols in a lane and their trades as
+    a stream, from which nothing may be missing. --seconds ends it early. The yardstick does
     the same with websockets.broadcast().
     """
     from relay.bench.replay import ReplayOptions, measure_replay
 
     check_interval(interval)
     options = ReplayOptions(
-        files=files, speed=speed, seconds=seconds, subscribers=subscribers, interval_ms=interval, runs=runs
+        files=files,
+        speed=speed,
+        seconds=seconds,
+        subscribers=subscribers,
+        each=each,
+        interval_ms=interval,
+        runs=runs,
     )
     run_to_exit(lambda progress: measure_replay(options, progress), as_json=as_json)
