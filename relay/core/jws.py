@@ -11,6 +11,7 @@ A key verifies with one algorithm only, which is what stops algorithm confusion 
 
 import base64
 import binascii
+import contextlib
 import json
 import math
 import re
@@ -19,10 +20,12 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from jwt import PyJWS
+from jwt.algorithms import Algorithm
 from jwt.exceptions import PyJWTError
 
 from relay.core.errors import Reason, Refusal
 
+_jws = PyJWS()
 _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 _MAX_DIGITS = 32
@@ -31,11 +34,28 @@ _MAX_DIGITS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyKey:
-    """A key that checks signatures: `key` is what PyJWT takes for `algorithm`, a public key or a secret."""
+    """A key that checks signatures: `key` is what PyJWT takes for `algorithm`, a public key or a secret.
+
+    Made ready once, because PyJWT looks for a PEM text in every secret that it is given. One that does not fit its
+    algorithm checks nothing: every signature is wrong.
+    """
 
     kid: str
     algorithm: str
     key: Any = field(repr=False)
+    _ready: tuple[Algorithm, Any] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(PyJWTError, NotImplementedError, TypeError, ValueError):
+            algorithm = _jws.get_algorithm_by_name(self.algorithm)
+            object.__setattr__(self, "_ready", (algorithm, algorithm.prepare_key(self.key)))
+
+    def verifies(self, signed: bytes, signature: bytes) -> bool:
+        """Tell whether `signature` is this key's for `signed`."""
+        if self._ready is None:
+            return False
+        algorithm, key = self._ready
+        return algorithm.verify(signed, key, signature)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,9 +159,6 @@ def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
     return Compact(text=text, header=header, payload=payload, signature=signature)
 
 
-_jws = PyJWS()
-
-
 def check_signature(token: Compact, key: VerifyKey) -> Refusal | None:
     """Check the signature with `key`, whose algorithm must be the header's. None means that it is right."""
     if token.header.get("alg") != key.algorithm:
@@ -157,13 +174,8 @@ def check_signature(token: Compact, key: VerifyKey) -> Refusal | None:
     if not isinstance(token.header.get("kid", ""), str):  # RFC 7515 §4.1.4
         return Refusal(reason=Reason.TOKEN_HEADER, detail="The header's kid is not a text.")
     signed = token.text.rpartition(".")[0].encode("ascii")
-    try:
-        # the algorithm alone: `decode_complete` would take apart once more what was read strictly above
-        algorithm = _jws.get_algorithm_by_name(key.algorithm)
-        right = algorithm.verify(signed, algorithm.prepare_key(key.key), token.signature)
-    except (PyJWTError, NotImplementedError):  # a key of another kind, an algorithm that nobody has
-        right = False
-    return None if right else Refusal(reason=Reason.TOKEN_SIGNATURE)
+    # the algorithm alone: `decode_complete` would take apart once more what was read strictly above
+    return None if key.verifies(signed, token.signature) else Refusal(reason=Reason.TOKEN_SIGNATURE)
 
 
 def sign_compact(payload: bytes, *, key: Any, algorithm: str, headers: dict[str, Any]) -> str:
