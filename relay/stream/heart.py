@@ -25,7 +25,8 @@ PING_EVERY_BEATS = 16
 SILENT_ROUNDS = 3
 """Rounds of pings in which nothing at all was heard: 40 s after the first that went unanswered."""
 STALLED_BEATS = 24
-"""30 s in which the kernel took no byte: longer than any radio gap after which TCP goes on."""
+"""Looks at which the kernel had taken no byte since the last one: 29 to 30 s, longer than any radio gap after which
+TCP goes on."""
 
 _PING = b"\x89\x00"
 
@@ -62,7 +63,7 @@ def _look_after(connection: StreamConnection, now: float, *, ping: bool) -> None
         connection.stalled_beats = 0
     else:
         connection.stalled_beats += 1
-        if connection.stalled_beats > STALLED_BEATS:
+        if connection.stalled_beats >= STALLED_BEATS:
             connection.drop(close_for(Reason.READER_STALLED))
             return
     connection.stalled_bytes = pending

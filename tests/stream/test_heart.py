@@ -105,7 +105,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(node: Node) -> None:
         await welcomed(wire)
         (connection,) = node.connections
         await blocked(node, connection)
-        for _ in range(STALLED_BEATS + 1):
+        for _ in range(STALLED_BEATS):
             assert node.connections == [connection]
             look(node)
         await node.empty()
@@ -120,7 +120,7 @@ async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
         (connection,) = node.connections
         for _ in range(3):
             await blocked(node, connection)
-            for _ in range(STALLED_BEATS):
+            for _ in range(STALLED_BEATS - 1):
                 look(node)
             while connection.pending():
                 await wire.frame()
