@@ -2,12 +2,17 @@
 
 A verifier turns a credential (the session cookie's value, or the same as a Bearer token) into a `Session`, or
 into a refusal. It never sees requests, cookies' names or CSRF: those are the shells' business.
+
+There are two ways to refuse, because several verifiers can stand one behind the other. `NotMine` says that the
+credential is of another kind, by its form alone: the next verifier is asked. Any other `Refusal` says "mine, and
+bad": nobody else is asked, or a token with a forged signature would get a second chance somewhere laxer, and each
+forgery would be a call to the backend.
 """
 
 from dataclasses import dataclass
 from typing import Protocol
 
-from relay.core.errors import Refusal
+from relay.core.errors import Reason, Refusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +31,19 @@ class Session:
     expires_at: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotMine(Refusal):
+    """The credential is of a kind that this verifier does not know. By itself it is a refusal like any other."""
+
+    reason: Reason = Reason.SESSION_INVALID
+
+
 class SessionVerifier(Protocol):
-    """Tells who is behind a credential."""
+    """Tells who is behind a credential.
+
+    Guarantees: no credential, whatever is in it, makes `verify` raise anything but `UnavailableError`; no refusal,
+    error or repr quotes a credential or a key; what is too long is refused before it is looked at.
+    """
 
     async def verify(self, credential: str, *, now: float) -> Session | Refusal:
         """Return the session, or why there is none. `now` is Unix seconds.
@@ -35,4 +51,15 @@ class SessionVerifier(Protocol):
         Raises:
             UnavailableError: if somebody else has to be asked and does not answer. The caller fails closed.
         """
+        ...
+
+    def forget(self, ref: str) -> None:
+        """Remember nothing of the session with this reference, because it was logged out or revoked.
+
+        The caller records the revocation first: an answer that is under way now may still come out as a session.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close connections to others. May be called twice."""
         ...

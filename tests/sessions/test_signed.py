@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.core.errors import Reason
 from relay.sessions.base import Session
+from relay.sessions.claims import ClaimNames
 from relay.sessions.refs import session_ref
-from relay.sessions.signed import ALGORITHMS, SignedVerifier
+from relay.sessions.signed import SignedVerifier
+from relay.sessions.signed_keys import ALGORITHMS
 from tests.keys.forging import b64, forge
 from tests.sessions.signing import (
     ED25519,
@@ -53,7 +55,7 @@ async def test_without_a_session_id() -> None:
 
 async def test_without_a_session_claim_in_the_settings() -> None:
     """A claim that nobody named is not looked at, whatever is in it."""
-    verifier = SignedVerifier(replace(OPTIONS, session_claim=None))
+    verifier = SignedVerifier(replace(OPTIONS, claims=ClaimNames(session=None)))
     assert not (await session(token(), verifier)).own_id
     assert not (await session(token({"sid": 1}), verifier)).own_id
 
@@ -61,7 +63,7 @@ async def test_without_a_session_claim_in_the_settings() -> None:
 async def test_other_claim_names() -> None:
     """The settings say which claims mean what."""
     verifier = SignedVerifier(
-        replace(OPTIONS, subject_claim="uid", roles_claim="groups", session_claim="session")
+        replace(OPTIONS, claims=ClaimNames(subject="uid", roles="groups", session="session"))
     )
     found = await session(token({"uid": "u", "groups": "g", "session": "s"}), verifier)
     assert (found.subject, found.roles) == ("u", ("g",))

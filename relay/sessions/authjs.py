@@ -1,0 +1,139 @@
+"""Sessions of Auth.js (v5) and NextAuth (v4): encrypted JWTs in a cookie that the application sets itself.
+
+Both derive the key from the application's secret with HKDF-SHA256, each in its own way:
+
+    v5   A256CBC-HS512   salt: the cookie's name   info: "Auth.js Generated Encryption Key (<the cookie's name>)"
+    v4   A256GCM         salt: ""                  info: "NextAuth.js Generated Encryption Key"
+
+(auth/core `packages/core/src/jwt.ts`, next-auth v4 `src/jwt/index.ts`.) The salt is what tells a session from the
+other things that Auth.js encrypts with the same secret, the sign-in's state and PKCE verifier: those have another
+cookie's name there, and so another key. A key is made for each secret and cookie name once, at the start; v5 names
+the right one in `kid`, an RFC 7638 thumbprint, and so with several secrets nothing is tried out.
+
+Auth.js mints a session's cookie anew as it is used: `iat` is the last use and not the log-in, and `jti` changes
+with it. An id that stays has to be put into the token by the application (the `jwt` callback).
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from relay.core.errors import ConfigurationError, Refusal
+from relay.core.tokens import LEEWAY_S
+from relay.sessions.base import NotMine, Session
+from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, invalid, to_session
+from relay.sessions.jwe import ContentKey, Encrypted, decrypt, is_direct, parse_encrypted
+
+MAX_CREDENTIAL_BYTES: Final = 16_384
+"""Longest session, all chunks together: four full cookies, which is more than most proxies pass."""
+
+MIN_SECRET_BYTES: Final = 32
+"""Shortest secret. A stolen cookie lets its thief guess at leisure, and `npx auth secret` makes 44 characters."""
+
+MAX_SECRETS: Final = 4
+"""Two during a rotation. Each is tried on a v4 cookie, which does not say by which it was made."""
+
+V5: Final = "A256CBC-HS512"
+V4: Final = "A256GCM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthjsOptions:
+    """The application's secrets, the newest first, and the names of its session cookies, which v5 uses as salts."""
+
+    secrets: tuple[str, ...] = field(repr=False)
+    cookies: tuple[str, ...]
+    ref_key: bytes = field(repr=False)
+    claims: ClaimNames = DEFAULT_NAMES
+    leeway_s: float = LEEWAY_S
+
+
+class AuthjsVerifier:
+    """A `SessionVerifier` for encrypted sessions. It asks nobody."""
+
+    def __init__(self, options: AuthjsOptions) -> None:
+        """Derive the keys.
+
+        Raises:
+            ConfigurationError: if a secret is missing or too short, or there are too many.
+        """
+        if not 0 < len(options.secrets) <= MAX_SECRETS:
+            raise ConfigurationError(
+                f"session.authjs.secrets needs 1 to {MAX_SECRETS} secrets, this application's AUTH_SECRET first."
+            )
+        if min(len(secret.encode()) for secret in options.secrets) < MIN_SECRET_BYTES:
+            raise ConfigurationError(
+                f"session.authjs.secrets has one of fewer than {MIN_SECRET_BYTES} bytes: whoever steals a cookie "
+                "can guess it; set a longer one here and in the application (`npx auth secret` makes one)."
+            )
+        self._options = options
+        self._v4 = [ContentKey.of(V4, _v4_key(secret)) for secret in options.secrets]
+        raw = [_v5_key(secret, salt=name) for secret in options.secrets for name in options.cookies]
+        self._v5 = {_thumbprint(key): ContentKey.of(V5, key) for key in raw}
+
+    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+        """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
+        if not is_direct(credential, (V5, V4)):
+            return NotMine(detail="It is no encrypted session of Auth.js.")
+        if len(credential) > MAX_CREDENTIAL_BYTES:
+            return invalid(f"It has more than {MAX_CREDENTIAL_BYTES} bytes.")
+        try:
+            token = parse_encrypted(credential)
+            tried = (decrypt(token, key) for key in self._keys(token))
+            claims = next((found for found in tried if found is not None), None)
+        except ValueError as error:
+            return invalid(f"It can't be read: {error}.")
+        if claims is None:
+            return invalid("No secret of session.authjs.secrets decrypts it.")
+        if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s):
+            return refusal
+        return to_session(
+            claims,
+            self._options.claims,
+            ref_key=self._options.ref_key,
+            # unlike an access token's, its end is the session's: use moves it on, and no use ends it
+            expires_at=int(claims["exp"]),
+        )
+
+    def forget(self, ref: str) -> None:
+        """See `SessionVerifier.forget`. Nothing of a session is kept here."""
+
+    async def aclose(self) -> None:
+        """See `SessionVerifier.aclose`. There is nothing to close."""
+
+    def _keys(self, token: Encrypted) -> Sequence[ContentKey]:
+        if token.encryption == V4:
+            return self._v4
+        if token.kid is None:
+            return list(self._v5.values())
+        key = self._v5.get(token.kid)
+        return [key] if key else []
+
+
+def _v5_key(secret: str, *, salt: str) -> bytes:
+    return _derive(secret, salt=salt, info=f"Auth.js Generated Encryption Key ({salt})", size=64)
+
+
+def _v4_key(secret: str) -> bytes:
+    return _derive(secret, salt="", info="NextAuth.js Generated Encryption Key", size=32)
+
+
+def _derive(secret: str, *, salt: str, info: str, size: int) -> bytes:
+    kdf = HKDF(algorithm=SHA256(), length=size, salt=salt.encode(), info=info.encode())
+    return kdf.derive(secret.encode())
+
+
+def _thumbprint(key: bytes) -> str:
+    """Return the RFC 7638 thumbprint of a symmetric key, with SHA-512 as Auth.js has it for 64 bytes."""
+    members = {"k": _encode(key), "kty": "oct"}
+    return _encode(hashlib.sha512(json.dumps(members, separators=(",", ":")).encode()).digest())
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,126 @@
+"""From what a backend says about a session to a `Session`: which claim means what, and what it must look like.
+
+The same for all verifiers, wherever the claims came from: a JWT, an encrypted cookie or the backend's /auth/me.
+A claim that is there and is not what it should be refuses the session and is not taken for absent: falling back
+would let a bug of the backend merge sessions, or drop roles, unseen.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+from relay.core.errors import Reason, Refusal
+from relay.sessions.base import Session
+from relay.sessions.refs import session_ref
+
+MAX_SUBJECT_CHARS: Final = 256
+"""Longest user id: it has to fit into a scoped token of 4096 bytes beside 32 channels."""
+
+_ABSENT: Final = object()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimNames:
+    """Which claim means what. A dot leads into an object ("user.id"), unless a claim has just that name.
+
+    `session` names the session's own id; None, or a session without it: it stands for all of its user's.
+    `issued_at` names the log-in's time in Unix seconds.
+    """
+
+    subject: str = "sub"
+    roles: str = "roles"
+    session: str | None = "sid"
+    issued_at: str = "iat"
+
+
+DEFAULT_NAMES: Final = ClaimNames()
+"""RFC 7519's names where it has one."""
+
+
+def invalid(detail: str) -> Refusal:
+    """Return the refusal of a session that no refresh can mend."""
+    return Refusal(reason=Reason.SESSION_INVALID, detail=detail)
+
+
+def is_unix_seconds(value: object) -> TypeGuard[float]:
+    """Tell whether `value` is a time as RFC 7519 §2 has it: a number, perhaps with a fraction."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and 0 < value < 1 << 53
+    )
+
+
+def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float) -> Refusal | None:
+    """Check exp, nbf and iat against `now`. Expired is an answer of its own: it is what a refresh mends."""
+    if "exp" not in payload:
+        return invalid("It has no exp, and would never end.")
+    for name in ("exp", "nbf", "iat"):
+        if not is_unix_seconds(payload.get(name, 1)):
+            return invalid(f"{name} must be Unix seconds.")
+    if payload["exp"] + leeway_s <= now:
+        return Refusal(reason=Reason.SESSION_EXPIRED, detail=f"It expired {now - payload['exp']:.0f} s ago.")
+    if max(payload.get("nbf", 0), payload.get("iat", 0)) > now + leeway_s:
+        return invalid("Its nbf or iat lies in the future.")
+    return None
+
+
+def to_session(
+    payload: Mapping[str, Any],
+    names: ClaimNames,
+    *,
+    ref_key: bytes,
+    expires_at: int | None = None,
+    number_ids: bool = False,
+) -> Session | Refusal:
+    """Return the session that `payload` speaks of, or what is wrong with it.
+
+    `number_ids` takes whole numbers for ids, as databases have them.
+    """
+    subject = _id(_find(payload, names.subject), number_ids=number_ids)
+    if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
+        return invalid(f"{names.subject} must be a text of 1 to {MAX_SUBJECT_CHARS} characters.")
+    roles = _find(payload, names.roles)
+    if roles is _ABSENT:
+        roles = []
+    if isinstance(roles, str):
+        roles = [roles]  # one role, not several in one text: nobody agrees on what separates them
+    if not isinstance(roles, list) or not all(isinstance(role, str) and role for role in roles):
+        return invalid(f"{names.roles} must be a role or a list of them.")
+    session_id = _ABSENT
+    if names.session is not None:
+        session_id = _id(_find(payload, names.session), number_ids=number_ids)
+    if session_id is not _ABSENT and not (isinstance(session_id, str) and session_id):
+        return invalid(f"{names.session} must be a text that is not empty.")
+    # without it a session counts as older than any revocation: cut off too often, never too seldom
+    issued_at = _find(payload, names.issued_at)
+    if issued_at is _ABSENT:
+        issued_at = 0.0
+    elif not is_unix_seconds(issued_at):
+        return invalid(f"{names.issued_at} must be Unix seconds.")
+    own_id = session_id if isinstance(session_id, str) else None
+    return Session(
+        subject=subject,
+        roles=tuple(roles),
+        ref=session_ref(ref_key, session_id=own_id, subject=subject),
+        own_id=own_id is not None,
+        issued_at=float(issued_at),
+        expires_at=expires_at,
+    )
+
+
+def _id(value: Any, *, number_ids: bool) -> Any:
+    return str(value) if number_ids and type(value) is int else value
+
+
+def _find(payload: Mapping[str, Any], name: str) -> Any:
+    if name in payload:  # names of claims may be URLs, which have dots
+        return payload[name]
+    found: Any = payload
+    for part in name.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return _ABSENT
+        found = found[part]
+    return found

@@ -1,0 +1,280 @@
+"""What every session verifier keeps to, whatever it verifies (see `relay.sessions.base`)."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jwt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jwt.algorithms import RSAAlgorithm
+from starlette.responses import JSONResponse, Response
+
+from relay.core.errors import Reason, Refusal, UnavailableError
+from relay.keys.fetching import JwksClient
+from relay.sessions.authjs import AuthjsVerifier
+from relay.sessions.base import NotMine, Session, SessionVerifier
+from relay.sessions.ordered import InOrder
+from relay.sessions.refs import session_ref
+from relay.sessions.signed import SignedVerifier
+from relay.sessions.signed_keys import read_keys
+from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
+from tests.keys.forging import forge
+from tests.sessions import minting, signing
+from tests.sessions.backends import running_backend
+from tests.sessions.signing import NOW, OPTIONS, PAYLOAD, REF_KEY, RSA, public_pem, token
+
+OPAQUE = "opaque-token-of-user-7"
+CLAIMS = PAYLOAD | {"roles": ["trader"]}
+ENCRYPTED = CLAIMS | {"exp": NOW + 3600}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A verifier, a credential that is a session of user-7, one that is its own and bad, and those of other kinds."""
+
+    verifier: SessionVerifier
+    good: str
+    bad: str
+    foreign: Sequence[str]
+    secret: str
+
+
+@contextlib.asynccontextmanager
+async def with_secret() -> AsyncIterator[Case]:
+    """A JWT signed with a shared secret."""
+    bad = forge({"alg": "HS256"}, CLAIMS, b"x" * 32)
+    foreign = (minting.encrypted(ENCRYPTED), OPAQUE, "", "...")
+    yield Case(
+        verifier=SignedVerifier(OPTIONS),
+        good=token(CLAIMS),
+        bad=bad,
+        foreign=foreign,
+        secret=signing.SECRET.decode(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def with_issuer() -> AsyncIterator[Case]:
+    """A JWT that names its issuer; another issuer's is none of this verifier's business."""
+    issuer = {"iss": "https://backend"}
+    yield Case(
+        verifier=SignedVerifier(replace(OPTIONS, issuer="https://backend")),
+        good=token(CLAIMS | issuer),
+        bad=token(CLAIMS | issuer | {"token_use": "refresh"}),
+        foreign=(token(CLAIMS), token(CLAIMS | {"iss": "https://other"}), OPAQUE),
+        secret=signing.SECRET.decode(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def with_pem() -> AsyncIterator[Case]:
+    """A JWT signed with a key whose public half is in the settings."""
+    yield Case(
+        verifier=SignedVerifier(replace(OPTIONS, algorithm="RS256", key=public_pem(RSA))),
+        good=jwt.encode(CLAIMS, RSA, algorithm="RS256"),
+        bad=token(CLAIMS),
+        foreign=(minting.encrypted(ENCRYPTED), OPAQUE),
+        secret=REF_KEY.decode(),
+    )
+
+
+@contextlib.asynccontextmanager
+async def with_jwks() -> AsyncIterator[Case]:
+    """A JWT signed with a published key."""
+    async with running_backend("/jwks.json") as publisher:
+        publisher.answers({"keys": [RSAAlgorithm.to_jwk(RSA.public_key(), as_dict=True) | {"kid": "one"}]})
+        source = JwksClient(publisher.url, read=partial(read_keys, algorithm="RS256"))
+        yield Case(
+            verifier=SignedVerifier(replace(OPTIONS, algorithm="RS256", key=source)),
+            good=jwt.encode(CLAIMS, RSA, algorithm="RS256", headers={"kid": "one"}),
+            bad=jwt.encode(CLAIMS, RSA, algorithm="RS256", headers={"kid": "two"}),
+            foreign=(minting.encrypted(ENCRYPTED), OPAQUE),
+            secret=REF_KEY.decode(),
+        )
+
+
+def by_token(authorization: str) -> Response:
+    """Answer as a backend that knows one token."""
+    known = authorization == f"Bearer {OPAQUE}"
+    return JSONResponse(CLAIMS if known else {}, status_code=200 if known else 401)
+
+
+@contextlib.asynccontextmanager
+async def with_backend() -> AsyncIterator[Case]:
+    """Whatever the backend takes."""
+    async with running_backend() as backend:
+        backend.answer = by_token
+        yield Case(
+            verifier=UpstreamVerifier(UpstreamOptions(me=backend.url, ref_key=REF_KEY)),
+            good=OPAQUE,
+            bad=token(CLAIMS),
+            foreign=("", "two words", "a;b", "\u00e4"),
+            secret=OPAQUE,
+        )
+
+
+@contextlib.asynccontextmanager
+async def with_authjs(version: int) -> AsyncIterator[Case]:
+    """An encrypted cookie."""
+    yield Case(
+        verifier=AuthjsVerifier(minting.OPTIONS),
+        good=minting.encrypted(ENCRYPTED, version=version),
+        bad=minting.encrypted(ENCRYPTED, version=version, secret=minting.OTHER_SECRET),
+        foreign=(token(CLAIMS), OPAQUE, ""),
+        secret=minting.SECRET,
+    )
+
+
+@contextlib.asynccontextmanager
+async def in_order(index: int) -> AsyncIterator[Case]:
+    """All of them in a row, seen with one's credentials. Behind it there is nobody, so nothing is foreign to it."""
+    async with with_backend() as last:
+        verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS), last.verifier])
+        good = (token(CLAIMS), minting.encrypted(ENCRYPTED), OPAQUE)[index]
+        bad = (
+            token(CLAIMS | {"token_use": "refresh"}),
+            minting.encrypted(ENCRYPTED, salt="x"),
+            "dead-token-of-nobody",
+        )[index]
+        yield Case(verifier=verifier, good=good, bad=bad, foreign=(), secret=minting.SECRET)
+
+
+CASES: dict[str, Callable[[], AbstractAsyncContextManager[Case]]] = {
+    "signed, secret": with_secret,
+    "signed, issuer": with_issuer,
+    "signed, PEM": with_pem,
+    "signed, JWKS": with_jwks,
+    "upstream": with_backend,
+    "authjs, v5": partial(with_authjs, 5),
+    "authjs, v4": partial(with_authjs, 4),
+    "all, signed": partial(in_order, 0),
+    "all, authjs": partial(in_order, 1),
+    "all, upstream": partial(in_order, 2),
+}
+
+
+@pytest.fixture(params=CASES)
+async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
+    """Each verifier in its turn."""
+    async with CASES[request.param]() as found:
+        yield found
+        await found.verifier.aclose()
+
+
+async def test_a_good_credential(case: Case) -> None:
+    """It is a session: who, with which roles, and a reference that is the same wherever the session is seen."""
+    for _ in range(2):
+        session = await case.verifier.verify(case.good, now=NOW)
+        assert isinstance(session, Session), session
+        assert (session.subject, session.roles, session.own_id) == ("user-7", ("trader",), True)
+        assert session.ref == session_ref(REF_KEY, session_id="session-1", subject="user-7")
+        assert session.issued_at == NOW - 60
+
+
+async def test_mine_and_bad(case: Case) -> None:
+    """It is refused, and nobody else may be asked."""
+    refused = await case.verifier.verify(case.bad, now=NOW)
+    assert isinstance(refused, Refusal)
+    assert not isinstance(refused, NotMine)
+    assert refused.reason in (Reason.SESSION_INVALID, Reason.SESSION_EXPIRED)
+    assert str(refused).endswith(".")
+
+
+async def test_not_mine(case: Case) -> None:
+    """It is of another kind: the next one is asked, and without a next one it is a refusal all the same."""
+    for credential in case.foreign:
+        refused = await case.verifier.verify(credential, now=NOW)
+        assert isinstance(refused, NotMine), credential
+        assert refused.reason is Reason.SESSION_INVALID
+        assert str(refused).endswith(".")
+
+
+async def test_too_long(case: Case) -> None:
+    """Five megabytes are refused, whatever they are."""
+    for credential in ("a" * 5_000_000, f"{case.good}{'a' * 5_000_000}", "." * 5_000_000):
+        assert isinstance(await case.verifier.verify(credential, now=NOW), Refusal)
+
+
+async def test_a_scoped_token_is_no_session(case: Case) -> None:
+    """Not even one that the backend signed, with every claim of a session."""
+    for typ in ("scoped+jwt", "application/Scoped+JWT"):
+        assert isinstance(await case.verifier.verify(token(CLAIMS, typ=typ), now=NOW), Refusal)
+
+
+async def test_nothing_is_said_of_secrets(case: Case) -> None:
+    """No refusal and no repr quotes a credential or a key."""
+    said = repr(case.verifier) + repr(vars(case.verifier))
+    for credential in (case.good, case.bad, f"{case.good}x", *case.foreign):
+        said += repr(await case.verifier.verify(credential, now=NOW))
+    said += repr(case.verifier) + repr(vars(case.verifier))
+    for secret in (case.good, case.bad, case.secret, REF_KEY.decode()):
+        assert secret not in said
+
+
+async def test_forgetting(case: Case) -> None:
+    """It can be done before, twice, and for sessions that nobody knows; the session can be verified again."""
+    session = await case.verifier.verify(case.good, now=NOW)
+    assert isinstance(session, Session)
+    for ref in (session.ref, session.ref, "0" * 32, ""):
+        case.verifier.forget(ref)
+    assert await case.verifier.verify(case.good, now=NOW) == session
+
+
+async def test_closing(case: Case) -> None:
+    """It can be done before anything was asked, and twice."""
+    await case.verifier.aclose()
+    await case.verifier.verify(case.good, now=NOW)
+    await case.verifier.aclose()
+    await case.verifier.aclose()
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(text=st.text(max_size=200) | st.text("abcXYZ019-_.=+/~ ", max_size=60))
+async def test_any_text(case: Case, text: str) -> None:
+    """A cookie has whatever somebody put into it: that is a refusal and never an error."""
+    try:
+        answer = await case.verifier.verify(text, now=NOW)
+    except UnavailableError:  # a backend may be asked, and have no answer
+        return
+    assert isinstance(answer, Refusal)
+
+
+async def test_the_first_that_knows_it_decides() -> None:
+    """A forged token gets no second chance at a verifier that stands behind."""
+    asked: list[str] = []
+
+    class Lax:
+        """Takes everything for a session, and tells."""
+
+        async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+            asked.append(credential)
+            return Session(subject="anybody", roles=(), ref="", own_id=False, issued_at=now)
+
+        def forget(self, ref: str) -> None:
+            asked.append(ref)
+
+        async def aclose(self) -> None:
+            asked.append("closed")
+
+    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS), Lax()])
+    assert isinstance(await verifier.verify(forge({"alg": "HS256"}, CLAIMS, b"x" * 32), now=NOW), Refusal)
+    assert isinstance(await verifier.verify(minting.encrypted(salt="x"), now=NOW), Refusal)
+    assert asked == []
+    assert isinstance(await verifier.verify(OPAQUE, now=NOW), Session)
+    verifier.forget("ref")
+    await verifier.aclose()
+    assert asked == [OPAQUE, "ref", "closed"]
+
+
+async def test_nobody_knows_it() -> None:
+    """The refusal then says what each of them found."""
+    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS)])
+    refused = await verifier.verify(OPAQUE, now=NOW)
+    assert isinstance(refused, Refusal)
+    assert not isinstance(refused, NotMine)
+    assert "no JWT" in str(refused)
+    assert "Auth.js" in str(refused)

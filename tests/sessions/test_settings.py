@@ -1,0 +1,217 @@
+"""The session section of relay.toml: what each verifier needs, what can't be combined, and what is made of it."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.config import Settings, load
+from relay.core.errors import ConfigurationError, Refusal
+from relay.sessions.base import Session
+from relay.wiring.sessions import session_cookies, session_verifier
+from tests.sessions import minting
+from tests.sessions.signing import NOW, PAYLOAD, RSA, public_pem, token
+from tests.support.service import make_relay
+
+SIGNED = f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", require = {{ token_use = "access" }} }}'
+UPSTREAM = 'upstream = { me = "http://backend:9000/auth/me" }'
+AUTHJS = f'authjs = {{ secrets = ["{minting.SECRET}"] }}'
+REQUIRE = 'require = { token_use = "access" }'
+
+
+@pytest.fixture(autouse=True)
+def only_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the settings of whoever runs the tests out of them."""
+    for name in ("VERIFIER", "SIGNED", "UPSTREAM", "AUTHJS", "COOKIE", "CLAIMS"):
+        monkeypatch.delenv(f"RELAY_SESSION__{name}", raising=False)
+
+
+def settings(folder: Path, *lines: str, https: bool = False) -> Settings:
+    """Load settings whose session section has these lines, and none of the usual verifier's."""
+    make_relay(folder)
+    file = folder / "relay.toml"
+    old = [line for line in file.read_text().split("\n") if not line.startswith("signed = ")]
+    text = "\n".join(old).replace("[session]\n", "\n".join(["[session]", *lines, ""]))
+    if https:
+        text = text.replace('url = "http://', 'url = "https://', 1)
+    file.write_text(text)
+    return load(file)
+
+
+def mistake(folder: Path, *lines: str) -> str:
+    """Return the one line that these settings are refused with, without the file's name."""
+    with pytest.raises(ConfigurationError) as raised:
+        settings(folder, *lines)
+    [line] = str(raised.value).split("\n")
+    return line.removeprefix(f"{folder / 'relay.toml'}: ")
+
+
+@pytest.mark.parametrize(
+    ("lines", "order"),
+    [
+        ([SIGNED], ("signed",)),
+        (['verifier = "signed"', SIGNED], ("signed",)),
+        (['verifier = "upstream"', UPSTREAM], ("upstream",)),
+        (['verifier = ["authjs"]', AUTHJS], ("authjs",)),
+        (
+            ['verifier = ["authjs", "signed", "upstream"]', SIGNED, UPSTREAM, AUTHJS],
+            ("authjs", "signed", "upstream"),
+        ),
+    ],
+)
+def test_verifiers(tmp_path: Path, lines: list[str], order: tuple[str, ...]) -> None:
+    """One by its name, or several in a list; signed is the default."""
+    assert settings(tmp_path, *lines).session.verifier == order
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (
+            ['verifier = "none"', SIGNED],
+            "session.verifier: Input should be signed, upstream, authjs, or a list",
+        ),
+        (["verifier = []", SIGNED], "session.verifier: Input should be"),
+        (["verifier = 7", SIGNED], "session.verifier: Input should be"),
+        (['verifier = ["signed", 7]', SIGNED], "session.verifier: Input should be"),
+        (['verifier = ["signed", "signed"]', SIGNED], "session.verifier: names one twice"),
+        (['verifier = ["upstream", "signed"]', SIGNED, UPSTREAM], "session.verifier: upstream takes every"),
+        ([], "session: verifier = 'signed' needs session.signed"),
+        (['verifier = "upstream"'], "session: verifier = 'upstream' needs session.upstream"),
+        (['verifier = ["signed", "authjs"]', SIGNED], "session: verifier = 'authjs' needs session.authjs"),
+        ([SIGNED, UPSTREAM], "session: session.upstream is set, and verifier does not name upstream"),
+        (['verifier = "authjs"', AUTHJS, SIGNED], "session: session.signed is set, and verifier does not"),
+        (['verifier = "upstream"', "upstream = { }"], "session.upstream.me: is missing"),
+        (
+            ['verifier = "authjs"', "authjs = { secrets = [] }"],
+            "session.authjs.secrets: Tuple should have at",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(tmp_path: Path, lines: list[str], complaint: str) -> None:
+    """A section that nobody reads is a mistake as well: its owner believes that it is in force."""
+    assert mistake(tmp_path, *lines).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    "me",
+    [
+        *[
+            "ftp://backend/me",
+            "backend/me",
+            "http://",
+            "http:///me",
+            "https://user:x@backend/me",
+            "http://b/me#a",
+        ],
+        *["http://b/a b", "http://b\u00fccher/me", "http://b:99999/", "http://[::1/me", "http://b/\\u0007"],
+    ],
+)
+def test_addresses_that_nobody_can_ask(tmp_path: Path, me: str) -> None:
+    """The sentence shows what one looks like."""
+    line = mistake(tmp_path, 'verifier = "upstream"', f'upstream = {{ me = "{me}" }}')
+    assert line.startswith("session.upstream.me: must ")
+
+
+@pytest.mark.parametrize("cache", ["5.1", "-1", "60"])
+def test_answers_are_not_kept_for_long(tmp_path: Path, cache: str) -> None:
+    """Five seconds are the most: who was logged out at the backend must not stay."""
+    line = mistake(
+        tmp_path, 'verifier = "upstream"', f'upstream = {{ me = "http://b/me", cache_s = {cache} }}'
+    )
+    assert line.startswith("session.upstream.cache_s: Input should be")
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ("", "session.signed: RS256 needs public_key, public_key_file or jwks_url, one of them"),
+        ('public_key = "a", jwks_url = "https://id/jwks",', "session.signed: RS256 needs public_key"),
+        ('secret = "a", jwks_url = "https://id/jwks",', "session.signed: RS256 needs public_key"),
+        (
+            'jwks_url = "http://id.example.com/jwks",',
+            "session.signed.jwks_url: A JWKS URL must begin with https",
+        ),
+        ('jwks_url = "https://u@id.example.com/",', "session.signed.jwks_url: A JWKS URL must have no user"),
+    ],
+)
+def test_where_keys_come_from(tmp_path: Path, keys: str, complaint: str) -> None:
+    """From one place, and a safe one."""
+    line = mistake(tmp_path, f'signed = {{ algorithm = "RS256", {keys} {REQUIRE} }}')
+    assert line.startswith(complaint)
+
+
+def test_a_secret_is_not_published(tmp_path: Path) -> None:
+    """HMAC algorithms take a secret and no public key."""
+    keys = 'secret = "s", jwks_url = "https://id/jwks"'
+    line = mistake(tmp_path, f'signed = {{ algorithm = "HS256", {keys}, {REQUIRE} }}')
+    assert line.startswith("session.signed: HS256 needs secret, and no public_key")
+
+
+async def test_a_public_key_in_the_settings_or_a_file(tmp_path: Path) -> None:
+    """In PEM form both; the file is meant from the settings' own folder."""
+    import jwt
+
+    pem = public_pem(RSA).decode()
+    (tmp_path / "backend.pem").write_text(pem)
+    good = jwt.encode(PAYLOAD, RSA, algorithm="RS256")
+    for keys in (f'public_key = """{pem}"""', 'public_key_file = "backend.pem"'):
+        found = settings(tmp_path, f'signed = {{ algorithm = "RS256", {keys}, {REQUIRE} }}')
+        session = await session_verifier(found).verify(good, now=NOW)
+        assert isinstance(session, Session), session
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """The line names the setting and the file."""
+    found = settings(tmp_path, f'signed = {{ algorithm = "RS256", public_key_file = "no.pem", {REQUIRE} }}')
+    with pytest.raises(
+        ConfigurationError, match=r"session\.signed\.public_key_file: .*no\.pem can't be read"
+    ):
+        session_verifier(found)
+
+
+async def test_all_three_in_a_row(tmp_path: Path) -> None:
+    """What the settings name is what is made, each with the settings' claims and reference key."""
+    found = settings(
+        tmp_path,
+        'verifier = ["signed", "authjs"]',
+        SIGNED,
+        f'authjs = {{ secrets = ["{minting.SECRET}"], cookies = ["shop.session"] }}',
+        'claims = { subject = "user.id", roles = "user.roles" }',
+    )
+    verifier = session_verifier(found)
+    payload = {"user": {"id": "u-1", "roles": ["guest"]}, "exp": NOW + 60, "iat": NOW}
+    session = await verifier.verify(minting.encrypted(payload, salt="shop.session"), now=NOW)
+    assert isinstance(session, Session), session
+    assert (session.subject, session.roles) == ("u-1", ("guest",))
+    assert isinstance(await verifier.verify(minting.encrypted(payload), now=NOW), Refusal)
+    assert isinstance(await verifier.verify(token(), now=NOW), Refusal)
+    await verifier.aclose()
+
+
+def test_where_sessions_stand(tmp_path: Path) -> None:
+    """In the session cookie, and in Auth.js's: behind https only in those that a page over http can't set."""
+    names = ("authjs.session-token", "next-auth.session-token")
+    secure = tuple(f"__Secure-{name}" for name in names)
+    signed = session_cookies(settings(tmp_path, SIGNED))
+    assert (signed.names, signed.chunked) == (("access-token",), frozenset())
+    authjs = session_cookies(settings(tmp_path, 'verifier = "authjs"', AUTHJS))
+    assert (authjs.names, authjs.chunked) == (names, frozenset(names))
+    both = session_cookies(settings(tmp_path, 'verifier = ["authjs", "signed"]', SIGNED, AUTHJS, https=True))
+    assert (both.names, both.chunked) == (("access-token", *secure), frozenset(secure))
+
+
+def test_secrets_show_nowhere(tmp_path: Path) -> None:
+    """Not in a repr, a dump or JSON of the settings, and not in a complaint about them."""
+    found = settings(tmp_path, 'verifier = ["signed", "authjs"]', SIGNED, AUTHJS)
+    for shown in (
+        repr(found),
+        found.model_dump_json(),
+        str(found.model_dump()),
+        repr(session_verifier(found)),
+    ):
+        assert minting.SECRET not in shown
+        assert "s" * 40 not in shown
+    short = settings(tmp_path, 'verifier = "authjs"', 'authjs = { secrets = ["hunter2"] }')
+    with pytest.raises(ConfigurationError) as raised:
+        session_verifier(short)
+    assert "hunter2" not in str(raised.value)
