@@ -1,20 +1,51 @@
-"""`relay keys`: make the issuer's signing keys, and the keys of publishers.
+"""`relay keys`: the issuer's signing keys from the first to the last, and the keys of publishers and operators.
 
-Nothing secret is an argument, because arguments show in the process list and in the shell's history. A
-publisher's key is printed once, to standard output, and kept nowhere; a signing key is never printed.
+Nothing secret is an argument, because arguments show in the process list and in the shell's history. A publisher's
+or an operator's key is printed once, to standard output, and kept nowhere; a signing key is never printed.
+
+The commands work on the folder. A running relay follows it within a second, so nothing has to be restarted.
 """
 
 import json
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from relay.cli.serve import ConfigOption, config_path
 from relay.core.channels import check_pattern
-from relay.keys.bearer import new_bearer_key
-from relay.keys.files import create_signing_key, load_keys, private_path, public_path
+from relay.core.errors import ConfigurationError
+from relay.keys.bearer import May, new_bearer_key
+from relay.keys.files import (
+    create_signing_key,
+    each_record,
+    load_keys,
+    load_records,
+    private_path,
+    public_path,
+)
+from relay.keys.life import KeyState, Standing, standings
+from relay.keys.rotation import KEEP_S, PUBLISH_BEFORE_SIGN_S
+from relay.keys.rotation import retire as retire_key
+from relay.keys.rotation import revoke as revoke_key
+from relay.keys.rotation import rotate as rotate_keys
 
-app = typer.Typer(no_args_is_help=True, help="Make signing keys, and keys for publishers.")
+app = typer.Typer(
+    no_args_is_help=True, help="Make and rotate signing keys, and make keys for publishers and operators."
+)
+
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dir", metavar="FOLDER", help="Folder of the keys. Default: tokens.keys_dir of the settings."
+    ),
+]
+KidArgument = Annotated[
+    str, typer.Argument(metavar="KID", help="The key's name, as `relay keys list` shows it.")
+]
 
 
 @app.command()
@@ -23,21 +54,97 @@ def new(
         Path, typer.Option("--dir", metavar="FOLDER", help="Folder for the key's files; made if missing.")
     ],
 ) -> None:
-    """Make a new Ed25519 key for signing scoped tokens."""
+    """Make a folder's first Ed25519 key for signing scoped tokens."""
+    for _, record in each_record(folder) if folder.is_dir() else ():
+        # what is wrong with the folder, and that it has a key, is said before another one is made
+        if isinstance(record, ConfigurationError):
+            raise record
+        if record.ended is None:
+            raise ConfigurationError(
+                f"There is a key in {folder}. Run `relay keys rotate --dir {folder}` to replace it."
+            )
     key = create_signing_key(folder)
-    ring = load_keys(folder)  # what the relay will say to this folder is said now
+    load_keys(folder)  # what the relay will say to this folder is said now
     typer.echo(f"kid      {key.kid}")
     typer.echo(f"private  {private_path(folder, key.kid)}")
     typer.echo(f"public   {public_path(folder, key.kid)}")
     typer.echo("")
-    if ring.signing is not None and ring.signing.kid != key.kid:
-        typer.echo(f"Next: {ring.signing.kid} goes on signing. Restart the relay to publish the new key, and")
-        typer.echo("give its public file to streams that run on their own. When all of them have it, remove")
-        typer.echo(f"{private_path(folder, ring.signing.kid)} and restart: then the new key signs.")
-    else:
-        typer.echo("Next: name this folder under [tokens] in relay.toml:")
-        typer.echo(f"keys_dir = {_toml_text(str(folder.resolve()))}")
-        typer.echo("The private file stays with the issuer. A stream on its own gets the public file only.")
+    typer.echo("Next: name this folder under [tokens] in relay.toml:")
+    typer.echo(f"keys_dir = {_toml_text(str(folder.resolve()))}")
+    typer.echo("The private file stays with the issuer. A stream on its own gets the public file only.")
+
+
+@app.command()
+def rotate(
+    folder: FolderOption = None,
+    config: ConfigOption = None,
+    keep: Annotated[
+        int,
+        typer.Option("--keep", metavar="SECONDS", min=0, help="Retire keys that were replaced longer ago."),
+    ] = KEEP_S,
+) -> None:
+    """Publish a new key now, which signs a while later; retire what was replaced long ago.
+
+    How long a key is published before it signs is tokens.publish_before_sign_s.
+    """
+    folder, wait_s = _settings(folder, config)
+    now = time.time()
+    done = rotate_keys(folder, now=now, publish_before_sign_s=wait_s, keep_s=keep)
+    typer.echo(f"new      {done.key.kid}   published now, signs from {_at(done.signs_from)} (in {wait_s} s)")
+    for kid in done.retired:
+        typer.echo(f"retired  {kid}")
+    typer.echo("")
+    typer.echo("A running relay takes this over by itself. Streams that have public keys as files, and no")
+    typer.echo(f"tokens.jwks_url, need {public_path(folder, done.key.kid)} before then.")
+
+
+@app.command(name="list")
+def list_keys(
+    folder: FolderOption = None,
+    config: ConfigOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show each key's state: next, signing, overlapping, retired or revoked."""
+    folder, _ = _settings(folder, config)
+    now = time.time()
+    found = standings(load_records(folder), now=now)
+    if as_json:
+        keys = [
+            {
+                "kid": one.key.kid,
+                "state": one.state.value,
+                "since": one.since,
+                "signs_from": one.key.signs_from,
+                "private": one.key.signing is not None,
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps({"folder": str(folder), "now": now, "keys": keys}))
+        return
+    rows = [("kid", "state", "", "private key"), *(_row(one) for one in found)]
+    for line in _table(rows):
+        typer.echo(line)
+
+
+@app.command()
+def retire(kid: KidArgument, folder: FolderOption = None, config: ConfigOption = None) -> None:
+    """Refuse a replaced key's tokens from now on. Its public file stays, so that it can be looked up."""
+    folder, _ = _settings(folder, config)
+    retire_key(folder, kid, now=time.time())
+    typer.echo(f"retired  {kid}")
+
+
+@app.command()
+def revoke(kid: KidArgument, folder: FolderOption = None, config: ConfigOption = None) -> None:
+    """Refuse a key's tokens at once, because somebody else may have it. Its connections are closed."""
+    folder, _ = _settings(folder, config)
+    successor = revoke_key(folder, kid, now=time.time())
+    typer.echo(f"revoked  {kid}   refused within a second where a relay runs on this folder")
+    if successor is not None:
+        typer.echo(f"signing  {successor}   from now on")
+    typer.echo("")
+    typer.echo("Streams that fetch keys (tokens.jwks_url) refuse it within two minutes and leave open what")
+    typer.echo("it opened: revoke those sessions. Where it is kept as a file, remove the file.")
 
 
 @app.command()
@@ -56,17 +163,65 @@ def publisher(
 ) -> None:
     """Make a key for a publisher; prints it once, with the lines for relay.toml."""
     patterns = [check_pattern(pattern) for pattern in channels or []]
+    hint = "" if patterns else '  # name what it may publish to, such as "prices.>"'
+    _print_bearer_key("publishers", name, f"channels = {_toml_list(patterns)}{hint}")
+
+
+@app.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="Who operates, such as ops: small letters, digits, - and _.")],
+    may: Annotated[
+        list[May] | None,
+        typer.Option("--may", help="What the key opens; give it once for each. Default: read."),
+    ] = None,
+) -> None:
+    """Make a key for an operator of the internal listener; prints it once, with the lines for relay.toml."""
+    _print_bearer_key("operators", name, f"may = {_toml_list(list(dict.fromkeys(may or [May.READ])))}")
+
+
+def _print_bearer_key(section: str, name: str, line: str) -> None:
     presented, digest = new_bearer_key(name)
-    listed = f"[{', '.join(map(_toml_text, patterns))}]"
-    if not patterns:
-        listed += '  # name what it may publish to, such as "prices.>"'
     typer.echo("# The key, shown this once. It is sent as: Authorization: Bearer <key>")
     typer.echo(presented)
     typer.echo("")
     typer.echo("# For relay.toml, which holds no more than the hash:")
-    typer.echo(f"[publishers.{name}]")
+    typer.echo(f"[{section}.{name}]")
     typer.echo(f'secret_sha256 = ["{digest}"]')
-    typer.echo(f"channels = {listed}")
+    typer.echo(line)
+
+
+def _settings(folder: Path | None, config: Path | None) -> tuple[Path, int]:
+    """Return the keys' folder and how long a key waits before it signs: as told, else as the settings say."""
+    path = config_path(config)
+    if path is None:
+        if folder is None:
+            raise ConfigurationError("Name the keys' folder with --dir, or the settings with --config.")
+        return folder, PUBLISH_BEFORE_SIGN_S
+    from relay.config import load
+
+    tokens = load(path).tokens
+    return folder or tokens.keys_dir, tokens.publish_before_sign_s
+
+
+def _row(one: Standing) -> tuple[str, ...]:
+    when = {KeyState.NEXT: "signs from"}.get(one.state, "since")
+    private = "here" if one.key.signing is not None else "gone" if one.key.ended else "not here"
+    return one.key.kid, one.state.value, f"{when} {_at(one.since)}", private
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _at(seconds: float) -> str:
+    if seconds == 0:
+        return "always"
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _toml_list(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(_toml_text, texts))}]"
 
 
 def _toml_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Bearer keys of publishers (and, later, operators): `name.secret`, kept as a SHA-256 hash of the secret.
+"""Bearer keys of publishers and operators: `name.secret`, kept as a SHA-256 hash of the secret.
 
 A plain hash is enough because the secret is 256 random bits and nobody's password: there is nothing to guess,
 and a slow hash would cost a publisher of 20,000 messages a second its rate. Several hashes for one name let a
@@ -10,6 +10,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from relay.core.errors import ConfigurationError
 
@@ -20,6 +21,13 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _SECRET_BYTES = 32
 _NOBODY = ("0" * 64,)
 """Stands in for an unknown name's hashes, so that names can't be found out by time. No known input has it."""
+
+
+class May(StrEnum):
+    """What an operator's key may open."""
+
+    READ = "read"
+    REVOKE = "revoke"
 
 
 def new_bearer_key(name: str) -> tuple[str, str]:

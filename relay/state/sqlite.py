@@ -24,7 +24,7 @@ BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS claims (jti TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS claims_by_expiry ON claims (expires_at);
 CREATE TABLE IF NOT EXISTS revocations (
-    session_ref TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL
+    target TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL
 ) WITHOUT ROWID;
 COMMIT;
 """
@@ -45,7 +45,7 @@ class _Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Revocation:
-    session_ref: str
+    target: str
     at: float
     until: float
 
@@ -58,8 +58,8 @@ class SqliteState:
         self._clock = clock
         self._purged_at = 0.0
         self._revoked: dict[str, tuple[float, float]] = {
-            ref: (at, until)
-            for ref, at, until in database.execute("SELECT session_ref, at, until FROM revocations")
+            target: (at, until)
+            for target, at, until in database.execute("SELECT target, at, until FROM revocations")
         }
         self._writer: GroupCommit[_Claim | _Revocation, bool] = GroupCommit(self._commit, name="relay-state")
 
@@ -89,13 +89,13 @@ class SqliteState:
         """See `State.claim`."""
         return await self._submit(_Claim(jti, expires_at + _KEEP_S))
 
-    async def revoke(self, session_ref: str, *, at: float, until: float) -> None:
+    async def revoke(self, key: str, *, at: float, until: float) -> None:
         """See `State.revoke`."""
-        await self._submit(_Revocation(session_ref, at, until))
+        await self._submit(_Revocation(key, at, until))
 
-    def revoked_at(self, session_ref: str, *, now: float) -> float | None:
+    def revoked_at(self, key: str, *, now: float) -> float | None:
         """See `State.revoked_at`."""
-        entry = self._revoked.get(session_ref)
+        entry = self._revoked.get(key)
         if entry is None:
             return None
         at, until = entry
@@ -144,17 +144,17 @@ class SqliteState:
                 "INSERT OR IGNORE INTO claims VALUES (?, ?)", (item.jti, item.expires_at)
             )
             return cursor.rowcount == 1
-        # the later one counts, or a clock that was set back could let a session in again
+        # the later one counts, or a clock that was set back could let somebody in again
         self._database.execute(
-            "INSERT INTO revocations VALUES (?, ?, ?) ON CONFLICT (session_ref) "
+            "INSERT INTO revocations VALUES (?, ?, ?) ON CONFLICT (target) "
             "DO UPDATE SET at = max(at, excluded.at), until = max(until, excluded.until)",
-            (item.session_ref, item.at, item.until),
+            (item.target, item.at, item.until),
         )
         return True
 
     def _remember(self, item: _Revocation) -> None:
-        at, until = self._revoked.get(item.session_ref, (item.at, item.until))
-        self._revoked[item.session_ref] = (max(at, item.at), max(until, item.until))
+        at, until = self._revoked.get(item.target, (item.at, item.until))
+        self._revoked[item.target] = (max(at, item.at), max(until, item.until))
 
     def _purge(self, now: float) -> None:
         if now - self._purged_at < _PURGE_EVERY_S:

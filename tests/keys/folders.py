@@ -23,4 +23,4 @@ def mistake(folder: Path) -> str:
 
 def set_age(folder: Path, key: SigningKey, made: int) -> None:
     path = public_path(folder, key.kid)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"iat": made}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"signs_from": made}))

@@ -29,3 +29,18 @@ def forge(header: Part, payload: Part, key: Ed25519PrivateKey | bytes | None) ->
 
 def _raw(part: Part) -> bytes:
     return part if isinstance(part, bytes) else json.dumps(part).encode()
+
+
+def header_of(token: str) -> dict[str, Any]:
+    """Return what a token's header says."""
+    return _part_of(token, 0)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return what a token's payload says."""
+    return _part_of(token, 1)
+
+
+def _part_of(token: str, index: int) -> dict[str, Any]:
+    part: dict[str, Any] = json.loads(base64.urlsafe_b64decode(token.split(".")[index] + "=="))
+    return part

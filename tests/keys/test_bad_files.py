@@ -148,6 +148,9 @@ def test_a_folder_or_pipe_by_the_name_of_a_key(tmp_path: Path) -> None:
         (lambda jwk: jwk | {"x": 1}, "unpadded base64url"),
         (lambda jwk: jwk | {"kid": "0123456789abcdef"}, "not its key's own"),
         (lambda jwk: {name: jwk[name] for name in jwk if name != "kid"}, "needs a kid"),
+        (lambda jwk: jwk | {"signs_from": "soon"}, "signs_from"),
+        (lambda jwk: jwk | {"revoked_at": True}, "revoked_at"),
+        (lambda jwk: jwk | {"retired_at": -1}, "must be Unix seconds"),
     ],
     ids=str,
 )

@@ -10,9 +10,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.core.errors import ConfigurationError
-from relay.keys.files import create_signing_key, load_keys, private_path, public_path
+from relay.keys.files import (
+    begin_signing,
+    create_signing_key,
+    end_key,
+    load_keys,
+    load_records,
+    private_path,
+    public_path,
+)
 from relay.keys.jwks import key_id
-from tests.keys.folders import set_age
+from relay.keys.life import KeyState
+from tests.keys.folders import mistake, set_age
 
 # --- making and loading
 
@@ -57,7 +66,7 @@ def test_the_public_file_has_nothing_private(tmp_path: Path) -> None:
     """It is what an operator copies to other machines."""
     made = create_signing_key(tmp_path)
     jwk = json.loads(public_path(tmp_path, made.kid).read_text())
-    assert set(jwk) == {"kty", "crv", "x", "kid", "alg", "use", "iat"}
+    assert set(jwk) == {"kty", "crv", "x", "kid", "alg", "use", "signs_from"}
 
 
 def test_the_key_is_not_in_a_repr(tmp_path: Path) -> None:
@@ -110,14 +119,14 @@ def test_a_folder_that_cannot_be_made(place: str, tmp_path: Path) -> None:
 # --- several keys
 
 
-def test_the_oldest_key_signs(tmp_path: Path) -> None:
-    """A new key is published first; streams know it before the first token is signed with it."""
+def test_the_newest_key_whose_time_has_come_signs(tmp_path: Path) -> None:
+    """A key is published first; streams know it before the first token is signed with it."""
     keys = [create_signing_key(tmp_path) for _ in range(4)]
     for made, key in zip((300, 100, 400, 200), keys, strict=True):
         set_age(tmp_path, key, made)
-    ring = load_keys(tmp_path)
+    ring = load_keys(tmp_path, now=399)
     assert ring.signing is not None
-    assert ring.signing.kid == keys[1].kid
+    assert ring.signing.kid == keys[0].kid
     assert set(ring.verify) == {key.kid for key in keys}
 
 
@@ -128,10 +137,10 @@ def test_keys_of_one_second_have_an_order(tmp_path: Path) -> None:
         set_age(tmp_path, key, 100)
     ring = load_keys(tmp_path)
     assert ring.signing is not None
-    assert ring.signing.kid == min(key.kid for key in keys)
+    assert ring.signing.kid == max(key.kid for key in keys)
 
 
-def test_retiring_a_key(tmp_path: Path) -> None:
+def test_removing_a_key_by_hand(tmp_path: Path) -> None:
     """Without its private file a key still verifies and the next one signs; without both it is gone."""
     old, new = create_signing_key(tmp_path), create_signing_key(tmp_path)
     set_age(tmp_path, old, 100)
@@ -144,6 +153,37 @@ def test_retiring_a_key(tmp_path: Path) -> None:
     assert set(load_keys(tmp_path).verify) == {new.kid}
 
 
+def test_where_all_keys_have_ended_there_is_none(tmp_path: Path) -> None:
+    """One sentence says so, and what to do."""
+    made = create_signing_key(tmp_path)
+    (record,) = load_records(tmp_path)
+    end_key(tmp_path, record, state=KeyState.RETIRED, at=5)
+    assert not private_path(tmp_path, made.kid).exists()
+    assert f"relay keys new --dir {tmp_path}" in mistake(tmp_path)
+
+
+def test_an_ended_key_s_private_file_is_not_looked_at(tmp_path: Path) -> None:
+    """Somebody who copies it back, or a removal that failed half-way, brings no key to life again."""
+    gone, here = create_signing_key(tmp_path), create_signing_key(tmp_path)
+    kept = private_path(tmp_path, gone.kid).read_bytes()
+    record = next(record for record in load_records(tmp_path) if record.kid == gone.kid)
+    end_key(tmp_path, record, state=KeyState.REVOKED, at=5)
+    private_path(tmp_path, gone.kid).write_bytes(kept)  # readable by others, too
+    ring = load_keys(tmp_path)
+    assert ring.signing is not None
+    assert (ring.signing.kid, list(ring.verify)) == (here.kid, [here.kid])
+
+
+def test_files_are_never_seen_half_written(tmp_path: Path) -> None:
+    """What lies beside a key while it is written has a name that nobody reads, and is gone afterwards."""
+    create_signing_key(tmp_path)
+    (record,) = load_records(tmp_path)
+    begin_signing(tmp_path, record, at=7)
+    assert {path.name.split(".", 1)[0] for path in tmp_path.iterdir()} == {record.kid}
+    (tmp_path / f".1234.{record.kid}.private.pem").write_text("half")
+    assert [one.signs_from for one in load_records(tmp_path)] == [7]
+
+
 def test_a_stream_has_public_keys_only(tmp_path: Path) -> None:
     """It checks tokens, and can't make one."""
     made = create_signing_key(tmp_path)
@@ -154,13 +194,17 @@ def test_a_stream_has_public_keys_only(tmp_path: Path) -> None:
 
 
 def test_a_private_file_alone_is_a_key(tmp_path: Path) -> None:
-    """It may come from a secret store; its public side follows from it, and it counts as the oldest."""
+    """It may come from a secret store; its public side follows from it, and it signs where no newer one does."""
     first, alone = create_signing_key(tmp_path), create_signing_key(tmp_path)
     public_path(tmp_path, alone.kid).unlink()
     ring = load_keys(tmp_path)
     assert ring.signing is not None
-    assert ring.signing.kid == alone.kid
+    assert ring.signing.kid == first.kid
     assert set(ring.verify) == {first.kid, alone.kid}
+    private_path(tmp_path, first.kid).unlink()
+    ring = load_keys(tmp_path)
+    assert ring.signing is not None
+    assert ring.signing.kid == alone.kid
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`relay keys`: what is printed can be used as it stands."""
 
-import re
+import json
 import tomllib
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 from relay.keys.bearer import check_bearer
 from relay.keys.files import load_keys
 from tests.keys.conftest import RelayCommand
+from tests.support.service import make_relay
 
 
 def test_new(tmp_path: Path, relay: RelayCommand) -> None:
@@ -32,16 +33,14 @@ def test_new_prints_nothing_private(tmp_path: Path, relay: RelayCommand) -> None
     assert private not in done.out + done.err
 
 
-def test_a_second_key_waits(tmp_path: Path, relay: RelayCommand) -> None:
-    """The command says that the first key goes on signing, and what to do so that the second does."""
+def test_a_second_key_is_made_by_rotating(tmp_path: Path, relay: RelayCommand) -> None:
+    """`new` is for the first: where there is one already, it makes none, and says which command does."""
     relay("keys", "new", "--dir", str(tmp_path))
-    first = load_keys(tmp_path).signing
-    assert first is not None
-    public = next(tmp_path.glob("*.public.jwk.json"))
-    public.write_text(re.sub(r'"iat": \d+', '"iat": 1', public.read_text()))
+    before = sorted(tmp_path.iterdir())
     done = relay("keys", "new", "--dir", str(tmp_path))
-    assert f"{first.kid} goes on signing" in done.out
-    assert f"remove\n{tmp_path / first.kid}.private.pem" in done.out
+    assert (done.code, done.out) == (2, "")
+    assert f"relay keys rotate --dir {tmp_path}" in done.err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_new_where_nothing_can_be_written(tmp_path: Path, relay: RelayCommand) -> None:
@@ -94,3 +93,68 @@ def test_publisher_with_bad_arguments(arguments: tuple[str, ...], relay: RelayCo
 def test_usage(arguments: tuple[str, ...], relay: RelayCommand) -> None:
     """A missing argument or an unknown command is a usage error."""
     assert relay(*arguments).code == 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path, relay: RelayCommand) -> str:
+    """A folder with a first key."""
+    relay("keys", "new", "--dir", str(tmp_path / "keys"))
+    return str(tmp_path / "keys")
+
+
+def listed(relay: RelayCommand, folder: str) -> dict[str, str]:
+    """Return each key's state, as `relay keys list --json` has it."""
+    done = relay("keys", "list", "--dir", folder, "--json")
+    assert done.code == 0
+    return {key["kid"]: key["state"] for key in json.loads(done.out)["keys"]}
+
+
+def test_a_key_s_life_by_commands(folder: str, relay: RelayCommand) -> None:
+    """Rotate, list, take back, rotate again, revoke: each says what it did, and the list agrees."""
+    (first,) = listed(relay, folder)
+    done = relay("keys", "rotate", "--dir", folder)
+    second = done.out.split()[1]
+    assert (done.code, "in 180 s" in done.out) == (0, True)
+    assert listed(relay, folder) == {first: "signing", second: "next"}
+    table = relay("keys", "list", "--dir", folder).out.splitlines()
+    assert [line.split()[:2] for line in table] == [["kid", "state"], [first, "signing"], [second, "next"]]
+    assert relay("keys", "retire", second, "--dir", folder).out == f"retired  {second}\n"
+    third = relay("keys", "rotate", "--dir", folder).out.split()[1]
+    done = relay("keys", "revoke", first, "--dir", folder)
+    assert f"signing  {third}" in done.out
+    assert listed(relay, folder) == {first: "revoked", second: "retired", third: "signing"}
+
+
+def test_what_can_not_be_done_is_one_line(folder: str, relay: RelayCommand) -> None:
+    """Exit code 2, one line on standard error, and the folder as it was."""
+    (first,) = listed(relay, folder)
+    for arguments in (("retire", first), ("retire", "nope"), ("revoke", "nope")):
+        done = relay("keys", *arguments, "--dir", folder)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert listed(relay, folder) == {first: "signing"}
+
+
+def test_the_settings_say_where_and_how_long(
+    tmp_path: Path, relay: RelayCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --dir it is tokens.keys_dir; without settings either, one line asks for one of them."""
+    monkeypatch.chdir(tmp_path)
+    done = relay("keys", "list")
+    assert (done.code, "--dir" in done.err) == (2, True)
+    make_relay(tmp_path, extra="[tokens]\npublish_before_sign_s = 7")
+    done = relay("keys", "rotate", "--config", str(tmp_path / "relay.toml"))
+    assert (done.code, "in 7 s" in done.out) == (0, True)
+    assert sorted(listed(relay, str(tmp_path / "keys")).values()) == ["next", "signing"]
+
+
+def test_operator(relay: RelayCommand) -> None:
+    """As for a publisher: the key once, and a section that accepts it."""
+    done = relay("keys", "operator", "ops", "--may", "read", "--may", "revoke", "--may", "read")
+    key, section = done.out.split("\n\n")
+    settings = tomllib.loads(section)["operators"]["ops"]
+    assert settings["may"] == ["read", "revoke"]
+    assert check_bearer(key.splitlines()[-1], {"ops": settings["secret_sha256"]}) == "ops"
+    assert tomllib.loads(relay("keys", "operator", "x").out.split("\n\n")[1])["operators"]["x"]["may"] == [
+        "read"
+    ]
+    assert relay("keys", "operator", "ops", "--may", "everything").code == 2

@@ -1,34 +1,13 @@
-"""What operators ask the internal listener: is it alive, is it ready; and who may call that listener at all.
+"""The door of the internal listener: not for browsers, whatever key they bring.
 
-The internal listener is not for browsers. A page can make its visitor's browser call 127.0.0.1 (DNS rebinding,
-or plain cross-site requests), so every call must name a known host and must not carry an Origin.
+A page can make its visitor's browser call 127.0.0.1 (DNS rebinding, or plain cross-site requests), so every call
+must name a known host and must not carry an Origin. Which key opens what comes behind it.
 """
 
-from collections.abc import Callable
-
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from relay.web.answers import error_answer, json_answer
-
-
-def ops_routes(ready: Callable[[], str | None]) -> list[Route]:
-    """Return /live and /ready. `ready` gives None, or why new work should go elsewhere."""
-
-    async def live(_request: Request) -> Response:
-        return json_answer(200, {"status": "ok"})
-
-    async def is_ready(_request: Request) -> Response:
-        why = ready()
-        return (
-            json_answer(200, {"status": "ok"})
-            if why is None
-            else error_answer(503, "not_ready", why, retryable=True)
-        )
-
-    return [Route("/live", live), Route("/ready", is_ready)]
+from relay.web.answers import error_answer
 
 
 class InternalOnly:

@@ -1,0 +1,114 @@
+"""Operators: people and tools with a key of their own, `Bearer name.secret`, and what each may do.
+
+There is one way to make a route for operators, and it asks for a key: a route that forgets to is one that can't be
+written here. A key opens what its `may` names and nothing else; publishers' keys are looked up elsewhere and open
+nothing here. Every call is in the audit log, refused ones too: whoever can see and cut off other people's
+connections is watched doing it.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay.audit.base import Auditor
+from relay.core.closes import answer_for
+from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.events import Action, Client, Event
+from relay.keys.bearer import May, check_bearer
+from relay.web.answers import refusal_answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorTerms:
+    """An operator: the SHA-256 digests (hex) of the key's secrets, and what the key opens."""
+
+    secret_sha256: tuple[str, ...] = field(repr=False)
+    may: frozenset[May]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What an operator's call led to: the answer, and what the audit log gets to know of it."""
+
+    response: Response
+    noted: Mapping[str, Any] = field(default_factory=dict)
+
+
+Handler = Callable[[Request, str], Awaitable[Done]]
+"""Serves an operator's call; gets the operator's name. May raise `MalformedError` and `UnavailableError`."""
+
+
+class Operators:
+    """Makes the routes that need an operator's key."""
+
+    def __init__(
+        self,
+        operators: Mapping[str, OperatorTerms],
+        *,
+        auditor: Auditor,
+        client_of: Callable[[Request], Client],
+    ) -> None:
+        self._operators = operators
+        self._digests = {name: terms.secret_sha256 for name, terms in operators.items()}
+        self._auditor = auditor
+        self._client_of = client_of
+
+    def route(self, path: str, handler: Handler, *, method: Literal["GET", "POST"], may: May) -> Route:
+        """Return a route that calls `handler` for operators who may."""
+
+        async def guarded(request: Request) -> Response:
+            return await self._serve(request, handler, may)
+
+        return Route(path, guarded, methods=[method])
+
+    async def _serve(self, request: Request, handler: Handler, may: May) -> Response:
+        name = self._identify(request)
+        message: str | None = None
+        if name is None:
+            refusal = Refusal(reason=Reason.OPERATOR_UNKNOWN)
+        elif may not in self._operators[name].may:
+            refusal = Refusal(
+                reason=Reason.OPERATOR_FORBIDDEN, detail=f'It needs "{may}" in operators.{name}.may.'
+            )
+        else:
+            try:
+                done = await handler(request, name)
+            except MalformedError as error:
+                refusal, message = Refusal(reason=error.reason, detail=error.detail), error.detail
+            except UnavailableError as error:
+                refusal = Refusal(reason=error.reason, detail=str(error))
+            else:
+                self._note(request, name, status=done.response.status_code, noted=done.noted)
+                return done.response
+        status = answer_for(refusal.reason).status
+        self._note(request, name or "", status=status, noted={"detail": str(refusal)}, reason=refusal.reason)
+        return refusal_answer(refusal, message=message)
+
+    def _identify(self, request: Request) -> str | None:
+        headers = request.headers.getlist("authorization")
+        scheme, _, presented = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
+        return check_bearer(presented.strip(), self._digests) if scheme.lower() == "bearer" else None
+
+    def _note(
+        self,
+        request: Request,
+        name: str,
+        *,
+        status: int,
+        noted: Mapping[str, Any],
+        reason: Reason | None = None,
+    ) -> None:
+        self._auditor.note(
+            Event(
+                action=Action.OPERATOR_ACTION,
+                reason=reason,
+                client=self._client_of(request),
+                status=status,
+                path=request.url.path,
+                relay={"operator": {"id": name}, "method": request.method} | dict(noted),
+            )
+        )

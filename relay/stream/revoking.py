@@ -1,0 +1,76 @@
+"""Cuts off a session, a user or a token: first in the state store, then on the open sockets.
+
+In this order, because a socket that is let in at the same moment looks at the store once more after it is registered:
+whichever of the two comes first, it ends. What follows the store can't fail. A closed connection gets a close frame
+with 4501 behind what was sent before, nothing more, and is aborted after a second if it does not answer.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+
+from relay.audit.base import Auditor
+from relay.core.events import Action, Client, Event
+from relay.core.revocations import Kind, Target
+from relay.state.base import State
+from relay.stream.registry import Registry
+
+
+class Revoker:
+    """Revokes on this node. `keep_s` is how long a revocation is kept: as long as a log-in can last.
+
+    `seen` gives the sessions with which a user asked for tokens here.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        registry: Registry,
+        seen: Callable[[str], Iterable[str]],
+        auditor: Auditor,
+        keep_s: float,
+    ) -> None:
+        self._state = state
+        self._seen = seen
+        self._registry = registry
+        self._auditor = auditor
+        self._keep_s = keep_s
+
+    async def revoke(self, target: Target, *, client: Client, user: str = "", operator: str = "") -> int:
+        """Refuse the target's tokens from now on and close its connections; returns how many.
+
+        `user` is whose session it is, where that is known; `operator` who asked, "" for the user's own log-out.
+
+        Raises:
+            UnavailableError: if the revocation could not be stored, or not all of it; then nothing was closed.
+        """
+        now = time.time()
+        await self._state.revoke(target.key, at=now, until=now + self._keep_s)
+        for session in self._sessions(target):
+            await self._state.revoke(session.key, at=now, until=now + self._keep_s)
+        closed = self._registry.end(target)
+        self._auditor.note(_event(target, client=client, user=user, operator=operator, closed=closed))
+        return closed
+
+    def _sessions(self, target: Target) -> list[Target]:
+        """Return the sessions that a user is known to have: they end for good, however their tokens are renewed."""
+        if target.kind is not Kind.USER:
+            return []
+        refs = self._registry.sessions_of(target.name).union(self._seen(target.name))
+        return [Target(kind=Kind.SESSION, name=ref) for ref in sorted(refs)]
+
+
+def _event(target: Target, *, client: Client, user: str, operator: str, closed: int) -> Event:
+    what = {
+        Kind.SESSION: {"session": {"ref": target.name}},
+        Kind.USER: {},
+        Kind.TOKEN: {"token": {"jti": target.name}},
+    }
+    return Event(
+        action=Action.SESSION_REVOKED,
+        user=target.name if target.kind is Kind.USER else user,
+        client=client,
+        relay={"revoked": target.kind.value, "connections": closed}
+        | what[target.kind]
+        | ({"operator": {"id": operator}} if operator else {}),
+    )
