@@ -1,0 +1,37 @@
+"""What comes along with `relay.verify`: little enough for any service to have."""
+
+import subprocess
+import sys
+
+SERVER = {
+    "websockets",
+    "uvicorn",
+    "starlette",
+    "sqlite3",
+    "pydantic",
+    "typer",
+    "limits",
+    "relay.app",
+    "relay.config",
+    "relay.state.sqlite",
+    "relay.stream",
+    "relay.issuer",
+    "relay.web",
+}
+
+
+def imported_with(statement: str) -> set[str]:
+    """Return the modules that a new interpreter has after a statement."""
+    script = f"{statement}; import sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_nothing_of_the_server_is_imported() -> None:
+    """No listener, no settings, no database: a service has its own."""
+    assert not imported_with("import relay.verify") & SERVER
+
+
+def test_the_database_is_imported_by_who_uses_it() -> None:
+    """And with it nothing else of the server."""
+    assert imported_with("import relay.verify.sqlite") & SERVER == {"sqlite3", "relay.state.sqlite"}
