@@ -1,0 +1,144 @@
+"""A listener's certificate: checked before anything starts, and taken anew while the relay runs.
+
+OpenSSL's own complaints ("[SSL] PEM lib (_ssl.c:4107)") help nobody, and it serves an expired certificate without
+a word, so the files are read and compared here first: each mistake is one sentence that names the setting and
+says what to do.
+
+Certificates are renewed every few weeks. `check` and `take` load the new files into the context that serves:
+handshakes from then on get the new certificate, open connections go on, and files that don't fit change nothing.
+"""
+
+import datetime
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from relay.core.errors import ConfigurationError
+
+HANDSHAKE_WITHIN_S: Final = 5
+"""Seconds for a TLS handshake, as long as a request's head or a WebSocket handshake gets after it. The libraries
+give it a minute, and a connection that says nothing is counted by nobody until its end."""
+
+_MAX_FILE_BYTES = 1 << 20
+"""Most that is read of a file. A chain of four certificates has 8 KB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """Where a certificate with its chain, and its private key are. `setting` begins the sentences of errors."""
+
+    setting: str
+    cert: Path
+    key: Path
+
+
+class ServerTls:
+    """The TLS side of one or more listeners: give `context` to them."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        """Read and check the files.
+
+        Raises:
+            ConfigurationError: with one sentence that says what is wrong with which file.
+        """
+        self._files = files
+        self.context = _context(files)
+
+    def check(self) -> None:
+        """Read the files again without serving them, so that the context that serves is never left with half a pair.
+
+        Raises:
+            ConfigurationError: as at the start.
+        """
+        _context(self._files)
+
+    def take(self) -> None:
+        """Serve what was checked just now. OpenSSL's context has no lock: call it where the handshakes are made."""
+        _load(self.context, self._files)
+
+
+def read_certificate(files: TlsFiles) -> x509.Certificate:
+    """Return the certificate that is served: the first of its file.
+
+    Raises:
+        ConfigurationError: if the file can't be read or holds none.
+    """
+    data = _read(files.cert, setting=f"{files.setting}.cert")
+    try:
+        return x509.load_pem_x509_certificates(data)[0]
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            f"{files.setting}.cert: {files.cert} holds no certificate in PEM form."
+        ) from None
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    certificate = read_certificate(files)
+    _check_pair(certificate, files)
+    _check_time(certificate, files)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # a client that asks for new keys again and again makes the server work for nothing
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, files)
+    return context
+
+
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
+    try:
+        context.load_cert_chain(files.cert, files.key)
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigurationError(
+            f"{files.setting}: OpenSSL does not take {files.cert} with {files.key}: {why}."
+        ) from None
+
+
+def _check_pair(certificate: x509.Certificate, files: TlsFiles) -> None:
+    setting = f"{files.setting}.key"
+    pem = _read(files.key, setting=setting)
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError:  # cryptography's way to say that a password is needed
+        raise ConfigurationError(
+            f"{setting}: {files.key} is encrypted; nobody is there to type its password when the relay starts. "
+            "Decrypt it with `openssl pkey`."
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(f"{setting}: {files.key} holds no private key in PEM form.") from None
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        raise ConfigurationError(
+            f"{setting}: {files.key} is not the key of the certificate in {files.cert}. "
+            "The certificate comes first in its file, the chain behind it."
+        )
+
+
+def _check_time(certificate: x509.Certificate, files: TlsFiles) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    setting = f"{files.setting}.cert"
+    if certificate.not_valid_after_utc <= now:
+        at = certificate.not_valid_after_utc
+        raise ConfigurationError(f"{setting}: {files.cert} expired on {at:%Y-%m-%d %H:%M} UTC; renew it.")
+    if certificate.not_valid_before_utc > now:
+        at = certificate.not_valid_before_utc
+        raise ConfigurationError(
+            f"{setting}: {files.cert} is valid only from {at:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
+        )
+
+
+def _read(path: Path, *, setting: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path} can't be read: {error.strerror}.") from None
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"{setting}: {path} is too large to be a certificate or a key.")
+    return data
