@@ -36,6 +36,7 @@ EXPOSE 8000 8001
 # SIGTERM drains for 8 seconds, within the 10 that `docker stop` waits.
 STOPSIGNAL SIGTERM
 # Asked from inside, in Python: the image has no curl, and a proxy in the environment must not be asked instead.
+# With listen.internal_tls, or on another port, say what fits instead (docker run --health-cmd).
 HEALTHCHECK --interval=10s --timeout=4s --start-period=15s --retries=3 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8002, timeout=3); c.request('GET', '/live'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["relay"]

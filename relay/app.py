@@ -11,22 +11,27 @@ from outside and is not.
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import anyio
 import structlog
+from anyio.abc import TaskStatus
 from starlette.routing import BaseRoute
 
 from relay import __version__
 from relay.collector import spare_the_living
 from relay.config import Settings
+from relay.core.errors import ConfigurationError
 from relay.listeners import internal_app, public_app
 from relay.parts import Parts, make_parts
+from relay.roles import Role
 from relay.stream.heart import beat_for_ever
 from relay.web.server import HttpServer
 from relay.web.sockets import bind, bound_port
+from relay.wiring.keys import watch_keys
+from relay.wiring.options import ListenerTls, listener_tls
 
 STOP_WITHIN_S = 1.8
 """Seconds for an orderly stop, after which what is left is cancelled: Ctrl-C must not feel broken."""
@@ -36,20 +41,21 @@ log = structlog.get_logger("relay")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """The ports that the three listeners got."""
+    """The ports that the three listeners got; None for one that this role does not have."""
 
-    http: int
-    stream: int
+    http: int | None = None
+    stream: int | None = None
     internal: int
 
 
 async def run(
     settings: Settings,
     *,
+    role: Role = Role.ALL,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
 ) -> None:
-    """Run a relay until SIGINT or SIGTERM.
+    """Run a relay, or one side of it, until SIGINT or SIGTERM.
 
     `announce` is called when everything accepts connections. `pages` gives further public routes; the demo has
     its page there, a deployment has none.
@@ -59,50 +65,70 @@ async def run(
     """
     async with contextlib.AsyncExitStack() as stack:
         listen = settings.listen
-        sockets = [
-            stack.enter_context(contextlib.closing(bind(address, setting=f"listen.{name}")))
-            for name, address in (
-                ("http", listen.http),
-                ("stream", listen.stream),
-                ("internal", listen.internal),
+        sockets = {
+            name: stack.enter_context(contextlib.closing(bind(address, setting=f"listen.{name}")))
+            for name, address, wanted in (
+                ("http", listen.http, role.issues),
+                ("stream", listen.stream, role.streams),
+                ("internal", listen.internal, True),
             )
-        ]
-        parts = await stack.enter_async_context(make_parts(settings))
-        await _serve(parts, sockets, announce=announce, pages=pages())
+            if wanted
+        }
+        tls = listener_tls(settings)
+        parts = await stack.enter_async_context(make_parts(settings, role))
+        await _serve(parts, sockets, tls, announce=announce, pages=pages())
 
 
 async def _serve(
     parts: Parts,
-    sockets: Sequence[socket.socket],
+    sockets: Mapping[str, socket.socket],
+    tls: ListenerTls,
     *,
     announce: Callable[[Ports], None],
     pages: Sequence[BaseRoute],
 ) -> None:
-    public = HttpServer(public_app(parts, pages), sockets[0])
-    internal = HttpServer(internal_app(parts), sockets[2])
+    public_tls, internal_tls = (side.context if side else None for side in (tls.public, tls.internal))
+    servers = [HttpServer(internal_app(parts), sockets["internal"], tls=internal_tls)]
+    if "http" in sockets:
+        app = public_app(parts, pages)
+        servers.append(HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict))
     async with anyio.create_task_group() as group:
         group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
-        server = await parts.stream.start(sockets[1])
-        group.start_soon(public.run)
-        group.start_soon(internal.run)
-        await public.started()
-        await internal.started()
+        group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
+        stream = None
+        if "stream" in sockets:
+            stream = await parts.stream.start(sockets["stream"], tls=public_tls)
+        for server in servers:
+            group.start_soon(server.run)
+        for server in servers:
+            await server.started()
+        if tls.sides:  # without them a hang-up ends the process, as a terminal's user expects
+            await group.start(_renew_certificates, tls)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            announce(
-                Ports(
-                    **{
-                        name: bound_port(sock)
-                        for name, sock in zip(("http", "stream", "internal"), sockets, strict=True)
-                    }
-                )
-            )
+            announce(Ports(**{name: bound_port(sock) for name, sock in sockets.items()}))
             log.info("started", version=__version__, endpoints=sorted(parts.settings.endpoints))
             await _until_stopped(parts, signals)
             with anyio.move_on_after(STOP_WITHIN_S):
-                public.stop()
-                internal.stop()
-                await parts.stream.stop(server)
+                for server in servers:
+                    server.stop()
+                if stream is not None:
+                    await parts.stream.stop(stream)
         group.cancel_scope.cancel()
+
+
+async def _renew_certificates(tls: ListenerTls, *, task_status: TaskStatus[None]) -> None:
+    """Take renewed certificates on SIGHUP. Those that can't be used change nothing but the log."""
+    with anyio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            try:
+                await anyio.to_thread.run_sync(tls.check)
+                for side in tls.sides:
+                    side.take()
+            except ConfigurationError as error:
+                log.error("the certificates can't be used; the old ones are served on", reason=str(error))
+            else:
+                log.info("the certificates were read again")
 
 
 async def _until_stopped(parts: Parts, signals: AsyncIterator[int]) -> None:
@@ -128,6 +154,7 @@ async def _until_stopped(parts: Parts, signals: AsyncIterator[int]) -> None:
 def start(
     settings: Settings,
     *,
+    role: Role = Role.ALL,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
 ) -> None:
@@ -137,4 +164,6 @@ def start(
         spare_the_living()
         announce(ports)
 
-    anyio.run(partial(run, settings, announce=started, pages=pages), backend_options={"use_uvloop": True})
+    anyio.run(
+        partial(run, settings, role=role, announce=started, pages=pages), backend_options={"use_uvloop": True}
+    )

@@ -5,7 +5,7 @@ in the file and in the environment, because a misspelt security setting that is 
 Each mistake is one line that names the key, and the file or the variable that it came from, and never a value.
 Secrets are `SecretStr`: they show in no repr, log or dump.
 
-The shells never see this module: `relay.wiring` turns it into each one's own options.
+The shells never see this module: `relay.wiring.options` turns it into each one's own options.
 """
 
 import itertools
@@ -24,25 +24,25 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from relay.core.channels import covers, may_overlap
+from relay.core.channels import may_overlap
 from relay.core.errors import ConfigurationError
-from relay.sections import (
+from relay.settings.endpoints import AnyEndpoint, AnyGrant, ServiceEndpoint, misfit
+from relay.settings.sections import (
     Audit,
     Bff,
     Csrf,
     Endpoint,
     Engine,
-    Grant,
     Limits,
     ListenSection,
     Log,
     Name,
-    Pattern,
+    Operator,
     Public,
     Publisher,
-    SessionSection,
     Tokens,
 )
+from relay.settings.sessions import SessionSection
 
 OTHER_VARIABLES = frozenset(
     {
@@ -69,9 +69,10 @@ class Settings(BaseSettings):
     listen: ListenSection = ListenSection()
     session: SessionSection
     tokens: Tokens = Tokens()
-    endpoints: dict[Name, Endpoint] = Field(min_length=1)
-    grants: dict[str, dict[Name, tuple[Pattern, ...] | Grant]] = {}
+    endpoints: dict[Name, AnyEndpoint] = Field(min_length=1)
+    grants: dict[str, dict[Name, AnyGrant]] = {}
     publishers: dict[Name, Publisher] = {}
+    operators: dict[Name, Operator] = {}
     csrf: Csrf = Csrf()
     bff: Bff = Bff()
     engine: Engine = Engine()
@@ -84,34 +85,56 @@ class Settings(BaseSettings):
         """Browser origins that may open sockets."""
         return frozenset(self.public.allowed_origins or (self.public.url,))
 
+    @property
+    def sockets(self) -> dict[str, Endpoint]:
+        """The endpoints that the stream serves, by name."""
+        return {name: found for name, found in self.endpoints.items() if isinstance(found, Endpoint)}
+
+    @property
+    def services(self) -> dict[str, ServiceEndpoint]:
+        """The endpoints of other services, by name."""
+        return {name: found for name, found in self.endpoints.items() if isinstance(found, ServiceEndpoint)}
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.tokens.default_endpoint not in self.endpoints:
-            raise ValueError(
-                f"tokens.default_endpoint: there is no [endpoints.{self.tokens.default_endpoint}]"
-            )
-        paths = [endpoint.path for endpoint in self.endpoints.values()]
+        default = self.tokens.default_endpoint
+        if default not in self.endpoints:
+            raise ValueError(f"tokens.default_endpoint: there is no [endpoints.{default}]")
+        if default in self.services:
+            raise ValueError(f"tokens.default_endpoint: {default} is a service; name a socket")
+        paths = [endpoint.path for endpoint in self.sockets.values()]
         if len(set(paths)) != len(paths):
             raise ValueError("endpoints: two endpoints have the same path")
+        urls = [endpoint.url for endpoint in self.services.values()]
+        if len(set(urls)) != len(urls):
+            # a token for one would be good at the other, whatever the grants say
+            raise ValueError("endpoints: two services have the same url")
         for role, by_endpoint in self.grants.items():
             for name, grant in by_endpoint.items():
                 if name not in self.endpoints:
                     raise ValueError(f"grants.{role}.{name}: there is no [endpoints.{name}]")
-                for pattern in grant.channels if isinstance(grant, Grant) else grant:
-                    if not any(covers(own, pattern) for own in self.endpoints[name].channels):
-                        raise ValueError(
-                            f"grants.{role}.{name}: {pattern} lies outside endpoints.{name}.channels"
-                        )
+                if complaint := misfit(name, self.endpoints[name], grant):
+                    raise ValueError(f"grants.{role}.{name}: {complaint}")
         return self
 
     @model_validator(mode="after")
     def _one_mode_a_channel(self) -> Self:
-        for (one, first), (other, second) in itertools.combinations(self.endpoints.items(), 2):
+        for (one, first), (other, second) in itertools.combinations(self.sockets.items(), 2):
             if first.mode is not second.mode and any(
                 may_overlap(a, b) for a in first.channels for b in second.channels
             ):
                 raise ValueError(
                     f"endpoints.{one} and endpoints.{other} share channels, so they must have the same mode"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_key_one_purpose(self) -> Self:
+        publishing = {digest for publisher in self.publishers.values() for digest in publisher.secret_sha256}
+        for name, operator in self.operators.items():
+            if publishing.intersection(operator.secret_sha256):
+                raise ValueError(
+                    f"operators.{name}.secret_sha256: a publisher has this key; make one with `relay keys operator`"
                 )
         return self
 
@@ -126,6 +149,16 @@ class Settings(BaseSettings):
                 )
         if self.session.cookie == self.bff.refresh_cookie:
             raise ValueError("session.cookie and bff.refresh_cookie must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_that_tls_has(self) -> Self:
+        for name, url in (("url", self.public.url), ("stream_url", self.public.stream_url)):
+            if self.listen.tls is not None and not url.startswith(("https://", "wss://")):
+                raise ValueError(
+                    f"public.{name}: begins with {url.partition('/')[0]}//, and with listen.tls the listener "
+                    "speaks nothing but TLS; use https:// and wss://"
+                )
         return self
 
     @classmethod
@@ -240,10 +273,16 @@ def _from_folder(settings: Settings, folder: Path) -> Settings:
         return (folder / path).resolve()
 
     signed = settings.session.signed
-    if signed is not None and signed.public_key is not None:
-        signed = signed.model_copy(update={"public_key": at(signed.public_key)})
+    if signed is not None and signed.public_key_file is not None:
+        signed = signed.model_copy(update={"public_key_file": at(signed.public_key_file)})
+    tls = {
+        name: files.model_copy(update={"cert": at(files.cert), "key": at(files.key)})
+        for name in ("tls", "internal_tls")
+        if (files := getattr(settings.listen, name)) is not None
+    }
     return settings.model_copy(
         update={
+            "listen": settings.listen.model_copy(update=tls),
             "session": settings.session.model_copy(update={"signed": signed}),
             "tokens": settings.tokens.model_copy(update={"keys_dir": at(settings.tokens.keys_dir)}),
             "engine": settings.engine.model_copy(update={"state_path": at(settings.engine.state_path)}),

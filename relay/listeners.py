@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.resources import files
 
 import structlog
@@ -16,20 +17,24 @@ from relay.bff.backend import Backend
 from relay.bff.routes import BffOptions, BffParts, bff_routes
 from relay.core.errors import Refusal
 from relay.core.events import Client
+from relay.core.revocations import Kind, Target
 from relay.ingest.routes import ingest_routes
 from relay.issuer.routes import RouteOptions, issuer_routes
-from relay.keys.jwks import to_jwks
-from relay.ops import InternalOnly, ops_routes
+from relay.operator_wiring import operator_routes
+from relay.ops.door import InternalOnly
+from relay.ops.health import health_routes
 from relay.parts import Parts
 from relay.sessions.base import Session
 from relay.web.addresses import parse_networks
 from relay.web.answers import error_answer
 from relay.web.clients import client_reader
 from relay.web.turns import OneATurn
-from relay.wiring import (
+from relay.wiring.keys import published_keys
+from relay.wiring.options import (
     cookie_options,
     csrf_options,
 )
+from relay.wiring.sessions import session_cookies
 
 log = structlog.get_logger("relay")
 
@@ -44,14 +49,19 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         issuer_routes(
             parts.issuer,
             RouteOptions(
-                csrf=csrf, cookies=(access, refresh), public_origin=settings.public.url, client_of=client_of
+                csrf=csrf,
+                session=session_cookies(settings),
+                cookies=(access, refresh),
+                public_origin=settings.public.url,
+                client_of=client_of,
             ),
-            to_jwks(parts.keys.verify),
+            partial(published_keys, parts.keys),
         )
     )
     if parts.backend is not None:
         options = BffOptions(
             csrf=csrf,
+            session=session_cookies(settings),
             access_cookie=access,
             refresh_cookie=refresh,
             ref_key=settings.session.ref_key.get_secret_value().encode(),
@@ -67,13 +77,14 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
 
 
 def internal_app(parts: Parts) -> Starlette:
-    """Return what backends and operators reach: publishing and health."""
+    """Return what backends and operators reach: publishing, health, and what needs an operator's key."""
     listen = parts.settings.listen
     client_of = client_reader(())
     return Starlette(
         routes=[
-            *ops_routes(lambda: "The relay is stopping." if parts.stopping else None),
-            *ingest_routes(parts.ingest, client_of),
+            *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
+            *(ingest_routes(parts.ingest, client_of) if parts.role.streams else ()),
+            *operator_routes(parts, client_of),
         ],
         middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],
         exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
@@ -81,21 +92,30 @@ def internal_app(parts: Parts) -> Starlette:
 
 
 def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:
+    limits = parts.issuer.limits
+
     def limit_address(address: str) -> tuple[Refusal, float] | None:
-        limited = parts.issuer.limits.address(address)
+        limited = limits.address(address)
+        return None if limited is None else (limited.refusal, limited.retry_after_s)
+
+    def limit_login(address: str, account: str) -> tuple[Refusal, float] | None:
+        limited = limits.login(address, account)
         return None if limited is None else (limited.refusal, limited.retry_after_s)
 
     async def authenticate(credential: str) -> Session | Refusal:
         return await parts.issuer.authenticate(credential, now=time.time())
 
     async def end_session(session: Session) -> None:
-        await parts.stream.end_session(session.ref, user=session.subject, client=Client())
+        target = Target(kind=Kind.SESSION, name=session.ref)
+        await parts.revoker.revoke(target, user=session.subject, client=Client())
+        parts.verifier.forget(session.ref)  # after the revocation is recorded, see `SessionVerifier.forget`
 
     return BffParts(
         backend=backend,
         auditor=parts.auditor,
         client_of=client_of,
         limit_address=limit_address,
+        limit_login=limit_login,
         authenticate=authenticate,
         end_session=end_session,
     )
@@ -106,11 +126,7 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
 
 async def _browser_client(_request: Request) -> Response:
     script = files("relay").joinpath("static/relay-client.js").read_bytes()
-    return Response(
-        script,
-        media_type="text/javascript",
-        headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
-    )
+    return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:

@@ -23,7 +23,7 @@ _NAMES = re.compile(
     r"token|cookie|authorization|password|secret|subprotocol|query|credential|api_?key", re.IGNORECASE
 )
 _TEXTS = (
-    re.compile(r"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,2}"),  # a JWT, or a part of one
+    re.compile(r"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,4}"),  # a JWS or JWE, or a part of one
     re.compile(r"(?i)\b(bearer[ .])[^\s,;\"']+"),
     re.compile(r"(?i)\b((?:set-)?cookie|authorization|sec-websocket-protocol)(['\"]?\s*[:=,]\s*)[^\r\n]+"),
     re.compile(r"\?[^\s\"']+"),  # a query string

@@ -8,32 +8,40 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from relay.audit.anomalies import Askers
 from relay.audit.jsonl import JsonlAuditor
+from relay.audit.watch import WatchedAuditor
 from relay.bff.backend import Backend
 from relay.broker.memory import MemoryBroker
 from relay.config import Settings
-from relay.core.errors import ConfigurationError
-from relay.core.tokens import SigningKey
+from relay.core.errors import Reason
 from relay.ingest.service import Ingest
+from relay.issuer.limits import RateLimits
+from relay.issuer.seen import SeenSessions
 from relay.issuer.service import Issuer
 from relay.keys.bearer import check_bearer
-from relay.keys.files import KeyRing, load_keys
-from relay.sessions.signed import SignedVerifier
+from relay.keys.live import LiveKeys
+from relay.keys.sources import FetchedKeys, KeySource
+from relay.roles import Role
+from relay.sessions.base import SessionVerifier
 from relay.state.sqlite import SqliteState
 from relay.stream.addresses import Waiting
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
+from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
 from relay.turnstile import Turnstile
-from relay.wiring import (
+from relay.wiring.keys import key_source
+from relay.wiring.options import (
     feed_options,
     gate_options,
     issuer_options,
     policy,
     publisher_terms,
-    signed_options,
+    rates,
     stream_options,
 )
+from relay.wiring.sessions import session_verifier
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,11 +49,14 @@ class Parts:
     """The parts of one relay, alive until `make_parts` ends."""
 
     settings: Settings
-    keys: KeyRing
+    role: Role
+    keys: LiveKeys | FetchedKeys
+    verifier: SessionVerifier
     state: SqliteState
-    auditor: JsonlAuditor
+    auditor: WatchedAuditor
     fanout: Fanout
     stream: Stream
+    revoker: Revoker
     issuer: Issuer
     ingest: Ingest
     backend: Backend | None
@@ -53,48 +64,61 @@ class Parts:
     stopping: bool = False
 
 
-def check(settings: Settings) -> tuple[KeyRing, SigningKey, SignedVerifier]:
+def check(settings: Settings, role: Role) -> tuple[LiveKeys | FetchedKeys, SessionVerifier]:
     """Check what the settings alone can't tell: that there are keys, and that they fit. Nothing is started or written.
 
     Raises:
         ConfigurationError: with one sentence about the first that does not.
     """
-    keys = load_keys(settings.tokens.keys_dir)
-    if keys.signing is None:
-        raise ConfigurationError(
-            f"tokens.keys_dir: {settings.tokens.keys_dir} has no private key; make one with "
-            f"`relay keys new --dir {settings.tokens.keys_dir}`."
-        )
-    return keys, keys.signing, SignedVerifier(signed_options(settings))
+    return key_source(settings, role), session_verifier(settings)
 
 
 @contextlib.asynccontextmanager
-async def make_parts(settings: Settings) -> AsyncIterator[Parts]:
+async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator[Parts]:
     """Make and wire everything but the listeners, and write out what waits at the end."""
-    keys, signing, verifier = check(settings)
+    keys, verifier = check(settings, role)
     state = SqliteState.open(settings.engine.state_path)
     try:
-        auditor = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
+        askers = Askers(settings.session.ref_key.get_secret_value().encode())
+        auditor = WatchedAuditor(
+            JsonlAuditor.open(settings.audit.path, node=socket.gethostname()),
+            askers=askers,
+            denials=settings.limits.denials_recorded,
+        )
         try:
             fanout = Fanout(feed_options(settings))
             broker = MemoryBroker(max_channels=settings.limits.channels)
             broker.attach(fanout.hub.publish)
             backend = _backend(settings)
+            seen = SeenSessions()
             turnstile = Turnstile()
+            stream = _stream(settings, keys, fanout, state, auditor, turnstile)
             yield Parts(
                 settings=settings,
+                role=role,
                 keys=keys,
+                verifier=verifier,
                 state=state,
                 auditor=auditor,
                 fanout=fanout,
-                stream=_stream(settings, keys, fanout, state, auditor, turnstile),
+                stream=stream,
+                revoker=Revoker(
+                    state=state,
+                    registry=stream.registry,
+                    seen=seen.of,
+                    auditor=auditor,
+                    keep_s=settings.session.max_s,
+                ),
                 issuer=Issuer(
                     issuer_options(settings),
                     policy=policy(settings),
+                    limits=RateLimits(rates(settings)),
+                    askers=askers,
                     verifier=verifier,
+                    seen=seen,
                     state=state,
                     auditor=auditor,
-                    key=signing,
+                    key=keys.signing_key,
                 ),
                 ingest=Ingest(
                     publisher_terms(settings),
@@ -110,26 +134,28 @@ async def make_parts(settings: Settings) -> AsyncIterator[Parts]:
         finally:
             await auditor.aclose()
     finally:
+        await verifier.aclose()
+        if isinstance(keys, FetchedKeys):
+            await keys.aclose()
         await state.aclose()
 
 
 def _stream(
     settings: Settings,
-    keys: KeyRing,
+    keys: KeySource,
     fanout: Fanout,
     state: SqliteState,
-    auditor: JsonlAuditor,
+    auditor: WatchedAuditor,
     turnstile: Turnstile,
 ) -> Stream:
-    def make_gate(waiting: Waiting, draining: Callable[[], bool]) -> Gate:
-        return Gate(gate_options(settings), keys=keys.verify, state=state, waiting=waiting, draining=draining)
+    def make_gate(waiting: Waiting, closed: Callable[[], Reason | None]) -> Gate:
+        return Gate(gate_options(settings), keys=keys, state=state, waiting=waiting, closed=closed)
 
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
         waiting=Waiting(limit=settings.limits.unauthenticated_per_address),
         fanout=fanout,
-        state=state,
         auditor=auditor,
         turnstile=turnstile,
     )

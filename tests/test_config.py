@@ -243,7 +243,7 @@ def test_variables_win_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch
     found = load(file)
     assert found.public.url == "https://other.example"
     assert found.public.stream_url.startswith("ws://127.0.0.1:")
-    assert found.endpoints["prices"].channels == ("prices.>", "fx.>")
+    assert found.sockets["prices"].channels == ("prices.>", "fx.>")
     assert (found.limits.channels, found.limits.tokens_per_session) == (5, "10000/minute")
 
 

@@ -19,6 +19,7 @@ from relay.cli import app
 from relay.core.closes import CloseCode, close_for
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
+from relay.doctor import CHECKS
 from tests.support import readme
 
 README = readme.read()
@@ -214,3 +215,11 @@ def test_right_commands_are_accepted() -> None:
     """The check of commands takes what the command line takes."""
     assert refusal(["demo", "--port", "8000", "--stream-port=8001"]) is None
     assert refusal(["demo", "--help"]) is None
+
+
+def test_the_doctors_checks_are_documented_as_they_are() -> None:
+    """Each check of `relay doctor`, and no other, has a row in the words of the code."""
+    rows = readme.rows_by_first_cell(README.prose, "check")
+    assert {name: tuple(row[1:]) for name, row in rows.items()} == {
+        check.name: (check.severity.value, check.finds, check.do) for check in CHECKS
+    }

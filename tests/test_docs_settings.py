@@ -5,7 +5,7 @@ import tomllib
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -79,13 +79,22 @@ def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterato
         if get_origin(field.annotation) in (Union, types.UnionType):
             kinds = [kind for kind in get_args(field.annotation) if kind is not types.NoneType]
         for kind in kinds:
-            value = get_args(kind)[1] if get_origin(kind) is dict else None
+            values = sections_in(get_args(kind)[1]) if get_origin(kind) is dict else []
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from setting_keys(kind, f"{key}.")
-            elif isinstance(value, type) and issubclass(value, BaseModel):
-                yield from setting_keys(value, f"{key}.*.")
+            elif values:
+                for value in values:
+                    yield from setting_keys(value, f"{key}.*.")
             else:
                 yield key, field.description
+
+
+def sections_in(kind: Any) -> list[type[BaseModel]]:
+    """Return the sections that a value may be: itself, or of an annotated union (endpoints by kind) each."""
+    if get_origin(kind) is Annotated:
+        return sections_in(get_args(kind)[0])
+    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
 def plain(key: str) -> str:

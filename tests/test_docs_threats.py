@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.audit.anomalies import ANOMALY_EXPLANATIONS
 from tests.support import readme
 
 TESTS = Path(__file__).parent
@@ -42,3 +43,11 @@ def test_every_abuse_is_in_the_table() -> None:
     """A test of an abuse that no row names would be a control that nobody knows of."""
     named = {name for row in rows() for name in re.findall(r"hardening/(test_\w+\.py)", row[2])}
     assert {path.name for path in (TESTS / "hardening").glob("test_*.py")} == named
+
+
+def test_the_table_of_marks_is_the_codes() -> None:
+    """Each anomaly mark has its row, in the words of the code."""
+    found = readme.rows_by_first_cell(readme.read().prose, "mark")
+    assert {name: row[-1] for name, row in found.items()} == {
+        mark.value: sentence for mark, sentence in ANOMALY_EXPLANATIONS.items()
+    }

@@ -20,12 +20,15 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.sessions.base import Session
-from relay.web.answers import SECURITY_HEADERS, error_answer, json_answer, refusal_answer
+from relay.sessions.cookies import SessionCookies
+from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
 from relay.web.csrf import CsrfOptions, check_csrf
+from relay.web.waits import jittered
 
 MAX_BODY_BYTES = 4096
+_STREAMS_GO_ON = "You are logged out here, but open streams could not be ended."
 MAX_COOKIE_BYTES = 4000
 """Browsers silently drop a cookie above 4096 bytes, name and attributes included."""
 
@@ -35,6 +38,7 @@ class BffOptions:
     """What the routes need of the settings."""
 
     csrf: CsrfOptions
+    session: SessionCookies
     access_cookie: CookieOptions
     refresh_cookie: CookieOptions
     ref_key: bytes = field(repr=False)
@@ -42,12 +46,17 @@ class BffOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BffParts:
-    """What the routes work with: `authenticate` and `end_session` are the issuer's and the stream's."""
+    """What the routes work with: `authenticate` and `end_session` are the issuer's and the stream's.
+
+    `limit_address` counts any request of an address, `limit_login` a log-in by address and by account, whose name
+    it gets as a keyed hash; both return why to wait, and for how many seconds.
+    """
 
     backend: Backend
     auditor: Auditor
     client_of: Callable[[Request], Client]
     limit_address: Callable[[str], tuple[Refusal, float] | None]
+    limit_login: Callable[[str, str], tuple[Refusal, float] | None]
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
 
@@ -88,12 +97,15 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
 
     try:
-        if refusal := check_csrf(request, options.csrf):
-            return refuse(refusal)
         if limited := parts.limit_address(client.address):
             return refuse(limited[0], retry_after_s=limited[1])
+        if refusal := check_csrf(request, options.csrf):
+            return refuse(refusal)
         credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
         name = credentials["email"]
+        # after CSRF, or any page on the web could use up its visitors' log-ins
+        if limited := parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
+            return refuse(limited[0], retry_after_s=limited[1])
         result = await parts.backend.login(credentials)
         if isinstance(result, Refusal):
             return refuse(result)
@@ -133,10 +145,10 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
     client = parts.client_of(request)
     if refusal := check_csrf(request, options.csrf):
         return refusal_answer(refusal)
-    response: Response = Response(status_code=204, headers=SECURITY_HEADERS)
-    credential = read_cookie(request, options.access_cookie.name)
+    response: Response = Response(status_code=204)
+    limited = parts.limit_address(client.address)
     try:
-        session = credential if isinstance(credential, Refusal) else await parts.authenticate(credential)
+        session = limited[0] if limited else await _session(request, options, parts)
         if isinstance(session, Session):
             await parts.end_session(session)
             parts.auditor.note(
@@ -153,12 +165,20 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
         response = error_answer(
             503,
             "unavailable",
-            "You are logged out here, but open streams could not be ended.",
+            _STREAMS_GO_ON,
             retryable=True,
+            retry_after_s=jittered(1.0),
         )
+    if limited:
+        response = refusal_answer(limited[0], message=_STREAMS_GO_ON, retry_after_s=limited[1])
     for cookie in (options.access_cookie, options.refresh_cookie):
         clear_cookie(response, cookie)
     return response
+
+
+async def _session(request: Request, options: BffOptions, parts: BffParts) -> Session | Refusal:
+    credential = read_cookie(request, options.session)
+    return credential if isinstance(credential, Refusal) else await parts.authenticate(credential)
 
 
 def _credentials(body: dict[str, Any]) -> dict[str, str]:

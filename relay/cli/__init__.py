@@ -6,6 +6,7 @@ import typer
 
 from relay.cli import audit, bench, config, keys, tokens
 from relay.cli.demo import demo
+from relay.cli.doctor import doctor
 from relay.cli.listen import listen
 from relay.cli.publish import publish
 from relay.cli.replay import replay
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.add_typer(config.app, name="config")
+app.command()(doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")

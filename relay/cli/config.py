@@ -2,24 +2,29 @@
 
 import typer
 
-from relay.cli.serve import ConfigOption, config_path
+from relay.cli.serve import ConfigOption, RoleOption, config_path
+from relay.roles import SPLIT_NOTE, Role
 
 app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 
 
 @app.command()
-def check(config: ConfigOption = None) -> None:
+def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
     from relay import parts
     from relay.config import load
+    from relay.wiring.options import listener_tls
 
     path = config_path(config)
     settings = load(path)
-    parts.check(settings)
+    parts.check(settings, role)
+    listener_tls(settings)
     print(
         f"{path or 'RELAY_* variables'}: fine. {len(settings.endpoints)} endpoints, {len(settings.grants)} roles, "
         f"{len(settings.publishers)} publishers."
     )
+    if role is not Role.ALL or settings.tokens.jwks_url is not None:
+        print(SPLIT_NOTE)
 
 
 @app.command()

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from relay.roles import Role
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
@@ -23,7 +25,13 @@ def config_path(config: Path | None) -> Path | None:
     return config if config is not None or not here.exists() else here
 
 
-def serve(config: ConfigOption = None) -> None:
+RoleOption = Annotated[
+    Role,
+    typer.Option("--role", help="Which part runs here; only the issuer needs the private key."),
+]
+
+
+def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     """Run the relay until SIGINT or SIGTERM."""
     from relay import app, logs
     from relay.config import load
@@ -32,8 +40,8 @@ def serve(config: ConfigOption = None) -> None:
     logs.configure(level=settings.log.level, format=settings.log.format)
 
     def announce(ports: app.Ports) -> None:
-        print(f"public   http port {ports.http}   {settings.public.url}")
-        print(f"stream   ws port {ports.stream}   {settings.public.stream_url}")
+        print(f"public   http port {ports.http or '-'}   {settings.public.url}")
+        print(f"stream   ws port {ports.stream or '-'}   {settings.public.stream_url}")
         print(f"internal http port {ports.internal}   pid {os.getpid()}", flush=True)
 
-    app.start(settings, announce=announce)
+    app.start(settings, role=role, announce=announce)

@@ -21,6 +21,7 @@ from relay.client.backoff import Backoff
 from relay.client.drafts import Message, Position, encode_draft
 from relay.client.errors import PublishError
 from relay.core.errors import ConfigurationError
+from relay.trust import certificates_for
 
 MAX_BATCH_MESSAGES = 1000
 MAX_BATCH_BYTES = 1 << 20
@@ -93,6 +94,7 @@ class Publisher:
             limits=httpx.Limits(
                 max_connections=self._connections, max_keepalive_connections=self._connections
             ),
+            verify=certificates_for(self._url),
             trust_env=False,  # a proxy from the environment must not get to see the key
         )
         return self

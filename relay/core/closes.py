@@ -162,14 +162,20 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.PUBLISHER_UNKNOWN: _answer(
         401, CloseCode.TOKEN_REFUSED, "invalid_key", "The publisher key is missing or wrong."
     ),
+    Reason.OPERATOR_UNKNOWN: _answer(
+        401, CloseCode.TOKEN_REFUSED, "invalid_key", "The operator key is missing or wrong."
+    ),
+    Reason.OPERATOR_FORBIDDEN: _FORBIDDEN,
     Reason.PUBLICATION_MALFORMED: _BAD_REQUEST,
     Reason.PUBLICATION_TOO_LARGE: _answer(
         413, CloseCode.TOO_LARGE, "too_large", "The body is larger than allowed."
     ),
     Reason.RATE_LIMITED: _LIMITED,
     Reason.ADDRESS_LIMIT: _LIMITED,
+    Reason.RELAY_FULL: _UNAVAILABLE,
     Reason.DRAINING: _UNAVAILABLE,
     Reason.STATE_UNAVAILABLE: _UNAVAILABLE,
+    Reason.KEYS_UNAVAILABLE: _UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
     Reason.CLIENT_CLOSED: _answer(499, CloseCode.NORMAL, "closed", "The client closed the connection."),
     Reason.LINK_LOST: _answer(499, CloseCode.ABNORMAL, "link_lost", "The connection broke."),
@@ -188,6 +194,9 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.FRAMES_TOO_FAST: _LIMITED,
     Reason.CONNECTION_EXPIRED: _answer(
         401, CloseCode.TOKEN_EXPIRED, "token_expired", "The connection reached its age limit.", retryable=True
+    ),
+    Reason.KEY_REVOKED: _answer(
+        401, CloseCode.TOKEN_EXPIRED, "token_expired", "The connection needs a new token.", retryable=True
     ),
     Reason.CONNECTION_REPLACED: _answer(
         409, CloseCode.REPLACED, "replaced", "A newer connection of this session took its place."

@@ -60,13 +60,17 @@ class Reason(StrEnum):
     CHANNELS_TOO_MANY = "channels_too_many"
     NOTHING_GRANTED = "nothing_granted"
     PUBLISHER_UNKNOWN = "publisher_unknown"
+    OPERATOR_UNKNOWN = "operator_unknown"
+    OPERATOR_FORBIDDEN = "operator_forbidden"
     PUBLICATION_MALFORMED = "publication_malformed"
     PUBLICATION_TOO_LARGE = "publication_too_large"
     # load and state
     RATE_LIMITED = "rate_limited"
     ADDRESS_LIMIT = "address_limit"
+    RELAY_FULL = "relay_full"
     DRAINING = "draining"
     STATE_UNAVAILABLE = "state_unavailable"
+    KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     # how a connection ended
     CLIENT_CLOSED = "client_closed"
@@ -77,6 +81,7 @@ class Reason(StrEnum):
     FRAME_TOO_LARGE = "frame_too_large"
     FRAMES_TOO_FAST = "frames_too_fast"
     CONNECTION_EXPIRED = "connection_expired"
+    KEY_REVOKED = "key_revoked"
     CONNECTION_REPLACED = "connection_replaced"
     CONNECTION_LIMIT = "connection_limit"
     SLOW_CONSUMER = "slow_consumer"
@@ -126,12 +131,16 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.CHANNELS_TOO_MANY: "More channels were named than one request, or one connection, may have.",
     Reason.NOTHING_GRANTED: "The caller's roles grant nothing of what was asked for.",
     Reason.PUBLISHER_UNKNOWN: "The publisher key is missing or wrong.",
+    Reason.OPERATOR_UNKNOWN: "The operator key is missing or wrong.",
+    Reason.OPERATOR_FORBIDDEN: "The operator's key does not open this; its settings say what it may.",
     Reason.PUBLICATION_MALFORMED: "The publication is not strict UTF-8 JSON of the documented form.",
     Reason.PUBLICATION_TOO_LARGE: "The publication is longer than 64 KiB.",
     Reason.RATE_LIMITED: "The caller asked more often than its limit allows.",
     Reason.ADDRESS_LIMIT: "Too many connections without a token are open from this address.",
+    Reason.RELAY_FULL: "As many connections are open as limits.connections allows.",
     Reason.DRAINING: "The relay is shutting down and takes no new connections.",
     Reason.STATE_UNAVAILABLE: "The state store did not answer, so single use could not be proven.",
+    Reason.KEYS_UNAVAILABLE: "No key to sign with, or none to check the token with, could be had now.",
     Reason.AUDIT_UNAVAILABLE: "The audit log could not be written, so no token is issued.",
     Reason.CLIENT_CLOSED: "The client closed the connection.",
     Reason.LINK_LOST: "The connection broke without a close frame.",
@@ -141,6 +150,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.FRAME_TOO_LARGE: "A frame from the client is longer than 16 KiB.",
     Reason.FRAMES_TOO_FAST: "The client went on sending frames above its rate after it was told so.",
     Reason.CONNECTION_EXPIRED: "The connection reached the end of its allowed age.",
+    Reason.KEY_REVOKED: "The key was revoked with which the connection's token was signed.",
     Reason.CONNECTION_REPLACED: "A newer connection of the same session took this one's place.",
     Reason.CONNECTION_LIMIT: "The session has as many connections as it may, and limits.over says refuse.",
     Reason.SLOW_CONSUMER: "The client was too slow for a stream channel and its queue was full.",

@@ -40,6 +40,9 @@ class Action(StrEnum):
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
+    KEY_ROTATED = "key.rotated"
+    OPERATOR_ACTION = "operator.action"
+    DENIALS_AGGREGATED = "denials.aggregated"
     AUDIT_GAP = "audit.gap"
 
 
@@ -57,6 +60,11 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
     Action.LOGIN_FAILED: "The backend refused a log-in; the name is kept only as a keyed hash.",
     Action.LOGOUT: "A user logged out.",
+    Action.KEY_ROTATED: "A running relay signs with another key, knows a new one, or refuses one from now on.",
+    Action.OPERATOR_ACTION: "An operator called the internal listener; with a reason, the call was refused.",
+    Action.DENIALS_AGGREGATED: (
+        "Denials beyond the budget of a user or an address, counted by action and reason for a minute."
+    ),
     Action.AUDIT_GAP: "Events could not be recorded; the record counts them by action.",
 }
 """One sentence for each action, for the audit log's readers."""
@@ -75,19 +83,23 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.LOGIN_SUCCEEDED: ("authentication", "start"),
     Action.LOGIN_FAILED: ("authentication", "denied"),
     Action.LOGOUT: ("session", "end"),
+    Action.KEY_ROTATED: ("configuration", "change"),
+    Action.OPERATOR_ACTION: ("api", "access"),
+    Action.DENIALS_AGGREGATED: ("intrusion_detection", "denied"),
     Action.AUDIT_GAP: ("configuration", "error"),
 }
 
-_FAILURES = frozenset(
+_DENIALS = frozenset(
     {
         Action.TOKEN_DENIED,
         Action.CONNECT_DENIED,
         Action.SUBSCRIBE_DENIED,
         Action.PUBLISH_DENIED,
         Action.LOGIN_FAILED,
-        Action.AUDIT_GAP,
     }
 )
+
+_FAILURES = frozenset({Action.DENIALS_AGGREGATED, Action.AUDIT_GAP})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +116,8 @@ class Event:
     """One thing that happened, before it has a time, an id or a place in the chain.
 
     `relay` holds the project's own fields, nested as they appear under `relay` in the record: `session.ref`,
-    `token.{jti,kid,aud,scope,channels,iat,exp,transport}`, `connection.{id,...}`, `channels`, `publisher.id`.
+    `token.{jti,kid,aud,scope,channels,iat,exp,transport}`, `connection.{id,...}`, `channels`, `publisher.id`,
+    `anomalies`. `asker` is the claim of the event's token, to be compared with `client`; it is not recorded.
     """
 
     action: Action
@@ -113,26 +126,37 @@ class Event:
     client: Client = field(default_factory=Client)
     status: int | None = None
     path: str = ""
+    asker: str = ""
     relay: Mapping[str, Any] = field(default_factory=dict)
 
 
 def clip(value: object, *, depth: int = MAX_DEPTH) -> object:
     """Return `value` with all strings, lists and levels in it cut to the sizes above, fit for strict JSON."""
     kind = type(value)
-    if kind is str or kind is int:  # nearly all there is; the checks below cost a microsecond each
-        return _clip_text(value) if kind is str else value  # type: ignore[arg-type]  # kind is its type
+    if kind is str:
+        return _clip_text(value)  # type: ignore[arg-type]  # kind is its type
+    if kind is int or kind is bool or value is None:
+        return value
+    if kind is dict or isinstance(
+        value, Mapping
+    ):  # exact types first: to ask an abstract one costs a microsecond
+        return _clip_mapping(value, depth) if depth else "…"  # type: ignore[arg-type]  # likewise
     if isinstance(value, str):
         return _clip_text(value)
-    if isinstance(value, Mapping | Sequence) and not isinstance(value, bytes):
-        if depth == 0:
-            return "…"
-        if isinstance(value, Mapping):
-            items = itertools.islice(value.items(), MAX_LIST)
-            return {_clip_text(str(key)): clip(item, depth=depth - 1) for key, item in items}
-        return [clip(item, depth=depth - 1) for item in value[:MAX_LIST]]
-    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
+        return [clip(item, depth=depth - 1) for item in value[:MAX_LIST]] if depth else "…"
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _clip_text(str(value))  # NaN too: it is not JSON
+
+
+def _clip_mapping(value: Mapping[object, object], depth: int) -> dict[str, object]:
+    clipped: dict[str, object] = {}
+    for key, item in itertools.islice(value.items(), MAX_LIST):
+        name = key if type(key) is str and len(key) <= MAX_TEXT and key.isascii() else _clip_text(str(key))
+        plain = type(item) is str and len(item) <= MAX_TEXT and item.isascii()
+        clipped[name] = item if plain else clip(item, depth=depth - 1)
+    return clipped
 
 
 def _clip_text(text: str) -> str:
@@ -141,6 +165,12 @@ def _clip_text(text: str) -> str:
     # surrogates can't be written as UTF-8; a lone one in a header would lose the whole record
     text = text[: MAX_TEXT + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def is_denial(event: Event) -> bool:
+    """Tell whether a caller was refused something: anybody can cause that as often as he likes."""
+    # what an operator asks for is one action, allowed or not: whoever reads the log wants both in one search
+    return event.action in _DENIALS or (event.action is Action.OPERATOR_ACTION and event.reason is not None)
 
 
 def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict[str, Any]:
@@ -156,7 +186,7 @@ def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict
             "action": event.action.value,
             "category": [category],
             "type": [kind],
-            "outcome": "failure" if event.action in _FAILURES else "success",
+            "outcome": "failure" if is_denial(event) or event.action in _FAILURES else "success",
         },
         "service": {"node": {"name": node}},
     }

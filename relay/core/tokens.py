@@ -24,6 +24,9 @@ from relay.core.scope import MAX_CHANNELS, Scope
 TYPE: Final = "scoped+jwt"
 ALGORITHM: Final = "EdDSA"
 SCOPE: Final = "subscribe"
+"""Scope of a token that opens a socket of the relay, for the channels that it names."""
+SERVICE_SCOPE: Final = "call"
+"""Scope of a token for another service. It names no channels, so that each kind is refused by two checks."""
 VERSION: Final = 1
 MAX_TOKEN_BYTES: Final = 4096
 """Longest token: 32 patterns of 40 characters make 2,461 bytes, and a parser must not be fed megabytes."""
@@ -34,8 +37,8 @@ LEEWAY_S: Final = 2
 _HEADER_NAMES = frozenset({"typ", "alg", "kid"})
 _TEXTS = ("iss", "aud", "sub", "jti", "scope", "sid")
 _TIMES = ("iat", "nbf", "exp")
-_CLAIMS = frozenset({*_TEXTS, *_TIMES, "channels", "origin", "ver"})
-_OPTIONAL = frozenset({"session_exp", "min_interval_ms"})
+_CLAIMS = frozenset({*_TEXTS, *_TIMES, "origin", "ver"})
+_OPTIONAL = frozenset({"session_exp", "session_iat", "min_interval_ms"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,10 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" for one without."""
+    """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" for one without.
+
+    `channels` is empty for a token of `SERVICE_SCOPE`, and for no other.
+    """
 
     issuer: str
     audience: str
@@ -60,7 +66,9 @@ class Claims:
     issued_at: int
     expires_at: int
     session_expires_at: int | None = None
+    session_issued_at: int | None = None
     min_interval_ms: int | None = None
+    asker: str | None = None
     scope: str = SCOPE
 
     @property
@@ -103,15 +111,20 @@ def mint(claims: Claims, key: SigningKey) -> str:
         "exp": claims.expires_at,
         "jti": claims.jti,
         "scope": claims.scope,
-        "channels": list(claims.channels),
         "sid": claims.session_ref,
         "origin": claims.origin,
         "ver": VERSION,
     }
+    if claims.scope != SERVICE_SCOPE or claims.channels:
+        payload["channels"] = list(claims.channels)
     if claims.session_expires_at is not None:
         payload["session_exp"] = claims.session_expires_at
+    if claims.session_issued_at is not None:
+        payload["session_iat"] = claims.session_issued_at
     if claims.min_interval_ms is not None:
         payload["min_interval_ms"] = claims.min_interval_ms
+    if claims.asker is not None:
+        payload["asker"] = claims.asker
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
         raise ValueError(f"these claims can't be minted: {refusal}")
     text = sign_compact(
@@ -138,6 +151,20 @@ def verify(
     if refusal := next(_check(token, keys, now=now, expected=expected), None):
         return refusal
     return _to_claims(token.payload, expected), keys[token.header["kid"]].kid
+
+
+def signed_claims(text: str, keys: Mapping[str, VerifyKey]) -> Claims | None:
+    """Return what a token says that was signed here, whatever it is for: so that its refusal's record can name it.
+
+    None for anything else. The token is not accepted by this.
+    """
+    token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
+    if isinstance(token, Refusal) or any(_check_header(token, keys)) or any(_check_claims(token.payload)):
+        return None
+    said = token.payload
+    return _to_claims(
+        said, Expected(issuer=said["iss"], audience=said["aud"], origin=None, scope=said["scope"])
+    )
 
 
 def examine(
@@ -198,9 +225,9 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
 
     if missing := sorted(_CLAIMS - payload.keys()):
         yield wrong(f"Missing: {', '.join(missing)}.")
-    if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL):
+    if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL - {"channels", "asker"}):
         yield wrong(f"Unknown: {_listed(extra)}.")
-    for name in _TEXTS:
+    for name in (*_TEXTS, "asker"):
         if name in payload and (not isinstance(payload[name], str) or not payload[name]):
             yield wrong(f"{name} must be a text that is not empty.")
     for name in (*_TIMES, *_OPTIONAL):
@@ -210,8 +237,20 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
         yield wrong("origin must be a text.")
     if "ver" in payload and (type(payload["ver"]) is not int or payload["ver"] != VERSION):
         yield wrong(f"ver must be {VERSION}.")
-    channels = payload.get("channels", ["x"])
-    if not isinstance(channels, list) or not 0 < len(channels) <= MAX_CHANNELS:
+    yield from _check_channels(payload)
+
+
+def _check_channels(payload: Mapping[str, Any]) -> Iterator[Refusal]:
+    def wrong(detail: str) -> Refusal:
+        return Refusal(reason=Reason.TOKEN_CLAIMS, detail=detail)
+
+    channels = payload.get("channels", [])
+    if payload.get("scope") == SERVICE_SCOPE:
+        if channels != []:
+            yield wrong(f"A token of scope {SERVICE_SCOPE} has no channels.")
+    elif "channels" not in payload:
+        yield wrong("Missing: channels.")
+    elif not isinstance(channels, list) or not 0 < len(channels) <= MAX_CHANNELS:
         yield wrong(f"channels must be a list of 1 to {MAX_CHANNELS}.")
     elif not all(isinstance(channel, str) and is_pattern(channel) for channel in channels):
         yield wrong("channels must hold channels and patterns only.")
@@ -252,12 +291,14 @@ def _to_claims(payload: Mapping[str, Any], expected: Expected) -> Claims:
         audience=expected.audience,
         subject=payload["sub"],
         session_ref=payload["sid"],
-        channels=tuple(payload["channels"]),
+        channels=tuple(payload.get("channels", ())),
         origin=payload["origin"],
         jti=payload["jti"],
         issued_at=payload["iat"],
         expires_at=payload["exp"],
         session_expires_at=payload.get("session_exp"),
+        session_issued_at=payload.get("session_iat"),
         min_interval_ms=payload.get("min_interval_ms"),
+        asker=payload.get("asker"),
         scope=expected.scope,
     )

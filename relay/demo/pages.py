@@ -53,15 +53,7 @@ def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[Ba
 
 def _file(name: str, media_type: str) -> Response:
     content = files("relay").joinpath("static/demo", name).read_bytes()
-    return Response(
-        content,
-        media_type=media_type,
-        headers={
-            "Cache-Control": "no-cache",
-            "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
-        },
-    )
+    return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
 def _last_events(path: Path, count: int) -> list[object]:

@@ -44,6 +44,9 @@ trusted_origins = ["http://localhost:{http}"]
 backend = "{backend}"
 refresh_cookie = "refresh-token"
 
+[limits]
+logins_per_account = "600/minute"
+
 [log]
 format = "text"
 """

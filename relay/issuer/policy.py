@@ -4,19 +4,29 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from relay.core.scope import MAX_CHANNELS, Scope
+from relay.core.tokens import SCOPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointTerms:
-    """An endpoint as the issuer knows it: its audience URL and the patterns that exist there."""
+    """An endpoint as the issuer knows it: its audience URL, the patterns that exist there, its tokens' scope.
+
+    One of another service has no channels: a role may call it or not.
+    """
 
     audience: str
     channels: tuple[str, ...]
+    scope: str = SCOPE
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether it is a socket, whose tokens grant channels."""
+        return self.scope == SCOPE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a role may ask for on one endpoint, and how fast at most."""
+    """What a role may ask for on one endpoint, and how fast at most. On a service: no channels."""
 
     channels: tuple[str, ...]
     min_interval_ms: int = 0
@@ -36,6 +46,10 @@ class Policy:
     def min_interval_ms(self, roles: Iterable[str], endpoint: str) -> int | None:
         """Return the fastest interval that any of the roles allows on an endpoint; None: any."""
         return min((grant.min_interval_ms for grant in self._of(roles, endpoint)), default=0) or None
+
+    def permits(self, roles: Iterable[str], endpoint: str) -> bool:
+        """Tell whether any of the roles has a grant on an endpoint at all; for a service that is everything."""
+        return bool(self._of(roles, endpoint))
 
     def _of(self, roles: Iterable[str], endpoint: str) -> list[Grant]:
         found = (self.grants.get(role, {}).get(endpoint) for role in roles)

@@ -14,6 +14,7 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.issuer.service import Issued, Issuer, parse_request
 from relay.sessions.base import Session
+from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
@@ -25,9 +26,10 @@ MAX_BODY_BYTES = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOptions:
-    """What the routes need of the settings. `cookies` are those of a session: the first holds it."""
+    """What the routes need of the settings: where a session may stand, and which cookies a dead one leaves behind."""
 
     csrf: CsrfOptions
+    session: SessionCookies
     cookies: tuple[CookieOptions, ...]
     public_origin: str
     client_of: Callable[[Request], Client]
@@ -40,14 +42,16 @@ class _Denial:
     retry_after_s: float | None = None
 
 
-def issuer_routes(issuer: Issuer, options: RouteOptions, jwks: Mapping[str, Any]) -> list[Route]:
-    """Return the routes. The token's route has a second name, under the BFF's prefix."""
+def issuer_routes(
+    issuer: Issuer, options: RouteOptions, jwks: Callable[[], Mapping[str, Any]]
+) -> list[Route]:
+    """Return the routes. The token's route has a second name, under the BFF's prefix. `jwks` gives the keys of now."""
 
     async def ws_token(request: Request) -> Response:
         return await _ws_token(request, issuer, options)
 
     async def keys(_request: Request) -> Response:
-        response = json_answer(200, jwks)
+        response = json_answer(200, jwks())
         response.headers["Cache-Control"] = "public, max-age=60"
         return response
 
@@ -98,12 +102,12 @@ def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> 
 async def _authenticated(
     request: Request, issuer: Issuer, options: RouteOptions, client: Client, *, now: float
 ) -> Session | _Denial:
-    """Find out who asks; the cheap checks come first."""
-    if refusal := check_csrf(request, options.csrf):
-        return _Denial(refusal)
+    """Find out who asks. The limit comes before all else: each refusal is a record in the audit log too."""
     if limited := issuer.limits.address(client.address):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
-    credential = _credential(request, options.cookies[0].name)
+    if refusal := check_csrf(request, options.csrf):
+        return _Denial(refusal)
+    credential = _credential(request, options.session)
     if isinstance(credential, Refusal):
         return _Denial(credential)
     try:
@@ -155,10 +159,10 @@ def _origin(request: Request, options: RouteOptions) -> str:
     return ""
 
 
-def _credential(request: Request, cookie: str) -> str | Refusal:
+def _credential(request: Request, cookies: SessionCookies) -> str | Refusal:
     """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
     if "authorization" not in request.headers:
-        return read_cookie(request, cookie)
+        return read_cookie(request, cookies)
     token = request.headers["authorization"].partition(" ")[2].strip()
     if not is_bearer(request) or not token:
         return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not one Bearer token.")

@@ -1,49 +1,51 @@
 """POST /auth/ws-token: who asks, for what, from where, and the token that answers it.
 
-The order matters. CSRF and the address limit come before any signature is checked, so that a flood costs
+The order matters. The address limit and CSRF come before any signature is checked, so that a flood costs
 little; the record in the audit log comes before the answer, so that no token exists that the log does not know.
 """
 
 import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-from limits import RateLimitItem, parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
-
+from relay.audit.anomalies import Askers
 from relay.audit.base import Auditor
 from relay.core import tokens
 from relay.core.channels import is_pattern
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.core.revocations import session_is_cut_off
 from relay.core.scope import MAX_CHANNELS
+from relay.issuer.limits import RateLimits
 from relay.issuer.policy import EndpointTerms, Policy
+from relay.issuer.seen import SeenSessions
 from relay.sessions.base import Session, SessionVerifier
 from relay.state.base import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerOptions:
-    """The issuer's settings. `issuer` is public.url; limits are texts like "30/minute"."""
+    """The issuer's settings. `issuer` is public.url."""
 
     issuer: str
     ttl_s: int
     endpoints: Mapping[str, EndpointTerms]
     default_endpoint: str
     allowed_origins: frozenset[str]
-    tokens_per_session: str
-    tokens_per_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """What was asked for. `channels` None: all that is granted. `origin` "": a caller without a browser."""
+    """What was asked for. `channels` None: all that is granted. `origin` "": a caller without a browser.
+
+    `for_itself`: the asker will use the token, and not hand it on as a server-side caller may.
+    """
 
     endpoint: str
     channels: tuple[str, ...] | None
     origin: str
+    for_itself: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,41 +57,6 @@ class Issued:
     expires_in: int
     granted: tuple[str, ...]
     rejected: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limited:
-    """Refused for now; `retry_after_s` is jittered, so that those who were refused together don't return together."""
-
-    refusal: Refusal
-    retry_after_s: float
-
-
-class RateLimits:
-    """Token requests by address and by session, in moving windows."""
-
-    def __init__(self, *, per_address: str, per_session: str) -> None:
-        self._windows = MovingWindowRateLimiter(MemoryStorage())
-        self._per_address = parse(per_address)
-        self._per_session = parse(per_session)
-
-    def address(self, address: str) -> Limited | None:
-        """Count a request from `address`."""
-        return self._hit(self._per_address, "address", address)
-
-    def session(self, ref: str) -> Limited | None:
-        """Count a request of the session `ref`."""
-        return self._hit(self._per_session, "session", ref)
-
-    def _hit(self, limit: RateLimitItem, kind: str, key: str) -> Limited | None:
-        if self._windows.hit(limit, kind, key):
-            return None
-        reset = self._windows.get_window_stats(limit, kind, key).reset_time - time.time()
-        jitter = 1 + secrets.randbelow(1000) / 2000
-        return Limited(
-            refusal=Refusal(reason=Reason.RATE_LIMITED, detail=f"{limit} for this {kind}."),
-            retry_after_s=max(1.0, reset) * jitter,
-        )
 
 
 def parse_request(
@@ -110,23 +77,34 @@ def parse_request(
     if endpoint not in options.endpoints:
         return Refusal(reason=Reason.ENDPOINT_UNKNOWN, detail=f"There is no endpoint {endpoint[:40]!r}.")
     if channels is not None:
-        if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
-            raise MalformedError("channels is a list of texts, or left out for all that is granted.")
-        if len(channels) > MAX_CHANNELS:
-            return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=f"{len(channels)} channels.")
-        for channel in channels:
-            if not is_pattern(channel):
-                raise MalformedError(f"{channel[:80]!r} is not a channel or pattern.")
+        if not options.endpoints[endpoint].has_channels:
+            raise MalformedError(f"{endpoint} is a service, which has no channels: leave them out.")
+        if refusal := _check_channels(channels):
+            return refusal
     if named is not None:
         if not bearer or not isinstance(named, str):
             raise MalformedError("origin is a text, for callers that authenticate with a Bearer header.")
         origin = named
     if origin and origin not in options.allowed_origins:
-        # the gate would refuse it, and a browser could not see why
-        return Refusal(reason=Reason.ORIGIN_REFUSED, detail=f"{origin[:120]!r} may not open sockets.")
+        # whoever checks the token would refuse it, and a browser could not see why
+        return Refusal(reason=Reason.ORIGIN_REFUSED, detail=f"{origin[:120]!r} may not use tokens.")
     return TokenRequest(
-        endpoint=endpoint, channels=None if channels is None else tuple(channels), origin=origin
+        endpoint=endpoint,
+        channels=tuple(channels) if isinstance(channels, list) else None,
+        origin=origin,
+        for_itself=not bearer,
     )
+
+
+def _check_channels(channels: object) -> Refusal | None:
+    if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
+        raise MalformedError("channels is a list of texts, or left out for all that is granted.")
+    if len(channels) > MAX_CHANNELS:
+        return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=f"{len(channels)} channels.")
+    for channel in channels:
+        if not is_pattern(channel):
+            raise MalformedError(f"{channel[:80]!r} is not a channel or pattern.")
+    return None
 
 
 class Issuer:
@@ -137,17 +115,20 @@ class Issuer:
         options: IssuerOptions,
         *,
         policy: Policy,
+        limits: RateLimits,
+        askers: Askers,
         verifier: SessionVerifier,
+        seen: SeenSessions,
         state: State,
         auditor: Auditor,
-        key: tokens.SigningKey,
+        key: Callable[[], tokens.SigningKey],
     ) -> None:
         self.options = options
-        self.limits = RateLimits(
-            per_address=options.tokens_per_address, per_session=options.tokens_per_session
-        )
+        self.limits = limits
+        self._askers = askers
         self._policy = policy
         self._verifier = verifier
+        self._seen = seen
         self._state = state
         self._auditor = auditor
         self._key = key
@@ -161,10 +142,16 @@ class Issuer:
         session = await self._verifier.verify(credential, now=now)
         if isinstance(session, Refusal):
             return session
-        revoked_at = self._state.revoked_at(session.ref, now=now)
-        # without an id of its own a session is known by its user only, and a later log-in lifts the revocation
-        if revoked_at is not None and (session.own_id or session.issued_at <= revoked_at):
+        if session_is_cut_off(
+            ref=session.ref,
+            subject=session.subject,
+            issued_at=session.issued_at,
+            own_id=session.own_id,
+            revoked_at=partial(self._state.revoked_at, now=now),
+        ):
             return Refusal(reason=Reason.SESSION_REVOKED)
+        if session.own_id:  # what goes by its user's name is found by it
+            self._seen.note(session.subject, session.ref)
         return session
 
     async def issue(
@@ -173,15 +160,18 @@ class Issuer:
         """Mint and record a token for what the session's roles grant of the request.
 
         Raises:
-            UnavailableError: if it can't be recorded; then there is no token.
+            UnavailableError: if it can't be signed or recorded; then there is no token.
         """
         granted, rejected = self._policy.decide(session.roles, request.endpoint, request.channels)
-        if not granted:
+        terms = self.options.endpoints[request.endpoint]
+        may = bool(granted) if terms.has_channels else self._policy.permits(session.roles, request.endpoint)
+        if not may:
             return Refusal(
                 reason=Reason.NOTHING_GRANTED, detail=f"Roles: {', '.join(session.roles) or 'none'}."
             )
-        terms = self.options.endpoints[request.endpoint]
         issued_at = int(now)
+        jti = secrets.token_urlsafe(16)
+        compared = request.for_itself and terms.has_channels  # by the gate, when it comes
         claims = tokens.Claims(
             issuer=self.options.issuer,
             audience=terms.audience,
@@ -189,17 +179,21 @@ class Issuer:
             session_ref=session.ref,
             channels=granted,
             origin=request.origin,
-            jti=secrets.token_urlsafe(16),
+            jti=jti,
             issued_at=issued_at,
             expires_at=issued_at + self.options.ttl_s,
             session_expires_at=session.expires_at,
+            session_issued_at=int(session.issued_at) or None,
             min_interval_ms=self._policy.min_interval_ms(session.roles, request.endpoint),
+            asker=self._askers.claim(jti, client) if compared else None,
+            scope=terms.scope,
         )
         try:
-            token = tokens.mint(claims, self._key)
+            key = self._key()
+            token = tokens.mint(claims, key)
         except ValueError as error:
             raise UnavailableError(Reason.INTERNAL_ERROR, str(error)) from error
-        await self._auditor.record(_issued(claims, self._key.kid, request, rejected, client))
+        await self._auditor.record(_issued(claims, key.kid, request, rejected, client))
         return Issued(
             token=token,
             audience=terms.audience,

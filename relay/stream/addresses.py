@@ -1,6 +1,11 @@
-"""Connections that have shown no token yet, counted by address, so that one address can't take all the room."""
+"""Connections that have shown no token yet, counted by address, so that one address can't take all the room.
+
+An IPv6 address counts as its /64: whoever has one of them has them all.
+"""
 
 from collections import Counter
+
+from relay.core.addresses import network_of
 
 
 class Waiting:
@@ -12,14 +17,15 @@ class Waiting:
 
     def enter(self, address: str) -> None:
         """Count one more."""
-        self._counts[address] += 1
+        self._counts[network_of(address)] += 1
 
     def leave(self, address: str) -> None:
         """Count one less; forgets addresses that have none."""
-        self._counts[address] -= 1
-        if self._counts[address] <= 0:
-            del self._counts[address]
+        network = network_of(address)
+        self._counts[network] -= 1
+        if self._counts[network] <= 0:
+            del self._counts[network]
 
     def too_many(self, address: str) -> bool:
         """Tell whether the address has more than its limit waiting, the one that asks included."""
-        return self._counts[address] > self._limit
+        return self._counts[network_of(address)] > self._limit

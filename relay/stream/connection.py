@@ -111,6 +111,11 @@ class StreamConnection(ServerConnection):
         """Return the peer's address, also of a client that is gone: the transport can't tell it any more then."""
         return self._peer
 
+    @property
+    def messages_out(self) -> int:
+        """Data frames that were sent so far; 0 before the connection is attached and when it is over."""
+        return 0 if self._subscriber is None else self._subscriber.messages
+
     # the hub's sink: `write` and `pending` are the transport's own, because they are called for each delivery
 
     def overflow(self) -> None:

@@ -31,12 +31,12 @@ class Fanout:
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._scheduled = False
-        self._left_at = 0.0  # end of the last slice, if another was to follow it
-        self._others_s = 0.0  # what the rest of the loop took between two slices
+        self._woken_at = 0.0
 
     def _wake(self) -> None:
         if not self._scheduled:
             self._scheduled = True
+            self._woken_at = self._clock()
             self._loop.call_soon(self._turn)
 
     def _wake_lane(self, interval_ms: int) -> None:
@@ -47,14 +47,13 @@ class Fanout:
     def _turn(self) -> None:
         self._scheduled = False
         # half of the loop's time is for prices, if there is so much to write and so much else to do
-        self._others_s = self._clock() - self._left_at if self._left_at else self._others_s / 2
-        slices = min(MAX_SLICES, max(1, round(self._others_s / SLICE_S)))
+        waited = self._clock() - self._woken_at
+        slices = min(MAX_SLICES, max(1, round(waited / SLICE_S)))
         more = True
         try:
             more = self.hub.flush(WRITES_A_SLICE * slices)
         finally:
             # if one connection's write ever fails, the loop logs it and the others go on: the hub wakes nobody
             # while a flush is under way, so to stop here would be to stop for good
-            self._left_at = self._clock() if more else 0.0
             if more:
                 self._wake()

@@ -12,6 +12,7 @@ import http
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 from websockets.datastructures import Headers
@@ -23,10 +24,13 @@ from relay.core import tokens
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
-from relay.core.jws import VerifyKey
+from relay.core.revocations import token_is_cut_off
+from relay.keys.sources import KeySource
 from relay.state.base import State
 from relay.stream.addresses import Waiting
 from relay.stream.handshake import Asked, read_handshake
+from relay.web.headers import SECURITY_HEADERS
+from relay.web.waits import retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,22 +98,22 @@ def deny(attempt: Attempt, refusal: Refusal, claims: tokens.Claims | None = None
 
 
 class Gate:
-    """Decides who gets in."""
+    """Decides who gets in. `closed` tells why nobody does now, if so."""
 
     def __init__(
         self,
         options: GateOptions,
         *,
-        keys: Mapping[str, VerifyKey],
+        keys: KeySource,
         state: State,
         waiting: Waiting,
-        draining: Callable[[], bool],
+        closed: Callable[[], Reason | None],
     ) -> None:
         self._options = options
         self._keys = keys
         self._state = state
         self._waiting = waiting
-        self._draining = draining
+        self._closed = closed
 
     def inspect(self, request: Request, protocol: ServerProtocol, client: Client) -> Attempt | Denied:
         """Check all that can be checked without looking at the token."""
@@ -121,8 +125,8 @@ class Gate:
                 refusal=Refusal(reason=reason, detail=detail), client=client, endpoint=endpoint, origin=origin
             )
 
-        if self._draining():
-            return denied(Reason.DRAINING)
+        if closed := self._closed():
+            return denied(closed)
         if refusal := _check_handshake(request, protocol):
             return denied(refusal.reason, refusal.detail)
         endpoint = self._options.endpoints.get(request.path.partition("?")[0])
@@ -148,9 +152,15 @@ class Gate:
         expected = tokens.Expected(
             issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None
         )
-        verified = tokens.verify(token, self._keys, now=now, expected=expected)
+        try:
+            keys = await self._keys.keys_for(token)
+        except UnavailableError as error:
+            return deny(attempt, Refusal(reason=error.reason, detail=str(error)))
+        verified = tokens.verify(token, keys, now=now, expected=expected)
         if isinstance(verified, Refusal):
-            return deny(attempt, verified)
+            # somebody's good token at the wrong place: the record says whose
+            misplaced = verified.reason is Reason.TOKEN_AUDIENCE
+            return deny(attempt, verified, tokens.signed_claims(token, keys) if misplaced else None)
         claims, kid = verified
         if claims.origin != attempt.origin:
             missing = claims.origin and not attempt.origin
@@ -169,10 +179,15 @@ class Gate:
         spent = replace(attempt, asked=replace(attempt.asked, token=""))  # nothing keeps it for the next hour
         return Admission(attempt=spent, claims=claims, kid=kid)
 
+    def cut_off_since(self, admission: Admission, *, now: float) -> Reason | None:
+        """Tell why a connection that was let in has to end at once: what passed between that and its registration."""
+        if self.is_revoked(admission.claims, now=now):
+            return Reason.SESSION_REVOKED
+        return Reason.KEY_REVOKED if self._keys.is_revoked(admission.kid) else None
+
     def is_revoked(self, claims: tokens.Claims, *, now: float) -> bool:
-        """Tell whether the token's session was cut off after the token was issued, or in the same second."""
-        revoked_at = self._state.revoked_at(claims.session_ref, now=now)
-        return revoked_at is not None and claims.issued_at <= revoked_at
+        """Tell whether the token, its session or its user was cut off. See `relay.core.revocations`."""
+        return token_is_cut_off(claims, partial(self._state.revoked_at, now=now))
 
 
 def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | None:
@@ -209,12 +224,12 @@ def refusal_response(refusal: Refusal) -> Response:
         {
             "Content-Type": "application/json",
             "Content-Length": str(len(body)),
-            "Cache-Control": "no-store",
             "Connection": "close",
+            **SECURITY_HEADERS,
         }
     )
     if answer.status in (429, 503):
-        headers["Retry-After"] = "2"
+        headers["Retry-After"] = retry_after(1.0)
     if refusal.reason is Reason.NOT_AN_UPGRADE:
         headers["Upgrade"] = "websocket"
     if refusal.reason in (Reason.NOT_AN_UPGRADE, Reason.HANDSHAKE_MALFORMED):

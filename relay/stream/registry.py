@@ -1,8 +1,19 @@
-"""The live connections of this node, by session: so that a logout can find them and a session can't have a thousand."""
+"""The live connections of this node, by session: so that a logout can find them and a session can't have a thousand.
+
+What is rarer than a logout is not indexed: a user's, a token's or a key's connections are found by looking at all
+of them: some 10 ms for 20,000, and an index would cost each connection 300 bytes for good.
+"""
+
+import heapq
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
+from relay.core.revocations import Kind, Target
 from relay.stream.connection import StreamConnection
+from relay.stream.gate import Admission
+
+Place = tuple[float, int]
+"""Where a connection stands by age: when it was opened, and its id as a number. It holds its place when others go."""
 
 
 class Registry:
@@ -16,22 +27,25 @@ class Registry:
         self._per_session = per_session
         self._replace = replace
         self._by_session: dict[str, dict[StreamConnection, None]] = {}
-        self.connections: dict[StreamConnection, tuple[str, ...]] = {}  # with the sessions that can end them
+        self.connections: dict[StreamConnection, tuple[Admission, ...]] = {}
+        """With the tokens that opened and refreshed them: each can end them."""
 
     def is_full(self, session_ref: str) -> bool:
         """Tell whether one connection more has to be refused."""
         return not self._replace and len(self._by_session.get(session_ref, ())) >= self._per_session
 
-    def add(self, connection: StreamConnection, session_ref: str) -> None:
+    def add(self, connection: StreamConnection, admission: Admission) -> None:
         """Add a connection to a session, its first or (after a refresh) a further one.
 
         The session's oldest makes room if there are too many.
         """
+        session_ref = admission.claims.session_ref
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
         before = self.connections.get(connection, ())
-        if session_ref not in before:
-            self.connections[connection] = (*before, session_ref)
+        # the first, and the newest of each session: who refreshes for ever must not fill the memory
+        kept = (one for one in before[1:] if one.claims.session_ref != session_ref)
+        self.connections[connection] = (*before[:1], *kept, admission)
         while len(own) > self._per_session:
             oldest = next(iter(own))
             self.remove(oldest)
@@ -39,15 +53,46 @@ class Registry:
 
     def remove(self, connection: StreamConnection) -> None:
         """Forget a connection. Twice is fine."""
-        for session_ref in self.connections.pop(connection, ()):
+        for session_ref in {one.claims.session_ref for one in self.connections.pop(connection, ())}:
             own = self._by_session[session_ref]
             own.pop(connection, None)
             if not own:
                 del self._by_session[session_ref]
 
-    def end_session(self, session_ref: str) -> int:
-        """Close all connections of a session with 4501; returns how many."""
-        own = list(self._by_session.get(session_ref, ()))
-        for connection in own:
+    def find(self, target: Target) -> list[StreamConnection]:
+        """Return the connections that a revocation of `target` has to end."""
+        rows = self.connections.items()
+        match target.kind:
+            case Kind.SESSION:
+                return list(self._by_session.get(target.name, ()))
+            case Kind.USER:  # a refresh keeps the user
+                return [one for one, all_ in rows if all_[0].claims.subject == target.name]
+            case Kind.TOKEN:
+                return [one for one, all_ in rows for each in all_ if each.claims.jti == target.name]
+
+    def sessions_of(self, user: str) -> set[str]:
+        """Return the references of the sessions with which a user is connected."""
+        whose = Target(kind=Kind.USER, name=user)
+        return {
+            one.claims.session_ref for connection in self.find(whose) for one in self.connections[connection]
+        }
+
+    def end(self, target: Target) -> int:
+        """Close all connections that `target` names with 4501; returns how many."""
+        found = self.find(target)
+        for connection in found:
             connection.end(close_for(Reason.SESSION_REVOKED))
-        return len(own)
+        return len(found)
+
+    def end_key(self, kid: str) -> int:
+        """Close all connections that a token of this key opened or refreshed; returns how many. They may come back."""
+        found = {one: None for one, all_ in self.connections.items() for each in all_ if each.kid == kid}
+        for connection in found:
+            connection.end(close_for(Reason.KEY_REVOKED))
+        return len(found)
+
+    def after(self, place: Place, *, limit: int) -> list[tuple[StreamConnection, Admission]]:
+        """Return the `limit` oldest connections that are younger than `place`, with the tokens that opened them."""
+        younger = (one for one in self.connections if (one.opened_at, one.id.int) > place)
+        found = heapq.nsmallest(limit, younger, key=lambda one: (one.opened_at, one.id.int))
+        return [(one, self.connections[one][0]) for one in found]

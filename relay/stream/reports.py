@@ -23,6 +23,7 @@ def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
         client=attempt.client,
         status=101,
         path=attempt.endpoint.path,
+        asker=admission.claims.asker or "",
         relay={
             "origin": attempt.origin,
             "session": {"ref": admission.claims.session_ref},
@@ -55,6 +56,7 @@ def denied_event(denied: Denied) -> Event:
         client=denied.client,
         status=answer_for(refusal.reason).status,
         path=denied.endpoint.path if denied.endpoint else "",
+        asker=(claims.asker or "") if claims else "",
         relay=relay,
     )
 

@@ -16,12 +16,12 @@ from websockets.protocol import CLOSED, CONNECTING
 from websockets.typing import Subprotocol
 
 from relay.audit.base import Auditor
+from relay.core.addresses import Network, plain
 from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
-from relay.core.events import Action, Client, Event
+from relay.core.events import Action, Client
 from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL, Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
-from relay.state.base import State
 from relay.stream.addresses import Waiting
 from relay.stream.connection import CLOSE_TIMEOUT_S, StreamConnection
 from relay.stream.fanout import Fanout
@@ -34,8 +34,9 @@ from relay.stream.reports import (
     refreshed_event,
     subscription_event,
 )
+from relay.tls import HANDSHAKE_WITHIN_S
 from relay.turnstile import Turnstile
-from relay.web.addresses import Network, client_address
+from relay.web.addresses import client_address
 
 TOKEN_WITHIN_S = 5
 """Seconds for the handshake, and again for a token as first frame. Mobile networks take 2 s on a bad day."""
@@ -56,11 +57,10 @@ class StreamOptions:
     """The listener's settings."""
 
     trusted_proxies: Sequence[Network]
+    connections: int
     connections_per_session: int
     replace_oldest: bool
-    revocation_s: int
     drain_s: float
-    tls: ssl.SSLContext | None = None
 
 
 class Stream:
@@ -70,26 +70,24 @@ class Stream:
         self,
         options: StreamOptions,
         *,
-        make_gate: Callable[[Waiting, Callable[[], bool]], Gate],
+        make_gate: Callable[[Waiting, Callable[[], Reason | None]], Gate],
         waiting: Waiting,
         fanout: Fanout,
-        state: State,
         auditor: Auditor,
         turnstile: Turnstile,
     ) -> None:
         self._options = options
         self._turnstile = turnstile
         self._waiting = waiting
-        self._gate = make_gate(waiting, lambda: self._draining)
+        self._gate = make_gate(waiting, self._closed)
         self._fanout = fanout
-        self._state = state
         self._auditor = auditor
         self._draining = False
         self._addresses: dict[StreamConnection, str] = {}
         self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
 
-    async def start(self, sock: socket.socket) -> Server:
-        """Listen on a bound socket. End it with `stop`."""
+    async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> Server:
+        """Listen on a bound socket, over TLS where `tls` is given. End it with `stop`."""
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES
         )  # accepted sockets inherit both
@@ -98,7 +96,8 @@ class Stream:
             self._handle,
             sock=sock,
             backlog=BACKLOG,
-            ssl=self._options.tls,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_WITHIN_S if tls else None,
             create_connection=self._make_connection,  # type: ignore[arg-type]  # documented as a factory
             process_request=self._process_request,
             select_subprotocol=_select_subprotocol,
@@ -109,7 +108,9 @@ class Stream:
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_FRAME_BYTES,
             max_queue=4,
-            write_limit=0,  # tell us as soon as one byte waits, and as soon as none does
+            # tell us as soon as one byte waits, and as soon as none does. A TLS transport is full at its limit, not
+            # above it: with 0 every second write would be, and handshakes would wait for what never comes
+            write_limit=1 if tls else 0,
         )
 
     async def drain(self) -> None:
@@ -143,23 +144,12 @@ class Stream:
         server.close()
         await server.wait_closed()
 
-    async def end_session(self, session_ref: str, *, user: str, client: Client) -> None:
-        """Revoke a session: its tokens are refused and its sockets closed.
-
-        Raises:
-            UnavailableError: if the revocation could not be stored; nothing was closed.
-        """
-        now = time.time()
-        await self._state.revoke(session_ref, at=now, until=now + self._options.revocation_s)
-        closed = self.registry.end_session(session_ref)
-        self._auditor.note(
-            Event(
-                action=Action.SESSION_REVOKED,
-                user=user,
-                client=client,
-                relay={"session": {"ref": session_ref}, "connections": closed},
-            )
-        )
+    def _closed(self) -> Reason | None:
+        """Tell why nobody is let in now. Who waits for the answer is counted too: that is memory as well."""
+        if self._draining:
+            return Reason.DRAINING
+        full = len(self._addresses) + len(self.registry.connections) > self._options.connections
+        return Reason.RELAY_FULL if full else None
 
     # one connection, from its first byte to its last
 
@@ -248,7 +238,7 @@ class Stream:
             )
             connection.end(close_for(Reason.CONNECTION_LIMIT))
             return
-        registry.add(connection, claims.session_ref)
+        registry.add(connection, admission)
         subscriber = hub.join(connection)
 
         def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
@@ -269,9 +259,9 @@ class Stream:
         connection.attach(hub, subscriber, client)
         self._auditor.note(accepted_event(connection, admission))
         try:
-            # a logout may have passed between the gate's look and the registration
-            if self._gate.is_revoked(claims, now=now):
-                connection.end(close_for(Reason.SESSION_REVOKED))
+            # a log-out or a revocation may have passed between the gate's look and the registration
+            if cut_off := self._gate.cut_off_since(admission, now=now):
+                connection.end(close_for(cut_off))
                 return
             asked = admission.attempt.asked
             client.open(asked=asked.channels, interval_ms=asked.interval_ms, now=now)
@@ -310,9 +300,9 @@ class Stream:
             client.refresh_refused(asked, reason=result.refusal.reason)
             return
         # a token of a newer log-in may refresh a connection of an older one: each must be able to end it
-        self.registry.add(connection, result.claims.session_ref)
-        if self._gate.is_revoked(result.claims, now=time.time()):
-            connection.end(close_for(Reason.SESSION_REVOKED))
+        self.registry.add(connection, result)
+        if cut_off := self._gate.cut_off_since(result, now=time.time()):
+            connection.end(close_for(cut_off))
             return
         self._auditor.note(refreshed_event(connection, result))
         client.refreshed(asked, scope=result.claims.channel_scope, expires_at=_expiry(result, time.time()))
@@ -337,7 +327,7 @@ def _auth_frame(message: str | bytes) -> Auth | Reason:
 
 def _peer(connection: StreamConnection) -> str:
     address = connection.remote_address
-    return str(address[0]) if isinstance(address, tuple) else ""
+    return plain(str(address[0])) if isinstance(address, tuple) else ""
 
 
 def _select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:

@@ -2,13 +2,19 @@
 
 Each proxy appends the address it saw, so the entries at the right are the ones that our own proxies wrote; the
 first one from the right that is no proxy of ours is the client. What stands further left anybody can make up.
+
+`Forwarded` (RFC 7239) is not read, and neither is X-Real-IP. A proxy writes one of these headers and passes the
+others on as the client sent them (nginx and Caddy do), so whoever reads two of them believes the client in one.
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from relay.core.addresses import Address, Network, parse_address
+
+_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]{1,5})?")
+"""`192.0.2.1:443`, `[2001:db8::1]:443` and `[2001:db8::1]`, as Azure's gateway and some others append them."""
 
 
 def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str:
@@ -16,12 +22,14 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
 
     An entry that is no address ends the search: the last believable hop is the answer.
     """
-    current = _parse(peer)
-    if current is None or not _is_trusted(current, trusted):
+    current = parse_address(peer)
+    if current is None:
         return peer
+    if not _is_trusted(current, trusted):
+        return str(current)
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
     for hop in reversed(hops):
-        address = _parse(hop)
+        address = _parse_hop(hop)
         if address is None:
             break
         current = address
@@ -35,13 +43,12 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     return tuple(ipaddress.ip_network(text) for text in texts)
 
 
-def _parse(text: str) -> Address | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
+def _parse_hop(text: str) -> Address | None:
+    """Return an entry of the header as an address. No zones (`fe80::1%…`): they may hold any text at all."""
+    if "%" in text:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:10.0.0.1 on a dual-stack listener
-    return mapped or address
+    found = _WITH_PORT.fullmatch(text)
+    return parse_address((found[1] or found[2]) if found else text)
 
 
 def _is_trusted(address: Address, trusted: Sequence[Network]) -> bool:

@@ -1,10 +1,10 @@
-"""How HTTP answers look: JSON, never cached, with headers that keep them from being anything but data.
+"""How HTTP answers look: JSON, and the same form for every error.
 
 Every error is `{"code", "message", "retryable"}`; status and code come from the one table in
-`relay.core.closes`, so that an error says the same everywhere.
+`relay.core.closes`, so that an error says the same everywhere. The security headers, no-store among them, are put
+on by `relay.web.server`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,28 +12,21 @@ from starlette.responses import Response
 
 from relay.core.closes import answer_for
 from relay.core.errors import Refusal
-
-SECURITY_HEADERS: Mapping[str, str] = {
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-"""On every JSON answer. The policy keeps an answer that is opened as a page from running or loading anything."""
+from relay.web.waits import jittered
 
 
 def json_answer(status: int, body: Any) -> Response:
-    """Return `body` as JSON that nobody caches."""
-    return Response(
-        msgspec.json.encode(body), status_code=status, headers=SECURITY_HEADERS, media_type="application/json"
-    )
+    """Return `body` as JSON."""
+    return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
 
 
 def error_answer(
     status: int, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None
 ) -> Response:
-    """Return an error in the form that all share. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3)."""
+    """Return an error in the form that all share. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3).
+
+    A wait that many are told at once must differ: see `relay.web.waits`.
+    """
     response = json_answer(status, {"code": code, "message": message, "retryable": retryable})
     if retry_after_s is not None:
         response.headers["Retry-After"] = str(max(1, int(retry_after_s + 0.999)))
@@ -46,7 +39,7 @@ def refusal_answer(
     """Return the coarse public answer to a refusal. `message` replaces the table's where it may be more exact."""
     answer = answer_for(refusal.reason)
     if retry_after_s is None and answer.status in (429, 503):
-        retry_after_s = 1.0
+        retry_after_s = jittered(1.0)
     return error_answer(
         answer.status,
         answer.code,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relay.web.answers import error_answer
+from relay.web.headers import SECURITY_HEADERS
 
 MAX_HEAD_BYTES: Final = 32_768
 """Request line and headers. Proxies pass 8 KB a line, nginx four of those; cookies of a whole site fit."""
@@ -108,5 +109,6 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 def _serialize(response: Response) -> bytes:
+    response.headers.update(SECURITY_HEADERS)  # no application is asked, so none of its layers puts them on
     fields = b"".join(b"%b: %b\r\n" % field for field in response.raw_headers)
     return STATUS_LINE[response.status_code] + fields + b"connection: close\r\n\r\n" + bytes(response.body)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.core.errors import Reason, Refusal
+from relay.core.errors import Refusal
+from relay.sessions.cookies import SessionCookies, find_session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,24 +18,13 @@ class CookieOptions:
     secure: bool
 
 
-def read_cookie(request: Request, name: str) -> str | Refusal:
-    """Return the value of the one cookie called `name`.
+def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
+    """Return the one value that stands in `cookies`, put together where it came in parts.
 
-    Two of that name are refused: a sibling domain can plant a second one, and which of them a parser takes is
-    chance (cookie tossing). Starlette's parser keeps the last and forgets that there were two, so names are
-    counted here; values are taken as they are, since base64url needs no decoding.
+    Starlette's parser keeps the last of two cookies of one name and forgets that there were two, so the headers
+    are read as they came.
     """
-    found = [
-        value.strip().strip('"')
-        for header in request.headers.getlist("cookie")
-        for key, separator, value in (part.partition("=") for part in header.split(";"))
-        if separator and key.strip() == name
-    ]
-    if len(found) > 1:
-        return Refusal(reason=Reason.SESSION_REPEATED)
-    if not found or not found[0]:
-        return Refusal(reason=Reason.SESSION_MISSING)
-    return found[0]
+    return find_session(request.headers.getlist("cookie"), cookies)
 
 
 def set_cookie(response: Response, options: CookieOptions, value: str) -> None:

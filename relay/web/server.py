@@ -1,18 +1,21 @@
-"""Runs a Starlette application on uvicorn inside the service's own task group.
+"""Runs an ASGI application on uvicorn inside the service's own task group, with the security headers on each answer.
 
-uvicorn by itself takes over SIGINT and SIGTERM, logs query strings and believes proxies' headers; all three are
-switched off here. Signals belong to `relay.app`.
+uvicorn by itself takes over SIGINT and SIGTERM, logs query strings, believes proxies' headers and gives a TLS
+handshake a minute; all four are switched off here. Signals belong to `relay.app`.
 """
 
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
+from relay.tls import HANDSHAKE_WITHIN_S
 from relay.web.connections import BoundedHttp
+from relay.web.headers import SecurityHeaders
 
 GRACE_S = 1
 """Seconds that open requests get at the end. None of ours takes longer, but for an upload that stalls."""
@@ -24,15 +27,42 @@ class _Server(uvicorn.Server):
         """Leave the process's signals alone."""
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does on sockets that it is given, with a bound on the TLS handshake."""
+        context = self.config.ssl
+        self.servers = []
+        for sock in sockets or ():
+            server = await asyncio.get_running_loop().create_server(
+                self._new_connection,
+                sock=sock,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if context else None,
+                backlog=self.config.backlog,
+            )
+            self.servers.append(server)
+        self.started = True
+
+    def _new_connection(self) -> asyncio.Protocol:
+        return BoundedHttp(self.config, self.server_state, self.lifespan.state)
+
 
 class HttpServer:
     """One HTTP listener. `run` returns after `stop`."""
 
-    def __init__(self, app: Starlette, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        sock: socket.socket,
+        *,
+        tls: ssl.SSLContext | None = None,
+        strict_transport: bool = False,
+    ) -> None:
+        """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so."""
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
-                app,
+                SecurityHeaders(app, strict=strict_transport),
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
                 loop="none",  # the loop runs already
                 http=BoundedHttp,
                 ws="none",

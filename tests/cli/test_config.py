@@ -76,8 +76,8 @@ def test_each_mistake_is_a_line(relay: Command, folder: Path, monkeypatch: pytes
         (', require = { token_use = "access" }', "", "session.signed must say what tells a session from"),
         (
             'algorithm = "HS256", secret = ',
-            'algorithm = "RS256", public_key = ',
-            "session.signed.public_key: ",
+            'algorithm = "RS256", public_key_file = ',
+            "session.signed.public_key_file: ",
         ),
     ],
 )

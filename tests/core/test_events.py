@@ -20,8 +20,8 @@ from relay.core.events import (
     to_record,
 )
 
-ECS_CATEGORIES = {"authentication", "network", "session", "api", "configuration"}
-ECS_TYPES = {"start", "end", "allowed", "denied", "access", "error"}
+ECS_CATEGORIES = {"authentication", "network", "session", "api", "configuration", "intrusion_detection"}
+ECS_TYPES = {"start", "end", "allowed", "denied", "access", "change", "error"}
 
 
 def record(event: Event) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def test_every_action_is_described(action: Action) -> None:
     assert event["action"] == action.value
     assert set(event["category"]) <= ECS_CATEGORIES
     assert set(event["type"]) <= ECS_TYPES
-    refused = action.value.endswith((".denied", ".failed", ".gap"))
+    refused = action.value.endswith((".denied", ".failed", ".gap", ".aggregated"))
     assert event["outcome"] == ("failure" if refused else "success")
 
 

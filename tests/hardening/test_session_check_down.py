@@ -7,15 +7,17 @@ from pathlib import Path
 import anyio
 import pytest
 
+from relay.audit.anomalies import Askers
 from relay.config import load
 from relay.core.errors import Reason, Refusal, UnavailableError
+from relay.issuer.seen import SeenSessions
 from relay.issuer.service import Issuer
 from relay.listeners import public_app
 from relay.parts import make_parts
 from relay.sessions.base import Session
 from relay.web.server import HttpServer
 from relay.web.sockets import bind
-from relay.wiring import issuer_options, policy
+from relay.wiring.options import issuer_options, policy
 from tests.hardening.relays import recorded
 from tests.hardening.wire import post
 from tests.support.service import Relay, make_relay
@@ -40,14 +42,16 @@ async def public_listener(folder: Path) -> AsyncIterator[Relay]:
     relay = make_relay(folder, bff='backend = "http://127.0.0.1:9"')
     settings = load(folder / "relay.toml")
     async with make_parts(settings) as parts:
-        assert parts.keys.signing is not None
         parts.issuer = Issuer(
             issuer_options(settings),
             policy=policy(settings),
+            limits=parts.issuer.limits,
+            askers=Askers(b"key"),
             verifier=Down(),
+            seen=SeenSessions(),
             state=parts.state,
             auditor=parts.auditor,
-            key=parts.keys.signing,
+            key=parts.keys.signing_key,
         )
         with contextlib.closing(bind(f"127.0.0.1:{relay.ports[0]}", setting="listen.http")) as sock:
             server = HttpServer(public_app(parts, ()), sock)

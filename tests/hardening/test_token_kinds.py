@@ -1,34 +1,42 @@
 """A token of one kind used as another: each credential opens its own doors, and none of the others."""
 
+import contextlib
 import time
+from collections.abc import AsyncIterator
 
 import pytest
 
+from relay.verify import MemorySingleUse, Verifier
 from tests.hardening.forgeries import claims, signed
-from tests.hardening.wire import Answer, bearing, exchange, head, knock, post, upgrade
+from tests.hardening.wire import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
 from tests.keys.forging import forge
 from tests.stream.wire import open_wire, text
-from tests.support.service import PUBLISHER_KEY, SECRET, Relay
+from tests.support.service import PUBLISHER_KEY, REPORTS, SECRET, Relay
+from tests.verify.serving import Service, serving
 
 ISSUER = ("cookie", "bearer")
 GATE = ("subprotocol", "query", "first message", "refresh frame")
-DOORS = (*ISSUER, "refresh cookie", *GATE, "publish")
+SERVICE = ("service",)
+DOORS = (*ISSUER, "refresh cookie", *GATE, "publish", *SERVICE)
 OPENS: dict[str, tuple[str, ...]] = {
     "session": ISSUER,
     "refresh": (),
     "session without its mark": (),
     "scoped": GATE,
+    "scoped, for a service": SERVICE,
     "publisher key": ("publish",),
     "scoped, of the backend": (),
     "session, of the relay's key": (),
     "scoped, typed as any JWT": (),
     "session, called scoped": (),
+    "scoped, for a service, at a socket": (),
+    "scoped, at a service": (),
 }
 """Which doors each kind opens. The marks are `typ`, `scope` and `aud` of a scoped token, `token_use` of a session."""
 
 
 async def credential(relay: Relay, kind: str) -> str:
-    """Return a fresh, valid credential of a kind; the last four are signed validly by those who should not."""
+    """Return a fresh, valid credential of a kind; the last six are signed validly by those who should not."""
     now = int(time.time())
     person = {"sub": "user-1", "roles": ["trader"], "sid": "s", "iat": now, "exp": now + 30}
     match kind:
@@ -40,6 +48,8 @@ async def credential(relay: Relay, kind: str) -> str:
             return relay.session(token_use=None)
         case "scoped":
             return await relay.token()
+        case "scoped, for a service":
+            return await relay.token(endpoint="reports")
         case "publisher key":
             return PUBLISHER_KEY
         case "scoped, of the backend":
@@ -49,12 +59,22 @@ async def credential(relay: Relay, kind: str) -> str:
             return signed(relay, person | {"token_use": "access"}, {"typ": "JWT"})
         case "scoped, typed as any JWT":
             return signed(relay, claims(relay), {"typ": "JWT"})
+        case "scoped, for a service, at a socket":
+            return signed(relay, claims(relay, scope="call", channels=None))
+        case "scoped, at a service":
+            return signed(relay, claims(relay, aud=REPORTS))
         case _:
             return signed(relay, person | {"token_use": "access"})
 
 
-async def opens(relay: Relay, door: str, value: str) -> bool:
-    """Try a credential at a door; what refuses it must refuse it as no credential at all."""
+REFUSED = (401, 3000, "invalid_token")
+FORBIDDEN = (403, 3003, "forbidden")
+"""What the gate tells those whose token is good and for another endpoint."""
+
+
+async def opens(relay: Relay, door: str, value: str, refused: tuple[int, int, str] = REFUSED) -> bool:
+    """Try a credential at a door; what refuses it must refuse it in this one way."""
+    status, close, code = refused if door in GATE else REFUSED
     match door:
         case "cookie" | "refresh cookie":
             name = "access-token" if door == "cookie" else "refresh-token"
@@ -66,12 +86,15 @@ async def opens(relay: Relay, door: str, value: str) -> bool:
             answer = await knock(relay, fields=[*upgrade(relay), bearing(value)])
         case "query":
             answer = await knock(relay, f"/ws/prices?token={value}")
+        case "service":
+            async with reports(relay) as service:
+                answer = await service.call(value, origin=relay.url)
         case "first message":
             async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
                 assert await wire.shake() == 101
                 wire.send(text(type="auth", token=value), text(type="auth", token=value))
                 ending = await wire.ending()
-                assert (ending.code == 3000) == (ending.before == []), (
+                assert (ending.code == close) == (ending.before == []), (
                     "1008 for the second, if the first was good"
                 )
                 return ending.code == 1008
@@ -80,12 +103,23 @@ async def opens(relay: Relay, door: str, value: str) -> bool:
                 await socket.read("error")
                 await socket.send(type="refresh", id=1, token=value)
                 message = await socket.next()
-                assert message["type"] == "refreshed" or message["code"] == "invalid_token"
+                assert message["type"] == "refreshed" or message["code"] == code
                 return bool(message["type"] == "refreshed")
         case _:
             answer = await publish(relay, ("Authorization", f"Bearer {value}"))
-    assert answer.status in (101, 200, 401), (door, answer)
-    return answer.status != 401
+    assert answer.status in (101, 200, status), (door, answer)
+    return answer.status != status
+
+
+@contextlib.asynccontextmanager
+async def reports(relay: Relay) -> AsyncIterator[Service]:
+    """Run the service that the relay's settings name, with the keys that the relay gives out."""
+    keys = f"{relay.url}/.well-known/jwks.json"
+    single_use = MemorySingleUse()
+    verifier = Verifier(issuer=relay.url, audience=REPORTS, keys=keys, single_use=single_use)
+    async with serving(verifier) as service:
+        yield service
+    await verifier.aclose()
 
 
 async def publish(relay: Relay, *fields: tuple[str, str], query: str = "") -> Answer:
@@ -97,8 +131,10 @@ async def publish(relay: Relay, *fields: tuple[str, str], query: str = "") -> An
 
 @pytest.mark.parametrize("kind", OPENS)
 async def test_each_kind_opens_its_own_doors_alone(relay: Relay, kind: str) -> None:
-    """Every credential at every door: exactly those of its kind open, and the rest say 401 or 3000."""
-    opened = [door for door in DOORS if await opens(relay, door, await credential(relay, kind))]
+    """Every credential at every door: exactly those of its kind open, and the rest refuse it as they refuse all."""
+    elsewhere = ("scoped, for a service", "scoped, at a service")
+    refused = FORBIDDEN if kind in elsewhere else REFUSED
+    opened = [door for door in DOORS if await opens(relay, door, await credential(relay, kind), refused)]
     assert tuple(opened) == OPENS[kind]
 
 
@@ -116,3 +152,22 @@ async def test_a_credential_in_another_ones_place_is_not_looked_for(relay: Relay
     assert (await knock(relay, fields=[*upgrade(relay), bearing("garbage"), *carried])).status == 401
     cookie = ("Cookie", f"access-token={session}")
     assert (await publish(relay, bearing(token), cookie, query=f"?token={token}")).status == 401
+
+
+async def test_the_gate_uses_up_no_token_of_a_service(relay: Relay) -> None:
+    """Refused at the price socket as for another endpoint, it still opens the service, and then nothing more."""
+    token = await relay.token(endpoint="reports")
+    for target in ("/ws/prices", f"/ws/depth?token={token}"):
+        fields = upgrade(relay) if "?" in target else [*upgrade(relay), bearing(token)]
+        assert (await knock(relay, target, fields)).status in (401, 403)
+    async with reports(relay) as service:
+        assert (await service.call(token, origin=relay.url)).status == 200
+        assert (await service.call(token, origin=relay.url)).status == 401
+
+
+async def test_a_service_uses_up_no_token_of_a_socket(relay: Relay) -> None:
+    """And the other way round."""
+    token = await relay.token()
+    async with reports(relay) as service:
+        assert (await service.call(token, origin=relay.url)).status == 401
+    assert await is_unspent(relay, token)

@@ -59,7 +59,8 @@ async def test_the_token_has_its_documented_claims(relay: Relay) -> None:
     }
     claims = claims_of(token)
     assert set(claims) == {
-        "iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope", "channels", "sid", "origin", "ver",
+        "iss", "aud", "sub", "iat", "nbf", "exp", "jti", "scope", "channels", "sid", "origin", "ver", "asker",
+        "session_iat",
     }  # fmt: skip
     assert (claims["iss"], claims["aud"]) == (relay.url, f"{relay.stream_url}/ws/prices")
     assert (claims["sub"], claims["scope"], claims["ver"]) == ("alice", "subscribe", 1)

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from relay.core.errors import Reason
-from relay.issuer.service import RateLimits
+from relay.issuer.limits import RateLimits, Rates
 from tests.hardening.relays import assert_quiet
 from tests.hardening.wire import exchange, head
 from tests.support.service import SETTINGS, Relay, make_relay
@@ -69,23 +69,54 @@ async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay)
     ]
     answer = await exchange(strict.ports[0], head("POST", "/auth/ws-token", fields), source="127.0.0.3")
     assert (answer.status, answer.code) == (403, "forbidden")
-    assert b"may not open sockets" in answer.body
+    assert b"may not use tokens" in answer.body
+
+
+def limits(**changed: str) -> RateLimits:
+    """Return limits of one an hour, but for those that are named."""
+    names = ("tokens_per_address", "tokens_per_session", "logins_per_address", "logins_per_account")
+    return RateLimits(Rates(**(dict.fromkeys(names, "1/hour") | changed)))
 
 
 def test_a_wait_is_jittered() -> None:
     """Those who were refused in the same moment are not told to return in the same moment."""
-    limits = RateLimits(per_address="1/hour", per_session="1/hour")
-    assert limits.address("192.0.2.1") is None
+    counts = limits()
+    assert counts.address("192.0.2.1") is None
     waits = set()
     for _ in range(20):
-        limited = limits.address("192.0.2.1")
+        limited = counts.address("192.0.2.1")
         assert limited is not None
         assert limited.refusal.reason is Reason.RATE_LIMITED
-        assert 3500 < limited.retry_after_s < 1.5 * 3600 + 1
+        assert 3500 < limited.retry_after_s < 2 * 3600 + 1
         waits.add(limited.retry_after_s)
     assert len(waits) > 10
-    assert limits.address("192.0.2.2") is None
-    assert limits.session("192.0.2.1") is None, "addresses and sessions are counted apart"
+    assert counts.address("192.0.2.2") is None
+    assert counts.session("192.0.2.1") is None, "addresses and sessions are counted apart"
+
+
+def test_an_ipv6_network_has_one_count() -> None:
+    """Whoever has one IPv6 address has 2^64 of them; an IPv4 client of a dual-stack listener is still itself."""
+    counts = limits()
+    assert counts.address("2001:db8::1") is None
+    assert counts.address("2001:db8::ffff:2") is not None
+    assert counts.address("2001:db8:0:1::1") is None
+    assert counts.address("::ffff:192.0.2.1") is None
+    assert counts.address("::ffff:192.0.2.2") is None
+    assert counts.address("192.0.2.2") is not None
+
+
+def test_log_ins_are_counted_by_address_and_by_account() -> None:
+    """Whoever changes his address still meets the account's limit, and whoever changes the name the address's."""
+    counts = limits(logins_per_address="2/hour", logins_per_account="3/hour")
+    assert [counts.login("192.0.2.1", name) is None for name in ("a", "b", "c")] == [True, True, False]
+    assert [counts.login(f"192.0.2.{host}", "d") is None for host in range(10, 14)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert counts.login("192.0.2.20", "e") is None
+    assert counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
 
 
 async def test_no_token_without_its_record(tmp_path: Path) -> None:

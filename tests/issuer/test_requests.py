@@ -18,8 +18,6 @@ OPTIONS = IssuerOptions(
     endpoints={"prices": EndpointTerms(audience="wss://s.example.com/ws/prices", channels=("prices.>",))},
     default_endpoint="prices",
     allowed_origins=frozenset({ORIGIN}),
-    tokens_per_session="1/minute",
-    tokens_per_address="1/minute",
 )
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

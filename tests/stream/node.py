@@ -12,7 +12,8 @@ from websockets.asyncio.server import Server
 from relay.audit.jsonl import JsonlAuditor
 from relay.core.feeds import FeedOptions
 from relay.core.publications import Publication
-from relay.keys.files import create_signing_key, load_keys
+from relay.keys.files import create_signing_key
+from relay.keys.live import LiveKeys
 from relay.state.sqlite import SqliteState
 from relay.stream.addresses import Waiting
 from relay.stream.connection import StreamConnection
@@ -80,24 +81,23 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
         allowed_origins=frozenset({ORIGIN}),
         transports=("subprotocol", "query", "first_message"),
     )
-    verify = load_keys(folder / "keys").verify
+    keys = LiveKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
     waiting, fanout = Waiting(limit=100), Fanout(lambda _name: FeedOptions())
     stream = Stream(
         StreamOptions(
             trusted_proxies=parse_networks(proxies),
+            connections=1000,
             connections_per_session=10,
             replace_oldest=True,
-            revocation_s=3600,
             drain_s=1,
         ),
-        make_gate=lambda waiting, draining: Gate(
-            options, keys=verify, state=state, waiting=waiting, draining=draining
+        make_gate=lambda waiting, closed: Gate(
+            options, keys=keys, state=state, waiting=waiting, closed=closed
         ),
         waiting=waiting,
         fanout=fanout,
-        state=state,
         auditor=auditor,
         turnstile=Turnstile(),
     )

@@ -28,6 +28,8 @@ SECRET = "test-secret-of-the-backend-0123456789abcdef"
 REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
 PUBLISHER_SECRET = "test-publisher-secret"
 PUBLISHER_KEY = f"pricing.{PUBLISHER_SECRET}"
+REPORTS = "https://reports.example.com/v1/export"
+"""Another service that takes scoped tokens, by the name that is its audience wherever a test runs it."""
 
 SETTINGS = """
 [public]
@@ -59,7 +61,12 @@ mode = "stream"
 silence_ms = 300
 history = {{ messages = 10, seconds = 60 }}
 
+[endpoints.reports]
+kind = "service"
+url = "{reports}"
+
 [grants]
+trader.reports = true
 trader.trades = ["trades.>"]
 trader.prices = ["prices.>"]
 trader.depth = ["depth.>"]
@@ -76,6 +83,9 @@ refresh_cookie = "refresh-token"
 [limits]
 tokens_per_session = "10000/minute"
 tokens_per_address = "100000/minute"
+logins_per_address = "10000/minute"
+logins_per_account = "10000/minute"
+denials_recorded = 100000
 {limits}
 
 [log]
@@ -99,6 +109,7 @@ class Relay:
     ports: tuple[int, int, int]
     process: subprocess.Popen[str] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    arguments: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -124,7 +135,11 @@ class Relay:
         """Start the process and wait until it says that it is ready."""
         with self.log_path.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "relay", "serve", "--config", str(self.folder / "relay.toml")],
+                [
+                    *(sys.executable, "-m", "relay", "serve"),
+                    *("--config", str(self.folder / "relay.toml")),
+                    *self.arguments,
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -311,6 +326,7 @@ def make_relay(
             stream=stream,
             internal=internal,
             ref_key=REF_KEY,
+            reports=REPORTS,
             secret=SECRET,
             publisher=hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest(),
             bff=bff,

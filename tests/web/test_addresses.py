@@ -27,11 +27,25 @@ PROXIES = parse_networks(["10.0.0.0/8", "fd00::/8"])
         ("10.0.0.1", ["198.51.100.7, garbage"], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.7, garbage, 10.0.0.2"], "10.0.0.2"),
         ("10.0.0.1", ["198.51.100.7, "], "10.0.0.1"),
-        ("10.0.0.1", ["198.51.100.7:443"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.7:443"], "198.51.100.7"),
+        ("10.0.0.1", ["[2001:db8::7]:443"], "2001:db8::7"),
+        ("10.0.0.1", ["[2001:db8::7]"], "2001:db8::7"),
+        ("10.0.0.1", ["[::ffff:198.51.100.7]:443"], "198.51.100.7"),
+        ("10.0.0.1", ["1.1.1.1, 198.51.100.7:443, 10.0.0.2:80"], "198.51.100.7"),
+        ("10.0.0.1", ["198.51.100.7:"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.7:x"], "10.0.0.1"),
+        ("10.0.0.1", ["[2001:db8::7"], "10.0.0.1"),
+        ("10.0.0.1", ["2001:db8::7]:443"], "10.0.0.1"),
+        ("10.0.0.1", ["fe80::1%eth0"], "10.0.0.1"),
+        ("10.0.0.1", ["unknown", "_hidden"], "10.0.0.1"),
+        ("10.0.0.1", ["198.51.100.7", ""], "10.0.0.1"),
+        ("10.0.0.1", ["for=198.51.100.7"], "10.0.0.1"),
         ("10.0.0.1", ["::ffff:198.51.100.7"], "198.51.100.7"),
         ("::ffff:10.0.0.1", ["198.51.100.7"], "198.51.100.7"),
         ("fd00::1", ["2001:db8::7"], "2001:db8::7"),
         ("2001:db8::1", ["198.51.100.7"], "2001:db8::1"),
+        ("::ffff:192.0.2.1", [], "192.0.2.1"),
+        ("2001:db8::1", [], "2001:db8::1"),
         ("", ["198.51.100.7"], ""),
         ("unix", ["198.51.100.7"], "unix"),
         ("10.0.0.1", ["0x7f.1, 127.1, 2130706433"], "10.0.0.1"),
@@ -55,6 +69,19 @@ def test_any_header_gives_an_address(peer: str, forwarded: list[str]) -> None:
     """Whatever is forwarded, the answer is the peer or an address."""
     address = client_address(peer, forwarded, PROXIES)
     assert address == peer or ipaddress.ip_address(address)
+
+
+def test_no_other_header_is_believed() -> None:
+    """Forwarded (RFC 7239) and X-Real-IP are the client's own where a proxy does not write them: nobody reads them."""
+    others = [
+        ("Forwarded", "for=203.0.113.5"),
+        ("X-Real-IP", "203.0.113.5"),
+        ("True-Client-IP", "203.0.113.5"),
+    ]
+    request = make_request(*others, ("X-Forwarded-For", "198.51.100.7"))
+    read = client_reader(parse_networks(["192.0.2.0/24"]))
+    assert read(request).address == "198.51.100.7"
+    assert read(make_request(*others)).address == "192.0.2.1"
 
 
 def test_a_request_tells_peer_and_client() -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 from relay.core.errors import Reason, Refusal
+from relay.sessions.cookies import SessionCookies
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
 from tests.web.requests import make_request
 
@@ -13,7 +14,8 @@ NAME = "__Host-access-token"
 
 def read(*headers: str | bytes) -> str | Reason:
     """Return the cookie's value out of these Cookie headers, or why there is none."""
-    result = read_cookie(make_request(*(("Cookie", header) for header in headers)), NAME)
+    request = make_request(*(("Cookie", header) for header in headers))
+    result = read_cookie(request, SessionCookies(names=(NAME,)))
     return result.reason if isinstance(result, Refusal) else result
 
 

@@ -8,21 +8,21 @@ sections are read and put together is in `relay.config`.
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
-    field_validator,
-    model_validator,
 )
 
 from relay.core.channels import check_pattern
-from relay.core.errors import MalformedError
+from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.messages import Mode
+from relay.keys.bearer import May
+from relay.keys.fetching import check_jwks_url
+from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
 
 _AUTHORITY = re.compile(
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -82,12 +82,21 @@ def _network(value: str) -> str:
         raise ValueError(f"must be an address or a network like 10.0.0.0/8: {error}") from None
 
 
+def _jwks_url(value: str) -> str:
+    try:
+        return check_jwks_url(value)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
 Origin = Annotated[str, _url("http", "https")]
 StreamOrigin = Annotated[str, _url("ws", "wss")]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Network = Annotated[str, AfterValidator(_network)]
+JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 CookieName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -115,6 +124,13 @@ class Public(Section):
     )
 
 
+class Tls(Section):
+    """A listener's certificate. The files are read at the start, and again on SIGHUP."""
+
+    cert: Path = Field(description="PEM file with the certificate, and the chain behind it.")
+    key: Path = Field(description="PEM file with its private key, without a password.")
+
+
 class ListenSection(Section):
     """Where the three listeners are bound. Port 0 takes a free one."""
 
@@ -123,89 +139,12 @@ class ListenSection(Section):
     )  # made to be public
     stream: Listen = Field(default="0.0.0.0:8001", description="Public WebSocket.")  # made to be public
     internal: Listen = Field(default="127.0.0.1:8002", description="Internal HTTP: publishing, health.")
+    tls: Tls | None = Field(default=None, description="Certificate of both public listeners.")
+    internal_tls: Tls | None = Field(default=None, description="Certificate of the internal listener.")
     internal_hosts: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1", "[::1]"),
         description="Host names by which the internal listener may be called; others are refused (DNS rebinding).",
     )
-
-
-class ClaimNames(Section):
-    """Which claims of the session's JWT mean what."""
-
-    subject: str = Field(default="sub", description="Claim that names the user.")
-    roles: str = Field(default="roles", description="Claim with the user's roles: a text or a list of texts.")
-    session: str = Field(default="sid", description="Claim with the session's id, if the backend sets one.")
-
-
-class Signed(Section):
-    """The session verifier `signed`: the cookie holds a JWT whose key is known here."""
-
-    algorithm: Literal[
-        "HS256",
-        "HS384",
-        "HS512",
-        "RS256",
-        "RS384",
-        "RS512",
-        "PS256",
-        "PS384",
-        "PS512",
-        "ES256",
-        "ES384",
-        "ES512",
-        "EdDSA",
-    ] = Field(description="The one algorithm that is accepted.")
-    secret: SecretStr | None = Field(
-        default=None, description="The shared secret of HS256 (32 bytes or more), HS384 (48) or HS512 (64)."
-    )
-    public_key: Path | None = Field(default=None, description="PEM file with the public key of the others.")
-    issuer: str | None = Field(default=None, description="Required iss.")
-    audience: str | None = Field(default=None, description="Required aud. Tells a session from other JWTs.")
-    typ: str | None = Field(
-        default=None, description="Required typ in the header. Tells a session from other JWTs."
-    )
-    require: dict[str, str] = Field(
-        default={},
-        description="Claims with required values. Tell a session from other JWTs under the same key.",
-    )
-
-    @model_validator(mode="after")
-    def _one_key(self) -> Self:
-        symmetric = self.algorithm.startswith("HS")
-        if symmetric != (self.secret is not None) or symmetric == (self.public_key is not None):
-            wanted = "secret, and no public_key" if symmetric else "public_key, and no secret"
-            raise ValueError(f"{self.algorithm} needs {wanted}")
-        return self
-
-
-class SessionSection(Section):
-    """Who is behind a cookie."""
-
-    cookie: CookieName = Field(default="__Host-access-token", description="Name of the session cookie.")
-    verifier: Literal["signed"] = Field(default="signed", description="How a session is checked.")
-    ref_key: SecretStr = Field(
-        description="Keys the session references in tokens and logs; the same on every node."
-    )
-    claims: ClaimNames = ClaimNames()
-    signed: Signed | None = None
-    max_s: int = Field(
-        default=604_800,
-        ge=60,
-        description="How long a log-in can last at most; a revocation is kept that long.",
-    )
-
-    @field_validator("ref_key")
-    @classmethod
-    def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 32:
-            raise ValueError("must have at least 32 characters; `openssl rand -hex 32` makes one")
-        return value
-
-    @model_validator(mode="after")
-    def _has_verifier(self) -> Self:
-        if self.signed is None:
-            raise ValueError("verifier = 'signed' needs session.signed = { algorithm = …, … }")
-        return self
 
 
 class Tokens(Section):
@@ -214,6 +153,16 @@ class Tokens(Section):
     ttl_s: int = Field(default=30, ge=1, le=30, description="Seconds from issue to expiry.")
     keys_dir: Path = Field(
         default=Path("keys"), description="Folder of the signing keys (`relay keys new --dir …`)."
+    )
+    publish_before_sign_s: int = Field(
+        default=PUBLISH_BEFORE_SIGN_S,
+        ge=0,
+        le=86_400,
+        description="Seconds for which `relay keys rotate` publishes a new key before it signs.",
+    )
+    jwks_url: JwksUrl | None = Field(
+        default=None,
+        description="Where a stream on its own (`--role stream`) fetches the public keys; without it, from keys_dir.",
     )
     transports: tuple[Literal["subprotocol", "query", "first_message"], ...] = Field(
         default=("subprotocol", "query", "first_message"),
@@ -242,6 +191,10 @@ class Grant(Section):
 class Endpoint(Section):
     """One thing to connect to."""
 
+    kind: Literal["socket"] = Field(
+        default="socket",
+        description="socket: a path of this relay; service: a URL of another service that takes scoped tokens.",
+    )
     path: str = Field(
         pattern=r"^/[A-Za-z0-9/_-]{1,128}$", description="Path on the stream listener, matched exactly."
     )
@@ -265,10 +218,21 @@ class Endpoint(Section):
 class Publisher(Section):
     """A backend team that may publish."""
 
-    secret_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(
+    secret_sha256: tuple[Sha256, ...] = Field(
         min_length=1, max_length=2, description="SHA-256 of the key's secret, in hex; two during a rotation."
     )
     channels: tuple[Pattern, ...] = Field(min_length=1, description="Channels that the key may publish to.")
+
+
+class Operator(Section):
+    """A person or a tool that may call the internal listener."""
+
+    secret_sha256: tuple[Sha256, ...] = Field(
+        min_length=1, max_length=2, description="SHA-256 of the key's secret, in hex; two during a rotation."
+    )
+    may: tuple[May, ...] = Field(
+        min_length=1, description="What the key opens: read (connections), revoke (revocations)."
+    )
 
 
 class Csrf(Section):
@@ -308,7 +272,11 @@ class Limits(Section):
 
     tokens_per_session: Rate = Field(default="30/minute", description="Token requests of one session.")
     tokens_per_address: Rate = Field(
-        default="600/minute", description="Token requests and log-ins of one address."
+        default="600/minute", description="Token requests, log-ins and log-outs of one address, or IPv6 /64."
+    )
+    logins_per_address: Rate = Field(default="30/minute", description="Log-ins from one address.")
+    logins_per_account: Rate = Field(
+        default="10/minute", description="Log-ins under one name, right or wrong, from anywhere."
     )
     connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
     over: Literal["replace", "refuse"] = Field(
@@ -318,7 +286,15 @@ class Limits(Section):
         default=8.0, ge=0, le=300, description="Seconds over which SIGTERM sends connections away."
     )
     unauthenticated_per_address: int = Field(
-        default=100, ge=1, description="Connections without a token yet."
+        default=100, ge=1, description="Connections without a token yet, of one address or IPv6 /64."
+    )
+    connections: int = Field(
+        default=20_000, ge=1, description="Open connections in all; above it the answer is 503."
+    )
+    denials_recorded: int = Field(
+        default=60,
+        ge=1,
+        description="Denials of one user or address that are recorded singly in a minute; the rest is counted.",
     )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 

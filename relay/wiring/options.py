@@ -4,53 +4,26 @@ The shells can't import the settings, so that none of them can grow a dependence
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 from relay.config import Settings
 from relay.core.channels import covers
-from relay.core.errors import ConfigurationError
 from relay.core.feeds import FeedOptions
 from relay.core.messages import Mode
+from relay.core.tokens import SERVICE_SCOPE
 from relay.ingest.service import PublisherTerms
+from relay.issuer.limits import Rates
 from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions
-from relay.sessions.signed import SignedOptions
+from relay.ops.operators import OperatorTerms
 from relay.stream.gate import EndpointOptions, GateOptions
 from relay.stream.service import StreamOptions
+from relay.tls import ServerTls, TlsFiles
 from relay.web.addresses import parse_networks
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
-
-
-def signed_options(settings: Settings) -> SignedOptions:
-    """Return the options of the verifier `signed`.
-
-    Raises:
-        ConfigurationError: if the public key's file can't be read.
-    """
-    signed, claims = settings.session.signed, settings.session.claims
-    assert signed is not None  # the settings' own check
-    if signed.secret is not None:
-        key = signed.secret.get_secret_value().encode()
-    else:
-        assert signed.public_key is not None  # the settings' own check
-        try:
-            key = signed.public_key.read_bytes()
-        except OSError as error:
-            raise ConfigurationError(
-                f"session.signed.public_key: {signed.public_key} can't be read: {error.strerror}."
-            ) from None
-    return SignedOptions(
-        algorithm=signed.algorithm,
-        key=key,
-        ref_key=settings.session.ref_key.get_secret_value().encode(),
-        issuer=signed.issuer,
-        audience=signed.audience,
-        typ=signed.typ,
-        require=signed.require,
-        subject_claim=claims.subject,
-        roles_claim=claims.roles,
-        session_claim=claims.session,
-    )
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:
@@ -62,12 +35,24 @@ def issuer_options(settings: Settings) -> IssuerOptions:
             name: EndpointTerms(
                 audience=settings.public.stream_url + endpoint.path, channels=endpoint.channels
             )
-            for name, endpoint in settings.endpoints.items()
+            for name, endpoint in settings.sockets.items()
+        }
+        | {
+            name: EndpointTerms(audience=endpoint.url, channels=(), scope=SERVICE_SCOPE)
+            for name, endpoint in settings.services.items()
         },
         default_endpoint=settings.tokens.default_endpoint,
         allowed_origins=settings.allowed_origins,
-        tokens_per_session=settings.limits.tokens_per_session,
+    )
+
+
+def rates(settings: Settings) -> Rates:
+    """Return how often tokens and log-ins may be asked for."""
+    return Rates(
         tokens_per_address=settings.limits.tokens_per_address,
+        tokens_per_session=settings.limits.tokens_per_session,
+        logins_per_address=settings.limits.logins_per_address,
+        logins_per_account=settings.limits.logins_per_account,
     )
 
 
@@ -75,10 +60,53 @@ def stream_options(settings: Settings) -> StreamOptions:
     """Return the WebSocket listener's options."""
     return StreamOptions(
         trusted_proxies=parse_networks(settings.public.trusted_proxies),
+        connections=settings.limits.connections,
         connections_per_session=settings.limits.connections_per_session,
         replace_oldest=settings.limits.over == "replace",
         drain_s=settings.limits.drain_s,
-        revocation_s=settings.session.max_s,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerTls:
+    """TLS of the listeners, None where a listener speaks plain HTTP. `strict` says that browsers get HSTS."""
+
+    public: ServerTls | None
+    internal: ServerTls | None
+    strict: bool
+
+    @property
+    def sides(self) -> tuple[ServerTls, ...]:
+        """Those that there are."""
+        return tuple(side for side in (self.public, self.internal) if side is not None)
+
+    def check(self) -> None:
+        """Read renewed certificates. See `ServerTls.check`."""
+        for side in self.sides:
+            side.check()
+
+
+def tls_files(settings: Settings) -> tuple[TlsFiles | None, TlsFiles | None]:
+    """Return where the certificates of the public listeners and of the internal one are."""
+    listen = settings.listen
+    return tuple(  # type: ignore[return-value]  # one for each of two names
+        None if files is None else TlsFiles(setting=f"listen.{name}", cert=files.cert, key=files.key)
+        for name, files in (("tls", listen.tls), ("internal_tls", listen.internal_tls))
+    )
+
+
+def listener_tls(settings: Settings) -> ListenerTls:
+    """Read the listeners' certificates.
+
+    Raises:
+        ConfigurationError: with one sentence about the first file that can't be used.
+    """
+    public, internal = (None if files is None else ServerTls(files) for files in tls_files(settings))
+    return ListenerTls(
+        public=public,
+        internal=internal,
+        # browsers keep HSTS for the name on all ports: on `localhost` it would break whatever else runs there
+        strict=public is not None and urlsplit(settings.public.url).hostname != "localhost",
     )
 
 
@@ -94,7 +122,7 @@ def gate_options(settings: Settings) -> GateOptions:
                 max_age_s=endpoint.max_age_s,
                 min_interval_ms=endpoint.min_interval_ms,
             )
-            for name, endpoint in settings.endpoints.items()
+            for name, endpoint in settings.sockets.items()
         },
         allowed_origins=settings.allowed_origins,
         transports=settings.tokens.transports,
@@ -113,10 +141,11 @@ def feed_options(settings: Settings) -> Callable[[str], FeedOptions]:
                 history_ms=endpoint.history.seconds * 1000,
             ),
         )
-        for endpoint in settings.endpoints.values()
+        for endpoint in settings.sockets.values()
         for pattern in endpoint.channels
     ]
 
+    @lru_cache(maxsize=10_000)  # asked for each subscription
     def options(name: str) -> FeedOptions:
         return next((found for pattern, found in known if covers(pattern, name)), FeedOptions())
 
@@ -128,8 +157,8 @@ def policy(settings: Settings) -> Policy:
     return Policy(
         {
             role: {
-                name: Grant(channels=grant)
-                if isinstance(grant, tuple)
+                name: Grant(channels=() if grant is True else grant)
+                if grant is True or isinstance(grant, tuple)
                 else Grant(channels=grant.channels, min_interval_ms=grant.min_interval_ms)
                 for name, grant in by_endpoint.items()
             }
@@ -143,6 +172,14 @@ def publisher_terms(settings: Settings) -> dict[str, PublisherTerms]:
     return {
         name: PublisherTerms(secret_sha256=publisher.secret_sha256, channels=publisher.channels)
         for name, publisher in settings.publishers.items()
+    }
+
+
+def operator_terms(settings: Settings) -> dict[str, OperatorTerms]:
+    """Return who may call the internal listener, and for what."""
+    return {
+        name: OperatorTerms(secret_sha256=operator.secret_sha256, may=frozenset(operator.may))
+        for name, operator in settings.operators.items()
     }
 
 

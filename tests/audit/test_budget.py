@@ -1,0 +1,107 @@
+"""How many denials are recorded one by one, and what is only counted."""
+
+import json
+
+import pytest
+
+from relay.audit.budget import BURST, MAX_KEYS, SHARES, DenialBudget
+from relay.core.errors import Reason
+from relay.core.events import Action, Client, Event, is_denial
+
+
+def denial(
+    address: str = "192.0.2.1",
+    user: str = "",
+    reason: Reason = Reason.CSRF_FAILED,
+    action: Action = Action.TOKEN_DENIED,
+) -> Event:
+    """Return a denial."""
+    return Event(action=action, reason=reason, user=user, client=Client(address=address))
+
+
+def recorded(budget: DenialBudget, *events: Event) -> int:
+    """Tell how many of the events have their own record."""
+    return sum(budget.take(event).recorded for event in events)
+
+
+def test_an_address_has_its_budget_and_others_have_theirs() -> None:
+    """The rest of a flood is counted by action and reason, and with who had the most."""
+    budget = DenialBudget(each=3)
+    assert recorded(budget, *[denial() for _ in range(10)]) == 3
+    assert recorded(budget, denial(action=Action.LOGIN_FAILED, reason=Reason.RATE_LIMITED)) == 0
+    assert recorded(budget, denial("192.0.2.2")) == 1
+    assert budget.take_overflow() == {
+        "denied": {"token.denied": {"csrf_failed": 7}, "login.failed": {"rate_limited": 1}},
+        "count": 8,
+        "users": {},
+        "addresses": {"192.0.2.1": 8},
+    }
+
+
+def test_a_user_has_a_budget_from_all_addresses_together() -> None:
+    """Whoever changes the address is still the same user; an address's budget is for all its users together."""
+    budget = DenialBudget(each=3)
+    assert recorded(budget, *[denial(f"192.0.2.{host}", "mallory") for host in range(10)]) == 3
+    assert recorded(budget, *[denial("198.51.100.1", f"user-{number}") for number in range(10)]) == 3
+    overflow = budget.take_overflow()
+    assert overflow is not None
+    assert overflow["users"]["mallory"] == 7
+    assert overflow["addresses"]["198.51.100.1"] == 7
+
+
+def test_an_ipv6_network_has_one_budget() -> None:
+    """Its 2^64 addresses are one client's."""
+    budget = DenialBudget(each=3)
+    assert recorded(budget, *[denial(f"2001:db8::{host:x}") for host in range(10)]) == 3
+
+
+@pytest.mark.parametrize(
+    "reason", [Reason.TOKEN_REPLAYED, Reason.TOKEN_AUDIENCE, Reason.TOKEN_ORIGIN, Reason.ORIGIN_MISSING]
+)
+def test_refusals_of_signed_tokens_are_never_only_counted(reason: Reason) -> None:
+    """However many there are, each has its record."""
+    budget = DenialBudget(each=3)
+    events = [denial(reason=reason, action=Action.CONNECT_DENIED, user="u") for _ in range(500)]
+    assert recorded(budget, *events) == 500
+    assert budget.take_overflow() is None
+
+
+def test_a_new_minute_is_a_new_budget() -> None:
+    """What was counted is told once."""
+    budget = DenialBudget(each=3)
+    recorded(budget, *[denial() for _ in range(10)])
+    assert budget.take_overflow() is not None
+    assert budget.take_overflow() is None
+    assert recorded(budget, denial()) == 1
+
+
+def test_a_flood_from_everywhere_is_bounded() -> None:
+    """100,000 addresses write no more records than so many shares, and take no more room than so many keys."""
+    budget = DenialBudget(each=1)
+    events = (denial(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") for number in range(100_000))
+    assert recorded(budget, *events) == SHARES
+    assert len(budget._counts) <= MAX_KEYS
+    overflow = budget.take_overflow()
+    assert overflow is not None
+    assert overflow["count"] == 100_000 - SHARES
+    assert len(json.dumps(overflow)) < 500
+    assert not budget._counts
+
+
+def test_a_burst_is_the_clients_own() -> None:
+    """From the twentieth denial on it is a burst; refusals that are the relay's doing make none."""
+    budget = DenialBudget(each=1000)
+    ours = [denial(reason=Reason.DRAINING, action=Action.CONNECT_DENIED) for _ in range(100)]
+    assert not any(budget.take(event).burst for event in ours)
+    bursts = [budget.take(denial()).burst for _ in range(BURST + 1)]
+    assert bursts == [False] * (BURST - 1) + [True, True]
+    assert not budget.take(denial("192.0.2.2")).burst
+
+
+def test_refused_operators_have_a_budget_and_others_none() -> None:
+    """A wrong operator key is a denial like another; what an operator did is recorded whatever the number."""
+    refused = Event(action=Action.OPERATOR_ACTION, reason=Reason.PUBLISHER_UNKNOWN)
+    assert is_denial(refused)
+    assert is_denial(denial())
+    assert not is_denial(Event(action=Action.OPERATOR_ACTION))
+    assert not is_denial(Event(action=Action.CONNECTION_CLOSED, reason=Reason.LINK_LOST))

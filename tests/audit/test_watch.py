@@ -1,0 +1,117 @@
+"""The auditor that everybody is given: it marks, bounds floods, and passes on all else as it is."""
+
+from pathlib import Path
+from typing import Any
+
+from relay.audit.anomalies import Askers
+from relay.audit.jsonl import JsonlAuditor
+from relay.audit.watch import WatchedAuditor
+from relay.core.errors import Reason
+from relay.core.events import Action, Client, Event
+from tests.audit.logs import records, whole
+
+ASKERS = Askers(b"k" * 32)
+CLIENT = Client(address="192.0.2.1", user_agent="Mozilla/5.0 (X11)")
+
+
+def opened(path: Path, *, denials: int = 5) -> WatchedAuditor:
+    """Return an auditor in front of a real log."""
+    return WatchedAuditor(JsonlAuditor.open(path, node="node-1"), askers=ASKERS, denials=denials)
+
+
+def connect(reason: Reason | None = None, client: Client = CLIENT, asker: str | None = None) -> Event:
+    """Return what the stream reports of a connection whose token `CLIENT` asked for."""
+    return Event(
+        action=Action.CONNECT_DENIED if reason else Action.CONNECT_ACCEPTED,
+        reason=reason,
+        user="alice",
+        client=client,
+        asker=ASKERS.claim("j1", CLIENT) if asker is None else asker,
+        relay={"token": {"jti": "j1"}},
+    )
+
+
+def marks(record: dict[str, Any]) -> list[str] | None:
+    """Return a record's marks, None if it has no such member."""
+    found: list[str] | None = record["relay"].get("anomalies")
+    return found
+
+
+async def test_each_kind_of_mark(tmp_path: Path) -> None:
+    """What can be told of one event is told of it, together where more than one holds."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    moved = Client(address="198.51.100.1", user_agent=CLIENT.user_agent)
+    auditor.note(connect())
+    auditor.note(connect(client=moved))
+    auditor.note(connect(client=Client(address=CLIENT.address, user_agent="curl")))
+    auditor.note(connect(Reason.TOKEN_REPLAYED, moved))
+    auditor.note(connect(Reason.TOKEN_AUDIENCE, asker=""))
+    await auditor.record(connect(Reason.TOKEN_ORIGIN))
+    auditor.note(connect(Reason.ORIGIN_MISSING))
+    auditor.note(connect(Reason.TOKEN_EXPIRED))
+    await auditor.aclose()
+    found = sorted(map(str, map(marks, records(tmp_path / "audit.jsonl"))))
+    assert found == sorted(
+        map(
+            str,
+            [
+                None,
+                ["other_address"],
+                ["other_browser"],
+                ["replay", "other_address"],
+                ["wrong_endpoint"],
+                ["origin_mismatch"],
+                ["origin_mismatch"],
+                None,
+            ],
+        )
+    )
+    assert whole(tmp_path / "audit.jsonl")
+
+
+async def test_the_claim_is_not_recorded(tmp_path: Path) -> None:
+    """It is for comparing alone."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    auditor.note(connect())
+    await auditor.aclose()
+    assert ASKERS.claim("j1", CLIENT).encode() not in (tmp_path / "audit.jsonl").read_bytes()
+
+
+async def test_a_flood_is_counted_and_reported(tmp_path: Path) -> None:
+    """So many single records, and at the minute's end one that says how many more there were, of what, from whom."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    for _ in range(1000):
+        auditor.note(Event(action=Action.TOKEN_DENIED, reason=Reason.CSRF_FAILED, client=CLIENT))
+    auditor.note(Event(action=Action.LOGOUT, user="alice"))
+    auditor.end_minute()
+    auditor.end_minute()
+    auditor.note(Event(action=Action.TOKEN_DENIED, reason=Reason.CSRF_FAILED, client=CLIENT))
+    await auditor.aclose()
+    found = records(tmp_path / "audit.jsonl")
+    actions = [record["event"]["action"] for record in found]
+    assert actions == ["token.denied"] * 5 + ["logout", "denials.aggregated", "token.denied"]
+    told = found[-2]["relay"]
+    assert (told["denied"], told["count"]) == ({"token.denied": {"csrf_failed": 995}}, 995)
+    assert told["addresses"] == {"192.0.2.1": 995}
+    assert told["since"].endswith("+00:00")
+    assert marks(found[-2]) == ["denial_burst"]
+    assert found[-2]["event"]["outcome"] == "failure"
+
+
+async def test_a_burst_is_marked_on_single_records_too(tmp_path: Path) -> None:
+    """Refusals of signed tokens are never aggregated; from the twentieth of a minute on they are a burst."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    for _ in range(25):
+        auditor.note(connect(Reason.TOKEN_REPLAYED))
+    await auditor.aclose()
+    found = [marks(record) for record in records(tmp_path / "audit.jsonl")]
+    assert found == [["replay"]] * 19 + [["replay", "denial_burst"]] * 6
+
+
+async def test_what_was_counted_is_written_at_the_end(tmp_path: Path) -> None:
+    """A relay that stops within the minute still tells."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    for _ in range(7):
+        auditor.note(Event(action=Action.TOKEN_DENIED, reason=Reason.CSRF_FAILED, client=CLIENT))
+    await auditor.aclose()
+    assert records(tmp_path / "audit.jsonl")[-1]["relay"]["count"] == 2

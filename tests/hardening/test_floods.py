@@ -1,0 +1,115 @@
+"""Floods of refusals: the audit log stays small, says how many there were, and loses nothing that matters."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.audit.logs import whole
+from tests.hardening.relays import assert_quiet, recorded
+from tests.hardening.wire import bearing, fresh, head, knock, read_answer, upgrade
+from tests.support.service import Relay, make_relay
+
+BUDGET = 5
+FLOOD = 300
+FLOODER, NEIGHBOUR, THIEF = "127.0.0.8", "127.0.0.9", "127.0.0.10"
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay that records five denials of a user or address singly."""
+    relay = make_relay(tmp_path)
+    relay.environment["RELAY_LIMITS__DENIALS_RECORDED"] = str(BUDGET)
+    relay.start()
+    yield relay
+    relay.stop()
+    assert_quiet(relay)
+
+
+async def pour(port: int, request: bytes, count: int, *, source: str) -> Counter[int]:
+    """Send so many requests over one connection where that stays open; returns how often each status came."""
+    found: Counter[int] = Counter()
+    writer: asyncio.StreamWriter | None = None
+    for _ in range(count):
+        if writer is None or writer.is_closing():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        writer.write(request)
+        answer = await read_answer(reader)
+        found[answer.status] += 1
+        if answer.all("connection") == ["close"]:
+            writer.close()
+    if writer is not None:
+        writer.close()
+    return found
+
+
+def of(address: str, record: dict[str, Any]) -> bool:
+    """Tell whether a record is about this address."""
+    return record.get("client") == {"ip": address}
+
+
+def count_of(relay: Relay, address: str, reason: str) -> int:
+    """Return how many records there are of this address and reason."""
+    return sum(of(address, r) and r["event"].get("reason") == reason for r in relay.audit())
+
+
+async def test_a_flood_is_counted_in_one_record(relay: Relay) -> None:
+    """Forged requests to issuer and gate: five records, and one that says how many more there were, of what."""
+    forged = head(
+        "POST", "/auth/ws-token", [("Host", "x"), ("Origin", "http://evil"), ("Content-Length", "0")]
+    )
+    bad_origin = head("GET", "/ws/prices", upgrade(relay, origin="http://evil"))
+    assert await pour(relay.ports[0], forged, FLOOD, source=FLOODER) == {403: FLOOD}
+    assert await pour(relay.ports[1], bad_origin, FLOOD, source=FLOODER) == {403: FLOOD}
+    await knock(relay, fields=upgrade(relay, origin="http://evil"), source=NEIGHBOUR)
+    await recorded(relay, partial(of, NEIGHBOUR))
+    assert relay.stop() == 0
+    assert count_of(relay, FLOODER, "csrf_failed") == BUDGET
+    assert count_of(relay, FLOODER, "origin_refused") == 0, "the address's budget was used up by then"
+    (told,) = [r["relay"] for r in relay.audit() if r["event"]["action"] == "denials.aggregated"]
+    assert told["denied"] == {
+        "token.denied": {"csrf_failed": FLOOD - BUDGET},
+        "connect.denied": {"origin_refused": FLOOD},
+    }
+    assert told["addresses"] == {FLOODER: 2 * FLOOD - BUDGET}
+    assert told["anomalies"] == ["denial_burst"]
+    assert whole(relay.audit_path)
+
+
+async def test_a_flood_hides_no_theft(relay: Relay) -> None:
+    """Replays and misplaced tokens have a record each, in the middle of a flood from the same address."""
+    garbage = head("GET", "/nowhere", upgrade(relay))
+    await pour(relay.ports[1], garbage, FLOOD, source=THIEF)
+    stolen, misplaced = await fresh(relay), await fresh(relay)
+    assert (await knock(relay, fields=[*upgrade(relay), bearing(stolen)])).status == 101
+    replay = head("GET", "/ws/prices", [*upgrade(relay), bearing(stolen)])
+    wrong = head("GET", "/ws/depth", [*upgrade(relay), bearing(misplaced)])
+    tries = 4 * BUDGET
+    assert await pour(relay.ports[1], replay, tries, source=THIEF) == {401: tries}
+    assert await pour(relay.ports[1], wrong, tries, source=THIEF) == {403: tries}
+    assert relay.stop() == 0
+    assert count_of(relay, THIEF, "path_unknown") == BUDGET
+    assert count_of(relay, THIEF, "token_replayed") == tries
+    assert count_of(relay, THIEF, "token_audience") == tries
+    assert whole(relay.audit_path)
+
+
+async def test_a_frame_of_refused_channels_is_one_record(relay: Relay) -> None:
+    """200 channels outside the scope in one frame: one record that counts them; a user's budget bounds the frames."""
+    names = [f"orders.{number}" for number in range(200)]
+    session = relay.session(sub="greedy")
+    async with relay.connect(await relay.token(session)) as socket:
+        await socket.read("error")  # nothing subscribed yet
+        for number in range(2 * BUDGET):
+            await socket.send(type="subscribe", id=number, channels=names)
+            assert len((await socket.read("subscribed"))["rejected"]) == 200
+    assert relay.stop() == 0
+    denied = [r for r in relay.audit() if r["event"]["action"] == "subscribe.denied"]
+    assert [r["relay"]["count"] for r in denied] == [200] * BUDGET
+    (told,) = [r["relay"] for r in relay.audit() if r["event"]["action"] == "denials.aggregated"]
+    assert told["denied"] == {"subscribe.denied": {"channel_forbidden": BUDGET}}
+    assert told["users"] == {"greedy": BUDGET}
