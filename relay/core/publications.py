@@ -82,20 +82,25 @@ def _malformed(sentence: str) -> MalformedError:
     return MalformedError(sentence, reason=Reason.PUBLICATION_MALFORMED)
 
 
+def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(items)
+    if len(result) != len(items):
+        raise _malformed("A name appears twice in one object.")
+    return result
+
+
+def _constant(name: str) -> NoReturn:
+    raise _malformed(f"{name} is not JSON: send null, or a text.")
+
+
+_strict = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
+
+
 def _check_strict(body: bytes) -> None:
     """Refuse whatever a strict parser anywhere might refuse: encoding, syntax, duplicate names, depth."""
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            raise _malformed("A name appears twice in one object.")
-        return result
-
-    def constant(name: str) -> NoReturn:
-        raise _malformed(f"{name} is not JSON: send null, or a text.")
-
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+        value = _strict.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _malformed(f"The body is not UTF-8 (at byte {error.start}).") from None
     except RecursionError:
