@@ -166,6 +166,3 @@ def _backend(settings: Settings) -> Backend | None:
     if bff.backend is None:
         return None
     return Backend(origin=bff.backend, login_path=bff.login_path, timeout_s=bff.timeout_s)
-
-
-# what belongs to no shell

@@ -98,7 +98,6 @@ _strict = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
 
 def _check_strict(body: bytes) -> None:
     """Refuse whatever a strict parser anywhere might refuse: encoding, syntax, duplicate names, depth."""
-
     try:
         value = _strict.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
