@@ -176,23 +176,6 @@ async def test_a_cancelled_end_does_not_cancel_what_is_being_committed(
     assert closing.cancelled()
 
 
-async def test_the_end_survives_a_cancelled_worker(recorder: Recorder) -> None:
-    """Where the loop cancels every task, as at its own end, callers are released and the rest is committed."""
-    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer")
-    recorder.gate.clear()
-    first = writer.submit(1)
-    await asyncio.sleep(0)
-    second = writer.submit(2)
-    assert writer._task is not None
-    writer._task.cancel()
-    recorder.gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await first
-    await writer.aclose()
-    assert second.result() == 20
-    assert recorder.batches == [[1], [2]]
-
-
 async def test_a_call_runs_between_batches(writer: GroupCommit[int, int], recorder: Recorder) -> None:
     """`run` uses the same thread, so that a call never meets a commit."""
     recorder.gate.clear()

@@ -40,9 +40,10 @@ from relay.web.addresses import client_address
 
 TOKEN_WITHIN_S = 5
 """Seconds for the handshake, and again for a token as first frame. Mobile networks take 2 s on a bad day."""
-NOTSENT_LOWAT_BYTES = 16_384
+NOTSENT_LOWAT_BYTES = 8192
 """Unsent bytes that the kernel takes. Without it megabytes of old prices queue where nobody can replace them: a
-reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB about 1 s, with 4 KiB 0.7 s."""
+reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB 1.1 s and now and then 1.6, with
+4 KiB 0.7 s."""
 USER_TIMEOUT_MS = 30_000
 """TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
 BACKLOG = 4096

@@ -16,7 +16,8 @@ from relay.keys.rotation import rotate
 from tests.hardening.forgeries import issuer_key
 from tests.hardening.wire import bearing, knock, upgrade
 from tests.keys.forging import forge, header_of
-from tests.support.service import Relay, free_ports, make_relay
+from tests.support.ports import free_ports
+from tests.support.service import Relay, make_relay
 
 
 @dataclass

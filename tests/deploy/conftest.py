@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.certificates import Authority
-from tests.support.service import Relay, free_ports, make_relay
+from tests.support.ports import free_ports
+from tests.support.service import Relay, make_relay
 
 
 @pytest.fixture

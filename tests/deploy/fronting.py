@@ -7,7 +7,6 @@ be there, so that a test fails when it would no longer test what the file says.
 import contextlib
 import json
 import os
-import random
 import shutil
 import socket
 import ssl
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.certificates import Authority
+from tests.support.ports import free_ports
 from tests.support.readme import ROOT
 from tests.support.service import Relay, make_relay
 
@@ -64,19 +64,9 @@ def filled(text: str, replacements: Mapping[str, str]) -> str:
     return text
 
 
-def quiet_ports(count: int) -> list[int]:
-    """Return free ports from below those that systems give to clients: a proxy binds them a second later only."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(11_000, 29_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found = [*found, port] if port not in found else found
-    return found
-
-
 def relay_behind(folder: Path) -> tuple[Relay, tuple[int, int], int]:
     """Make a relay that believes a proxy on this machine; gives the proxy's two ports too, and one that nobody has."""
-    http, stream, internal, first, second, nobody = quiet_ports(6)
+    http, stream, internal, first, second, nobody = free_ports(6)
     relay = make_relay(folder, ports=(http, stream, internal))
     relay.environment |= {
         "RELAY_PUBLIC__URL": f"https://127.0.0.1:{first}",

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import readme
-from tests.support.service import REPORTS, free_ports
+from tests.support.ports import free_ports
+from tests.support.service import REPORTS
 
 FOLDER = readme.ROOT / "examples" / "service"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(readme.ROOT)}

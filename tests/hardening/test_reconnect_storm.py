@@ -7,9 +7,7 @@ token than there are clients, so that some are refused with 429 on the way; a re
 import asyncio
 import contextlib
 import json
-import random
 import signal
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -28,27 +26,11 @@ ROOM = 50
 PATIENCE_S = 100
 
 
-def quiet_ports() -> tuple[int, ...]:
-    """Return three free ports below those that the kernel gives to clients.
-
-    On a port that nobody listens on, a client of the same machine may be given that port as its own, and then it is
-    connected with itself; among thousands of attempts one is, and keeps the relay from binding the port again.
-    """
-    with contextlib.ExitStack() as stack:
-        found: list[int] = []
-        while len(found) < 3:
-            port = random.randrange(20_000, 32_000)
-            with contextlib.suppress(OSError):
-                stack.enter_context(socket.create_server(("127.0.0.1", port)))
-                found.append(port)
-        return tuple(found)
-
-
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[Relay]:
     """A relay with little room for those who have shown no token."""
     limits = f"unauthenticated_per_address = {ROOM}\ndrain_s = 1.0"
-    with running(tmp_path, ports=quiet_ports(), limits=limits) as relay:
+    with running(tmp_path, limits=limits) as relay:
         yield relay
     assert_quiet(relay)
 

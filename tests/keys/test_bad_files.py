@@ -152,7 +152,6 @@ def test_a_folder_or_pipe_by_the_name_of_a_key(tmp_path: Path) -> None:
         (lambda jwk: jwk | {"revoked_at": True}, "revoked_at"),
         (lambda jwk: jwk | {"retired_at": -1}, "must be Unix seconds"),
     ],
-    ids=str,
 )
 def test_public_files_that_are_none(
     tmp_path: Path, change: Callable[[dict[str, str]], object], sentence: str

@@ -49,7 +49,8 @@ def test_another_publishers_key() -> None:
     assert check_bearer("c." + second_key.split(".")[1], known) is None
 
 
-PRESENTED, DIGEST = new_bearer_key("pricing")
+SECRET = "a-secret-of-the-length-that-is-made-01234567"
+PRESENTED, DIGEST = f"pricing.{SECRET}", hash_secret(SECRET)
 
 
 @pytest.mark.parametrize(

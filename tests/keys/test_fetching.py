@@ -15,7 +15,7 @@ from relay.keys.fetching import COOL_DOWN_S, REFRESH_S, RETRY_S, STALE_S, WAIT_S
 from relay.keys.jwks import from_jwks, key_id, to_jwks, verify_key
 from tests.sessions.backends import Backend, Clock, running_backend
 from tests.support.backend import ScriptedBackend, http_answer
-from tests.support.service import free_ports
+from tests.support.ports import free_ports
 
 ONE, TWO = (verify_key(Ed25519PrivateKey.generate().public_key()) for _ in range(2))
 

@@ -14,7 +14,7 @@ from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from tests.sessions.backends import Backend, running_backend
 from tests.sessions.signing import NOW, REF_KEY
 from tests.support.backend import ScriptedBackend, http_answer
-from tests.support.service import free_ports
+from tests.support.ports import free_ports
 
 CREDENTIAL = "an-opaque-token-of-somebody"
 GOOD = {"sub": "user-7"}

@@ -77,7 +77,9 @@ async def test_a_long_flush_lets_others_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "frame", [masked(Opcode.TEXT, b"\xff"), b"\x81\x00", masked(Opcode.CLOSE, b"\x03\xe8")]
+    "frame",
+    [masked(Opcode.TEXT, b"\xff"), b"\x81\x00", masked(Opcode.CLOSE, b"\x03\xe8")],
+    ids=["no UTF-8", "unmasked", "close"],
 )
 async def test_a_closing_connection_is_out_of_the_hub_at_once(node: Node, frame: bytes) -> None:
     """Before the close frame is written: whatever the hub has for it then would come behind it, or raise."""

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.service import SECRET, free_ports
+from tests.support.ports import free_ports
+from tests.support.service import SECRET
 
 
 @contextlib.contextmanager

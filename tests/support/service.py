@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
+
+from tests.support.ports import free_ports
 
 SECRET = "test-secret-of-the-backend-0123456789abcdef"
 REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
@@ -92,13 +93,6 @@ denials_recorded = 100000
 level = "debug"
 {extra}
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now. The settings must name them, because tokens say where they are for."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 @dataclass

@@ -18,7 +18,7 @@ from relay.verify import (
 )
 from relay.verify.sqlite import SqliteSingleUse
 from tests.sessions.backends import Backend, running_backend
-from tests.support.service import free_ports
+from tests.support.ports import free_ports
 from tests.verify.tokens import AUDIENCE, ISSUER, JWKS, bad_tokens, token, verifier
 
 
