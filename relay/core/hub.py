@@ -123,7 +123,8 @@ class Hub:
         self, subscriber: Subscriber, wants: Iterable[Want], *, after: Iterable[bytes] = ()
     ) -> None:
         """Subscribe to channels and patterns, valid and allowed; send what they begin with, in one write with the
-        messages `after` which it comes. Subscribing twice is the same as once; with another lane it moves there.
+        messages `after` which it comes. Subscribing twice is the same as once; with another lane it moves there, and a
+        stream channel with `since` begins anew from there.
         """
         self._settle(subscriber)
         for want in wants:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.core import messages
-from relay.core.channels import covers, is_pattern, is_wildcard
+from relay.core.channels import is_pattern, is_wildcard
 from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
@@ -286,8 +286,7 @@ class ClientProtocol:
         return list(accepted), rejected
 
     def _ack(self, want: Want) -> messages.ChannelAck | messages.PatternAck:
-        known = any(covers(name, want.name) for name in (*self._subscriber.exact, *self._subscriber.patterns))
-        state = self._hub.state(want.name, None if known else want.since)
+        state = self._hub.state(want.name, want.since)
         # every message of a stream channel comes at once
         lane = 0 if state.mode is messages.Mode.STREAM else want.lane
         if is_wildcard(want.name):

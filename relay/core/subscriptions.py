@@ -67,7 +67,12 @@ class Subscriptions:
         else:
             subscriber.exact[want.name] = want.lane
             feed = self.feed(want.name)
-            self._cover(subscriber, feed, subscriber.feeds.get(feed, 0) | EXACT, since=want.since)
+            cover = subscriber.feeds.get(feed, 0) | EXACT
+            if want.since is not None and feed.last is not None and feed.options.mode is Mode.STREAM:
+                # begun anew from there, also where the token or a pattern has subscribed it already: who resumes
+                # would otherwise miss what came while it was away, and be told that it has it
+                self._remove(subscriber, feed)
+            self._cover(subscriber, feed, cover, since=want.since)
 
     def discard(self, subscriber: Subscriber, name: str) -> bool:
         """Undo `add` by the same name. False: there is nothing to undo."""

@@ -46,6 +46,7 @@ refresh_cookie = "refresh-token"
 
 [limits]
 logins_per_account = "600/minute"
+logins_per_account_and_address = "600/minute"
 
 [log]
 format = "text"

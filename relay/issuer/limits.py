@@ -1,10 +1,14 @@
 """How often tokens and log-ins may be asked for, in sliding windows of the `limits` library.
 
 By address first, because that costs nothing to find out; by session when it is known whose request it is. Log-ins
-are counted apart, by address and by account, before the backend is asked: guessing passwords in parallel must not
-be cheaper than one after the other. The account's name comes as a keyed hash and is not kept (people type
-passwords into that field). Somebody who guesses at an account can keep its owner from logging in meanwhile; open
-sessions don't notice.
+are counted apart before the backend is asked: guessing passwords in parallel must not be cheaper than one after the
+other. The account's name comes as a keyed hash and is not kept (people type passwords into that field).
+
+There are three counts of log-ins. An address at one account: the tight one, which stops who guesses from where he
+is, and nobody else. An address at all accounts, for one password tried on many. And an account from everywhere, much
+looser: with a tight one anybody could lock anybody out by typing his name (CWE-645), and without one a botnet could
+guess from each of its addresses. So only who commands many addresses can keep an owner out, and only while he goes
+on; open sessions don't notice. What an address may no longer try is not counted to the account.
 
 The counts are this process's own.
 """
@@ -29,6 +33,7 @@ class Rates:
     tokens_per_session: str
     logins_per_address: str
     logins_per_account: str
+    logins_per_account_and_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +52,9 @@ class RateLimits:
         self._session = _Limit(rates.tokens_per_session, "this session")
         self._login_address = _Limit(rates.logins_per_address, "log-ins from this address")
         self._login_account = _Limit(rates.logins_per_account, "log-ins of this account")
+        self._login_pair = _Limit(
+            rates.logins_per_account_and_address, "log-ins of this account from this address"
+        )
 
     def address(self, address: str) -> Limited | None:
         """Count a request from `address`, of whatever kind."""
@@ -58,7 +66,12 @@ class RateLimits:
 
     def login(self, address: str, account: str) -> Limited | None:
         """Count a log-in from `address`; `account` is a keyed hash of the name that was typed."""
-        return self._login_address.hit(network_of(address)) or self._login_account.hit(account)
+        network = network_of(address)
+        return (
+            self._login_address.hit(network)
+            or self._login_pair.hit(f"{account} {network}")
+            or self._login_account.hit(account)
+        )
 
 
 class _Limit:

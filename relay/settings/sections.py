@@ -276,7 +276,10 @@ class Limits(Section):
     )
     logins_per_address: Rate = Field(default="30/minute", description="Log-ins from one address.")
     logins_per_account: Rate = Field(
-        default="10/minute", description="Log-ins under one name, right or wrong, from anywhere."
+        default="60/minute", description="Log-ins under one name, right or wrong, from anywhere."
+    )
+    logins_per_account_and_address: Rate = Field(
+        default="10/minute", description="Log-ins under one name from one address, or IPv6 /64."
     )
     connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
     over: Literal["replace", "refuse"] = Field(

@@ -143,10 +143,13 @@ class Gate:
             return denied(asked.reason, asked.detail)
         return Attempt(endpoint=endpoint, origin=origin, asked=asked, client=client)
 
-    async def redeem(self, attempt: Attempt, token: str, *, subject: str | None = None) -> Admission | Denied:
+    async def redeem(
+        self, attempt: Attempt, token: str, *, reserve: Callable[[str], bool], subject: str | None = None
+    ) -> Admission | Denied:
         """Check the token and use it up. The same for all ways in which it may come.
 
-        `subject` is whose it must be, when it comes to refresh a connection.
+        `reserve` keeps a place among the connections of a session, if there is one. `subject` is whose the token must
+        be, when it comes to refresh a connection.
         """
         now = time.time()
         expected = tokens.Expected(
@@ -171,6 +174,8 @@ class Gate:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
         if self.is_revoked(claims, now=now):
             return deny(attempt, Refusal(reason=Reason.SESSION_REVOKED), claims)
+        if not reserve(claims.session_ref):
+            return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims)
         try:
             if not await self._state.claim(claims.jti, expires_at=claims.expires_at):
                 return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), claims)

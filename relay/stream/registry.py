@@ -6,6 +6,8 @@ of them: some 10 ms for 20,000, and an index would cost each connection 300 byte
 
 import heapq
 
+from websockets.protocol import CLOSED
+
 from relay.core.closes import close_for
 from relay.core.errors import Reason
 from relay.core.revocations import Kind, Target
@@ -20,25 +22,45 @@ class Registry:
     """Open connections by session reference, in the order in which they came.
 
     A session may have `per_session` of them. One more takes the place of the oldest, or with `replace` False is
-    refused.
+    refused (see `reserve`).
     """
 
     def __init__(self, *, per_session: int, replace: bool) -> None:
         self._per_session = per_session
         self._replace = replace
         self._by_session: dict[str, dict[StreamConnection, None]] = {}
+        self._reserved: dict[StreamConnection, str] = {}
         self.connections: dict[StreamConnection, tuple[Admission, ...]] = {}
         """With the tokens that opened and refreshed them: each can end them."""
 
-    def is_full(self, session_ref: str) -> bool:
-        """Tell whether one connection more has to be refused."""
-        return not self._replace and len(self._by_session.get(session_ref, ())) >= self._per_session
+    def reserve(self, connection: StreamConnection, session_ref: str) -> bool:
+        """Keep a place in a session until `add` or `release`; False if none is left, and none may be taken away.
+
+        Before the token is used up: whoever finds no place can use it when there is one. Without the reservation a
+        dozen that come at once would all find the last place free, and lose their tokens over it.
+        """
+        own = self._by_session.get(session_ref, {})
+        if self._replace or connection in own:
+            return True
+        coming = sum(
+            ref == session_ref for ref in self._reserved.values()
+        )  # those whose claims are on their way
+        if len(own) + coming >= self._per_session:
+            return False
+        if connection.protocol.state is not CLOSED:  # gone already: nobody would give the place back
+            self._reserved[connection] = session_ref
+        return True
+
+    def release(self, connection: StreamConnection) -> None:
+        """Give a reserved place back. Twice is fine."""
+        self._reserved.pop(connection, None)
 
     def add(self, connection: StreamConnection, admission: Admission) -> None:
         """Add a connection to a session, its first or (after a refresh) a further one.
 
         The session's oldest makes room if there are too many.
         """
+        self.release(connection)
         session_ref = admission.claims.session_ref
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None

@@ -7,6 +7,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -155,7 +156,7 @@ class Stream:
     # one connection, from its first byte to its last
 
     def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
-        return StreamConnection(*args, on_made=self._made, on_lost=self._unwait, **options)
+        return StreamConnection(*args, on_made=self._made, on_lost=self._lost, **options)
 
     def _made(self, connection: StreamConnection) -> None:
         # counted before the first byte: a silent connection never reaches `_process_request`
@@ -167,6 +168,10 @@ class Stream:
             return
         self._addresses[connection] = address
         self._waiting.enter(address)
+
+    def _lost(self, connection: StreamConnection) -> None:
+        self._unwait(connection)
+        self.registry.release(connection)  # it went while its token was looked up
 
     def _unwait(self, connection: StreamConnection) -> None:
         address = self._addresses.pop(connection, None)
@@ -187,8 +192,8 @@ class Stream:
             self._wait(connection, address)
         result: Attempt | Admission | Denied = self._gate.inspect(request, connection.protocol, client)
         if isinstance(result, Attempt) and result.asked.token:
-            result = await self._gate.redeem(result, result.asked.token)
-        if isinstance(result, Denied):
+            result = await self._redeem(connection, result, result.asked.token)
+        if isinstance(result, Denied) and result.refusal.reason is not Reason.CONNECTION_LIMIT:
             self._auditor.note(denied_event(result))
             return refusal_response(result.refusal)
         connection.admission = result
@@ -199,13 +204,21 @@ class Stream:
         admission = connection.admission
         if isinstance(admission, Attempt):
             admission = await self._first_message(connection, admission)
+        if isinstance(admission, Denied):
+            self._auditor.note(denied_event(admission))
+            connection.end(close_for(admission.refusal.reason))
         if isinstance(admission, Admission):
             self._unwait(connection)
             connection.forget_handshake()
             await self._turnstile.enter()  # many claims are answered at once
             await self._serve(connection, admission)
 
-    async def _first_message(self, connection: StreamConnection, attempt: Attempt) -> Admission | None:
+    async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admission | Denied:
+        return await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
+
+    async def _first_message(
+        self, connection: StreamConnection, attempt: Attempt
+    ) -> Admission | Denied | None:
         """Take the token as the first frame. A browser sees the close code here, and nothing of a refused upgrade."""
         reason: Reason
         try:
@@ -218,27 +231,14 @@ class Stream:
         else:
             frame = _auth_frame(message)
             if isinstance(frame, Auth):
-                result = await self._gate.redeem(attempt, frame.token)
-                if isinstance(result, Admission):
-                    return result
-                self._auditor.note(denied_event(result))
-                connection.end(close_for(result.refusal.reason))
-                return None
+                return await self._redeem(connection, attempt, frame.token)
             reason = frame
-        self._auditor.note(denied_event(deny(attempt, Refusal(reason=reason))))
-        connection.end(close_for(reason))
-        return None
+        return deny(attempt, Refusal(reason=reason))
 
     async def _serve(self, connection: StreamConnection, admission: Admission) -> None:
         now = time.time()
         claims, endpoint = admission.claims, admission.attempt.endpoint
         hub, registry = self._fanout.hub, self.registry
-        if registry.is_full(claims.session_ref):
-            self._auditor.note(
-                denied_event(deny(admission.attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims))
-            )
-            connection.end(close_for(Reason.CONNECTION_LIMIT))
-            return
         registry.add(connection, admission)
         subscriber = hub.join(connection)
 
@@ -295,8 +295,12 @@ class Stream:
     ) -> None:
         """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on."""
         attempt = replace(admission.attempt, asked=replace(admission.attempt.asked, transport="refresh"))
-        result = await self._gate.redeem(attempt, asked.token, subject=admission.claims.subject)
+        reserve = partial(self.registry.reserve, connection)
+        result = await self._gate.redeem(
+            attempt, asked.token, reserve=reserve, subject=admission.claims.subject
+        )
         if isinstance(result, Denied):
+            self.registry.release(connection)
             self._auditor.note(denied_event(result))
             client.refresh_refused(asked, reason=result.refusal.reason)
             return

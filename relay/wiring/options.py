@@ -53,6 +53,7 @@ def rates(settings: Settings) -> Rates:
         tokens_per_session=settings.limits.tokens_per_session,
         logins_per_address=settings.limits.logins_per_address,
         logins_per_account=settings.limits.logins_per_account,
+        logins_per_account_and_address=settings.limits.logins_per_account_and_address,
     )
 
 

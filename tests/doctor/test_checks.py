@@ -152,7 +152,8 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
             "tokens_per_session": "11/second",
             "tokens_per_address": "100000000/day",
             "logins_per_address": "36060/hour",
-            "logins_per_account": "101/minute",
+            "logins_per_account": "601/minute",
+            "logins_per_account_and_address": "101/minute",
         }.items()
     ),
 ]

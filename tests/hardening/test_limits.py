@@ -31,7 +31,8 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
         relay = make_relay(folder, bff=f'backend = "{backend}"', limits=f"connections = {CONNECTIONS}")
         relay.environment |= {
             "RELAY_LIMITS__LOGINS_PER_ADDRESS": "6/hour",
-            "RELAY_LIMITS__LOGINS_PER_ACCOUNT": "3/hour",
+            "RELAY_LIMITS__LOGINS_PER_ACCOUNT": "6/hour",
+            "RELAY_LIMITS__LOGINS_PER_ACCOUNT_AND_ADDRESS": "3/hour",
             "RELAY_LIMITS__TOKENS_PER_ADDRESS": "12/hour",
         }
         relay.start()
@@ -74,13 +75,20 @@ async def test_a_full_relay_says_so_before_it_looks_at_a_token(relay: Relay) -> 
 
 
 async def test_an_account_is_not_guessed_from_many_addresses(relay: Relay) -> None:
-    """Three tries a name, however it is written and wherever they come from; another name is free."""
-    for host, name in enumerate(("victim@example.com", "VICTIM@example.com", " victim@example.com ")):
+    """Six tries a name, however it is written and wherever they come from; another name is free."""
+    for host, name in enumerate(("victim@example.com", "VICTIM@example.com", " victim@example.com ") * 2):
         assert (await login(relay, name, f"127.0.1.{host + 1}")).status == 401
     answer = await login(relay, "victim@example.com", "127.0.1.9")
     assert assert_told_to_wait(answer, 429, "rate_limited") > 60
     assert (await login(relay, "somebody@example.com", "127.0.1.9")).status == 401
     assert "victim" not in relay.audit_path.read_text().lower()
+
+
+async def test_nobody_locks_somebody_else_out(relay: Relay) -> None:
+    """Who types another's name and wrong passwords is stopped himself after three; the owner logs in meanwhile."""
+    guesses = [(await login(relay, "owner@example.com", "127.0.7.1")).status for _ in range(5)]
+    assert guesses == [401] * 3 + [429] * 2
+    assert (await login(relay, "owner@example.com", "127.0.7.2")).status == 401, "asked the backend"
 
 
 async def test_an_address_does_not_guess_at_many_accounts(relay: Relay) -> None:

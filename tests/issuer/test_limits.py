@@ -1,5 +1,6 @@
 """Limits of the issuer, and what it does when it may not or can not answer."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,7 +75,7 @@ async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay)
 
 def limits(**changed: str) -> RateLimits:
     """Return limits of one an hour, but for those that are named."""
-    names = ("tokens_per_address", "tokens_per_session", "logins_per_address", "logins_per_account")
+    names = [field.name for field in dataclasses.fields(Rates)]
     return RateLimits(Rates(**(dict.fromkeys(names, "1/hour") | changed)))
 
 
@@ -117,6 +118,20 @@ def test_log_ins_are_counted_by_address_and_by_account() -> None:
     ]
     assert counts.login("192.0.2.20", "e") is None
     assert counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
+
+
+def test_nobody_locks_an_account_for_others() -> None:
+    """Who guesses at an account from one address is stopped there, at little cost to the account's own count."""
+    counts = limits(
+        logins_per_address="100/hour", logins_per_account="10/hour", logins_per_account_and_address="3/hour"
+    )
+    guesses = [counts.login("192.0.2.1", "victim") is None for _ in range(50)]
+    assert guesses == [True] * 3 + [False] * 47
+    assert [counts.login("192.0.2.2", "victim") is None for _ in range(4)] == [True] * 3 + [False]
+    assert counts.login("192.0.2.1", "another") is None
+    for host in (3, 4):
+        assert [counts.login(f"192.0.2.{host}", "victim") is None for _ in range(2)] == [True, True]
+    assert counts.login("192.0.2.5", "victim") is not None, "ten from everywhere"
 
 
 async def test_no_token_without_its_record(tmp_path: Path) -> None:

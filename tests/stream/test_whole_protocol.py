@@ -1,6 +1,7 @@
 """What goes beyond prices as fast as they come: streams, lanes, silence, refresh, a planned restart."""
 
 import asyncio
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
+from tests.hardening.relays import recorded
 from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
 
 
@@ -54,6 +56,27 @@ async def test_a_stream_is_resumed_without_a_gap_or_a_repeat(tmp_path: Path) -> 
             ack = (await socket.read("subscribed"))["channels"][0]
             assert ack["recovered"] is False  # the history has ten
             assert (await socket.read("snapshot"))["data"] == {"n": 30}
+
+
+async def test_a_resume_of_what_is_subscribed_already(tmp_path: Path) -> None:
+    """`since` counts for a channel that the token, or a pattern, has subscribed: it begins anew, as the ack says."""
+    with running(tmp_path) as relay:
+        seen = await trades(relay, 1, 5)
+        since = {"trades.A": {"epoch": seen["epoch"], "seq": 3}}
+        for last, (channel, query) in enumerate(
+            [("trades.A", ""), ("trades.*", "?channels=trades.*")], start=5
+        ):
+            token = await relay.token(endpoint="trades", channels=[channel])
+            async with relay.connect(token, path="/ws/trades", query=query) as socket:
+                await socket.read("subscribed")
+                assert (await socket.read("snapshot"))["data"] == {"n": last}
+                await socket.send(type="subscribe", id=1, channels=["trades.A"], since=since)
+                assert (await socket.read("subscribed"))["channels"][0]["recovered"] is True
+                assert await numbers(socket, last - 3) == list(range(4, last + 1))
+                await socket.send(type="subscribe", id=2, channels=["trades.A"])
+                assert (await socket.read("subscribed"))["channels"][0]["recovered"] is False
+                await trades(relay, last + 1, last + 1)
+                assert await numbers(socket, 1) == [last + 1], "and no snapshot for asking twice"
 
 
 async def test_a_reader_too_slow_for_a_stream_is_told_so(tmp_path: Path) -> None:
@@ -177,3 +200,45 @@ async def test_one_connection_too_many(tmp_path: Path, over: str, code: int) -> 
                 assert (refused.value.rcvd and refused.value.rcvd.code) == code
                 await first.send(type="ping", id=1)
                 await first.read("pong")
+
+
+async def test_who_finds_no_place_keeps_the_token(tmp_path: Path) -> None:
+    """Of a dozen at once two get in and ten are told 4503; their tokens are good as soon as there is a place."""
+    with running(tmp_path, limits='connections_per_session = 2\nover = "refuse"') as relay:
+        session = relay.session()
+        tokens = [await relay.token(session) for _ in range(12)]
+        letting_in: dict[str, Socket] = {}
+        codes: list[int | None] = []
+
+        async def enter(token: str, stack: contextlib.AsyncExitStack) -> None:
+            try:
+                letting_in[token] = await stack.enter_async_context(relay.connect(token))
+            except ConnectionClosedError as refused:
+                codes.append(refused.rcvd and refused.rcvd.code)
+
+        async with contextlib.AsyncExitStack() as stack:
+            await asyncio.gather(*(enter(token, stack) for token in tokens))
+            assert (len(letting_in), codes) == (2, [4503] * 10)
+            left = [token for token in tokens if token not in letting_in]
+            # a refresh takes no place of its own, and one into a full session is refused without a loss
+            socket = next(iter(letting_in.values()))
+            await socket.read("error")
+            await socket.send(type="refresh", id=1, token=left.pop())
+            assert (await socket.read("refreshed"))["id"] == 1
+            other = await relay.token(relay.session())
+            async with relay.connect(other) as stranger:
+                await stranger.read("error")
+                await stranger.send(type="refresh", id=2, token=left[0])
+                assert (await stranger.read("error"))["code"] == "connection_limit"
+        await relay.audited("connect.denied", reason="connection_limit")
+        for socket in letting_in.values():
+            ended = socket.welcome["connection"]
+            await recorded(
+                relay,
+                lambda one, ended=ended: (
+                    one["event"]["action"] == "connection.closed"  # type: ignore[misc]
+                    and one["relay"]["connection"]["id"] == ended
+                ),
+            )
+        async with relay.connect(left[0]), relay.connect(left[1]):
+            pass

@@ -86,6 +86,7 @@ tokens_per_session = "10000/minute"
 tokens_per_address = "100000/minute"
 logins_per_address = "10000/minute"
 logins_per_account = "10000/minute"
+logins_per_account_and_address = "10000/minute"
 denials_recorded = 100000
 {limits}
 
