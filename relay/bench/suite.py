@@ -8,6 +8,7 @@ from relay.bench import BenchError
 from relay.bench.connect import ConnectOptions
 from relay.bench.connect_figures import measure_connect
 from relay.bench.fanout import FanoutOptions, measure_fanout
+from relay.bench.issue import IssueOptions, measure_issue
 from relay.bench.mixed import MixedOptions, measure_mixed
 from relay.bench.replay import ReplayOptions, measure_replay
 from relay.bench.report import Report
@@ -57,6 +58,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         readers=200, rate=1000, rate_bytes=20_000, alone_s=5, seconds=20, stopped_s=40, runs=runs
     )
     connect = ConnectOptions(connections=2000, parallel=50, hold=1000, rate=10, quiet_s=5, runs=runs)
+    issue = IssueOptions(requests=10_000, parallel=50, at_once=15_000, runs=runs)
     replay = ReplayOptions(
         files=recordings,
         speed=10,
@@ -71,12 +73,14 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         mixed = replace(mixed, subscribers=200, each=10, channels=100, rate=1000, seconds=2)
         slow = replace(slow, readers=50, alone_s=2, seconds=6, stopped_s=0)
         connect = replace(connect, connections=500, hold=100, quiet_s=2)
+        issue = replace(issue, requests=2000, at_once=2000)
         replay = replace(replay, seconds=QUICK_S, subscribers=100)
     found = [
         Bench(name="fanout", measure=lambda progress: measure_fanout(fanout, progress)),
         Bench(name="mixed", measure=lambda progress: measure_mixed(mixed, progress)),
         Bench(name="slow-reader", measure=lambda progress: measure_slow_reader(slow, progress)),
         Bench(name="connect", measure=lambda progress: measure_connect(connect, progress)),
+        Bench(name="issue", measure=lambda progress: measure_issue(issue, progress)),
     ]
     if recordings:
         found.append(Bench(name="replay", measure=lambda progress: measure_replay(replay, progress)))

@@ -319,3 +319,14 @@ def test_a_recording_has_only_so_many_symbols(
     """Subscribers of more symbols than there are would be subscribers of the same one twice."""
     sentence = refused(("replay", str(recording(tmp_path)), "--each", "2"), monkeypatch, capsys)
     assert "--each 2 is more than there are: the recording has 1." in sentence
+
+
+def test_issue_answers_everybody(tmp_path: Path) -> None:
+    """Each request has its token, also of a crowd that comes at once; nobody is left without an answer."""
+    found = measured(tmp_path, "issue", "--requests", "60", "--parallel", "6", "--at-once", "80")
+    for side in ("relay", "yardstick"):
+        figures = found[side]
+        assert found["each"][0][side]["steady"]["ok"] == 60
+        assert figures["at_once_ok"] == 80
+        assert figures["at_once_limited"] == figures["at_once_refused"] == figures["at_once_unanswered"] == 0
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]

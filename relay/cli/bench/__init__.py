@@ -9,6 +9,7 @@ import typer
 from relay.cli.bench.connect import connect
 from relay.cli.bench.everything import everything
 from relay.cli.bench.fanout import fanout
+from relay.cli.bench.issue import issue
 from relay.cli.bench.mixed import mixed
 from relay.cli.bench.replay import replay
 from relay.cli.bench.slow_reader import slow_reader
@@ -29,5 +30,6 @@ app.command()(fanout)
 app.command()(mixed)
 app.command("slow-reader")(slow_reader)
 app.command()(connect)
+app.command()(issue)
 app.command()(replay)
 app.command("all")(everything)
