@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from relay.audit.anomalies import Askers
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.watch import WatchedAuditor
+from relay.audit.watch import WatchedAuditor, show_event
 from relay.bff.backend import Backend
 from relay.broker.memory import MemoryBroker
 from relay.config import Settings
@@ -84,6 +84,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             JsonlAuditor.open(settings.audit.path, node=socket.gethostname()),
             askers=askers,
             denials=settings.limits.denials_recorded,
+            observers=[show_event] if settings.log.level == "debug" else [],
         )
         try:
             fanout = Fanout(feed_options(settings))

@@ -6,9 +6,18 @@ already happened (the gate, a closed connection) calls `note`, which never waits
 be written is counted by action and reported by an `audit.gap` record as soon as there is room again.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from relay.core.events import Event
+
+Observer = Callable[[Event], None]
+"""Sees every event once, as it happens: metrics count from it, and the process's own log shows it.
+
+Called on the event loop, before the budget of denials, so that what a flood only counts is counted here one by one;
+a `record` is seen when it is in the log, and not at all when it could not be written. It must not wait. What it raises
+is logged and goes no further.
+"""
 
 
 class Auditor(Protocol):

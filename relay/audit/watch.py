@@ -12,10 +12,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
+
 from relay.audit.anomalies import ANOMALY_OF, Anomaly, Askers
-from relay.audit.base import Auditor
+from relay.audit.base import Auditor, Observer
 from relay.audit.budget import PERIOD_S, DenialBudget
-from relay.core.events import Action, Event, is_denial
+from relay.core.events import Action, Event, is_denial, to_line
+
+_log = structlog.get_logger("relay.audit")
 
 
 class ClosableAuditor(Auditor, Protocol):
@@ -29,7 +33,8 @@ class ClosableAuditor(Auditor, Protocol):
 class WatchedAuditor:
     """An `Auditor` in front of another one. End it with `aclose`, which ends the other as well.
 
-    `clock` gives Unix seconds; `denials` are recorded singly for one user or address in a minute.
+    `clock` gives Unix seconds; `denials` are recorded singly for one user or address in a minute; `observers` see
+    every event.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class WatchedAuditor:
         askers: Askers,
         denials: int,
         clock: Callable[[], float] = time.time,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._auditor = auditor
+        self._observers = tuple(observers)
         self._askers = askers
         self._budget = DenialBudget(each=denials)
         self._clock = clock
@@ -49,11 +56,14 @@ class WatchedAuditor:
 
     async def record(self, event: Event) -> None:
         """See `Auditor.record`."""
-        await self._auditor.record(self._marked(event))
+        event = self._marked(event)
+        await self._auditor.record(event)
+        self._observe(event)
 
     def note(self, event: Event) -> None:
         """See `Auditor.note`. A denial beyond the budget is counted, and reported within a minute."""
         event = self._marked(event)
+        self._observe(event)
         if is_denial(event):
             self._begin_minute()
             verdict = self._budget.take(event)
@@ -78,6 +88,13 @@ class WatchedAuditor:
             event = Event(action=Action.DENIALS_AGGREGATED, relay={**overflow, "since": since})
             self._auditor.note(_with_marks(event, [Anomaly.DENIAL_BURST]))
 
+    def _observe(self, event: Event) -> None:
+        for observe in self._observers:
+            try:
+                observe(event)
+            except Exception:  # noqa: BLE001  # a counter that fails must not take a token with it
+                _log.exception("an observer of the audit events failed", action=event.action.value)
+
     def _begin_minute(self) -> None:
         if self._timer is None:
             self._since = self._clock()
@@ -96,3 +113,8 @@ class WatchedAuditor:
 def _with_marks(event: Event, marks: Sequence[Anomaly]) -> Event:
     before = event.relay.get("anomalies", ())
     return replace(event, relay={**event.relay, "anomalies": [*before, *(mark.value for mark in marks)]})
+
+
+def show_event(event: Event) -> None:
+    """Show an event in the process's own log, at level debug. An `Observer`."""
+    _log.debug("event", **to_line(event))

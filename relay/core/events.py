@@ -1,7 +1,8 @@
 """What the audit log records: the actions, and one event's fields with their Elastic Common Schema names.
 
-Events are built here and nowhere else, so that every sink shows the same thing. An event never holds a token,
-a cookie, a header value, a query string, a session's id or a payload: the fields below are all there is.
+Records (`to_record`), metrics (`to_labels`) and the process's own log lines (`to_line`) are all made here from one
+`Event`, so that they can't disagree. An event never holds a token, a cookie, a header value, a query string, a
+session's id or a payload: the fields below are all there is.
 Strings from outside are cut to a length here, because a log line that an attacker can stretch is a full disk.
 """
 
@@ -43,18 +44,24 @@ class Action(StrEnum):
     KEY_ROTATED = "key.rotated"
     OPERATOR_ACTION = "operator.action"
     DENIALS_AGGREGATED = "denials.aggregated"
+    AUDIT_READ = "audit.read"
+    AUDIT_CHECKPOINT = "audit.checkpoint"
     AUDIT_GAP = "audit.gap"
 
 
 ACTION_EXPLANATIONS: dict[Action, str] = {
-    Action.TOKEN_ISSUED: "A scoped token was handed out; the record has what was asked and what was granted.",
+    Action.TOKEN_ISSUED: (
+        "A scoped token was handed out; the record has what was asked, what was granted, and why the rest was not."
+    ),
     Action.TOKEN_DENIED: "A request for a scoped token was refused.",
     Action.CONNECT_ACCEPTED: "A connection was let in and its token used up.",
     Action.CONNECT_DENIED: "A connection, or its first frame's token, was refused.",
     Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to channels within its scope.",
     Action.SUBSCRIBE_DENIED: "A connection asked for channels outside its scope, or for too many.",
     Action.CONNECTION_REFRESHED: "A connection showed a new token and may go on; the token is used up.",
-    Action.CONNECTION_CLOSED: "A connection ended; the record has its close code and what was delivered.",
+    Action.CONNECTION_CLOSED: (
+        "A connection ended; the record has who ended it, what was delivered, and which grants were used."
+    ),
     Action.SESSION_REVOKED: "A session's tokens and sockets were cut off.",
     Action.PUBLISH_DENIED: "A publication was refused.",
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
@@ -64,6 +71,10 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.OPERATOR_ACTION: "An operator called the internal listener; with a reason, the call was refused.",
     Action.DENIALS_AGGREGATED: (
         "Denials beyond the budget of a user or an address, counted by action and reason for a minute."
+    ),
+    Action.AUDIT_READ: "An operator read the audit log through the relay.",
+    Action.AUDIT_CHECKPOINT: (
+        "The log's place, signed: nobody without the audit key can write anew what stands before it."
     ),
     Action.AUDIT_GAP: "Events could not be recorded; the record counts them by action.",
 }
@@ -86,6 +97,8 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.KEY_ROTATED: ("configuration", "change"),
     Action.OPERATOR_ACTION: ("api", "access"),
     Action.DENIALS_AGGREGATED: ("intrusion_detection", "denied"),
+    Action.AUDIT_READ: ("api", "access"),
+    Action.AUDIT_CHECKPOINT: ("configuration", "info"),
     Action.AUDIT_GAP: ("configuration", "error"),
 }
 
@@ -117,7 +130,8 @@ class Event:
 
     `relay` holds the project's own fields, nested as they appear under `relay` in the record: `session.ref`,
     `token.{jti,kid,aud,scope,channels,iat,exp,transport}`, `connection.{id,...}`, `channels`, `publisher.id`,
-    `anomalies`. `asker` is the claim of the event's token, to be compared with `client`; it is not recorded.
+    `anomalies`. `endpoint` is a name from the settings. `asker` is the claim of the event's token, to be compared
+    with `client`; it is not recorded.
     """
 
     action: Action
@@ -126,6 +140,7 @@ class Event:
     client: Client = field(default_factory=Client)
     status: int | None = None
     path: str = ""
+    endpoint: str = ""
     asker: str = ""
     relay: Mapping[str, Any] = field(default_factory=dict)
 
@@ -173,6 +188,35 @@ def is_denial(event: Event) -> bool:
     return event.action in _DENIALS or (event.action is Action.OPERATOR_ACTION and event.reason is not None)
 
 
+def outcome_of(event: Event) -> str:
+    """Return the event's `event.outcome`: `success` or `failure`."""
+    return "failure" if is_denial(event) or event.action in _FAILURES else "success"
+
+
+def to_labels(event: Event) -> dict[str, str]:
+    """Return what metrics may count by: `action`, `outcome`, `reason` and `endpoint`, each "" where there is none.
+
+    All four are closed sets, of this package or of the settings: nobody outside can make a new time series.
+    """
+    return {
+        "action": event.action.value,
+        "outcome": outcome_of(event),
+        "reason": event.reason.value if event.reason is not None else "",
+        "endpoint": event.endpoint,
+    }
+
+
+def to_line(event: Event) -> dict[str, object]:
+    """Return the event as the fields of one line of the process's own log; those that are empty are left out."""
+    token, connection = event.relay.get("token", {}), event.relay.get("connection", {})
+    line = to_labels(event) | {
+        "user": event.user,
+        "jti": token.get("jti", ""),
+        "connection": connection.get("id", ""),
+    }
+    return {name: clip(value) for name, value in line.items() if value}
+
+
 def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict[str, Any]:
     """Return `event` as a record of the audit log, without its chain fields.
 
@@ -186,7 +230,7 @@ def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict
             "action": event.action.value,
             "category": [category],
             "type": [kind],
-            "outcome": "failure" if is_denial(event) or event.action in _FAILURES else "success",
+            "outcome": outcome_of(event),
         },
         "service": {"node": {"name": node}},
     }
@@ -204,5 +248,5 @@ def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict
         record["http"] = {"response": {"status_code": event.status}}
     if event.path:
         record["url"] = {"path": event.path}
-    record["relay"] = dict(event.relay)
+    record["relay"] = {**event.relay, "endpoint": event.endpoint} if event.endpoint else dict(event.relay)
     return clip(record)  # type: ignore[return-value]  # clip keeps a mapping a dict

@@ -27,6 +27,18 @@ class Scope:
             (granted if self.allows(channel) else rejected)[channel] = None
         return tuple(granted), tuple(rejected)
 
+    def narrowest(self, name: str) -> tuple[str, ...]:
+        """Return the patterns that grant `name` without a narrower one doing so: with which of them it was used.
+
+        Who has `prices.>` and `prices.BTC-USD`, and reads the latter, would not miss the former.
+        """
+        granting = [pattern for pattern in self.patterns if covers(pattern, name)]
+        return tuple(
+            pattern
+            for pattern in granting
+            if not any(other != pattern and covers(pattern, other) for other in granting)
+        )
+
     def intersect(self, other: "Scope") -> "Scope":
         """Return the patterns of either scope that lie inside the other: what both grant.
 

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
-from relay.issuer.service import Issued, Issuer, parse_request
+from relay.issuer.service import Issued, Issuer, TokenRequest, parse_request
 from relay.sessions.base import Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
@@ -40,6 +40,7 @@ class _Denial:
     refusal: Refusal
     message: str | None = None
     retry_after_s: float | None = None
+    asked: TokenRequest | None = None
 
 
 def issuer_routes(
@@ -75,7 +76,7 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
         return _answer(result)
     status = answer_for(result.refusal.reason).status
     found = session if isinstance(session, Session) else None
-    issuer.deny(result.refusal, client, status=status, session=found, origin=origin)
+    issuer.deny(result.refusal, client, status=status, session=found, asked=result.asked, origin=origin)
     response = refusal_answer(result.refusal, message=result.message, retry_after_s=result.retry_after_s)
     for cookie in _dead_cookies(request, result.refusal, options):
         clear_cookie(response, cookie)
@@ -128,12 +129,13 @@ async def _issued(
         asked = parse_request(body, issuer.options, origin=origin, bearer=is_bearer(request))
         if isinstance(asked, Refusal):
             return _Denial(asked, message=asked.detail)
-        issued = await issuer.issue(session, asked, client, now=now)
     except MalformedError as error:
         return _Denial(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
+    try:
+        issued = await issuer.issue(session, asked, client, now=now)
     except UnavailableError as error:
-        return _Denial(Refusal(reason=error.reason, detail=str(error)))
-    return _Denial(issued) if isinstance(issued, Refusal) else issued
+        return _Denial(Refusal(reason=error.reason, detail=str(error)), asked=asked)
+    return _Denial(issued, asked=asked) if isinstance(issued, Refusal) else issued
 
 
 def _answer(issued: Issued) -> Response:

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from relay.audit.anomalies import Askers
 from relay.audit.base import Auditor
@@ -193,7 +194,11 @@ class Issuer:
             token = tokens.mint(claims, key)
         except ValueError as error:
             raise UnavailableError(Reason.INTERNAL_ERROR, str(error)) from error
-        await self._auditor.record(_issued(claims, key.kid, request, rejected, client))
+        refused = dict.fromkeys(rejected, Reason.CHANNEL_FORBIDDEN)
+        if request.channels is None:  # all that is granted, as far as one token has room for it
+            whole = self._policy.scope(session.roles, request.endpoint).patterns
+            refused |= dict.fromkeys(whole[len(granted) :], Reason.CHANNELS_TOO_MANY)
+        await self._auditor.record(_issued(claims, key.kid, session, request, refused, client))
         return Issued(
             token=token,
             audience=terms.audience,
@@ -209,9 +214,10 @@ class Issuer:
         *,
         status: int,
         session: Session | None = None,
+        asked: TokenRequest | None = None,
         origin: str = "",
     ) -> None:
-        """Note a refused request in the audit log."""
+        """Note a refused request in the audit log, with as much about it as is certain."""
         self._auditor.note(
             Event(
                 action=Action.TOKEN_DENIED,
@@ -219,25 +225,33 @@ class Issuer:
                 user=session.subject if session else "",
                 client=client,
                 status=status,
+                endpoint=asked.endpoint if asked else "",
                 relay={"origin": origin, "detail": str(refusal)}
-                | ({"session": {"ref": session.ref}} if session else {}),
+                | ({"session": _session(session)} if session else {})
+                | ({"asked": _asked(asked)} if asked else {}),
             )
         )
 
 
 def _issued(
-    claims: tokens.Claims, kid: str, request: TokenRequest, rejected: tuple[str, ...], client: Client
+    claims: tokens.Claims,
+    kid: str,
+    session: Session,
+    request: TokenRequest,
+    refused: Mapping[str, Reason],
+    client: Client,
 ) -> Event:
     return Event(
         action=Action.TOKEN_ISSUED,
         user=claims.subject,
         client=client,
         status=200,
+        endpoint=request.endpoint,
         relay={
-            "session": {"ref": claims.session_ref},
+            "session": _session(session),
             "origin": claims.origin,
-            "asked": {"endpoint": request.endpoint, "channels": list(request.channels or ())},
-            "rejected": list(rejected),
+            "asked": _asked(request),
+            "rejected": [{"channel": name, "reason": reason.value} for name, reason in refused.items()],
             "token": {
                 "jti": claims.jti,
                 "kid": kid,
@@ -249,3 +263,13 @@ def _issued(
             },
         },
     )
+
+
+def _session(session: Session) -> dict[str, Any]:
+    """Return who asks: the reference, and the roles that the grants went by."""
+    return {"ref": session.ref, "roles": list(session.roles)}
+
+
+def _asked(request: TokenRequest) -> dict[str, Any]:
+    """Return what was asked for. No channels: all that is granted."""
+    return {"endpoint": request.endpoint, "channels": list(request.channels or ())}

@@ -12,6 +12,7 @@ from relay.core.events import Action, Event
 from relay.core.subscribers import Subscriber
 from relay.stream.connection import StreamConnection
 from relay.stream.gate import Admission, Denied
+from relay.stream.usage import Usage
 
 
 def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
@@ -23,6 +24,7 @@ def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
         client=attempt.client,
         status=101,
         path=attempt.endpoint.path,
+        endpoint=attempt.endpoint.name,
         asker=admission.claims.asker or "",
         relay={
             "origin": attempt.origin,
@@ -56,6 +58,7 @@ def denied_event(denied: Denied) -> Event:
         client=denied.client,
         status=answer_for(refusal.reason).status,
         path=denied.endpoint.path if denied.endpoint else "",
+        endpoint=denied.endpoint.name if denied.endpoint else "",
         asker=(claims.asker or "") if claims else "",
         relay=relay,
     )
@@ -74,6 +77,7 @@ def subscription_event(
         reason=reason,
         user=admission.claims.subject,
         client=admission.attempt.client,
+        endpoint=admission.attempt.endpoint.name,
         relay={
             "channels": list(channels),
             "count": len(channels),
@@ -84,8 +88,10 @@ def subscription_event(
     )
 
 
-def closed_event(connection: StreamConnection, admission: Admission, subscriber: Subscriber) -> Event:
-    """A connection is over: who ended it and how, and what it got."""
+def closed_event(
+    connection: StreamConnection, admission: Admission, subscriber: Subscriber, usage: Usage
+) -> Event:
+    """A connection is over: who ended it and how, what it got, and which of its grants it used."""
     code, reason, initiator = _ending(connection)
     return Event(
         action=Action.CONNECTION_CLOSED,
@@ -93,6 +99,7 @@ def closed_event(connection: StreamConnection, admission: Admission, subscriber:
         user=admission.claims.subject,
         client=admission.attempt.client,
         path=admission.attempt.endpoint.path,
+        endpoint=admission.attempt.endpoint.name,
         relay={
             "session": {"ref": admission.claims.session_ref},
             "token": {"jti": admission.claims.jti},
@@ -104,6 +111,7 @@ def closed_event(connection: StreamConnection, admission: Admission, subscriber:
                 "messages_out": subscriber.messages,
                 "bytes_out": subscriber.bytes,
                 "conflated": subscriber.conflated,
+                **usage.described(),
             },
         },
     )

@@ -35,6 +35,7 @@ from relay.stream.reports import (
     refreshed_event,
     subscription_event,
 )
+from relay.stream.usage import Usage
 from relay.tls import HANDSHAKE_WITHIN_S
 from relay.turnstile import Turnstile
 from relay.web.addresses import client_address
@@ -242,7 +243,11 @@ class Stream:
         registry.add(connection, admission)
         subscriber = hub.join(connection)
 
+        usage = Usage(claims.channel_scope)
+
         def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
+            if action is Action.SUBSCRIBE_ACCEPTED:
+                usage.add(channels)
             self._auditor.note(subscription_event(connection, admission, action, channels, reason))
 
         client = ClientProtocol(
@@ -266,15 +271,15 @@ class Stream:
                 return
             asked = admission.attempt.asked
             client.open(asked=asked.channels, interval_ms=asked.interval_ms, now=now)
-            await self._receive(connection, client, admission)
+            await self._receive(connection, client, admission, usage)
         finally:
             connection.detach(Reason.LINK_LOST)
             registry.remove(connection)
             await connection.wait_closed()
-            self._auditor.note(closed_event(connection, admission, subscriber))
+            self._auditor.note(closed_event(connection, admission, subscriber, usage))
 
     async def _receive(
-        self, connection: StreamConnection, client: ClientProtocol, admission: Admission
+        self, connection: StreamConnection, client: ClientProtocol, admission: Admission, usage: Usage
     ) -> None:
         """Feed the client's frames to the protocol until the connection is closed by either side."""
         try:
@@ -284,7 +289,8 @@ class Stream:
                 else:
                     result = client.close(Reason.FRAME_BINARY)
                 if isinstance(result, RefreshAsked):
-                    await self._refresh(connection, client, admission, result)
+                    if refreshed := await self._refresh(connection, client, admission, result):
+                        usage.widen(refreshed.claims.channel_scope)
                 elif result is not None:
                     connection.end(result)
         except ConnectionClosed:
@@ -292,8 +298,8 @@ class Stream:
 
     async def _refresh(
         self, connection: StreamConnection, client: ClientProtocol, admission: Admission, asked: RefreshAsked
-    ) -> None:
-        """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on."""
+    ) -> Admission | None:
+        """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on with it."""
         attempt = replace(admission.attempt, asked=replace(admission.attempt.asked, transport="refresh"))
         reserve = partial(self.registry.reserve, connection)
         result = await self._gate.redeem(
@@ -303,14 +309,15 @@ class Stream:
             self.registry.release(connection)
             self._auditor.note(denied_event(result))
             client.refresh_refused(asked, reason=result.refusal.reason)
-            return
+            return None
         # a token of a newer log-in may refresh a connection of an older one: each must be able to end it
         self.registry.add(connection, result)
         if cut_off := self._gate.cut_off_since(result, now=time.time()):
             connection.end(close_for(cut_off))
-            return
+            return None
         self._auditor.note(refreshed_event(connection, result))
         client.refreshed(asked, scope=result.claims.channel_scope, expires_at=_expiry(result, time.time()))
+        return result
 
 
 def _expiry(admission: Admission, now: float) -> float:

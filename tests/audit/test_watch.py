@@ -1,13 +1,17 @@
 """The auditor that everybody is given: it marks, bounds floods, and passes on all else as it is."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+from structlog.testing import capture_logs
+
 from relay.audit.anomalies import Askers
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.watch import WatchedAuditor
-from relay.core.errors import Reason
-from relay.core.events import Action, Client, Event
+from relay.audit.watch import WatchedAuditor, show_event
+from relay.core.errors import Reason, UnavailableError
+from relay.core.events import Action, Client, Event, to_labels, to_record
 from tests.audit.logs import records, whole
 
 ASKERS = Askers(b"k" * 32)
@@ -115,3 +119,68 @@ async def test_what_was_counted_is_written_at_the_end(tmp_path: Path) -> None:
         auditor.note(Event(action=Action.TOKEN_DENIED, reason=Reason.CSRF_FAILED, client=CLIENT))
     await auditor.aclose()
     assert records(tmp_path / "audit.jsonl")[-1]["relay"]["count"] == 2
+
+
+async def test_observers_see_every_event_once(tmp_path: Path) -> None:
+    """Also those that a flood only counts; what an observer raises harms nobody; both agree with the log."""
+    seen: list[dict[str, str]] = []
+
+    def fail(event: Event) -> None:
+        raise RuntimeError("a broken counter")
+
+    auditor = WatchedAuditor(
+        JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
+        askers=ASKERS,
+        denials=5,
+        observers=[fail, lambda event: seen.append(to_labels(event))],
+    )
+    with capture_logs() as logs:
+        for _ in range(30):
+            auditor.note(connect(Reason.TOKEN_EXPIRED))
+        await auditor.record(connect())
+        await auditor.aclose()
+    assert Counter(label["outcome"] for label in seen) == {"failure": 30, "success": 1}
+    assert seen[0] == {
+        "action": "connect.denied",
+        "outcome": "failure",
+        "reason": "token_expired",
+        "endpoint": "",
+    }
+    assert {line["log_level"] for line in logs} == {"error"}
+    log = records(tmp_path / "audit.jsonl")
+    told = next(record for record in log if record["event"]["action"] == "denials.aggregated")
+    assert len(log) - 1 + told["relay"]["count"] == len(seen)
+
+
+async def test_what_could_not_be_recorded_is_not_seen(tmp_path: Path) -> None:
+    """A token that was not handed out, because the log was closed, is no token in any figure."""
+    seen: list[Event] = []
+    auditor = WatchedAuditor(
+        JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
+        askers=ASKERS,
+        denials=5,
+        observers=[seen.append],
+    )
+    await auditor.aclose()
+    with pytest.raises(UnavailableError):
+        await auditor.record(connect())
+    assert seen == []
+
+
+def test_a_line_of_the_process_log_says_what_the_record_says() -> None:
+    """One event, told twice: the same action, outcome, reason, user and token; empty fields are left out."""
+    event = connect(Reason.TOKEN_REPLAYED)
+    with capture_logs() as logs:
+        show_event(event)
+    record = to_record(event, timestamp="t", event_id="i", node="n")
+    assert logs == [
+        {
+            "event": "event",
+            "log_level": "debug",
+            "action": record["event"]["action"],
+            "outcome": record["event"]["outcome"],
+            "reason": record["event"]["reason"],
+            "user": record["user"]["id"],
+            "jti": record["relay"]["token"]["jti"],
+        }
+    ]

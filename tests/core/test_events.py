@@ -21,7 +21,7 @@ from relay.core.events import (
 )
 
 ECS_CATEGORIES = {"authentication", "network", "session", "api", "configuration", "intrusion_detection"}
-ECS_TYPES = {"start", "end", "allowed", "denied", "access", "change", "error"}
+ECS_TYPES = {"start", "end", "allowed", "denied", "access", "change", "error", "info"}
 
 
 def record(event: Event) -> dict[str, Any]:

@@ -263,7 +263,8 @@ async def test_the_log_has_what_was_asked_and_what_was_granted(relay: Relay) -> 
         if record["event"]["action"] == "token.issued" and record["user"]["id"] == "logged"
     )
     assert record["relay"]["asked"] == {"endpoint": "prices", **asked}
-    assert record["relay"]["rejected"] == ["orders.1"]
+    assert record["relay"]["rejected"] == [{"channel": "orders.1", "reason": "channel_forbidden"}]
+    assert record["relay"]["session"]["roles"] == ["trader"]
     logged = record["relay"]["token"]
     assert {name: logged[name] for name in ("jti", "aud", "scope", "channels", "iat", "exp")} == {
         name: claims[name] for name in ("jti", "aud", "scope", "channels", "iat", "exp")

@@ -143,6 +143,7 @@ def _issued(claims: tokens.Claims, kid: str, endpoint: str) -> Event:
     return Event(
         action=Action.TOKEN_ISSUED,
         user=claims.subject,
+        endpoint=endpoint,
         relay={
             "minted_by": {"login": _login(), "uid": os.getuid(), "host": socket.gethostname()},
             "session": {"ref": claims.session_ref},
