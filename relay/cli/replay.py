@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from relay.cli.publish import DEFAULT_URL, KeyOption, UrlOption, require_key, run_to_exit
 from relay.client import BatchError, Publisher, PublishError
-from relay.client.publisher import Result
+from relay.client.receipts import Result
 from relay.core.errors import RelayError
 from relay.recordings import Replay
 from relay.recordings.lines import Message

@@ -4,7 +4,6 @@ It uses the relay's public sockets only, like any other client.
 """
 
 from relay.client.backoff import Backoff
-from relay.client.drafts import Message, Position
 from relay.client.errors import (
     ClientError,
     HandshakeError,
@@ -29,6 +28,8 @@ from relay.client.frames import (
 )
 from relay.client.issuer import ScopedToken, fetch_token
 from relay.client.publisher import BatchError, Publisher
+from relay.client.publishing.drafts import Message
+from relay.client.receipts import Position, Receipt, Result
 from relay.client.subscriber import Subscriber
 
 __all__ = [
@@ -45,10 +46,12 @@ __all__ = [
     "Problem",
     "PublishError",
     "Publisher",
+    "Receipt",
     "RefreshFailed",
     "Refreshed",
     "RefusedError",
     "Rejected",
+    "Result",
     "ScopedToken",
     "Snapshot",
     "Status",

@@ -11,9 +11,9 @@ headers, so it gets a logger that can't be turned up.
 import logging
 import re
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -45,6 +45,16 @@ class Retry:
     reason: str
     status: int | None = None
     told_s: float | None = None
+
+
+class Refused(NamedTuple):
+    """There is no connection: the HTTP answer's status (None without one) and what `read_problem` made of it."""
+
+    status: int | None
+    code: str
+    message: str
+    is_retryable: bool
+    retry_after_s: float | None
 
 
 class _Direct(connect):
@@ -81,43 +91,63 @@ async def take_token(source: TokenSource) -> str:
 async def open_stream(
     url: str, token: str, *, origin: str | None, tls: ssl.SSLContext | None, timeout_s: float
 ) -> ClientConnection | Retry:
-    """Open one connection, or return why it failed if another attempt may work.
+    """Open one subscriber's connection, or return why it failed if another attempt may work.
 
     Raises:
         HandshakeError: if no other attempt would work.
     """
+    opened = await open_socket(
+        url, protocols=(PROTOCOL, f"bearer.{token}"), origin=origin, tls=tls, timeout_s=timeout_s
+    )
+    if isinstance(opened, Refused):
+        if opened.status == 401 or opened.is_retryable:
+            return Retry(reason=opened.message, status=opened.status, told_s=opened.retry_after_s)
+        raise HandshakeError(
+            opened.code, f"The stream refused the connection: {opened.message}", status=opened.status
+        )
+    if opened.subprotocol != PROTOCOL:
+        opened.transport.abort()
+        raise HandshakeError(
+            "unexpected_answer", f"What answers at {url} doesn't speak {PROTOCOL}.", status=101
+        )
+    return opened
+
+
+async def open_socket(
+    url: str,
+    *,
+    protocols: Sequence[str] = (),
+    bearer: str = "",
+    origin: str | None = None,
+    tls: ssl.SSLContext | None,
+    timeout_s: float,
+    ping_s: float | None = None,
+) -> ClientConnection | Refused:
+    """Open one connection, with a token among the `protocols` or a key as `bearer`; or return why it failed.
+
+    `ping_s` is the time between pings; a subscriber needs none: the relay's heartbeats tell a dead link, without frames
+    that count.
+    """
     options: dict[str, Any] = {} if tls is None else {"ssl": tls}
     try:
-        connection = await _Direct(
+        return await _Direct(
             url,
-            subprotocols=[PROTOCOL, Subprotocol(f"bearer.{token}")],
+            subprotocols=[Subprotocol(name) for name in protocols] or None,
+            additional_headers={"Authorization": f"Bearer {bearer}"} if bearer else None,
             origin=None if origin is None else Origin(origin),
             compression=None,  # the relay's frames are the same bytes for everybody
-            proxy=None,  # the environment must not decide who gets to see the token
+            proxy=None,  # the environment must not decide who gets to see the credential
             open_timeout=timeout_s,
-            ping_interval=None,  # the relay's heartbeats tell a dead link, without frames that count
+            ping_interval=ping_s,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=MAX_FRAME_BYTES,
             logger=_quiet_logger(),
             **options,
         )
     except InvalidStatus as error:
-        return _refused(error)
+        response = error.response
+        status = response.status_code
+        problem = read_problem(status, bytes(response.body), response.headers.get("Retry-After"))
+        return Refused(status, problem.code, problem.message, problem.retryable, problem.retry_after_s)
     except (InvalidHandshake, OSError, EOFError) as error:  # TimeoutError is an OSError
-        return Retry(reason=str(error) or type(error).__name__)
-    if connection.subprotocol != PROTOCOL:
-        connection.transport.abort()
-        raise HandshakeError(
-            "unexpected_answer", f"What answers at {url} doesn't speak {PROTOCOL}.", status=101
-        )
-    return connection
-
-
-def _refused(error: InvalidStatus) -> Retry:
-    response = error.response
-    problem = read_problem(response.status_code, bytes(response.body), response.headers.get("Retry-After"))
-    if response.status_code == 401 or problem.retryable:
-        return Retry(reason=problem.message, status=response.status_code, told_s=problem.retry_after_s)
-    raise HandshakeError(
-        problem.code, f"The stream refused the connection: {problem.message}", status=response.status_code
-    ) from None
+        return Refused(None, "unreachable", str(error) or type(error).__name__, True, None)

@@ -5,7 +5,8 @@
     │   ├── TokenError        the issuer gave no token
     │   ├── HandshakeError    the stream refused the WebSocket handshake
     │   └── PublishError      a publication was not taken
-    │       └── BatchError    a whole request of a batch was not taken (in `relay.client.publisher`)
+    │       ├── HaltedError   publishing stopped before this one (in `relay.client.publishing.outbox`)
+    │       └── BatchError    publishing stopped in the middle of many (in `relay.client.publisher`)
     └── StreamClosedError     the stream was closed for good; `.code`, `.text`
 
 A `RefusedError` that reaches the caller with `retryable` true was already tried again as often as allowed. No

@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
 from relay.client.asks import Ask, asks_for
-from relay.client.drafts import Position
 from relay.client.events import Event, Gap
 from relay.client.frames import ServerFrame, Snapshot, Status, Subscribed, Update
 from relay.client.freshness import Freshness, ServerClock
 from relay.client.positions import Positions, Verdict
+from relay.client.receipts import Position
 from relay.client.wishes import Wishes
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from relay.client.asks import At
-from relay.client.drafts import Position
 from relay.client.events import Gap
 from relay.client.frames import Snapshot, Subscribed, Update
+from relay.client.receipts import Position
 from relay.core.channels import covers, is_channel
 from relay.core.errors import ConfigurationError
 

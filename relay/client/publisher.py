@@ -1,42 +1,39 @@
-"""Publishing over HTTP, for backends.
+"""Publishing, for backends: `async with Publisher(url, key) as publisher: await publisher.publish(channel, data)`.
 
-Every call waits for the relay's answer, and that is the back-pressure: a relay in need slows its publishers
-down instead of letting them fill somebody's memory. Lost connections and `429`/`503` are tried again, a
-bounded number of times, with full jitter behind the server's own Retry-After.
+All messages go through one outbox in the order in which they were given, over a WebSocket or with HTTP requests. What
+`publish` and `publish_many` returned for was settled by the relay; `send` returns earlier, when there is room, and
+`flush` waits for all. A caller who is faster than the relay waits: that is the back-pressure.
 
-A request that broke off may have been accepted, so trying again can publish a value twice, under two `seq`s.
-For channels whose value is whole (prices) that is harmless, and better than losing one.
+What is guaranteed: nothing that was accepted here is dropped without a word. It is settled, or its end is told as an
+error; and whatever is not settled when a connection breaks is sent again in its order. Whether the relay then knows a
+repetition as one, `relay.client.publishing.streaming` says.
 """
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self, Unpack
 
-import httpx
-
-from relay.client.answers import check_base_url, read_json, read_problem
+from relay.client.answers import check_base_url
 from relay.client.backoff import Backoff
-from relay.client.drafts import Message, Position, encode_draft
 from relay.client.errors import PublishError
+from relay.client.publishing.drafts import Draft, Message, More, encode_draft, sign_of_life
+from relay.client.publishing.outbox import MAX_MESSAGES, HaltedError, Outbox
+from relay.client.publishing.posting import Posting
+from relay.client.publishing.streaming import Streaming
+from relay.client.receipts import Receipt, Result
 from relay.core.errors import ConfigurationError
-from relay.trust import certificates_for
 
-MAX_BATCH_MESSAGES = 1000
-MAX_BATCH_BYTES = 1 << 20
-"""The relay's bounds for one request: 1000 messages, 1 MiB."""
-
-ATTEMPTS = 6
-"""Full jitter over 0.5, 1, 2, 4 and 8 s: a relay that restarts is back within that time."""
+ATTEMPTS = 10
+"""Failures in a row with full jitter up to 20 s: half a minute to a minute, in which a deployed relay is back."""
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+\.[\x21-\x7e]+", re.ASCII)
 
-Result = Position | PublishError
-
 
 class BatchError(PublishError):
-    """A whole request of a batch failed; `done` are the results of the requests before it."""
+    """Publishing stopped in the middle of `publish_many`; `done` are the results of the messages before."""
 
     def __init__(self, cause: PublishError, done: list[Result]) -> None:
         super().__init__(
@@ -50,16 +47,21 @@ class BatchError(PublishError):
 
 
 class Publisher:
-    """A publisher with one pool of kept-alive connections: `async with Publisher(url, key) as publisher: …`.
+    """One publisher's connection to a relay, to be used inside `async with`.
 
     Args:
-        url: the relay's internal HTTP address, like `http://127.0.0.1:8002`.
+        url: the relay's internal address, like `http://127.0.0.1:8002`, whatever the transport.
         key: the publisher key, `name.secret`.
-        timeout_s: how long one attempt may take, in seconds.
-        attempts: how often one request is sent at most.
-        connections: how many requests may be under way at once; further callers wait. Values of one channel
-            stay in order only if one task publishes them.
-        backoff: makes the waits between the attempts of one request.
+        transport: "websocket" for one connection with batches and cumulative acks; "http" for requests, one at a time,
+            which tell every message's `seq` and say no last values again.
+        attempts: how often in a row the relay is tried without success, before everything that waits ends with an
+            error. Publishing afterwards starts anew.
+        timeout_s: how long a handshake, an answer or an ack may take, in seconds.
+        window: how many messages may be on their way; further callers wait.
+        backoff: makes the waits between attempts.
+
+    Messages of one task stay in order; those of several tasks are as their calls come. A call that is cancelled does
+    not take its message back.
     """
 
     def __init__(
@@ -67,9 +69,10 @@ class Publisher:
         url: str,
         key: str,
         *,
-        timeout_s: float = 10.0,
+        transport: Literal["websocket", "http"] = "http",
         attempts: int = ATTEMPTS,
-        connections: int = 8,
+        timeout_s: float = 10.0,
+        window: int = MAX_MESSAGES,
         backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
         self._url = check_base_url(url, ("http", "https"))
@@ -77,158 +80,135 @@ class Publisher:
             raise ConfigurationError(
                 "The publisher key is not of the form name.secret; `relay keys publisher NAME` makes one."
             )
-        self._key = key
-        self._timeout_s = timeout_s
-        self._attempts = max(1, attempts)
-        self._connections = connections
-        self._backoff = backoff
-        self._client: httpx.AsyncClient | None = None
+        if transport not in {"websocket", "http"}:
+            raise ConfigurationError(f'The transport is "websocket" or "http", not {transport!r}.')
+        self._outbox = Outbox(max_messages=max(1, window))
+        way = Streaming if transport == "websocket" else Posting
+        self._way = way(
+            self._url, key, self._outbox, attempts=max(1, attempts), timeout_s=timeout_s, backoff=backoff
+        )
+        self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"Publisher({self._url!r})"
 
     async def __aenter__(self) -> Self:
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"},
-            timeout=httpx.Timeout(self._timeout_s, pool=None),  # waiting for the pool is the back-pressure
-            limits=httpx.Limits(
-                max_connections=self._connections, max_keepalive_connections=self._connections
-            ),
-            verify=certificates_for(self._url),
-            trust_env=False,  # a proxy from the environment must not get to see the key
-        )
+        self._task = asyncio.get_running_loop().create_task(self._run())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        task = self._running()
+        try:
+            if error is None:
+                await self.flush()
+        finally:
+            self._task = None
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            self._outbox.give_up(HaltedError("closed", "The publisher was closed before this was sent."))
 
-    async def publish(self, channel: str, data: Any, source_ts: int | None = None) -> Position:
-        """Publish one value; returns its position once the relay has stored it and handed it to the fan-out.
+    async def publish(self, channel: str, data: Any, **more: Unpack[More]) -> Receipt:
+        """Publish one value; returns when the relay has stored it and handed it to the fan-out, or dropped it.
 
         Args:
             channel: an exact channel, like `prices.BTC-USD`.
             data: any object that JSON has, or `bytes` or `str` of JSON, which are sent verbatim.
-            source_ts: when the value came about, in Unix milliseconds.
+            more: `version`, `version_epoch`, `idempotency_key` and `source_ts`, as in `Message`.
 
         Raises:
             PublishError: if it was refused, or every attempt failed (`retryable` is true then).
         """
-        body = encode_draft(Message(channel=channel, data=data, source_ts=source_ts))
-        answer = await self._post("/v1/publish", body, "application/json")
-        return self._position(answer)
+        return await self._settled(encode_draft(Message(channel=channel, data=data, **more)))
+
+    async def alive(self, channel: str) -> Receipt:
+        """Say that a channel's value is unchanged and still true, so that it is not called stale.
+
+        Raises:
+            PublishError: as `publish`.
+        """
+        return await self._settled(sign_of_life(channel))
+
+    async def send(self, channel: str, data: Any, **more: Unpack[More]) -> None:
+        """Give one value on its way; returns when there is room for it, long before the relay has it.
+
+        This is the fast way, for thousands of messages a second. What becomes of them `flush` tells, and leaving the
+        `async with` block, which flushes. Arguments are those of `publish`.
+
+        Raises:
+            PublishError: if it can't be sent as it is.
+        """
+        await self._put(encode_draft(Message(channel=channel, data=data, **more)), is_watched=False)
 
     async def publish_many(self, messages: Iterable[Message | tuple[str, Any]]) -> list[Result]:
-        """Publish many values, a thousand to a request, and return one result each, in their order.
+        """Publish many values without waiting for each, and return one result each, in their order.
 
         An entry of the result is a `PublishError` where that one value was refused; the others are published
         all the same. Refused values are not sent again by themselves, because behind newer values of their
         channel they would bring an old price back.
 
         Raises:
-            PublishError: if a whole request was refused, or all its attempts failed. The error's `done` holds
-                the results of the requests before it; of that request itself, and of what comes after it,
-                nothing is known to be published.
+            BatchError: if the key was refused, or all attempts failed. The error's `done` holds the results so far;
+                of what comes behind them nothing is known to be published.
         """
-        results: list[Result] = []
-        for batch in _batches(messages):
-            bodies = [item for item in batch if isinstance(item, bytes)]
+        halts = self._outbox.halts
+        waiting: list[asyncio.Future[Result] | PublishError] = []
+        for message in messages:
             try:
-                answers = iter(await self._post_batch(bodies) if bodies else ())
+                item = encode_draft(_message(message))
             except PublishError as error:
-                raise BatchError(error, results) from None
-            results.extend(next(answers) if isinstance(item, bytes) else item for item in batch)
+                waiting.append(error)
+                continue
+            waiting.append(await self._put(item, is_watched=True))
+            if self._outbox.halts != halts:
+                break
+        results: list[Result] = []
+        for one in waiting:
+            result = one if isinstance(one, PublishError) else await one
+            if isinstance(result, HaltedError):
+                raise BatchError(result, results)
+            results.append(result)
         return results
 
-    async def _post_batch(self, bodies: list[bytes]) -> list[Result]:
-        answer = await self._post("/v1/publish/batch", b"\n".join(bodies) + b"\n", "application/x-ndjson")
-        items = answer.get("results")
-        if not isinstance(items, list) or len(items) != len(bodies):
-            raise self._not_a_relay(200)
-        return [self._result(item) for item in items]
+    async def flush(self) -> None:
+        """Wait until everything that was given so far is settled.
 
-    def _result(self, item: Any) -> Result:
-        if isinstance(item, dict) and "code" in item:
-            return PublishError(
-                str(item["code"]), str(item.get("message", "")), retryable=item.get("retryable") is True
-            )
-        return self._position(item if isinstance(item, dict) else {})
+        Raises:
+            PublishError: if anything given to `send` since the last flush was refused, or could not be delivered: the
+                first such error, with their number in its sentence.
+        """
+        self._running()
+        await self._outbox.settled()
+        if (error := self._outbox.take_unseen()) is not None:
+            raise error
 
-    def _position(self, answer: dict[str, Any]) -> Position:
-        channel, epoch, seq = answer.get("channel"), answer.get("epoch"), answer.get("seq")
-        if not isinstance(channel, str) or not isinstance(epoch, str) or not isinstance(seq, int):
-            raise self._not_a_relay(200)
-        return Position(channel=channel, epoch=epoch, seq=seq)
+    async def _settled(self, item: Draft) -> Receipt:
+        result = await (await self._put(item, is_watched=True))
+        if isinstance(result, PublishError):
+            raise result
+        return result
 
-    async def _post(self, path: str, body: bytes, content_type: str) -> dict[str, Any]:
-        backoff = self._backoff()
-        for left in reversed(range(self._attempts)):
-            try:
-                return await self._attempt(path, body, content_type)
-            except PublishError as error:
-                if not error.retryable or not left:
-                    raise
-                await asyncio.sleep(backoff.next(told_s=error.retry_after_s))
-        raise AssertionError("the last attempt returns or raises")
+    async def _put(self, item: Draft, *, is_watched: bool) -> "asyncio.Future[Result]":
+        self._running()
+        return await self._outbox.put(item, is_watched=is_watched)
 
-    async def _attempt(self, path: str, body: bytes, content_type: str) -> dict[str, Any]:
-        if self._client is None:
+    def _running(self) -> "asyncio.Task[None]":
+        if self._task is None:
             raise RuntimeError("Use the publisher inside `async with Publisher(url, key) as publisher:`.")
+        if self._task.done():
+            self._task.result()  # raises what ended it
+        return self._task
+
+    async def _run(self) -> None:
         try:
-            response = await self._client.post(
-                self._url + path, content=body, headers={"Content-Type": content_type}
-            )
-        except httpx.TransportError as error:
-            raise PublishError(
-                "unreachable",
-                f"The relay at {self._url} can't be reached: {str(error) or type(error).__name__}.",
-                retryable=True,
-            ) from None
-        if response.status_code == 200:
-            answer = read_json(response.content)
-            if answer is None:
-                raise self._not_a_relay(200)
-            return answer
-        problem = read_problem(response.status_code, response.content, response.headers.get("retry-after"))
-        raise PublishError(
-            problem.code,
-            problem.message,
-            status=response.status_code,
-            retryable=problem.retryable,
-            retry_after_s=problem.retry_after_s,
-        )
-
-    def _not_a_relay(self, status: int) -> PublishError:
-        return PublishError(
-            "unexpected_answer",
-            f"What answers at {self._url} does not publish for this relay.",
-            status=status,
-        )
+            await self._way.run()
+        except Exception as error:
+            # nobody may wait for ever for a task that has failed
+            self._outbox.give_up(HaltedError("internal_error", f"Publishing failed: {error!r}."))
+            raise
 
 
-def _batches(messages: Iterable[Message | tuple[str, Any]]) -> Iterator[list[bytes | PublishError]]:
-    """Cut the encoded messages into requests; one that can't be encoded is there as the error it will be."""
-    batch: list[bytes | PublishError] = []
-    size = 0
-    for message in messages:
-        item = _encode(message)
-        length = len(item) + 1 if isinstance(item, bytes) else 0
-        if len(batch) == MAX_BATCH_MESSAGES or size + length > MAX_BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(item)
-        size += length
-    if batch:
-        yield batch
-
-
-def _encode(message: Message | tuple[str, Any]) -> bytes | PublishError:
-    if isinstance(message, tuple):
-        message = Message(channel=message[0], data=message[1])
-    try:
-        return encode_draft(message)
-    except PublishError as error:
-        return error
+def _message(given: Message | tuple[str, Any]) -> Message:
+    return given if isinstance(given, Message) else Message(channel=given[0], data=given[1])

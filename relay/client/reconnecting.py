@@ -26,6 +26,11 @@ _STOP_FROM = 4500
 _RESTARTS = frozenset({CloseCode.GOING_AWAY, CloseCode.RESTART})
 
 
+def is_final(code: int) -> bool:
+    """Tell whether the next connection would end with this close code as well."""
+    return code in _STOP or code >= _STOP_FROM
+
+
 class Reconnecting:
     """The attempts of one subscriber. `is_renewable`: its tokens come from a function, one an attempt."""
 
@@ -79,7 +84,7 @@ class Reconnecting:
         if lasted_s >= GOOD_S:
             self._backoff.reset()
         shown = f"{ended.code} {ended.reason}".strip()
-        if ended.code in _STOP or ended.code >= _STOP_FROM:
+        if is_final(ended.code):
             raise StreamClosedError(
                 ended.code, ended.reason, f"The relay closed the stream for good: {shown}."
             )

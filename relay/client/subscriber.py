@@ -28,7 +28,6 @@ from relay.client.answers import check_base_url
 from relay.client.asks import FRAME_CHANNELS, Ask, parts_of
 from relay.client.backoff import Backoff
 from relay.client.connecting import Retry, TokenSource, open_stream, take_token
-from relay.client.drafts import Position
 from relay.client.errors import TokenError
 from relay.client.events import Event
 from relay.client.frames import (
@@ -47,6 +46,7 @@ from relay.client.frames import (
 )
 from relay.client.inbox import Inbox
 from relay.client.link import Ended, Link, Silence
+from relay.client.receipts import Position
 from relay.client.reconnecting import Reconnecting
 from relay.client.renewal import Renewal
 from relay.client.wishes import Wishes

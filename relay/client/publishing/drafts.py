@@ -1,0 +1,134 @@
+"""What a publisher sends: its values as JSON bytes, spliced into the envelope that the relay takes.
+
+A value that is JSON already (`bytes` or `str`) goes out verbatim, because decoding and encoding it again
+would damage decimals. Splicing unseen text would let `1,"channel":"other"` out of its place, so it is first
+proven to be one JSON value. The relay checks everything again, and more strictly.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, TypedDict
+
+import msgspec
+
+from relay.client.errors import PublishError
+from relay.core.channels import check_channel
+from relay.core.errors import MalformedError
+from relay.core.publications import MAX_PUBLICATION_BYTES
+
+KNOWN_CHANNELS = 8192
+"""Names whose check is remembered: a market has some thousands, and checking costs as much as encoding a price."""
+
+_NEWLINES = bytes.maketrans(b"\r\n", b"  ")
+_raw = msgspec.json.Decoder(msgspec.Raw)
+# not msgspec: it turns NaN into null without a word
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One value for `channel`.
+
+    `data` is `bytes` or `str` of JSON, sent verbatim, or any object that JSON has. `version` is a whole number that
+    grows with every value of the channel, and `version_epoch` one that starts the versions anew: the relay drops what
+    is not newer. `idempotency_key` is a name of at most 64 characters: the relay drops what has the same once more.
+    `source_ts` is when the value came about, in Unix milliseconds.
+    """
+
+    channel: str
+    data: Any
+    version: int | None = None
+    version_epoch: int | None = None
+    idempotency_key: str | None = None
+    source_ts: int | None = None
+
+
+class More(TypedDict, total=False):
+    """What a message may have beside channel and data; see `Message`."""
+
+    version: int | None
+    version_epoch: int | None
+    idempotency_key: str | None
+    source_ts: int | None
+
+
+class Draft(NamedTuple):
+    """A message ready to be sent: the members of its JSON object, without the braces, on one line.
+
+    `is_named` says that the relay can tell a repetition by what the caller gave, a version or a key; `is_value` is
+    False for a mere sign of life.
+    """
+
+    channel: str
+    members: bytes
+    is_named: bool
+    is_value: bool
+
+
+def encode_draft(message: Message) -> Draft:
+    """Encode a message.
+
+    Raises:
+        PublishError: if it could not be accepted: no channel name, no JSON, too large. Nothing was sent.
+    """
+    more = b""
+    is_named = message.version is not None or message.idempotency_key is not None
+    if is_named or message.source_ts is not None or message.version_epoch is not None:
+        more = _more(message)
+    members = b'%b%b,"data":%b' % (_beginning(message.channel), more, _encode_data(message.data))
+    if len(members) + 2 > MAX_PUBLICATION_BYTES:
+        raise PublishError(
+            "too_large", f"A publication has at most {MAX_PUBLICATION_BYTES} bytes, not {len(members) + 2}."
+        )
+    return Draft(message.channel, members, is_named, is_value=True)
+
+
+def sign_of_life(channel: str) -> Draft:
+    """Return what says that a channel is unchanged and not silent.
+
+    Raises:
+        PublishError: if that is no channel's name.
+    """
+    return Draft(channel, _beginning(channel) + b',"alive":true', is_named=True, is_value=False)
+
+
+@lru_cache(maxsize=KNOWN_CHANNELS)
+def _beginning(channel: str) -> bytes:
+    try:
+        return b'"channel":"%b"' % check_channel(channel).encode("ascii")
+    except MalformedError as error:
+        raise PublishError("invalid_request", error.detail) from None
+
+
+def _more(message: Message) -> bytes:
+    numbers = ("version", "version_epoch", "source_ts")
+    members: dict[str, Any] = {name: getattr(message, name) for name in numbers}
+    for name, value in members.items():
+        if value is not None and (type(value) is not int or not 0 <= value < 1 << 53):
+            raise PublishError("invalid_request", f"{name} is a whole number from 0 to 2^53 - 1.")
+    members["idempotency_key"] = message.idempotency_key
+    known = {name: value for name, value in members.items() if value is not None}
+    return b"," + _encode(known).encode()[1:-1]
+
+
+def _encode_data(data: Any) -> bytes:
+    if not isinstance(data, bytes | str):
+        try:
+            return _encode(data).encode()
+        except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, a cycle, a lone surrogate
+            raise PublishError("invalid_request", f"The value can't be sent as JSON: {error}.") from None
+    try:
+        text = data.encode() if isinstance(data, str) else data
+        if b"\n" in text or b"\r" in text:
+            # a batch has one publication a line. Between tokens a line break is white space; inside a string
+            # it is an error that this parser finds and msgspec's Raw lets pass
+            json.loads(text)
+            text = text.translate(_NEWLINES)
+        _raw.decode(text)
+    except (ValueError, RecursionError) as error:
+        raise PublishError(
+            "invalid_request",
+            f"A value given as {type(data).__name__} is sent as it is and must be JSON: {error}.",
+        ) from None
+    return text

@@ -1,0 +1,84 @@
+"""Frames of the publisher's socket, relay.ingest.v1, as the relay sends them. Unknown members and types are ignored."""
+
+import msgspec
+
+from relay.core.errors import MalformedError, Reason
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The relay's bounds for one frame."""
+
+    frame_bytes: int = 1 << 20
+    frame_messages: int = 256
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
+    """The connection is open. Messages up to the id `credit` may be sent.
+
+    `epoch` names the life of the relay's memory, and `streams` are the patterns of the channels of mode `stream`.
+    """
+
+    protocol: str
+    credit: int
+    epoch: str = ""
+    streams: tuple[str, ...] = ()
+    limits: Limits = Limits()
+
+
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
+    """All messages up to `upto` are settled, and those up to `credit` may be sent.
+
+    `epoch` has the channels whose epoch was not told yet, or has changed; `stale` and `duplicate` are the ids of
+    messages that were dropped.
+    """
+
+    upto: int
+    credit: int
+    epoch: dict[str, str] = {}
+    stale: tuple[int, ...] = ()
+    duplicate: tuple[int, ...] = ()
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
+    """One message was refused; without `id` the connection is about to end."""
+
+    code: str
+    message: str = ""
+    retryable: bool = False
+    id: int | None = None
+
+
+class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
+    """The relay restarts: come back in `delay_ms`."""
+
+    delay_ms: int
+
+
+Frame = Welcome | Ack | Problem | Reconnect
+
+_TYPES = frozenset({"welcome", "ack", "error", "reconnect"})
+
+
+class _Envelope(msgspec.Struct):
+    type: str
+
+
+_frame: msgspec.json.Decoder[Frame] = msgspec.json.Decoder(Frame)
+_envelope = msgspec.json.Decoder(_Envelope)
+
+
+def parse_frame(text: str | bytes) -> Frame | None:
+    """Parse one frame; None for a type that this version doesn't know.
+
+    Raises:
+        MalformedError: if it is not a frame of the protocol.
+    """
+    try:
+        return _frame.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        try:
+            if _envelope.decode(text).type not in _TYPES:
+                return None
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            pass
+        raise MalformedError(str(error)[:200], reason=Reason.FRAME_MALFORMED) from None

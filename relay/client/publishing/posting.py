@@ -1,0 +1,165 @@
+"""Publishing over HTTP requests, one after the other: what comes up while one is under way goes with the next.
+
+For whoever publishes now and then, and for networks that let no WebSocket through. A request that broke off may have
+been accepted, so trying again can publish a value twice, unless the relay knows it by its version or its key.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import httpx
+
+from relay.client.answers import read_json, read_problem
+from relay.client.backoff import Backoff
+from relay.client.errors import PublishError
+from relay.client.publishing.outbox import Entry, HaltedError, Outbox
+from relay.client.receipts import Receipt, Result
+from relay.trust import certificates_for
+
+MAX_BATCH_MESSAGES = 1000
+MAX_BATCH_BYTES = 1 << 20
+"""The relay's bounds for one request: 1000 messages, 1 MiB."""
+
+_OF_THE_MESSAGE = frozenset({400, 403, 413})
+"""A single message that is refused with one of these says nothing about the next one."""
+
+
+class Posting:
+    """Empties an outbox with requests to `url`, the relay's internal http(s) address."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        outbox: Outbox,
+        *,
+        attempts: int,
+        timeout_s: float,
+        backoff: Callable[[], Backoff],
+    ) -> None:
+        self._url = url
+        self._key = key
+        self._outbox = outbox
+        self._attempts = attempts
+        self._timeout_s = timeout_s
+        self._new_backoff = backoff
+
+    async def run(self) -> NoReturn:
+        """Send what there is, until cancelled."""
+        async with httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {self._key}"},
+            timeout=self._timeout_s,
+            verify=certificates_for(self._url),
+            trust_env=False,  # a proxy from the environment must not get to see the key
+        ) as client:
+            while True:
+                await self._outbox.filled.wait()
+                await asyncio.sleep(0)  # what other tasks publish in the same turn goes along
+                await self._send(client)
+
+    async def _send(self, client: httpx.AsyncClient) -> None:
+        """Send one batch, as often as it takes."""
+        backoff = self._new_backoff()
+        for left in reversed(range(self._attempts)):
+            batch = self._outbox.take(MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
+            try:
+                results = await self._deliver(client, batch)
+            except PublishError as error:
+                if not error.retryable or not left:
+                    self._outbox.give_up(HaltedError.of(error))
+                    return
+                wait_s = backoff.next(told_s=error.retry_after_s)
+            else:
+                kept = len(results) if not left else _decided(results)
+                for result in results[:kept]:
+                    self._outbox.settle(result)
+                if kept == len(results):
+                    return
+                wait_s = backoff.next()
+            self._outbox.again()
+            await asyncio.sleep(wait_s)
+
+    async def _deliver(self, client: httpx.AsyncClient, batch: list[Entry]) -> list[Result]:
+        """Send one request and return a result for each message.
+
+        Raises:
+            PublishError: if the whole request was refused, or nobody answered.
+        """
+        lines = [b"{%b}" % entry.draft.members for entry in batch]
+        if len(batch) == 1:
+            try:
+                answer = await self._post(client, "/v1/publish", lines[0], "application/json")
+            except PublishError as error:
+                if error.status in _OF_THE_MESSAGE:
+                    return [error]
+                raise
+            return [self._receipt(answer, batch[0])]
+        answer = await self._post(
+            client, "/v1/publish/batch", b"\n".join(lines) + b"\n", "application/x-ndjson"
+        )
+        items = answer.get("results")
+        if not isinstance(items, list) or len(items) != len(batch):
+            raise self._not_a_relay()
+        return [self._result(item, entry) for item, entry in zip(items, batch, strict=True)]
+
+    def _result(self, item: Any, entry: Entry) -> Result:
+        if not isinstance(item, dict):
+            raise self._not_a_relay()
+        if "code" in item:
+            return PublishError(
+                str(item["code"]), str(item.get("message", "")), retryable=item.get("retryable") is True
+            )
+        return self._receipt(item, entry)
+
+    def _receipt(self, answer: dict[str, Any], entry: Entry) -> Receipt:
+        epoch, seq, dropped = answer.get("epoch"), answer.get("seq"), answer.get("dropped")
+        if not isinstance(epoch, str) or not isinstance(seq, int):
+            raise self._not_a_relay()
+        if dropped is not None and dropped != "stale" and dropped != "duplicate":
+            raise self._not_a_relay()
+        return Receipt(channel=entry.draft.channel, epoch=epoch, seq=seq, dropped=dropped)
+
+    async def _post(
+        self, client: httpx.AsyncClient, path: str, body: bytes, content_type: str
+    ) -> dict[str, Any]:
+        try:
+            response = await client.post(
+                self._url + path, content=body, headers={"Content-Type": content_type}
+            )
+        except httpx.TransportError as error:
+            raise PublishError(
+                "unreachable",
+                f"The relay at {self._url} can't be reached: {str(error) or type(error).__name__}.",
+                retryable=True,
+            ) from None
+        if response.status_code == 200:
+            answer = read_json(response.content)
+            if answer is None:
+                raise self._not_a_relay()
+            return answer
+        problem = read_problem(response.status_code, response.content, response.headers.get("retry-after"))
+        raise PublishError(
+            problem.code,
+            problem.message,
+            status=response.status_code,
+            retryable=problem.retryable,
+            retry_after_s=problem.retry_after_s,
+        )
+
+    def _not_a_relay(self) -> PublishError:
+        return PublishError(
+            "unexpected_answer", f"What answers at {self._url} does not publish for this relay.", status=200
+        )
+
+
+def _decided(results: list[Result]) -> int:
+    """Return how many results stand. Those behind them were all put off, as by a quota, and can be sent again in order.
+
+    One that was put off before others were taken is not sent again: behind newer values of its channel it would bring
+    an old price back.
+    """
+    count = len(results)
+    while count and isinstance(last := results[count - 1], PublishError) and last.retryable:
+        count -= 1
+    return count
