@@ -87,7 +87,9 @@ class Outbox:
         halts = self.halts
         while not self._room.is_set():
             await self._room.wait()
-            if self.halts != halts and self._given_up is not None:  # it waited like those that were in already
+            if (
+                self.halts != halts and self._given_up is not None
+            ):  # it waited like those that were in already
                 self._end(Entry(draft, 0, future, is_watched=is_watched), self._given_up)
                 return future
         self._numbers += 1

@@ -19,7 +19,7 @@ def _publisher(url: str, **options: Any) -> Publisher:
 async def _until(condition: Any) -> None:
     """Wait for something that other tasks of this loop bring about, and that tells nobody."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110  # nothing tells when it becomes true
             await asyncio.sleep(0.001)
 
 
