@@ -1,8 +1,9 @@
 """`relay bench connect`: what a token and a connection cost, and whether a burst of them is felt by those who listen.
 
-Two bursts. In the first nothing else happens, so that the server's CPU and memory are the newcomers' alone. In the
-second, with `hold`, there are subscribers of a channel already, and the latency of its ticks is taken before the
-burst and through it; that burst has the tokens in it as well, as a real one has.
+Two bursts. In the first nothing else happens, so that the server's CPU and memory are the newcomers' alone, and tokens
+are taken before the connections that use them. In the second, with `hold`, there are subscribers of a channel already,
+and the latency of its ticks is taken before the burst and through it; there every newcomer takes its token and connects
+with it at once, and all of them come at the same time, as after a restart.
 
 The yardstick is a plain server of the same library, on the same loop, that checks nothing.
 """
@@ -12,19 +13,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
 from relay.bench import BenchError, connecting
+from relay.bench.arriving import Arrived
 from relay.bench.connecting import Connecting
 from relay.bench.delivery import LOOK_S, OPEN_BASE_S, OPEN_EACH_S, Delivery, Measured, opened
 from relay.bench.load import GroupOrder
-from relay.bench.opening import Target
 from relay.bench.processes import Child, allow_open_files, wait_for_words
 from relay.bench.subjects import Subject, relay_subject, yardstick_subject
+from relay.bench.targets import Target
 from relay.bench.ticks import Ticks
 from relay.bench.totals import Latency
 from relay.bench.turns import FILES_BESIDE, STALL_S, Progress, Run, Told, in_turn
+
+Newcomers = TypeVar("Newcomers", Connecting, Arrived)
 
 WARM_UP_S = 1.0
 TICKS, IDLE = "prices.BENCH", "prices.IDLE"
@@ -35,7 +40,7 @@ QUIET, BURST = 1, 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectOptions:
-    """What to measure. `parallel` connections are on their way at any time.
+    """What to measure. `parallel` connections of the first burst are on their way at any time; all of the second.
 
     `hold` subscribers listen to `rate` ticks a second, for `quiet_s` before the second burst; 0: no second burst.
     """
@@ -53,7 +58,7 @@ class Bursts:
     """One side of one run: the burst alone, and the one beside subscribers with what those got."""
 
     alone: Connecting
-    beside: Connecting | None
+    beside: Arrived | None
     held: Measured | None
 
     def latency(self, window: int) -> Latency | None:
@@ -107,6 +112,8 @@ def _measure(
         child.say(order)
         alone = _await_all(
             child,
+            what="connecting",
+            kind=Connecting,
             within_s=_bound_s(options),
             wait=lambda: wait_for_words([child], within_s=LOOK_S),
             told=lambda done: told(done, total, "connections"),
@@ -119,16 +126,18 @@ def _measure(
     group = GroupOrder(target=held, connections=options.hold)
     with (
         opened(subject, [group], ticks, folder, ticks_each=1000, pause_s=3 / options.rate) as delivery,
-        Child.run("The newcomers", ["relay.bench.connecting"], folder / "newcomers.log") as child,
+        Child.run("The newcomers", ["relay.bench.arriving"], folder / "newcomers.log") as child,
     ):
         delivery.start()
         delivery.watch(within_s=WARM_UP_S, told=_say_nothing)
         delivery.window()
         delivery.watch(within_s=options.quiet_s, told=_say_nothing)
         delivery.window()
-        child.say(order)
+        child.say(msgspec.structs.replace(order, parallel=options.connections))
         beside = _await_all(
             child,
+            what="arrived",
+            kind=Arrived,
             within_s=_bound_s(options),
             wait=lambda: _watch(delivery, child),
             told=lambda done: told(options.connections + done, total, "connections"),
@@ -145,8 +154,14 @@ def _say_nothing(_published: int) -> None:
 
 
 def _await_all(
-    child: Child, *, within_s: float, wait: Callable[[], None], told: Callable[[int], None]
-) -> Connecting:
+    child: Child,
+    *,
+    what: str,
+    kind: type[Newcomers],
+    within_s: float,
+    wait: Callable[[], None],
+    told: Callable[[int], None],
+) -> Newcomers:
     """Wait until all newcomers have connected; `wait` waits a little."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -154,7 +169,7 @@ def _await_all(
             wait()
             continue
         message = child.hear(within_s=STALL_S)
-        if "connecting" in message:
-            return msgspec.convert(message["connecting"], Connecting)
+        if what in message:
+            return msgspec.convert(message[what], kind)
         told(message["connected"])
     raise BenchError(f"The newcomers were not all connected after {within_s:.0f} s.")

@@ -1,5 +1,6 @@
 """The figures of `relay bench connect`."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,26 @@ FIGURES: tuple[Figure[Bursts], ...] = (
         of=lambda b: None if b.beside is None else b.beside.connections / b.beside.wall_s,
     ),
     Figure(
+        key="burst_in_p50_ms",
+        name="in after ms, p50, all at once",
+        of=lambda b: None if b.beside is None else b.beside.p50_ms,
+    ),
+    Figure(
+        key="burst_in_max_ms",
+        name="in after ms, the last",
+        of=lambda b: None if b.beside is None else b.beside.max_ms,
+    ),
+    Figure(
+        key="burst_refused",
+        name="told to wait or to try again",
+        of=lambda b: None if b.beside is None else sum(b.beside.refusals.values()),
+    ),
+    Figure(
+        key="newcomers_lost",
+        name="newcomers lost",
+        of=lambda b: None if b.beside is None else b.beside.lost,
+    ),
+    Figure(
         key="newcomers_cores",
         name="newcomers' own CPU, cores",
         of=lambda b: b.alone.cpu_s / b.alone.wall_s,
@@ -101,7 +122,11 @@ def measure_connect(options: ConnectOptions, progress: Progress) -> Report:
 
 def connect_report(options: ConnectOptions, runs: Sequence[Run[Bursts]]) -> Report:
     """Put the figures together."""
-    beside = f", then beside {options.hold:,} subscribers of {options.rate:g} ticks/s" if options.hold else ""
+    beside = (
+        f", then all at once beside {options.hold:,} subscribers of {options.rate:g} ticks/s"
+        if options.hold
+        else ""
+    )
     notes = []
     for side, bursts in (
         ("relay", [run.relay for run in runs]),
@@ -110,6 +135,10 @@ def connect_report(options: ConnectOptions, runs: Sequence[Run[Bursts]]) -> Repo
         notes += busy_note(side, [one.alone.cpu_s / one.alone.wall_s for one in bursts], who="The newcomers")
         held = [one.held for one in bursts if one.held is not None]
         notes += busy_note(side, [one.load_cores for one in held])
+        refusals = sum((Counter(one.beside.refusals) for one in bursts if one.beside), Counter[str]())
+        if refusals:
+            told = ", ".join(f"{what} ({count:,})" for what, count in refusals.most_common(4))
+            notes.append(f"Newcomers of the {side} had to wait or to try again: {told}.")
         notes += loss_notes(side, held)
     if options.connections < FEW:
         notes.append(f"Memory a connection says little with fewer than {FEW} of them.")
@@ -129,7 +158,8 @@ def connect_report(options: ConnectOptions, runs: Sequence[Run[Bursts]]) -> Repo
             "quiet_s": options.quiet_s,
         },
         notes=notes,
-        is_whole=is_whole([run.relay.held for run in runs if run.relay.held is not None]),
+        is_whole=is_whole([run.relay.held for run in runs if run.relay.held is not None])
+        and not any(run.relay.beside.lost for run in runs if run.relay.beside is not None),
         charted=("cpu_us_a_connect", "burst_p99_ms"),
         all_of=_all_of,
     )

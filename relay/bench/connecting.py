@@ -17,9 +17,10 @@ import time
 
 import msgspec
 
-from relay.bench.opening import Opener, Target
+from relay.bench.opening import Opener
 from relay.bench.orders import Gone, read_line, read_order, say
 from relay.bench.processes import cpu_of, memory_of
+from relay.bench.targets import Target
 from relay.bench.totals import quantile
 from relay.core.errors import RelayError
 

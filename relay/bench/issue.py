@@ -20,6 +20,7 @@ from relay.bench.delivery import LOOK_S
 from relay.bench.processes import Child, allow_open_files, wait_for_words
 from relay.bench.relays import own_relay
 from relay.bench.report import Figure, Report, busy_note, make_report
+from relay.bench.targets import TOKEN_PATH
 from relay.bench.turns import FILES_BESIDE, STALL_S, Progress, Run, Told, in_turn
 
 BASE_S, EACH_S = 30.0, 0.02
@@ -65,9 +66,7 @@ def measure_issue(options: IssueOptions, progress: Progress) -> Report:
         # one token a session: what is measured is no limit
         with own_relay(folder, sessions=options.requests + options.at_once) as running:
             assert running.pid is not None
-            where = _Where(
-                url=running.issuer, path="/auth/ws-token", sessions=running.sessions, pid=running.pid
-            )
+            where = _Where(url=running.issuer, path=TOKEN_PATH, sessions=running.sessions, pid=running.pid)
             return _measure(options, where, folder, told)
 
     def yardstick(folder: Path, told: Told) -> Crowd:

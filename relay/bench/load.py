@@ -20,8 +20,9 @@ import msgspec
 
 from relay.bench.counting import Connection, Counter
 from relay.bench.dealing import deal
-from relay.bench.opening import Opener, Target
+from relay.bench.opening import Opener
 from relay.bench.orders import Gone, read_line, read_order, say
+from relay.bench.targets import Target
 from relay.bench.ticks import Ticks
 from relay.core.errors import RelayError
 

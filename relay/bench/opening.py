@@ -5,20 +5,18 @@ it, since most of the time goes by in waiting for the server's disk. What comes 
 on nothing is parsed, so the library that reads can't be what is measured.
 """
 
-import base64
 import re
-import secrets
 import socket
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from relay.bench import BenchError
 from relay.bench.posting import Poster, split_address
+from relay.bench.targets import TOKEN_PATH, Target, Token, handshake, query_of, token_body
 
 OPEN_WITHIN_S = 10.0
 """Seconds for one handshake and the acknowledgement behind it."""
@@ -26,38 +24,7 @@ THREADS = 8
 BUSY_ATTEMPTS = 10
 BUSY_PAUSE_S = 1.0
 """An issuer whose disk is held up by another program answers 503. Nothing is measured yet, so that can wait."""
-MAX_NAMED = 32
-"""Channels that one token may name; for more it is taken for all that is granted, and the URL names them."""
-
 _MAX_HEAD_BYTES = 65_536
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the load connects.
-
-    `stream` is a ws:// address with its path; "": the endpoint that the issuer names. `issuer` is where a
-    token is taken before each connection; "": none is needed, and no `endpoint` or `sessions` either. `sessions`
-    are the session tokens to take turns with; `channels` is what there is to subscribe to, each connection to
-    those that it is told, at `interval_ms`; without any, none waits for an acknowledgement.
-    """
-
-    stream: str
-    issuer: str = ""
-    endpoint: str = ""
-    sessions: Sequence[str] = ()
-    channels: Sequence[str] = ()
-    interval_ms: int = 0
-
-
-class Token(msgspec.Struct, frozen=True):
-    """A scoped token as the issuer gives it. Where no issuer is, both are ""."""
-
-    wsToken: str = ""  # noqa: N815  # the wire's name
-    endpoint: str = ""
-
-    def __repr__(self) -> str:
-        """Show where it is for, and not what it is."""
-        return f"Token(endpoint={self.endpoint!r})"
 
 
 class Opener:
@@ -121,13 +88,12 @@ class Opener:
 
     def _open(self, index: int, hand: Sequence[int], token: Token) -> socket.socket:
         target = self._target
-        stream = (target.stream or token.endpoint) + self._query(hand)
-        protocols = f"Sec-WebSocket-Protocol: relay.v1, bearer.{token.wsToken}\r\n" if token.wsToken else ""
+        stream = (target.stream or token.endpoint) + query_of(target, hand)
         which = f"(connection {index + 1} of this run)"
         started = time.monotonic()
         try:
             connection = self._connect(split_address(stream, "ws"))
-            rest = _shake_hands(connection, stream, protocols)
+            rest = _shake_hands(connection, stream, token)
             if token.wsToken or target.channels:
                 _await_subscription(connection, rest)
         except TimeoutError:
@@ -149,18 +115,6 @@ class Opener:
         connection.connect(address)
         return connection
 
-    def _query(self, hand: Sequence[int]) -> str:
-        """Return what the URL has to say: only what the token does not say already."""
-        target = self._target
-        fields = []
-        if target.channels and (not target.issuer or len(hand) > MAX_NAMED):
-            fields.append(
-                "channels=" + quote(",".join(target.channels[place] for place in hand), safe=",^/:~+")
-            )
-        if target.interval_ms:
-            fields.append(f"interval_ms={target.interval_ms}")
-        return f"?{'&'.join(fields)}" if fields else ""
-
     def _token(self, index: int, hand: Sequence[int]) -> Token:
         target = self._target
         if not target.issuer:
@@ -169,17 +123,14 @@ class Opener:
         if poster is None:
             poster = self._local.poster = Poster(target.issuer)
             self._posters.append(poster)
-        asked: dict[str, object] = {"endpoint": target.endpoint} if target.endpoint else {}
-        if len(hand) <= MAX_NAMED:
-            asked["channels"] = [target.channels[place] for place in hand]
-        body = msgspec.json.encode(asked)
+        body = token_body(target, hand)
         session = target.sessions[index % len(target.sessions)]
-        answer = poster.post("/auth/ws-token", body, bearer=session)
+        answer = poster.post(TOKEN_PATH, body, bearer=session)
         for _ in range(BUSY_ATTEMPTS):
             if answer.status != 503:
                 break
             time.sleep(BUSY_PAUSE_S)
-            answer = poster.post("/auth/ws-token", body, bearer=session)
+            answer = poster.post(TOKEN_PATH, body, bearer=session)
         if answer.status != 200:
             raise BenchError(f"The issuer gave no token: {answer.explain()}")
         try:
@@ -188,15 +139,9 @@ class Opener:
             raise BenchError(f"What answers at {target.issuer} is not a relay's issuer.") from None
 
 
-def _shake_hands(connection: socket.socket, stream: str, headers: str) -> bytearray:
+def _shake_hands(connection: socket.socket, stream: str, token: Token) -> bytearray:
     """Upgrade; returns what came behind the answer's header."""
-    parts = urlsplit(stream)
-    key = base64.b64encode(secrets.token_bytes(16)).decode()
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    connection.sendall(
-        f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n".encode()
-    )
+    connection.sendall(handshake(stream, token))
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
         _receive(connection, received)

@@ -16,8 +16,9 @@ import time
 
 import msgspec
 
-from relay.bench.opening import Opener, Target, close_reason
+from relay.bench.opening import Opener, close_reason
 from relay.bench.orders import Gone, read_line, read_order, say
+from relay.bench.targets import Target
 from relay.bench.ticks import Ticks
 from relay.bench.totals import quantile
 from relay.core.errors import RelayError

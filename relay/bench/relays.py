@@ -11,8 +11,8 @@ from pathlib import Path
 
 import jwt
 
-from relay.bench.opening import Target
 from relay.bench.processes import Child
+from relay.bench.targets import Target
 from relay.keys.bearer import new_bearer_key
 from relay.keys.files import create_signing_key
 

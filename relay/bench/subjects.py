@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from relay.bench import publishing, yardstick
-from relay.bench.opening import Target
 from relay.bench.processes import Child, cpu_of, memory_of
 from relay.bench.relays import RunningRelay, own_relay
+from relay.bench.targets import Target
 from relay.bench.ticks import Ticks
 from relay.bench.turns import STALL_S
 

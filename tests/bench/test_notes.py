@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from relay.bench.arriving import Arrived
 from relay.bench.connect import Bursts, ConnectOptions
 from relay.bench.connect_figures import connect_report
 from relay.bench.connecting import Connecting
@@ -31,7 +32,9 @@ def reading(measured: Any = GOOD, *, closed_after_s: float | None = 30.0, **read
     return SlowReading(measured=measured, read=Read(**(good | read)), stopped=stopped)
 
 
-def bursts(held: Any = GOOD, *, cpu_s: float = 0.1) -> Bursts:
+def bursts(
+    held: Any = GOOD, *, cpu_s: float = 0.1, lost: int = 0, refusals: dict[str, int] | None = None
+) -> Bursts:
     """Return a burst that went well."""
     one = Connecting(
         connections=1000,
@@ -46,7 +49,19 @@ def bursts(held: Any = GOOD, *, cpu_s: float = 0.1) -> Bursts:
         wall_s=1.0,
         cpu_s=cpu_s,
     )
-    return Bursts(alone=one, beside=one, held=held)
+    arrived = Arrived(
+        connections=1000,
+        lost=lost,
+        refusals=refusals or {},
+        p50_ms=900.0,
+        p99_ms=1900.0,
+        max_ms=2000.0,
+        server_cpu_s=1.5,
+        memory_bytes=1 << 24,
+        wall_s=2.0,
+        cpu_s=0.2,
+    )
+    return Bursts(alone=one, beside=arrived, held=held)
 
 
 def test_a_good_slow_reader_needs_no_words() -> None:
@@ -91,6 +106,17 @@ def test_connect_says_what_each_costs() -> None:
     assert found.notes[0].startswith("The newcomers used up to 95% of a core against the yardstick")
     assert found.is_whole
     assert not connect_report(CONNECT, [Run(relay=bursts(side(lost=1)), yardstick=bursts())]).is_whole
+
+
+def test_connect_says_who_had_to_wait() -> None:
+    """Newcomers that were told to wait and came in are a note; one that never came in makes the run a failure."""
+    waited = bursts(refusals={"token: 429": 1200, "handshake: 401": 3})
+    found = connect_report(CONNECT, [Run(relay=waited, yardstick=bursts())])
+    assert found.is_whole
+    assert found.notes == [
+        "Newcomers of the relay had to wait or to try again: token: 429 (1,200), handshake: 401 (3)."
+    ]
+    assert not connect_report(CONNECT, [Run(relay=bursts(lost=1), yardstick=bursts())]).is_whole
 
 
 def test_mixed_fails_when_a_last_value_is_missing() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from relay.bench import BenchError
-from relay.bench.opening import Opener, Target, close_reason
+from relay.bench.opening import Opener, close_reason
 from relay.bench.publishing import TickPublisher
+from relay.bench.targets import Target
 from relay.bench.ticks import Ticks
 from tests.support.service import PUBLISHER_KEY, Relay, running
 

@@ -179,6 +179,8 @@ def test_connect_tells_tokens_from_connections(tmp_path: Path) -> None:
         assert (figures["lost"], figures["repeated"]) == (0, 0)
     one = found["each"][0]["relay"]
     assert (one["alone"]["connections"], one["alone"]["tokens"], one["beside"]["connections"]) == (12, 12, 12)
+    assert (relay["newcomers_lost"], one["beside"]["refusals"]) == (0, {})
+    assert 0 < relay["burst_in_p50_ms"] <= relay["burst_in_max_ms"]
     assert any("fewer than 500" in note for note in found["notes"])
 
 
