@@ -25,6 +25,7 @@ from relay.collector import spare_the_living
 from relay.config import Settings
 from relay.core.errors import ConfigurationError
 from relay.listeners import internal_app, public_app
+from relay.metrics.lag import watch_loop
 from relay.parts import Parts, make_parts
 from relay.roles import Role
 from relay.stream.heart import beat_for_ever
@@ -94,6 +95,7 @@ async def _serve(
         servers.append(HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict))
     async with anyio.create_task_group() as group:
         group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
+        group.start_soon(watch_loop, parts.loop_lag)
         group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
         stream = None
         if "stream" in sockets:

@@ -1,9 +1,6 @@
 """The internal listener's routes for operators: who may call them, and what they work on."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -11,12 +8,15 @@ from starlette.routing import Route
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
 from relay.keys.bearer import May
+from relay.metrics.prometheus import Exposition
+from relay.operator_views import Views
+from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
-from relay.ops.operators import Operators
+from relay.ops.numbers import metrics_handler, stats_handler
+from relay.ops.operators import Handler, Operators
 from relay.ops.revocations import Revocations
 from relay.parts import Parts
 from relay.sessions.refs import session_ref
-from relay.stream.registry import Place, Registry
 from relay.wiring.options import operator_terms
 
 
@@ -40,28 +40,16 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         client_of=client_of,
         keep_s=parts.settings.session.max_s,
     )
-    connections = connections_handler(partial(_rows, registry), total=lambda: len(registry.connections))
+    views = Views(parts)
+    connections = connections_handler(views.connections, total=lambda: len(registry.connections))
+
+    def reading(path: str, handler: Handler) -> Route:
+        return operators.route(path, handler, method="GET", may=May.READ, repeated=True)
+
     return [
         operators.route("/v1/revocations", revocations.serve, method="POST", may=May.REVOKE),
-        operators.route("/v1/connections", connections, method="GET", may=May.READ),
-    ]
-
-
-def _rows(registry: Registry, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:
-    now = time.time()
-    return [
-        {
-            "id": str(connection.id),
-            "user": admission.claims.subject,
-            "endpoint": admission.attempt.endpoint.name,
-            "session": admission.claims.session_ref,
-            "token": admission.claims.jti,
-            "key": admission.kid,
-            "origin": admission.attempt.origin,
-            "address": admission.attempt.client.address,
-            "opened_at": connection.opened_at,
-            "age_s": round(max(0.0, now - connection.opened_at), 1),
-            "messages_out": connection.messages_out,
-        }
-        for connection, admission in registry.after(place, limit=limit)
+        reading("/v1/connections", connections),
+        reading("/v1/channels", channels_handler(views.channels)),
+        reading("/v1/stats", stats_handler(views.readings)),
+        reading("/metrics", metrics_handler(Exposition(views.readings))),
     ]

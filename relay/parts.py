@@ -5,8 +5,9 @@ The only module that names them. Nothing listens yet; `relay.app` starts and sto
 
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from relay.audit.anomalies import Askers
 from relay.audit.jsonl import JsonlAuditor
@@ -14,6 +15,7 @@ from relay.audit.watch import WatchedAuditor, show_event
 from relay.bff.backend import Backend
 from relay.broker.memory import MemoryBroker
 from relay.config import Settings
+from relay.core.counters import Times
 from relay.core.errors import Reason
 from relay.ingest.service import Ingest
 from relay.issuer.limits import RateLimits
@@ -22,6 +24,7 @@ from relay.issuer.service import Issuer
 from relay.keys.bearer import check_bearer
 from relay.keys.live import LiveKeys
 from relay.keys.sources import FetchedKeys, KeySource
+from relay.metrics.tally import Tally
 from relay.roles import Role
 from relay.sessions.base import SessionVerifier
 from relay.state.sqlite import SqliteState
@@ -53,6 +56,8 @@ class Parts:
     keys: LiveKeys | FetchedKeys
     verifier: SessionVerifier
     state: SqliteState
+    audit_log: JsonlAuditor
+    tally: Tally
     auditor: WatchedAuditor
     fanout: Fanout
     stream: Stream
@@ -61,6 +66,8 @@ class Parts:
     ingest: Ingest
     backend: Backend | None
     turnstile: Turnstile
+    started_at: float = field(default_factory=time.time)
+    loop_lag: Times = field(default_factory=Times)
     stopping: bool = False
 
 
@@ -80,11 +87,13 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
     state = SqliteState.open(settings.engine.state_path)
     try:
         askers = Askers(settings.session.ref_key.get_secret_value().encode())
+        audit_log = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
+        tally = Tally()
         auditor = WatchedAuditor(
-            JsonlAuditor.open(settings.audit.path, node=socket.gethostname()),
+            audit_log,
             askers=askers,
             denials=settings.limits.denials_recorded,
-            observers=[show_event] if settings.log.level == "debug" else [],
+            observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
         )
         try:
             fanout = Fanout(feed_options(settings))
@@ -100,6 +109,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 keys=keys,
                 verifier=verifier,
                 state=state,
+                audit_log=audit_log,
+                tally=tally,
                 auditor=auditor,
                 fanout=fanout,
                 stream=stream,

@@ -60,7 +60,7 @@ class JsonlAuditor:
     ) -> None:
         self._file = file
         self._path = path
-        self._node = node
+        self.node = node
         self._clock = clock
         self._retry_s = retry_s
         self._losses = Losses()
@@ -95,6 +95,11 @@ class JsonlAuditor:
     def lag(self) -> int:
         """Events that are not in the file yet."""
         return self._writer.waiting
+
+    @property
+    def lost(self) -> int:
+        """Events that could not be recorded since the log was opened."""
+        return self._losses.total
 
     @property
     def head(self) -> Link:
@@ -178,7 +183,7 @@ class JsonlAuditor:
             return seal(self._record(replace(entry, event=bare)), head)
 
     def _record(self, entry: _Entry) -> dict[str, Any]:
-        return to_record(entry.event, timestamp=_iso(entry.at), event_id=token_hex(16), node=self._node)
+        return to_record(entry.event, timestamp=_iso(entry.at), event_id=token_hex(16), node=self.node)
 
     def _gap(self, loss: Loss | None) -> _Entry | None:
         """Return the gap record that is due, if one is: for lost events, for torn bytes, or for both."""

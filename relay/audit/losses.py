@@ -27,6 +27,8 @@ class Losses:
         self._counts: Counter[str] = Counter()
         self._since = 0.0
         self._cause = ""
+        self.total = 0
+        """Events lost since the start, those that a gap record has told of included."""
 
     def add(self, action: Action, *, at: float, cause: str) -> None:
         """Count one event of `action` that happened at `at` (Unix seconds)."""
@@ -34,6 +36,7 @@ class Losses:
             if not self._counts:
                 self._since = at
             self._counts[action.value] += 1
+            self.total += 1
             self._cause = cause
 
     def pending(self) -> Loss | None:

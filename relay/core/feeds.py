@@ -89,6 +89,10 @@ class Feed:
             group = self.groups[lane] = Group(self, lane)
         return group
 
+    def subscribers(self) -> int:
+        """Return how many connections get this channel."""
+        return sum(len(group.subscribers) + len(group.joining) for group in self.groups.values())
+
     def accept(self, publication: Publication) -> bool:
         """Take a value. False: it was seen before. A change of epoch is a new generation."""
         last = self.last
@@ -117,6 +121,11 @@ class Feed:
         if not self._snapshot and self.last is not None:
             self._snapshot = self._encode(messages.snapshot(self.last))
         return self._snapshot
+
+    def status(self) -> bytes:
+        """Return whether the channel is stale, and since when, as a `status` frame. There must be a value."""
+        assert self.last is not None
+        return self._encode(messages.status(channel=self.name, stale=self.stale, since=self.last.ts))
 
     def since(self, epoch: str, seq: int) -> list[bytes] | None:
         """Return all frames after `seq` of `epoch`, or None if not all of them are kept: never a part."""

@@ -77,6 +77,15 @@ class Hub:
         self._trickle: dict[Subscriber, None] = {}  # who gets a slice at the next beat
         self._fresh: dict[int, dict[Feed, None]] = {}  # silence_ms -> feeds, those heard of longest ago first
 
+    @property
+    def flushing(self) -> bool:
+        """Tell whether a flush has begun that is not over."""
+        return bool(self._batch)
+
+    def feeds(self) -> Sequence[Feed]:
+        """Return the channels that have a value, in no order. They come, and never go."""
+        return self._subscriptions.valued()
+
     # subscribers
 
     def join(self, sink: Sink) -> Subscriber:
@@ -104,16 +113,7 @@ class Hub:
 
     def state(self, name: str, since: tuple[str, int] | None = None) -> ChannelState:
         """Return a channel's state as `subscribe` would find it, also of one that nobody has published to."""
-        feed = self._subscriptions.known(name)
-        if feed is None or feed.last is None:
-            return ChannelState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
-        return ChannelState(
-            mode=feed.options.mode,
-            epoch=feed.last.epoch,
-            seq=feed.last.seq,
-            stale=feed.stale,
-            recovered=since is not None and feed.since(*since) is not None,
-        )
+        return self._subscriptions.state(name, since)
 
     def matches(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""
@@ -163,7 +163,7 @@ class Hub:
             self._touch(group)
             group.put_value()
             if live_again:
-                group.put_note(self._status(feed))
+                group.put_note(feed.status())
         return True
 
     def sweep(self, *, now_ms: int) -> None:
@@ -177,16 +177,15 @@ class Hub:
                 feed.stale = feed.noted = True
                 for group in feed.groups.values():
                     self._touch(group)
-                    group.put_note(self._status(feed))
+                    group.put_note(feed.status())
 
     def flush(self, max_writes: int) -> bool:
         """Write to at most `max_writes` subscribers. True: there is more to do."""
         if not self._batch:
             self._collect(0)
         batch, beat = self._batch, self._beat
-        writes = deliveries = size = (
-            0  # summed up here: the counters' attributes would cost a tenth of a delivery
-        )
+        # summed up here: the counters' attributes would cost a tenth of a delivery
+        writes = deliveries = size = 0
         try:
             for _ in range(min(max_writes, len(batch))):
                 if not batch:  # a subscriber that overflowed took others with it
@@ -322,7 +321,7 @@ class Hub:
             feed.group(subscriber.lane(feed)).enter(subscriber)
         while behind.notes and size < SLICE_BYTES:
             feed, _ = behind.notes.popitem()
-            frames.append(self._status(feed))
+            frames.append(feed.status())
             size += len(frames[-1])
         while behind.queue and size < SLICE_BYTES:
             _, data, messages_in, live = behind.queue.popleft()
@@ -344,7 +343,3 @@ class Hub:
         self.counters.writes += 1
         self.counters.deliveries += count
         self.counters.bytes += len(data)
-
-    def _status(self, feed: Feed) -> bytes:
-        assert feed.last is not None
-        return self._encode(messages.status(channel=feed.name, stale=feed.stale, since=feed.last.ts))

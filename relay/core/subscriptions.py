@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from relay.core.channels import covers, is_wildcard
-from relay.core.feeds import LANES_MS, Feed, FeedOptions
+from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions
 from relay.core.index import ChannelIndex
 from relay.core.messages import Mode
 from relay.core.subscribers import COVERED, EXACT, LANE_SHIFT, Subscriber, fastest_lane, one_pattern
@@ -55,6 +55,23 @@ class Subscriptions:
     def known(self, name: str) -> Feed | None:
         """Return the channel called `name` if it exists."""
         return self._feeds.get(name)
+
+    def state(self, name: str, since: tuple[str, int] | None) -> ChannelState:
+        """Return a channel's state, also of one that nobody has published to. `since` is what somebody has of it."""
+        feed = self._feeds.get(name)
+        if feed is None or feed.last is None:
+            return ChannelState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
+        return ChannelState(
+            mode=feed.options.mode,
+            epoch=feed.last.epoch,
+            seq=feed.last.seq,
+            stale=feed.stale,
+            recovered=since is not None and feed.since(*since) is not None,
+        )
+
+    def valued(self) -> list[Feed]:
+        """Return the channels that have a value, in no order."""
+        return self._valued.all()
 
     def matching(self, pattern: str) -> list[Feed]:
         """Return the channels with a value that a pattern matches."""

@@ -1,7 +1,8 @@
-"""The door of the internal listener: not for browsers, whatever key they bring.
+"""The door of the internal listener: not for other sites' pages, whatever key they bring.
 
 A page can make its visitor's browser call 127.0.0.1 (DNS rebinding, or plain cross-site requests), so every call
-must name a known host and must not carry an Origin. Which key opens what comes behind it.
+must name a known host, and an Origin must be that very host's: the one page there is the ops page, which was served
+from here. Which key opens what comes behind it.
 """
 
 from starlette.requests import Request
@@ -29,10 +30,27 @@ class InternalOnly:
                 return await answer(scope, receive, send)
             # of a cross-site GET without CORS, such as an image's, only the second header tells
             site = request.headers.get("sec-fetch-site", "none")
-            if "origin" in request.headers or site not in ("none", "same-origin"):
-                answer = error_answer(403, "forbidden", "This listener is not for browsers.")
+            if not _is_own(request.headers.getlist("origin"), hosts[0]) or site not in (
+                "none",
+                "same-origin",
+            ):
+                answer = error_answer(
+                    403,
+                    "forbidden",
+                    "This listener is not for other sites' pages. Type the ops page's address into the browser.",
+                )
                 return await answer(scope, receive, send)
         return await self._app(scope, receive, send)
+
+
+def _is_own(origins: list[str], host: str) -> bool:
+    """Tell whether a call carries no Origin, or the one of the page that this host serves.
+
+    Either scheme: a proxy in front may speak TLS, and no host and port serve a page by both.
+    """
+    return not origins or (
+        len(origins) == 1 and origins[0].lower() in (f"http://{host.lower()}", f"https://{host.lower()}")
+    )
 
 
 def _host_name(host: str) -> str:

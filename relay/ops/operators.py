@@ -3,7 +3,7 @@
 There is one way to make a route for operators, and it asks for a key: a route that forgets to is one that can't be
 written here. A key opens what its `may` names and nothing else; publishers' keys are looked up elsewhere and open
 nothing here. Every call is in the audit log, refused ones too: whoever can see and cut off other people's
-connections is watched doing it.
+connections is watched doing it. What is called every few seconds is recorded once and then counted (`repeats`).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +19,7 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.keys.bearer import May, check_bearer
+from relay.ops.repeats import Repeats
 from relay.web.answers import refusal_answer
 
 
@@ -56,16 +57,25 @@ class Operators:
         self._digests = {name: terms.secret_sha256 for name, terms in operators.items()}
         self._auditor = auditor
         self._client_of = client_of
+        self._repeats = Repeats()
 
-    def route(self, path: str, handler: Handler, *, method: Literal["GET", "POST"], may: May) -> Route:
-        """Return a route that calls `handler` for operators who may."""
+    def route(
+        self,
+        path: str,
+        handler: Handler,
+        *,
+        method: Literal["GET", "POST"],
+        may: May,
+        repeated: bool = False,
+    ) -> Route:
+        """Return a route that calls `handler` for operators who may. `repeated`: somebody calls it all the time."""
 
         async def guarded(request: Request) -> Response:
-            return await self._serve(request, handler, may)
+            return await self._serve(request, handler, may, repeated=repeated)
 
         return Route(path, guarded, methods=[method])
 
-    async def _serve(self, request: Request, handler: Handler, may: May) -> Response:
+    async def _serve(self, request: Request, handler: Handler, may: May, *, repeated: bool) -> Response:
         name = self._identify(request)
         message: str | None = None
         if name is None:
@@ -82,11 +92,17 @@ class Operators:
             except UnavailableError as error:
                 refusal = Refusal(reason=error.reason, detail=str(error))
             else:
-                self._note(request, name, status=done.response.status_code, noted=done.noted)
+                calls = self._calls(request, name) if repeated else 1
+                if calls is not None:
+                    noted = done.noted if calls == 1 else {**done.noted, "calls": calls}
+                    self._note(request, name, status=done.response.status_code, noted=noted)
                 return done.response
         status = answer_for(refusal.reason).status
         self._note(request, name or "", status=status, noted={"detail": str(refusal)}, reason=refusal.reason)
         return refusal_answer(refusal, message=message)
+
+    def _calls(self, request: Request, name: str) -> int | None:
+        return self._repeats.take(name, self._client_of(request).address, request.url.path)
 
     def _identify(self, request: Request) -> str | None:
         headers = request.headers.getlist("authorization")

@@ -85,6 +85,11 @@ class SqliteState:
                 "Name a file in a folder that this process may write to."
             ) from None
 
+    @property
+    def waiting(self) -> int:
+        """Claims and revocations that are not on the disk yet."""
+        return self._writer.waiting
+
     async def claim(self, jti: str, *, expires_at: float) -> bool:
         """See `State.claim`."""
         return await self._submit(_Claim(jti, expires_at + _KEEP_S))

@@ -15,6 +15,11 @@ class Waiting:
         self._limit = limit
         self._counts: Counter[str] = Counter()
 
+    @property
+    def total(self) -> int:
+        """Connections that have shown no token yet."""
+        return self._counts.total()
+
     def enter(self, address: str) -> None:
         """Count one more."""
         self._counts[network_of(address)] += 1

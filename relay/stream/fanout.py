@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from websockets.frames import Frame, Opcode
 
+from relay.core.counters import Times
 from relay.core.feeds import FeedOptions
 from relay.core.hub import Hub
 
@@ -33,6 +34,13 @@ class Fanout:
         self._clock = clock
         self._scheduled = False
         self._woken_at = 0.0
+        self._under_way = False
+        self._taken_at = 0.0  # when the flush under way began; 0: the one before left nothing behind
+        self._came_at = 0.0  # when the oldest of it may have come
+        self.turns = Times()
+        """How long each turn of writing held the loop."""
+        self.flushes = Times()
+        """From the moment at which the oldest value of a flush may have come, until the last write of it."""
 
     def _wake(self) -> None:
         if not self._scheduled:
@@ -48,13 +56,25 @@ class Fanout:
     def _turn(self) -> None:
         self._scheduled = False
         # half of the loop's time is for prices, if there is so much to write and so much else to do
-        waited = self._clock() - self._woken_at
+        began = self._clock()
+        waited = began - self._woken_at
+        if not self._under_way:
+            # what comes while one flush is written wakes nobody: it may be as old as that flush
+            self._came_at = self._taken_at or self._woken_at
+            self._taken_at, self._under_way = began, True
         slices = min(MAX_SLICES, max(1, round(waited / SLICE_S)))
         more = True
         try:
             more = self.hub.flush(WRITES_A_SLICE * slices)
         finally:
+            ended = self._clock()
             # if one connection's write ever fails, the loop logs it and the others go on: the hub wakes nobody
             # while a flush is under way, so to stop here would be to stop for good
             if more:
                 self._wake()
+            self.turns.add(ended - began)
+            if not self.hub.flushing:
+                self.flushes.add(ended - self._came_at)
+                self._under_way = False
+                if not more:
+                    self._taken_at = 0.0

@@ -5,6 +5,7 @@ of them: some 10 ms for 20,000, and an index would cost each connection 300 byte
 """
 
 import heapq
+from collections import Counter
 
 from websockets.protocol import CLOSED
 
@@ -32,6 +33,8 @@ class Registry:
         self._reserved: dict[StreamConnection, str] = {}
         self.connections: dict[StreamConnection, tuple[Admission, ...]] = {}
         """With the tokens that opened and refreshed them: each can end them."""
+        self.by_endpoint: Counter[str] = Counter()
+        """How many connections each endpoint has; kept, because to count 20,000 takes 3 ms."""
 
     def reserve(self, connection: StreamConnection, session_ref: str) -> bool:
         """Keep a place in a session until `add` or `release`; False if none is left, and none may be taken away.
@@ -65,6 +68,8 @@ class Registry:
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
         before = self.connections.get(connection, ())
+        if not before:  # a refresh keeps the endpoint
+            self.by_endpoint[admission.attempt.endpoint.name] += 1
         # the first, and the newest of each session: who refreshes for ever must not fill the memory
         kept = (one for one in before[1:] if one.claims.session_ref != session_ref)
         self.connections[connection] = (*before[:1], *kept, admission)
@@ -75,7 +80,10 @@ class Registry:
 
     def remove(self, connection: StreamConnection) -> None:
         """Forget a connection. Twice is fine."""
-        for session_ref in {one.claims.session_ref for one in self.connections.pop(connection, ())}:
+        admissions = self.connections.pop(connection, ())
+        if admissions:
+            self.by_endpoint[admissions[0].attempt.endpoint.name] -= 1
+        for session_ref in {one.claims.session_ref for one in admissions}:
             own = self._by_session[session_ref]
             own.pop(connection, None)
             if not own:

@@ -81,7 +81,7 @@ class Stream:
     ) -> None:
         self._options = options
         self._turnstile = turnstile
-        self._waiting = waiting
+        self.waiting = waiting
         self._gate = make_gate(waiting, self._closed)
         self._fanout = fanout
         self._auditor = auditor
@@ -168,7 +168,7 @@ class Stream:
         if connection.protocol.state is CLOSED:  # gone already: nobody would take it out of the counts again
             return
         self._addresses[connection] = address
-        self._waiting.enter(address)
+        self.waiting.enter(address)
 
     def _lost(self, connection: StreamConnection) -> None:
         self._unwait(connection)
@@ -177,7 +177,7 @@ class Stream:
     def _unwait(self, connection: StreamConnection) -> None:
         address = self._addresses.pop(connection, None)
         if address is not None:
-            self._waiting.leave(address)
+            self.waiting.leave(address)
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Run the gate; the library calls this before its own checks."""

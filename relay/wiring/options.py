@@ -130,27 +130,31 @@ def gate_options(settings: Settings) -> GateOptions:
     )
 
 
+def endpoint_of(settings: Settings) -> Callable[[str], str | None]:
+    """Return which endpoint a channel, or the channels of a pattern, belong to: the first that has them."""
+    known = [(pattern, name) for name, endpoint in settings.sockets.items() for pattern in endpoint.channels]
+
+    @lru_cache(maxsize=10_000)  # asked for each subscription, and for each channel that is shown
+    def endpoint(channel: str) -> str | None:
+        return next((name for pattern, name in known if covers(pattern, channel)), None)
+
+    return endpoint
+
+
 def feed_options(settings: Settings) -> Callable[[str], FeedOptions]:
-    """Return how a channel, or the channels of a pattern, behave: as the first endpoint says that has them."""
-    known = [
-        (
-            pattern,
-            FeedOptions(
-                mode=endpoint.mode,
-                silence_ms=endpoint.silence_ms,
-                history_messages=endpoint.history.messages if endpoint.mode is Mode.STREAM else 0,
-                history_ms=endpoint.history.seconds * 1000,
-            ),
+    """Return how a channel, or the channels of a pattern, behave: as the endpoint says that has them."""
+    named = endpoint_of(settings)
+    options = {
+        name: FeedOptions(
+            mode=endpoint.mode,
+            silence_ms=endpoint.silence_ms,
+            history_messages=endpoint.history.messages if endpoint.mode is Mode.STREAM else 0,
+            history_ms=endpoint.history.seconds * 1000,
         )
-        for endpoint in settings.sockets.values()
-        for pattern in endpoint.channels
-    ]
-
-    @lru_cache(maxsize=10_000)  # asked for each subscription
-    def options(name: str) -> FeedOptions:
-        return next((found for pattern, found in known if covers(pattern, name)), FeedOptions())
-
-    return options
+        for name, endpoint in settings.sockets.items()
+    }
+    default = FeedOptions()
+    return lambda channel: options.get(named(channel) or "", default)
 
 
 def policy(settings: Settings) -> Policy:

@@ -14,6 +14,9 @@ ROUTES = [
     ("POST", "/v1/publish/batch"),
     ("POST", "/v1/revocations"),
     ("GET", "/v1/connections"),
+    ("GET", "/v1/channels"),
+    ("GET", "/v1/stats"),
+    ("GET", "/metrics"),
 ]
 
 
@@ -66,19 +69,33 @@ async def test_a_known_host_is_served(relay: Relay, host: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_browsers_are_refused(relay: Relay, method: str, path: str) -> None:
-    """A call with an Origin, whichever, or made by another site, is 403 on each route, with a right key too."""
+    """A call with another page's Origin, or made by another site, is 403 on each route, with a right key too."""
     body = TICK if method == "POST" else b""
     for field in (
         ("Origin", "https://evil.example"),
         ("Origin", "null"),
         ("Origin", ""),
-        ("Origin", f"http://127.0.0.1:{relay.ports[2]}"),
+        ("Origin", f"http://127.0.0.1:{relay.ports[2]}"),  # not the Host that is called below
+        ("Origin", "http://127.0.0.1.evil.example"),
+        ("Origin", "http://127.0.0.1/"),
+        ("Origin", "ftp://127.0.0.1"),
         ("Origin", relay.url),
         ("Sec-Fetch-Site", "cross-site"),
         ("Sec-Fetch-Site", "same-site"),
     ):
         answer = await call(relay, method, path, ("Host", "127.0.0.1"), field, KEY, body=body)
         assert (answer.status, answer.code) == (403, "forbidden"), field
+
+
+async def test_the_ops_pages_own_calls_pass_the_door(relay: Relay) -> None:
+    """An Origin that is the called host itself; with another site's mark beside it, or twice, it is refused."""
+    port = relay.ports[2]
+    for host in (f"127.0.0.1:{port}", "localhost", "[::1]:1"):
+        own = ("Host", host), ("Origin", f"http://{host}")
+        assert (await call(relay, "GET", "/live", *own)).status == 200
+        assert (await call(relay, "GET", "/live", *own, ("Sec-Fetch-Site", "same-origin"))).status == 200
+        assert (await call(relay, "GET", "/live", *own, ("Sec-Fetch-Site", "cross-site"))).status == 403
+        assert (await call(relay, "GET", "/live", *own, own[1])).status == 403
 
 
 async def test_health_needs_no_key_and_tells_nothing(relay: Relay) -> None:
@@ -93,7 +110,6 @@ async def test_a_publishers_key_opens_publishing_alone(relay: Relay) -> None:
     for method, path in (
         ("GET", "/v1/publish"),
         ("GET", "/"),
-        ("GET", "/metrics"),
         ("GET", "/v1/revocations"),
         ("POST", "/v1/revocations"),
         ("POST", "/auth/ws-token"),

@@ -19,7 +19,13 @@ from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_r
 
 OPEN = {"/live", "/ready"}
 PUBLISHING = {"/v1/publish", "/v1/publish/batch"}
-NEEDED = {"/v1/connections": "read", "/v1/revocations": "revoke"}
+NEEDED = {
+    "/metrics": "read",
+    "/v1/channels": "read",
+    "/v1/connections": "read",
+    "/v1/revocations": "revoke",
+    "/v1/stats": "read",
+}
 """What each route for operators needs. A route that is not in one of these three fails the walk."""
 
 
@@ -115,10 +121,9 @@ async def test_refusals_are_audited(guarded: Relay) -> None:
 
 async def test_the_right_key_opens_its_route(guarded: Relay) -> None:
     """What `may` names, and it is recorded who asked for what."""
-    assert (await operate(guarded, "GET", "/v1/connections", key=READER)).status_code == 200
-    assert (
-        await operate(guarded, "POST", "/v1/revocations", key=REVOKER, body={"sub": "x"})
-    ).status_code == 200
+    for path, need in NEEDED.items():
+        method, key = ("GET", READER) if need == "read" else ("POST", REVOKER)
+        assert (await operate(guarded, method, path, key=key, body={"sub": "x"})).status_code == 200
     for path in NEEDED:
         record = await recorded(
             guarded,

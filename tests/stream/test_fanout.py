@@ -173,3 +173,32 @@ async def test_prices_get_half_of_a_busy_loop() -> None:
         await asyncio.sleep(0)
         written.append(sum(len(sink.writes) for sink in sinks))
     assert [total for total in written if total] == [3 * WRITES_A_SLICE, 6 * WRITES_A_SLICE, len(sinks)]
+
+
+async def test_flushes_are_timed_from_what_came_first() -> None:
+    """One flush over two turns is one time, from when it was woken; what came meanwhile counts from its beginning."""
+    now = 10.0
+    fanout = Fanout(lambda _name: FeedOptions(), clock=lambda: now)
+    for _ in range(2 * WRITES_A_SLICE):
+        fanout.hub.subscribe(fanout.hub.join(Socket()), wants(["a"]))
+
+    async def publish(seq: int) -> None:
+        """Publish; the loop's next turn writes to half of the sinks, the one after to the others."""
+        fanout.hub.publish(Publication(channel="a", epoch="e", seq=seq, ts=1, data=b"1"))
+        await asyncio.sleep(0)
+
+    def times() -> tuple[float, int, int]:
+        return fanout.flushes.total_s, sum(fanout.flushes.counts), sum(fanout.turns.counts)
+
+    await publish(1)
+    assert times() == (0.0, 0, 1)
+    now = 11.0
+    await publish(2)  # joins the next flush, and may be as old as the first: it woke nobody
+    assert times() == (1.0, 1, 2)
+    now = 13.0
+    await asyncio.sleep(0)  # so late that one turn writes all
+    assert times() == (1.0 + 3.0, 2, 3)
+    await publish(3)
+    now = 13.5
+    await asyncio.sleep(0)
+    assert times() == (4.0 + 0.5, 3, 5)

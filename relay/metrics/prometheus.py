@@ -1,0 +1,197 @@
+"""Readings in Prometheus's text format, or OpenMetrics where the scraper asks for it.
+
+A registry of its own: two relays in one process (tests) don't share numbers, and nothing that another library registers
+globally is shown. Nothing is kept here: what the relay counts anyway is read when somebody scrapes, so that
+metrics cost a delivery nothing.
+
+Names follow https://prometheus.io/docs/practices/naming: base units, `_total` for counters, one meaning a metric.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from relay.core.counters import BOUNDS_S, Times
+from relay.core.errors import Reason
+from relay.core.events import Action
+from relay.metrics.readings import Readings
+
+_BY_OUTCOME = (
+    ("relay_tokens", "Requests for scoped tokens.", (Action.TOKEN_ISSUED, Action.TOKEN_DENIED)),
+    (
+        "relay_connects",
+        "Connections that asked to be let in.",
+        (Action.CONNECT_ACCEPTED, Action.CONNECT_DENIED),
+    ),
+    ("relay_subscribes", "Subscriptions asked for.", (Action.SUBSCRIBE_ACCEPTED, Action.SUBSCRIBE_DENIED)),
+    ("relay_logins", "Log-ins.", (Action.LOGIN_SUCCEEDED, Action.LOGIN_FAILED)),
+    ("relay_connections_closed", "Connections that ended.", (Action.CONNECTION_CLOSED,)),
+)
+_PARTS = {
+    Reason.STATE_UNAVAILABLE.value: "state",
+    Reason.BACKEND_UNAVAILABLE.value: "backend",
+    Reason.AUDIT_UNAVAILABLE.value: "audit",
+    Reason.KEYS_UNAVAILABLE.value: "keys",
+}
+_SESSIONS = tuple(reason.value for reason in Reason if reason.value.startswith("session_"))
+
+
+class Exposition:
+    """Writes what `read` returns."""
+
+    def __init__(self, read: Callable[[], Readings]) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(_Relay(read))
+        ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
+
+    def write(self, accept: str) -> tuple[bytes, str]:
+        """Return all metrics and their media type, in the format that an Accept header asks for."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+
+class _Relay(Collector):
+    def __init__(self, read: Callable[[], Readings]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric of the relay's own."""
+        now = self._read()
+        yield from _about(now)
+        yield from _from_events(now)
+        yield from _fan_out(now)
+        yield from _endpoints(now)
+        yield GaugeMetricFamily(
+            "relay_audit_waiting_events", "Audit events that are not written yet.", now.audit_waiting
+        )
+        yield CounterMetricFamily(
+            "relay_audit_lost_events", "Audit events that could not be recorded.", now.audit_lost
+        )
+        yield GaugeMetricFamily(
+            "relay_state_waiting_writes",
+            "Token claims and revocations that are not stored yet.",
+            now.state_waiting,
+        )
+
+
+def _about(now: Readings) -> Iterator[Metric]:
+    info = GaugeMetricFamily("relay_info", "Always 1; what runs here.", labels=["version", "role"])
+    info.add_metric([now.version, now.role], 1)
+    yield info
+    yield GaugeMetricFamily("relay_ready", "1 while new work is taken, 0 during a drain.", not now.stopping)
+
+
+def _from_events(now: Readings) -> Iterator[Metric]:
+    """Yield what the audit log's own events are counted by. What did not happen yet is 0 where that can be known."""
+    for name, text, actions in _BY_OUTCOME:
+        family = CounterMetricFamily(name, text, labels=["outcome", "reason", "endpoint"])
+        for key, count in now.events.items():
+            if key.action in actions:
+                family.add_metric([key.outcome, key.reason, key.endpoint], count)
+        yield family
+    yield _summed(
+        "relay_events",
+        "Events for the audit log, before floods of them are aggregated.",
+        "action",
+        dict.fromkeys(Action, 0),
+        ((key.action, count) for key, count in now.events.items()),
+    )
+    yield _summed(
+        "relay_sessions_refused",
+        "Requests for a token whose session was not accepted.",
+        "reason",
+        dict.fromkeys(_SESSIONS, 0),
+        ((key.reason, count) for key, count in now.events.items() if key.action == Action.TOKEN_DENIED),
+    )
+    yield _summed(
+        "relay_unavailable",
+        "Requests that failed because a part of the relay did not answer.",
+        "part",
+        dict.fromkeys(_PARTS.values(), 0),
+        ((_PARTS.get(key.reason, ""), count) for key, count in now.events.items()),
+    )
+
+
+def _summed(
+    name: str, text: str, label: str, sums: dict[str, int], counts: Iterable[tuple[str, int]]
+) -> CounterMetricFamily:
+    """Return a counter by one label: `counts` added up in `sums`; what is not in there is left out."""
+    for value, count in counts:
+        if value in sums:
+            sums[value] += count
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sums.items():
+        family.add_metric([value], count)
+    return family
+
+
+def _fan_out(now: Readings) -> Iterator[Metric]:
+    hub = now.hub
+    for name, text, count in (
+        ("relay_fanout_publications", "Publications that the hub took.", hub.publications),
+        ("relay_fanout_duplicates", "Publications that the hub had seen before.", hub.duplicates),
+        (
+            "relay_deliveries",
+            "Messages handed to subscribers: publications times subscribers.",
+            hub.deliveries,
+        ),
+        ("relay_delivered_bytes", "Bytes handed to subscribers.", hub.bytes),
+        ("relay_writes", "Writes that deliveries took; many share one.", hub.writes),
+        (
+            "relay_conflations",
+            "Prices that a slow reader did not get because a newer one replaced them.",
+            hub.conflated,
+        ),
+        (
+            "relay_overflows",
+            "Connections ended because they were too slow for a stream channel.",
+            hub.overflows,
+        ),
+    ):
+        yield CounterMetricFamily(name, text, count)
+    yield _histogram(
+        "relay_flush_seconds",
+        "From when the oldest value of a flush may have come until the flush's last write.",
+        now.flushes,
+    )
+    yield _histogram("relay_write_turn_seconds", "How long a turn of writing held the event loop.", now.turns)
+    yield _histogram("relay_event_loop_lag_seconds", "How late the event loop woke a timer.", now.loop_lag)
+
+
+def _endpoints(now: Readings) -> Iterator[Metric]:
+    connections = GaugeMetricFamily("relay_connections", "Live connections.", labels=["endpoint"])
+    channels = GaugeMetricFamily(
+        "relay_channels", "Channels that have a value.", labels=["endpoint", "state"]
+    )
+    newest = GaugeMetricFamily(
+        "relay_newest_value_age_seconds",
+        "Age of the endpoint's newest value, since ingest.",
+        labels=["endpoint"],
+    )
+    oldest = GaugeMetricFamily(
+        "relay_oldest_value_age_seconds",
+        "Age of the last value of the endpoint's most silent channel, since ingest.",
+        labels=["endpoint"],
+    )
+    for name, endpoint in now.endpoints.items():
+        connections.add_metric([name], endpoint.connections)
+        channels.add_metric([name, "live"], endpoint.channels - endpoint.stale)
+        channels.add_metric([name, "stale"], endpoint.stale)
+        for family, age in ((newest, endpoint.newest_s), (oldest, endpoint.oldest_s)):
+            if age is not None:
+                family.add_metric([name], age)
+    yield from (connections, channels, newest, oldest)
+    yield GaugeMetricFamily(
+        "relay_waiting_connections", "Connections that have shown no token yet.", now.waiting
+    )
+
+
+def _histogram(name: str, text: str, times: Times) -> HistogramMetricFamily:
+    bounds = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
+    buckets = list(zip(bounds, accumulate(times.counts), strict=True))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=times.total_s)

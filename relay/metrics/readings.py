@@ -1,0 +1,48 @@
+"""What is read of a running relay at one moment: plain numbers, bounded in number by the settings.
+
+Nothing is labelled by channel, user, session, token or address: a time series for each of them would be the monitoring
+system's end. What is about single channels and connections is on the ops page.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from relay.core.counters import Counters, Times
+from relay.metrics.tally import Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointReading:
+    """One endpoint: its connections, its channels that have a value, and how old the newest and the oldest value is.
+
+    Ages are in seconds since ingest, None while no channel has a value.
+    """
+
+    connections: int
+    channels: int
+    stale: int
+    newest_s: float | None
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """One look at a relay. `at` and `started_at` are Unix seconds; all counts are since the start."""
+
+    version: str
+    role: str
+    node: str
+    at: float
+    started_at: float
+    stopping: bool
+    events: Mapping[Key, int]
+    hub: Counters
+    turns: Times
+    flushes: Times
+    loop_lag: Times
+    endpoints: Mapping[str, EndpointReading]
+    waiting: int
+    """Connections that have shown no token yet."""
+    audit_waiting: int
+    audit_lost: int
+    state_waiting: int
