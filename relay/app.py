@@ -24,6 +24,7 @@ from relay import __version__
 from relay.collector import spare_the_living
 from relay.config import Settings
 from relay.core.errors import ConfigurationError
+from relay.ingest.frames import MAX_FRAME_BYTES
 from relay.listeners import internal_app, public_app
 from relay.metrics.lag import watch_loop
 from relay.parts import Parts, make_parts
@@ -89,7 +90,11 @@ async def _serve(
     pages: Sequence[BaseRoute],
 ) -> None:
     public_tls, internal_tls = (side.context if side else None for side in (tls.public, tls.internal))
-    servers = [HttpServer(internal_app(parts), sockets["internal"], tls=internal_tls)]
+    servers = [
+        HttpServer(
+            internal_app(parts), sockets["internal"], tls=internal_tls, max_frame_bytes=MAX_FRAME_BYTES
+        )
+    ]
     if "http" in sockets:
         app = public_app(parts, pages)
         servers.append(HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict))
@@ -139,6 +144,7 @@ async def _until_stopped(parts: Parts, signals: AsyncIterator[int]) -> None:
 
         async def send_away() -> None:
             await parts.stream.drain()
+            await parts.ingest_sockets.drain()  # last: until then there is somebody to have fresh prices
             drain.cancel_scope.cancel()
 
         async for number in signals:

@@ -83,7 +83,11 @@ def internal_app(parts: Parts) -> Starlette:
     return Starlette(
         routes=[
             *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
-            *(ingest_routes(parts.ingest, client_of) if parts.role.streams else ()),
+            *(
+                (*ingest_routes(parts.ingest, client_of), parts.ingest_sockets.route)
+                if parts.role.streams
+                else ()
+            ),
             *operator_routes(parts, client_of),
         ],
         middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],

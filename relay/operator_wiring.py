@@ -14,6 +14,7 @@ from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
 from relay.ops.numbers import metrics_handler, stats_handler
 from relay.ops.operators import Handler, Operators
+from relay.ops.resetting import reset_handler
 from relay.ops.revocations import Revocations
 from relay.parts import Parts
 from relay.sessions.refs import session_ref
@@ -48,6 +49,9 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
 
     return [
         operators.route("/v1/revocations", revocations.serve, method="POST", may=May.REVOKE),
+        operators.route(
+            "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
+        ),
         reading("/v1/connections", connections),
         reading("/v1/channels", channels_handler(views.channels)),
         reading("/v1/stats", stats_handler(views.readings)),

@@ -18,6 +18,7 @@ from relay.config import Settings
 from relay.core.counters import Times
 from relay.core.errors import Reason
 from relay.ingest.service import Ingest
+from relay.ingest.socket import IngestSockets
 from relay.issuer.limits import RateLimits
 from relay.issuer.seen import SeenSessions
 from relay.issuer.service import Issuer
@@ -34,6 +35,7 @@ from relay.stream.gate import Gate
 from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
 from relay.turnstile import Turnstile
+from relay.web.clients import client_reader
 from relay.wiring.keys import key_source
 from relay.wiring.options import (
     feed_options,
@@ -43,6 +45,7 @@ from relay.wiring.options import (
     publisher_terms,
     rates,
     stream_options,
+    stream_patterns,
 )
 from relay.wiring.sessions import session_verifier
 
@@ -64,6 +67,7 @@ class Parts:
     revoker: Revoker
     issuer: Issuer
     ingest: Ingest
+    ingest_sockets: IngestSockets
     backend: Backend | None
     turnstile: Turnstile
     started_at: float = field(default_factory=time.time)
@@ -98,11 +102,12 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         try:
             fanout = Fanout(feed_options(settings))
             broker = MemoryBroker(max_channels=settings.limits.channels)
-            broker.attach(fanout.hub.publish)
+            broker.attach(fanout.hub)
             backend = _backend(settings)
             seen = SeenSessions()
             turnstile = Turnstile()
             stream = _stream(settings, keys, fanout, state, auditor, turnstile)
+            ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
             yield Parts(
                 settings=settings,
                 role=role,
@@ -132,12 +137,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                     auditor=auditor,
                     key=keys.signing_key,
                 ),
-                ingest=Ingest(
-                    publisher_terms(settings),
-                    broker=broker,
-                    auditor=auditor,
-                    check_key=check_bearer,
-                ),
+                ingest=ingest,
+                ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
                 backend=backend,
                 turnstile=turnstile,
             )

@@ -1,43 +1,58 @@
 """The broker of a single node: numbering in this process's memory, delivery by a call.
 
 Its epoch ends with the process. A fan-out that may lose its last values at a restart is what `latest` channels
-are made for: publishers send the next price anyway.
+are made for: publishers send the next price anyway, and the SDK the last one again.
 """
 
 import secrets
 
-from relay.broker.base import Position, Receiver
-from relay.core.errors import MalformedError, Reason
-from relay.core.publications import Publication
+from relay.broker.base import Dropped, Outcome, Position, Receiver
+from relay.core.publications import Draft, Publication
+from relay.core.sequencer import Sequencer
 
 
 class MemoryBroker:
     """A `Broker` within one process. `max_channels` bounds what a publisher can make it remember."""
 
     def __init__(self, *, max_channels: int) -> None:
-        self._epoch = secrets.token_urlsafe(6)
-        self._seqs: dict[str, int] = {}
-        self._max_channels = max_channels
+        self.epoch = secrets.token_urlsafe(6)
+        self._sequencer = Sequencer(max_channels=max_channels)
         self._receiver: Receiver | None = None
 
     def attach(self, receiver: Receiver) -> None:
         """See `Broker.attach`."""
         self._receiver = receiver
 
-    async def publish(self, channel: str, data: bytes, *, ts: int, source_ts: int | None) -> Position:
+    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
         """See `Broker.publish`."""
-        seq = self._seqs.get(channel, 0) + 1
-        if seq == 1 and len(self._seqs) >= self._max_channels:
-            raise MalformedError(
-                f"There are {self._max_channels} channels already, which is limits.channels: publish to an "
-                "existing one or raise the limit.",
-                reason=Reason.CHANNELS_TOO_MANY,
-            )
-        self._seqs[channel] = seq
+        seq, drop = self._sequencer.number(
+            draft.channel,
+            version=draft.version,
+            version_epoch=draft.version_epoch,
+            key=draft.idempotency_key,
+        )
+        position = Position(epoch=self.epoch, seq=seq)
+        if drop is not None:
+            return Dropped(why=drop, position=position)
         if self._receiver is not None:
-            self._receiver(
+            self._receiver.publish(
                 Publication(
-                    channel=channel, epoch=self._epoch, seq=seq, ts=ts, data=data, source_ts=source_ts
+                    channel=draft.channel,
+                    epoch=self.epoch,
+                    seq=seq,
+                    ts=ts,
+                    data=bytes(draft.data),
+                    source_ts=draft.source_ts,
                 )
             )
-        return Position(epoch=self._epoch, seq=seq)
+        return position
+
+    async def alive(self, channel: str, *, ts: int) -> Position:
+        """See `Broker.alive`."""
+        if self._receiver is not None:
+            self._receiver.alive(channel, ts=ts)
+        return Position(epoch=self.epoch, seq=self._sequencer.seq(channel))
+
+    async def reset(self, channel: str) -> bool:
+        """See `Broker.reset`."""
+        return self._sequencer.reset(channel)

@@ -60,6 +60,7 @@ class Feed:
         "_update",
         "generation",
         "groups",
+        "heard_ms",
         "history",
         "last",
         "name",
@@ -74,6 +75,7 @@ class Feed:
         self.last: Publication | None = None
         # counts changes of epoch: the text alone can't tell when an older epoch comes back
         self.generation = 0
+        self.heard_ms = 0  # when its publisher was last heard of; a sign of life counts too
         self.stale = False
         self.noted = False  # whether it was ever called stale, so that subscribers may have to be told again
         self.groups: dict[int, Group] = {}
@@ -102,6 +104,7 @@ class Feed:
         elif publication.seq <= last.seq:
             return False
         self.last = publication
+        self.heard_ms = publication.ts
         self._update = self._snapshot = b""
         if self.options.history_messages:
             if self.history and self.history[-1][0].seq + 1 != publication.seq:
@@ -123,9 +126,8 @@ class Feed:
         return self._snapshot
 
     def status(self) -> bytes:
-        """Return whether the channel is stale, and since when, as a `status` frame. There must be a value."""
-        assert self.last is not None
-        return self._encode(messages.status(channel=self.name, stale=self.stale, since=self.last.ts))
+        """Return whether the channel is stale, and since when, as a `status` frame."""
+        return self._encode(messages.status(channel=self.name, stale=self.stale, since=self.heard_ms))
 
     def since(self, epoch: str, seq: int) -> list[bytes] | None:
         """Return all frames after `seq` of `epoch`, or None if not all of them are kept: never a part."""

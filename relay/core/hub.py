@@ -26,6 +26,7 @@ from relay.core.counters import Counters
 from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions, Group
 from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.silence import Silence
 from relay.core.subscribers import Behind, Sink, Subscriber
 from relay.core.subscriptions import Subscriptions, Want
 
@@ -75,7 +76,7 @@ class Hub:
         }  # groups with something pending
         self._batch: Batch = {}  # what the running flush still has to write
         self._trickle: dict[Subscriber, None] = {}  # who gets a slice at the next beat
-        self._fresh: dict[int, dict[Feed, None]] = {}  # silence_ms -> feeds, those heard of longest ago first
+        self._silence = Silence()
 
     @property
     def flushing(self) -> bool:
@@ -155,10 +156,7 @@ class Hub:
             self.counters.duplicates += 1
             return False
         self.counters.publications += 1
-        live_again, feed.stale = feed.stale, False
-        fresh = self._fresh.setdefault(feed.options.silence_ms, {})
-        fresh.pop(feed, None)
-        fresh[feed] = None  # to the end: heard of most recently
+        live_again = self._silence.heard_of(feed)
         for group in feed.groups.values():
             self._touch(group)
             group.put_value()
@@ -166,18 +164,19 @@ class Hub:
                 group.put_note(feed.status())
         return True
 
+    def alive(self, name: str, *, ts: int) -> None:
+        """Hear at `ts`, in Unix ms, that a channel's value is unchanged. One without a value stays stale."""
+        feed = self._subscriptions.known(name)
+        if feed is None or feed.last is None:
+            return
+        feed.heard_ms = max(feed.heard_ms, ts)
+        if self._silence.heard_of(feed):
+            self._tell_state(feed)
+
     def sweep(self, *, now_ms: int) -> None:
         """Call channels stale that have been silent for longer than they may, and tell their subscribers."""
-        for silence_ms, feeds in self._fresh.items():
-            while feeds:
-                feed = next(iter(feeds))
-                if feed.last is None or now_ms - feed.last.ts <= silence_ms:
-                    break
-                del feeds[feed]
-                feed.stale = feed.noted = True
-                for group in feed.groups.values():
-                    self._touch(group)
-                    group.put_note(feed.status())
+        for feed in self._silence.sweep(now_ms=now_ms):
+            self._tell_state(feed)
 
     def flush(self, max_writes: int) -> bool:
         """Write to at most `max_writes` subscribers. True: there is more to do."""
@@ -343,3 +342,9 @@ class Hub:
         self.counters.writes += 1
         self.counters.deliveries += count
         self.counters.bytes += len(data)
+
+    def _tell_state(self, feed: Feed) -> None:
+        """Queue a status for all who watch a channel."""
+        for group in feed.groups.values():
+            self._touch(group)
+            group.put_note(feed.status())

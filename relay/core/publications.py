@@ -9,7 +9,7 @@ whose `Raw` copies bytes unseen.
 
 import json
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
@@ -18,6 +18,9 @@ from relay.core.errors import MalformedError, Reason
 
 MAX_PUBLICATION_BYTES = 65_536
 """Longest body of one publication. Order-book snapshots reach 64 KB; a tick has 200 bytes."""
+
+MAX_KEY_CHARS = 64
+"""Longest idempotency key: a UUID has 36 characters, two of them with a name fit."""
 
 MAX_DEPTH = 64
 """Deepest nesting of a publication, its own braces counted. Browsers parse far deeper, others need not."""
@@ -41,15 +44,34 @@ class Publication:
     source_ts: int | None = None
 
 
-class Draft(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """A publication as its publisher sends it: not numbered yet."""
+class Draft(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A publication as its publisher sends it: not numbered yet.
+
+    `version` grows with each value of the channel, and `version_epoch` begins the versions anew: what is not newer is
+    dropped. `idempotency_key` names a message: what has the same once more is dropped. With `alive` there is no
+    `data`: the channel's value is unchanged, and its publisher is there.
+    """
 
     channel: str
-    data: msgspec.Raw
+    data: msgspec.Raw = msgspec.Raw(b"")
+    alive: bool = False
     source_ts: int | None = None
+    version: int | None = None
+    version_epoch: int | None = None
+    idempotency_key: str | None = None
 
+
+class NumberedDraft(Draft, frozen=True, kw_only=True):
+    """A publication on the publisher's socket, where an `id` stands for the answer to it."""
+
+    type: Literal["publish"]
+    id: int
+
+
+AnyDraft = TypeVar("AnyDraft", bound=Draft)
 
 _decoder = msgspec.json.Decoder(Draft)
+_numbered = msgspec.json.Decoder(NumberedDraft)
 
 
 def parse_draft(body: bytes) -> Draft:
@@ -61,21 +83,47 @@ def parse_draft(body: bytes) -> Draft:
     Raises:
         MalformedError: with a sentence for the publisher, if anything about the body is not as documented.
     """
+    return _parse(body, _decoder)
+
+
+def parse_numbered(line: bytes) -> NumberedDraft:
+    """Do the same for a message of the publisher's socket. Raises as `parse_draft` does."""
+    return _parse(line, _numbered)
+
+
+def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
     if len(body) > MAX_PUBLICATION_BYTES:
         raise MalformedError(
             f"A publication has at most {MAX_PUBLICATION_BYTES} bytes.", reason=Reason.PUBLICATION_TOO_LARGE
         )
     _check_strict(body)
     try:
-        draft = _decoder.decode(body.translate(_NEWLINES))
+        draft = decoder.decode(body.translate(_NEWLINES))
     except msgspec.ValidationError as error:
         raise _malformed(f"The publication is not of its form: {error}.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(f"The body is not JSON: {error}.") from None
     check_channel(draft.channel)
+    _check_members(draft)
+    return draft
+
+
+def _check_members(draft: Draft) -> None:
+    """Check what the form alone can't tell. Numbers end where JavaScript's whole numbers do."""
     if draft.source_ts is not None and not 0 <= draft.source_ts < 1 << 53:
         raise _malformed("source_ts is Unix time in whole milliseconds.")
-    return draft
+    if draft.version is not None and not 0 <= draft.version < 1 << 53:
+        raise _malformed("version is a whole number from 0 to 2^53 - 1.")
+    if draft.version_epoch is not None and (draft.version is None or not 0 <= draft.version_epoch < 1 << 53):
+        raise _malformed("version_epoch is a whole number from 0 to 2^53 - 1, beside a version.")
+    key = draft.idempotency_key
+    if key is not None and not (0 < len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
+        raise _malformed(f"idempotency_key is a text of 1 to {MAX_KEY_CHARS} printable ASCII characters.")
+    if not draft.alive:
+        if not bytes(draft.data):
+            raise _malformed('The publication is not of its form: it lacks data, or "alive": true.')
+    elif bytes(draft.data) or draft.version is not None or key is not None or draft.source_ts is not None:
+        raise _malformed('A sign of life is {"channel": …, "alive": true} and nothing else.')
 
 
 def _malformed(sentence: str) -> MalformedError:

@@ -1,7 +1,7 @@
 """Publishing over HTTP: POST /v1/publish for one message, POST /v1/publish/batch for up to 1000."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,6 +13,7 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import MAX_PUBLICATION_BYTES
+from relay.ingest.refusals import Refusals
 from relay.ingest.service import Accepted, Ingest
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_body
@@ -40,7 +41,11 @@ def ingest_routes(ingest: Ingest, client_of: ClientOf) -> list[Route]:
     async def batch(request: Request) -> Response:
         return await _answered(request, ingest, client_of, _batch)
 
+    async def no_upgrade(request: Request) -> Response:
+        return await _answered(request, ingest, client_of, _no_upgrade)
+
     return [
+        Route("/v1/ingest", no_upgrade, methods=["GET"]),
         Route("/v1/publish", one, methods=["POST"]),
         Route("/v1/publish/batch", batch, methods=["POST"]),
     ]
@@ -48,8 +53,7 @@ def ingest_routes(ingest: Ingest, client_of: ClientOf) -> list[Route]:
 
 async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
     message: str | None = None
-    scheme, _, presented = request.headers.get("authorization", "").partition(" ")
-    publisher = ingest.identify(presented.strip() if scheme.lower() == "bearer" else "")
+    publisher = ingest.identify(request.headers.get("authorization", ""))
     if isinstance(publisher, Refusal):
         refusal, publisher = publisher, ""
     else:
@@ -66,6 +70,10 @@ async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handl
     return refusal_answer(refusal, message=message)
 
 
+async def _no_upgrade(*_arguments: object) -> Refusal:
+    return Refusal(reason=Reason.NOT_AN_UPGRADE)
+
+
 async def _one(request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str) -> Response | Refusal:
     body = await read_body(request, max_bytes=MAX_PUBLICATION_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     result = await ingest.publish(publisher, body)
@@ -75,8 +83,8 @@ async def _one(request: Request, ingest: Ingest, _client_of: ClientOf, publisher
 async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publisher: str) -> Response:
     body = await read_body(request, max_bytes=MAX_BATCH_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     items = _items(body, request.headers.get("content-type", ""))
-    results: list[dict[str, Any]] = []
-    refusals: dict[Reason, list[str]] = {}
+    results: list[Mapping[str, Any]] = []
+    refusals = Refusals()
     for item in items:
         try:
             result = await ingest.publish(publisher, item)
@@ -84,26 +92,8 @@ async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publishe
             result = Refusal(reason=error.reason, detail=error.detail)
         except UnavailableError as error:
             result = Refusal(reason=error.reason, detail=str(error))
-        if isinstance(result, Refusal):
-            answer = answer_for(result.reason)
-            refusals.setdefault(result.reason, []).append(result.detail)
-            results.append(
-                {
-                    "code": answer.code,
-                    "message": result.detail or answer.message,
-                    "retryable": answer.retryable,
-                }
-            )
-        else:
-            results.append(_accepted(result))
-    for reason, details in refusals.items():
-        ingest.deny(
-            Refusal(reason=reason, detail=details[0]),
-            client_of(request),
-            status=answer_for(reason).status,
-            publisher=publisher,
-            count=len(details),
-        )
+        results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))
+    refusals.report(ingest, client_of(request), publisher=publisher)
     return json_answer(200, {"results": results})
 
 
@@ -133,4 +123,5 @@ def _items(body: bytes, content_type: str) -> list[bytes]:
 
 
 def _accepted(result: Accepted) -> dict[str, Any]:
-    return {"channel": result.channel, "epoch": result.position.epoch, "seq": result.position.seq}
+    position = {"epoch": result.position.epoch, "seq": result.position.seq}
+    return {"channel": result.channel} | position | ({"dropped": result.dropped} if result.dropped else {})

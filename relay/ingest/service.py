@@ -7,13 +7,19 @@ that anybody has received it.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from relay.audit.base import Auditor
-from relay.broker.base import Broker, Position
+from relay.broker.base import Broker, Dropped, Position
 from relay.core.channels import covers
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
-from relay.core.publications import parse_draft
+from relay.core.publications import Draft, parse_draft
+from relay.core.sequencer import Drop
+from relay.ingest.counts import PublisherCounts
+
+KNOWN_CHANNELS = 65_536
+"""Answers remembered of whether a key may publish to a channel: some patterns each time would cost a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,17 +32,18 @@ class PublisherTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A publication that was taken, and where it stands."""
+    """A publication that was taken, and where it stands; or one that was dropped, and where the kept one stands."""
 
     channel: str
     position: Position
+    dropped: Drop | None = None
 
 
 CheckKey = Callable[[str, Mapping[str, Sequence[str]]], str | None]
 
 
 class Ingest:
-    """Publishes on behalf of publishers."""
+    """Publishes on behalf of publishers. `counts` has what each of them did."""
 
     def __init__(
         self,
@@ -46,15 +53,23 @@ class Ingest:
         auditor: Auditor,
         check_key: CheckKey,
     ) -> None:
+        self.counts: Mapping[str, PublisherCounts] = {name: PublisherCounts() for name in publishers}
         self._publishers = publishers
         self._digests = {name: terms.secret_sha256 for name, terms in publishers.items()}
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
+        self._may_publish = lru_cache(KNOWN_CHANNELS)(self._covers)
 
-    def identify(self, presented: str) -> str | Refusal:
-        """Return the name of the publisher whose key was presented."""
-        name = self._check_key(presented, self._digests)
+    @property
+    def epoch(self) -> str:
+        """The broker's epoch now: when it changes, last values and keys are gone."""
+        return self._broker.epoch
+
+    def identify(self, authorization: str) -> str | Refusal:
+        """Return the name of the publisher whose key stands in an Authorization header (RFC 6750 §2.1)."""
+        scheme, _, presented = authorization.partition(" ")
+        name = self._check_key(presented.strip() if scheme.lower() == "bearer" else "", self._digests)
         return Refusal(reason=Reason.PUBLISHER_UNKNOWN) if name is None else name
 
     async def publish(self, publisher: str, body: bytes) -> Accepted | Refusal:
@@ -64,21 +79,43 @@ class Ingest:
             MalformedError: if the body is not as documented; nothing was published.
             UnavailableError: if the broker can't take it now; nothing was published.
         """
-        draft = parse_draft(body)
-        if not any(covers(pattern, draft.channel) for pattern in self._publishers[publisher].channels):
+        return await self.take(publisher, parse_draft(body))
+
+    async def take(self, publisher: str, draft: Draft) -> Accepted | Refusal:
+        """Publish one message that was parsed. Raises as `publish` does."""
+        channel = draft.channel
+        if not self._may_publish(publisher, channel):
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN,
-                detail=f"The key {publisher} may not publish to {draft.channel}.",
+                detail=f"The key {publisher} may not publish to {channel}.",
             )
-        position = await self._broker.publish(
-            draft.channel, bytes(draft.data), ts=int(time.time() * 1000), source_ts=draft.source_ts
-        )
-        return Accepted(channel=draft.channel, position=position)
+        counts = self.counts[publisher]
+        now = int(time.time() * 1000)
+        if draft.alive:
+            position = await self._broker.alive(channel, ts=now)
+            counts.note_alive()
+            return Accepted(channel=channel, position=position)
+        outcome = await self._broker.publish(draft, ts=now)
+        if isinstance(outcome, Dropped):
+            counts.dropped[outcome.why] += 1
+            return Accepted(channel=channel, position=outcome.position, dropped=outcome.why)
+        counts.note_published(len(bytes(draft.data)))
+        return Accepted(channel=channel, position=outcome)
+
+    async def reset(self, channel: str) -> bool:
+        """Forget a channel's versions and keys. False: nothing was ever published there.
+
+        Raises:
+            UnavailableError: if the broker can't be reached.
+        """
+        return await self._broker.reset(channel)
 
     def deny(
         self, refusal: Refusal, client: Client, *, status: int, publisher: str = "", count: int = 1
     ) -> None:
         """Note refused publications in the audit log; `count` of them at once for a batch."""
+        if publisher:
+            self.counts[publisher].refused += count
         self._auditor.note(
             Event(
                 action=Action.PUBLISH_DENIED,
@@ -88,3 +125,6 @@ class Ingest:
                 relay={"publisher": {"id": publisher}, "detail": refusal.detail, "count": count},
             )
         )
+
+    def _covers(self, publisher: str, channel: str) -> bool:
+        return any(covers(pattern, channel) for pattern in self._publishers[publisher].channels)

@@ -28,6 +28,7 @@ class May(StrEnum):
 
     READ = "read"
     REVOKE = "revoke"
+    RESET = "reset"
 
 
 def new_bearer_key(name: str) -> tuple[str, str]:

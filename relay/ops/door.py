@@ -5,7 +5,7 @@ must name a known host, and an Origin must be that very host's: the one page the
 from here. Which key opens what comes behind it.
 """
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from relay.web.answers import error_answer
@@ -20,8 +20,8 @@ class InternalOnly:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what may pass."""
-        if scope["type"] == "http":
-            request = Request(scope)
+        if scope["type"] in ("http", "websocket"):
+            request = HTTPConnection(scope)
             hosts = request.headers.getlist("host")
             if len(hosts) != 1 or _host_name(hosts[0]) not in self._hosts:
                 answer = error_answer(

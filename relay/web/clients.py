@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Sequence
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from relay.core.addresses import Network, plain
 from relay.core.events import Client
 from relay.web.addresses import client_address
 
 
-def client_reader(trusted: Sequence[Network]) -> Callable[[Request], Client]:
+def client_reader(trusted: Sequence[Network]) -> Callable[[HTTPConnection], Client]:
     """Return a function from a request to its `Client`, believing forwarded addresses from `trusted` proxies only."""
 
-    def read(request: Request) -> Client:
+    def read(request: HTTPConnection) -> Client:
         peer = plain(request.client.host) if request.client else ""
         return Client(
             address=client_address(peer, request.headers.getlist("x-forwarded-for"), trusted),

@@ -32,6 +32,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._too_large = False
+        self._upgraded = False
 
     # asyncio's callbacks
 
@@ -52,7 +53,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._upgraded or self.transport.is_closing():
             return
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._too_large = True
@@ -78,6 +79,11 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to uvicorn's WebSocket protocol, and its time and sizes too."""
+        self._upgraded = True
+        super().handle_websocket_upgrade()
 
     # uvicorn's own answers
 

@@ -40,7 +40,7 @@ class SecurityHeaders:
         """Pass the request on."""
 
         async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 own = message.get("headers", ())
                 said = {name for name, _ in own}  # in lower case, as ASGI has it
                 message["headers"] = [*own, *(header for header in self._headers if header[0] not in said)]

@@ -56,8 +56,13 @@ class HttpServer:
         *,
         tls: ssl.SSLContext | None = None,
         strict_transport: bool = False,
+        max_frame_bytes: int | None = None,
     ) -> None:
-        """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so."""
+        """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so.
+
+        Where the application takes WebSockets, `max_frame_bytes` bounds what they may send at once; elsewhere offered
+        upgrades are ignored.
+        """
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
@@ -65,7 +70,9 @@ class HttpServer:
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
                 loop="none",  # the loop runs already
                 http=BoundedHttp,
-                ws="none",
+                ws="none" if max_frame_bytes is None else "websockets-sansio",
+                ws_max_size=max_frame_bytes or 0,
+                ws_per_message_deflate=False,  # publishers are in the same data centre
                 lifespan="off",
                 log_config=None,
                 access_log=False,

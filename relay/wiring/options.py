@@ -57,6 +57,16 @@ def rates(settings: Settings) -> Rates:
     )
 
 
+def stream_patterns(settings: Settings) -> tuple[str, ...]:
+    """Return the patterns of the channels of mode `stream`."""
+    return tuple(
+        pattern
+        for endpoint in settings.sockets.values()
+        if endpoint.mode is Mode.STREAM
+        for pattern in endpoint.channels
+    )
+
+
 def stream_options(settings: Settings) -> StreamOptions:
     """Return the WebSocket listener's options."""
     return StreamOptions(

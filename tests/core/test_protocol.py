@@ -189,3 +189,33 @@ def test_unsubscribing_names_what_was_subscribed() -> None:
     flush(talk.hub)
     assert talk.line.frames() == []
     assert kinds(talk.say(type="subscribe", channels=["prices.A"])) == ["subscribed", "snapshot"]
+
+
+def test_a_sign_of_life_keeps_a_channel_live() -> None:
+    """Its value is unchanged and not old: no status, until nothing is heard for as long again."""
+    talk = Talk()
+    talk.hub.publish(publication("prices.A", 1, ts=MS))
+    talk.open("prices.A")
+    talk.hub.alive("prices.A", ts=MS + 4000)
+    talk.hub.sweep(now_ms=MS + 9000)
+    flush(talk.hub)
+    assert talk.line.frames() == []
+    talk.hub.sweep(now_ms=MS + 9001)
+    flush(talk.hub)
+    (status,) = talk.line.frames()
+    assert (status["state"], status["since"]) == ("stale", MS + 4000)
+    talk.hub.alive("prices.A", ts=MS + 9500)
+    flush(talk.hub)
+    (status,) = talk.line.frames()
+    assert (status["type"], status["state"], status["since"]) == ("status", "live", MS + 9500)
+
+
+def test_a_channel_without_a_value_is_not_alive() -> None:
+    """There is nothing that could be fresh."""
+    talk = Talk()
+    talk.open("prices.A")
+    talk.hub.alive("prices.A", ts=MS)
+    talk.hub.alive("prices.NONE", ts=MS)
+    flush(talk.hub)
+    assert talk.line.frames() == []
+    assert talk.hub.state("prices.A").stale

@@ -273,3 +273,44 @@ def test_any_bytes(raw: bytes) -> None:
     text = bytes(draft.data).decode("utf-8")
     assert not re.search(r"[\r\n]", text)
     json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("members", "sentence"),
+    [
+        (b'"data":1,"version":-1', "version is a whole number"),
+        (b'"data":1,"version":9007199254740992', "version is a whole number"),
+        (b'"data":1,"version":1.5', "not of its form"),
+        (b'"data":1,"version":"1"', "not of its form"),
+        (b'"data":1,"version":true', "not of its form"),
+        (b'"data":1,"version_epoch":1', "beside a version"),
+        (b'"data":1,"version":1,"version_epoch":-1', "version_epoch is a whole number"),
+        (b'"data":1,"idempotency_key":""', "idempotency_key is a text"),
+        (b'"data":1,"idempotency_key":"' + b"x" * 65 + b'"', "1 to 64"),
+        (b'"data":1,"idempotency_key":"a\\nb"', "printable"),
+        (b'"data":1,"idempotency_key":"\xc3\xa4"', "ASCII"),
+        (b'"data":1,"idempotency_key":1', "not of its form"),
+        (b'"source_ts":1', "lacks data"),
+        (b'"alive":false', "lacks data"),
+        (b'"alive":true,"data":1', "sign of life"),
+        (b'"alive":true,"version":1', "sign of life"),
+        (b'"alive":1', "not of its form"),
+    ],
+)
+def test_members_that_do_not_fit(members: bytes, sentence: str) -> None:
+    """Each is told, and nothing is guessed."""
+    assert sentence in refusal(b'{"channel":"a",' + members + b"}").detail
+
+
+def test_all_members() -> None:
+    """What a publisher may say beside channel and data."""
+    draft = parse_draft(
+        b'{"channel":"a","data":null,"version":0,"version_epoch":9007199254740991,"idempotency_key":"k 1"}'
+    )
+    assert (draft.version, draft.version_epoch, draft.idempotency_key, bytes(draft.data)) == (
+        0,
+        9007199254740991,
+        "k 1",
+        b"null",
+    )
+    assert parse_draft(b'{"channel":"a","alive":true}').alive

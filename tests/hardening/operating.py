@@ -19,7 +19,9 @@ def _section(key: str, may: str) -> str:
 
 
 OPERATORS = (
-    _section(OPS, '["read", "revoke"]') + _section(READER, '["read"]') + _section(REVOKER, '["revoke"]')
+    _section(OPS, '["read", "revoke", "reset"]')
+    + _section(READER, '["read"]')
+    + _section(REVOKER, '["revoke"]')
 )
 """Settings for three operators: one may all, one may look, one may cut off."""
 

@@ -13,6 +13,8 @@ ROUTES = [
     ("POST", "/v1/publish"),
     ("POST", "/v1/publish/batch"),
     ("POST", "/v1/revocations"),
+    ("POST", "/v1/channels/reset"),
+    ("GET", "/v1/ingest"),
     ("GET", "/v1/connections"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/stats"),

@@ -1,5 +1,19 @@
-"""The relay that these tests share."""
+"""The relay that these tests share: one with operators."""
 
-from tests.hardening.relays import relay
+from collections.abc import Iterator
 
-__all__ = ["relay"]
+import pytest
+
+from tests.hardening.operating import OPERATORS
+from tests.hardening.relays import assert_quiet
+from tests.support.service import Relay, running
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """It must live to the end, and never log a traceback."""
+    with running(tmp_path_factory.mktemp("ingest-relay"), extra=OPERATORS) as shared:
+        yield shared
+        assert shared.process is not None
+        assert shared.process.poll() is None
+    assert_quiet(shared)

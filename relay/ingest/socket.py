@@ -1,0 +1,226 @@
+"""GET /v1/ingest: one WebSocket for many publications, with cumulative acks and credit.
+
+Each text frame is one publication or several, one a line, numbered from 1. They are taken in their order, a few
+at a time so that subscribers get their prices in between, and each frame is answered by one ack of all that is
+settled. A publisher may send as many messages ahead as its credit says: one that is too fast waits for it, and
+nobody's memory grows. One bad message has its own error and spoils no other; a frame whose messages can't be
+told apart is a bug of the client, and ends the connection.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from starlette.requests import HTTPConnection
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from relay.core.closes import Close, answer_for, close_for
+from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.events import Client
+from relay.core.publications import parse_numbered
+from relay.ingest.frames import MAX_FRAME_MESSAGES, WINDOW, Ledger, encode, identify, welcome
+from relay.ingest.refusals import Refusals
+from relay.ingest.service import Ingest
+from relay.web.answers import refusal_answer
+
+PATH = "/v1/ingest"
+
+MESSAGES_A_TURN = 64
+"""Taken before the loop may do something else: about 2 ms, as long as a slice of prices."""
+
+RECONNECT_WITHIN_MS = 2000
+"""Publishers come back within two seconds and a half of a drain: the prices wait for them."""
+
+ClientOf = Callable[[HTTPConnection], Client]
+
+
+class _Over(Exception):  # noqa: N818  # an end, and whose fault it is the close says
+    """The connection ends with this close."""
+
+    def __init__(self, close: Close, detail: str = "") -> None:
+        super().__init__(detail)
+        self.close = close
+        self.detail = detail
+
+
+class IngestSockets:
+    """The publishers' open sockets. `streams` are the patterns of channels of mode `stream`."""
+
+    def __init__(self, ingest: Ingest, client_of: ClientOf, *, streams: Iterable[str]) -> None:
+        self._ingest = ingest
+        self._client_of = client_of
+        self._streams = tuple(streams)
+        self._draining = asyncio.Event()
+        self._open: set[asyncio.Task[Any]] = set()
+
+    @property
+    def route(self) -> WebSocketRoute:
+        """The route of the internal listener."""
+        return WebSocketRoute(PATH, self._serve)
+
+    async def drain(self) -> None:
+        """Settle what has been received, tell the publishers when to come back, and wait until they are gone."""
+        self._draining.set()
+        if self._open:
+            await asyncio.wait(self._open, timeout=2.0)
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        client = self._client_of(websocket)
+        publisher = self._ingest.identify(websocket.headers.get("authorization", ""))
+        refusal = publisher if isinstance(publisher, Refusal) else None
+        if self._draining.is_set():
+            refusal = Refusal(reason=Reason.DRAINING)
+        if refusal is not None:
+            self._ingest.deny(refusal, client, status=answer_for(refusal.reason).status)
+            await websocket.send_denial_response(refusal_answer(refusal))
+            return
+        assert isinstance(publisher, str)
+        counts = self._ingest.counts[publisher]
+        await websocket.accept()
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        counts.connections += 1
+        try:
+            await _Link(websocket, self._ingest, publisher, client, self._streams).run(self._draining)
+        except WebSocketDisconnect:
+            pass
+        finally:
+            counts.connections -= 1
+            self._open.discard(task)
+
+
+class _Link:
+    """One publisher's connection."""
+
+    def __init__(
+        self,
+        websocket: WebSocket,
+        ingest: Ingest,
+        publisher: str,
+        client: Client,
+        streams: tuple[str, ...],
+    ) -> None:
+        self._websocket = websocket
+        self._ingest = ingest
+        self._publisher = publisher
+        self._client = client
+        self._streams = streams
+        self._ledger = Ledger()
+        self._last_id = 0
+        self._credit = WINDOW
+
+    async def run(self, draining: asyncio.Event) -> None:
+        """Take frames until either side ends it."""
+        await self._send(
+            welcome(
+                publisher=self._publisher,
+                epoch=self._ingest.epoch,
+                streams=self._streams,
+                credit=self._credit,
+                ts=int(time.time() * 1000),
+            )
+        )
+        drained = asyncio.ensure_future(draining.wait())
+        try:
+            while (frame := await self._next(drained)) is not None:
+                await self._take(frame)
+            await self._send({"type": "reconnect", "delay_ms": 500 + secrets.randbelow(RECONNECT_WITHIN_MS)})
+            await self._end(close_for(Reason.SERVER_RESTARTING))
+        except _Over as over:
+            answer = answer_for(over.close.reason)
+            await self._send(
+                {
+                    "type": "error",
+                    "code": answer.code,
+                    "message": over.detail or answer.message,
+                    "retryable": answer.retryable,
+                }
+            )
+            refusal = Refusal(reason=over.close.reason, detail=over.detail)
+            self._ingest.deny(refusal, self._client, status=answer.status, publisher=self._publisher)
+            await self._end(over.close)
+        finally:
+            drained.cancel()
+
+    async def _next(self, drained: "asyncio.Future[Any]") -> bytes | None:
+        """Return the next frame; None when the relay drains and nothing has come."""
+        receiving = asyncio.ensure_future(self._websocket.receive())
+        try:
+            await asyncio.wait({receiving, drained}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                return None
+            message = receiving.result()
+        finally:
+            receiving.cancel()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        text = message.get("text")
+        if text is None:
+            raise _Over(close_for(Reason.FRAME_BINARY))
+        data = text.encode()
+        assert isinstance(data, bytes)
+        return data
+
+    async def _take(self, frame: bytes) -> None:
+        lines = [line for line in frame.split(b"\n") if line.strip()]
+        if len(lines) > MAX_FRAME_MESSAGES:
+            raise _Over(
+                close_for(Reason.FRAME_TOO_LARGE),
+                f"A frame has at most {MAX_FRAME_MESSAGES} messages, this one {len(lines)}.",
+            )
+        refusals = Refusals()
+        try:
+            for number, line in enumerate(lines, 1):
+                await self._publish(line, refusals)
+                if not number % MESSAGES_A_TURN:
+                    await asyncio.sleep(0)
+        finally:
+            refusals.report(self._ingest, self._client, publisher=self._publisher)
+            if lines:
+                await self._acknowledge()
+
+    async def _publish(self, line: bytes, refusals: Refusals) -> None:
+        try:
+            draft = parse_numbered(line)
+            self._in_turn(draft.id)
+            result = await self._ingest.take(self._publisher, draft)
+        except MalformedError as error:
+            id_ = identify(line)
+            if id_ is None:
+                raise _Over(close_for(Reason.FRAME_MALFORMED), error.detail) from None
+            if id_ != self._last_id:
+                self._in_turn(id_)
+            result = Refusal(reason=error.reason, detail=error.detail)
+        except UnavailableError as error:
+            result = Refusal(reason=error.reason, detail=str(error))
+        if isinstance(result, Refusal):
+            self._ledger.refused(self._last_id)
+            await self._send({"type": "error", "id": self._last_id} | dict(refusals.add(result)))
+        else:
+            self._ledger.published(self._last_id, result.channel, result.position.epoch, result.dropped)
+
+    def _in_turn(self, id_: int) -> None:
+        if id_ != self._last_id + 1:
+            raise _Over(
+                close_for(Reason.FRAME_MALFORMED),
+                f"The id is {id_}, and {self._last_id + 1} was expected: ids count from 1.",
+            )
+        if id_ > self._credit:
+            raise _Over(
+                close_for(Reason.FRAMES_TOO_FAST), f"The credit ends at {self._credit}: wait for an ack."
+            )
+        self._last_id = id_
+
+    async def _acknowledge(self) -> None:
+        self._credit = self._ledger.upto + WINDOW
+        await self._send(self._ledger.ack(credit=self._credit))
+
+    async def _send(self, frame: Mapping[str, Any]) -> None:
+        await self._websocket.send({"type": "websocket.send", "text": encode(frame).decode()})
+
+    async def _end(self, close: Close) -> None:
+        await self._websocket.close(int(close.code), close.text)
