@@ -47,6 +47,7 @@ from relay.settings.sessions import SessionSection
 OTHER_VARIABLES = frozenset(
     {
         "RELAY_CONFIG",
+        "RELAY_OPERATOR_KEY",
         "RELAY_PUBLISH_KEY",
         "RELAY_SESSION_TOKEN",
         "RELAY_TEST_VENV",
@@ -125,6 +126,19 @@ class Settings(BaseSettings):
             ):
                 raise ValueError(
                     f"endpoints.{one} and endpoints.{other} share channels, so they must have the same mode"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_publisher_where_exclusive(self) -> Self:
+        for (one, first), (other, second) in itertools.combinations(self.publishers.items(), 2):
+            shared = next(
+                ((a, b) for a in first.channels for b in second.channels if may_overlap(a, b)), None
+            )
+            if shared is not None and (first.exclusive or second.exclusive):
+                raise ValueError(
+                    f"publishers.{one} ({shared[0]}) and publishers.{other} ({shared[1]}) share channels, and "
+                    f"publishers.{one if first.exclusive else other} is exclusive"
                 )
         return self
 

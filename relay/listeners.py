@@ -84,7 +84,10 @@ def internal_app(parts: Parts) -> Starlette:
         routes=[
             *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
             *(
-                (*ingest_routes(parts.ingest, client_of), parts.ingest_sockets.route)
+                (
+                    *ingest_routes(parts.ingest, client_of, watchers=parts.fanout.hub.watchers),
+                    parts.ingest_sockets.route,
+                )
                 if parts.role.streams
                 else ()
             ),

@@ -58,6 +58,29 @@ class Views:
         now = time.time()
         return len(matching), [self._channel(feed, now) for feed in page]
 
+    def publishers(self) -> Sequence[Mapping[str, Any]]:
+        """Return every publisher that the settings name, with what it may and what it did."""
+        ingest = self._parts.ingest
+        return [
+            {
+                "publisher": name,
+                "channels": terms.channels,
+                "exclusive": terms.exclusive,
+                "rate": terms.quota.rate,
+                "byte_rate": terms.quota.byte_rate,
+                "connections": counts.connections,
+                "published": counts.published,
+                "bytes": counts.bytes,
+                "alive": counts.alive,
+                "refused": counts.refused,
+                "stale": counts.stale,
+                "duplicate": counts.duplicate,
+                "last_at": counts.last_at or None,
+            }
+            for name, terms in ingest.publishers.items()
+            for counts in [ingest.counts[name]]
+        ]
+
     def connections(self, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return up to so many connections that are younger than a place, oldest first."""
         return _connections(self._parts.stream.registry, place, limit)
@@ -93,7 +116,7 @@ class Views:
             "last_at": feed.last.ts / 1000,
             "age_s": round(max(0.0, now - feed.last.ts / 1000), 3),
             "stale": feed.stale,
-            "subscribers": feed.subscribers(),
+            "subscribers": feed.watchers,
         }
 
 

@@ -1,5 +1,6 @@
 """The internal listener's routes for operators: who may call them, and what they work on."""
 
+import time
 from collections.abc import Callable
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
 from relay.ops.numbers import metrics_handler, stats_handler
 from relay.ops.operators import Handler, Operators
+from relay.ops.publishers import publishers_handler
 from relay.ops.resetting import reset_handler
 from relay.ops.revocations import Revocations
 from relay.parts import Parts
@@ -53,6 +55,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
             "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
         ),
         reading("/v1/connections", connections),
+        reading("/v1/publishers", publishers_handler(views.publishers, time.time)),
         reading("/v1/channels", channels_handler(views.channels)),
         reading("/v1/stats", stats_handler(views.readings)),
         reading("/metrics", metrics_handler(Exposition(views.readings))),

@@ -9,6 +9,7 @@ from relay.cli.demo import demo
 from relay.cli.doctor import doctor
 from relay.cli.listen import listen
 from relay.cli.publish import publish
+from relay.cli.publishers import publishers
 from relay.cli.replay import replay
 from relay.cli.serve import serve
 from relay.core.errors import RelayError
@@ -29,6 +30,7 @@ app.add_typer(tokens.app, name="token")
 app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 app.command()(publish)
+app.command()(publishers)
 app.command()(listen)
 app.command()(replay)
 

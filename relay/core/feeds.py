@@ -67,6 +67,7 @@ class Feed:
         "noted",
         "options",
         "stale",
+        "watchers",
     )
 
     def __init__(self, name: str, options: FeedOptions, encode: Callable[[bytes], bytes]) -> None:
@@ -78,6 +79,7 @@ class Feed:
         self.heard_ms = 0  # when its publisher was last heard of; a sign of life counts too
         self.stale = False
         self.noted = False  # whether it was ever called stale, so that subscribers may have to be told again
+        self.watchers = 0  # subscribers, those included that have yet to get its value
         self.groups: dict[int, Group] = {}
         self.history: deque[tuple[Publication, bytes]] = deque()
         self._encode = encode
@@ -90,10 +92,6 @@ class Feed:
         if group is None:
             group = self.groups[lane] = Group(self, lane)
         return group
-
-    def subscribers(self) -> int:
-        """Return how many connections get this channel."""
-        return sum(len(group.subscribers) + len(group.joining) for group in self.groups.values())
 
     def accept(self, publication: Publication) -> bool:
         """Take a value. False: it was seen before. A change of epoch is a new generation."""

@@ -9,13 +9,11 @@ On loopback the `send` system call is most of a delivery's cost, so the design i
 - A flush is done in slices, so that handshakes, pings and publishes go on in between.
 - Lanes: whoever asked for an interval gets the newest value at each of its beats, the same bytes for the lane.
 
-Who can't keep up (the transport still holds bytes) gets nothing more until it has drained. On `latest` channels
-it then gets each one's newest value: few prices, and never an old one. On `stream` channels its messages wait in
-a bounded queue, and when that is full the connection ends: every message, or an honest end. What a newcomer gets
-first (snapshots, replays) goes the same way, a slice at a time, behind what is live.
+Who can't keep up (the transport still holds bytes) gets nothing more until it has drained. On `latest` channels it then
+gets each one's newest value. On `stream` channels its messages wait in a bounded queue, and when that is full the
+connection ends. What a newcomer gets first (snapshots, replays) goes the same way, a slice at a time, behind the rest.
 
-The hub is pure. It knows sinks, an `encode` for frames and beats that somebody else counts; no socket, no clock,
-no task. It is not thread-safe: all calls come from one thread.
+The hub is pure: sinks, an `encode` for frames, beats that somebody else counts; no socket, clock or task. One thread.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -71,9 +69,7 @@ class Hub:
         self._beat = 0
         self._subscriptions = Subscriptions(encode=encode, options=options)
         self._subscribers: dict[Subscriber, None] = {}
-        self._touched: dict[int, list[Group]] = {
-            lane: [] for lane in LANES_MS
-        }  # groups with something pending
+        self._touched: dict[int, list[Group]] = {lane: [] for lane in LANES_MS}  # with something pending
         self._batch: Batch = {}  # what the running flush still has to write
         self._trickle: dict[Subscriber, None] = {}  # who gets a slice at the next beat
         self._silence = Silence()
@@ -111,6 +107,10 @@ class Hub:
         subscriber.write(frame)
 
     # subscriptions
+
+    def watchers(self, name: str) -> int:
+        """Return how many subscribers a channel has, or would have if it had a value."""
+        return self._subscriptions.watchers(name)
 
     def state(self, name: str, since: tuple[str, int] | None = None) -> ChannelState:
         """Return a channel's state as `subscribe` would find it, also of one that nobody has published to."""
@@ -160,8 +160,8 @@ class Hub:
         for group in feed.groups.values():
             self._touch(group)
             group.put_value()
-            if live_again:
-                group.put_note(feed.status())
+        if live_again:
+            self._tell_state(feed)
         return True
 
     def alive(self, name: str, *, ts: int) -> None:

@@ -19,10 +19,19 @@ class TokenBucket:
 
     def take(self, now: float) -> float:
         """Take one. Returns 0.0 if it was allowed, else the seconds to wait until it would be."""
+        wait = self.wait(now, 1)
+        if not wait:
+            self.level -= 1
+        return wait
+
+    def wait(self, now: float, amount: float) -> float:
+        """Return the seconds until `amount` may be taken, 0.0 for now."""
         # a wall clock that is set back must not charge everybody for the hours that it took away
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = now
-        if self.level >= 1:
-            self.level -= 1
-            return 0.0
-        return (1 - self.level) / self.rate
+        return max(0.0, (amount - self.level) / self.rate)
+
+    def charge(self, now: float, amount: float) -> None:
+        """Take `amount` whether it is there or not: what is owed must come in before anything may be taken again."""
+        self.wait(now, amount)
+        self.level -= amount

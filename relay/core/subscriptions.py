@@ -77,6 +77,20 @@ class Subscriptions:
         """Return the channels with a value that a pattern matches."""
         return self._valued.matching(pattern)
 
+    def watchers(self, name: str) -> int:
+        """Return how many subscribers a channel has, or would have if it had a value."""
+        feed = self._feeds.get(name)
+        if feed is not None and feed.last is not None:
+            return feed.watchers
+        waiting = {
+            subscriber
+            for pattern, subscribers in self._patterns.items()
+            if covers(pattern, name)
+            for subscriber in subscribers
+        }
+        by_name = 0 if feed is None else feed.watchers
+        return by_name + sum(name not in subscriber.exact for subscriber in waiting)
+
     def add(self, subscriber: Subscriber, want: Want) -> None:
         """Subscribe to one channel or pattern."""
         if is_wildcard(want.name):
@@ -146,6 +160,7 @@ class Subscriptions:
             lane = subscriber.exact[feed.name] if cover & EXACT else fastest_lane(cover)
         subscriber.feeds[feed] = cover | LANES_MS.index(lane) << LANE_SHIFT
         if not old:
+            feed.watchers += 1
             self._begin(subscriber, feed, since)
         elif old >> LANE_SHIFT != LANES_MS.index(lane):
             self._move(subscriber, feed, LANES_MS[old >> LANE_SHIFT])
@@ -184,6 +199,8 @@ class Subscriptions:
 
     def _remove(self, subscriber: Subscriber, feed: Feed) -> None:
         cover = subscriber.feeds.pop(feed, 0)
+        if cover:
+            feed.watchers -= 1
         group = feed.groups.get(LANES_MS[cover >> LANE_SHIFT])
         if group is not None:
             group.remove(subscriber)

@@ -1,6 +1,7 @@
 """Publishing over HTTP: POST /v1/publish for one message, POST /v1/publish/batch for up to 1000."""
 
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,10 +14,12 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import MAX_PUBLICATION_BYTES
+from relay.ingest.audience import count_subscribers
 from relay.ingest.refusals import Refusals
 from relay.ingest.service import Accepted, Ingest
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_body
+from relay.web.waits import jittered
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 1 << 20
@@ -32,8 +35,8 @@ _ENVELOPE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"messages"[ \t\r\n]*:(.*)\}[ \t\
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def ingest_routes(ingest: Ingest, client_of: ClientOf) -> list[Route]:
-    """Return the publishing routes of the internal listener."""
+def ingest_routes(ingest: Ingest, client_of: ClientOf, *, watchers: Callable[[str], int]) -> list[Route]:
+    """Return the publishers' routes of the internal listener. `watchers` counts a channel's subscribers."""
 
     async def one(request: Request) -> Response:
         return await _answered(request, ingest, client_of, _one)
@@ -41,11 +44,20 @@ def ingest_routes(ingest: Ingest, client_of: ClientOf) -> list[Route]:
     async def batch(request: Request) -> Response:
         return await _answered(request, ingest, client_of, _batch)
 
+    async def subscribers(request: Request) -> Response:
+        return await _answered(request, ingest, client_of, count)
+
+    async def count(
+        request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
+    ) -> Response | Refusal:
+        return count_subscribers(request, ingest, publisher, watchers=watchers)
+
     async def no_upgrade(request: Request) -> Response:
         return await _answered(request, ingest, client_of, _no_upgrade)
 
     return [
         Route("/v1/ingest", no_upgrade, methods=["GET"]),
+        Route("/v1/subscribers", subscribers, methods=["GET"]),
         Route("/v1/publish", one, methods=["POST"]),
         Route("/v1/publish/batch", batch, methods=["POST"]),
     ]
@@ -67,7 +79,13 @@ async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handl
         except UnavailableError as error:
             refusal = Refusal(reason=error.reason, detail=str(error))
     ingest.deny(refusal, client_of(request), status=answer_for(refusal.reason).status, publisher=publisher)
-    return refusal_answer(refusal, message=message)
+    return refusal_answer(refusal, message=message, retry_after_s=_retry_after_s(ingest, publisher, refusal))
+
+
+def _retry_after_s(ingest: Ingest, publisher: str, refusal: Refusal) -> float | None:
+    if refusal.reason is not Reason.RATE_LIMITED:
+        return None
+    return jittered(max(1.0, ingest.quota(publisher).wait_s(time.monotonic())))
 
 
 async def _no_upgrade(*_arguments: object) -> Refusal:

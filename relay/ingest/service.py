@@ -17,6 +17,7 @@ from relay.core.events import Action, Client, Event
 from relay.core.publications import Draft, parse_draft
 from relay.core.sequencer import Drop
 from relay.ingest.counts import PublisherCounts
+from relay.ingest.quotas import Quota, QuotaTerms
 
 KNOWN_CHANNELS = 65_536
 """Answers remembered of whether a key may publish to a channel: some patterns each time would cost a microsecond."""
@@ -24,10 +25,15 @@ KNOWN_CHANNELS = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherTerms:
-    """A backend team: the SHA-256 digests (hex) of its keys' secrets, and the patterns it may publish to."""
+    """A backend team: the SHA-256 digests (hex) of its keys' secrets, and what it may publish, and how much.
+
+    `exclusive`: nobody else has channels in common with it; the settings see to that.
+    """
 
     secret_sha256: tuple[str, ...] = field(repr=False)
     channels: tuple[str, ...]
+    exclusive: bool
+    quota: QuotaTerms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,12 +60,13 @@ class Ingest:
         check_key: CheckKey,
     ) -> None:
         self.counts: Mapping[str, PublisherCounts] = {name: PublisherCounts() for name in publishers}
-        self._publishers = publishers
+        self.publishers = publishers
+        self._quotas = {name: Quota(terms.quota, now=time.monotonic()) for name, terms in publishers.items()}
         self._digests = {name: terms.secret_sha256 for name, terms in publishers.items()}
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
-        self._may_publish = lru_cache(KNOWN_CHANNELS)(self._covers)
+        self.may_publish = lru_cache(KNOWN_CHANNELS)(self._covers)
 
     @property
     def epoch(self) -> str:
@@ -79,16 +86,28 @@ class Ingest:
             MalformedError: if the body is not as documented; nothing was published.
             UnavailableError: if the broker can't take it now; nothing was published.
         """
-        return await self.take(publisher, parse_draft(body))
+        draft = parse_draft(body)
+        if self._quotas[publisher].wait_s(time.monotonic()) > 0:
+            terms = self.publishers[publisher].quota
+            quota = " and ".join(
+                text for text in (terms.rate, terms.byte_rate and f"{terms.byte_rate} bytes") if text
+            )
+            return Refusal(reason=Reason.RATE_LIMITED, detail=f"The quota of {publisher} is {quota}.")
+        return await self.take(publisher, draft, size=len(body))
 
-    async def take(self, publisher: str, draft: Draft) -> Accepted | Refusal:
-        """Publish one message that was parsed. Raises as `publish` does."""
+    def quota(self, publisher: str) -> Quota:
+        """Return a publisher's quota, to be asked with `time.monotonic()`."""
+        return self._quotas[publisher]
+
+    async def take(self, publisher: str, draft: Draft, *, size: int) -> Accepted | Refusal:
+        """Publish one message that was parsed from `size` bytes, within the quota. Raises as `publish` does."""
         channel = draft.channel
-        if not self._may_publish(publisher, channel):
+        if not self.may_publish(publisher, channel):
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN,
                 detail=f"The key {publisher} may not publish to {channel}.",
             )
+        self._quotas[publisher].charge(time.monotonic(), size)
         counts = self.counts[publisher]
         now = int(time.time() * 1000)
         if draft.alive:
@@ -127,4 +146,4 @@ class Ingest:
         )
 
     def _covers(self, publisher: str, channel: str) -> bool:
-        return any(covers(pattern, channel) for pattern in self._publishers[publisher].channels)
+        return any(covers(pattern, channel) for pattern in self.publishers[publisher].channels)

@@ -31,6 +31,9 @@ PATH = "/v1/ingest"
 MESSAGES_A_TURN = 64
 """Taken before the loop may do something else: about 2 ms, as long as a slice of prices."""
 
+MIN_WAIT_S = 0.02
+"""Between two looks at a quota: fifty frames of credit a second, and no more, to a publisher at its limit."""
+
 RECONNECT_WITHIN_MS = 2000
 """Publishers come back within two seconds and a half of a drain: the prices wait for them."""
 
@@ -110,11 +113,13 @@ class _Link:
         self._client = client
         self._streams = streams
         self._ledger = Ledger()
+        self._quota = ingest.quota(publisher)
         self._last_id = 0
-        self._credit = WINDOW
+        self._credit = 0
 
     async def run(self, draining: asyncio.Event) -> None:
         """Take frames until either side ends it."""
+        self._grant()
         await self._send(
             welcome(
                 publisher=self._publisher,
@@ -150,7 +155,12 @@ class _Link:
         """Return the next frame; None when the relay drains and nothing has come."""
         receiving = asyncio.ensure_future(self._websocket.receive())
         try:
-            await asyncio.wait({receiving, drained}, return_when=asyncio.FIRST_COMPLETED)
+            while not (receiving.done() or drained.done()):
+                # a publisher that has used all its credit waits for more, and the quota makes it with time
+                wait = max(MIN_WAIT_S, self._quota.wait_s(time.monotonic())) if self._is_short else None
+                await asyncio.wait({receiving, drained}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                if self._is_short and self._grant():
+                    await self._send(self._ledger.ack(credit=self._credit))
             if not receiving.done():
                 return None
             message = receiving.result()
@@ -187,7 +197,7 @@ class _Link:
         try:
             draft = parse_numbered(line)
             self._in_turn(draft.id)
-            result = await self._ingest.take(self._publisher, draft)
+            result = await self._ingest.take(self._publisher, draft, size=len(line))
         except MalformedError as error:
             id_ = identify(line)
             if id_ is None:
@@ -216,8 +226,19 @@ class _Link:
         self._last_id = id_
 
     async def _acknowledge(self) -> None:
-        self._credit = self._ledger.upto + WINDOW
+        self._grant()
         await self._send(self._ledger.ack(credit=self._credit))
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the credit is smaller than it would be without a quota."""
+        return self._credit < self._last_id + WINDOW
+
+    def _grant(self) -> bool:
+        """Raise the credit to what the quota allows. True: it was raised."""
+        before = self._credit
+        self._credit = max(before, self._last_id + self._quota.room(time.monotonic(), WINDOW))
+        return self._credit > before
 
     async def _send(self, frame: Mapping[str, Any]) -> None:
         await self._websocket.send({"type": "websocket.send", "text": encode(frame).decode()})

@@ -222,6 +222,15 @@ class Publisher(Section):
         min_length=1, max_length=2, description="SHA-256 of the key's secret, in hex; two during a rotation."
     )
     channels: tuple[Pattern, ...] = Field(min_length=1, description="Channels that the key may publish to.")
+    exclusive: bool = Field(
+        default=False, description="No other publisher may have channels in common with this one."
+    )
+    rate: Rate | Literal[""] = Field(
+        default="", description='Messages that it may publish, like "20000/second"; empty: no limit.'
+    )
+    byte_rate: Rate | Literal[""] = Field(
+        default="", description='Bytes of them, like "5000000/second"; empty: no limit.'
+    )
 
 
 class Operator(Section):
@@ -231,7 +240,8 @@ class Operator(Section):
         min_length=1, max_length=2, description="SHA-256 of the key's secret, in hex; two during a rotation."
     )
     may: tuple[May, ...] = Field(
-        min_length=1, description="What the key opens: read (connections), revoke (revocations)."
+        min_length=1,
+        description="What the key opens: read (what goes on), revoke (revocations), reset (channels).",
     )
 
 

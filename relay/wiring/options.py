@@ -13,6 +13,7 @@ from relay.core.channels import covers
 from relay.core.feeds import FeedOptions
 from relay.core.messages import Mode
 from relay.core.tokens import SERVICE_SCOPE
+from relay.ingest.quotas import QuotaTerms
 from relay.ingest.service import PublisherTerms
 from relay.issuer.limits import Rates
 from relay.issuer.policy import EndpointTerms, Grant, Policy
@@ -185,7 +186,12 @@ def policy(settings: Settings) -> Policy:
 def publisher_terms(settings: Settings) -> dict[str, PublisherTerms]:
     """Return who may publish what."""
     return {
-        name: PublisherTerms(secret_sha256=publisher.secret_sha256, channels=publisher.channels)
+        name: PublisherTerms(
+            secret_sha256=publisher.secret_sha256,
+            channels=publisher.channels,
+            exclusive=publisher.exclusive,
+            quota=QuotaTerms(rate=publisher.rate, byte_rate=publisher.byte_rate),
+        )
         for name, publisher in settings.publishers.items()
     }
 

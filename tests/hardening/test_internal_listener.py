@@ -15,6 +15,8 @@ ROUTES = [
     ("POST", "/v1/revocations"),
     ("POST", "/v1/channels/reset"),
     ("GET", "/v1/ingest"),
+    ("GET", "/v1/subscribers"),
+    ("GET", "/v1/publishers"),
     ("GET", "/v1/connections"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/stats"),

@@ -18,10 +18,11 @@ from tests.hardening.wire import Answer, exchange, head
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
 
 OPEN = {"/live", "/ready"}
-PUBLISHING = {"/v1/publish", "/v1/publish/batch", "/v1/ingest"}
+PUBLISHING = {"/v1/publish", "/v1/publish/batch", "/v1/ingest", "/v1/subscribers"}
 NEEDED = {
     "/metrics": "read",
     "/v1/channels": "read",
+    "/v1/publishers": "read",
     "/v1/channels/reset": "reset",
     "/v1/connections": "read",
     "/v1/revocations": "revoke",

@@ -23,6 +23,7 @@ class Publishing:
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
         self.id = 0
+        self.welcome: dict[str, Any] = {}
 
     def line(self, channel: str, data: Any, **more: Any) -> str:
         """Return the next message."""
@@ -56,9 +57,9 @@ async def publishing(relay: Relay, key: str = PUBLISHER_KEY) -> AsyncIterator[Pu
         max_size=None,
     ) as socket:
         publisher = Publishing(socket)
-        welcome = await publisher.next()
-        assert welcome["type"] == "welcome"
-        assert welcome["protocol"] == "relay.ingest.v1"
+        publisher.welcome = await publisher.next()
+        assert publisher.welcome["type"] == "welcome"
+        assert publisher.welcome["protocol"] == "relay.ingest.v1"
         yield publisher
 
 

@@ -245,6 +245,11 @@ class Relay:
                 headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json", **headers},
             )
 
+    async def get_internal(self, path: str, *, key: str) -> httpx.Response:
+        """GET from the internal listener with somebody's key."""
+        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+            return await client.get(self.internal_url + path, headers={"Authorization": f"Bearer {key}"})
+
     # what it did
 
     def audit(self) -> list[dict[str, Any]]:

@@ -1,0 +1,137 @@
+"""`relay publishers`: who publishes what at which rate, on a running relay.
+
+The relay counts and measures nothing else, so the rates come from two looks with a pause in between.
+"""
+
+import json
+import time
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relay.cli.publish import DEFAULT_URL
+from relay.cli.views import printable
+from relay.client.answers import check_base_url, read_json, read_problem
+from relay.core.errors import ConfigurationError, RelayError
+from relay.trust import certificates_for
+
+ANSWER_WITHIN_S = 10.0
+
+Row = dict[str, Any]
+
+
+def publishers(
+    *,
+    url: Annotated[str, typer.Option("--url", help="The relay's internal address.")] = DEFAULT_URL,
+    key: Annotated[
+        str,
+        typer.Option(
+            "--key",
+            envvar="RELAY_OPERATOR_KEY",
+            metavar="NAME.SECRET",
+            help="An operator key that may read. The environment variable keeps it out of the process list.",
+        ),
+    ] = "",
+    interval: Annotated[
+        float, typer.Option("--interval", min=0.1, max=60.0, help="Seconds over which rates are taken.")
+    ] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show who publishes what at which rate, and what was refused or dropped."""
+    if not key:
+        raise ConfigurationError(
+            "An operator key is needed, as --key or in RELAY_OPERATOR_KEY; `relay keys operator NAME` makes one."
+        )
+    address = check_base_url(url, ("http", "https"))
+    with httpx.Client(
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=ANSWER_WITHIN_S,
+        verify=certificates_for(address),
+        trust_env=False,  # a proxy from the environment must not get to see the key
+    ) as client:
+        before = _read(client, address)
+        time.sleep(interval)
+        after = _read(client, address)
+    rows = _with_rates(before, after)
+    if as_json:
+        typer.echo(json.dumps({"at": after["at"], "publishers": rows}))
+    else:
+        _show(rows, now=after["at"])
+
+
+def _read(client: httpx.Client, address: str) -> dict[str, Any]:
+    try:
+        response = client.get(f"{address}/v1/publishers")
+    except httpx.TransportError as error:
+        raise RelayError(
+            f"The relay at {address} can't be reached: {error or type(error).__name__}."
+        ) from None
+    if response.status_code != 200:
+        problem = read_problem(response.status_code, response.content, None)
+        raise RelayError(
+            f"The relay at {address} answers {response.status_code}: {printable(problem.message)}"
+        )
+    answer = read_json(response.content)
+    if answer is None or not isinstance(answer.get("publishers"), list):
+        raise RelayError(f"What answers at {address} is not a relay's internal listener.")
+    return answer
+
+
+def _with_rates(before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
+    """Return the later rows with `messages_per_s` and `bytes_per_s`."""
+    earlier = {row["publisher"]: row for row in before["publishers"]}
+    seconds: float = max(1e-3, after["at"] - before["at"])
+
+    def rate(row: Row, name: str) -> float:
+        more = float(row[name] - earlier.get(row["publisher"], row)[name])
+        return round(max(0.0, more) / seconds, 1)  # a relay that was restarted in between counts from 0
+
+    return [
+        row | {"messages_per_s": rate(row, "published"), "bytes_per_s": rate(row, "bytes")}
+        for row in after["publishers"]
+    ]
+
+
+def _show(rows: list[Row], *, now: float) -> None:
+    console = Console()
+    if not rows:
+        console.print("The settings name no publishers.")
+        return
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for name in ("publisher", "channels"):
+        table.add_column(name, overflow="fold")
+    for name in (
+        "messages/s",
+        "KB/s",
+        "published",
+        "dropped",
+        "refused",
+        "sockets",
+        "last heard of",
+        "quota",
+    ):
+        table.add_column(name, justify="right")
+    for row in rows:
+        channels = ", ".join(row["channels"]) + (" (exclusive)" if row["exclusive"] else "")
+        quota = ", ".join(
+            text for text in (row["rate"], row["byte_rate"] and f"{row['byte_rate']} bytes") if text
+        )
+        cells = (
+            row["publisher"],
+            channels,
+            f"{row['messages_per_s']:,.1f}",
+            f"{row['bytes_per_s'] / 1000:,.1f}",
+            f"{row['published']:,}",
+            f"{row['stale'] + row['duplicate']:,}",
+            f"{row['refused']:,}",
+            str(row["connections"]),
+            "never" if row["last_at"] is None else f"{max(0.0, now - row['last_at']):.1f} s ago",
+            quota or "none",
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    console.print(table)
