@@ -9,8 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import anyio
+
 from relay import __version__
+from relay.audit.recent import Found, Wanted, find_recent
 from relay.core.channels import covers
+from relay.core.errors import Reason, UnavailableError
 from relay.core.feeds import Feed
 from relay.metrics.readings import EndpointReading, Readings
 from relay.parts import Parts
@@ -84,6 +88,19 @@ class Views:
     def connections(self, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:
         """Return up to so many connections that are younger than a place, oldest first."""
         return _connections(self._parts.stream.registry, place, limit)
+
+    async def audit(self, wanted: Wanted) -> Found:
+        """Return the newest records of the audit log that are wanted.
+
+        Raises:
+            UnavailableError: if the log can't be read.
+        """
+        try:
+            return await anyio.to_thread.run_sync(find_recent, self._parts.settings.audit.path, wanted)
+        except OSError as error:
+            raise UnavailableError(
+                Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."
+            ) from None
 
     def _endpoints(self, now: float) -> Mapping[str, EndpointReading]:
         ages: dict[str | None, list[float]] = {name: [] for name in self._parts.settings.sockets}

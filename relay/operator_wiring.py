@@ -13,8 +13,10 @@ from relay.metrics.prometheus import Exposition
 from relay.operator_views import Views
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
+from relay.ops.feed import feed_handler
 from relay.ops.numbers import metrics_handler, stats_handler
 from relay.ops.operators import Handler, Operators
+from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.resetting import reset_handler
 from relay.ops.revocations import Revocations
@@ -24,7 +26,7 @@ from relay.wiring.options import operator_terms
 
 
 def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> list[Route]:
-    """Return the routes that need an operator's key."""
+    """Return the routes that need an operator's key, and the page that uses them."""
     operators = Operators(operator_terms(parts.settings), auditor=parts.auditor, client_of=client_of)
     registry = parts.stream.registry
     ref_key = parts.settings.session.ref_key.get_secret_value().encode()
@@ -50,6 +52,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         return operators.route(path, handler, method="GET", may=May.READ, repeated=True)
 
     return [
+        *page_routes(),
         operators.route("/v1/revocations", revocations.serve, method="POST", may=May.REVOKE),
         operators.route(
             "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
@@ -57,6 +60,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         reading("/v1/connections", connections),
         reading("/v1/publishers", publishers_handler(views.publishers, time.time)),
         reading("/v1/channels", channels_handler(views.channels)),
+        reading("/v1/audit", feed_handler(views.audit)),
         reading("/v1/stats", stats_handler(views.readings)),
         reading("/metrics", metrics_handler(Exposition(views.readings))),
     ]

@@ -58,7 +58,7 @@ class Subscriptions:
 
     def state(self, name: str, since: tuple[str, int] | None) -> ChannelState:
         """Return a channel's state, also of one that nobody has published to. `since` is what somebody has of it."""
-        feed = self._feeds.get(name)
+        feed = self.known(name)
         if feed is None or feed.last is None:
             return ChannelState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
         return ChannelState(

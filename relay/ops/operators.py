@@ -33,10 +33,15 @@ class OperatorTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What an operator's call led to: the answer, and what the audit log gets to know of it."""
+    """What an operator's call led to: the answer, and what the audit log gets to know of it.
+
+    `what` tells repeated calls of one path apart that each deserve a record.
+    """
 
     response: Response
     noted: Mapping[str, Any] = field(default_factory=dict)
+    what: str = ""
+    action: Action = Action.OPERATOR_ACTION
 
 
 Handler = Callable[[Request, str], Awaitable[Done]]
@@ -92,17 +97,18 @@ class Operators:
             except UnavailableError as error:
                 refusal = Refusal(reason=error.reason, detail=str(error))
             else:
-                calls = self._calls(request, name) if repeated else 1
+                calls = self._calls(request, name, done.what) if repeated else 1
                 if calls is not None:
                     noted = done.noted if calls == 1 else {**done.noted, "calls": calls}
-                    self._note(request, name, status=done.response.status_code, noted=noted)
+                    status = done.response.status_code
+                    self._note(request, name, status=status, noted=noted, action=done.action)
                 return done.response
         status = answer_for(refusal.reason).status
         self._note(request, name or "", status=status, noted={"detail": str(refusal)}, reason=refusal.reason)
         return refusal_answer(refusal, message=message)
 
-    def _calls(self, request: Request, name: str) -> int | None:
-        return self._repeats.take(name, self._client_of(request).address, request.url.path)
+    def _calls(self, request: Request, name: str, what: str) -> int | None:
+        return self._repeats.take(name, self._client_of(request).address, f"{request.url.path} {what}")
 
     def _identify(self, request: Request) -> str | None:
         headers = request.headers.getlist("authorization")
@@ -117,10 +123,11 @@ class Operators:
         status: int,
         noted: Mapping[str, Any],
         reason: Reason | None = None,
+        action: Action = Action.OPERATOR_ACTION,
     ) -> None:
         self._auditor.note(
             Event(
-                action=Action.OPERATOR_ACTION,
+                action=action,
                 reason=reason,
                 client=self._client_of(request),
                 status=status,

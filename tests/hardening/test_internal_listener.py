@@ -18,9 +18,11 @@ ROUTES = [
     ("GET", "/v1/subscribers"),
     ("GET", "/v1/publishers"),
     ("GET", "/v1/connections"),
+    ("GET", "/v1/audit"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/stats"),
     ("GET", "/metrics"),
+    ("GET", "/ops"),
 ]
 
 

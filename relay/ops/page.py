@@ -1,0 +1,42 @@
+"""The ops page: three files without any data in them, so that they need no key.
+
+Whoever opens it types an operator's key, which the page keeps in a variable and sends as a Bearer header: no cookie
+that another page's request could carry, nothing in storage, gone with the tab. All data comes through the routes
+that ask for the key.
+"""
+
+from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+)
+"""No inline script or style, nothing from elsewhere, no form that leaves the page, and no text that becomes HTML."""
+
+_FILES = {"index.html": "text/html", "ops.css": "text/css"} | dict.fromkeys(
+    ("page.js", "charts.js", "story.js"), "text/javascript"
+)
+
+
+def page_routes() -> list[Route]:
+    """Return the page's routes."""
+
+    async def page(_request: Request) -> Response:
+        response = _file("index.html")
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    async def asset(request: Request) -> Response:
+        name = request.path_params["name"]
+        return _file(name) if name in _FILES and name != "index.html" else Response(status_code=404)
+
+    return [Route("/ops", page, methods=["GET"]), Route("/ops/{name}", asset, methods=["GET"])]
+
+
+def _file(name: str) -> Response:
+    content = files("relay").joinpath("static/ops", name).read_bytes()
+    return Response(content, media_type=_FILES[name], headers={"Cache-Control": "no-cache"})

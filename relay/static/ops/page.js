@@ -1,0 +1,391 @@
+// The ops page. The operator's key lives in one variable of this module and nowhere else; every text from outside is
+// put in as text, never as HTML (the content policy allows nothing else).
+
+import { Chart, ago, quantile, short } from "./charts.js";
+import { facts, handles, sentence, subject } from "./story.js";
+
+const EVERY_MS = 2000;
+const MOMENTS = 300; // ten minutes
+const CONNECTIONS_A_PAGE = 50;
+const CHANNELS = 200;
+const RECORDS = 50;
+const MAX_RECORDS = 500;
+const TIMEOUT_MS = 10_000;
+
+const $ = (id) => document.getElementById(id);
+let key = "";
+let run = 0; // grows with each log-in and log-out, so that late answers of an old one are dropped
+let before = null; // the statistics before
+let seen = new Map(); // channel -> its position at the last look
+let shown = CONNECTIONS_A_PAGE;
+let records = [];
+let asking = null;
+
+function make(tag, options = {}, ...children) {
+  const { className, text, ...rest } = options;
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  for (const [name, value] of Object.entries(rest)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+class Refused extends Error {
+  constructor(status, message) { super(message); this.status = status; }
+}
+
+async function ask(path, body) {
+  const answer = await fetch(path, {
+    method: body ? "POST" : "GET",
+    headers: { Authorization: `Bearer ${key}`, ...(body && { "Content-Type": "application/json" }) },
+    body: body && JSON.stringify(body),
+    cache: "no-store",
+    credentials: "omit",
+    redirect: "error",
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  });
+  const data = await answer.json();
+  if (!answer.ok) throw new Refused(answer.status, data.message ?? `status ${answer.status}`);
+  return data;
+}
+
+// the numbers
+
+const charts = [
+  { title: "Connections", series: ["live"], format: short },
+  { title: "Deliveries a second", series: ["delivered"], format: short },
+  { title: "Latency", series: ["p50", "p99"], format: ago },
+  { title: "Price age", series: ["newest", "oldest"], format: ago },
+].map((options) => new Chart({ ...options, capacity: MOMENTS, step_s: EVERY_MS / 1000, parent: $("charts") }));
+
+const tiles = [
+  ["Connections", (now) => [short(now.connections), `${short(now.waiting)} without a token yet`]],
+  ["Channels", (now) => {
+    const all = Object.values(now.endpoints);
+    const stale = sum(all.map((one) => one.stale));
+    return [short(sum(all.map((one) => one.channels))), stale ? `${short(stale)} stale` : "all live", stale ? "warn" : "good"];
+  }],
+  ["Refusals a minute", (now, last) => {
+    const count = refusals(now) - refusals(last ?? now);
+    const rate = last ? (count * 60) / (now.at - last.at) : 0;
+    return [last ? short(rate) : "–", `${short(refusals(now))} since the start`, rate > 0 ? "warn" : "good"];
+  }],
+  ["Conflated a second", (now, last) => [
+    last ? short((now.hub.conflated - last.hub.conflated) / (now.at - last.at)) : "–",
+    `${short(now.hub.overflows)} ended as too slow`]],
+  ["Loop lag, p99", (now, last) => {
+    const lag = last && quantile(now.times.bounds_s, last.times.loop_lag.counts, now.times.loop_lag.counts, 0.99);
+    return [lag === null ? "–" : ago(lag), "how late the event loop is", lag > 0.1 ? "bad" : "good"];
+  }],
+  ["Audit log", (now) => [
+    now.audit.lost ? `${short(now.audit.lost)} lost` : "whole",
+    `${short(now.audit.waiting)} waiting to be written`, now.audit.lost ? "bad" : "good"]],
+].map(([name, read]) => {
+  const value = make("strong", { text: "–" });
+  const note = make("small", { text: "\u00a0" });
+  const tile = make("div", { className: "panel tile" }, make("span", { text: name }), value, note);
+  $("tiles").append(tile);
+  return (now, last) => {
+    const [text, said, tone] = read(now, last);
+    value.textContent = text;
+    note.textContent = said;
+    tile.dataset.tone = tone ?? "";
+  };
+});
+
+function sum(numbers) { return numbers.reduce((total, number) => total + number, 0); }
+function refusals(stats) { return sum(stats.events.filter((one) => one.outcome === "failure").map((one) => one.count)); }
+
+function showStats(now) {
+  // a relay that was started anew counts from nothing
+  const last = before && before.started_at === now.started_at ? before : null;
+  const passed = last ? now.at - last.at : 0;
+  for (const update of tiles) update(now, passed > 0 ? last : null);
+  const ages = Object.values(now.endpoints).filter((one) => one.newest_s !== null);
+  const flush = (share) => last && quantile(now.times.bounds_s, last.times.flush.counts, now.times.flush.counts, share);
+  charts[0].add([now.connections]);
+  charts[1].add([passed > 0 ? (now.hub.deliveries - last.hub.deliveries) / passed : null]);
+  charts[2].add([flush(0.5), flush(0.99)]);
+  charts[3].add(ages.length
+    ? [Math.min(...ages.map((one) => one.newest_s)), Math.max(...ages.map((one) => one.oldest_s))] : [null, null]);
+  $("node").textContent = `${now.node} · ${now.version}${now.role === "all" ? "" : ` · ${now.role}`} · up ${ago(now.at - now.started_at)}`;
+  say(now.stopping ? "draining" : "live", now.stopping ? "warn" : "good");
+  before = now;
+}
+
+function say(text, tone) {
+  if ($("state-text").textContent !== text) $("state-text").textContent = text;
+  $("state").dataset.tone = tone;
+}
+
+// channels and connections: rows are kept and changed, so that focus and selection stay where they are
+
+function fill(body, rows, nameOf, create, update) {
+  const old = new Map([...body.children].map((row) => [row.dataset.name, row]));
+  rows.forEach((data, index) => {
+    const name = nameOf(data);
+    let row = old.get(name);
+    if (!row) {
+      row = create(data);
+      row.dataset.name = name;
+    }
+    old.delete(name);
+    update(row, data);
+    if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
+  });
+  for (const row of old.values()) row.remove();
+}
+
+function showChannels(answer, at) {
+  const next = new Map();
+  $("channel-count").textContent = answer.total > answer.channels.length
+    ? `${short(answer.channels.length)} of ${short(answer.total)}` : short(answer.total);
+  $("no-channels").hidden = answer.channels.length > 0;
+  fill($("channels"), answer.channels, (one) => one.channel,
+    (one) => make("tr", {}, make("th", { scope: "row", text: one.channel, title: one.channel }),
+      make("td", { className: "n" }), make("td", { className: "n" }), make("td", { className: "n" }), make("td")),
+    (row, one) => {
+      const last = seen.get(one.channel);
+      const moved = last && last.epoch === one.epoch && at > last.at ? (one.seq - last.seq) / (at - last.at) : null;
+      // an average over some looks: a channel with a tick each three seconds would jump between 0 and 0.5
+      const rate = moved === null ? null : last.rate === null ? moved : last.rate * 0.7 + moved * 0.3;
+      next.set(one.channel, { epoch: one.epoch, seq: one.seq, at, rate });
+      const [, rateCell, age, readers, state] = row.children;
+      rateCell.textContent = rate === null ? "–" : `${short(rate)}/s`;
+      age.textContent = ago(one.age_s);
+      readers.textContent = short(one.subscribers);
+      state.textContent = one.stale ? "stale" : "live";
+      state.dataset.tone = one.stale ? "warn" : "good";
+    });
+  seen = next;
+}
+
+function showConnections(answer) {
+  $("connection-count").textContent = short(answer.total);
+  $("no-connections").hidden = answer.connections.length > 0;
+  $("more-connections").hidden = answer.next === null || shown >= 1000;
+  fill($("connections"), answer.connections, (one) => one.id,
+    (one) => {
+      const cut = make("button", { type: "button", className: "quiet", text: "Cut off", "aria-label": `Cut off ${one.user}` });
+      cut.addEventListener("click", () => openCut(one));
+      const who = make("button", { type: "button", className: "link", text: one.user, title: `Story of connection ${one.id}` });
+      who.addEventListener("click", () => openStory("connection", one.id));
+      const scope = one.scope.join(", ");
+      return make("tr", {}, make("th", { scope: "row" }, who, make("small", { text: one.address })),
+        make("td", {}, make("span", { className: "cut", text: scope, title: scope }), make("small", { text: one.endpoint })),
+        make("td", { className: "n" }), make("td", { className: "n" }), make("td", { className: "n" }, cut));
+    },
+    (row, one) => {
+      row.children[2].textContent = ago(one.age_s);
+      row.children[3].textContent = short(one.messages_out);
+    });
+}
+
+// the audit log
+
+function query(more) {
+  const asked = { limit: RECORDS, ...more };
+  for (const name of ["action", "outcome", "about"]) if ($(name).value.trim()) asked[name] = $(name).value.trim();
+  return `/v1/audit?${new URLSearchParams(asked)}`;
+}
+
+function item(record) {
+  const line = make("button", { type: "button", className: "line" },
+    make("time", { datetime: record["@timestamp"], text: clock(record["@timestamp"]), title: record["@timestamp"] }),
+    make("span", { className: "action", text: record.event.action }),
+    make("span", { className: "says" }, make("b", { text: subject(record) }), ` ${sentence(record)}`),
+    ...(record.event.reason ? [make("span", { className: "reason", text: record.event.reason })] : []),
+    ...(record.relay?.anomalies ?? []).map((mark) => make("span", { className: "mark", text: mark })));
+  const [first] = handles(record);
+  line.disabled = !first;
+  if (first) line.addEventListener("click", () => openStory(...first));
+  return make("li", { "data-outcome": record.event.outcome }, line);
+}
+
+function clock(timestamp) {
+  const at = new Date(timestamp);
+  return Number.isNaN(at.valueOf()) ? "?" : at.toLocaleTimeString("en-GB");
+}
+
+const seqOf = (record) => record.relay.chain.seq;
+
+function showFeed(whole) {
+  $("no-feed").hidden = records.length > 0;
+  if (whole !== undefined) $("older").hidden = whole || records.length >= MAX_RECORDS;
+  const known = new Map([...$("feed").children].map((row) => [row.dataset.seq, row]));
+  const rows = records.map((record) => {
+    const row = known.get(String(seqOf(record))) ?? item(record);
+    row.dataset.seq = seqOf(record);
+    return row;
+  });
+  $("feed").replaceChildren(...rows);
+}
+
+async function readFeed(mine) {
+  const filters = query({});
+  const answer = await ask(records.length ? query({ after: seqOf(records[0]) }) : filters);
+  if (mine !== run || filters !== query({})) return; // other filters by now
+  if (records.length && !answer.records.length) return;
+  const first = !records.length;
+  const focused = document.activeElement?.closest("#feed li")?.dataset.seq;
+  records = [...answer.records, ...records].slice(0, MAX_RECORDS);
+  showFeed(first ? answer.whole : undefined);
+  if (focused) $("feed").querySelector(`li[data-seq="${CSS.escape(focused)}"] button`)?.focus({ preventScroll: true });
+}
+
+async function readOlder() {
+  const mine = run;
+  const filters = query({});
+  const answer = await ask(query({ before: seqOf(records.at(-1)) }));
+  if (mine !== run || filters !== query({})) return;
+  records = [...records, ...answer.records].slice(0, MAX_RECORDS);
+  showFeed(answer.whole);
+}
+
+function filtersChanged() {
+  records = [];
+  showFeed(true);
+  $("no-feed").hidden = true;
+  void readFeed(run).catch(failed);
+}
+
+// the story of a token, a connection, a session or a user
+
+async function openStory(kind, name) {
+  const mine = run;
+  $("story-title").textContent = `Story of ${kind === "user" ? "user " : `a ${kind}`}${kind === "user" ? name : ""}`;
+  $("story-about").textContent = kind === "user" ? "" : name;
+  $("timeline").replaceChildren(make("li", { text: "Reading the log…" }));
+  if (!$("story").open) $("story").showModal();
+  try {
+    let answer = await ask(`/v1/audit?${new URLSearchParams({ about: name, limit: 200 })}`);
+    // a connection's story begins with its token's
+    const token = kind === "connection" ? answer.records.find((one) => one.relay.token?.jti)?.relay.token.jti : undefined;
+    if (token) answer = await ask(`/v1/audit?${new URLSearchParams({ about: token, limit: 200 })}`);
+    if (mine !== run) return;
+    const steps = [...answer.records].reverse().map((record) => make("li", { "data-outcome": record.event.outcome },
+      make("time", { datetime: record["@timestamp"], text: clock(record["@timestamp"]), title: record["@timestamp"] }),
+      make("p", {}, make("b", { text: subject(record) }), ` ${sentence(record)}`),
+      make("dl", {}, ...facts(record).map(([term, value]) => make("div", {}, make("dt", { text: term }), make("dd", { text: value }))))));
+    if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: `relay audit` reads all of the log." }));
+    $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The end of the log has no record of it." })]));
+  } catch (error) {
+    $("timeline").replaceChildren(make("li", { text: `The log could not be read: ${error.message}` }));
+  }
+}
+
+// cutting a session off
+
+let cutting = null;
+
+function openCut(connection) {
+  cutting = connection;
+  $("cut-error").textContent = "";
+  $("cut-text").textContent = `All connections of this session of ${connection.user} are closed with code 4501, and its tokens are refused from now on. The user has to log in again. The audit log says that it was you.`;
+  $("cut-yes").disabled = false;
+  $("cut").showModal();
+}
+
+async function cut() {
+  $("cut-yes").disabled = true;
+  try {
+    await ask("/v1/revocations", { ref: cutting.session });
+    $("cut").close();
+    void look(run);
+  } catch (error) {
+    $("cut-error").textContent = error.message;
+    $("cut-yes").disabled = false;
+  }
+}
+
+// looking, again and again
+
+async function look(mine) {
+  const match = $("match").value.trim();
+  const channels = `/v1/channels?${new URLSearchParams({ limit: CHANNELS, ...(match && { match }) })}`;
+  const [stats, channel, connection] = await Promise.all([
+    ask("/v1/stats"),
+    ask(channels).catch((error) => { if (error.status === 400) return null; throw error; }), // half a pattern
+    ask(`/v1/connections?limit=${shown}`),
+    readFeed(mine),
+  ]);
+  if (mine !== run) return;
+  $("match").setAttribute("aria-invalid", String(channel === null));
+  showStats(stats);
+  if (channel) showChannels(channel, stats.at);
+  showConnections(connection);
+}
+
+async function follow(mine) {
+  while (mine === run) {
+    // a tab that nobody sees asks for nothing
+    if (!document.hidden) await look(mine).catch(failed);
+    await new Promise((resolve) => { asking = setTimeout(resolve, EVERY_MS); });
+  }
+}
+
+function failed(error) {
+  if (error.status === 401 || error.status === 403) leave(error.message);
+  else if (key) say(error instanceof Refused ? error.message : "no answer", "bad");
+}
+
+async function enter(event) {
+  event.preventDefault();
+  key = $("key").value.trim();
+  $("login-error").textContent = "";
+  if (!/^[\x21-\x7e]+$/.test(key)) {
+    $("login-error").textContent = "A key is a name, a dot and a secret, without spaces.";
+    return;
+  }
+  const mine = ++run;
+  try {
+    const stats = await ask("/v1/stats");
+    if (mine !== run) return;
+    $("key").value = "";
+    document.body.dataset.view = "open";
+    $("leave").hidden = false;
+    showStats(stats);
+    $("main").focus({ preventScroll: true });
+    void follow(mine);
+  } catch (error) {
+    key = "";
+    $("login-error").textContent = error instanceof Refused ? error.message : "The relay does not answer.";
+    $("key").select();
+  }
+}
+
+function leave(why = "") {
+  run += 1;
+  key = "";
+  clearTimeout(asking);
+  before = null;
+  seen = new Map();
+  records = [];
+  for (const chart of charts) chart.clear();
+  for (const id of ["channels", "connections", "feed", "timeline"]) $(id).replaceChildren();
+  for (const id of ["story", "cut"]) if ($(id).open) $(id).close();
+  document.body.dataset.view = "login";
+  $("leave").hidden = true;
+  $("node").textContent = "";
+  say("not connected", "idle");
+  $("login-error").textContent = why;
+  $("key").focus();
+}
+
+const ACTIONS = ["token.issued", "token.denied", "connect.accepted", "connect.denied", "subscribe.accepted",
+  "subscribe.denied", "connection.refreshed", "connection.closed", "session.revoked", "publish.denied", "login.succeeded",
+  "login.failed", "logout", "key.rotated", "operator.action", "audit.read", "denials.aggregated", "audit.gap"];
+$("action").append(...ACTIONS.map((name) => make("option", { text: name })));
+$("login").addEventListener("submit", enter);
+$("leave").addEventListener("click", () => leave());
+$("filters").addEventListener("submit", (event) => event.preventDefault());
+$("filters").addEventListener("change", filtersChanged);
+$("match").addEventListener("change", () => void look(run).catch(failed));
+$("older").addEventListener("click", () => void readOlder().catch(failed));
+$("more-connections").addEventListener("click", () => { shown = Math.min(1000, shown * 4); void look(run).catch(failed); });
+$("story-close").addEventListener("click", () => $("story").close());
+$("cut-no").addEventListener("click", () => $("cut").close());
+$("cut-yes").addEventListener("click", () => void cut());
+document.addEventListener("visibilitychange", () => { if (!document.hidden && key) void look(run).catch(failed); });
+$("key").focus();

@@ -1,0 +1,178 @@
+"""The ops page in a real Chromium, on the internal listener of a real relay."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from tests.browser.chromium import require_playwright
+from tests.hardening.operating import OPERATORS, OPS, READER, SECRET
+from tests.support.service import Relay, running
+
+require_playwright()
+
+from playwright.async_api import Browser, Page, expect  # noqa: E402  # after the check
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LOAD_MS = 30_000
+"""How long a busy machine may take for anything here; nothing is measured."""
+HOSTILE = "<img src=x onerror=document.title='broken'>"
+
+expect.set_options(timeout=LOAD_MS)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay with operators."""
+    with running(tmp_path_factory.mktemp("watched"), extra=OPERATORS) as relay:
+        yield relay
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def problems(page: Page) -> AsyncIterator[list[str]]:
+    """What the page's console complains of; nothing is right but for what a test expects."""
+    found: list[str] = []
+    page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    yield found
+
+
+async def open_page(page: Page, relay: Relay, key: str = OPS) -> None:
+    """Open the page and type the key."""
+    await page.goto(f"{relay.internal_url}/ops")
+    await page.get_by_test_id("key").fill(key)
+    await page.get_by_test_id("enter").click()
+
+
+async def test_a_key_opens_it_and_a_wrong_one_is_told(page: Page, watched: Relay) -> None:
+    """Without the key there is nothing to see; a refusal says how to make a key."""
+    await open_page(page, watched, "ops.wrong")
+    await expect(page.get_by_test_id("login-error")).to_contain_text("operator key")
+    await expect(page.locator("main")).to_be_hidden()
+    await page.get_by_test_id("key").fill(OPS)
+    await page.get_by_test_id("enter").click()
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    await expect(page.locator("main")).to_be_visible()
+
+
+async def test_the_key_is_nowhere_but_in_memory(page: Page, watched: Relay) -> None:
+    """No cookie, storage, address, history or form field has it; a reload forgets it."""
+    await open_page(page, watched)
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    readable = await page.evaluate(
+        """async () => [document.cookie, JSON.stringify({ ...localStorage }), JSON.stringify({ ...sessionStorage }),
+             JSON.stringify(await indexedDB.databases()), location.href, JSON.stringify(history.state), name,
+             document.documentElement.outerHTML, ...[...document.querySelectorAll('input')].map(one => one.value)]"""
+    )
+    assert not [text for text in readable if SECRET in text]
+    assert await page.context.cookies() == []
+    await page.reload()
+    await expect(page.locator("main")).to_be_hidden()
+
+
+async def test_it_shows_what_is_going_on_and_breaks_no_rule_of_its_policy(
+    page: Page, watched: Relay, problems: list[str]
+) -> None:
+    """Connections, channels with a rate, the log; hostile names as text; nothing from elsewhere."""
+    hosts: set[str] = set()
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2] if "//" in request.url else ""))
+    token = await watched.token(watched.session(sub=HOSTILE))
+    await watched.ask(watched.session(sub=HOSTILE, roles=["nobody"]))
+    async with watched.connect(token, query="?channels=prices.A") as socket:
+        await open_page(page, watched)
+        await expect(page.get_by_test_id("connections").locator("tr")).to_have_count(1)
+        await expect(page.get_by_test_id("connections")).to_contain_text(HOSTILE)
+        await expect(page.get_by_test_id("feed")).to_contain_text(HOSTILE)
+        row = page.get_by_test_id("channels").locator("tr").filter(has_text="prices.A")
+        async with asyncio.timeout(LOAD_MS / 1000):
+            while (
+                "0.0/s" in (rate := await published(watched, row.locator("td").first.text_content))
+                or "/s" not in rate
+            ):
+                pass
+        await expect(row).to_contain_text("live")
+        await expect(page.locator(".chart title").first).to_contain_text("Connections: 1")
+        await socket.websocket.close()
+    await expect(page.get_by_test_id("connections").locator("tr")).to_have_count(0)
+    assert await page.title() == "scoped-relay · operations"
+    assert problems == []
+    assert hosts - {""} == {watched.internal_url.split("/")[2]}
+
+
+async def published(relay: Relay, read: object) -> str:
+    """Publish a price and return what a cell says."""
+    await relay.publish("prices.A", 1)
+    assert callable(read)
+    return str(await read() or "")
+
+
+async def test_a_click_tells_the_story_of_a_token(page: Page, watched: Relay) -> None:
+    """Step by step in plain words, from the token's issue to the attempt to use it again."""
+    token = await watched.token(watched.session(sub="grace"))
+    async with watched.connect(token):
+        pass
+    with pytest.raises(Exception, match="401"):
+        async with watched.connect(token):
+            pass
+    await open_page(page, watched)
+    await page.get_by_test_id("outcome").select_option("failure")
+    await page.get_by_test_id("feed").get_by_role("button").filter(has_text="grace").first.click()
+    steps = page.get_by_test_id("timeline").locator("li")
+    await expect(steps).to_have_count(4)
+    await expect(steps.nth(0)).to_contain_text("grace was given a token for prices")
+    await expect(steps.nth(1)).to_contain_text("connected to prices and used the token up")
+    await expect(steps.nth(2)).to_contain_text("disconnected")
+    await expect(steps.nth(3)).to_contain_text("The token was used before.")
+
+
+async def test_cutting_a_session_off_asks_first_and_is_audited(page: Page, watched: Relay) -> None:
+    """Nothing happens on a no; on a yes the socket closes with 4501, and the log says which operator it was."""
+    async with watched.connect(await watched.token(watched.session(sub="heidi"))) as socket:
+        await open_page(page, watched)
+        await page.get_by_role("button", name="Cut off heidi").click()
+        await expect(page.locator("#cut")).to_contain_text("heidi")
+        await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#cut")).to_be_hidden()
+        assert not [one for one in watched.audit() if one["event"]["action"] == "session.revoked"]
+        await page.get_by_role("button", name="Cut off heidi").click()
+        await page.get_by_test_id("cut-yes").click()
+        assert (await socket.closed())[0] == 4501
+    await watched.audited("session.revoked")
+    record = next(
+        one
+        for one in reversed(watched.audit())
+        if (one["event"]["action"], one["url"]["path"] if "url" in one else "") == ("session.revoked", "")
+        or one.get("url", {}).get("path") == "/v1/revocations"
+    )
+    assert "ops" in json.dumps(record["relay"])
+
+
+async def test_who_may_only_read_can_not_cut_off(page: Page, watched: Relay) -> None:
+    """The relay refuses it, and the dialog says why."""
+    async with watched.connect(await watched.token(watched.session(sub="ivan"))):
+        await open_page(page, watched, READER)
+        await page.get_by_role("button", name="Cut off ivan").click()
+        await page.get_by_test_id("cut-yes").click()
+        await expect(page.locator("#cut-error")).not_to_be_empty()
+        await expect(page.locator("main")).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+async def test_it_fits_and_can_be_read_by_keyboard(browser: Browser, watched: Relay, width: int) -> None:
+    """No sideways scrolling; the charts answer to the arrow keys."""
+    context = await browser.new_context(viewport={"width": width, "height": 900}, color_scheme="dark")
+    page = await context.new_page()
+    await open_page(page, watched)
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    assert await page.evaluate("document.documentElement.scrollWidth") == width
+    chart = page.locator(".chart").first
+    await chart.locator("svg").focus()
+    await page.keyboard.press("ArrowLeft")
+    await expect(chart.locator("output")).to_be_visible()
+    await page.keyboard.press("Escape")
+    await expect(chart.locator("output")).to_be_hidden()
+    await context.close()
