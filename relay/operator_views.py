@@ -16,7 +16,7 @@ from relay.audit.recent import Found, Wanted, find_recent
 from relay.core.channels import covers
 from relay.core.errors import Reason, UnavailableError
 from relay.core.feeds import Feed
-from relay.metrics.readings import EndpointReading, Readings
+from relay.metrics.readings import EndpointReading, PublisherReading, Readings
 from relay.parts import Parts
 from relay.stream.registry import Place, Registry
 from relay.wiring.options import endpoint_of
@@ -45,6 +45,7 @@ class Views:
             flushes=parts.fanout.flushes,
             loop_lag=parts.loop_lag,
             endpoints=self._endpoints(now),
+            publishers=self._publishers(now),
             waiting=parts.stream.waiting.total,
             audit_waiting=parts.audit_log.lag,
             audit_lost=parts.audit_log.lost,
@@ -120,6 +121,21 @@ class Views:
                 oldest_s=max(ages[name], default=None),
             )
             for name in self._parts.settings.sockets
+        }
+
+    def _publishers(self, now: float) -> Mapping[str, PublisherReading]:
+        return {
+            name: PublisherReading(
+                published=counts.published,
+                bytes=counts.bytes,
+                alive=counts.alive,
+                refused=counts.refused,
+                stale=counts.stale,
+                duplicate=counts.duplicate,
+                connections=counts.connections,
+                silent_s=max(0.0, now - counts.last_at) if counts.last_at else None,
+            )
+            for name, counts in self._parts.ingest.counts.items()
         }
 
     def _channel(self, feed: Feed, now: float) -> Mapping[str, Any]:

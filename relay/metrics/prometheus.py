@@ -66,6 +66,7 @@ class _Relay(Collector):
         yield from _from_events(now)
         yield from _fan_out(now)
         yield from _endpoints(now)
+        yield from _publishers(now)
         yield GaugeMetricFamily(
             "relay_audit_waiting_events", "Audit events that are not written yet.", now.audit_waiting
         )
@@ -189,6 +190,27 @@ def _endpoints(now: Readings) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "relay_waiting_connections", "Connections that have shown no token yet.", now.waiting
     )
+
+
+def _publishers(now: Readings) -> Iterator[Metric]:
+    outcomes = CounterMetricFamily(
+        "relay_publications",
+        "What publishers sent: published, refused, signs of life, or dropped as stale or duplicate.",
+        labels=["publisher", "outcome"],
+    )
+    size = CounterMetricFamily("relay_published_bytes", "Bytes of published data.", labels=["publisher"])
+    sockets = GaugeMetricFamily("relay_publisher_connections", "Open ingest sockets.", labels=["publisher"])
+    silent = GaugeMetricFamily(
+        "relay_publisher_silence_seconds", "Since a publisher was last heard of.", labels=["publisher"]
+    )
+    for name, one in now.publishers.items():
+        for outcome in ("published", "alive", "refused", "stale", "duplicate"):
+            outcomes.add_metric([name, outcome], getattr(one, outcome))
+        size.add_metric([name], one.bytes)
+        sockets.add_metric([name], one.connections)
+        if one.silent_s is not None:
+            silent.add_metric([name], one.silent_s)
+    yield from (outcomes, size, sockets, silent)
 
 
 def _histogram(name: str, text: str, times: Times) -> HistogramMetricFamily:

@@ -26,6 +26,21 @@ class EndpointReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublisherReading:
+    """One publisher of the settings: what it published, and what became of the rest. `connections` are open sockets."""
+
+    published: int
+    bytes: int
+    alive: int
+    refused: int
+    stale: int
+    duplicate: int
+    connections: int
+    silent_s: float | None
+    """Seconds since it was last heard of; None for never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
     """One look at a relay. `at` and `started_at` are Unix seconds; all counts are since the start."""
 
@@ -41,6 +56,7 @@ class Readings:
     flushes: Times
     loop_lag: Times
     endpoints: Mapping[str, EndpointReading]
+    publishers: Mapping[str, PublisherReading]
     waiting: int
     """Connections that have shown no token yet."""
     audit_waiting: int
