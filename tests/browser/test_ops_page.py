@@ -94,6 +94,7 @@ async def test_it_shows_what_is_going_on_and_breaks_no_rule_of_its_policy(
             ):
                 pass
         await expect(row).to_contain_text("live")
+        await expect(page.get_by_test_id("publishers").locator("tr")).to_contain_text("pricing")
         await expect(page.locator(".chart title").first).to_contain_text("Connections: 1")
         await socket.websocket.close()
     await expect(page.get_by_test_id("connections").locator("tr")).to_have_count(0)

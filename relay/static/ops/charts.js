@@ -103,15 +103,16 @@ export class Chart {
     this.area.setAttribute("d", whole
       ? `${this.lines[0].getAttribute("d")}L${WIDTH - LEFT} ${floor}L${this.#x(0, first.length).toFixed(1)} ${floor}Z` : "");
     this.scale.textContent = known.length ? this.format(top) : "";
-    this.span.textContent = first.length > 1 ? `${ago((first.length - 1) * this.step_s)} ago` : "";
+    this.span.textContent = first.length > 1 ? `${ago(this.#moments() * this.step_s)} ago` : "";
     const latest = this.names.map((name, index) => `${this.names.length > 1 ? `${name} ` : ""}${this.#said(this.values[index].at(-1))}`);
-    const range = known.length ? `, between ${this.format(Math.min(...known))} and ${this.format(Math.max(...known))} since ${this.span.textContent || "now"}` : "";
+    const range = known.length ? `, between ${this.format(Math.min(...known))} and ${this.format(Math.max(...known))} in ${ago((first.length - 1) * this.step_s)}` : "";
     this.label.textContent = `${this.title}: ${latest.join(", ")}${range}. Arrow keys read single moments.`;
     if (this.at !== undefined && this.at !== null) this.#look(this.at);
   }
 
   // a chart that has just begun shows two minutes, and widens until it shows all that it keeps
-  #step() { return (WIDTH - 2 * LEFT) / (Math.max(Math.min(60, this.capacity), this.values[0].length) - 1); }
+  #moments() { return Math.max(Math.min(60, this.capacity), this.values[0].length) - 1; }
+  #step() { return (WIDTH - 2 * LEFT) / this.#moments(); }
   #x(at, length) { return WIDTH - LEFT - (length - 1 - at) * this.#step(); }
   #y(value, top) { return HEIGHT - BOTTOM - (value / top) * (HEIGHT - TOP - BOTTOM); }
   #said(value) { return value === null || value === undefined ? "–" : this.format(value); }

@@ -109,6 +109,7 @@ function showStats(now) {
   charts[2].add([flush(0.5), flush(0.99)]);
   charts[3].add(ages.length
     ? [Math.min(...ages.map((one) => one.newest_s)), Math.max(...ages.map((one) => one.oldest_s))] : [null, null]);
+  showPublishers(now, passed > 0 ? last : null);
   $("node").textContent = `${now.node} · ${now.version}${now.role === "all" ? "" : ` · ${now.role}`} · up ${ago(now.at - now.started_at)}`;
   say(now.stopping ? "draining" : "live", now.stopping ? "warn" : "good");
   before = now;
@@ -135,6 +136,25 @@ function fill(body, rows, nameOf, create, update) {
     if (body.children[index] !== row) body.insertBefore(row, body.children[index] ?? null);
   });
   for (const row of old.values()) row.remove();
+}
+
+function showPublishers(now, last) {
+  const rows = Object.entries(now.publishers);
+  $("publisher-panel").hidden = !rows.length;
+  $("publisher-count").textContent = short(rows.length);
+  fill($("publishers"), rows, ([name]) => name,
+    ([name]) => make("tr", {}, make("th", { scope: "row", text: name }),
+      ...Array.from({ length: 5 }, () => make("td", { className: "n" }))),
+    (row, [name, one]) => {
+      const [, rate, published, refused, dropped, heard] = row.children;
+      const before = last?.publishers[name]?.published;
+      rate.textContent = before === undefined ? "–" : `${short((one.published - before) / (now.at - last.at))}/s`;
+      published.textContent = short(one.published);
+      refused.textContent = short(one.refused);
+      refused.dataset.tone = one.refused ? "warn" : "";
+      dropped.textContent = short(one.stale + one.duplicate);
+      heard.textContent = one.silent_s === null ? "never" : `${ago(one.silent_s)} ago`;
+    });
 }
 
 function showChannels(answer, at) {
@@ -363,7 +383,7 @@ function leave(why = "") {
   seen = new Map();
   records = [];
   for (const chart of charts) chart.clear();
-  for (const id of ["channels", "connections", "feed", "timeline"]) $(id).replaceChildren();
+  for (const id of ["channels", "connections", "publishers", "feed", "timeline"]) $(id).replaceChildren();
   for (const id of ["story", "cut"]) if ($(id).open) $(id).close();
   document.body.dataset.view = "login";
   $("leave").hidden = true;
