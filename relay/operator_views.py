@@ -96,8 +96,9 @@ class Views:
         Raises:
             UnavailableError: if the log can't be read.
         """
+        path = self._parts.settings.audit.path
         try:
-            return await anyio.to_thread.run_sync(find_recent, self._parts.settings.audit.path, wanted)
+            return await anyio.to_thread.run_sync(find_recent, [path], wanted)
         except OSError as error:
             raise UnavailableError(
                 Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."

@@ -7,7 +7,7 @@ month has `relay audit` and the files. Lines are sieved as bytes before any is p
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class Found:
     whole: bool
 
 
-def find_recent(path: Path, wanted: Wanted) -> Found:
-    """Return the newest records that are wanted.
+def find_recent(paths: Sequence[Path], wanted: Wanted) -> Found:
+    """Return the newest records that are wanted from a log's files, given oldest first.
 
     Raises:
         OSError: if the file can't be read.
@@ -52,22 +52,21 @@ def find_recent(path: Path, wanted: Wanted) -> Found:
     # as the log's canonical form spells them; a line that has them may still have them elsewhere
     needles = [json.dumps(text).encode() for text in (wanted.action, wanted.outcome, wanted.about) if text]
     records: list[dict[str, Any]] = []
-    with path.open("rb") as file:
-        for line in _backwards(file.fileno()):
-            if line is None:
+    for line in _backwards(paths):
+        if line is None:
+            return Found(records=records, whole=False)
+        if not wanted.after and not all(needle in line for needle in needles):
+            continue
+        record = _parse(line)
+        if record is None:
+            continue
+        seq = record["relay"]["chain"]["seq"]
+        if seq <= wanted.after:
+            break
+        if _matches(record, seq, wanted):
+            records.append(record)
+            if len(records) == wanted.limit:
                 return Found(records=records, whole=False)
-            if not wanted.after and not all(needle in line for needle in needles):
-                continue
-            record = _parse(line)
-            if record is None:
-                continue
-            seq = record["relay"]["chain"]["seq"]
-            if seq <= wanted.after:
-                break
-            if _matches(record, seq, wanted):
-                records.append(record)
-                if len(records) == wanted.limit:
-                    return Found(records=records, whole=False)
     return Found(records=records, whole=True)
 
 
@@ -102,16 +101,21 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None  # a torn line, or a damaged one: `relay audit verify` is who names it
 
 
-def _backwards(file: int) -> Iterator[bytes | None]:
-    """Yield the file's lines from the last on; None when `MAX_BYTES` were read and there are more."""
-    end = os.fstat(file).st_size
-    lowest, rest = max(0, end - MAX_BYTES), b""
-    while end > lowest:
-        start = max(lowest, end - _BLOCK)
-        first, *lines = (os.pread(file, end - start, start) + rest).split(b"\n")
-        yield from (line for line in reversed(lines) if line)
-        rest, end = first, start
-    if lowest:
-        yield None
-    elif rest:
-        yield rest
+def _backwards(paths: Sequence[Path]) -> Iterator[bytes | None]:
+    """Yield the files' lines from the last on; None when `MAX_BYTES` were read and there are more."""
+    room = MAX_BYTES
+    for path in reversed(paths):
+        with path.open("rb") as file:
+            end = os.fstat(file.fileno()).st_size
+            rest = b""
+            while end and room:
+                start = max(0, end - min(_BLOCK, room))
+                first, *lines = (os.pread(file.fileno(), end - start, start) + rest).split(b"\n")
+                yield from (line for line in reversed(lines) if line)
+                room -= end - start
+                rest, end = first, start
+        if end:
+            yield None
+            return
+        if rest:
+            yield rest

@@ -48,7 +48,6 @@ def stats(now: Readings) -> Mapping[str, Any]:
         "connections": sum(endpoint.connections for endpoint in now.endpoints.values()),
         "waiting": now.waiting,
         "endpoints": {name: asdict(endpoint) for name, endpoint in now.endpoints.items()},
-        "publishers": {name: asdict(publisher) for name, publisher in now.publishers.items()},
         "hub": asdict(now.hub),
         "times": {
             "bounds_s": BOUNDS_S,

@@ -17,6 +17,7 @@ let key = "";
 let run = 0; // grows with each log-in and log-out, so that late answers of an old one are dropped
 let before = null; // the statistics before
 let seen = new Map(); // channel -> its position at the last look
+const sent = new Map(); // publisher -> how far it was at the last look
 let shown = CONNECTIONS_A_PAGE;
 let records = [];
 let asking = null;
@@ -109,7 +110,6 @@ function showStats(now) {
   charts[2].add([flush(0.5), flush(0.99)]);
   charts[3].add(ages.length
     ? [Math.min(...ages.map((one) => one.newest_s)), Math.max(...ages.map((one) => one.oldest_s))] : [null, null]);
-  showPublishers(now, passed > 0 ? last : null);
   $("node").textContent = `${now.node} · ${now.version}${now.role === "all" ? "" : ` · ${now.role}`} · up ${ago(now.at - now.started_at)}`;
   say(now.stopping ? "draining" : "live", now.stopping ? "warn" : "good");
   before = now;
@@ -138,22 +138,24 @@ function fill(body, rows, nameOf, create, update) {
   for (const row of old.values()) row.remove();
 }
 
-function showPublishers(now, last) {
-  const rows = Object.entries(now.publishers);
+function showPublishers(answer) {
+  const rows = answer.publishers;
   $("publisher-panel").hidden = !rows.length;
   $("publisher-count").textContent = short(rows.length);
-  fill($("publishers"), rows, ([name]) => name,
-    ([name]) => make("tr", {}, make("th", { scope: "row", text: name }),
+  fill($("publishers"), rows, (one) => one.publisher,
+    (one) => make("tr", {}, make("th", { scope: "row", text: one.publisher }),
       ...Array.from({ length: 5 }, () => make("td", { className: "n" }))),
-    (row, [name, one]) => {
+    (row, one) => {
       const [, rate, published, refused, dropped, heard] = row.children;
-      const before = last?.publishers[name]?.published;
-      rate.textContent = before === undefined ? "–" : `${short((one.published - before) / (now.at - last.at))}/s`;
+      const last = sent.get(one.publisher);
+      const passed = last && one.published >= last.published ? answer.at - last.at : 0;
+      rate.textContent = passed > 0 ? `${short((one.published - last.published) / passed)}/s` : "–";
+      sent.set(one.publisher, { published: one.published, at: answer.at });
       published.textContent = short(one.published);
       refused.textContent = short(one.refused);
       refused.dataset.tone = one.refused ? "warn" : "";
       dropped.textContent = short(one.stale + one.duplicate);
-      heard.textContent = one.silent_s === null ? "never" : `${ago(one.silent_s)} ago`;
+      heard.textContent = one.last_at === null ? "never" : `${ago(Math.max(0, answer.at - one.last_at))} ago`;
     });
 }
 
@@ -247,10 +249,11 @@ async function readFeed(mine) {
   const answer = await ask(records.length ? query({ after: seqOf(records[0]) }) : filters);
   if (mine !== run || filters !== query({})) return; // other filters by now
   if (records.length && !answer.records.length) return;
-  const first = !records.length;
+  // more came than one answer holds: begin anew from there, so that "Older" leaves nothing out
+  const anew = !records.length || !answer.whole;
   const focused = document.activeElement?.closest("#feed li")?.dataset.seq;
-  records = [...answer.records, ...records].slice(0, MAX_RECORDS);
-  showFeed(first ? answer.whole : undefined);
+  records = anew ? answer.records : [...answer.records, ...records].slice(0, MAX_RECORDS);
+  showFeed(anew ? answer.whole : undefined);
   if (focused) $("feed").querySelector(`li[data-seq="${CSS.escape(focused)}"] button`)?.focus({ preventScroll: true });
 }
 
@@ -324,10 +327,11 @@ async function cut() {
 async function look(mine) {
   const match = $("match").value.trim();
   const channels = `/v1/channels?${new URLSearchParams({ limit: CHANNELS, ...(match && { match }) })}`;
-  const [stats, channel, connection] = await Promise.all([
+  const [stats, channel, connection, publisher] = await Promise.all([
     ask("/v1/stats"),
     ask(channels).catch((error) => { if (error.status === 400) return null; throw error; }), // half a pattern
     ask(`/v1/connections?limit=${shown}`),
+    ask("/v1/publishers"),
     readFeed(mine),
   ]);
   if (mine !== run) return;
@@ -335,6 +339,7 @@ async function look(mine) {
   showStats(stats);
   if (channel) showChannels(channel, stats.at);
   showConnections(connection);
+  showPublishers(publisher);
 }
 
 async function follow(mine) {
@@ -381,6 +386,7 @@ function leave(why = "") {
   clearTimeout(asking);
   before = null;
   seen = new Map();
+  sent.clear();
   records = [];
   for (const chart of charts) chart.clear();
   for (const id of ["channels", "connections", "publishers", "feed", "timeline"]) $(id).replaceChildren();
