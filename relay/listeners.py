@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import structlog
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from relay.bff.routes import BffOptions, BffParts, bff_routes
 from relay.core.errors import Refusal
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
+from relay.ingest.openapi import DOCUMENT
 from relay.ingest.routes import ingest_routes
 from relay.issuer.routes import RouteOptions, issuer_routes
 from relay.operator_wiring import operator_routes
@@ -26,7 +28,7 @@ from relay.ops.health import health_routes
 from relay.parts import Parts
 from relay.sessions.base import Session
 from relay.web.addresses import parse_networks
-from relay.web.answers import error_answer
+from relay.web.answers import error_answer, json_answer
 from relay.web.clients import client_reader
 from relay.web.turns import OneATurn
 from relay.wiring.keys import published_keys
@@ -92,6 +94,7 @@ def internal_app(parts: Parts) -> Starlette:
                 else ()
             ),
             *operator_routes(parts, client_of),
+            Route("/openapi.json", _openapi),
         ],
         middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],
         exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
@@ -136,12 +139,19 @@ async def _browser_client(_request: Request) -> Response:
     return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
 
 
+async def _openapi(_request: Request) -> Response:
+    return json_answer(200, DOCUMENT)
+
+
 async def _not_found(_request: Request, _error: Exception) -> Response:
     return error_answer(404, "not_found", "There is nothing here.")
 
 
-async def _not_allowed(_request: Request, _error: Exception) -> Response:
-    return error_answer(405, "method_not_allowed", "This address does not take this method.")
+async def _not_allowed(_request: Request, error: Exception) -> Response:
+    answer = error_answer(405, "method_not_allowed", "This address does not take this method.")
+    if isinstance(error, HTTPException):
+        answer.headers.update(error.headers or {})  # Allow: what it does take (RFC 9110 §15.5.6)
+    return answer
 
 
 async def _failed(request: Request, error: Exception) -> Response:

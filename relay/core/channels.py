@@ -14,7 +14,10 @@ MAX_CHANNEL_BYTES = 64
 """Longest channel name: exchanges' symbols stay below 32. NATS and Pusher allow 200, in every frame."""
 
 _SEGMENT = r"[A-Za-z0-9_=^/:~+\-]+"
-_CHANNEL = re.compile(rf"{_SEGMENT}(?:\.{_SEGMENT})*", re.ASCII)
+CHANNEL_REGEX = rf"{_SEGMENT}(?:\.{_SEGMENT})*"
+"""A channel, as JSON Schema and JavaScript read regular expressions too."""
+
+_CHANNEL = re.compile(CHANNEL_REGEX, re.ASCII)
 _PATTERN = re.compile(rf"(?:(?:{_SEGMENT}|\*)\.)*(?:{_SEGMENT}|\*|>)", re.ASCII)
 
 

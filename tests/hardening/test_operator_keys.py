@@ -17,7 +17,7 @@ from tests.hardening.relays import assert_quiet, recorded
 from tests.hardening.wire import Answer, exchange, head
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
 
-OPEN = {"/live", "/ready"}
+OPEN = {"/live", "/ready", "/openapi.json"}
 PAGE = {"/ops", "/ops/{name}"}
 """The ops page's files, which have no data in them."""
 PUBLISHING = {"/v1/publish", "/v1/publish/batch", "/v1/ingest", "/v1/subscribers"}

@@ -1,0 +1,185 @@
+"""GET /openapi.json: the publishers' routes as an OpenAPI 3.1 document, for clients in other languages.
+
+Made of the constants that the code checks with, so that a bound can't be one thing here and another there. The
+WebSocket at /v1/ingest is described in words: OpenAPI knows no messages.
+"""
+
+from typing import Any
+
+from relay import __version__
+from relay.core.channels import CHANNEL_REGEX, MAX_CHANNEL_BYTES
+from relay.core.publications import MAX_KEY_CHARS, MAX_PUBLICATION_BYTES
+from relay.ingest.audience import MAX_CHANNELS
+from relay.ingest.routes import MAX_BATCH, MAX_BATCH_BYTES
+
+_WHOLE = {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1}
+_MAYBE = {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 53) - 1}
+_CHANNEL = {"type": "string", "pattern": f"^{CHANNEL_REGEX}$", "maxLength": MAX_CHANNEL_BYTES}
+_JSON = "application/json"
+
+
+def _object(required: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": required,
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answers(schema: str, *more: int) -> dict[str, Any]:
+    """Return the answers of one route: what 200 has, and the errors that are possible beside 401 and 421."""
+    texts = {
+        400: "The request is not of its form; the message says what is wrong. Nothing was published.",
+        401: "The publisher key is missing or wrong.",
+        403: "A channel is outside the key's, or a browser has called.",
+        405: "Another method.",
+        413: "The body is too large.",
+        421: "The Host is none of listen.internal_hosts.",
+        426: "Without an upgrade there is nothing here.",
+        429: "Beyond the publisher's quota.",
+        503: "The relay can't take it now.",
+    }
+    errors = {
+        str(status): {"description": texts[status], "content": {_JSON: {"schema": _ref("Error")}}}
+        for status in sorted({400, 401, 403, 405, 421, *more})
+    }
+    for status in ("429", "503"):
+        if status in errors:
+            errors[status]["headers"] = {
+                "Retry-After": {"description": "Whole seconds.", "schema": {"type": "integer", "minimum": 1}}
+            }
+    if not schema:
+        return errors
+    return {"200": {"description": "Done.", "content": {_JSON: {"schema": _ref(schema)}}}} | errors
+
+
+_SCHEMAS = {
+    "Value": _object(
+        ["channel", "data"],
+        channel=_ref("Channel"),
+        data={"description": "Any JSON; it reaches subscribers byte for byte."},
+        source_ts=_MAYBE | {"description": "When the value came about, in Unix milliseconds."},
+        version=_MAYBE
+        | {"description": "Grows with each value of the channel; what is not newer is dropped."},
+        version_epoch=_MAYBE | {"description": "A higher one begins the versions anew."},
+        idempotency_key={
+            "type": ["string", "null"],
+            "pattern": "^[ -~]+$",
+            "minLength": 1,
+            "maxLength": MAX_KEY_CHARS,
+            "description": "Names the message; what has the same on its channel once more is dropped.",
+        },
+    )
+    | {"description": "A version_epoch needs a version beside it."},
+    "SignOfLife": _object(["channel", "alive"], channel=_ref("Channel"), alive={"const": True}),
+    "Channel": _CHANNEL,
+    "Position": _object(
+        ["channel", "epoch", "seq"],
+        channel=_ref("Channel"),
+        epoch={"type": "string"},
+        seq=_WHOLE,
+        dropped={"enum": ["stale", "duplicate"]},
+    ),
+    "Error": _object(
+        ["code", "message", "retryable"],
+        code={"type": "string"},
+        message={"type": "string"},
+        retryable={"type": "boolean"},
+    ),
+    "Batch": _object(
+        ["messages"],
+        messages={
+            "type": "array",
+            "description": f"At most {MAX_BATCH}, else 413.",
+            "items": {"description": "A Message; what is none has its error at its place."},
+        },
+    ),
+    "Message": {"oneOf": [_ref("Value"), _ref("SignOfLife")]},
+    "Results": _object(
+        ["results"],
+        results={
+            "type": "array",
+            "description": "One a message, in order.",
+            "items": {"oneOf": [_ref("Position"), _ref("Error")]},
+        },
+    ),
+    "Subscribers": _object(
+        ["subscribers"],
+        subscribers={"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
+    ),
+}
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "scoped-relay: publishing",
+        "version": __version__,
+        "description": "On the internal listener, for backends. A 2xx means: checked, numbered, kept as the channel's "
+        "last value, handed to the fan-out; not that anybody has received it.",
+    },
+    "security": [{"publisher": []}],
+    "paths": {
+        "/v1/publish": {
+            "post": {
+                "operationId": "publish",
+                "summary": f"Publish one message, {MAX_PUBLICATION_BYTES} bytes at most",
+                "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("Message")}}},
+                "responses": _answers("Position", 413, 429, 503),
+            }
+        },
+        "/v1/publish/batch": {
+            "post": {
+                "operationId": "publishBatch",
+                "summary": f"Publish up to {MAX_BATCH} messages and {MAX_BATCH_BYTES} bytes",
+                "description": "Or as application/x-ndjson, one message a line. One bad message spoils no other.",
+                "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("Batch")}}},
+                "responses": _answers("Results", 413),
+            }
+        },
+        "/v1/subscribers": {
+            "get": {
+                "operationId": "countSubscribers",
+                "summary": "How many watch these channels now",
+                "parameters": [
+                    {
+                        "name": "channel",
+                        "in": "query",
+                        "required": True,
+                        "explode": True,
+                        "schema": {
+                            "type": "array",
+                            "items": _ref("Channel"),
+                            "minItems": 1,
+                            "maxItems": MAX_CHANNELS,
+                        },
+                    }
+                ],
+                "responses": _answers("Subscribers"),
+            }
+        },
+        "/v1/ingest": {
+            "get": {
+                "operationId": "ingest",
+                "summary": "Upgrade to a WebSocket",
+                "description": 'Text frames of one message or more, one a line, each with type "publish" and an id '
+                "counted from 1; answered by acks with credit.",
+                "responses": {"101": {"description": "The WebSocket is open."}} | _answers("", 426, 503),
+            }
+        },
+    },
+    "components": {
+        "schemas": _SCHEMAS,
+        "securitySchemes": {
+            "publisher": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "NAME.SECRET, as `relay keys publisher NAME` prints it.",
+            }
+        },
+    },
+}

@@ -1,0 +1,44 @@
+"""/openapi.json is what the relay does: schemathesis makes requests of it, right and wrong, and compares answers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from relay.ingest.openapi import DOCUMENT
+from tests.ingest.conftest import EVERYTHING
+from tests.support.service import Relay
+
+
+def test_the_document_names_every_publishers_route() -> None:
+    """And no other: operators' routes are described in the README."""
+    assert DOCUMENT["paths"].keys() == {"/v1/publish", "/v1/publish/batch", "/v1/subscribers", "/v1/ingest"}
+
+
+async def test_the_document_needs_no_key(relay: Relay) -> None:
+    """It says nothing that the README does not."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"{relay.internal_url}/openapi.json")
+    assert answer.status_code == 200
+    assert answer.json()["openapi"] == "3.1.0"
+
+
+def test_schemathesis_finds_no_difference(relay: Relay, tmp_path: Path) -> None:
+    """No answer of another form, status or content type, and nothing malformed is taken."""
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{relay.internal_url}/openapi.json"),
+            *("--header", f"Authorization: Bearer {EVERYTHING}"),
+            *("--checks", "all", "--max-examples", "25", "--max-time", "12"),
+            # to a JSON schema 1.0 is an integer, and a GET without an upgrade is a right one
+            *("--exclude-checks", "positive_data_acceptance"),
+            *("--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--no-color"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
