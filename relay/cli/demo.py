@@ -67,6 +67,8 @@ relay demo: {source}
   log in as  demo@example.com, password demo
   publish    relay publish prices.BTC-USD '{_QUOTE}' \\
                --url {scene.internal_url} --key {scene.publisher_key}
+  watch      {scene.internal_url}/ops
+               with the key {scene.operator_key}
   audit log  relay audit verify {scene.audit_file}
   settings   {scene.settings_file}
 

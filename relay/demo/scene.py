@@ -37,6 +37,10 @@ trader.prices = ["prices.>"]
 secret_sha256 = ["{publisher}"]
 channels = ["prices.>"]
 
+[operators.demo]
+secret_sha256 = ["{operator}"]
+may = ["read", "revoke"]
+
 [csrf]
 trusted_origins = ["http://localhost:{http}"]
 
@@ -63,6 +67,7 @@ class Scene:
     internal: int
     secret: str = field(repr=False)
     publisher_secret: str = field(repr=False)
+    operator_secret: str = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -78,6 +83,11 @@ class Scene:
     def publisher_key(self) -> str:
         """The market's key."""
         return f"market.{self.publisher_secret}"
+
+    @property
+    def operator_key(self) -> str:
+        """What opens the ops page."""
+        return f"demo.{self.operator_secret}"
 
     @property
     def secret_file(self) -> Path:
@@ -114,6 +124,7 @@ def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
         internal=ports[2],
         secret=secrets.token_hex(32),
         publisher_secret=secrets.token_urlsafe(32),
+        operator_secret=secrets.token_urlsafe(32),
     )
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
@@ -132,6 +143,7 @@ def write_settings(scene: Scene, *, backend: str) -> None:
             ref_key=secrets.token_hex(32),
             secret=scene.secret,
             publisher=hashlib.sha256(scene.publisher_secret.encode()).hexdigest(),
+            operator=hashlib.sha256(scene.operator_secret.encode()).hexdigest(),
             backend=backend,
         )
     )

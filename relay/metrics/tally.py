@@ -22,7 +22,7 @@ class Key(NamedTuple):
 
 
 class Tally:
-    """How often each kind of event happened. `add` is an observer of the auditor's; it costs each event 0.3 µs."""
+    """How often each kind of event happened. `add` is an observer of the auditor's; it costs an event a microsecond."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[Action, Reason | None, str]] = Counter()
