@@ -9,10 +9,8 @@ all of them are asked at once.
     out  {"asking": {…}}     see `Asked`
 """
 
-import re
 import select
 import socket
-import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from relay.bench.orders import Gone, read_line, say
-from relay.bench.posting import split_address
+from relay.bench.posting import CONTENT_LENGTH, RESET, split_address
 from relay.bench.processes import cpu_of, memory_of
 from relay.bench.totals import quantile
 from relay.bench.turns import STALL_S
@@ -29,8 +27,6 @@ from relay.core.errors import RelayError
 
 TELL_EVERY = 500
 _READ_BYTES = 65_536
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +180,7 @@ class _Connection:
             raise ConnectionResetError
         received = self._received = self._received + chunk
         end = received.find(b"\r\n\r\n")
-        length = _LENGTH.search(received, 0, end + 2) if end >= 0 else None
+        length = CONTENT_LENGTH.search(received, 0, end + 2) if end >= 0 else None
         if length is None or len(received) < end + 4 + int(length[1]):
             return False
         # one that does not say when to come back is none that a client can obey
@@ -196,9 +192,7 @@ class _Connection:
         return True
 
     def close(self) -> None:
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, _RESET
-        )  # thousands of ports in TIME_WAIT
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self._socket.close()
 
 

@@ -11,7 +11,6 @@ of ports in TIME_WAIT would be missing in the next run.
 
 import contextlib
 import socket
-import struct
 import sys
 import time
 
@@ -19,6 +18,7 @@ import msgspec
 
 from relay.bench.opening import Opener
 from relay.bench.orders import Gone, read_line, read_order, say
+from relay.bench.posting import RESET
 from relay.bench.processes import cpu_of, memory_of
 from relay.bench.targets import Target
 from relay.bench.totals import quantile
@@ -26,8 +26,6 @@ from relay.core.errors import RelayError
 
 PORTION = 1000
 """Tokens that are taken before they are used: at 100 a second, an eighth of what the issuer does, 10 seconds' worth."""
-
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +66,7 @@ def main() -> None:
         with contextlib.suppress(Gone):
             read_order()  # its end
         for connection in connections:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             connection.close()
     except RelayError as error:
         say(error=str(error))

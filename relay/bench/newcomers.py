@@ -8,23 +8,20 @@ import errno
 import re
 import select
 import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 
 import msgspec
 
-from relay.bench.posting import split_address
+from relay.bench.posting import CONTENT_LENGTH, RESET, split_address
 from relay.bench.targets import Target, Token, handshake, query_of, token_request
 
 ATTEMPTS = 8
 FIRST_BACK_OFF_S = 0.5
 _READ_BYTES = 65_536
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _RETRY = re.compile(rb"\r\nretry-after: *(\d+)\r\n", re.IGNORECASE)
 _PING = re.compile(rb"\x89([\x00-\x7d])")
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, for no time
 
 
 class Newcomer:
@@ -65,7 +62,7 @@ class Newcomer:
         """Leave with a reset: thousands of ports in TIME_WAIT would be missing in the next run."""
         opened, self._socket = self._socket, None
         if opened is not None:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             opened.close()
 
     def _journey(self) -> Iterator[float]:
@@ -118,7 +115,7 @@ class Newcomer:
             yield 0
             self._receive()
             end = self._received.find(b"\r\n\r\n")
-            length = _LENGTH.search(self._received, 0, end + 2) if end >= 0 else None
+            length = CONTENT_LENGTH.search(self._received, 0, end + 2) if end >= 0 else None
             if end >= 0 and len(self._received) >= end + 4 + (int(length[1]) if length else 0):
                 return
 

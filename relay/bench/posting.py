@@ -6,6 +6,7 @@ which the server then reads twice.
 
 import re
 import socket
+import struct
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -21,7 +22,9 @@ ANSWER_WITHIN_S = 10.0
 IDLE_S = 3.0
 """Servers close connections that were idle for 5 s or more: don't send on one that may be closing."""
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER: on, for no time. Thousands of ports in TIME_WAIT would be missing in the next run."""
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 class _Problem(msgspec.Struct):
@@ -125,7 +128,7 @@ class Poster:
         received = self._received
         while (end := received.find(b"\r\n\r\n")) < 0:
             self._receive(connection)
-        length = _LENGTH.search(received, 0, end + 2)
+        length = CONTENT_LENGTH.search(received, 0, end + 2)
         if not received.startswith(b"HTTP/1.") or length is None:
             raise BenchError(f"What answers at {self._url} is not a relay.")
         whole = end + 4 + int(length[1])
