@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from relay.tls import HANDSHAKE_WITHIN_S
 from relay.web.connections import BoundedHttp
 from relay.web.headers import SecurityHeaders
+from relay.web.upgraded import BoundedWebSocket
 
 GRACE_S = 1
 """Seconds that open requests get at the end. None of ours takes longer, but for an upload that stalls."""
@@ -70,7 +71,7 @@ class HttpServer:
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
                 loop="none",  # the loop runs already
                 http=BoundedHttp,
-                ws="none" if max_frame_bytes is None else "websockets-sansio",
+                ws="none" if max_frame_bytes is None else BoundedWebSocket,
                 ws_max_size=max_frame_bytes or 0,
                 ws_per_message_deflate=False,  # publishers are in the same data centre
                 lifespan="off",

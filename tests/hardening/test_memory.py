@@ -162,6 +162,24 @@ async def test_30_mb_of_pings(relay: Relay, when: str) -> None:
                 await released(relay, wire)
 
 
+async def test_30_mb_of_pings_from_a_publisher(relay: Relay) -> None:
+    """The pongs don't pile up: nothing more is read from it, and it waits while others publish."""
+    key = f"Authorization: Bearer {PUBLISHER_KEY}\r\n"
+    async with (
+        flat(relay),
+        open_wire(
+            relay.ports[2], "/v1/ingest", origin=relay.internal_url, headers=key, receive_buffer=4096
+        ) as wire,
+    ):
+        assert await wire.shake() == 101
+        flood = asyncio.create_task(pour(wire, [masked(Opcode.PING, b"x" * 125) * 8000] * 30))
+        for value in range(200):
+            assert (await relay.publish("prices.MEMORY", value)).status_code == 200
+        flood.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await flood
+
+
 async def test_a_paused_reader_of_20_mb(relay: Relay) -> None:
     """Five who stop reading while 20 MB pass by, as fast as they can be published: nothing is kept for them.
 
