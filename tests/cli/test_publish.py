@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.cli.publish import Lines
+from relay.cli.pouring import Lines
 from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
 
 COMMAND = [sys.executable, "-m", "relay", "publish"]
@@ -110,6 +111,55 @@ def test_a_file_and_nothing(relay: Relay, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout[:13]) == (0, b"0 published, ")
 
 
+def test_files_are_published_in_order(relay: Relay, tmp_path: Path) -> None:
+    """Lines of several files go out one file after the other, and a bad one is named with its file."""
+    (tmp_path / "one").write_bytes(b"1\n2\nbad\n")
+    (tmp_path / "two").write_bytes(b'{"channel":1}\n3')
+    done = run("prices.FILES", *to(relay), "--file", str(tmp_path / "one"), "-f", str(tmp_path / "two"))
+    assert done.returncode == 1
+    assert done.stderr.decode().startswith("one, line 3: ")
+    assert done.stdout.startswith(b"4 published, 1 failed")
+    last = run("prices.FILES", "4", *to(relay))
+    assert last.stdout.startswith(b"prices.FILES seq 5 ")
+
+
+def test_a_file_that_is_not_there_publishes_nothing(relay: Relay, tmp_path: Path) -> None:
+    """All files are opened first; a folder is none."""
+    (tmp_path / "one").write_bytes(b"1\n")
+    for wrong in (tmp_path / "none", tmp_path):
+        done = run("prices.NONE", *to(relay), "--file", str(tmp_path / "one"), "--file", str(wrong))
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode().startswith(f"{wrong} can't be read: ")
+        assert done.stderr.count(b"\n") == 1
+    assert run("prices.NONE", "1", *to(relay)).stdout.startswith(b"prices.NONE seq 1 ")
+
+
+def test_a_terminal_shows_a_bar(relay: Relay, tmp_path: Path) -> None:
+    """On a terminal the progress has a share and a rate, and bad lines stay above it, harmless."""
+    (tmp_path / "lines").write_bytes(
+        b"".join(b"%d\n" % number for number in range(30_000)) + b"\x1b]0;owned\n"
+    )
+    ours, theirs = pty.openpty()
+    command = [*COMMAND, "prices.BAR", *to(relay), "--file", str(tmp_path / "lines")]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(TERM="xterm", COLUMNS="120")
+    ) as process:
+        os.close(theirs)
+        screen = b""
+        while True:
+            try:
+                screen += os.read(ours, 65_536)
+            except OSError:  # the process has ended
+                break
+        os.close(ours)
+    assert process.returncode == 1
+    text = screen.decode()
+    assert "%" in text
+    assert "lines, line 30001: " in text
+    assert "30,000 published, 1 failed, in " in text
+    assert "\x1b]0;" not in text
+
+
 def test_a_line_without_end_is_refused(relay: Relay) -> None:
     """A line of megabytes costs one sentence and no memory; the line behind it is published."""
     done = run("prices.LONG", *to(relay), text=b'"' + b"x" * 3_000_000 + b'"\n1\n')
@@ -154,6 +204,7 @@ def test_the_key_comes_from_the_environment(relay: Relay) -> None:
     [
         ([], 2, "Name a channel"),
         (["prices.A", "1", "--envelope", "--key", "a.b"], 2, "Name a channel"),
+        (["prices.A", "1", "--file", __file__, "--key", "a.b"], 2, "either a value or --file"),
         (["prices.A", "1"], 2, "relay keys publisher"),
         (["prices.A", "1", "--key", "nonsense"], 2, "name.secret"),
         (["prices.A", "1", "--key", "a.b", "--url", "nonsense"], 2, "looks like"),
