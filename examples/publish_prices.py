@@ -2,8 +2,8 @@
 
     python examples/publish_prices.py --url http://127.0.0.1:8002 --key NAME.SECRET
 
-`relay demo` prints both. Every call waits for the relay's answer: what it returned for was stored and handed to
-the subscribers.
+`relay demo` prints both. `publish` waits for the relay's answer: what it returned for was stored and handed to the
+subscribers. `send` does not, and is for thousands a second; `flush` tells what became of them.
 """
 # ruff: noqa: T201  # an example talks to its reader
 
@@ -24,8 +24,12 @@ async def main(url: str, key: str, channel: str, count: int) -> None:
                 "bid": f"100.{number:02d}",
                 "ask": f"100.{number + 5:02d}",
             }
-            position = await publisher.publish(channel, quote, source_ts=int(time.time() * 1000))
-        print(f"{channel} is at seq {position.seq} of epoch {position.epoch}")
+            # a version that grows: of two that cross on the way, or are sent again, the older one is dropped
+            now_us = time.time_ns() // 1000
+            await publisher.send(channel, quote, version=now_us, source_ts=now_us // 1000)
+        await publisher.flush()
+        receipt = await publisher.publish(channel, {"bid": "100.99", "ask": "101.04"})
+        print(f"{count} prices and one are published to {channel}, in epoch {receipt.epoch}")
 
         results = await publisher.publish_many(
             [(channel, {"bid": "101.00", "ask": "101.05"}), ("orders.1", {"not": "ours to publish"})]

@@ -5,6 +5,7 @@ Each program is a process of its own, so that each one's CPU can be told from th
     the command       starts and ends the others, tells them when, reads the servers' CPU   delivery, turns
     the relay         `relay serve` with keys and settings of its own, or one that runs      relays, subjects
     the publisher     publishes at a pace, over HTTP                                         publishing, ticks
+    a backend         publishes with the Python SDK                                          sending
     the load          takes tokens, connects, counts what arrives                            opening, load, counting
     a slow reader     reads so many bytes a second, or stops reading                         reading
     newcomers         take tokens, then connect, many at once                                connecting

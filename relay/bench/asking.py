@@ -1,10 +1,10 @@
-"""Requests for tokens, many at once, as a process: `python -m relay.bench.asking`.
+"""POST requests, for tokens for instance, many at once, as a process: `python -m relay.bench.asking`.
 
 One loop over bare sockets, because a client library takes longer for a request than the server does. Each of
 `parallel` connections sends its next request when the one before is answered; with as many as there are requests,
 all of them are asked at once.
 
-    in   {"url": "http://…", "path": "/…", "sessions": […], "requests": n, "parallel": n, "pid": p}
+    in   {"url": "http://…", "path": "/…", "sessions": […], "requests": n, "parallel": n, "pid": p, "body": "…"}
     out  {"answered": n}     now and then
     out  {"asking": {…}}     see `Asked`
 """
@@ -30,7 +30,7 @@ _READ_BYTES = 65_536
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask for: `requests` POSTs without a body, the sessions as Bearer in turn, () for none."""
+    """What to ask for: `requests` POSTs of `body`, the sessions as Bearer in turn, () for none."""
 
     url: str
     path: str
@@ -38,6 +38,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     parallel: int
     pid: int
+    body: str = ""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,8 @@ class Asker:
         self._order = order
         self._address = split_address(order.url, "http")
         self._head = (
-            f"POST {order.path} HTTP/1.1\r\nHost: {urlsplit(order.url).netloc}\r\nContent-Length: 0\r\n"
+            f"POST {order.path} HTTP/1.1\r\nHost: {urlsplit(order.url).netloc}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(order.body)}\r\n"
         )
         self._poll = select.epoll()
         self._open: dict[int, _Connection] = {}
@@ -135,7 +137,7 @@ class Asker:
             return False
         self._asked += 1
         bearer = f"Authorization: Bearer {sessions[place % len(sessions)]}\r\n" if sessions else ""
-        connection.ask(f"{self._head}{bearer}\r\n".encode())
+        connection.ask(f"{self._head}{bearer}\r\n{self._order.body}".encode())
         return True
 
     def _next(self, connection: "_Connection") -> bool:

@@ -38,7 +38,19 @@ Told = Callable[[], Sequence[int] | None]
 class Connection:
     """One connection of a group: which channels it has, and what came."""
 
-    __slots__ = ("ended", "group", "hand", "numbers", "sampled", "socket", "tail", "ticks", "twice")
+    __slots__ = (
+        "disordered",
+        "ended",
+        "group",
+        "hand",
+        "highest",
+        "numbers",
+        "sampled",
+        "socket",
+        "tail",
+        "ticks",
+        "twice",
+    )
 
     def __init__(self, connection: socket.socket, hand: Sequence[int], *, group: int) -> None:
         self.socket = connection
@@ -50,6 +62,8 @@ class Connection:
         self.ended: set[int] = set()  # channels whose end mark came
         self.numbers: bytearray | None = None  # of a stream: 1 for each number that came
         self.twice = 0
+        self.highest = -1  # of the numbers that came
+        self.disordered = 0
 
 
 class Counter:
@@ -179,6 +193,10 @@ class Counter:
             if number >= len(seen):
                 seen.extend(bytes(number - len(seen) + 1))
             connection.twice += seen[number]
+            if number > connection.highest:
+                connection.highest = number
+            elif not seen[number] and len(connection.hand) == 1:  # numbers count across channels
+                connection.disordered += 1
             seen[number] = 1
 
     def _look_for_ends(self, connection: Connection, begin: int, end: int) -> None:
@@ -228,4 +246,10 @@ class Counter:
             ]
             ended = sum(len(connection.ended) for connection in group)
             windows = [latency_of(samples) for samples in self._samples[place]]
-            yield group_of(found, ended=ended, stream=place in self._streams, windows=windows)
+            yield group_of(
+                found,
+                ended=ended,
+                disordered=sum(connection.disordered for connection in group),
+                stream=place in self._streams,
+                windows=windows,
+            )

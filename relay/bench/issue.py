@@ -46,10 +46,12 @@ class Crowd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Where:
+class Where:
+    """Where requests go: bearers are sent in turn, and none if there are none; `pid` is the server's process."""
+
     url: str
     path: str
-    sessions: Sequence[str]
+    bearers: Sequence[str]
     pid: int
 
 
@@ -66,26 +68,27 @@ def measure_issue(options: IssueOptions, progress: Progress) -> Report:
         # one token a session: what is measured is no limit
         with own_relay(folder, sessions=options.requests + options.at_once) as running:
             assert running.pid is not None
-            where = _Where(url=running.issuer, path=TOKEN_PATH, sessions=running.sessions, pid=running.pid)
+            where = Where(url=running.issuer, path=TOKEN_PATH, bearers=running.sessions, pid=running.pid)
             return _measure(options, where, folder, told)
 
     def yardstick(folder: Path, told: Told) -> Crowd:
-        with _empty_route(folder) as where:
+        with empty_route(folder) as where:
             return _measure(options, where, folder, told)
 
     return issue_report(options, in_turn(options.runs, progress, relay=relay, yardstick=yardstick))
 
 
 @contextlib.contextmanager
-def _empty_route(folder: Path) -> Iterator[_Where]:
+def empty_route(folder: Path) -> Iterator[Where]:
+    """Serve a route that does nothing."""
     with Child.run("The yardstick", ["relay.bench.empty_route"], folder / "yardstick.log") as child:
         port = child.hear(within_s=STALL_S)["port"]
-        yield _Where(url=f"http://127.0.0.1:{port}", path="/", sessions=(), pid=child.pid)
+        yield Where(url=f"http://127.0.0.1:{port}", path="/", bearers=(), pid=child.pid)
 
 
-def _measure(options: IssueOptions, where: _Where, folder: Path, told: Told) -> Crowd:
+def _measure(options: IssueOptions, where: Where, folder: Path, told: Told) -> Crowd:
     total = options.requests + options.at_once
-    steady = _ask(
+    steady = ask(
         where,
         folder,
         requests=options.requests,
@@ -95,7 +98,7 @@ def _measure(options: IssueOptions, where: _Where, folder: Path, told: Told) -> 
     )
     if not options.at_once:
         return Crowd(steady=steady, at_once=None)
-    crowd = _ask(
+    crowd = ask(
         where,
         folder,
         requests=options.at_once,
@@ -106,9 +109,21 @@ def _measure(options: IssueOptions, where: _Where, folder: Path, told: Told) -> 
     return Crowd(steady=steady, at_once=crowd)
 
 
-def _ask(
-    where: _Where, folder: Path, *, requests: int, parallel: int, first: int, told: Callable[[int], None]
+def ask(
+    where: Where,
+    folder: Path,
+    *,
+    requests: int,
+    parallel: int,
+    first: int,
+    body: str = "",
+    told: Callable[[int], None],
 ) -> Asked:
+    """Send requests, and return what came of them; the bearers before the `first` are left out.
+
+    Raises:
+        BenchError: if they are not over in time.
+    """
     told(0)
     deadline = time.monotonic() + BASE_S + EACH_S * requests
     with Child.run("The askers", ["relay.bench.asking"], folder / "askers.log") as child:
@@ -116,9 +131,10 @@ def _ask(
             asking.Order(
                 url=where.url,
                 path=where.path,
-                sessions=where.sessions[first : first + requests],
+                sessions=where.bearers[first : first + requests],
                 requests=requests,
                 parallel=parallel,
+                body=body,
                 pid=where.pid,
             )
         )

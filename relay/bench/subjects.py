@@ -39,14 +39,17 @@ class Subject:
 
 @contextlib.contextmanager
 def relay_subject(
-    folder: Path, ticks: Ticks, *, sessions: int, given: RunningRelay | None = None
+    folder: Path,
+    ticks: Ticks,
+    *,
+    sessions: int,
+    given: RunningRelay | None = None,
+    program: str = "relay.bench.publishing",
 ) -> Iterator[Subject]:
-    """Start a relay with `sessions` people who may connect, or take the given one, and a publisher for it."""
+    """Start a relay with `sessions` people who may connect, or take the given one; `program` publishes to it."""
     with contextlib.ExitStack() as stack:
         relay = given or stack.enter_context(own_relay(folder, sessions=sessions))
-        source = stack.enter_context(
-            Child.run("The publisher", ["relay.bench.publishing"], folder / "publisher.log")
-        )
+        source = stack.enter_context(Child.run("The publisher", [program], folder / "publisher.log"))
         source.say(publishing.Order(ticks=ticks, url=relay.internal, key=relay.publish_key))
         source.hear(within_s=STALL_S)
         yield Subject(target=relay.target, source=source, pid=relay.pid)

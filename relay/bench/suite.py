@@ -10,6 +10,7 @@ from relay.bench.connect_figures import measure_connect
 from relay.bench.fanout import FanoutOptions, measure_fanout
 from relay.bench.issue import IssueOptions, measure_issue
 from relay.bench.mixed import MixedOptions, measure_mixed
+from relay.bench.publish import PublishOptions, measure_publish
 from relay.bench.replay import ReplayOptions, measure_replay
 from relay.bench.report import Report
 from relay.bench.slow_reader import SlowReaderOptions
@@ -59,6 +60,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
     )
     connect = ConnectOptions(connections=2000, parallel=50, hold=1000, rate=10, quiet_s=5, runs=runs)
     issue = IssueOptions(requests=10_000, parallel=50, at_once=15_000, runs=runs)
+    publish = PublishOptions(messages=200_000, channels=10, rate=0, singles=5000, runs=runs)
     replay = ReplayOptions(
         files=recordings,
         speed=10,
@@ -74,6 +76,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         slow = replace(slow, readers=50, alone_s=2, seconds=6, stopped_s=0)
         connect = replace(connect, connections=500, hold=100, quiet_s=2)
         issue = replace(issue, requests=2000, at_once=2000)
+        publish = replace(publish, messages=20_000, singles=500)
         replay = replace(replay, seconds=QUICK_S, subscribers=100)
     found = [
         Bench(name="fanout", measure=lambda progress: measure_fanout(fanout, progress)),
@@ -81,6 +84,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         Bench(name="slow-reader", measure=lambda progress: measure_slow_reader(slow, progress)),
         Bench(name="connect", measure=lambda progress: measure_connect(connect, progress)),
         Bench(name="issue", measure=lambda progress: measure_issue(issue, progress)),
+        Bench(name="publish", measure=lambda progress: measure_publish(publish, progress)),
     ]
     if recordings:
         found.append(Bench(name="replay", measure=lambda progress: measure_replay(replay, progress)))

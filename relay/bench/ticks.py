@@ -44,8 +44,8 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks of one run; `run` is a name of 8 hex digits.
 
     Made-up ones go to `channels` in turn: `count` of them, at `rate` a second (0: as fast as they are taken).
-    With `script` they come from that file instead, see `script_line`; then `streams` says which places in
-    `channels` are of mode `stream`. `together` is how many that are due may share a request.
+    With `script` they come from that file instead, see `script_line`. `streams` says which places in `channels` are of
+    mode `stream`; for made-up ticks all of them or none. `together` is how many that are due may share a request.
     """
 
     run: str
@@ -77,23 +77,24 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
             yield from self._scripted()
             return
         for number in range(self.count):
-            yield Tick(number / self.rate if self.rate else 0.0, number % len(self.channels), QUOTE)
+            due_s = number / self.rate if self.rate else 0.0
+            yield Tick(due_s, number % len(self.channels), QUOTE, number if self.streams else -1)
 
     def draft(self, tick: Tick) -> bytes:
         """Return a tick as POST /v1/publish takes it, made now."""
-        return self._draft(tick.channel, self._marked(tick))
+        return self._draft(tick.channel, self.value(tick))
 
     def message(self, tick: Tick, seq: int) -> bytes:
         """Return a tick as the relay's subscribers get it, made now; for servers that are compared."""
-        return self._update(tick.channel, seq, self._marked(tick))
+        return self._update(tick.channel, seq, self.value(tick))
 
     def end_draft(self, channel: int) -> bytes:
         """Return a channel's end mark as POST /v1/publish takes it."""
-        return self._draft(channel, self._end(channel))
+        return self._draft(channel, self.end_value(channel))
 
     def end_message(self, channel: int, seq: int) -> bytes:
         """Return a channel's end mark as the relay's subscribers get it."""
-        return self._update(channel, seq, self._end(channel))
+        return self._update(channel, seq, self.end_value(channel))
 
     def _scripted(self) -> Iterator[Tick]:
         number = 0
@@ -107,11 +108,13 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
                 else:
                     yield Tick(float(due_s), channel, data)
 
-    def _marked(self, tick: Tick) -> bytes:
+    def value(self, tick: Tick) -> bytes:
+        """Return a tick's JSON object, made now."""
         number = b'%b%09d",' % (self.number_marker, tick.number) if tick.number >= 0 else b""
         return b"%b,%b%b%d}" % (tick.data[:-1], number, self.marker, time.monotonic_ns())
 
-    def _end(self, channel: int) -> bytes:
+    def end_value(self, channel: int) -> bytes:
+        """Return the JSON object that is a channel's end mark."""
         return b'{%b%05d"}' % (self.end_marker, channel)
 
     def _draft(self, channel: int, data: bytes) -> bytes:

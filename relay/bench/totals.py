@@ -19,7 +19,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
     `ended` is how many end marks came. Of the deliveries that were `expected` some are missing: `conflated` on
     connections that got every channel's last value all the same, `lost` on the others and on all connections of
-    `stream` channels; where only last values are missing those are the lost ones. `repeated` are too many.
+    `stream` channels; where only last values are missing those are the lost ones. `repeated` are too many, and
+    `disordered` came behind a later one of their channel: looked for where a connection has one channel of a stream.
     `windows` are the latencies, a new window beginning whenever the command said so.
     """
 
@@ -29,6 +30,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     conflated: int
     lost: int
     repeated: int
+    disordered: int = 0
     windows: list[Latency]
 
 
@@ -84,13 +86,23 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
         return sum(group.repeated for group in self.groups)
 
     @property
+    def disordered(self) -> int:
+        """Messages of streams that came behind a later one of their channel."""
+        return sum(group.disordered for group in self.groups)
+
+    @property
     def latency(self) -> Latency:
         """The first group's latency in the first window."""
         return self.groups[0].windows[0]
 
 
 def group_of(
-    found: Iterable[tuple[int, int, int, int]], *, ended: int, stream: bool, windows: list[Latency]
+    found: Iterable[tuple[int, int, int, int]],
+    *,
+    ended: int,
+    disordered: int = 0,
+    stream: bool,
+    windows: list[Latency],
 ) -> Group:
     """Sum up a group from each connection's ticks that came, those expected, end marks missing, numbers seen twice."""
     expected = delivered = conflated = lost = repeated = 0
@@ -110,6 +122,7 @@ def group_of(
         conflated=conflated,
         lost=lost,
         repeated=repeated,
+        disordered=disordered,
         windows=windows,
     )
 

@@ -108,7 +108,9 @@ def run_to_exit(main: Coroutine[Any, Any, int]) -> None:
 
 
 async def _publish_one(url: str, key: str, channel: str, value: str) -> int:
-    async with Publisher(url, key, attempts=ONE_VALUE_ATTEMPTS) as publisher:
+    async with Publisher(
+        url, key, transport="http", attempts=ONE_VALUE_ATTEMPTS
+    ) as publisher:  # tells its seq
         receipt = await publisher.publish(channel, value)
     print(f"{receipt.channel} seq {receipt.seq} epoch {receipt.epoch}")
     return 0

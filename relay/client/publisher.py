@@ -69,7 +69,7 @@ class Publisher:
         url: str,
         key: str,
         *,
-        transport: Literal["websocket", "http"] = "http",
+        transport: Literal["websocket", "http"] = "websocket",
         attempts: int = ATTEMPTS,
         timeout_s: float = 10.0,
         window: int = MAX_MESSAGES,

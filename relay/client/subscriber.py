@@ -63,7 +63,7 @@ class Subscriber:
         tls: a context of your own for `wss`, for instance with a private certificate authority.
         open_timeout_s: how long a handshake, and then the welcome, may take, in seconds.
         backoff: the waits between attempts.
-        since: where to go on, by channel: `positions` of an earlier run, or what `Publisher.publish` returned.
+        since: where to go on, by channel: `positions` of an earlier run, or a `Receipt.position`.
             Only `stream` endpoints have a past; on others it is of no effect.
 
     `Status` events call each channel stale or live, by the relay's word and by the state of the link; a channel

@@ -188,3 +188,14 @@ def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
 
     counted = count(pairs, finish, published=[1, 0])
     assert (counted.closed, counted.lost, counted.is_whole) == (3, 3, False)
+
+
+def test_a_message_behind_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
+    """On a connection with one channel of a stream numbers only grow; one that came twice is not out of order."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(trade(0) + trade(2) + trade(1) + trade(2) + END)
+
+    counted = count(pairs, finish, published=[3, 0], stream=True)
+    assert (counted.lost, counted.repeated, counted.disordered) == (0, len(pairs), len(pairs))

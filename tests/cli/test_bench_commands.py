@@ -323,6 +323,17 @@ def test_a_recording_has_only_so_many_symbols(
     assert "--each 2 is more than there are: the recording has 1." in sentence
 
 
+def test_publish_counts_each_message_once_and_in_order(tmp_path: Path) -> None:
+    """What the SDK's publisher was acked for has arrived, and each single request was taken on both sides."""
+    found = measured(tmp_path, "publish", "--messages", "600", "--channels", "3", "--singles", "40")
+    relay = found["relay"]
+    assert relay["settled"] == relay["delivered"] == 600
+    assert relay["lost"] == relay["repeated"] == relay["disordered"] == 0
+    for side in ("relay", "yardstick"):
+        assert found["each"][0][side]["singles"]["ok"] == 40
+    assert found["yardstick"]["messages_per_s"] is None
+
+
 def test_issue_answers_everybody(tmp_path: Path) -> None:
     """Each request has its token, also of a crowd that comes at once; nobody is left without an answer."""
     found = measured(tmp_path, "issue", "--requests", "60", "--parallel", "6", "--at-once", "80")

@@ -39,7 +39,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 @pytest.fixture
 async def publisher(shared: Relay) -> AsyncIterator[Publisher]:
     """Publish to it."""
-    async with Publisher(shared.internal_url, PUBLISHER_KEY) as publisher:
+    async with Publisher(shared.internal_url, PUBLISHER_KEY, transport="http") as publisher:
         yield publisher
 
 
@@ -149,7 +149,7 @@ async def test_a_consumer_goes_on_where_it_stopped(shared: Relay, publisher: Pub
 
 async def test_subscribing_later_resumes_too(shared: Relay, publisher: Publisher) -> None:
     """A channel that is subscribed on an open connection goes on at its saved position."""
-    before = await publisher.publish("trades.LATER", 1)
+    before = (await publisher.publish("trades.LATER", 1)).position
     await publish(publisher, "trades.LATER", 2, 4)
     async with trades(shared, since={"trades.LATER": before}) as events:
         await events.subscribe("trades.OTHER")

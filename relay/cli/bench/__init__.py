@@ -11,6 +11,7 @@ from relay.cli.bench.everything import everything
 from relay.cli.bench.fanout import fanout
 from relay.cli.bench.issue import issue
 from relay.cli.bench.mixed import mixed
+from relay.cli.bench.publish import publish
 from relay.cli.bench.replay import replay
 from relay.cli.bench.slow_reader import slow_reader
 
@@ -31,5 +32,6 @@ app.command()(mixed)
 app.command("slow-reader")(slow_reader)
 app.command()(connect)
 app.command()(issue)
+app.command()(publish)
 app.command()(replay)
 app.command("all")(everything)

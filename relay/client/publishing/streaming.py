@@ -2,8 +2,9 @@
 
 What was sent and not settled when a connection broke goes out again in its order. What the relay had taken already
 it then gets twice. On channels of mode `stream` each message has an idempotency key, the caller's or an automatic
-one, so the relay drops the second; on `latest` channels it drops what has the same `version`. Without a version a price
-may come twice, and an older one for a moment behind a newer; the last one stands.
+one, so the relay drops the second: it remembers the newest 1000 of a channel, and no more are on their way at once. (A
+second publisher on the channel takes its share of them.) On `latest` channels it drops what has the same `version`.
+Without a version a price may come twice, and an older one for a moment behind a newer; the last one stands.
 
 A relay that has died remembers neither keys nor values. Then its epoch is another one, and the last value of each
 `latest` channel is sent again. Messages of streams that it had taken are gone with its history, which subscribers

@@ -1,0 +1,47 @@
+"""The example clients, started as their readers would start them, against a real relay."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.service import PUBLISHER_KEY, Relay, running
+
+FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """Run one relay for this module."""
+    with running(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+
+
+def run(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run an example to its end."""
+    return subprocess.run(
+        [sys.executable, str(FOLDER / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+async def test_prices_are_published(relay: Relay) -> None:
+    """All prices arrive, the last one last, and a foreign channel is refused alone."""
+    async with relay.connect(query="?channels=prices.EXAMPLE") as socket:
+        await socket.read("subscribed")
+        to = ("--url", relay.internal_url, "--key", PUBLISHER_KEY, "--count", "30")
+        done = await asyncio.to_thread(run, "publish_prices.py", *to)
+        assert (done.returncode, done.stderr) == (0, "")
+        said = done.stdout.splitlines()
+        assert said[0].startswith("30 prices and one are published to prices.EXAMPLE, in epoch ")
+        assert [line.partition(":")[0] for line in said[1:]] == ["published", "refused"]
+        frame = await socket.next()
+        while frame["data"] != {"bid": "101.00", "ask": "101.05"}:
+            frame = await socket.next()
+        assert frame["seq"] == 32
