@@ -2,7 +2,7 @@
 // put in as text, never as HTML (the content policy allows nothing else).
 
 import { Chart, ago, quantile, short } from "./charts.js";
-import { facts, handles, sentence, subject } from "./story.js";
+import { ACTIONS, facts, handles, sentence, subject } from "./story.js";
 
 const EVERY_MS = 2000;
 const MOMENTS = 300; // ten minutes
@@ -400,9 +400,6 @@ function leave(why = "") {
   $("key").focus();
 }
 
-const ACTIONS = ["token.issued", "token.denied", "connect.accepted", "connect.denied", "subscribe.accepted",
-  "subscribe.denied", "connection.refreshed", "connection.closed", "session.revoked", "publish.denied", "login.succeeded",
-  "login.failed", "logout", "key.rotated", "operator.action", "audit.read", "denials.aggregated", "audit.gap"];
 $("action").append(...ACTIONS.map((name) => make("option", { text: name })));
 $("login").addEventListener("submit", enter);
 $("leave").addEventListener("click", () => leave());

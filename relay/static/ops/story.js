@@ -17,10 +17,12 @@ const WHAT = {
   "key.rotated": () => "signing keys changed",
   "operator.action": (r) => `operator ${r.relay.operator?.id || "without a key"} called ${r.relay.method ?? ""} ${r.url?.path ?? ""}`,
   "audit.read": (r) => `operator ${r.relay.operator?.id || "?"} read the audit log${sought(r)}`,
-  "audit.checkpoint": () => "the log was signed up to here",
   "audit.gap": (r) => `events could not be recorded: ${counted(r.relay.lost)}`,
   "denials.aggregated": (r) => `${r.relay.count ?? "many"} more refusals were counted, not recorded one by one`,
 };
+
+/** Every action, for the filter. */
+export const ACTIONS = Object.keys(WHAT);
 
 function endpoint(record) {
   return record.relay.endpoint || record.url?.path || record.relay.asked?.endpoint || record.relay.token?.aud || "the stream";
