@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.backend import demo_backend
 from tests.support.service import PUBLISHER_KEY, Relay, running
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -45,3 +46,14 @@ async def test_prices_are_published(relay: Relay) -> None:
         while frame["data"] != {"bid": "101.00", "ask": "101.05"}:
             frame = await socket.next()
         assert frame["seq"] == 32
+
+
+async def test_prices_are_read(tmp_path: Path) -> None:
+    """The reader logs in, takes a token for every attempt, and stops after as many values as it was told."""
+    with demo_backend(tmp_path) as backend, running(tmp_path, bff=f'backend = "{backend}"') as relay:
+        await relay.publish("prices.READ", {"bid": "1.10"})
+        done = await asyncio.to_thread(
+            run, "read_prices.py", "--url", relay.url, "--count", "1", "prices.READ"
+        )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "prices.READ 1 {'bid': '1.10'}\n"
