@@ -20,6 +20,7 @@ ENV PATH=/opt/relay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     RELAY_TOKENS__KEYS_DIR=/var/lib/relay/keys \
     RELAY_ENGINE__STATE_PATH=/var/lib/relay/relay-state.db \
+    RELAY_AUDIT__KEYS_DIR=/var/lib/relay/audit-keys \
     RELAY_AUDIT__PATH=/var/lib/relay/audit.jsonl
 # Numbers, so that an orchestrator that refuses root can see that this isn't root, and volumes can be given to it.
 RUN groupadd --system --gid 10001 relay \

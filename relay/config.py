@@ -26,9 +26,9 @@ from pydantic_settings import (
 
 from relay.core.channels import may_overlap
 from relay.core.errors import ConfigurationError
+from relay.settings.audit import Audit
 from relay.settings.endpoints import AnyEndpoint, AnyGrant, ServiceEndpoint, misfit
 from relay.settings.sections import (
-    Audit,
     Bff,
     Csrf,
     Endpoint,
@@ -300,6 +300,8 @@ def _from_folder(settings: Settings, folder: Path) -> Settings:
             "session": settings.session.model_copy(update={"signed": signed}),
             "tokens": settings.tokens.model_copy(update={"keys_dir": at(settings.tokens.keys_dir)}),
             "engine": settings.engine.model_copy(update={"state_path": at(settings.engine.state_path)}),
-            "audit": settings.audit.model_copy(update={"path": at(settings.audit.path)}),
+            "audit": settings.audit.model_copy(
+                update={"path": at(settings.audit.path), "keys_dir": at(settings.audit.keys_dir)}
+            ),
         }
     )

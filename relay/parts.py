@@ -9,7 +9,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
+import structlog
+
 from relay.audit.anomalies import Askers
+from relay.audit.chain import Link
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
 from relay.bff.backend import Backend
@@ -28,7 +31,7 @@ from relay.keys.sources import FetchedKeys, KeySource
 from relay.metrics.tally import Tally
 from relay.roles import Role
 from relay.sessions.base import SessionVerifier
-from relay.state.sqlite import SqliteState
+from relay.state.sqlite import SqliteState, read_head
 from relay.stream.addresses import Waiting
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
@@ -36,6 +39,7 @@ from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
 from relay.turnstile import Turnstile
 from relay.web.clients import client_reader
+from relay.wiring.audit import keeping
 from relay.wiring.keys import key_source
 from relay.wiring.options import (
     feed_options,
@@ -48,6 +52,8 @@ from relay.wiring.options import (
     stream_patterns,
 )
 from relay.wiring.sessions import session_verifier
+
+log = structlog.get_logger("relay")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +97,19 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
     state = SqliteState.open(settings.engine.state_path)
     try:
         askers = Askers(settings.session.ref_key.get_secret_value().encode())
-        audit_log = JsonlAuditor.open(settings.audit.path, node=socket.gethostname())
+        known = read_head(settings.engine.state_path, settings.audit.path)
+        audit_log = JsonlAuditor.open(
+            settings.audit.path,
+            node=socket.gethostname(),
+            keeping=keeping(settings),
+            keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
+        )
+        if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
+            log.error(
+                "the audit log is not the one that the state store knows: it was replaced or cut off",
+                path=str(settings.audit.path),
+                known=str(Link(*known)),
+            )
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,

@@ -27,6 +27,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from relay.audit.checkpoints import CheckpointNote
 from relay.core.errors import MalformedError
 from relay.core.events import Action
 
@@ -89,6 +90,8 @@ class GapNote(msgspec.Struct, frozen=True):
 
     lost: dict[str, int] = {}
     unreadable: Unreadable | None = None
+    unclean_end: bool = False
+    """The process before this one did not close the log; what it had not written yet is not counted anywhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +102,9 @@ class Sealed:
     prev: str
     intact: bool
     gap: GapNote | None
+    checkpoint: CheckpointNote | None
+    at: str
+    """The record's `@timestamp`."""
 
     def follows(self, before: Link) -> bool:
         """Tell whether this is the very next record after `before`."""
@@ -121,7 +127,8 @@ class _Event(msgspec.Struct, frozen=True):
     action: str
 
 
-class _Record(msgspec.Struct, frozen=True):
+class _Record(msgspec.Struct, frozen=True, rename={"at": "@timestamp"}):
+    at: str
     event: _Event
     relay: _Relay
 
@@ -130,8 +137,17 @@ class _GapRecord(msgspec.Struct, frozen=True):
     relay: GapNote
 
 
+class _CheckpointDetails(msgspec.Struct, frozen=True):
+    checkpoint: CheckpointNote
+
+
+class _CheckpointRecord(msgspec.Struct, frozen=True):
+    relay: _CheckpointDetails
+
+
 _record_decoder = msgspec.json.Decoder(_Record)
 _gap_decoder = msgspec.json.Decoder(_GapRecord)
+_checkpoint_decoder = msgspec.json.Decoder(_CheckpointRecord)
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
@@ -188,10 +204,15 @@ def unseal(line: bytes) -> Sealed:
     before, _, after = line.partition(_HASH_AT)
     body = before + _CHAIN_AT + after[len(chain.hash) + len('",') :]
     intact = after.startswith(b'%b",' % chain.hash.encode()) and _digest(chain.prev, body) == chain.hash
-    gap = None
-    if intact and record.event.action == Action.AUDIT_GAP:
-        gap = _gap_note(line)
-    return Sealed(link=Link(chain.writer, chain.seq, chain.hash), prev=chain.prev, intact=intact, gap=gap)
+    action = record.event.action if intact else ""
+    return Sealed(
+        link=Link(chain.writer, chain.seq, chain.hash),
+        prev=chain.prev,
+        intact=intact,
+        gap=_gap_note(line) if action == Action.AUDIT_GAP else None,
+        checkpoint=_checkpoint_note(line) if action == Action.AUDIT_CHECKPOINT else None,
+        at=record.at,
+    )
 
 
 def _digest(prev: str, body: bytes) -> str:
@@ -203,3 +224,10 @@ def _gap_note(line: bytes) -> GapNote:
         return _gap_decoder.decode(line).relay
     except msgspec.DecodeError:
         return GapNote()
+
+
+def _checkpoint_note(line: bytes) -> CheckpointNote | None:
+    try:
+        return _checkpoint_decoder.decode(line).relay.checkpoint
+    except msgspec.DecodeError:
+        return None

@@ -11,23 +11,19 @@ any other event; while nothing else comes, a task tries again by itself.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from secrets import token_hex
-from typing import Any
 
-import msgspec
 import structlog
 
-from relay.audit.chain import Link, seal
+from relay.audit.chain import Link
+from relay.audit.checkpoints import Moment
 from relay.audit.logfile import LogFile
-from relay.audit.losses import Loss, Losses
+from relay.audit.writing import Entry, Keeping, Writing, why
 from relay.batching import GroupCommit
 from relay.core.errors import Reason, UnavailableError
-from relay.core.events import Action, Event, to_record
+from relay.core.events import Event
 
 MAX_NOTES = 50_000
 """Notes that may wait: some seconds of writing, and 60 MB. A longer queue would only hide a dead disk."""
@@ -45,51 +41,62 @@ _ANSWER_WITHIN_S = 5.0
 _log = structlog.get_logger("relay.audit")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    event: Event
-    at: float
-    noted: bool
+CHECKPOINT_WITHIN_S = 60.0
+"""How long a record may wait for the checkpoint that signs it, while fewer than `EVERY` come."""
 
 
 class JsonlAuditor:
     """An `Auditor` that writes a file. Create it with `open`, end it with `aclose`."""
 
     def __init__(
-        self, file: LogFile, path: Path, *, node: str, clock: Callable[[], float], retry_s: float
+        self,
+        writing: Writing,
+        *,
+        node: str,
+        clock: Callable[[], float],
+        retry_s: float,
+        keep_head: Callable[[Link], Awaitable[None]] | None,
     ) -> None:
-        self._file = file
-        self._path = path
+        self._writing = writing
         self.node = node
         self._clock = clock
         self._retry_s = retry_s
-        self._losses = Losses()
-        self._failing = False
+        self._keep_head = keep_head
+        self._kept: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._healing: asyncio.Task[None] | None = None
+        self._signing: asyncio.Task[None] | None = None
         self._closed = False
-        self._writer: GroupCommit[_Entry, Exception | None] = GroupCommit(
+        self._writer: GroupCommit[Entry, Exception | None] = GroupCommit(
             self._commit, name="relay-audit", max_waiting=_MAX_WAITING
         )
 
     @classmethod
     def open(
-        cls, path: Path, *, node: str, clock: Callable[[], float] = time.time, retry_s: float = 1.0
+        cls,
+        path: Path,
+        *,
+        node: str,
+        clock: Callable[[], float] = time.time,
+        retry_s: float = 1.0,
+        keeping: Keeping | None = None,
+        keep_head: Callable[[Link], Awaitable[None]] | None = None,
     ) -> "JsonlAuditor":
         """Open the log at `path` and go on with its chain, or begin a new one.
 
         `node` names this relay process in each record, `clock` gives Unix seconds, and `retry_s` says how
-        often a failed write is tried again while no new event comes.
+        often a failed write is tried again while no new event comes. `keep_head` keeps the place of each checkpoint
+        where the log is not; that it fails is logged.
 
         Raises:
             ConfigurationError: if the file can't be written, is no audit log, or another process writes it.
         """
         file = LogFile.open(path)
-        auditor = cls(file, path, node=node, clock=clock, retry_s=retry_s)
         if file.unreadable is not None:
             _log.warning("the audit log ends with a torn line", path=str(path), bytes=file.unreadable.bytes)
-            auditor._commit(())
-        return auditor
+        writing = Writing(file, path, node=node, clock=clock, keeping=keeping or Keeping())
+        writing.report()
+        return cls(writing, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
 
     @property
     def lag(self) -> int:
@@ -99,12 +106,12 @@ class JsonlAuditor:
     @property
     def lost(self) -> int:
         """Events that could not be recorded since the log was opened."""
-        return self._losses.total
+        return self._writing.losses.total
 
     @property
     def head(self) -> Link:
         """The place of the last record that is in the file. Kept elsewhere, it proves the log's end."""
-        return self._file.head
+        return self._writing.head
 
     async def record(self, event: Event) -> None:
         """See `Auditor.record`. An event whose caller stopped waiting may still be written."""
@@ -115,7 +122,7 @@ class JsonlAuditor:
             error = busy
         if error is not None:
             raise UnavailableError(
-                Reason.AUDIT_UNAVAILABLE, f"The audit log could not be written: {_why(error)}."
+                Reason.AUDIT_UNAVAILABLE, f"The audit log could not be written: {_reason(error)}."
             ) from None
 
     def note(self, event: Event) -> None:
@@ -124,7 +131,7 @@ class JsonlAuditor:
             with suppress(asyncio.QueueFull, RuntimeError):  # closed, or no event loop runs here
                 self._submit(event, noted=True)
                 return
-        self._losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
+        self._writing.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
         if self._closed:  # no gap record can tell of it any more
             _log.error("an audit event is lost: it came after the log was closed", action=event.action.value)
 
@@ -133,112 +140,68 @@ class JsonlAuditor:
         if self._closed:
             return
         self._closed = True
-        if self._healing is not None:
-            self._healing.cancel()
+        for task in (self._healing, self._signing):
+            if task is not None:
+                task.cancel()
         await self._writer.aclose()
-        await asyncio.to_thread(self._report)
-        if (loss := self._losses.pending()) is not None:
-            _log.error("audit events are lost", path=str(self._path), lost=loss.counts, cause=loss.cause)
-        self._file.close()
+        await asyncio.to_thread(self._writing.close)
+        await self._keep()
 
     def _submit(self, event: Event, *, noted: bool) -> asyncio.Future[Exception | None]:
         self._loop = asyncio.get_running_loop()
-        return self._writer.submit(
-            _Entry(event, self._clock(), noted), within_s=NOTE_WITHIN_S if noted else 0
-        )
+        return self._writer.submit(Entry(event, self._clock(), noted), within_s=NOTE_WITHIN_S if noted else 0)
 
-    # What follows runs on the writer's thread.
-
-    def _commit(self, entries: Sequence[_Entry]) -> list[Exception | None]:
-        """Write the gap record, if one is due, then `entries`. Never raises: each has its own outcome."""
-        loss = self._losses.pending()
-        gap = self._gap(loss)
-        count, error = self._append(entries if gap is None else [gap, *entries])
-        if gap is not None and count:
-            count -= 1
-            if loss is not None:
-                self._losses.reported(loss)
-        for entry in entries[count:]:
-            if entry.noted:
-                self._losses.add(entry.event.action, at=entry.at, cause=_why(error))
-        self._tell(error)
-        return [None] * count + [error] * (len(entries) - count)
-
-    def _append(self, entries: Sequence[_Entry]) -> tuple[int, Exception | None]:
-        try:
-            lines = []
-            head = self._file.head
-            for entry in entries:
-                line, head = self._seal(entry, head)
-                lines.append((line, head))
-            return self._file.append(lines)
-        except Exception as error:  # noqa: BLE001  # an outcome like a full disk: counted and logged
-            return 0, error
-
-    def _seal(self, entry: _Entry, head: Link) -> tuple[bytes, Link]:
-        try:
-            return seal(self._record(entry), head)
-        except Exception as error:  # noqa: BLE001  # whatever its details hold, the event must be recorded
-            bare = replace(entry.event, relay={"unwritable": type(error).__name__})
-            return seal(self._record(replace(entry, event=bare)), head)
-
-    def _record(self, entry: _Entry) -> dict[str, Any]:
-        return to_record(entry.event, timestamp=_iso(entry.at), event_id=token_hex(16), node=self.node)
-
-    def _gap(self, loss: Loss | None) -> _Entry | None:
-        """Return the gap record that is due, if one is: for lost events, for torn bytes, or for both."""
-        unreadable = self._file.unreadable
-        if loss is None and unreadable is None:
-            return None
-        details: dict[str, Any] = {}
-        if loss is not None:
-            details |= {"lost": loss.counts, "since": _iso(loss.since), "cause": loss.cause}
-        if unreadable is not None:
-            details["unreadable"] = msgspec.structs.asdict(unreadable)
-        return _Entry(Event(action=Action.AUDIT_GAP, relay=details), self._clock(), noted=False)
-
-    def _report(self) -> None:
-        """Write the gap record alone, if one is due."""
-        if self._gap_due:
-            self._commit(())
-
-    @property
-    def _gap_due(self) -> bool:
-        return self._losses.pending() is not None or self._file.unreadable is not None
-
-    def _tell(self, error: Exception | None) -> None:
-        """Log when writing begins to fail and when it works again; while a gap record is due, try again."""
-        with suppress(OSError, ValueError):  # a standard error that is closed or full is no reason to fail
-            if error is not None and not self._failing:
-                _log.error("the audit log can't be written", path=str(self._path), error=_why(error))
-            elif error is None and self._failing:
-                _log.warning("the audit log is written again", path=str(self._path))
-        self._failing = error is not None
-        if self._gap_due and self._loop is not None:
+    def _commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
+        """Runs on the writer's thread."""
+        outcomes = self._writing.commit(entries)
+        follow = self._writing.due or (self._writing.unsigned and self._signing is None)
+        if (follow or self._writing.signed is not self._kept) and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended without `aclose`: nobody can try again
-                self._loop.call_soon_threadsafe(self._heal_soon)
+                self._loop.call_soon_threadsafe(self._follow_up)
+        return outcomes
 
     # On the event loop again.
 
-    def _heal_soon(self) -> None:
-        if not self._closed and (self._healing is None or self._healing.done()):
-            self._healing = asyncio.get_running_loop().create_task(self._heal())
+    def _follow_up(self) -> None:
+        """Begin what no further event may come for: to try again, and to sign."""
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        if self._writing.due and (self._healing is None or self._healing.done()):
+            self._healing = loop.create_task(self._heal())
+        if self._signing is None:
+            self._signing = loop.create_task(self._sign())
 
     async def _heal(self) -> None:
-        while self._gap_due:
+        while self._writing.due:
             await asyncio.sleep(self._retry_s)
-            await self._writer.run(self._report)
+            await self._writer.run(self._writing.report)
+
+    async def _sign(self) -> None:
+        """Keep the last checkpoint's place, and make the next one in time, until nothing is unsigned."""
+        await self._keep()
+        while self._writing.unsigned:
+            await asyncio.sleep(CHECKPOINT_WITHIN_S)
+            await self._writer.run(lambda: self._writing.checkpoint(Moment.INTERVAL))
+            await self._keep()
+        self._signing = None
+
+    async def _keep(self) -> None:
+        head = self._writing.signed
+        if self._keep_head is None or head is None or head is self._kept:
+            self._kept = head
+            return
+        try:
+            await self._keep_head(head)
+        except UnavailableError as error:
+            _log.warning("the audit log's head could not be kept in the state store", error=str(error))
+        else:
+            self._kept = head
 
 
-def _why(error: Exception | None) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {_ANSWER_WITHIN_S:g} s"
     if isinstance(error, asyncio.QueueFull):
         return "too many events wait, or it is closed"
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return type(error).__name__
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return why(error)

@@ -4,8 +4,8 @@ Nothing is ever cut off, not even the process's own half-written line after a fu
 append-only attribute (`chattr +a`) works, and a program that follows the file never sees it shrink. A line
 that could not be finished is accounted for by the next record instead, see `tail`.
 
-No fsync: what `write` took is in the kernel and survives the death of this process. Only a power cut can
-take the last moments away, and an fsync for each record would hold up every token for the disk.
+What `write` took is in the kernel and survives the death of this process. Only a power cut can take the last
+moments away; `sync` is against that, and its caller decides how often the disk is worth waiting for.
 """
 
 import errno
@@ -14,18 +14,26 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-from relay.audit.chain import Link, Unreadable
+from relay.audit.chain import MAX_LINE, Link, Unreadable, unseal
+from relay.audit.files import change, mend, next_name, old_files
 from relay.audit.tail import Tail, Torn, read_tail
-from relay.core.errors import ConfigurationError
+from relay.core.errors import ConfigurationError, MalformedError
 
 
 class LogFile:
     """An audit log that is open for writing, and locked. Not thread-safe: one thread at a time."""
 
-    def __init__(self, file: int, tail: Tail) -> None:
+    def __init__(self, file: int, path: Path, tail: Tail) -> None:
         self._file = file
+        self._path = path
+        self.closed_in_order = tail.closed
+        """Whether whoever wrote the log before stopped in order."""
+        self.size = os.fstat(file).st_size
+        self.first, self.began = _first_record(file) if self.size else (None, None)
+        """The first record in this file and its time (Unix seconds); None if there is none, or it can't be read."""
         self._torn = tail.torn
         self._ended = tail.ended
         self.head = tail.head or Link.before_first(secrets.token_hex(8))
@@ -48,9 +56,8 @@ class LogFile:
             if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):
                 raise _unusable(path, "it is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return cls(
-                file, read_tail(file, path) if os.fstat(file).st_size else Tail(None, Torn(), ended=True)
-            )
+            mend(path)
+            return cls(file, path, read_tail(file, path) if os.fstat(file).st_size else _tail_before(path))
         except BlockingIOError:
             os.close(file)
             raise ConfigurationError(
@@ -93,7 +100,53 @@ class LogFile:
         self._torn.add(data[torn_from:written])
         if written:
             self._ended = data[written - 1 : written] == b"\n"
+            self.size += written
+        if count and self.first is None:
+            self.first = lines[0][1].seq
         return count, error
+
+    def sync(self) -> None:
+        """Wait until all that was written is on the disk.
+
+        Raises:
+            OSError: if the disk can't take it. What is on it then, nobody knows.
+        """
+        if stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.fdatasync(self._file)
+
+    @property
+    def rotatable(self) -> bool:
+        """Whether another file may follow: this one is a file, and ends with a whole record."""
+        return self.first is not None and self._ended and not self._torn.size
+
+    def rotate(self, line: bytes, link: Link) -> Path:
+        """Go on in a new file that begins with `line`, sealed after `head`. Returns the name of the old one.
+
+        Raises:
+            OSError: if it can't be made; then this one is written on.
+        """
+        here = self._path.stat()
+        if (here.st_dev, here.st_ino) != ((own := os.fstat(self._file)).st_dev, own.st_ino):
+            raise OSError(errno.ESTALE, "another file took its name")
+        assert self.first is not None  # `rotatable`
+        beside, data = next_name(self._path), line + b"\n"
+        file = os.open(beside, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            written = 0
+            while written < len(data):
+                written += os.write(file, data[written:])
+            os.fdatasync(self._file)  # no new file may be on the disk without the end of the old one
+            os.fdatasync(file)
+            old = change(self._path, self.first)
+        except OSError:
+            os.close(file)
+            beside.unlink(missing_ok=True)
+            raise
+        os.close(self._file)
+        self._file, self.size = file, len(data)
+        self.head, self.first, self.began = link, link.seq, None
+        return old
 
     def close(self) -> None:
         """Close the file, and so give up the lock."""
@@ -111,6 +164,27 @@ class LogFile:
         except OSError as error:
             return written, error
         return written, None
+
+
+def _tail_before(path: Path) -> Tail:
+    """Return the end of the newest of the older files: an empty one goes on with its chain."""
+    older = old_files(path)
+    if not older:
+        return Tail.of_nothing()
+    file = os.open(older[-1][1], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        tail = read_tail(file, older[-1][1])
+    finally:
+        os.close(file)
+    return Tail(tail.head, Torn(), ended=True, closed=tail.closed)
+
+
+def _first_record(file: int) -> tuple[int | None, float | None]:
+    try:
+        sealed = unseal(os.pread(file, MAX_LINE, 0).partition(b"\n")[0])
+        return sealed.link.seq, datetime.fromisoformat(sealed.at).timestamp()
+    except (MalformedError, ValueError):
+        return None, None
 
 
 def _unusable(path: Path, why: str | None) -> ConfigurationError:

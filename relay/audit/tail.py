@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.audit.chain import Link, Unreadable, unseal
+from relay.audit.checkpoints import Moment
 from relay.core.errors import ConfigurationError, MalformedError
 
 MAX_TAIL = 8 << 20
@@ -48,11 +49,20 @@ class Torn:
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The end of a log. `head` is None if it has no record, `ended` False if the last byte is no newline."""
+    """The end of a log. `head` is None if it has no record, `ended` False if the last byte is no newline.
+
+    `closed`: its writer stopped in order, or it has never had one.
+    """
 
     head: Link | None
     torn: Torn
     ended: bool
+    closed: bool
+
+    @classmethod
+    def of_nothing(cls) -> "Tail":
+        """Return the end of a log that has not begun."""
+        return cls(None, Torn(), ended=True, closed=True)
 
 
 def read_tail(file: int, path: Path) -> Tail:
@@ -73,7 +83,7 @@ def read_tail(file: int, path: Path) -> Tail:
         if start == 0 and _may_be_torn(data):
             torn = Torn()
             torn.add(data)
-            return Tail(None, torn, torn.ended)
+            return Tail(None, torn, torn.ended, closed=False)
         if start == 0 or block >= MAX_TAIL:
             raise ConfigurationError(
                 f"audit.path: {path} is no audit log, or its end is damaged (no record was found in its last "
@@ -105,7 +115,9 @@ def _last_record(data: bytes, *, whole: bool) -> Tail | None:
             if sealed.intact:
                 torn = Torn()
                 torn.add(data[end:])
-                return Tail(sealed.link, torn, data.endswith(b"\n"))
+                note = sealed.checkpoint
+                closed = note is not None and note.moment is Moment.CLOSED and not torn.size
+                return Tail(sealed.link, torn, data.endswith(b"\n"), closed)
         end = begin
     return None
 

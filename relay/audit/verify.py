@@ -1,20 +1,26 @@
 """Checks an audit log line by line, in constant memory. Pure.
 
-It names the first line that is not as it was written. What no log can prove of itself is its end: one that
-was cut off, or written anew from some record on, is whole as far as it goes. That takes a head (`Link`)
-kept elsewhere.
+It names the first line that is not as it was written. One that was written anew from some record on is found by the
+next checkpoint's signature. What no log can prove of itself is its end: one that was cut off, or written anew below
+the last checkpoint, is whole as far as it goes. That takes a head (`Link`) kept elsewhere.
+
+A log in several files is one chain. Only a file that begins with a checkpoint made for that may be the first one
+without holding the first record.
 
 A line that is no record is forgiven only where a crash left it and the record after it accounts for its
 bytes (see `tail`). A record whose hash is wrong is never forgiven: no crash makes one.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import BinaryIO
 
 from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, unseal
+from relay.audit.checkpoints import EVERY, Moment, is_genuine
 from relay.audit.verdict import Kind, Problem, Verdict
 from relay.core.errors import MalformedError
+from relay.core.jws import VerifyKey
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -23,20 +29,34 @@ def read_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:
-    """Check a log. `lines` are its bytes, cut after each newline; `head` is its last known place.
+    """Check a log that is one file, without its signatures. See `verify_files`."""
+    return verify_files([lines], head=head)
 
+
+def verify_files(
+    files: Iterable[Iterable[bytes]],
+    *,
+    head: Link | None = None,
+    keys: Mapping[str, VerifyKey] | None = None,
+) -> Verdict:
+    """Check a log. Each file is its lines, cut after each newline, and the files come in the order of their records.
+
+    `head` is the log's last known place, `keys` are those that may sign checkpoints; None: they are not checked.
     Look at `problem`: without one, the log is whole up to `last`.
     """
-    check = _Check(head)
-    rest = iter(lines)
-    for line in rest:
-        check.take(line)
+    check = _Check(head, keys)
+    rest = ((number, line) for number, lines in enumerate(files) for line in lines)
+    for number, line in rest:
+        if number != check.file:
+            check.begin_file(number)
+        if check.problem is None:
+            check.take(line)
         if check.problem is not None:
             break
     else:
         check.end()
     if check.missing is not None:
-        check.decide(rest)
+        check.decide(line for _, line in rest)
     return Verdict(
         ok=check.problem is None,
         records=check.records,
@@ -44,6 +64,10 @@ def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:
         proven=check.proven,
         lost=check.lost,
         torn=check.torn,
+        unclean=check.unclean,
+        began=check.began,
+        oldest=check.oldest,
+        signed=None if keys is None else check.signed,
         problem=check.problem,
     )
 
@@ -51,8 +75,8 @@ def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:
 class _Unread:
     """Lines in a row that are no record: what is wrong with the first, and what all their bytes are."""
 
-    def __init__(self, line: int, kind: Kind, sentence: str) -> None:
-        self.problem = Problem(kind=kind, line=line, sentence=sentence)
+    def __init__(self, line: int, kind: Kind, sentence: str, *, file: int) -> None:
+        self.problem = Problem(kind=kind, line=line, sentence=sentence, file=file)
         self.forgivable = True
         self.pieces = 0
         self.size = 0
@@ -68,18 +92,29 @@ class _Unread:
 class _Check:
     """The state between two lines."""
 
-    def __init__(self, head: Link | None) -> None:
-        self.records = self.proven = self.lost = self.torn = 0
+    def __init__(self, head: Link | None, keys: Mapping[str, VerifyKey] | None) -> None:
+        self.records = self.proven = self.lost = self.torn = self.unclean = 0
+        self.began = self.oldest = 1
+        self.signed = 0
+        self.file = 0
         self.last: Link | None = None
         self.problem: Problem | None = None
         self.missing: tuple[str, range] | None = None
         """Writer and sequence numbers of records that were jumped over: deleted, or found further down."""
         self._head = head
+        self._keys = keys
         self._line = 1
         self._last_line = 0
         self._last_prev = GENESIS
         self._unread: _Unread | None = None
         self._ended = True
+
+    def begin_file(self, number: int) -> None:
+        """Go on with the next file: the one before must have ended with a whole line."""
+        if not self._ended:
+            self._torn_end()
+        else:
+            self.file, self._line = number, 1
 
     def take(self, line: bytes) -> None:
         """Check the next line."""
@@ -126,18 +161,18 @@ class _Check:
                     f"this record stands before record {sealed.link.seq}, which comes later; "
                     "they were reordered."
                 )
-                self.problem = Problem(kind=Kind.REORDERED, line=self.problem.line, sentence=sentence)
+                self.problem = replace(self.problem, kind=Kind.REORDERED, sentence=sentence)
                 return
 
     def _keep(self, line: bytes, kind: Kind, sentence: str) -> None:
         """Keep in mind a line that is no record until the next record says what it is."""
         if self._unread is None:
-            self._unread = _Unread(self._line, kind, sentence)
+            self._unread = _Unread(self._line, kind, sentence, file=self.file)
         self._unread.add(line, forgivable=kind is Kind.MALFORMED)
 
     def _place(self, sealed: Sealed) -> None:
         """Check an intact record's place in the chain."""
-        before = self.last or Link.before_first(sealed.link.writer)
+        before = self.last or _before(sealed)
         accounted = self._accounted(sealed)
         if self._unread is not None and not (sealed.follows(before) and accounted):
             self.problem = self._unread.problem
@@ -145,6 +180,8 @@ class _Check:
             self._misplaced(sealed, before)
         elif not accounted:
             self._fail(Kind.DELETED, "the torn line that this record accounts for is missing before it.")
+        elif self._keys is not None and (sentence := self._unsigned(sealed, self._keys)):
+            self._fail(Kind.BAD_CHECKPOINT, sentence)
         elif self._head is not None and not self._fits_head(sealed.link):
             self._fail(
                 Kind.REWRITTEN, "this record is not the one that the given head names; it was rewritten."
@@ -154,6 +191,10 @@ class _Check:
 
     def _accept(self, sealed: Sealed) -> None:
         self.records += 1
+        if self.last is None:
+            self.began = sealed.link.seq
+        if sealed.checkpoint is not None:
+            self.signed, self.oldest = sealed.link.seq, sealed.checkpoint.oldest
         self.last, self._last_line, self._last_prev = sealed.link, self._line, sealed.prev
         if sealed.link == self._head:
             self.proven = sealed.link.seq
@@ -162,6 +203,25 @@ class _Check:
             self._unread = None
         if sealed.gap is not None:
             self.lost += sum(sealed.gap.lost.values())
+            self.unclean += sealed.gap.unclean_end
+
+    def _unsigned(self, sealed: Sealed, keys: Mapping[str, VerifyKey]) -> str | None:
+        """Say what is wrong with the signatures at this record, if something is."""
+        seq, note = sealed.link.seq, sealed.checkpoint
+        if note is not None:
+            before = Link(sealed.link.writer, seq - 1, sealed.prev)
+            if is_genuine(note, keys, head=str(before), at=sealed.at):
+                return None
+            if note.kid not in keys:
+                return "this checkpoint is signed with a key that is not among those given."
+            return (
+                f"this checkpoint's signature does not fit: what stands between record {self.signed} and this one "
+                "was written anew."
+            )
+        since = self.signed or self.began - 1
+        if seq - since > EVERY:
+            return f"more than {EVERY} records stand here without a checkpoint; it was taken out, or never written."
+        return None
 
     def _accounted(self, sealed: Sealed) -> bool:
         """Tell whether the bytes since the last record are those that this one names."""
@@ -218,4 +278,14 @@ class _Check:
         )
 
     def _fail(self, kind: Kind, sentence: str, *, line: int | None = None) -> None:
-        self.problem = Problem(kind=kind, line=self._line if line is None else line, sentence=sentence)
+        self.problem = Problem(
+            kind=kind, line=self._line if line is None else line, sentence=sentence, file=self.file
+        )
+
+
+def _before(sealed: Sealed) -> Link:
+    """Return what the first record that is given must follow: nothing, or what an older file ended with."""
+    note, link = sealed.checkpoint, sealed.link
+    if note is not None and note.moment is Moment.ROTATED:
+        return Link(link.writer, link.seq - 1, sealed.prev)
+    return Link.before_first(link.writer)

@@ -102,6 +102,9 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.AUDIT_GAP: ("configuration", "error"),
 }
 
+OF_THE_LOG = frozenset({Action.AUDIT_CHECKPOINT, Action.AUDIT_GAP})
+"""Written by the log about itself: no observer sees them, so no count of events has them."""
+
 _DENIALS = frozenset(
     {
         Action.TOKEN_DENIED,

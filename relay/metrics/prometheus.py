@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from relay.core.counters import BOUNDS_S, Times
 from relay.core.errors import Reason
-from relay.core.events import Action
+from relay.core.events import OF_THE_LOG, Action
 from relay.metrics.readings import Readings
 
 _BY_OUTCOME = (
@@ -99,7 +99,7 @@ def _from_events(now: Readings) -> Iterator[Metric]:
         "relay_events",
         "Events for the audit log, before floods of them are aggregated.",
         "action",
-        dict.fromkeys(Action, 0),
+        dict.fromkeys((action for action in Action if action not in OF_THE_LOG), 0),
         ((key.action, count) for key, count in now.events.items()),
     )
     yield _summed(

@@ -312,14 +312,6 @@ class Limits(Section):
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 
 
-class Audit(Section):
-    """The audit log."""
-
-    path: Path = Field(
-        default=Path("audit.jsonl"), description="File of the audit log, one JSON object a line."
-    )
-
-
 class Log(Section):
     """The process's own log, on standard error."""
 

@@ -10,6 +10,7 @@ the GIL keeps whole.
 """
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,9 @@ CREATE TABLE IF NOT EXISTS claims (jti TEXT PRIMARY KEY, expires_at REAL NOT NUL
 CREATE INDEX IF NOT EXISTS claims_by_expiry ON claims (expires_at);
 CREATE TABLE IF NOT EXISTS revocations (
     target TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS audit_heads (
+    log TEXT PRIMARY KEY, writer TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL
 ) WITHOUT ROWID;
 COMMIT;
 """
@@ -50,6 +54,17 @@ class _Revocation:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    log: str
+    writer: str
+    seq: int
+    hash: str
+
+
+_Item = _Claim | _Revocation | _Head
+
+
 class SqliteState:
     """A `State` in one file. Create it with `open`, end it with `aclose`."""
 
@@ -61,7 +76,7 @@ class SqliteState:
             target: (at, until)
             for target, at, until in database.execute("SELECT target, at, until FROM revocations")
         }
-        self._writer: GroupCommit[_Claim | _Revocation, bool] = GroupCommit(self._commit, name="relay-state")
+        self._writer: GroupCommit[_Item, bool] = GroupCommit(self._commit, name="relay-state")
 
     @classmethod
     def open(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "SqliteState":
@@ -98,6 +113,14 @@ class SqliteState:
         """See `State.revoke`."""
         await self._submit(_Revocation(key, at, until))
 
+    async def keep_head(self, log: Path, writer: str, seq: int, digest: str) -> None:
+        """Keep the place of the audit log at `log`, so that its end can be proven; see `read_head`.
+
+        Raises:
+            UnavailableError: if the store did not answer.
+        """
+        await self._submit(_Head(str(log), writer, seq, digest))
+
     def revoked_at(self, key: str, *, now: float) -> float | None:
         """See `State.revoked_at`."""
         entry = self._revoked.get(key)
@@ -111,7 +134,7 @@ class SqliteState:
         await self._writer.aclose()
         self._database.close()
 
-    async def _submit(self, item: _Claim | _Revocation) -> bool:
+    async def _submit(self, item: _Item) -> bool:
         try:
             async with asyncio.timeout(_ANSWER_WITHIN_S):
                 return await self._writer.submit(item)
@@ -120,7 +143,7 @@ class SqliteState:
                 Reason.STATE_UNAVAILABLE, f"The state file did not answer: {error!r}."
             ) from None
 
-    def _commit(self, items: Sequence[_Claim | _Revocation]) -> list[bool]:
+    def _commit(self, items: Sequence[_Item]) -> list[bool]:
         """Runs on the writer's thread: all of `items` in one transaction."""
         database = self._database
         self._purge(self._clock())
@@ -136,19 +159,25 @@ class SqliteState:
             raise
         return self._remembered(items, results)
 
-    def _remembered(self, items: Sequence[_Claim | _Revocation], results: list[bool]) -> list[bool]:
+    def _remembered(self, items: Sequence[_Item], results: list[bool]) -> list[bool]:
         """Put what is on the disk now into memory too."""
         for item in items:
             if isinstance(item, _Revocation):
                 self._remember(item)
         return results
 
-    def _write(self, item: _Claim | _Revocation) -> bool:
+    def _write(self, item: _Item) -> bool:
         if isinstance(item, _Claim):
             cursor = self._database.execute(
                 "INSERT OR IGNORE INTO claims VALUES (?, ?)", (item.jti, item.expires_at)
             )
             return cursor.rowcount == 1
+        if isinstance(item, _Head):
+            self._database.execute(
+                "INSERT OR REPLACE INTO audit_heads VALUES (?, ?, ?, ?)",
+                (item.log, item.writer, item.seq, item.hash),
+            )
+            return True
         # the later one counts, or a clock that was set back could let somebody in again
         self._database.execute(
             "INSERT INTO revocations VALUES (?, ?, ?) ON CONFLICT (target) "
@@ -170,3 +199,19 @@ class SqliteState:
         for ref, (_, until) in list(self._revoked.items()):
             if until < now:
                 del self._revoked[ref]
+
+
+def read_head(path: Path, log: Path) -> tuple[str, int, str] | None:
+    """Return the last place of an audit log that a state file keeps: writer, record, hash. A relay may run on it.
+
+    Raises:
+        OSError: if it can't be read, or is no state file.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            found: tuple[str, int, str] | None = database.execute(
+                "SELECT writer, seq, hash FROM audit_heads WHERE log = ?", (str(log),)
+            ).fetchone()
+            return found
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from None

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay.audit.chain import unseal
-from relay.cli.audit import app
+from relay.cli.audit import Exit, app
 from tests.audit.logs import Lines, write_log
 
 
@@ -44,7 +44,7 @@ def test_a_whole_log_with_its_head(path: Path, lines: Lines) -> None:
     )
     path.write_bytes(b"".join(lines[:-1]))
     result = run(path, "--head", head)
-    assert result.exit_code == 1
+    assert result.exit_code == 16
     assert "cut off" in result.stdout
 
 
@@ -54,7 +54,7 @@ def test_a_damaged_log(path: Path, lines: Lines) -> None:
     path.write_bytes(b"".join(lines))
     result = run(path)
     assert (result.exit_code, result.stdout) == (
-        1,
+        10,
         f"{path}: damaged at line 3: this record was modified, its hash does not fit what it says now.\n",
     )
 
@@ -71,15 +71,20 @@ def test_as_json(path: Path, lines: Lines) -> None:
         "proven": 0,
         "lost": 0,
         "torn": 0,
+        "unclean": 0,
+        "began": 1,
+        "oldest": 1,
+        "signed": None,
         "problem": None,
     }
     path.write_bytes(b"".join(lines[1:]))
     result = run(path, "--json")
-    assert result.exit_code == 1
+    assert result.exit_code == Exit.DELETED
     assert json.loads(result.stdout)["problem"] == {
         "kind": "deleted",
         "line": 1,
         "sentence": "record 1 is missing before this one (record 2).",
+        "file": 0,
     }
 
 
@@ -111,7 +116,7 @@ def test_garbage(path: Path, content: bytes) -> None:
     """Any file gets its line, with nothing of its content in it."""
     path.write_bytes(content)
     result = run(path)
-    assert result.exit_code == 1
+    assert result.exit_code in {Exit.MALFORMED, Exit.TORN_END}
     assert result.stdout.startswith(f"{path}: damaged at line 1: ")
     assert result.stdout.rstrip("\n").isprintable()
 
@@ -128,7 +133,7 @@ def test_an_empty_log(path: Path) -> None:
 
 def test_colour_is_for_terminals_only(path: Path, lines: Lines) -> None:
     """A terminal sees colour, a pipe sees plain text."""
-    command = [sys.executable, "-c", "from relay.cli.audit import app; app()", "verify", str(path)]
+    command = [sys.executable, "-c", "from relay.cli.audit import Exit, app; app()", "verify", str(path)]
     environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:

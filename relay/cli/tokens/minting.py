@@ -22,6 +22,7 @@ import anyio
 import typer
 
 from relay.audit.jsonl import JsonlAuditor
+from relay.audit.writing import Keeping
 from relay.cli.serve import ConfigOption, config_path
 from relay.cli.tokens.showing import JsonOption, quiet_log, shown
 from relay.config import Settings, load
@@ -33,6 +34,7 @@ from relay.core.scope import Scope
 from relay.issuer.policy import EndpointTerms
 from relay.keys.files import load_keys
 from relay.sessions.refs import session_ref
+from relay.wiring.audit import keeping
 from relay.wiring.options import issuer_options
 
 
@@ -80,7 +82,9 @@ def mint(
     path = settings.audit.path if audit is None else audit
     _check_log(path)
     with quiet_log():
-        anyio.run(_record, path, _issued(claims, key.kid, name))
+        # the relay's own log is signed throughout; one for this purpose alone is chained only
+        kept = keeping(settings) if path == settings.audit.path else None
+        anyio.run(_record, path, _issued(claims, key.kid, name), kept)
     if as_json:
         answer = {
             "token": text,
@@ -187,9 +191,9 @@ def _check_log(path: Path) -> None:
         )
 
 
-async def _record(path: Path, event: Event) -> None:
+async def _record(path: Path, event: Event, kept: Keeping | None) -> None:
     try:
-        auditor = JsonlAuditor.open(path, node=socket.gethostname())
+        auditor = JsonlAuditor.open(path, node=socket.gethostname(), keeping=kept)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"{error}\nThere is no token without a record. The log is the relay's alone while it runs: name another "

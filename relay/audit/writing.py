@@ -1,0 +1,274 @@
+"""What the log's thread does: turns events into records, and keeps the promises about the file.
+
+What can't be written is counted, and told by the next record that can be. Checkpoints go in before more than
+`EVERY` records have passed, and whenever the event loop's timer asks for one. A file that is large or old enough is
+followed by another one, and files that are older than they need be are deleted.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import msgspec
+import structlog
+
+from relay.audit.chain import Link, seal
+from relay.audit.checkpoints import EVERY, Moment, Signer, checkpoint_event
+from relay.audit.files import drop_older, old_files
+from relay.audit.logfile import LogFile
+from relay.audit.losses import Loss, Losses
+from relay.core.events import Action, Event, to_record
+
+_ROTATE_AGAIN_S = 60.0
+"""After a change of files that failed: until then the old one is written on, and one line in the log says why."""
+
+_log = structlog.get_logger("relay.audit")
+
+
+class Sync(StrEnum):
+    """When to wait for the disk (fdatasync), against a power cut."""
+
+    NEVER = "never"
+    CHECKPOINT = "checkpoint"
+    ALWAYS = "always"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeping:
+    """How a log is kept. `signer` None: without checkpoints. Sizes in bytes, times in seconds; 0: never."""
+
+    signer: Signer | None = None
+    sync: Sync = Sync.NEVER
+    rotate_bytes: int = 0
+    rotate_s: float = 0
+    keep_s: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event and when it came (Unix seconds). `noted`: nobody waits to hear whether it was written."""
+
+    event: Event
+    at: float
+    noted: bool
+
+
+class Writing:
+    """Writes a log's records. Not thread-safe: one thread at a time."""
+
+    def __init__(
+        self, file: LogFile, path: Path, *, node: str, clock: Callable[[], float], keeping: Keeping
+    ) -> None:
+        self.losses = Losses()
+        self._file = file
+        self._path = path
+        self._node = node
+        self._clock = clock
+        self._keeping = keeping
+        self._failing = False
+        self._rotate_after = 0.0
+        self._unclean = keeping.signer is not None and not file.closed_in_order
+        self._due: Moment | None = Moment.OPENED if keeping.signer is not None else None
+        self._signed_seq = file.head.seq
+        self.signed: Link | None = None
+        """The last checkpoint that was written: the head to keep elsewhere."""
+        self._drop_old()
+
+    @property
+    def head(self) -> Link:
+        """The place of the last record that is in the file."""
+        return self._file.head
+
+    @property
+    def due(self) -> bool:
+        """Whether something is to be written that no event brings with it: a gap record, or the first checkpoint."""
+        return (
+            self.losses.pending() is not None
+            or self._file.unreadable is not None
+            or self._unclean
+            or self._due is not None
+        )
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether records stand below the last checkpoint."""
+        return self._keeping.signer is not None and self._file.head.seq > self._signed_seq
+
+    def commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
+        """Write what is due, then `entries`. Never raises: each has its own outcome."""
+        if entries:  # a last checkpoint goes where its records are
+            self._rotate()
+        loss = self.losses.pending()
+        gap = self._gap(loss)
+        before = [] if gap is None else [gap]
+        count, error = self._append([*before, *entries])
+        if gap is not None and count:
+            count -= 1
+            self._unclean = False
+            if loss is not None:
+                self.losses.reported(loss)
+        for entry in entries[count:]:
+            if entry.noted:
+                self.losses.add(entry.event.action, at=entry.at, cause=why(error))
+        self._tell(error)
+        return [None] * count + [error] * (len(entries) - count)
+
+    def report(self) -> None:
+        """Write what is due, if something is."""
+        if self.due:
+            self.commit(())
+
+    def checkpoint(self, moment: Moment) -> None:
+        """Sign what was written since the last checkpoint, if something was."""
+        if self._keeping.signer is not None and (self.unsigned or moment is Moment.CLOSED):
+            self._due = moment
+            self.commit(())
+
+    def close(self) -> None:
+        """Write what is still due, and close the file. What still can't be written goes to the process's own log."""
+        self.report()
+        if not self.losses.pending():
+            self.checkpoint(Moment.CLOSED)
+        if (loss := self.losses.pending()) is not None:
+            _log.error("audit events are lost", path=str(self._path), lost=loss.counts, cause=loss.cause)
+        self._file.close()
+
+    def _append(self, entries: Sequence[Entry]) -> tuple[int, Exception | None]:
+        """Write `entries`, with a checkpoint where one is due; returns how many of them are in the file."""
+        moment = self._moment(len(entries))
+        at = (
+            1 if self._file.unreadable is not None else 0
+        )  # nothing may come before what accounts for torn bytes
+        try:
+            lines = []
+            head = self._file.head
+            for number, entry in enumerate(entries):
+                if moment is not None and number == at:
+                    line, head = self._sealed_checkpoint(head, moment)
+                    lines.append((line, head))
+                line, head = self._seal(entry, head)
+                lines.append((line, head))
+            if moment is not None and at == len(entries):
+                lines.append(self._sealed_checkpoint(head, moment))
+            count, error = self._file.append(lines)
+        except Exception as failure:  # noqa: BLE001  # an outcome like a full disk: counted and logged
+            return 0, failure
+        signed = moment is not None and count > at
+        if signed:
+            self._signed(lines[at][1])
+        if count and (
+            self._keeping.sync is Sync.ALWAYS or (signed and self._keeping.sync is Sync.CHECKPOINT)
+        ):
+            try:
+                self._file.sync()
+            except OSError as failure:
+                error = failure
+                if self._keeping.sync is Sync.ALWAYS:  # nobody may be told that it is on the disk
+                    return 0, failure
+        return count - signed, error
+
+    def _moment(self, coming: int) -> Moment | None:
+        """Return which checkpoint goes with the next batch."""
+        if self._keeping.signer is None:
+            return None
+        if self._due is not None:
+            return self._due
+        return Moment.INTERVAL if self._file.head.seq - self._signed_seq + coming > EVERY - 1 else None
+
+    def _signed(self, link: Link) -> None:
+        self._due = None
+        self._signed_seq = link.seq
+        self.signed = link
+
+    def _sealed_checkpoint(self, head: Link, moment: Moment) -> tuple[bytes, Link]:
+        assert self._keeping.signer is not None
+        now = self._clock()
+        older = old_files(self._path)
+        event = checkpoint_event(
+            self._keeping.signer,
+            head=str(head),
+            at=_iso(now),
+            moment=moment,
+            oldest=older[0][0] if older else self._file.first or 1,
+        )
+        return seal(self._record(Entry(event, now, noted=False)), head)
+
+    def _seal(self, entry: Entry, head: Link) -> tuple[bytes, Link]:
+        try:
+            return seal(self._record(entry), head)
+        except Exception as error:  # noqa: BLE001  # whatever its details hold, the event must be recorded
+            bare = replace(entry.event, relay={"unwritable": type(error).__name__})
+            return seal(self._record(replace(entry, event=bare)), head)
+
+    def _record(self, entry: Entry) -> dict[str, Any]:
+        return to_record(entry.event, timestamp=_iso(entry.at), event_id=token_hex(16), node=self._node)
+
+    def _gap(self, loss: Loss | None) -> Entry | None:
+        """Return the gap record that is due: for lost events, torn bytes, an unclean end, or all of these."""
+        unreadable = self._file.unreadable
+        if loss is None and unreadable is None and not self._unclean:
+            return None
+        details: dict[str, Any] = {}
+        if loss is not None:
+            details |= {"lost": loss.counts, "since": _iso(loss.since), "cause": loss.cause}
+        if unreadable is not None:
+            details["unreadable"] = msgspec.structs.asdict(unreadable)
+        if self._unclean:
+            details["unclean_end"] = True
+        return Entry(Event(action=Action.AUDIT_GAP, relay=details), self._clock(), noted=False)
+
+    def _rotate(self) -> None:
+        """Go on in another file if this one is large or old enough. If that fails, it is written on."""
+        keeping, file, now = self._keeping, self._file, self._clock()
+        # without checkpoints nothing could tell a second file from one whose beginning was cut off
+        if keeping.signer is None or now < self._rotate_after or not file.rotatable:
+            return
+        if file.began is None:
+            file.began = now
+        large = 0 < keeping.rotate_bytes <= file.size
+        if not large and not 0 < keeping.rotate_s <= now - file.began:
+            return
+        try:
+            old = file.rotate(*(sealed := self._sealed_checkpoint(file.head, Moment.ROTATED)))
+        except OSError as error:
+            self._rotate_after = now + _ROTATE_AGAIN_S
+            _log.error("no new audit file can be begun; the old one is written on", error=why(error))
+            return
+        self._signed(sealed[1])
+        file.began = now
+        _log.info("the audit log goes on in a new file", old=old.name)
+        self._drop_old()
+
+    def _drop_old(self) -> None:
+        if not self._keeping.keep_s:
+            return
+        try:
+            for old in drop_older(self._path, self._clock() - self._keeping.keep_s):
+                _log.info("an old audit file was deleted, as audit.keep_days says", file=old.name)
+        except OSError as error:
+            _log.error("old audit files can't be deleted", error=why(error))
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log when writing begins to fail and when it works again."""
+        with suppress(OSError, ValueError):  # a standard error that is closed or full is no reason to fail
+            if error is not None and not self._failing:
+                _log.error("the audit log can't be written", path=str(self._path), error=why(error))
+            elif error is None and self._failing:
+                _log.warning("the audit log is written again", path=str(self._path))
+        self._failing = error is not None
+
+
+def why(error: Exception | None) -> str:
+    """Say in a few words why a record could not be written."""
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return error.strerror or str(error)
+    return type(error).__name__
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
