@@ -10,6 +10,7 @@ from relay.cli.doctor import doctor
 from relay.cli.listen import listen
 from relay.cli.publish import publish
 from relay.cli.publishers import publishers
+from relay.cli.questions import add_questions
 from relay.cli.replay import replay
 from relay.cli.serve import serve
 from relay.core.errors import RelayError
@@ -27,6 +28,7 @@ app.add_typer(config.app, name="config")
 app.command()(doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(tokens.app, name="token")
+add_questions(audit.app)
 app.add_typer(audit.app, name="audit")
 app.add_typer(bench.app, name="bench")
 app.command()(publish)

@@ -102,12 +102,12 @@ class Ingest:
     async def take(self, publisher: str, draft: Draft, *, size: int) -> Accepted | Refusal:
         """Publish one message that was parsed from `size` bytes, within the quota. Raises as `publish` does."""
         channel = draft.channel
+        self._quotas[publisher].charge(time.monotonic(), size)  # what will be refused costs as much
         if not self.may_publish(publisher, channel):
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN,
                 detail=f"The key {publisher} may not publish to {channel}.",
             )
-        self._quotas[publisher].charge(time.monotonic(), size)
         counts = self.counts[publisher]
         now = int(time.time() * 1000)
         if draft.alive:

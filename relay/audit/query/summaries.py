@@ -1,0 +1,50 @@
+"""The log in numbers, and what in it looks like theft."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from relay.audit.query.records import Record
+from relay.core.events import Action
+
+TOP = 10
+"""Users and addresses that are named."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts of a log's records. `refusals` are by action and reason; `lost` are events that could not be recorded."""
+
+    records: int = 0
+    first: str = ""
+    last: str = ""
+    actions: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    endpoints: Counter[str] = field(default_factory=Counter)
+    users: Counter[str] = field(default_factory=Counter)
+    addresses: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def stats(records: Iterable[Record]) -> Stats:
+    """Count a log's records. Tokens and connects are counted by endpoint, refusals by user and address."""
+    found = Stats()
+    for record in records:
+        found.records += 1
+        found.first = found.first or record.at
+        found.last = record.at
+        action = record.event.action
+        found.actions[action] += 1
+        if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):
+            found.endpoints[record.relay.endpoint] += 1
+        if record.event.reason and record.event.outcome == "failure":
+            found.refusals[action, record.event.reason] += 1
+            found.users[record.user.id] += bool(record.user.id)
+            found.addresses[record.client.ip] += bool(record.client.ip)
+        found.lost.update(record.relay.lost)
+    return found
+
+
+def anomalies(records: Iterable[Record]) -> list[Record]:
+    """Return the records that are marked: a replay, a token at the wrong place or from somewhere else, a flood."""
+    return [record for record in records if record.relay.anomalies]

@@ -1,0 +1,96 @@
+"""`relay audit tail`: the log as it grows."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from relay.audit.query.records import Record
+from relay.audit.query.stories import tell
+from relay.cli.questions.given import FilesOption, Log
+from relay.cli.views import printable
+from relay.core.errors import RelayError
+
+LOOK_EVERY_S = 0.25
+_STYLES = {"failure": "red", "success": "green"}
+
+
+def tail(
+    *,
+    file: FilesOption = None,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Records that are there already.")] = 10,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on as the log grows.")] = True,
+    action: Annotated[str, typer.Option("--action", help="Only this action, like connect.denied.")] = "",
+    user: Annotated[str, typer.Option("--user", help="Only this user.")] = "",
+    outcome: Annotated[str, typer.Option("--outcome", help="Only success or failure.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the log's own lines.")] = False,
+) -> None:
+    """Show the newest records, and the next ones as they come, also when a new file is begun."""
+    log = Log(file)
+
+    def wanted(record: Record) -> bool:
+        return (
+            action in ("", record.event.action)
+            and user in ("", record.user.id)
+            and outcome in ("", record.event.outcome)
+        )
+
+    console = Console()
+    try:
+        for line in _grow(log.newest, last=lines, follow=follow):
+            for record in filter(wanted, log.reading.records([line])):
+                if as_json:
+                    sys.stdout.write(line.decode("utf-8", "backslashreplace"))
+                    sys.stdout.flush()
+                else:
+                    console.print(_line(record), soft_wrap=True)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except OSError as error:
+        raise RelayError(f"{printable(str(log.newest))} can't be read: {error.strerror}.") from None
+
+
+def _line(record: Record) -> Text:
+    marks = f"  [!] {', '.join(record.relay.anomalies)}" if record.relay.anomalies else ""
+    return (
+        Text(f"{printable(record.at)} ", style="dim")
+        + Text(printable(record.event.action), style=_STYLES.get(record.event.outcome, ""))
+        + Text(f" {printable(record.user.id or record.client.ip)}", style="bold")
+        + Text(f" {printable(tell(record))}")
+        + Text(printable(marks), style="bold red")
+    )
+
+
+def _grow(path: Path, *, last: int, follow: bool) -> Iterator[bytes]:
+    """Return the last lines of a file, and then each that is written; a file that takes its place is read whole."""
+    file = path.open("rb")
+    try:
+        kept = file.readlines()
+        yield from kept[-last:] if last else ()
+        part = b""
+        while follow:
+            part += file.readline()
+            if part.endswith(b"\n"):
+                yield part
+                part = b""
+            elif _replaced(file.fileno(), path):
+                file.close()
+                file, part = path.open("rb"), b""
+            else:
+                time.sleep(LOOK_EVERY_S)
+    finally:
+        file.close()
+
+
+def _replaced(descriptor: int, path: Path) -> bool:
+    try:
+        now = path.stat()
+    except FileNotFoundError:  # for a moment, between two files
+        return False
+    return (now.st_dev, now.st_ino) != (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino)

@@ -1,0 +1,237 @@
+"""Questions to a day's log of thousands of tokens, against counts that were kept while it was made."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from relay.audit.query import connected, privileges, stories, summaries
+from relay.audit.query.records import Reading, Record
+from tests.audit.query.days import BEGIN, Day, make_day
+
+TOKENS = 10_000
+"""Ran with 100,000 too, which takes a minute to write."""
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A day in a file."""
+    return make_day(tmp_path_factory.mktemp("day") / "audit.jsonl", tokens=TOKENS)
+
+
+def lines(day: Day) -> Iterator[bytes]:
+    """Read the file."""
+    with day.path.open("rb") as file:
+        yield from file
+
+
+def records(day: Day) -> Iterator[Record]:
+    """Read the file's records."""
+    return Reading().records(lines(day))
+
+
+@pytest.mark.parametrize("number", [0, 1, 4711, TOKENS - 1])
+def test_why_tells_the_whole_story(day: Day, number: int) -> None:
+    """Asked by the token or by the connection: the same, from the request to the close."""
+    jti = f"jti-{number}"
+    told = stories.why(lambda: lines(day), jti, reading=Reading())
+    assert sorted(step.action for step in told) == sorted(day.stories[jti])
+    assert [step.at for step in told] == sorted(step.at for step in told)
+    if len(told) > 1:
+        assert stories.why(lambda: lines(day), f"connection-{number}", reading=Reading()) == told
+
+
+def test_why_of_a_user(day: Day) -> None:
+    """Everything under that name, and nothing of a longer one."""
+    told = stories.why(lambda: lines(day), "guest-1", reading=Reading())
+    plain = [json.loads(line) for line in lines(day) if b'"guest-1"' in line]
+    assert len(told) == sum(record["user"]["id"] == "guest-1" for record in plain) > 20
+    assert {step.user for step in told} == {"guest-1"}
+
+
+def test_why_of_nobody(day: Day) -> None:
+    """Nothing is nothing."""
+    assert stories.why(lambda: lines(day), "nobody", reading=Reading()) == []
+
+
+@pytest.mark.parametrize("hour", [0, 6, 12, 23.9])
+def test_who_was_connected(day: Day, hour: float) -> None:
+    """Exactly those that had begun and not ended."""
+    at = BEGIN + timedelta(hours=hour)
+    for endpoint in ("prices", "trades", "nowhere"):
+        found = connected.who(records(day), endpoint, at=at)
+        assert {row.connection for row in found} == day.open_at(endpoint, at)
+
+
+def test_scopes_say_what_was_used(day: Day) -> None:
+    """Per role: tokens that had it, connections that used it; what nobody used stands first."""
+    found = privileges.scopes(records(day))
+    assert {(g.whose, g.endpoint, g.scope): g.tokens for g in found} == dict(day.granted)
+    assert {(g.whose, g.endpoint, g.scope): g.connections for g in found if g.connections} == dict(day.used)
+    assert not found[0].connections
+    by_user = privileges.scopes(records(day), by_user=True)
+    assert sum(grant.tokens for grant in by_user) == sum(day.granted.values())
+
+
+def test_a_candidate_names_who_would_have_lost_what(day: Day) -> None:
+    """Guests without ETH: each of them, by as many tokens as had it; traders notice nothing."""
+    candidate = {
+        "trader": {"prices": ["prices.>"], "trades": ["trades.>"]},
+        "guest": {"prices": ["prices.BTC-USD"]},
+    }
+    found = privileges.losses(records(day), candidate)
+    assert {(loss.user, loss.endpoint, loss.scope): loss.tokens for loss in found} == {
+        key: count for key, count in day.lost.items() if count
+    }
+
+
+def test_stats_and_anomalies_count_right(day: Day) -> None:
+    """Each action, each reason, each mark."""
+    found = summaries.stats(records(day))
+    assert found.records == sum(day.actions.values())
+    assert found.actions == day.actions
+    assert found.refusals["connect.denied", "token_replayed"] == day.marked
+    assert len(summaries.anomalies(records(day))) == day.marked > 100
+
+
+def test_a_span_of_time(day: Day) -> None:
+    """Both ends belong to it."""
+    noon = BEGIN + timedelta(hours=12)
+    inside = list(Reading(since=noon, until=noon + timedelta(hours=1)).records(lines(day)))
+    plain = [json.loads(line)["@timestamp"] for line in lines(day)]
+    assert (
+        len(inside)
+        == sum("2026-11-26T12:00:00.000Z" <= at <= "2026-11-26T13:00:00.000Z" for at in plain)
+        > 500
+    )
+
+
+def test_what_is_no_record_is_counted() -> None:
+    """And the rest is read."""
+    reading = Reading()
+    good = b'{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"action":"logout"}}\n'
+    found = list(reading.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n"]))
+    assert ([record.event.action for record in found], reading.unreadable) == (["logout"], 3)
+
+
+# the commands
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A short day, with a user whose name a terminal or a spreadsheet would obey."""
+    day = make_day(tmp_path_factory.mktemp("small") / "audit.jsonl", tokens=200)
+    evil = {
+        "@timestamp": "2026-11-26T23:59:59.000Z",
+        "event": {"action": "token.denied", "outcome": "failure", "reason": "session_invalid"},
+        "user": {"id": "=cmd|' /C calc'!A0\x1b[31m\u202e\u2028\n"},
+        "client": {"ip": "10.0.0.1"},
+        "relay": {},
+    }
+    with day.path.open("ab") as file:
+        file.write(json.dumps(evil).encode() + b"\n")
+    return day
+
+
+def ask(day: Day, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on the day's file."""
+    command = [sys.executable, "-m", "relay", "audit", *arguments]
+    if "--file" not in arguments:
+        command += ["--file", str(day.path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *[("why", "jti-1"), ("why", "nobody"), ("who", "prices", "--at", "2026-11-26T12:00"), ("who", "x")],
+        *[("scopes",), ("scopes", "--users", "--unused"), ("anomalies",), ("stats",)],
+        *[("tail", "--no-follow"), ("export",)],
+    ],
+    ids=" ".join,
+)
+def test_commands_answer_in_plain_text(small: Day, arguments: tuple[str, ...]) -> None:
+    """Without colours into a pipe, and with nothing in it that a terminal would obey."""
+    result = ask(small, *arguments)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip()
+    assert not {"\x1b", "\u202e", "\u2028"} & set(result.stdout)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("why", "jti-1"),
+        ("who", "prices", "--at", "2026-11-26T12:00"),
+        ("scopes",),
+        ("anomalies",),
+        ("stats",),
+    ],
+    ids=" ".join,
+)
+def test_json_is_for_scripts(small: Day, arguments: tuple[str, ...]) -> None:
+    """One document."""
+    assert json.loads(ask(small, *arguments, "--json").stdout)
+
+
+def test_a_spreadsheet_runs_nothing(small: Day) -> None:
+    """A cell that begins like a formula has an apostrophe in front."""
+    rows = ask(small, "export").stdout.splitlines()
+    assert rows[0].startswith("at,action,outcome,reason,user")
+    assert any(",\"'=cmd" in row or ",'=cmd" in row for row in rows)
+    assert not any(",=cmd" in row for row in rows)
+
+
+def test_a_candidate_is_read_from_settings(small: Day, tmp_path: Path) -> None:
+    """A file with [grants] and nothing else is enough; one without is told."""
+    candidate = tmp_path / "candidate.toml"
+    candidate.write_text(
+        '[grants]\ntrader.prices = ["prices.>"]\ntrader.trades = { channels = ["trades.>"] }\n'
+    )
+    result = ask(small, "scopes", "--candidate", str(candidate), "--json")
+    assert {row["roles"][0] for row in json.loads(result.stdout)} == {"guest"}
+    candidate.write_text("[grants]\ntrader.prices = 1\n")
+    assert "grants.trader.prices is a list" in ask(small, "scopes", "--candidate", str(candidate)).stderr
+    candidate.write_text("")
+    assert "has no [grants]" in ask(small, "scopes", "--candidate", str(candidate)).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("stats", "--since", "yesterday"), "is no time"),
+        (("who", "prices", "--at", "25:00"), "is no time"),
+        (("stats", "--file", "/nowhere/audit.jsonl"), "can't be read"),
+        (("tail", "--no-follow", "--file", "/nowhere/audit.jsonl"), "can't be read"),
+    ],
+)
+def test_mistakes_are_one_line(small: Day, arguments: tuple[str, ...], sentence: str) -> None:
+    """What to do is in it, and no traceback."""
+    result = ask(small, *arguments)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_tail_follows_the_log_into_its_next_file(tmp_path: Path) -> None:
+    """What is written after a rotation comes too."""
+    path = tmp_path / "audit.jsonl"
+    record = '{{"@timestamp":"2026-01-01T00:00:00.000Z","event":{{"action":"{}"}}}}\n'
+    path.write_text(record.format("logout"))
+    command = [sys.executable, "-u", "-m", "relay", "audit", "tail", "--json", "--file", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            assert "logout" in process.stdout.readline()
+            with path.open("a") as file:
+                file.write(record.format("key.rotated"))
+            assert "key.rotated" in process.stdout.readline()
+            path.rename(tmp_path / "audit-000000000001.jsonl")
+            path.write_text(record.format("login.failed"))
+            assert "login.failed" in process.stdout.readline()
+        finally:
+            process.kill()
