@@ -191,13 +191,14 @@ class Group:
         pending, self.pending = self.pending, []
         return before, pending
 
-    def enter(self, subscriber: "Subscriber") -> None:
-        """Let a subscriber in who has the newest value already."""
+    def enter(self, subscriber: "Subscriber") -> int:
+        """Let a subscriber in who has the newest value already; returns how many values wait, of which it gets none."""
         if self.pending:
             self.subscribers.pop(subscriber, None)
             self.joining[subscriber] = self.count
         else:
             self.subscribers[subscriber] = None
+        return sum(entry.is_value for entry in self.pending)
 
     def remove(self, subscriber: "Subscriber") -> None:
         """Let a subscriber go."""

@@ -36,8 +36,7 @@ TRICKLE_MS = 16
 """Between two slices to one subscriber that takes them at once: with 16 KiB a slice, 1 MiB/s."""
 
 QUEUE_BYTES = 1 << 20
-"""What a slow reader may have waiting of `stream` channels: seven seconds of a stream of 145 KB/s. Centrifugo's
-default is the same."""
+"""What a slow reader may have waiting of `stream` channels: seven seconds of 145 KB/s, and Centrifugo's default."""
 
 BEATS_A_HEARTBEAT = 4
 """Beats of silence after which a heartbeat goes out. A client may hear nothing for 5/4 of its interval then,
@@ -304,9 +303,7 @@ class Hub:
 
     def _write_slice(self, subscriber: Subscriber, behind: Behind, before: Sequence[bytes]) -> bool:
         """Write one slice. True: it was filled by what subscriptions begin with."""
-        frames = list(before)
-        size = count = 0
-        beginning = False
+        frames, size, count, beginning = list(before), 0, 0, False
         while behind.dirty and size < SLICE_BYTES:
             feed, generation = next(iter(behind.dirty.items()))
             del behind.dirty[feed]
@@ -317,7 +314,10 @@ class Hub:
             if feed.noted:
                 behind.notes[feed] = None  # it may have been told the opposite, or by a pattern's ack nothing
             # everything pending is contained in that value: enter the shared flush behind it
-            feed.group(subscriber.lane(feed)).enter(subscriber)
+            waiting = feed.group(subscriber.lane(feed)).enter(subscriber)
+            if generation and waiting > 1:
+                subscriber.conflated += waiting - 1
+                self.counters.conflated += waiting - 1
         while behind.notes and size < SLICE_BYTES:
             feed, _ = behind.notes.popitem()
             frames.append(feed.status())

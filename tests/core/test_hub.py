@@ -153,6 +153,22 @@ def test_what_a_subscription_answers_shares_its_first_write(published: bool, roo
         assert line.seqs() == [("snapshot", "a", 7)]
 
 
+def test_what_waits_while_a_slow_reader_catches_up_is_counted() -> None:
+    """The value that it gets stands for those that wait for the next flush, too: passed over, and not forgotten."""
+    hub, _ = make_hub()
+    line, subscriber = joined(hub, ["a"], room=0)
+    for seq in range(1, 4):
+        hub.publish(publication("a", seq))
+        flush(hub)
+    for seq in range(4, 8):
+        hub.publish(publication("a", seq))
+    line.take(ENDLESS)
+    hub.drained(subscriber)
+    flush(hub)
+    assert line.seqs()[-1][2] == 7
+    assert (subscriber.conflated, subscriber.messages) == (5, 2)
+
+
 def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
     """A reader that keeps up still gets all that the running flush holds for it, before `unsubscribe` returns too."""
     hub, _ = make_hub()

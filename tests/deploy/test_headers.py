@@ -10,7 +10,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relay.config import load
 from relay.demo.pages import demo_pages
@@ -26,7 +26,8 @@ ALWAYS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-MAY_BE_KEPT = {"/.well-known/jwks.json", "/client/relay-client.js", "/", "/demo/demo.css", "/demo/demo.js"}
+FILES = ["/demo/demo.css", "/demo/demo.js", "/demo/none", "/ops/ops.css", "/ops/page.js", "/ops/none"]
+MAY_BE_KEPT = {"/.well-known/jwks.json", "/client/relay-client.js", "/", "/ops", *FILES}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 
 
@@ -51,10 +52,10 @@ async def serving(app: Starlette) -> AsyncIterator[str]:
 
 def paths(routes: Sequence[BaseRoute]) -> list[str]:
     """Return the routes' paths, with what stands for a name filled in, and one that is no route."""
-    found = [route.path for route in routes if isinstance(route, Route)]
+    found = [route.path for route in routes if isinstance(route, Route | WebSocketRoute)]
     assert len(found) == len(routes), "a route that this walk does not know"
     filled = [path for path in found if "{" not in path]
-    return [*filled, "/demo/demo.css", "/demo/demo.js", "/demo/none", "/nowhere"]
+    return [*filled, *FILES, "/nowhere"]
 
 
 def check(method: str, path: str, answer: httpx.Response) -> None:

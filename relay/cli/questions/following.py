@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -42,14 +43,28 @@ def tail(
         )
 
     console = Console()
+
+    def show(line: bytes, record: Record) -> None:
+        if as_json:
+            sys.stdout.write(line.decode("utf-8", "backslashreplace"))
+            sys.stdout.flush()
+        else:
+            console.print(_line(record), soft_wrap=True)
+
+    there: deque[tuple[bytes, Record]] = deque(maxlen=lines)
+    is_old = True
     try:
-        for line in _grow(log.newest, last=lines, follow=follow):
+        for line in _grow(log.newest, follow=follow):
+            if line is None:
+                is_old = False
+                for shown in there:
+                    show(*shown)
+                continue
             for record in filter(wanted, log.reading.records([line])):
-                if as_json:
-                    sys.stdout.write(line.decode("utf-8", "backslashreplace"))
-                    sys.stdout.flush()
+                if is_old:
+                    there.append((line, record))
                 else:
-                    console.print(_line(record), soft_wrap=True)
+                    show(line, record)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     except OSError as error:
@@ -67,13 +82,20 @@ def _line(record: Record) -> Text:
     )
 
 
-def _grow(path: Path, *, last: int, follow: bool) -> Iterator[bytes]:
-    """Return the last lines of a file, and then each that is written; a file that takes its place is read whole."""
+def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
+    """Return a file's lines, None where its end is for now, and then each that is written.
+
+    A file that takes its place is read whole.
+    """
     file = path.open("rb")
     try:
-        kept = file.readlines()
-        yield from kept[-last:] if last else ()
         part = b""
+        for line in file:
+            if line.endswith(b"\n"):
+                yield line
+            else:
+                part = line  # it is being written
+        yield None
         while follow:
             part += file.readline()
             if part.endswith(b"\n"):

@@ -1,0 +1,74 @@
+"""The page for security teams: its commands and queries are such that the relay and jq take them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from relay.core.errors import Reason
+from relay.core.events import Action
+from tests.audit.query.days import make_day
+from tests.support.readme import ROOT
+
+PAGE = (ROOT / "examples/audit/README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a log, and settings to compare it with."""
+    folder = tmp_path_factory.mktemp("page")
+    make_day(folder / "audit.jsonl", tokens=300)
+    (folder / "next.toml").write_text('[grants]\nguest.prices = ["prices.BTC-USD"]\n')
+    return folder
+
+
+@pytest.mark.parametrize(
+    "command",
+    [line.partition("#")[0].strip() for line in PAGE.splitlines() if line.startswith("relay audit")],
+)
+def test_its_commands_run(folder: Path, command: str) -> None:
+    """As they stand; the one that goes on for ever is ended by its own option."""
+    words = command.partition(">")[0].split()[1:] + (["--no-follow"] if " tail " in command else [])
+    result = subprocess.run(
+        [sys.executable, "-m", "relay", *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("command", re.findall(r"^jq -r '(.*)' audit.jsonl$", PAGE, re.MULTILINE))
+def test_its_jq_queries_find_something(folder: Path, command: str) -> None:
+    """A replayed token is in both answers."""
+    result = subprocess.run(
+        ["jq", "-r", command, "audit.jsonl"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert result.stdout.count("\n") >= 1
+
+
+def test_its_queries_name_actions_and_reasons_that_exist() -> None:
+    """And fields that records have."""
+    queries = PAGE[PAGE.index("In Kibana:") :]
+    named = set(re.findall(r'"?([a-z]+\.[a-z]+|[a-z]+_[a-z]+)"?', queries))
+    known = set(Action) | set(Reason) | {"event.action", "event.reason", "user.id", "relay.endpoint"}
+    assert named - known <= {"event_action", "event_reason"}
+
+
+def test_the_shipper_names_the_logs_files() -> None:
+    """The one that is written, and the older ones."""
+    text = (ROOT / "examples/audit/vector.yaml").read_text()
+    assert "audit.jsonl" in text
+    assert "audit-*.jsonl" in text
