@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 
 from relay import __version__
+from relay.audit.files import log_files
 from relay.audit.recent import Found, Wanted, find_recent
 from relay.core.channels import covers
 from relay.core.errors import Reason, UnavailableError
@@ -98,7 +99,7 @@ class Views:
         """
         path = self._parts.settings.audit.path
         try:
-            return await anyio.to_thread.run_sync(find_recent, [path], wanted)
+            return await anyio.to_thread.run_sync(lambda: find_recent(log_files(path), wanted))
         except OSError as error:
             raise UnavailableError(
                 Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."
