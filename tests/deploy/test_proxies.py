@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
+from socket import SO_RCVBUF, SOL_SOCKET
 
 import httpx
 import pytest
@@ -99,6 +100,9 @@ async def test_what_the_proxy_holds_for_a_slow_reader(tmp_path: Path) -> None:
     """Behind nginx as the example has it: of 10 MB that nobody read no more than 2 arrive before the newest price."""
     with nginx(tmp_path, Authority(tmp_path)) as front:
         async with visit(front.relay, front.url, front.ca) as (socket, _):
+            # the proxy's buffers are meant, and not what this client's kernel takes: up to 6 MB if it is let
+            kernel = socket.websocket.transport.get_extra_info("socket")
+            kernel.setsockopt(SOL_SOCKET, SO_RCVBUF, 65_536)
             socket.websocket.transport.pause_reading()
             for number in range(200):
                 answer = await front.relay.publish("prices.BTC-USD", {"bid": number, "padding": "x" * 50_000})
