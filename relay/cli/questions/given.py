@@ -47,15 +47,15 @@ def parse_time(text: str, *, option: str) -> datetime:
     Raises:
         ConfigurationError: if it is neither.
     """
-    if ago := _AGO.fullmatch(text):
-        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
     try:
+        if ago := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
-    except ValueError:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):  # what lies before the year 1 is no time either
         raise ConfigurationError(
             f"{option}: {text[:40]!r} is no time. Give 2h, 30m or 7d for so long ago, or 2026-11-26T09:00."
         ) from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class Log:
@@ -121,7 +121,7 @@ def show(
         return
     console = Console()
     if not rows:
-        console.print(nothing)
+        console.print(Text(nothing))  # it may quote what was asked, brackets and all
         return
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
     for name in columns:

@@ -148,7 +148,13 @@ def ask(day: Day, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "arguments",
     [
-        *[("why", "jti-1"), ("why", "nobody"), ("who", "prices", "--at", "2026-11-26T12:00"), ("who", "x")],
+        *[
+            ("why", "jti-1"),
+            ("why", "nobody"),
+            ("who", "prices", "--at", "2026-11-26T12:00"),
+            ("who", "x"),
+            ("who", "[/x]"),
+        ],
         *[("scopes",), ("scopes", "--users", "--unused"), ("anomalies",), ("stats",)],
         *[("tail", "--no-follow"), ("export",)],
     ],
@@ -204,6 +210,8 @@ def test_a_candidate_is_read_from_settings(small: Day, tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("stats", "--since", "yesterday"), "is no time"),
+        (("stats", "--since", "999999d"), "is no time"),
+        (("stats", "--until", "0001-01-01T00:00+10:00"), "is no time"),
         (("who", "prices", "--at", "25:00"), "is no time"),
         (("stats", "--file", "/nowhere/audit.jsonl"), "can't be read"),
         (("tail", "--no-follow", "--file", "/nowhere/audit.jsonl"), "can't be read"),
