@@ -1,9 +1,11 @@
 """How many denials are recorded one by one, and what is only counted, so that a flood can't fill the disk.
 
-A user and an address have so many single records a minute, and all together fifty times that. What goes beyond is
-counted by action and reason, for one record at the minute's end that says how many there were of what, and who
-had the most. Refusals of tokens that were signed here and are still alive are always recorded singly: they are
-what a security team looks for, and nobody can make more of them than tokens are issued and tried within 30 s.
+A user and an address have so many single records a minute, and all together fifty times that. A publisher whose key
+was right has its own, wherever it calls from: teams share a network, and one must not hide what another was refused.
+What goes beyond is counted by action and reason, for one record at the minute's end that says how many there were of
+what, who had the most, and how many each publisher had. Refusals of tokens that were signed here and are still alive
+are always recorded singly: they are what a security team looks for, and nobody can make more than tokens are issued
+and tried within 30 s.
 
 Refusals that are the relay's own doing (it stops, a part is down) are counted apart from those that are the
 client's: during a restart everybody behind one address is refused, and that is no attack.
@@ -83,19 +85,27 @@ class DenialBudget:
             "count": sum(reasons.total() for reasons in overflow.values()),
             "users": _top(beyond, "user"),
             "addresses": _top(beyond, "address"),
+            "publishers": dict(_of(beyond, "publisher")),
         }
 
 
 def _keys(event: Event, *, ours: bool) -> list[_Key]:
     """Return in whose name a denial is counted."""
+    publisher = event.relay.get("publisher", {}).get("id", "")
+    if publisher:
+        return [("publisher", publisher, ours)]
     who = (("user", event.user), ("address", network_of(event.client.address)))
     return [(kind, name, ours) for kind, name in who if name]
 
 
 def _top(beyond: Counter[_Key], kind: str) -> dict[str, int]:
     """Return the users or addresses that had the most."""
+    return dict(_of(beyond, kind).most_common(_TOP))
+
+
+def _of(beyond: Counter[_Key], kind: str) -> Counter[str]:
     found: Counter[str] = Counter()
     for (key_kind, name, _), count in beyond.items():
         if key_kind == kind:
             found[name] += count
-    return dict(found.most_common(_TOP))
+    return found

@@ -138,7 +138,7 @@ DOCUMENT: dict[str, Any] = {
                 "summary": f"Publish up to {MAX_BATCH} messages and {MAX_BATCH_BYTES} bytes",
                 "description": "Or as application/x-ndjson, one message a line. One bad message spoils no other.",
                 "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("Batch")}}},
-                "responses": _answers("Results", 413),
+                "responses": _answers("Results", 413, 429),
             }
         },
         "/v1/subscribers": {

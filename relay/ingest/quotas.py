@@ -2,7 +2,8 @@
 
 Over HTTP a message beyond the quota is refused with 429 and a time to come back. On the socket nothing is refused
 that was granted: the quota decides how much credit there is, and what was granted twice, to two connections of one
-publisher, is owed by both before either gets more.
+publisher, is owed by both before either gets more. Credit counts messages, because nobody knows their size before they
+come: one grant may turn out to be many times what `byte_rate` allows in a second, and is then waited for as long.
 """
 
 import math
@@ -35,6 +36,10 @@ class Quota:
             # a message larger than all that may come at once would wait for ever: owing is allowed, more is not
             0.0 if self._bytes is None else self._bytes.wait(now, math.ulp(1)),
         )
+
+    def window(self, most: int) -> int:
+        """Return how many messages may ever come at once, at most `most`."""
+        return most if self._messages is None else min(most, int(self._messages.burst))
 
     def charge(self, now: float, size: int) -> None:
         """Charge one message of `size` bytes, allowed or granted before."""

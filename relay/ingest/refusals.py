@@ -14,6 +14,10 @@ class Refusals:
     def __init__(self) -> None:
         self._details: dict[Reason, list[str]] = {}
 
+    def __contains__(self, reason: Reason) -> bool:
+        """Tell whether any was refused for this reason."""
+        return reason in self._details
+
     def add(self, refusal: Refusal) -> Mapping[str, object]:
         """Note one; returns the members of its error."""
         answer = answer_for(refusal.reason)

@@ -19,7 +19,7 @@ from relay.ingest.refusals import Refusals
 from relay.ingest.service import Accepted, Ingest
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_body
-from relay.web.waits import jittered
+from relay.web.waits import jittered, retry_after
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 1 << 20
@@ -83,9 +83,11 @@ async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handl
 
 
 def _retry_after_s(ingest: Ingest, publisher: str, refusal: Refusal) -> float | None:
-    if refusal.reason is not Reason.RATE_LIMITED:
-        return None
-    return jittered(max(1.0, ingest.quota(publisher).wait_s(time.monotonic())))
+    return jittered(_wait_s(ingest, publisher)) if refusal.reason is Reason.RATE_LIMITED else None
+
+
+def _wait_s(ingest: Ingest, publisher: str) -> float:
+    return max(1.0, ingest.quota(publisher).wait_s(time.monotonic()))
 
 
 async def _no_upgrade(*_arguments: object) -> Refusal:
@@ -98,7 +100,9 @@ async def _one(request: Request, ingest: Ingest, _client_of: ClientOf, publisher
     return result if isinstance(result, Refusal) else json_answer(200, _accepted(result))
 
 
-async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publisher: str) -> Response:
+async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publisher: str) -> Response | Refusal:
+    if refusal := ingest.over_quota(publisher):
+        return refusal  # nothing of it would be published
     body = await read_body(request, max_bytes=MAX_BATCH_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     items = _items(body, request.headers.get("content-type", ""))
     results: list[Mapping[str, Any]] = []
@@ -112,7 +116,10 @@ async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publishe
             result = Refusal(reason=error.reason, detail=str(error))
         results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))
     refusals.report(ingest, client_of(request), publisher=publisher)
-    return json_answer(200, {"results": results})
+    answer = json_answer(200, {"results": results})
+    if Reason.RATE_LIMITED in refusals:
+        answer.headers["Retry-After"] = retry_after(_wait_s(ingest, publisher))
+    return answer
 
 
 def _items(body: bytes, content_type: str) -> list[bytes]:

@@ -86,23 +86,30 @@ class Ingest:
             MalformedError: if the body is not as documented; nothing was published.
             UnavailableError: if the broker can't take it now; nothing was published.
         """
-        draft = parse_draft(body)
-        if self._quotas[publisher].wait_s(time.monotonic()) > 0:
-            terms = self.publishers[publisher].quota
-            quota = " and ".join(
-                text for text in (terms.rate, terms.byte_rate and f"{terms.byte_rate} bytes") if text
-            )
-            return Refusal(reason=Reason.RATE_LIMITED, detail=f"The quota of {publisher} is {quota}.")
-        return await self.take(publisher, draft, size=len(body))
+        if refusal := self.over_quota(publisher):
+            return refusal
+        self.charge(publisher, len(body))
+        return await self.take(publisher, parse_draft(body))
+
+    def over_quota(self, publisher: str) -> Refusal | None:
+        """Return why a publisher has to wait, if it has."""
+        if not self._quotas[publisher].wait_s(time.monotonic()):
+            return None
+        terms = self.publishers[publisher].quota
+        quota = " and ".join(filter(None, (terms.rate, terms.byte_rate and f"{terms.byte_rate} bytes")))
+        return Refusal(reason=Reason.RATE_LIMITED, detail=f"The quota of {publisher} is {quota}.")
+
+    def charge(self, publisher: str, size: int) -> None:
+        """Charge the quota for a message of `size` bytes, before anybody looks at it: a bad one costs as much."""
+        self._quotas[publisher].charge(time.monotonic(), size)
 
     def quota(self, publisher: str) -> Quota:
         """Return a publisher's quota, to be asked with `time.monotonic()`."""
         return self._quotas[publisher]
 
-    async def take(self, publisher: str, draft: Draft, *, size: int) -> Accepted | Refusal:
-        """Publish one message that was parsed from `size` bytes, within the quota. Raises as `publish` does."""
+    async def take(self, publisher: str, draft: Draft) -> Accepted | Refusal:
+        """Publish one message that was parsed and charged. Raises as `publish` does."""
         channel = draft.channel
-        self._quotas[publisher].charge(time.monotonic(), size)  # what will be refused costs as much
         if not self.may_publish(publisher, channel):
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN,

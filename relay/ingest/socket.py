@@ -114,6 +114,7 @@ class _Link:
         self._streams = streams
         self._ledger = Ledger()
         self._quota = ingest.quota(publisher)
+        self._window = self._quota.window(WINDOW)
         self._last_id = 0
         self._credit = 0
 
@@ -194,10 +195,11 @@ class _Link:
                 await self._acknowledge()
 
     async def _publish(self, line: bytes, refusals: Refusals) -> None:
+        self._ingest.charge(self._publisher, len(line))
         try:
             draft = parse_numbered(line)
             self._in_turn(draft.id)
-            result = await self._ingest.take(self._publisher, draft, size=len(line))
+            result = await self._ingest.take(self._publisher, draft)
         except MalformedError as error:
             id_ = identify(line)
             if id_ is None:
@@ -231,13 +233,13 @@ class _Link:
 
     @property
     def _is_short(self) -> bool:
-        """Whether the credit is smaller than it would be without a quota."""
-        return self._credit < self._last_id + WINDOW
+        """Whether there will be more credit with time."""
+        return self._credit < self._last_id + self._window
 
     def _grant(self) -> bool:
         """Raise the credit to what the quota allows. True: it was raised."""
         before = self._credit
-        self._credit = max(before, self._last_id + self._quota.room(time.monotonic(), WINDOW))
+        self._credit = max(before, self._last_id + self._quota.room(time.monotonic(), self._window))
         return self._credit > before
 
     async def _send(self, frame: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ def test_an_address_has_its_budget_and_others_have_theirs() -> None:
         "count": 8,
         "users": {},
         "addresses": {"192.0.2.1": 8},
+        "publishers": {},
     }
 
 
@@ -47,6 +48,27 @@ def test_a_user_has_a_budget_from_all_addresses_together() -> None:
     assert overflow is not None
     assert overflow["users"]["mallory"] == 7
     assert overflow["addresses"]["198.51.100.1"] == 7
+
+
+def test_a_publisher_has_a_budget_and_its_neighbours_have_theirs() -> None:
+    """Teams share a network: what one was refused is in the log under its name, however much another floods it."""
+
+    def refused(publisher: str) -> Event:
+        return Event(
+            action=Action.PUBLISH_DENIED,
+            reason=Reason.CHANNEL_FORBIDDEN,
+            client=Client(address="192.0.2.1"),
+            relay={"publisher": {"id": publisher}},
+        )
+
+    budget = DenialBudget(each=3)
+    assert recorded(budget, *[refused("flooder") for _ in range(100)]) == 3
+    assert recorded(budget, *[refused("neighbour") for _ in range(4)]) == 3
+    assert recorded(budget, denial()) == 1
+    overflow = budget.take_overflow()
+    assert overflow is not None
+    assert overflow["publishers"] == {"flooder": 97, "neighbour": 1}
+    assert overflow["addresses"] == {}
 
 
 def test_an_ipv6_network_has_one_budget() -> None:
