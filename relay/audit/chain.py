@@ -29,7 +29,7 @@ import msgspec
 
 from relay.audit.checkpoints import CheckpointNote
 from relay.core.errors import MalformedError
-from relay.core.events import Action
+from relay.core.events import MAX_DEPTH, MAX_LIST, MAX_TEXT, Action, clip
 
 GENESIS = "0" * 64
 """What stands for the hash before the first record."""
@@ -145,6 +145,7 @@ class _CheckpointRecord(msgspec.Struct, frozen=True):
     relay: _CheckpointDetails
 
 
+_plain_encoder = msgspec.json.Encoder(order="sorted")
 _record_decoder = msgspec.json.Decoder(_Record)
 _gap_decoder = msgspec.json.Decoder(_GapRecord)
 _checkpoint_decoder = msgspec.json.Decoder(_CheckpointRecord)
@@ -161,23 +162,62 @@ def canonical(record: Mapping[str, Any]) -> bytes:
     return _encode(record).encode("ascii")
 
 
+def _plain(record: Mapping[str, Any]) -> bytes | None:
+    """Return `record` in canonical form if that is what msgspec writes and nothing in it is too long, else None.
+
+    Nearly all records are so, and this takes a quarter of the time of `clip` and `canonical`. The two encoders differ
+    in what they escape, in floats and in NaN (null to msgspec): none of these passes.
+    """
+    if not _fits(record, MAX_DEPTH):
+        return None
+    try:
+        form = _plain_encoder.encode(record)
+    except (UnicodeError, OverflowError):  # half a character; more than 64 bits
+        return None
+    return form if form.isascii() and not (b"\\" in form or b"\x7f" in form) else None
+
+
+def _fits(value: Any, levels: int) -> bool:
+    """Tell whether `clip` would leave all of it as it is, and there are no floats and no None in it."""
+    if len(value) > MAX_LIST or not levels:
+        return False
+    items = value
+    if type(value) is dict:
+        for name in value:
+            if type(name) is not str or len(name) > MAX_TEXT:
+                return False
+        items = value.values()
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            if len(item) > MAX_TEXT:
+                return False
+        elif kind is dict or kind is list or kind is tuple:
+            if not _fits(item, levels - 1):
+                return False
+        elif kind is not int and kind is not bool:
+            return False
+    return True
+
+
+def _linked(record: Mapping[str, Any], after: Link) -> dict[str, Any]:
+    seq = after.seq + 1
+    chain = {"prev": after.hash, "seq": seq, "writer": after.writer}
+    return {
+        **record,
+        "event": {**record["event"], "sequence": seq},
+        "relay": {**record.get("relay", {}), "chain": chain},
+    }
+
+
 def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
-    """Return `record` as the line that follows `after`, without its newline, and its own place.
+    """Return `record`, cut to size, as the line that follows `after`, without its newline, and its own place.
 
     Raises:
-        ValueError, TypeError, RecursionError: as `canonical`; also ValueError beyond `MAX_LINE`.
+        ValueError: if even so it is longer than `MAX_LINE`.
     """
     seq = after.seq + 1
-    body = canonical(
-        {
-            **record,
-            "event": {**record["event"], "sequence": seq},
-            "relay": {
-                **record.get("relay", {}),
-                "chain": {"prev": after.hash, "seq": seq, "writer": after.writer},
-            },
-        }
-    )
+    body = _plain(_linked(record, after)) or canonical(_linked(clip(record), after))
     digest = _digest(after.hash, body)
     # encoding is the dear part, so the hash is put where sorting would put it instead of encoding once more
     chain = b'"chain":{"prev":"%b","seq":%d,"writer":' % (after.hash.encode(), seq)
