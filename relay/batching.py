@@ -7,12 +7,13 @@ one batch is on its thread makes up the next. Only what says that it has time wa
 
 import asyncio
 import contextlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,35 +23,52 @@ MAX_BATCH = 512
 """Items in one commit: enough to make the hop's cost vanish, few enough that the first waits not long."""
 
 
+class _Place(NamedTuple, Generic[Item, Result]):
+    """An item that waits, whom to tell, and since when (the loop's seconds)."""
+
+    item: Item
+    future: "asyncio.Future[Result]"
+    since: float
+
+
 class GroupCommit(Generic[Item, Result]):
     """Runs `commit(items) -> results` on one thread of its own, one batch after the other.
 
     `commit` gives one result an item, in order; what it raises is raised by each `submit` of that batch.
-    Bounded by `max_waiting`: beyond it `submit` raises `asyncio.QueueFull` at once. Made and used on one loop.
+    Bounded by `max_waiting`: beyond it `submit` raises `asyncio.QueueFull` at once. Bounded in time too: a future that
+    has no result `answer_within_s` after its `submit` raises `TimeoutError`, though its item may still be committed.
+    Made and used on one loop.
 
     The thread is fed by a queue and answers by one call on the loop. An executor's futures and their locks cost
     a lone claim 70 µs of CPU more, and a task to wait for them as much again.
     """
 
     def __init__(
-        self, commit: Callable[[Sequence[Item]], Sequence[Result]], *, name: str, max_waiting: int = 100_000
+        self,
+        commit: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        name: str,
+        answer_within_s: float,
+        max_waiting: int = 100_000,
     ) -> None:
         self._commit = commit
+        self._answer_within_s = answer_within_s
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         # a daemon, because a disk that hangs must not keep the process from ending; `aclose` waits for it
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
-        self._in_commit = 0
+        self._waiting: deque[_Place[Item, Result]] = deque()
+        self._in_commit: Sequence[_Place[Item, Result]] = ()
         self._max_waiting = max_waiting
         self._next: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._overdue: asyncio.TimerHandle | None = None
         self._idle: asyncio.Future[None] | None = None
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """Items that are not committed yet, those on the thread included."""
-        return len(self._waiting) + self._in_commit
+        return len(self._waiting) + len(self._in_commit)
 
     def submit(self, item: Item, *, within_s: float = 0) -> asyncio.Future[Result]:
         """Queue `item`; the future has its result once it is committed.
@@ -66,7 +84,9 @@ class GroupCommit(Generic[Item, Result]):
             raise asyncio.QueueFull
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future))
+        self._waiting.append(_Place(item, future, loop.time()))
+        if self._overdue is None:  # one timer for all: one each, as asyncio.timeout sets, costs 20 µs
+            self._overdue = loop.call_later(self._answer_within_s, self._give_up)
         if self._in_commit or self._next is not None:
             return future
         if not within_s:
@@ -89,6 +109,8 @@ class GroupCommit(Generic[Item, Result]):
             self._idle = asyncio.get_running_loop().create_future()
         self._begin()
         await asyncio.shield(self._idle)
+        if self._overdue is not None:
+            self._overdue.cancel()
         if self._thread.is_alive():
             self._jobs.put(None)
             # the thread may still be in a `run`, which the loop must not wait for
@@ -106,24 +128,30 @@ class GroupCommit(Generic[Item, Result]):
             if self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
             return
-        batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
-        self._in_commit = len(batch)
+        self._in_commit = batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
         self._put(partial(self._commit_batch, batch, asyncio.get_running_loop()))
 
-    def _done(
-        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], results: Sequence[Result] | BaseException
-    ) -> None:
-        self._in_commit = 0
+    def _done(self, batch: Sequence[_Place[Item, Result]], results: Sequence[Result] | BaseException) -> None:
+        self._in_commit = ()
         self._begin()
         if isinstance(results, BaseException):
-            for _, future in batch:
-                if not future.done():  # a caller that was cancelled has stopped waiting
-                    future.set_exception(results)
-                    future.exception()  # nobody may be left to ask; asyncio would log it as never retrieved
+            for place in batch:
+                _fail(place.future, results)
             return
-        for (_, future), result in zip(batch, results, strict=True):
-            if not future.done():
-                future.set_result(result)
+        for place, result in zip(batch, results, strict=True):
+            if not place.future.done():
+                place.future.set_result(result)
+
+    def _give_up(self) -> None:
+        """Tell those who have waited for too long, and look again when the next one will have."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._overdue = None
+        for place in itertools.chain(self._in_commit, self._waiting):
+            if now < (due := place.since + self._answer_within_s):
+                self._overdue = loop.call_at(due, self._give_up)
+                return
+            _fail(place.future, TimeoutError(f"no answer within {self._answer_within_s:g} s"))
 
     def _put(self, job: Callable[[], None]) -> None:
         if self._thread.ident is None:
@@ -136,12 +164,10 @@ class GroupCommit(Generic[Item, Result]):
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _commit_batch(
-        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _commit_batch(self, batch: Sequence[_Place[Item, Result]], loop: asyncio.AbstractEventLoop) -> None:
         results: Sequence[Result] | BaseException
         try:
-            results = self._commit([item for item, _ in batch])
+            results = self._commit([place.item for place in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"A commit of {len(batch)} items gave {len(results)} results.")
         except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the callers, not to this thread
@@ -158,6 +184,12 @@ def _run(
         _tell(loop, _answer, answered, answered.set_exception, error)
     else:
         _tell(loop, _answer, answered, answered.set_result, answer)
+
+
+def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
+    if not future.done():  # a caller that was cancelled has stopped waiting
+        future.set_exception(error)
+        future.exception()  # nobody may be left to ask; asyncio would log it as never retrieved
 
 
 def _answer(answered: "asyncio.Future[Answer]", give: Callable[[object], None], answer: object) -> None:

@@ -38,7 +38,7 @@ def recorder() -> Recorder:
 @pytest.fixture
 async def writer(recorder: Recorder) -> AsyncIterator[GroupCommit[int, int]]:
     """A writer with room for 1000 items."""
-    writer = GroupCommit(recorder, name="test-writer", max_waiting=1000)
+    writer = GroupCommit(recorder, name="test-writer", answer_within_s=60, max_waiting=1000)
     yield writer
     recorder.gate.set()
     await writer.aclose()
@@ -119,7 +119,7 @@ async def test_an_error_that_nobody_waits_for_is_no_warning(
 
 async def test_a_commit_with_too_few_results_fails_its_callers() -> None:
     """A fault in the commit itself does not leave its callers waiting for ever."""
-    writer: GroupCommit[int, int] = GroupCommit(lambda _items: [1], name="test-writer")
+    writer: GroupCommit[int, int] = GroupCommit(lambda _items: [1], name="test-writer", answer_within_s=60)
     outcomes = await asyncio.gather(writer.submit(1), writer.submit(2), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError]
     assert await writer.submit(3) == 1
@@ -141,7 +141,9 @@ async def test_a_cancelled_caller_disturbs_nobody(writer: GroupCommit[int, int],
 
 async def test_beyond_its_bound_it_refuses_at_once(recorder: Recorder) -> None:
     """A full queue says so instead of growing, and takes items again once there is room."""
-    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer", max_waiting=3)
+    writer: GroupCommit[int, int] = GroupCommit(
+        recorder, name="test-writer", answer_within_s=60, max_waiting=3
+    )
     futures = [writer.submit(item) for item in range(3)]
     with pytest.raises(asyncio.QueueFull):
         writer.submit(3)
@@ -152,7 +154,7 @@ async def test_beyond_its_bound_it_refuses_at_once(recorder: Recorder) -> None:
 
 async def test_the_end_commits_what_waits(recorder: Recorder) -> None:
     """`aclose` returns once everything is committed; later calls are refused; a second `aclose` is no error."""
-    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer")
+    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer", answer_within_s=60)
     futures = [writer.submit(item) for item in range(MAX_BATCH * 2)]
     await writer.aclose()
     assert all(future.done() for future in futures)
@@ -189,7 +191,7 @@ async def test_a_call_runs_between_batches(writer: GroupCommit[int, int], record
 
 async def test_the_end_waits_for_a_call_without_holding_up_the_loop(recorder: Recorder) -> None:
     """While the last call runs on the thread, the event loop goes on."""
-    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer")
+    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer", answer_within_s=60)
     released = threading.Event()
     call = asyncio.ensure_future(writer.run(lambda: int(released.wait())))
     await asyncio.sleep(0)
@@ -198,3 +200,20 @@ async def test_the_end_waits_for_a_call_without_holding_up_the_loop(recorder: Re
     released.set()  # reached only if `aclose` does not block
     await closing
     assert await call == 1
+
+
+async def test_who_waits_too_long_is_told(recorder: Recorder) -> None:
+    """A disk that hangs: each caller is told in its own time, those behind too, and what comes later gets through."""
+    writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer", answer_within_s=0.05)
+    recorder.gate.clear()
+    stuck = writer.submit(1)
+    await asyncio.sleep(0)  # its batch has begun
+    behind = writer.submit(2)
+    for future in (stuck, behind):
+        with pytest.raises(TimeoutError, match=r"0\.05"):
+            await future
+    late = writer.submit(3)
+    recorder.gate.set()
+    assert await late == 30
+    await writer.aclose()
+    assert recorder.batches == [[1], [2, 3]], "who was told may still be committed"

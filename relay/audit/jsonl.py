@@ -68,7 +68,7 @@ class JsonlAuditor:
         self._signing: asyncio.Task[None] | None = None
         self._closed = False
         self._writer: GroupCommit[Entry, Exception | None] = GroupCommit(
-            self._commit, name="relay-audit", max_waiting=_MAX_WAITING
+            self._commit, name="relay-audit", answer_within_s=_ANSWER_WITHIN_S, max_waiting=_MAX_WAITING
         )
 
     @classmethod
@@ -116,8 +116,7 @@ class JsonlAuditor:
     async def record(self, event: Event) -> None:
         """See `Auditor.record`. An event whose caller stopped waiting may still be written."""
         try:
-            async with asyncio.timeout(_ANSWER_WITHIN_S):
-                error = await self._submit(event, noted=False)
+            error = await self._submit(event, noted=False)
         except (TimeoutError, asyncio.QueueFull) as busy:
             error = busy
         if error is not None:

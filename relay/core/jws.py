@@ -10,7 +10,6 @@ A key verifies with one algorithm only, which is what stops algorithm confusion 
 """
 
 import base64
-import binascii
 import contextlib
 import json
 import math
@@ -27,6 +26,9 @@ from relay.core.errors import Reason, Refusal
 
 _jws = PyJWS()
 _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+_LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
+"""What a last, incomplete group of so many characters may end with: the others have bits that nothing reads."""
 
 _MAX_DIGITS = 32
 """Most digits of a whole number: 64-bit numbers have 20, and reading takes quadratic time in them."""
@@ -125,13 +127,12 @@ def decode_part(part: str) -> bytes:
     """
     if not _PART.fullmatch(part):
         raise ValueError("not unpadded base64url")
-    try:
-        data = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    except binascii.Error:
-        raise ValueError("not base64url") from None
-    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != part:
-        raise ValueError("not canonical base64url")  # stray low bits in the last character
-    return data
+    over = len(part) % 4
+    if over == 1:
+        raise ValueError("not base64url")
+    if over and part[-1] not in _LAST[over]:
+        raise ValueError("not canonical base64url")
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:

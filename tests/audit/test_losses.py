@@ -101,10 +101,11 @@ async def test_a_flood_of_notes_is_bounded_and_counted(
 
 
 async def test_a_disk_that_hangs_is_as_good_as_one_that_refuses(
-    auditor: JsonlAuditor, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`record` gives up in time, so that a token request gets its 503."""
     monkeypatch.setattr(jsonl, "_ANSWER_WITHIN_S", 0.01)
+    auditor = JsonlAuditor.open(path, node="node-1")
     going_on = threading.Event()
 
     def hang() -> None:
@@ -116,6 +117,7 @@ async def test_a_disk_that_hangs_is_as_good_as_one_that_refuses(
     assert refused.value.reason is Reason.AUDIT_UNAVAILABLE
     going_on.set()
     await hanging
+    await auditor.aclose()
 
 
 async def test_a_note_after_the_end_is_said_aloud(path: Path) -> None:
