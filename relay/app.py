@@ -97,7 +97,9 @@ async def _serve(
     ]
     if "http" in sockets:
         app = public_app(parts, pages)
-        servers.append(HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict))
+        servers.append(
+            HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict, door=parts.door)
+        )
     async with anyio.create_task_group() as group:
         group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
         group.start_soon(watch_loop, parts.loop_lag)

@@ -37,7 +37,7 @@ from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
 from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
-from relay.turnstile import Turnstile
+from relay.turnstile import AT_THE_DOOR, Turnstile
 from relay.web.clients import client_reader
 from relay.wiring.audit import keeping
 from relay.wiring.keys import key_source
@@ -76,6 +76,7 @@ class Parts:
     ingest_sockets: IngestSockets
     backend: Backend | None
     turnstile: Turnstile
+    door: Turnstile
     started_at: float = field(default_factory=time.time)
     loop_lag: Times = field(default_factory=Times)
     stopping: bool = False
@@ -123,8 +124,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             broker.attach(fanout.hub)
             backend = _backend(settings)
             seen = SeenSessions()
-            turnstile = Turnstile()
-            stream = _stream(settings, keys, fanout, state, auditor, turnstile)
+            turnstile, door = Turnstile(), Turnstile(AT_THE_DOOR)
+            stream = _stream(settings, keys, fanout, state, auditor, turnstile, door)
             ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
             yield Parts(
                 settings=settings,
@@ -159,6 +160,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
                 backend=backend,
                 turnstile=turnstile,
+                door=door,
             )
             if backend is not None:
                 await backend.aclose()
@@ -178,6 +180,7 @@ def _stream(
     state: SqliteState,
     auditor: WatchedAuditor,
     turnstile: Turnstile,
+    door: Turnstile,
 ) -> Stream:
     def make_gate(waiting: Waiting, closed: Callable[[], Reason | None]) -> Gate:
         return Gate(gate_options(settings), keys=keys, state=state, waiting=waiting, closed=closed)
@@ -189,6 +192,7 @@ def _stream(
         fanout=fanout,
         auditor=auditor,
         turnstile=turnstile,
+        door=door,
     )
 
 

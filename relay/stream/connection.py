@@ -21,6 +21,7 @@ What the library leaves open and this class bounds:
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
@@ -35,6 +36,7 @@ from relay.core.errors import Reason
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
 from relay.core.subscribers import Subscriber
+from relay.turnstile import Turnstile
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which nothing more is read from the client."""
@@ -52,10 +54,14 @@ _FORGOTTEN = Request(path="", headers=Headers())
 
 
 class StreamConnection(ServerConnection):
-    """The library's connection with the relay's hooks. `on_made` and `on_lost` keep the counts of addresses."""
+    """The library's connection with the relay's hooks. `on_made` and `on_lost` keep the counts of addresses.
+
+    `door` is where its first bytes wait until they are read.
+    """
 
     # with ours beside the library's attributes there would be more than the 30 whose names instances can share
     __slots__ = (
+        "_door",
         "_early_control_frames",
         "_handled",
         "_hub",
@@ -87,6 +93,7 @@ class StreamConnection(ServerConnection):
         *,
         on_made: "Callable[[StreamConnection], None]",
         on_lost: "Callable[[StreamConnection], None]",
+        door: Turnstile,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
@@ -98,6 +105,7 @@ class StreamConnection(ServerConnection):
         self.stalled_beats = 0
         self._on_made = on_made
         self._on_lost = on_lost
+        self._door: Turnstile | None = door
         self._hub: Hub | None = None
         self._subscriber: Subscriber | None = None
         self.client: ClientProtocol | None = None
@@ -213,7 +221,12 @@ class StreamConnection(ServerConnection):
         del self.write, self.pending
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+        """See `asyncio.Protocol`. The first bytes wait at the door."""
+        if (door := self._door) is not None:
+            self._door = None
+            self.transport.pause_reading()
+            door.let_in(partial(self._begin, data), ahead=True)
+            return
         self.silent_rounds = 0
         for start in range(0, len(data), READ_SLICE_BYTES):
             super().data_received(data[start : start + READ_SLICE_BYTES])
@@ -224,6 +237,14 @@ class StreamConnection(ServerConnection):
         if self.protocol.state is OPEN and self.pending() > PAUSE_READING_BYTES:
             self._reading_paused = True
             self.transport.pause_reading()
+
+    def _begin(self, first: bytes) -> bool:
+        """Go on from the door. Tells whether the connection is still there."""
+        if self.transport.is_closing():
+            return False
+        self.transport.resume_reading()
+        self.data_received(first)
+        return True
 
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`: the transport holds nothing any more."""

@@ -49,6 +49,9 @@ reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB
 USER_TIMEOUT_MS = 30_000
 """TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
 BACKLOG = 4096
+LISTENERS = 4
+"""On the same socket. uvloop accepts one connection a listener and turn; in a burst, when turns take long, connections
+would come in at half the pace at which tokens are made for them."""
 CLOSES_A_SECOND = 500
 """How fast a drain sends connections away at least: each comes back with a token request and a handshake."""
 RECONNECT_WITHIN_MS = 5000
@@ -78,9 +81,11 @@ class Stream:
         fanout: Fanout,
         auditor: Auditor,
         turnstile: Turnstile,
+        door: Turnstile,
     ) -> None:
         self._options = options
         self._turnstile = turnstile
+        self._door = door
         self.waiting = waiting
         self._gate = make_gate(waiting, self._closed)
         self._fanout = fanout
@@ -89,12 +94,16 @@ class Stream:
         self._addresses: dict[StreamConnection, str] = {}
         self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
 
-    async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> Server:
-        """Listen on a bound socket, over TLS where `tls` is given. End it with `stop`."""
+    async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> list[Server]:
+        """Listen on a bound socket, over TLS where `tls` is given. End what it returns with `stop`."""
         sock.setsockopt(
             socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES
         )  # accepted sockets inherit both
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        sockets = [sock, *(sock.dup() for _ in range(LISTENERS - 1))]
+        return [await self._listen(each, tls) for each in sockets]
+
+    async def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> Server:
         return await serve(
             self._handle,
             sock=sock,
@@ -134,7 +143,7 @@ class Stream:
                 connection.client.announce_restart(delay_ms=500 + secrets.randbelow(RECONNECT_WITHIN_MS))
             connection.end(close_for(Reason.SERVER_RESTARTING))
 
-    async def stop(self, server: Server) -> None:
+    async def stop(self, servers: Sequence[Server]) -> None:
         """Refuse new connections, close those that are open, and wait until they are gone (about a second)."""
         self._draining = True
         for connection in list(self.registry.connections):
@@ -144,8 +153,10 @@ class Stream:
                 connection.protocol.state is CONNECTING
             ):  # it may never send a request, and would be waited for
                 connection.transport.abort()
-        server.close()
-        await server.wait_closed()
+        for server in servers:
+            server.close()
+        for server in servers:
+            await server.wait_closed()
 
     def _closed(self) -> Reason | None:
         """Tell why nobody is let in now. Who waits for the answer is counted too: that is memory as well."""
@@ -157,7 +168,7 @@ class Stream:
     # one connection, from its first byte to its last
 
     def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
-        return StreamConnection(*args, on_made=self._made, on_lost=self._lost, **options)
+        return StreamConnection(*args, on_made=self._made, on_lost=self._lost, door=self._door, **options)
 
     def _made(self, connection: StreamConnection) -> None:
         # counted before the first byte: a silent connection never reaches `_process_request`
@@ -182,7 +193,7 @@ class Stream:
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Run the gate; the library calls this before its own checks."""
         assert isinstance(connection, StreamConnection)
-        await self._turnstile.enter()
+        await self._turnstile.enter(ahead=True)
         peer = _peer(connection)
         address = client_address(
             peer, request.headers.get_all("X-Forwarded-For"), self._options.trusted_proxies
@@ -211,7 +222,7 @@ class Stream:
         if isinstance(admission, Admission):
             self._unwait(connection)
             connection.forget_handshake()
-            await self._turnstile.enter()  # many claims are answered at once
+            await self._turnstile.enter(ahead=True)  # many claims are answered at once
             await self._serve(connection, admission)
 
     async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admission | Denied:

@@ -7,11 +7,13 @@ head has a size and a time, and so has the rest of a body that nobody wants any 
 """
 
 import asyncio
+from functools import partial
 from typing import Any, Final
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from relay.turnstile import Turnstile
 from relay.web.answers import error_answer
 from relay.web.headers import SECURITY_HEADERS
 
@@ -22,12 +24,13 @@ HEAD_WITHIN_S: Final = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. uvicorn makes one for each connection."""
+    """uvicorn's protocol with bounds. `door`: where first bytes wait until they are read, if they do."""
 
     head_within_s = HEAD_WITHIN_S
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: Any, door: Turnstile | None, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._door = door
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = True
         self._head_bytes = 0
@@ -50,6 +53,12 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         if self.transport.is_closing():
             return
+        if (door := self._door) is not None:
+            self._door = None
+            self._stop_clock()
+            self.transport.pause_reading()
+            door.let_in(partial(self._begin, data))
+            return
         if self._in_head:
             self._head_bytes += len(data)
         super().data_received(data)
@@ -60,6 +69,15 @@ class BoundedHttp(HttpToolsProtocol):
             self.send_400_response("")
         elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
             self._start_clock()
+
+    def _begin(self, first: bytes) -> bool:
+        """Go on from the door. Tells whether the connection is still there."""
+        if self.transport.is_closing():
+            return False
+        self._start_clock()
+        self.transport.resume_reading()
+        self.data_received(first)
+        return True
 
     # the parser's callbacks
 

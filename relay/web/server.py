@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from relay.tls import HANDSHAKE_WITHIN_S
+from relay.turnstile import Turnstile
 from relay.web.connections import BoundedHttp
 from relay.web.headers import SecurityHeaders
 from relay.web.upgraded import BoundedWebSocket
@@ -23,6 +24,10 @@ GRACE_S = 1
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, *, door: Turnstile | None) -> None:
+        super().__init__(config)
+        self._door = door
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the process's signals alone."""
@@ -44,7 +49,7 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _new_connection(self) -> asyncio.Protocol:
-        return BoundedHttp(self.config, self.server_state, self.lifespan.state)
+        return BoundedHttp(self.config, self.server_state, self.lifespan.state, door=self._door)
 
 
 class HttpServer:
@@ -58,11 +63,12 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         strict_transport: bool = False,
         max_frame_bytes: int | None = None,
+        door: Turnstile | None = None,
     ) -> None:
         """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so.
 
         Where the application takes WebSockets, `max_frame_bytes` bounds what they may send at once; elsewhere offered
-        upgrades are ignored.
+        upgrades are ignored. New connections wait at the `door`, if there is one.
         """
         self._sock = sock
         self._server = _Server(
@@ -83,7 +89,8 @@ class HttpServer:
                 timeout_graceful_shutdown=GRACE_S,
                 limit_concurrency=None,
                 backlog=4096,
-            )
+            ),
+            door=door,
         )
 
     async def run(self) -> None:

@@ -35,7 +35,7 @@ class Node:
 
     port: int
     stream: Stream
-    server: Server
+    servers: list[Server]
     fanout: Fanout
     waiting: Waiting
     tickets: Tickets
@@ -59,7 +59,11 @@ class Node:
     async def empty(self) -> None:
         """Wait until no connection is left in any of the places that know them."""
         places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
-        places += [self.stream._addresses, self.waiting._counts, self.server.handler_tasks]
+        places += [
+            self.stream._addresses,
+            self.waiting._counts,
+            *(server.handler_tasks for server in self.servers),
+        ]
         places += [self.fanout.hub._subscribers, self.fanout.hub._subscriptions._patterns]
         await until(lambda: not any(places))
 
@@ -100,19 +104,20 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
         fanout=fanout,
         auditor=auditor,
         turnstile=Turnstile(),
+        door=Turnstile(),
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    server = await stream.start(sock)
+    servers = await stream.start(sock)
     try:
         yield Node(
             port=sock.getsockname()[1],
             stream=stream,
-            server=server,
+            servers=servers,
             fanout=fanout,
             waiting=waiting,
             tickets=Tickets(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
         )
     finally:
-        await stream.stop(server)
+        await stream.stop(servers)
         await auditor.aclose()
         await state.aclose()

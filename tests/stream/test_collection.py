@@ -15,6 +15,7 @@ from websockets.http11 import Request, Response
 from relay.core.closes import close_for
 from relay.core.errors import Reason
 from relay.stream.connection import StreamConnection
+from relay.turnstile import Turnstile
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,11 @@ class Listener:
 
     def make(self, *arguments: Any, **options: Any) -> ServerConnection:
         connection = StreamConnection(
-            *arguments, on_made=self._came, on_lost=lambda _connection: None, **options
+            *arguments,
+            on_made=self._came,
+            on_lost=lambda _connection: None,
+            door=Turnstile(),
+            **options,
         )
         self.freed.append(asyncio.Event())
         weakref.finalize(connection, self.freed[-1].set)
