@@ -10,7 +10,10 @@ from relay.core.events import Action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """One connection: whose, since when, from where, by which token, and until when; "" if no end is in the log."""
+    """One connection: whose, since when, from where, by which token, and until when; "" if it is open to the log's end.
+
+    `killed`: its relay ended without closing it; `until` is then when the next one began to write.
+    """
 
     user: str
     address: str
@@ -19,16 +22,15 @@ class Connected:
     connection: str
     jti: str
     channels: tuple[str, ...]
+    killed: bool
 
 
 def who(records: Iterable[Record], endpoint: str, *, at: datetime) -> list[Connected]:
-    """Return the connections to an endpoint that were open at a moment, the oldest first.
-
-    One without an end in the log was open when the log ends, or its relay was killed: `until` is "" for both.
-    """
+    """Return the connections to an endpoint that were open at a moment, the oldest first."""
     moment = iso(at)
     begun: dict[str, Record] = {}
     ended: dict[str, str] = {}
+    killed: set[str] = set()
     for record in records:
         connection = record.relay.connection.id
         if record.event.action == Action.CONNECT_ACCEPTED:
@@ -39,6 +41,14 @@ def who(records: Iterable[Record], endpoint: str, *, at: datetime) -> list[Conne
                 del begun[connection]
             else:
                 ended[connection] = record.at
+        elif record.relay.unclean_end:  # what this log has as open belonged to a process that is gone
+            writer = record.relay.chain.writer
+            for left in [one for one, open_ in begun.items() if open_.relay.chain.writer == writer]:
+                if record.at <= moment:
+                    del begun[left]
+                elif left not in ended:
+                    ended[left] = record.at
+                    killed.add(left)
     return [
         Connected(
             user=record.user.id,
@@ -48,6 +58,7 @@ def who(records: Iterable[Record], endpoint: str, *, at: datetime) -> list[Conne
             connection=connection,
             jti=record.relay.token.jti,
             channels=record.relay.token.channels,
+            killed=connection in killed,
         )
         for connection, record in begun.items()
     ]

@@ -1,6 +1,5 @@
 """Least privilege: what was granted and never used, and who would lose what under other grants."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +8,10 @@ from relay.core.events import Action
 from relay.core.scope import Scope
 
 Grants = Mapping[str, Mapping[str, Sequence[str]]]
-"""Role -> endpoint -> patterns."""
+"""Role -> endpoint -> patterns. A service has none: to be there is the grant."""
+
+SERVICE = "(service)"
+"""Stands for the scope of a token for another service, which has no channels. Its use is in that service's log."""
 
 
 @dataclass(slots=True)
@@ -25,34 +27,60 @@ class Grant:
     used_by: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Token:
+    """What is kept of a token until its connection is over."""
+
+    names: tuple[str, ...]
+    scope: Scope
+    lost: dict[str, "Loss"] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+
 def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
     """Return each grant with how many tokens had it and how many connections used it; those never used come first.
 
-    A session of several roles counts for each of them. A connection's use is known at its end.
+    A session of several roles counts for each of them, because the log does not tell which of them granted it. A
+    connection uses a grant when it subscribes, so that those still open count too.
     """
     grants: dict[tuple[str, str, str], Grant] = {}
-    whose_token: dict[str, tuple[str, ...]] = {}
+    tokens: dict[str, _Token] = {}
     for record in records:
         own = record.relay
-        if record.event.action == Action.TOKEN_ISSUED:
+        action = record.event.action
+        if action == Action.TOKEN_ISSUED:
             names = (record.user.id,) if by_user else own.session.roles or ("no role",)
-            whose_token[own.token.jti] = names
+            tokens[own.token.jti] = _Token(names, Scope(own.token.channels))
             for name in names:
-                for scope in own.token.channels:
+                for scope in own.token.channels or (SERVICE,):
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.tokens += 1
                     grant.users.add(record.user.id)
-        elif record.event.action == Action.CONNECTION_CLOSED:
-            # of a token that was issued before the span that is looked at the roles are not known
-            names = (record.user.id,) if by_user else whose_token.get(own.token.jti, ("unknown",))
-            for name in names:
-                for scope in own.connection.scopes.used:
+        elif action in (Action.SUBSCRIBE_ACCEPTED, Action.CONNECTION_CLOSED):
+            token = tokens.get(own.token.jti)
+            if token is None:  # issued before the span that is looked at: the roles are not known
+                names = (record.user.id,) if by_user else ("unknown",)
+                token = tokens[own.token.jti] = _Token(names, Scope(()))
+            for scope in _used(record, token.scope):
+                if scope in token.used:
+                    continue
+                token.used.add(scope)
+                for name in token.names:
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.connections += 1
                     grant.used_by.add(record.user.id)
+            if action == Action.CONNECTION_CLOSED:
+                del tokens[own.token.jti]
     return sorted(
         grants.values(), key=lambda grant: (bool(grant.connections), grant.whose, grant.endpoint, grant.scope)
     )
+
+
+def _used(record: Record, scope: Scope) -> set[str]:
+    """Return the grants that a record says were used."""
+    if record.event.action == Action.CONNECTION_CLOSED:
+        return set(record.relay.connection.scopes.used)
+    return {pattern for name in record.relay.channels for pattern in scope.narrowest(name)}
 
 
 def _grant(grants: dict[tuple[str, str, str], Grant], whose: str, endpoint: str, scope: str) -> Grant:
@@ -61,7 +89,11 @@ def _grant(grants: dict[tuple[str, str, str], Grant], whose: str, endpoint: str,
 
 @dataclass(slots=True)
 class Loss:
-    """What a user would not have been granted: by how many tokens, and how many connections used it."""
+    """What a user would not have been granted as it was: by how many tokens, and how many connections would miss it.
+
+    A pattern that would be granted in part counts as lost for the tokens, and for those connections that subscribed
+    to a channel outside that part. `missed` are such channels.
+    """
 
     user: str
     roles: tuple[str, ...]
@@ -69,28 +101,81 @@ class Loss:
     scope: str
     tokens: int = 0
     connections: int = 0
+    missed: set[str] = field(default_factory=set)
 
 
 def losses(records: Iterable[Record], candidate: Grants) -> list[Loss]:
     """Return what the tokens of the log would not have had under other grants; what was used comes first."""
-    found: dict[tuple[str, tuple[str, ...], str, str], Loss] = {}
-    lost_by: dict[str, dict[str, Loss]] = defaultdict(dict)
-    allowed: dict[tuple[tuple[str, ...], str], Scope] = {}
+    other = _Other(candidate)
     for record in records:
+        match record.event.action:
+            case Action.TOKEN_ISSUED:
+                other.issued(record)
+            case Action.SUBSCRIBE_ACCEPTED:
+                other.subscribed(record)
+            case Action.CONNECTION_CLOSED:
+                other.closed(record)
+    return sorted(other.found, key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
+
+
+class _Other:
+    """The log's events under other grants."""
+
+    def __init__(self, grants: Grants) -> None:
+        self._grants = grants
+        self._found: dict[tuple[str, tuple[str, ...], str, str], Loss] = {}
+        self._tokens: dict[str, _Token] = {}
+        """Those that would have had less."""
+        self._scopes: dict[tuple[tuple[str, ...], str], Scope] = {}
+
+    @property
+    def found(self) -> Iterable[Loss]:
+        """What would have been lost."""
+        return self._found.values()
+
+    def issued(self, record: Record) -> None:
+        """Compare what a token got with what it would have got."""
+        own, roles = record.relay, record.relay.session.roles
+        lost = self._scope(roles, own.endpoint).cut(own.token.channels)[1]
+        if not own.token.channels and not any(own.endpoint in self._grants.get(role, {}) for role in roles):
+            lost = (SERVICE,)
+        token = _Token(roles, Scope(own.token.channels))
+        for name in lost:
+            key = (record.user.id, roles, own.endpoint, name)
+            token.lost[name] = self._found.setdefault(key, Loss(record.user.id, roles, own.endpoint, name))
+            token.lost[name].tokens += 1
+        if lost:
+            self._tokens[own.token.jti] = token
+
+    def subscribed(self, record: Record) -> None:
+        """Find what a connection would have missed."""
         own = record.relay
-        if record.event.action == Action.TOKEN_ISSUED:
-            roles = own.session.roles
-            scope = allowed.get((roles, own.endpoint))
-            if scope is None:
-                patterns = [p for role in roles for p in candidate.get(role, {}).get(own.endpoint, ())]
-                scope = allowed[roles, own.endpoint] = Scope(tuple(dict.fromkeys(patterns)))
-            for name in scope.cut(own.token.channels)[1]:
-                key = (record.user.id, roles, own.endpoint, name)
-                loss = found.setdefault(key, Loss(record.user.id, roles, own.endpoint, name))
-                loss.tokens += 1
-                lost_by[own.token.jti][name] = loss
-        elif record.event.action == Action.CONNECTION_CLOSED:
-            for name in own.connection.scopes.used:
-                if loss_used := lost_by.get(own.token.jti, {}).get(name):
-                    loss_used.connections += 1
-    return sorted(found.values(), key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
+        token = self._tokens.get(own.token.jti)
+        if token is None:
+            return
+        scope = self._scope(token.names, own.endpoint)
+        for channel in own.channels:
+            if not scope.allows(channel):
+                for pattern in token.scope.narrowest(channel):
+                    _miss(token, pattern, channel)
+        if own.count > len(own.channels):  # the record has not all of them: rather one too many
+            for pattern in token.lost:
+                _miss(token, pattern, pattern)
+
+    def closed(self, record: Record) -> None:
+        """Forget a token that nobody can use any more."""
+        self._tokens.pop(record.relay.token.jti, None)
+
+    def _scope(self, roles: tuple[str, ...], endpoint: str) -> Scope:
+        scope = self._scopes.get((roles, endpoint))
+        if scope is None:
+            patterns = [p for role in roles for p in self._grants.get(role, {}).get(endpoint, ())]
+            scope = self._scopes[roles, endpoint] = Scope(tuple(dict.fromkeys(patterns)))
+        return scope
+
+
+def _miss(token: _Token, pattern: str, channel: str) -> None:
+    if loss := token.lost.get(pattern):
+        loss.missed.add(channel)
+        loss.connections += pattern not in token.used
+        token.used.add(pattern)

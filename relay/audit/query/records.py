@@ -68,6 +68,12 @@ class Address(msgspec.Struct, frozen=True):
     ip: str = ""
 
 
+class Chain(msgspec.Struct, frozen=True):
+    """Which log the record is of: a chain is written by one process after the other."""
+
+    writer: str = ""
+
+
 class Own(msgspec.Struct, frozen=True):
     """The project's own fields."""
 
@@ -83,7 +89,10 @@ class Own(msgspec.Struct, frozen=True):
     anomalies: tuple[str, ...] = ()
     publisher: Named = Named()
     operator: Named = Named()
+    denied: dict[str, dict[str, int]] = {}
     lost: dict[str, int] = {}
+    unclean_end: bool = False
+    chain: Chain = Chain()
 
 
 class What(msgspec.Struct, frozen=True):
@@ -107,11 +116,19 @@ class Record(msgspec.Struct, frozen=True):
 _decoder = msgspec.json.Decoder(Record)
 
 
+_GAP = b'"audit.gap"'
+
+
 class Reading:
-    """Reads lines as records. `unreadable` counts the lines that are none; `since` and `until` bound them in time."""
+    """Reads lines as records. `since` and `until` bound them in time.
+
+    Of the last pass, `unreadable` counts the lines that are no records, and `lost` the events that the log itself says
+    are missing.
+    """
 
     def __init__(self, *, since: datetime | None = None, until: datetime | None = None) -> None:
         self.unreadable = 0
+        self.lost = 0
         self._since = "" if since is None else iso(since)
         self._until = None if until is None else iso(until)
 
@@ -120,8 +137,10 @@ class Reading:
     ) -> Iterator[Record]:
         """Return the records of the lines that are `wanted`, which is asked before anything is parsed."""
         decode, since, until = _decoder.decode, self._since, self._until
+        self.unreadable = self.lost = 0
         for line in lines:
-            if wanted is not None and not wanted(line):
+            is_gap = _GAP in line
+            if wanted is not None and not wanted(line) and not is_gap:
                 continue
             try:
                 record = decode(line)
@@ -129,6 +148,8 @@ class Reading:
                 self.unreadable += bool(line.strip())
                 continue
             if record.at >= since and (until is None or record.at <= until):
+                if is_gap:
+                    self.lost += sum(record.relay.lost.values())
                 yield record
 
 

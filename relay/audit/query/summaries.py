@@ -13,7 +13,10 @@ TOP = 10
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of a log's records. `refusals` are by action and reason; `lost` are events that could not be recorded."""
+    """Counts of a log's records. `refusals` are by action and reason, with those that a flood only counted.
+
+    `lost` are events that could not be recorded.
+    """
 
     records: int = 0
     first: str = ""
@@ -37,8 +40,12 @@ def stats(records: Iterable[Record]) -> Stats:
         found.actions[action] += 1
         if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):
             found.endpoints[record.relay.endpoint] += 1
+        for denied, reasons in record.relay.denied.items():  # what a flood only counted
+            found.refusals.update({(denied, reason): count for reason, count in reasons.items()})
         if record.event.reason and record.event.outcome == "failure":
-            found.refusals[action, record.event.reason] += 1
+            # a frame or batch of publications is one record, which says how many were refused
+            of_many = record.relay.count if action == Action.PUBLISH_DENIED else 0
+            found.refusals[action, record.event.reason] += of_many or 1
             found.users[record.user.id] += bool(record.user.id)
             found.addresses[record.client.ip] += bool(record.client.ip)
         found.lost.update(record.relay.lost)

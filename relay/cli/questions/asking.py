@@ -21,6 +21,7 @@ from relay.cli.questions.given import (
     parse_time,
     show,
 )
+from relay.cli.serve import ConfigOption
 from relay.cli.views import printable
 from relay.core.channels import is_pattern
 from relay.core.errors import ConfigurationError
@@ -30,12 +31,13 @@ def why(
     about: Annotated[str, typer.Argument(metavar="JTI|CONNECTION|USER", help="Whose story.")],
     *,
     file: FilesOption = None,
+    config: ConfigOption = None,
     since: SinceOption = "",
     until: UntilOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Tell the story of a token, a connection or a user, from the request to the close."""
-    log = Log(file, since=since, until=until)
+    log = Log(file, config=config, since=since, until=until)
     steps = stories.why(log.lines, about, reading=log.reading)
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
@@ -49,7 +51,7 @@ def why(
             head + Text(f"  {printable(who)}", style="dim") + Text(printable(marks), style="bold red")
         )
         Console().print(Text(f"    {printable(step.sentence)}"))
-    log.tell_unreadable()
+    log.tell_missing()
 
 
 def who(
@@ -57,19 +59,26 @@ def who(
     *,
     at: Annotated[str, typer.Option("--at", help="The moment: 2h for so long ago, or a time.")] = "0s",
     file: FilesOption = None,
+    config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show who was connected to an endpoint at a moment."""
-    log = Log(file)
+    log = Log(file, config=config)
     moment = parse_time(at, option="--at")
     rows = [asdict(row) for row in connected.who(log.reading.records(log.lines()), endpoint, at=moment)]
     columns = ["user", "address", "since", "until", "channels", "connection", "jti"]
     if not as_json:
-        rows = [row | {"until": row["until"] or "no end in the log"} for row in rows]
+        rows = [row | {"until": _until(row)} for row in rows]
     show(
         rows, as_json=as_json, columns=columns, nothing=f"Nobody was connected to {printable(endpoint)} then."
     )
-    log.tell_unreadable()
+    log.tell_missing()
+
+
+def _until(row: dict[str, Any]) -> str:
+    if row["killed"]:
+        return f"its relay died before {row['until']}"
+    return row["until"] or "open when the log ends"
 
 
 def scopes(
@@ -85,16 +94,20 @@ def scopes(
     users: Annotated[bool, typer.Option("--users", help="By user instead of by role.")] = False,
     unused: Annotated[bool, typer.Option("--unused", help="Only what was never used.")] = False,
     file: FilesOption = None,
+    config: ConfigOption = None,
     since: SinceOption = "",
     until: UntilOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show what was granted and never used; or with other grants, who would have lost what."""
-    log = Log(file, since=since, until=until)
+    log = Log(file, config=config, since=since, until=until)
     records = log.reading.records(log.lines())
     if candidate is not None:
-        rows = [asdict(loss) for loss in privileges.losses(records, _grants(candidate))]
-        columns = ["user", "roles", "endpoint", "scope", "tokens", "connections"]
+        rows = [
+            asdict(loss) | {"missed": sorted(loss.missed)}
+            for loss in privileges.losses(records, _grants(candidate))
+        ]
+        columns = ["user", "roles", "endpoint", "scope", "tokens", "connections", "missed"]
         nothing = "Nobody would have lost anything."
     else:
         rows = [
@@ -106,14 +119,19 @@ def scopes(
         nothing = "No token was issued."
     right = ("tokens", "users", "connections", "used_by") if candidate is None else ("tokens", "connections")
     show(rows, as_json=as_json, columns=columns, nothing=nothing, right=right)
-    log.tell_unreadable()
+    log.tell_missing()
 
 
 def anomalies(
-    *, file: FilesOption = None, since: SinceOption = "", until: UntilOption = "", as_json: JsonOption = False
+    *,
+    file: FilesOption = None,
+    config: ConfigOption = None,
+    since: SinceOption = "",
+    until: UntilOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Show what looks like theft: replays, tokens at the wrong place or from somewhere else, floods of refusals."""
-    log = Log(file, since=since, until=until)
+    log = Log(file, config=config, since=since, until=until)
     rows = [
         {
             "at": record.at,
@@ -128,14 +146,19 @@ def anomalies(
     ]
     columns = ["at", "marks", "action", "reason", "user", "address", "jti"]
     show(rows, as_json=as_json, columns=columns, nothing="Nothing is marked.")
-    log.tell_unreadable()
+    log.tell_missing()
 
 
 def stats(
-    *, file: FilesOption = None, since: SinceOption = "", until: UntilOption = "", as_json: JsonOption = False
+    *,
+    file: FilesOption = None,
+    config: ConfigOption = None,
+    since: SinceOption = "",
+    until: UntilOption = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
-    log = Log(file, since=since, until=until)
+    log = Log(file, config=config, since=since, until=until)
     found = summaries.stats(log.reading.records(log.lines()))
     refusals = [
         {"action": action, "reason": reason, "count": count}
@@ -159,7 +182,7 @@ def stats(
             if rows:
                 Console().print(Text(f"\n{name.replace('_', ' ')}", style="bold"))
                 show(rows, as_json=False, columns=list(rows[0]), nothing="", right=["count"])
-    log.tell_unreadable()
+    log.tell_missing()
 
 
 def _counted(name: str, counts: list[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -178,10 +201,14 @@ def _grants(path: Path) -> privileges.Grants:
         raise ConfigurationError(f"--candidate: {path} can't be read: {error}") from None
     if not isinstance(grants, dict):
         raise ConfigurationError(f"--candidate: {path} has no [grants].")
+    for role, by_endpoint in grants.items():
+        if not isinstance(by_endpoint, dict):
+            raise ConfigurationError(
+                f"--candidate: grants.{role} is a table of endpoints and their channels."
+            )
     return {
         role: {endpoint: _patterns(role, endpoint, grant) for endpoint, grant in by_endpoint.items()}
         for role, by_endpoint in grants.items()
-        if isinstance(by_endpoint, dict)
     }
 
 

@@ -9,6 +9,7 @@ import typer
 
 from relay.audit.query.records import Record
 from relay.cli.questions.given import FilesOption, Log, SinceOption, UntilOption
+from relay.cli.serve import ConfigOption
 from relay.cli.views import printable
 
 _COLUMNS = (
@@ -36,17 +37,18 @@ def export(
     *,
     format: Annotated[Format, typer.Option("--format", help="The form of the output.")] = Format.CSV,  # noqa: A002  # the option's name
     file: FilesOption = None,
+    config: ConfigOption = None,
     since: SinceOption = "",
     until: UntilOption = "",
 ) -> None:
     """Write the log as CSV (RFC 4180), a row for each record."""
     assert format is Format.CSV
-    log = Log(file, since=since, until=until)
+    log = Log(file, config=config, since=since, until=until)
     writer = csv.writer(sys.stdout, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for record in log.reading.records(log.lines()):
         writer.writerow([_safe(value) for value in _row(record)])
-    log.tell_unreadable()
+    log.tell_missing()
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -65,4 +67,4 @@ def _safe(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = printable(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20")) else text

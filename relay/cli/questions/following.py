@@ -1,5 +1,6 @@
 """`relay audit tail`: the log as it grows."""
 
+import json
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from rich.text import Text
 from relay.audit.query.records import Record
 from relay.audit.query.stories import tell
 from relay.cli.questions.given import FilesOption, Log
+from relay.cli.serve import ConfigOption
 from relay.cli.views import printable
 from relay.core.errors import RelayError
 
@@ -25,6 +27,7 @@ _STYLES = {"failure": "red", "success": "green"}
 def tail(
     *,
     file: FilesOption = None,
+    config: ConfigOption = None,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Records that are there already.")] = 10,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on as the log grows.")] = True,
     action: Annotated[str, typer.Option("--action", help="Only this action, like connect.denied.")] = "",
@@ -33,7 +36,7 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print the log's own lines.")] = False,
 ) -> None:
     """Show the newest records, and the next ones as they come, also when a new file is begun."""
-    log = Log(file)
+    log = Log(file, config=config)
 
     def wanted(record: Record) -> bool:
         return (
@@ -46,7 +49,7 @@ def tail(
 
     def show(line: bytes, record: Record) -> None:
         if as_json:
-            sys.stdout.write(line.decode("utf-8", "backslashreplace"))
+            sys.stdout.write(_plain(line))
             sys.stdout.flush()
         else:
             console.print(_line(record), soft_wrap=True)
@@ -67,8 +70,18 @@ def tail(
                     show(line, record)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+    except BrokenPipeError:  # nobody reads any more, which is no fault of the log
+        raise
     except OSError as error:
         raise RelayError(f"{printable(str(log.newest))} can't be read: {error.strerror}.") from None
+
+
+def _plain(line: bytes) -> str:
+    """Return a line as it is if the relay wrote it: printable ASCII. Others are written anew, escaped."""
+    text = line.decode("utf-8", "replace")
+    if text.isascii() and text.rstrip("\n").isprintable():
+        return text
+    return json.dumps(json.loads(text)) + "\n"
 
 
 def _line(record: Record) -> Text:
@@ -102,6 +115,10 @@ def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
                 yield part
                 part = b""
             elif _replaced(file.fileno(), path):
+                # what was written between the last look and the change of files
+                yield from (
+                    line for line in (part + file.read()).splitlines(keepends=True) if line.endswith(b"\n")
+                )
                 file.close()
                 file, part = path.open("rb"), b""
             else:

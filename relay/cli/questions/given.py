@@ -1,9 +1,11 @@
 """What all questions have in common: which files, which span of time, and how an answer is shown."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,11 @@ from rich.text import Text
 
 from relay.audit.files import log_files
 from relay.audit.query.records import Reading
+from relay.cli.serve import config_path
 from relay.cli.views import printable
+from relay.config import load
 from relay.core.errors import ConfigurationError, RelayError
+from relay.settings.audit import Audit
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -31,7 +36,7 @@ FilesOption = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A file of the log; give it once for each, oldest first. Default: audit.jsonl and its older files.",
+        help="A file of the log; give it once for each, in any order. Default: all files that the settings name.",
     ),
 ]
 SinceOption = Annotated[
@@ -61,8 +66,10 @@ def parse_time(text: str, *, option: str) -> datetime:
 class Log:
     """The files of a log and the span of them that is asked about."""
 
-    def __init__(self, files: Sequence[Path] | None, *, since: str = "", until: str = "") -> None:
-        self._files = list(files) if files else log_files(Path("audit.jsonl"))
+    def __init__(
+        self, files: Sequence[Path] | None, *, config: Path | None = None, since: str = "", until: str = ""
+    ) -> None:
+        self._files = _in_order(files) if files else log_files(_configured(config))
         self.reading = Reading(
             since=parse_time(since, option="--since") if since else None,
             until=parse_time(until, option="--until") if until else None,
@@ -85,8 +92,12 @@ class Log:
         except OSError as error:
             raise RelayError(f"{printable(str(error.filename))} can't be read: {error.strerror}.") from None
 
-    def tell_unreadable(self) -> None:
-        """Say on standard error how many lines were no records: an answer may lack something."""
+    def tell_missing(self) -> None:
+        """Say on standard error what an answer may lack: lines that are no records, and events that are not there."""
+        if self.reading.lost:
+            sys.stderr.write(
+                f"{self.reading.lost} events of this time could not be recorded; see relay audit stats.\n"
+            )
         if self.reading.unreadable:
             sys.stderr.write(
                 f"{self.reading.unreadable} lines are no records and were passed over; see relay audit verify.\n"
@@ -105,6 +116,29 @@ class Log:
                         if not number % _REPORT_EVERY:
                             progress.update(task, completed=done)
                         yield line
+
+
+def _configured(config: Path | None) -> Path:
+    """Return where the settings keep the log; without any it is where it is by default.
+
+    Raises:
+        ConfigurationError: if there are settings with mistakes in them.
+    """
+    path = config_path(config)
+    if path is not None:
+        return load(path).audit.path
+    return Path(os.environ.get("RELAY_AUDIT__PATH", Audit().path))
+
+
+def _in_order(files: Sequence[Path]) -> list[Path]:
+    """Return files in the order of their first records; one that can't be read is told of when it is."""
+
+    def begins(path: Path) -> str:
+        with suppress(OSError), path.open("rb") as file:
+            return next((record.at for record in Reading().records([file.readline()])), "")
+        return ""
+
+    return sorted(files, key=begins)
 
 
 def show(

@@ -27,6 +27,7 @@ class Day:
     spans: list[tuple[str, str, datetime, datetime | None]] = field(default_factory=list)
     granted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     used: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    watched: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     lost: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     marked: int = 0
@@ -89,11 +90,23 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
                 reason=Reason.TOKEN_REPLAYED,
             )
             day.marked += 1
+        used = channels[:1] if dice.random() < 0.7 else []
+        if used:
+            watched = [used[0].replace(">", "SOL-USD")]
+            subscribed = {
+                "token": {"jti": jti},
+                "connection": {"id": connection},
+                "channels": watched,
+                "count": 1,
+            }
+            add(begun + timedelta(milliseconds=7), Action.SUBSCRIBE_ACCEPTED, jti, **common, relay=subscribed)
+        for scope in used:
+            day.used[role, endpoint, scope] += 1
+            day.watched[user, endpoint, scope] += 1
         if chance > 0.98:
             day.spans.append((connection, endpoint, begun, None))
             continue
         ended = begun + timedelta(milliseconds=dice.randrange(10, 3_600_000))
-        used = channels[:1] if dice.random() < 0.7 else []
         closing = {
             "token": {"jti": jti},
             "connection": {
@@ -107,8 +120,6 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
         }
         add(ended, Action.CONNECTION_CLOSED, jti, **common, relay=closing, reason=Reason.CLIENT_CLOSED)
         day.spans.append((connection, endpoint, begun, ended))
-        for scope in used:
-            day.used[role, endpoint, scope] += 1
     events.sort(key=lambda one: one[0])
     head = Link(writer="w" * 32, seq=0, hash="0" * 64)
     with path.open("wb") as file:
