@@ -7,7 +7,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -39,7 +39,7 @@ from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
 from relay.turnstile import AT_THE_DOOR, Turnstile
 from relay.web.clients import client_reader
-from relay.wiring.audit import keeping
+from relay.wiring.audit import copied, keeping
 from relay.wiring.keys import key_source
 from relay.wiring.options import (
     feed_options,
@@ -102,7 +102,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         audit_log = JsonlAuditor.open(
             settings.audit.path,
             node=socket.gethostname(),
-            keeping=keeping(settings),
+            keeping=replace(keeping(settings), copy=copied(settings)),
             keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
         )
         if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):

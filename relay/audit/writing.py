@@ -19,6 +19,7 @@ import structlog
 
 from relay.audit.chain import Link, seal
 from relay.audit.checkpoints import EVERY, Moment, Signer, checkpoint_event
+from relay.audit.copying import Copy
 from relay.audit.files import drop_older, old_files
 from relay.audit.logfile import LogFile
 from relay.audit.losses import Loss, Losses
@@ -40,13 +41,17 @@ class Sync(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Keeping:
-    """How a log is kept. `signer` None: without checkpoints. Sizes in bytes, times in seconds; 0: never."""
+    """How a log is kept. `signer` None: without checkpoints. Sizes in bytes, times in seconds; 0: never.
+
+    `copy` gets the lines too, once they are in the file.
+    """
 
     signer: Signer | None = None
     sync: Sync = Sync.NEVER
     rotate_bytes: int = 0
     rotate_s: float = 0
     keep_s: float = 0
+    copy: Copy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +163,7 @@ class Writing:
             count, error = self._file.append(lines)
         except Exception as failure:  # noqa: BLE001  # an outcome like a full disk: counted and logged
             return 0, failure
+        self._copy(lines[:count])
         signed = moment is not None and count > at
         if signed:
             self._signed(lines[at][1])
@@ -171,6 +177,10 @@ class Writing:
                 if self._keeping.sync is Sync.ALWAYS:  # nobody may be told that it is on the disk
                     return 0, failure
         return count - signed, error
+
+    def _copy(self, lines: Sequence[tuple[bytes, Link]]) -> None:
+        if self._keeping.copy is not None:
+            self._keeping.copy.write(lines)
 
     def _moment(self, coming: int) -> Moment | None:
         """Return which checkpoint goes with the next batch."""
@@ -239,6 +249,7 @@ class Writing:
             self._rotate_after = now + _ROTATE_AGAIN_S
             _log.error("no new audit file can be begun; the old one is written on", error=why(error))
             return
+        self._copy([sealed])
         self._signed(sealed[1])
         file.began = now
         _log.info("the audit log goes on in a new file", old=old.name)

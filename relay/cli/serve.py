@@ -1,6 +1,7 @@
 """`relay serve`: the relay itself."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +40,12 @@ def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     settings = load(config_path(config))
     logs.configure(level=settings.log.level, format=settings.log.format)
 
+    # standard output is the audit log's alone if it is copied there
+    out = sys.stdout if settings.audit.stdout == "nothing" else sys.stderr
+
     def announce(ports: app.Ports) -> None:
-        print(f"public   http port {ports.http or '-'}   {settings.public.url}")
-        print(f"stream   ws port {ports.stream or '-'}   {settings.public.stream_url}")
-        print(f"internal http port {ports.internal}   pid {os.getpid()}", flush=True)
+        print(f"public   http port {ports.http or '-'}   {settings.public.url}", file=out)
+        print(f"stream   ws port {ports.stream or '-'}   {settings.public.stream_url}", file=out)
+        print(f"internal http port {ports.internal}   pid {os.getpid()}", file=out, flush=True)
 
     app.start(settings, role=role, announce=announce)

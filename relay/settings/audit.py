@@ -37,3 +37,7 @@ class Audit(Section):
         default="checkpoint",
         description="When to wait for the disk, against a power cut: never, at checkpoints, or at every write.",
     )
+    stdout: Literal["nothing", "checkpoints", "records"] = Field(
+        default="nothing",
+        description="What of the log is copied to standard output, where other lines then go to standard error.",
+    )

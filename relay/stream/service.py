@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, CONNECTING
-from websockets.typing import Subprotocol
 
 from relay.audit.base import Auditor
 from relay.core.addresses import Network, plain
 from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
-from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL, Auth, parse_client_frame
+from relay.core.messages import Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
 from relay.stream.addresses import Waiting
-from relay.stream.connection import CLOSE_TIMEOUT_S, StreamConnection
+from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
+from relay.stream.listening import TOKEN_WITHIN_S, listen
 from relay.stream.registry import Registry
 from relay.stream.reports import (
     accepted_event,
@@ -36,22 +36,9 @@ from relay.stream.reports import (
     subscription_event,
 )
 from relay.stream.usage import Usage
-from relay.tls import HANDSHAKE_WITHIN_S
 from relay.turnstile import Turnstile
 from relay.web.addresses import client_address
 
-TOKEN_WITHIN_S = 5
-"""Seconds for the handshake, and again for a token as first frame. Mobile networks take 2 s on a bad day."""
-NOTSENT_LOWAT_BYTES = 8192
-"""Unsent bytes that the kernel takes. Without it megabytes of old prices queue where nobody can replace them: a
-reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB 1.1 s and now and then 1.6, with
-4 KiB 0.7 s."""
-USER_TIMEOUT_MS = 30_000
-"""TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
-BACKLOG = 4096
-LISTENERS = 4
-"""On the same socket. uvloop accepts one connection a listener and turn; in a burst, when turns take long, connections
-would come in at half the pace at which tokens are made for them."""
 CLOSES_A_SECOND = 500
 """How fast a drain sends connections away at least: each comes back with a token request and a handshake."""
 RECONNECT_WITHIN_MS = 5000
@@ -96,33 +83,12 @@ class Stream:
 
     async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> list[Server]:
         """Listen on a bound socket, over TLS where `tls` is given. End what it returns with `stop`."""
-        sock.setsockopt(
-            socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES
-        )  # accepted sockets inherit both
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        sockets = [sock, *(sock.dup() for _ in range(LISTENERS - 1))]
-        return [await self._listen(each, tls) for each in sockets]
-
-    async def _listen(self, sock: socket.socket, tls: ssl.SSLContext | None) -> Server:
-        return await serve(
-            self._handle,
-            sock=sock,
-            backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_WITHIN_S if tls else None,
-            create_connection=self._make_connection,  # type: ignore[arg-type]  # documented as a factory
+        return await listen(
+            sock,
+            tls=tls,
+            handle=self._handle,
+            create_connection=self._make_connection,
             process_request=self._process_request,
-            select_subprotocol=_select_subprotocol,
-            compression=None,  # 12 KB instead of 67 KB a connection, and the same bytes for everybody
-            server_header=None,
-            open_timeout=TOKEN_WITHIN_S,
-            ping_interval=None,  # `relay.stream.heart` pings
-            close_timeout=CLOSE_TIMEOUT_S,
-            max_size=MAX_FRAME_BYTES,
-            max_queue=4,
-            # tell us as soon as one byte waits, and as soon as none does. A TLS transport is full at its limit, not
-            # above it: with 0 every second write would be, and handshakes would wait for what never comes
-            write_limit=1 if tls else 0,
         )
 
     async def drain(self) -> None:
@@ -351,8 +317,3 @@ def _auth_frame(message: str | bytes) -> Auth | Reason:
 def _peer(connection: StreamConnection) -> str:
     address = connection.remote_address
     return plain(str(address[0])) if isinstance(address, tuple) else ""
-
-
-def _select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Select relay.v1 if it was offered. Offering none is fine; the token is never echoed."""
-    return Subprotocol(PROTOCOL) if PROTOCOL in offered else None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from relay.audit.copying import Copied, Copy
 from relay.audit.writing import Keeping, Sync
 from relay.config import Settings
 from relay.core.errors import ConfigurationError
@@ -36,6 +37,12 @@ def keeping(settings: Settings) -> Keeping:
         rotate_s=audit.rotate_hours * 3600,
         keep_s=audit.keep_days * 86_400,
     )
+
+
+def copied(settings: Settings) -> Copy | None:
+    """Return what copies the log to standard output, if the settings want it."""
+    what = Copied(settings.audit.stdout)
+    return None if what is Copied.NOTHING else Copy(what)
 
 
 def _signer(settings: Settings) -> AuditKey:

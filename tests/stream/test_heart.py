@@ -12,7 +12,7 @@ from relay.core.hub import BEATS_A_HEARTBEAT
 from relay.stream import heart
 from relay.stream.connection import StreamConnection
 from relay.stream.heart import SILENT_ROUNDS, STALLED_BEATS, beat_for_ever
-from relay.stream.service import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
+from relay.stream.listening import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
 from tests.stream.node import Node
 from tests.stream.wire import Wire, masked, text, until
 

@@ -6,16 +6,11 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from relay.audit.chain import Link, seal
 from relay.audit.query import connected, privileges, stories, summaries
 from relay.audit.query.records import Reading, Record
-from relay.cli.questions.following import _grow
-from relay.core.errors import Reason
-from relay.core.events import Action, Event, to_record
 from tests.audit.query.days import BEGIN, GRANTED, Day, make_day
 
 TOKENS = 10_000
@@ -110,113 +105,6 @@ def test_a_narrower_grant_is_missed_by_those_who_used_the_rest(day: Day) -> None
     assert not any(loss.connections for loss in privileges.losses(records(day), wide)), (
         "all that was used is granted"
     )
-
-
-def written(*events: tuple[str, Event]) -> list[Record]:
-    """Return the records of a log with these events, each at its time of day."""
-    head, found = Link(writer="w" * 32, seq=0, hash="0" * 64), []
-    for at, event in events:
-        line, head = seal(to_record(event, timestamp=f"2026-11-26T{at}.000Z", event_id="e", node="n"), head)
-        found.append(line)
-    return list(Reading().records(found))
-
-
-def connection(action: Action, name: str, **relay: Any) -> Event:
-    """Return an event of a connection to prices, with a token of the same name."""
-    own = {"token": {"jti": name}, "connection": {"id": name}}
-    return Event(action=action, user="u", endpoint="prices", relay=own | relay)
-
-
-def test_who_knows_that_a_relay_was_killed() -> None:
-    """Its connections ended with it, though nobody was left to write that down."""
-    log = written(
-        ("08:00:00", connection(Action.CONNECT_ACCEPTED, "killed")),
-        ("08:01:00", connection(Action.CONNECT_ACCEPTED, "closed")),
-        ("08:02:00", connection(Action.CONNECTION_CLOSED, "closed")),
-        ("09:00:00", Event(action=Action.AUDIT_GAP, relay={"unclean_end": True})),
-        ("09:01:00", connection(Action.CONNECT_ACCEPTED, "new")),
-    )
-
-    def open_at(hour: float) -> dict[str, tuple[str, bool]]:
-        found = connected.who(log, "prices", at=BEGIN + timedelta(hours=hour))
-        return {row.connection: (row.until, row.killed) for row in found}
-
-    assert open_at(8.02) == {
-        "killed": ("2026-11-26T09:00:00.000Z", True),
-        "closed": ("2026-11-26T08:02:00.000Z", False),
-    }
-    assert open_at(9.01) == {}
-    assert open_at(10) == {"new": ("", False)}
-
-
-def test_a_service_is_a_grant_too() -> None:
-    """A token without channels: who would lose the service is named, who keeps it is not."""
-    issued = Event(
-        action=Action.TOKEN_ISSUED,
-        user="u",
-        endpoint="reports",
-        relay={"token": {"jti": "t", "channels": []}, "session": {"ref": "r", "roles": ["trader", "staff"]}},
-    )
-    log = written(("08:00:00", issued))
-    assert [(grant.whose, grant.scope) for grant in privileges.scopes(log)] == [
-        ("staff", privileges.SERVICE),
-        ("trader", privileges.SERVICE),
-    ]
-    assert privileges.losses(log, {"staff": {"reports": []}}) == []
-    (loss,) = privileges.losses(log, {"staff": {"prices": ["prices.>"]}})
-    assert (loss.scope, loss.tokens, loss.connections) == (privileges.SERVICE, 1, 0)
-
-
-def test_stats_count_what_a_flood_only_counted() -> None:
-    """Records that stand for many count as many: of floods, and of batches of publications."""
-    log = written(
-        ("08:00:00", Event(action=Action.CONNECT_DENIED, reason=Reason.TOKEN_MALFORMED)),
-        (
-            "08:01:00",
-            Event(
-                action=Action.DENIALS_AGGREGATED,
-                relay={"denied": {"connect.denied": {"token_malformed": 47_600}}},
-            ),
-        ),
-        (
-            "08:02:00",
-            Event(action=Action.PUBLISH_DENIED, reason=Reason.CHANNEL_FORBIDDEN, relay={"count": 12}),
-        ),
-    )
-    found = summaries.stats(log)
-    assert found.refusals["connect.denied", "token_malformed"] == 47_601
-    assert found.refusals["publish.denied", "channel_forbidden"] == 12
-
-
-def test_every_answer_says_what_the_log_lacks(tmp_path: Path) -> None:
-    """Events that could not be recorded, and lines that are none: on standard error, once, whatever was asked."""
-    path = tmp_path / "audit.jsonl"
-    gap = {
-        "@timestamp": "2026-11-26T08:00:00.000Z",
-        "event": {"action": "audit.gap"},
-        "relay": {"lost": {"a": 9}},
-    }
-    path.write_text(json.dumps(gap, separators=(",", ":")) + "\ntorn {\n")
-    for question in (
-        ["why", "somebody"],
-        ["who", "prices"],
-        ["scopes"],
-        ["anomalies"],
-        ["stats"],
-        ["export"],
-    ):
-        result = subprocess.run(
-            [sys.executable, "-m", "relay", "audit", *question, "--file", str(path)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert result.returncode == 0
-        assert "9 events of this time could not be recorded" in result.stderr
-        assert ("1 lines are no records" in result.stderr) == (question[0] != "why"), (
-            "why parses what it looks for"
-        )
 
 
 def test_stats_and_anomalies_count_right(day: Day) -> None:
@@ -355,36 +243,6 @@ def test_mistakes_are_one_line(small: Day, arguments: tuple[str, ...], sentence:
     assert result.returncode == 2
     assert sentence in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_tail_loses_nothing_when_the_log_goes_on_in_another_file(tmp_path: Path) -> None:
-    """What was written between the last look at the old file and the change comes too, and before the new file's."""
-    path = tmp_path / "audit.jsonl"
-    path.write_bytes(b"1\n")
-    lines_ = _grow(path, follow=True)
-    assert next(lines_) == b"1\n"
-    assert next(lines_) is None
-    with path.open("ab") as old:
-        old.write(b"2\n")
-        old.flush()
-        assert next(lines_) == b"2\n"
-        path.rename(tmp_path / "audit.1.jsonl")
-        path.write_bytes(b"5\n")
-        old.write(b"3\n4\n")
-    assert [next(lines_) for _ in range(3)] == [b"3\n", b"4\n", b"5\n"]
-
-
-def test_tail_escapes_a_line_that_the_relay_did_not_write(tmp_path: Path) -> None:
-    """Also with --json, which prints the relay's own lines as they are."""
-    path = tmp_path / "audit.jsonl"
-    own = '{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"action":"logout"}}\n'
-    path.write_text(own + own.replace("logout", "\u202e\x9b\x7f"), "utf-8")
-    command = [sys.executable, "-m", "relay", "audit", "tail", "--no-follow", "--json", "--file", str(path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
-    assert told[0] + "\n" == own
-    assert told[1].isascii()
-    assert "\x7f" not in told[1]
-    assert json.loads(told[1])["event"]["action"] == "\u202e\x9b\x7f"
 
 
 def test_tail_follows_the_log_into_its_next_file(tmp_path: Path) -> None:
