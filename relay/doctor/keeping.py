@@ -25,11 +25,12 @@ def _mode(path: Path) -> int | None:
 
 
 def _keys_writable(deployment: Deployment) -> Iterator[str]:
-    folder = deployment.settings.tokens.keys_dir
-    for path in (folder, *sorted(folder.glob("*.public.jwk.json"))):
-        mode = _mode(path)
-        if mode is not None and mode & 0o022:
-            yield f"{path} can be written by others (mode {mode:04o})"
+    settings = deployment.settings
+    for folder in (settings.tokens.keys_dir, settings.audit.keys_dir):
+        for path in (folder, *sorted(folder.glob("*.public.jwk.json"))):
+            mode = _mode(path)
+            if mode is not None and mode & 0o022:
+                yield f"{path} can be written by others (mode {mode:04o})"
 
 
 def _old_key(deployment: Deployment) -> Iterator[str]:
@@ -78,8 +79,8 @@ CHECKS = (
     Check(
         name="keys-writable",
         severity=Severity.ERROR,
-        finds="The keys folder, or a public key in it, can be written by others than its owner.",
-        means="Who puts a public key there has every token that they sign themselves accepted.",
+        finds="A keys folder (tokens.keys_dir, audit.keys_dir), or a public key in it, can be written by others.",
+        means="Who puts a public key there has tokens accepted that they sign, or an audit log of their own.",
         do="chmod 700 the folder, and give it to the relay's user.",
         look=_keys_writable,
     ),

@@ -220,6 +220,14 @@ def test_a_public_key_that_others_can_change(folder: Path, examined: Examine) ->
     assert examined() == {"keys-writable": [f"{public} can be written by others (mode 0666)"]}
 
 
+def test_an_audit_key_that_others_can_change(folder: Path, examined: Examine) -> None:
+    """Who changes the public half has a log of their own pass for the relay's."""
+    create_signing_key(folder / "audit-keys")
+    [public] = (folder / "audit-keys").glob("*.public.jwk.json")
+    public.chmod(0o666)
+    assert examined() == {"keys-writable": [f"{public} can be written by others (mode 0666)"]}
+
+
 def test_a_settings_file_without_secrets_may_be_read(
     folder: Path, examined: Examine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

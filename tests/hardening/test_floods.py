@@ -16,6 +16,7 @@ from tests.support.service import Relay, make_relay
 
 BUDGET = 5
 FLOOD = 300
+EACH = 200
 FLOODER, NEIGHBOUR, THIEF = "127.0.0.8", "127.0.0.9", "127.0.0.10"
 
 
@@ -77,6 +78,28 @@ async def test_a_flood_is_counted_in_one_record(relay: Relay) -> None:
     }
     assert told["addresses"] == {FLOODER: 2 * FLOOD - BUDGET}
     assert told["anomalies"] == ["denial_burst"]
+    assert whole(relay.audit_path)
+
+
+async def test_a_flood_of_tokens_from_everywhere_keeps_nobody_out(relay: Relay) -> None:
+    """The counts are right to the last one, the log stays small, good clients get in. Ran with 50,000 too."""
+    sources = [f"127.0.1.{number}" for number in range(1, 21)]
+    bad = head("GET", "/ws/prices", [*upgrade(relay), bearing("eyJhbGciOiJFZERTQSJ9.e30.AAAA")])
+    flood = [asyncio.create_task(pour(relay.ports[1], bad, EACH, source=source)) for source in sources]
+    came_in = 0
+    while not all(task.done() for task in flood):
+        async with relay.connect(await relay.token(), query="?channels=prices.A") as socket:
+            await socket.read("subscribed")
+            came_in += 1
+    assert sum(await asyncio.gather(*flood), Counter()) == {401: EACH * len(sources)}
+    assert came_in > 0
+    assert relay.stop() == 0
+    records = relay.audit()
+    single = [r for r in records if r["event"]["action"] == "connect.denied"]
+    counted = sum(r["relay"]["count"] for r in records if r["event"]["action"] == "denials.aggregated")
+    assert len(single) + counted == EACH * len(sources)
+    minutes = 1 + sum(r["event"]["action"] == "denials.aggregated" for r in records)
+    assert len(single) <= BUDGET * len(sources) * minutes
     assert whole(relay.audit_path)
 
 
