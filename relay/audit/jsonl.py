@@ -104,9 +104,9 @@ class JsonlAuditor:
         return self._writer.waiting
 
     @property
-    def lost(self) -> int:
-        """Events that could not be recorded since the log was opened."""
-        return self._writing.losses.total
+    def lost(self) -> dict[str, int]:
+        """Events that could not be recorded since the log was opened, by action."""
+        return self._writing.losses.ever()
 
     @property
     def head(self) -> Link:

@@ -27,8 +27,7 @@ class Losses:
         self._counts: Counter[str] = Counter()
         self._since = 0.0
         self._cause = ""
-        self.total = 0
-        """Events lost since the start, those that a gap record has told of included."""
+        self._ever: Counter[str] = Counter()
 
     def add(self, action: Action, *, at: float, cause: str) -> None:
         """Count one event of `action` that happened at `at` (Unix seconds)."""
@@ -36,8 +35,13 @@ class Losses:
             if not self._counts:
                 self._since = at
             self._counts[action.value] += 1
-            self.total += 1
+            self._ever[action.value] += 1
             self._cause = cause
+
+    def ever(self) -> dict[str, int]:
+        """Return the events lost since the start by action, those that a gap record has told of included."""
+        with self._lock:
+            return dict(self._ever)
 
     def pending(self) -> Loss | None:
         """Return what no gap record has told of yet; once one has, pass it to `reported`."""

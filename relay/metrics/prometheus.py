@@ -70,8 +70,12 @@ class _Relay(Collector):
         yield GaugeMetricFamily(
             "relay_audit_waiting_events", "Audit events that are not written yet.", now.audit_waiting
         )
-        yield CounterMetricFamily(
-            "relay_audit_lost_events", "Audit events that could not be recorded.", now.audit_lost
+        yield _summed(
+            "relay_audit_lost_events",
+            "Audit events that could not be recorded.",
+            "action",
+            dict.fromkeys((action for action in Action if action not in OF_THE_LOG), 0),
+            now.audit_lost.items(),
         )
         yield GaugeMetricFamily(
             "relay_state_waiting_writes",

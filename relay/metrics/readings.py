@@ -60,5 +60,6 @@ class Readings:
     waiting: int
     """Connections that have shown no token yet."""
     audit_waiting: int
-    audit_lost: int
+    audit_lost: Mapping[str, int]
+    """By action."""
     state_waiting: int

@@ -55,7 +55,7 @@ def stats(now: Readings) -> Mapping[str, Any]:
             "write_turn": _times(now.turns),
             "loop_lag": _times(now.loop_lag),
         },
-        "audit": {"waiting": now.audit_waiting, "lost": now.audit_lost},
+        "audit": {"waiting": now.audit_waiting, "lost": sum(now.audit_lost.values())},
         "state": {"waiting": now.state_waiting},
         "events": [{**key._asdict(), "count": count} for key, count in now.events.items()],
     }

@@ -98,6 +98,7 @@ async def test_a_flood_of_notes_is_bounded_and_counted(
     await auditor.record(an_event(25))
     assert users(path) == ["audit.gap", *(f"user-{number}" for number in range(10)), "user-25"]
     assert gaps(path)[0]["lost"] == {"connect.denied": 15}
+    assert auditor.lost == {"connect.denied": 15}, "also after a gap record has told of them"
 
 
 async def test_a_disk_that_hangs_is_as_good_as_one_that_refuses(
