@@ -72,6 +72,8 @@ AnyDraft = TypeVar("AnyDraft", bound=Draft)
 
 _decoder = msgspec.json.Decoder(Draft)
 _numbered = msgspec.json.Decoder(NumberedDraft)
+_NUMBERING = '"type":"publish","id":%d,'
+_MOST_NUMBERING = len(_NUMBERING % (1 << 53))
 
 
 def parse_draft(body: bytes) -> Draft:
@@ -83,19 +85,26 @@ def parse_draft(body: bytes) -> Draft:
     Raises:
         MalformedError: with a sentence for the publisher, if anything about the body is not as documented.
     """
+    _check_size(len(body))
     return _parse(body, _decoder)
 
 
 def parse_numbered(line: bytes) -> NumberedDraft:
-    """Do the same for a message of the publisher's socket. Raises as `parse_draft` does."""
-    return _parse(line, _numbered)
+    """Do the same for a message of the publisher's socket, whose numbering does not count. Raises as `parse_draft`."""
+    _check_size(len(line) - _MOST_NUMBERING)  # before anything is parsed
+    draft = _parse(line, _numbered)
+    _check_size(len(line) - len(_NUMBERING % draft.id))
+    return draft
 
 
-def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
-    if len(body) > MAX_PUBLICATION_BYTES:
+def _check_size(size: int) -> None:
+    if size > MAX_PUBLICATION_BYTES:
         raise MalformedError(
             f"A publication has at most {MAX_PUBLICATION_BYTES} bytes.", reason=Reason.PUBLICATION_TOO_LARGE
         )
+
+
+def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
     _check_strict(body)
     try:
         draft = decoder.decode(body.translate(_NEWLINES))

@@ -97,6 +97,19 @@ async def test_each_message_arrives_once_and_in_order(relay: Relay) -> None:
         assert [frame["seq"] for frame in frames] == list(range(1, 202))
 
 
+async def test_what_fits_over_http_fits_here(relay: Relay) -> None:
+    """64 KiB are a publication's; what numbers it comes on top."""
+    empty = json.dumps({"channel": "prices.LONG", "data": ""}, separators=(",", ":"))
+    text = "x" * (65_536 - len(empty))
+    assert (await relay.publish_raw(empty.replace('""', f'"{text}"').encode())).status_code == 200
+    assert (await relay.publish_raw(empty.replace('""', f'"{text}x"').encode())).status_code == 413
+    async with publishing(relay) as publisher:
+        for number, (more, answer) in enumerate([("", "ack"), ("x", "error")], start=1):
+            numbered = empty.replace("{", f'{{"type":"publish","id":{number},')
+            await publisher.send(numbered.replace('""', f'"{text}{more}"'))
+            assert (await publisher.next())["type"] == answer
+
+
 async def test_one_bad_message_spoils_no_other(relay: Relay) -> None:
     """Its error has its id and comes before the ack that settles it; the audit log has one record a reason."""
     async with publishing(relay) as publisher:
