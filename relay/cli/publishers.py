@@ -102,20 +102,13 @@ def _show(rows: list[Row], *, now: float) -> None:
     if not rows:
         console.print("The settings name no publishers.")
         return
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for name in ("publisher", "channels"):
-        table.add_column(name, overflow="fold")
-    for name in (
-        "messages/s",
-        "KB/s",
-        "published",
-        "dropped",
-        "refused",
-        "sockets",
-        "last heard of",
-        "quota",
-    ):
-        table.add_column(name, justify="right")
+    # narrow, so that a terminal of 80 columns folds nothing but names and quotas
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("publisher", overflow="fold", min_width=len("publisher"))
+    table.add_column("channels", overflow="fold", min_width=len("channels"))
+    for name in ("msg/s", "KB/s", "published", "dropped", "refused", "sockets", "silent"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("quota", overflow="fold", min_width=len("quota"))
     for row in rows:
         channels = ", ".join(row["channels"]) + (" (exclusive)" if row["exclusive"] else "")
         quota = ", ".join(
@@ -130,7 +123,7 @@ def _show(rows: list[Row], *, now: float) -> None:
             f"{row['stale'] + row['duplicate']:,}",
             f"{row['refused']:,}",
             str(row["connections"]),
-            "never" if row["last_at"] is None else f"{max(0.0, now - row['last_at']):.1f} s ago",
+            "always" if row["last_at"] is None else f"{max(0.0, now - row['last_at']):.1f} s",
             quota or "none",
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
