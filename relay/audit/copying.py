@@ -9,7 +9,6 @@ A checkpoint is a signed head. Kept where nobody can change them, the checkpoint
 
 import os
 from collections.abc import Sequence
-from enum import StrEnum
 
 import structlog
 
@@ -21,25 +20,19 @@ _CHECKPOINT = b'"action":"audit.checkpoint"'
 _log = structlog.get_logger("relay.audit")
 
 
-class Copied(StrEnum):
-    """What is copied."""
-
-    NOTHING = "nothing"
-    CHECKPOINTS = "checkpoints"
-    RECORDS = "records"
-
-
 class Copy:
-    """Writes lines of the log to a descriptor as well. For one thread at a time."""
+    """Writes the log's lines, or its checkpoints alone, to a descriptor as well. For one thread at a time."""
 
-    def __init__(self, what: Copied, *, descriptor: int = 1) -> None:
-        self._what = what
+    def __init__(self, *, checkpoints_only: bool, descriptor: int = 1) -> None:
+        self._checkpoints_only = checkpoints_only
         self._descriptor = descriptor
         self._failing = False
 
     def write(self, lines: Sequence[tuple[bytes, Link]]) -> None:
         """Copy lines that are in the file now. Never raises."""
-        data = b"".join(line + b"\n" for line, _ in lines if self._is_wanted(line))
+        data = b"".join(
+            line + b"\n" for line, _ in lines if not self._checkpoints_only or _CHECKPOINT in line
+        )
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
@@ -49,6 +42,3 @@ class Copy:
             self._failing = True
         else:
             self._failing = False
-
-    def _is_wanted(self, line: bytes) -> bool:
-        return self._what is Copied.RECORDS or (self._what is Copied.CHECKPOINTS and _CHECKPOINT in line)

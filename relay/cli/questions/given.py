@@ -131,7 +131,10 @@ def _configured(config: Path | None) -> Path:
 
 
 def _in_order(files: Sequence[Path]) -> list[Path]:
-    """Return files in the order of their first records; one that can't be read is told of when it is."""
+    """Return files in the order of their first records' times: they may be several relays', which number apart.
+
+    One that can't be read is told of when it is.
+    """
 
     def begins(path: Path) -> str:
         with suppress(OSError), path.open("rb") as file:
