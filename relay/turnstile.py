@@ -38,7 +38,7 @@ class Turnstile:
 
     async def enter(self, *, ahead: bool = False) -> None:
         """Wait for a turn with room. Whoever gives up meanwhile keeps nobody else from entering."""
-        if self._has_room():
+        if self._takes_room():
             return
         place = self._loop.create_future()
         (self._ahead if ahead else self._waiting).append(partial(_wake, place))
@@ -46,12 +46,13 @@ class Turnstile:
 
     def let_in(self, call: Callable[[], bool], *, ahead: bool = False) -> None:
         """Call `call` in a turn with room, maybe now. It tells whether it did anything; if not, its room is free."""
-        if not self._has_room():
+        if not self._takes_room():
             (self._ahead if ahead else self._waiting).append(call)
         elif not call():
             self._room += 1
 
-    def _has_room(self) -> bool:
+    def _takes_room(self) -> bool:
+        """Take a place in this turn, if one is left."""
         if not self._turning:
             self._turning = True
             self._loop.call_soon(self._turn)
@@ -66,7 +67,8 @@ class Turnstile:
             while self._room and (self._ahead or self._waiting):
                 last = self._room == 1 and self._waiting
                 queue = self._ahead if self._ahead and not last else self._waiting
-                self._room -= queue.popleft()()
+                if queue.popleft()():
+                    self._room -= 1
         finally:  # one who fails keeps nobody behind it
             self._turning = self._room < self._a_turn or bool(self._waiting or self._ahead)
             if self._turning:
