@@ -105,7 +105,7 @@ def _show(rows: list[Row], *, now: float) -> None:
     # narrow, so that a terminal of 80 columns folds nothing but names and quotas
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("publisher", overflow="fold", min_width=len("publisher"))
-    table.add_column("channels", overflow="fold", min_width=len("channels"))
+    table.add_column("channels", overflow="fold", min_width=len("(exclusive)"))
     for name in ("msg/s", "KB/s", "published", "dropped", "refused", "sockets", "silent"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("quota", overflow="fold", min_width=len("quota"))
