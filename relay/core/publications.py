@@ -93,7 +93,8 @@ def parse_numbered(line: bytes) -> NumberedDraft:
     """Do the same for a message of the publisher's socket, whose numbering does not count. Raises as `parse_draft`."""
     _check_size(len(line) - _MOST_NUMBERING)  # before anything is parsed
     draft = _parse(line, _numbered)
-    _check_size(len(line) - len(_NUMBERING % draft.id))
+    if len(line) > MAX_PUBLICATION_BYTES:
+        _check_size(len(line) - len(_NUMBERING % draft.id))
     return draft
 
 
