@@ -54,9 +54,11 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
         "A scoped token was handed out; the record has what was asked, what was granted, and why the rest was not."
     ),
     Action.TOKEN_DENIED: "A request for a scoped token was refused.",
-    Action.CONNECT_ACCEPTED: "A connection was let in and its token used up.",
+    Action.CONNECT_ACCEPTED: (
+        "A connection was let in and its token used up; the record has the channels that it subscribed to at once."
+    ),
     Action.CONNECT_DENIED: "A connection, or its first frame's token, was refused.",
-    Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to channels within its scope.",
+    Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to further channels within its scope.",
     Action.SUBSCRIBE_DENIED: "A connection asked for channels outside its scope, or for too many.",
     Action.CONNECTION_REFRESHED: "A connection showed a new token and may go on; the token is used up.",
     Action.CONNECTION_CLOSED: (
@@ -101,6 +103,9 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.AUDIT_CHECKPOINT: ("configuration", "info"),
     Action.AUDIT_GAP: ("configuration", "error"),
 }
+
+SUBSCRIBES = frozenset({Action.CONNECT_ACCEPTED, Action.SUBSCRIBE_ACCEPTED})
+"""Their records have the channels that a connection subscribed to: as it opened, or later."""
 
 OF_THE_LOG = frozenset({Action.AUDIT_CHECKPOINT, Action.AUDIT_GAP})
 """Written by the log about itself: no observer sees them, so no count of events has them."""

@@ -68,7 +68,11 @@ class RefreshAsked:
 
 
 Report = Callable[[Action, Sequence[str], Reason | None], None]
-"""Called for the audit log: what happened, to which channels, and why if it was refused."""
+"""Called for the audit log: what happened, to which channels, and why if it was refused.
+
+The first call of each connection is `CONNECT_ACCEPTED`, with what it subscribes to as it opens: one record and not
+two, because nearly all connections subscribe once, in their URL.
+"""
 
 
 class ClientProtocol:
@@ -102,6 +106,7 @@ class ClientProtocol:
     def open(self, *, asked: Sequence[str], interval_ms: int, now: float) -> None:
         """Send `welcome`, and subscribe to what the URL asked for, else to the exact channels of the token."""
         if self.state is State.CLOSED:
+            self._report(Action.CONNECT_ACCEPTED, (), None)
             return
         terms = self._terms
         welcome = messages.welcome(
@@ -112,6 +117,7 @@ class ClientProtocol:
         )
         channels = list(asked) or [name for name in terms.scope.patterns if not is_wildcard(name)]
         if not channels:
+            self._report(Action.CONNECT_ACCEPTED, (), None)
             self._send(welcome)
             self._send(
                 messages.error(
@@ -121,7 +127,8 @@ class ClientProtocol:
                 )
             )
             return
-        self._subscribe(messages.Subscribe(channels=channels, interval_ms=interval_ms), after=[welcome])
+        frame = messages.Subscribe(channels=channels, interval_ms=interval_ms)
+        self._subscribe(frame, after=[welcome], action=Action.CONNECT_ACCEPTED)
 
     def receive(self, text: str, now: float) -> Close | RefreshAsked | None:
         """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
@@ -233,7 +240,13 @@ class ClientProtocol:
         )
         return None
 
-    def _subscribe(self, frame: messages.Subscribe, *, after: Sequence[bytes] = ()) -> None:
+    def _subscribe(
+        self,
+        frame: messages.Subscribe,
+        *,
+        after: Sequence[bytes] = (),
+        action: Action = Action.SUBSCRIBE_ACCEPTED,
+    ) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
         lane = lane_for(frame.interval_ms, self._terms.floor_ms)
@@ -243,8 +256,8 @@ class ClientProtocol:
         acks = [self._ack(want) for want in wants]
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
         self._hub.subscribe(self._subscriber, wants, after=[*after, ack])
-        if accepted:
-            self._report(Action.SUBSCRIBE_ACCEPTED, accepted, None)
+        if accepted or action is Action.CONNECT_ACCEPTED:
+            self._report(action, accepted, None)
         for code, reason in _REPORTED.items():
             if names := [item.channel for item in rejected if item.code == code]:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)

@@ -27,7 +27,11 @@ _BY_OUTCOME = (
         "Connections that asked to be let in.",
         (Action.CONNECT_ACCEPTED, Action.CONNECT_DENIED),
     ),
-    ("relay_subscribes", "Subscriptions asked for.", (Action.SUBSCRIBE_ACCEPTED, Action.SUBSCRIBE_DENIED)),
+    (
+        "relay_subscribes",
+        "Subscriptions asked for by an open connection, and those refused to one as it opened.",
+        (Action.SUBSCRIBE_ACCEPTED, Action.SUBSCRIBE_DENIED),
+    ),
     ("relay_logins", "Log-ins.", (Action.LOGIN_SUCCEEDED, Action.LOGIN_FAILED)),
     ("relay_connections_closed", "Connections that ended.", (Action.CONNECTION_CLOSED,)),
 )

@@ -1,8 +1,8 @@
 """The audit events of a connection's life."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from relay.core import tokens
@@ -15,29 +15,15 @@ from relay.stream.gate import Admission, Denied
 from relay.stream.usage import Usage
 
 
-def accepted_event(connection: StreamConnection, admission: Admission) -> Event:
-    """The token was used and the connection let in."""
-    attempt = admission.attempt
-    return Event(
-        action=Action.CONNECT_ACCEPTED,
-        user=admission.claims.subject,
-        client=attempt.client,
-        status=101,
-        path=attempt.endpoint.path,
-        endpoint=attempt.endpoint.name,
-        asker=admission.claims.asker or "",
-        relay={
-            "origin": attempt.origin,
-            "session": {"ref": admission.claims.session_ref},
-            "token": _token(admission.claims) | {"kid": admission.kid, "transport": attempt.asked.transport},
-            "connection": {"id": str(connection.id)},
-        },
-    )
+def accepted_event(connection: StreamConnection, admission: Admission, channels: Sequence[str]) -> Event:
+    """The token was used and the connection let in, with what it subscribed to as it opened."""
+    subscribed = {"channels": list(channels), "count": len(channels)}
+    return _token_used(Action.CONNECT_ACCEPTED, connection, admission, status=101, more=subscribed)
 
 
 def refreshed_event(connection: StreamConnection, admission: Admission) -> Event:
     """A connection showed a new token and goes on."""
-    return replace(accepted_event(connection, admission), action=Action.CONNECTION_REFRESHED, status=None)
+    return _token_used(Action.CONNECTION_REFRESHED, connection, admission)
 
 
 def denied_event(denied: Denied) -> Event:
@@ -113,6 +99,33 @@ def closed_event(
                 "conflated": subscriber.conflated,
                 **usage.described(),
             },
+        },
+    )
+
+
+def _token_used(
+    action: Action,
+    connection: StreamConnection,
+    admission: Admission,
+    *,
+    status: int | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> Event:
+    attempt, claims = admission.attempt, admission.claims
+    return Event(
+        action=action,
+        user=claims.subject,
+        client=attempt.client,
+        status=status,
+        path=attempt.endpoint.path,
+        endpoint=attempt.endpoint.name,
+        asker=claims.asker or "",
+        relay={
+            "origin": attempt.origin,
+            "session": {"ref": claims.session_ref},
+            "token": {**_token(claims), "kid": admission.kid, "transport": attempt.asked.transport},
+            "connection": {"id": str(connection.id)},
+            **more,
         },
     )
 

@@ -223,9 +223,12 @@ class Stream:
         usage = Usage(claims.channel_scope)
 
         def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
-            if action is Action.SUBSCRIBE_ACCEPTED:
+            if reason is None:
                 usage.add(channels)
-            self._auditor.note(subscription_event(connection, admission, action, channels, reason))
+            if action is Action.CONNECT_ACCEPTED:
+                self._auditor.note(accepted_event(connection, admission, channels))
+            else:
+                self._auditor.note(subscription_event(connection, admission, action, channels, reason))
 
         client = ClientProtocol(
             hub=hub,
@@ -240,10 +243,10 @@ class Stream:
             now=now,
         )
         connection.attach(hub, subscriber, client)
-        self._auditor.note(accepted_event(connection, admission))
         try:
             # a log-out or a revocation may have passed between the gate's look and the registration
             if cut_off := self._gate.cut_off_since(admission, now=now):
+                report(Action.CONNECT_ACCEPTED, (), None)
                 connection.end(close_for(cut_off))
                 return
             asked = admission.attempt.asked

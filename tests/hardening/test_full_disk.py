@@ -23,7 +23,7 @@ async def test_a_full_disk_stops_tokens_and_nothing_else(tmp_path: Path) -> None
     with running(tmp_path) as relay:
         async with relay.connect(await relay.token(), query="?channels=prices.A") as socket:
             await socket.read("subscribed")
-            await relay.audited("subscribe.accepted")
+            await relay.audited("connect.accepted")
             limit(relay, relay.audit_path.stat().st_size + 10)
             for _ in range(3):
                 refused = await relay.ask()

@@ -53,8 +53,7 @@ async def test_the_audit_log_has_a_connections_life(relay: Relay) -> None:
     assert [
         (r["event"]["action"], r["event"].get("reason"), r["relay"].get("channels")) for r in records
     ] == [
-        ("connect.accepted", None, None),
-        ("subscribe.accepted", None, ["prices.life"]),
+        ("connect.accepted", None, ["prices.life"]),
         ("subscribe.denied", "channel_forbidden", ["depth.X"]),
         ("subscribe.accepted", None, ["prices.more"]),
         ("subscribe.denied", "request_malformed", ["prices.."]),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relay.audit.query.records import Record
-from relay.core.events import Action
+from relay.core.events import SUBSCRIBES, Action
 from relay.core.scope import Scope
 
 Grants = Mapping[str, Mapping[str, Sequence[str]]]
@@ -56,7 +56,7 @@ def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.tokens += 1
                     grant.users.add(record.user.id)
-        elif action in (Action.SUBSCRIBE_ACCEPTED, Action.CONNECTION_CLOSED):
+        elif action in SUBSCRIBES or action == Action.CONNECTION_CLOSED:
             token = tokens.get(own.token.jti)
             if token is None:  # issued before the span that is looked at: the roles are not known
                 names = (record.user.id,) if by_user else ("unknown",)
@@ -108,13 +108,13 @@ def losses(records: Iterable[Record], candidate: Grants) -> list[Loss]:
     """Return what the tokens of the log would not have had under other grants; what was used comes first."""
     other = _Other(candidate)
     for record in records:
-        match record.event.action:
-            case Action.TOKEN_ISSUED:
-                other.issued(record)
-            case Action.SUBSCRIBE_ACCEPTED:
-                other.subscribed(record)
-            case Action.CONNECTION_CLOSED:
-                other.closed(record)
+        action = record.event.action
+        if action == Action.TOKEN_ISSUED:
+            other.issued(record)
+        elif action in SUBSCRIBES:
+            other.subscribed(record)
+        elif action == Action.CONNECTION_CLOSED:
+            other.closed(record)
     return sorted(other.found, key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
 
 

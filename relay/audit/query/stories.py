@@ -73,7 +73,9 @@ def tell(record: Record) -> str:
         case Action.TOKEN_DENIED:
             return f"No token was given.{reason}"
         case Action.CONNECT_ACCEPTED:
-            return f"The token was used up (as {own.token.transport}) and the connection to {own.endpoint} let in."
+            first = f", subscribed to {_names(own.channels, own.count)}" if own.channels else ""
+            way = f"The token was used up (as {own.token.transport})"
+            return f"{way} and the connection to {own.endpoint} let in{first}."
         case Action.CONNECT_DENIED:
             return f"A connection was refused.{reason}"
         case Action.SUBSCRIBE_ACCEPTED:

@@ -78,7 +78,17 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
             "connection": {"id": connection},
         }
         begun = at + timedelta(milliseconds=dice.randrange(1, 2000))
-        add(begun, Action.CONNECT_ACCEPTED, jti, **common, relay=relay)
+        used = channels[:1] if dice.random() < 0.7 else []
+        watched = [name.replace(">", "SOL-USD") for name in used]
+        subscribed = {"channels": watched, "count": len(watched)}
+        opens_with_it = dice.random() < 0.5
+        add(
+            begun,
+            Action.CONNECT_ACCEPTED,
+            jti,
+            **common,
+            relay=relay | subscribed if opens_with_it else relay,
+        )
         if chance < 0.12:
             replay = {"token": {"jti": jti}, "anomalies": ["replay"]}
             add(
@@ -90,16 +100,10 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
                 reason=Reason.TOKEN_REPLAYED,
             )
             day.marked += 1
-        used = channels[:1] if dice.random() < 0.7 else []
-        if used:
-            watched = [used[0].replace(">", "SOL-USD")]
-            subscribed = {
-                "token": {"jti": jti},
-                "connection": {"id": connection},
-                "channels": watched,
-                "count": 1,
-            }
-            add(begun + timedelta(milliseconds=7), Action.SUBSCRIBE_ACCEPTED, jti, **common, relay=subscribed)
+        if used and not opens_with_it:
+            later = begun + timedelta(milliseconds=7)
+            relay = {"token": {"jti": jti}, "connection": {"id": connection}, **subscribed}
+            add(later, Action.SUBSCRIBE_ACCEPTED, jti, **common, relay=relay)
         for scope in used:
             day.used[role, endpoint, scope] += 1
             day.watched[user, endpoint, scope] += 1

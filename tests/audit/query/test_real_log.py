@@ -45,7 +45,7 @@ async def test_the_answers_are_what_happened(tmp_path: Path) -> None:
         assert (row["user"], row["killed"]) == ("bob", True)
 
         story = [step["action"] for step in ask(config, "why", closed["relay"]["connection"]["id"])]
-        assert story == ["token.issued", "connect.accepted", "subscribe.accepted", "connection.closed"]
+        assert story == ["token.issued", "connect.accepted", "connection.closed"]
 
         candidate = tmp_path / "candidate.toml"
         candidate.write_text(
