@@ -5,7 +5,7 @@ What can't be written is counted, and told by the next record that can be. Check
 followed by another one, and files that are older than they need be are deleted.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -75,6 +75,7 @@ class Writing:
         self._node = node
         self._clock = clock
         self._keeping = keeping
+        self._ids = _random_ids()
         self._failing = False
         self._rotate_after = 0.0
         self._unclean = keeping.signer is not None and not file.closed_in_order
@@ -216,7 +217,7 @@ class Writing:
             return seal(self._record(replace(entry, event=bare)), head)
 
     def _record(self, entry: Entry) -> dict[str, Any]:
-        return to_record(entry.event, timestamp=_iso(entry.at), event_id=token_hex(16), node=self._node)
+        return to_record(entry.event, timestamp=_iso(entry.at), event_id=next(self._ids), node=self._node)
 
     def _gap(self, loss: Loss | None) -> Entry | None:
         """Return the gap record that is due: for lost events, torn bytes, an unclean end, or all of these."""
@@ -279,6 +280,17 @@ def why(error: Exception | None) -> str:
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return error.strerror or str(error)
     return type(error).__name__
+
+
+def _random_ids() -> Iterator[str]:
+    """Yield 128 random bits at a time, in hex, for ever.
+
+    Drawn by the block: a draw is a system call for which the thread lets go of the interpreter, and to get that back
+    from a busy event loop costs more than the record.
+    """
+    while True:
+        block = token_hex(16 * 256)
+        yield from (block[at : at + 32] for at in range(0, len(block), 32))
 
 
 def _iso(at: float) -> str:

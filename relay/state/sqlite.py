@@ -152,8 +152,10 @@ class SqliteState:
         """Runs on the writer's thread: all of `items` in one transaction."""
         database = self._database
         self._purge(self._clock())
-        if len(items) == 1:  # a statement alone is a transaction: two hops less through the GIL, 0.1 ms
+        if len(items) == 1:  # a statement alone is a transaction
             return self._remembered(items, [self._write(items[0])])
+        if self._all_new(items):
+            return [True] * len(items)
         database.execute("BEGIN IMMEDIATE")
         try:
             results = [self._write(item) for item in items]
@@ -163,6 +165,22 @@ class SqliteState:
                 database.execute("ROLLBACK")
             raise
         return self._remembered(items, results)
+
+    def _all_new(self, items: Sequence[_Item]) -> bool:
+        """Write claims of which none was made before, as one statement; if there is anything else, write nothing.
+
+        Each statement lets go of the interpreter, and to get it back from a busy event loop takes longer than the
+        statement itself: one for all claims of a batch instead of one each.
+        """
+        rows = [value for item in items if isinstance(item, _Claim) for value in (item.jti, item.expires_at)]
+        if len(rows) < 2 * len(items):
+            return False
+        places = ", ".join(["(?, ?)"] * len(items))
+        try:
+            self._database.execute(f"INSERT INTO claims VALUES {places}", rows)  # noqa: S608  # only places
+        except sqlite3.IntegrityError:  # one was: undone as a whole, and each is tried by itself
+            return False
+        return True
 
     def _remembered(self, items: Sequence[_Item], results: list[bool]) -> list[bool]:
         """Put what is on the disk now into memory too."""
