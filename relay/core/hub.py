@@ -16,12 +16,13 @@ connection ends. What a newcomer gets first (snapshots, replays) goes the same w
 The hub is pure: sinks, an `encode` for frames, beats that somebody else counts; no socket, clock or task. One thread.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relay.core import messages
 from relay.core.batches import Batch, Held, Piece, gather, pieces_of
 from relay.core.counters import Counters
 from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions, Group
+from relay.core.heartbeats import send_heartbeats
 from relay.core.messages import Mode
 from relay.core.publications import Publication
 from relay.core.silence import Silence
@@ -37,10 +38,6 @@ TRICKLE_MS = 16
 
 QUEUE_BYTES = 1 << 20
 """What a slow reader may have waiting of `stream` channels: seven seconds of 145 KB/s, and Centrifugo's default."""
-
-BEATS_A_HEARTBEAT = 4
-"""Beats of silence after which a heartbeat goes out. A client may hear nothing for 5/4 of its interval then,
-and calls prices stale after 6/4."""
 
 
 class Hub:
@@ -223,16 +220,11 @@ class Hub:
             if idle and self._batch:
                 self._wake()
 
-    def beat(self, *, now_ms: int) -> None:
-        """Count one beat and send heartbeats to those who heard nothing for `BEATS_A_HEARTBEAT` beats."""
+    def beat(self, *, now_ms: int) -> Iterator[None]:
+        """Count one beat, and return what sends the heartbeats that are due, with room between slices for others."""
         self._beat += 1
-        due = self._beat - BEATS_A_HEARTBEAT
         frame = self._encode(messages.heartbeat(ts=now_ms))
-        for subscriber in self._subscribers:
-            if subscriber.beat <= due and not subscriber.pending():
-                subscriber.write(frame)
-                subscriber.beat = self._beat
-                subscriber.bytes += len(frame)
+        return send_heartbeats(self._subscribers, frame, beat=self._beat)
 
     # what goes out when
 

@@ -12,7 +12,8 @@ from websockets.protocol import OPEN
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
-from relay.core.hub import BEATS_A_HEARTBEAT, Hub
+from relay.core.heartbeats import BEATS_A_HEARTBEAT
+from relay.core.hub import Hub
 from relay.core.messages import HEARTBEAT_MS
 from relay.stream.connection import StreamConnection
 from relay.stream.registry import Registry
@@ -42,11 +43,12 @@ async def beat_for_ever(hub: Hub, registry: Registry) -> None:
         if sweeps % SWEEPS_A_BEAT:
             continue
         beats += 1
-        hub.beat(now_ms=int(now * 1000))
+        for _ in hub.beat(now_ms=int(now * 1000)):
+            await anyio.lowlevel.checkpoint()  # let the prices through
         ping = beats % PING_EVERY_BEATS == 0
         for index, connection in enumerate(list(registry.connections)):
             _look_after(connection, now, ping=ping)
-            if index % 500 == 499:  # a few milliseconds at most, then let the prices through
+            if index % 500 == 499:  # likewise: a millisecond at most
                 await anyio.lowlevel.checkpoint()
 
 

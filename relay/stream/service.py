@@ -36,7 +36,7 @@ from relay.stream.reports import (
     subscription_event,
 )
 from relay.stream.usage import Usage
-from relay.turnstile import Turnstile
+from relay.turnstile import AT_THE_EXIT, Turnstile
 from relay.web.addresses import client_address
 
 CLOSES_A_SECOND = 500
@@ -73,6 +73,7 @@ class Stream:
         self._options = options
         self._turnstile = turnstile
         self._door = door
+        self._exit = Turnstile(AT_THE_EXIT)
         self.waiting = waiting
         self._gate = make_gate(waiting, self._closed)
         self._fanout = fanout
@@ -255,6 +256,7 @@ class Stream:
         finally:
             connection.detach(Reason.LINK_LOST)
             registry.remove(connection)
+            await self._exit.enter()
             await connection.wait_closed()
             self._auditor.note(closed_event(connection, admission, subscriber, usage))
 

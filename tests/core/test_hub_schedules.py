@@ -7,7 +7,8 @@ import pytest
 
 from relay.core.channels import covers, is_wildcard
 from relay.core.feeds import LANES_MS, FeedOptions
-from relay.core.hub import BEATS_A_HEARTBEAT, TRICKLE_MS, Hub
+from relay.core.heartbeats import BEATS_A_HEARTBEAT
+from relay.core.hub import TRICKLE_MS, Hub
 from relay.core.messages import Mode
 from relay.core.publications import Publication
 from relay.core.subscriptions import Want
@@ -248,7 +249,7 @@ class Model:
         self.beats += 1
         due = [r for r in self.readers if self.beats - r.heard >= BEATS_A_HEARTBEAT and not r.waiting]
         counts = {reader: len(reader.writes) for reader in self.readers}
-        self.hub.beat(now_ms=0)
+        list(self.hub.beat(now_ms=0))
         assert [reader for reader in self.readers if len(reader.writes) > counts[reader]] == due
 
     def come_to_rest(self) -> None:

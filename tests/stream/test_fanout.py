@@ -90,7 +90,7 @@ async def test_a_closing_connection_is_out_of_the_hub_at_once(node: Node, frame:
         wire.send(frame)
         while node.fanout.hub._subscribers:
             node.publish("prices.A")
-            node.fanout.hub.beat(now_ms=0)
+            list(node.fanout.hub.beat(now_ms=0))
             await asyncio.sleep(0)
         ending = await wire.ending()
         assert ending.code is not None

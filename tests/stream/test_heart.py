@@ -8,7 +8,7 @@ import time
 import pytest
 from websockets.frames import Opcode
 
-from relay.core.hub import BEATS_A_HEARTBEAT
+from relay.core.heartbeats import BEATS_A_HEARTBEAT
 from relay.stream import heart
 from relay.stream.connection import StreamConnection
 from relay.stream.heart import SILENT_ROUNDS, STALLED_BEATS, beat_for_ever
@@ -48,7 +48,7 @@ async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
             if beat % BEATS_A_HEARTBEAT == 1:
                 node.publish("prices.B")
                 await busy.message("snapshot", "update")
-            node.fanout.hub.beat(now_ms=beat)
+            list(node.fanout.hub.beat(now_ms=beat))
         heard = [json.loads((await quiet.frame())[1]) for _ in range(2)]
         assert heard == [{"type": "heartbeat", "ts": 3}, {"type": "heartbeat", "ts": 7}]
         busy.send(text(type="ping"))
