@@ -6,9 +6,11 @@ from collections.abc import Callable
 from starlette.requests import Request
 from starlette.routing import Route
 
+from relay.core.errors import MalformedError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
 from relay.keys.bearer import May
+from relay.keys.live import LiveKeys
 from relay.metrics.prometheus import Exposition
 from relay.operator_views import Views
 from relay.ops.channels import channels_handler
@@ -32,6 +34,12 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     ref_key = parts.settings.session.ref_key.get_secret_value().encode()
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:
+        if target.kind is Kind.KEY and isinstance(parts.keys, LiveKeys):
+            # the folder decides here: with a second place, an issuer could go on signing what its gate refuses
+            raise MalformedError(
+                f"The keys of this relay are the files in {parts.settings.tokens.keys_dir}: "
+                "run `relay keys revoke KID`, which acts within a second."
+            )
         closed = await parts.revoker.revoke(target, client=client, operator=operator)
         if target.kind is Kind.SESSION:
             parts.verifier.forget(

@@ -143,8 +143,11 @@ def revoke(kid: KidArgument, folder: FolderOption = None, config: ConfigOption =
     if successor is not None:
         typer.echo(f"signing  {successor}   from now on")
     typer.echo("")
-    typer.echo("Streams that fetch keys (tokens.jwks_url) refuse it within two minutes and leave open what")
-    typer.echo("it opened: revoke those sessions. Where it is kept as a file, remove the file.")
+    typer.echo(
+        "Tell streams that fetch keys (tokens.jwks_url); of themselves they take two minutes and leave open"
+    )
+    typer.echo(f'what it opened:  POST /v1/revocations {{"kid": "{kid}"}}  on their internal listener.')
+    typer.echo("Where it is kept as a file, remove the file.")
 
 
 @app.command()

@@ -150,7 +150,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.FRAME_TOO_LARGE: "A frame from the client is longer than 16 KiB.",
     Reason.FRAMES_TOO_FAST: "The client went on sending frames above its rate after it was told so.",
     Reason.CONNECTION_EXPIRED: "The connection reached the end of its allowed age.",
-    Reason.KEY_REVOKED: "The key was revoked with which the connection's token was signed.",
+    Reason.KEY_REVOKED: "The key was revoked with which the token was signed.",
     Reason.CONNECTION_REPLACED: "A newer connection of the same session took this one's place.",
     Reason.CONNECTION_LIMIT: "The session has as many connections as it may, and limits.over says refuse.",
     Reason.SLOW_CONSUMER: "The client was too slow for a stream channel and its queue was full.",

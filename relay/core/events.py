@@ -64,7 +64,7 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.CONNECTION_CLOSED: (
         "A connection ended; the record has who ended it, what was delivered, and which grants were used."
     ),
-    Action.SESSION_REVOKED: "A session's tokens and sockets were cut off.",
+    Action.SESSION_REVOKED: "A session, a user, a token or a key was cut off, with its open sockets.",
     Action.PUBLISH_DENIED: "A publication was refused.",
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
     Action.LOGIN_FAILED: "The backend refused a log-in; the name is kept only as a keyed hash.",

@@ -1,11 +1,11 @@
-"""What can be cut off, and whom a revocation hits: a session, all of a user's sessions, or one token.
+"""What can be cut off, and whom a revocation hits: a session, all of a user's sessions, one token, or a key's tokens.
 
 A revocation says when it was made. What matters then is the age of the *log-in*, and neither a scoped token nor an
 access token tells it by its `iat`: both are made anew all the time, for a log-in that may be days old. So a scoped
 token carries `session_iat`, the log-in's time as the session verifier knows it (`session.claims.issued_at`), and
 a revocation hits
 
-- a token, by its `jti`: always;
+- a token, by its `jti` or by the `kid` of the key that signed it: always;
 - a session by its reference, or a user: every token that was issued up to then, and every token of a log-in from
   before then. A log-in whose time nobody knows counts as from before: cut off too often, never too seldom. The
   second in which the revocation was made counts as before it, because tokens count in whole seconds.
@@ -35,11 +35,12 @@ class Kind(StrEnum):
     SESSION = "session"
     USER = "user"
     TOKEN = "token"  # noqa: S105  # no password
+    KEY = "key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is cut off: `name` is a session's reference, a user's id or a token's `jti`."""
+    """What is cut off: `name` is a session's reference, a user's id, a token's `jti` or a key's `kid`."""
 
     kind: Kind
     name: str
@@ -50,7 +51,7 @@ class Target:
         return _KEYS[self.kind] + self.name
 
 
-_KEYS = {Kind.SESSION: "", Kind.USER: "sub:", Kind.TOKEN: "jti:"}
+_KEYS = {Kind.SESSION: "", Kind.USER: "sub:", Kind.TOKEN: "jti:", Kind.KEY: "kid:"}
 
 
 def token_is_cut_off(claims: Claims, revoked_at: RevokedAt) -> bool:

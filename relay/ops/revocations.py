@@ -1,7 +1,8 @@
-"""POST /v1/revocations: cut off a session, a user or a token, by what the caller happens to know.
+"""POST /v1/revocations: cut off a session, a user, a token or a key, by what the caller happens to know.
 
 A backend knows a session's id, whoever reads the audit log its reference, support a user's name, and whoever found
-a token in a log its `jti`. The session's id is turned into the reference here and appears nowhere.
+a token in a log its `jti`. The session's id is turned into the reference here and appears nowhere. A key is named by
+its `kid`, on a stream that fetches its keys: it would go on believing them for as long as its copy is fresh enough.
 """
 
 import re
@@ -23,10 +24,10 @@ MAX_NAME_CHARS = 256
 """Longest id that is taken: as long as a subject may be."""
 
 _REF = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_MEMBERS = ("sid", "ref", "sub", "jti")
+_MEMBERS = ("sid", "ref", "sub", "jti", "kid")
 _WANTED = (
-    'Send exactly one of {"sid": a session\'s id}, {"ref": its reference in the audit log}, {"sub": a user} '
-    'and {"jti": a token\'s id}.'
+    'Send exactly one of {"sid": a session\'s id}, {"ref": its reference in the audit log}, {"sub": a user}, '
+    '{"jti": a token\'s id} and {"kid": a key\'s id}.'
 )
 
 
@@ -51,7 +52,7 @@ class Revocations:
         """Revoke what the body names; answers how many connections were closed.
 
         Raises:
-            MalformedError: if the body names not exactly one thing.
+            MalformedError: if the body names not exactly one thing, or a key whose folder is this process's own.
             UnavailableError: if the revocation could not be stored.
         """
         target = self._target(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
@@ -74,4 +75,6 @@ class Revocations:
                 return Target(kind=Kind.SESSION, name=name)
             case "sub":
                 return Target(kind=Kind.USER, name=name)
+            case "kid":
+                return Target(kind=Kind.KEY, name=name)
         return Target(kind=Kind.TOKEN, name=name)

@@ -24,7 +24,7 @@ from relay.core import tokens
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
-from relay.core.revocations import token_is_cut_off
+from relay.core.revocations import Kind, Target, token_is_cut_off
 from relay.keys.sources import KeySource
 from relay.state.base import State
 from relay.stream.addresses import Waiting
@@ -172,8 +172,8 @@ class Gate:
             )
         if subject is not None and claims.subject != subject:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
-        if self.is_revoked(claims, now=now):
-            return deny(attempt, Refusal(reason=Reason.SESSION_REVOKED), claims)
+        if cut_off := self.cut_off(claims, kid, now=now):
+            return deny(attempt, Refusal(reason=cut_off), claims)
         if not reserve(claims.session_ref):
             return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims)
         try:
@@ -184,15 +184,16 @@ class Gate:
         spent = replace(attempt, asked=replace(attempt.asked, token=""))  # nothing keeps it for the next hour
         return Admission(attempt=spent, claims=claims, kid=kid)
 
-    def cut_off_since(self, admission: Admission, *, now: float) -> Reason | None:
-        """Tell why a connection that was let in has to end at once: what passed between that and its registration."""
-        if self.is_revoked(admission.claims, now=now):
-            return Reason.SESSION_REVOKED
-        return Reason.KEY_REVOKED if self._keys.is_revoked(admission.kid) else None
+    def cut_off(self, claims: tokens.Claims, kid: str, *, now: float) -> Reason | None:
+        """Tell why the token is refused though it is good: it, its session, its user or its key was cut off.
 
-    def is_revoked(self, claims: tokens.Claims, *, now: float) -> bool:
-        """Tell whether the token, its session or its user was cut off. See `relay.core.revocations`."""
-        return token_is_cut_off(claims, partial(self._state.revoked_at, now=now))
+        See `relay.core.revocations`. Asked again when the connection is registered: much may pass in between.
+        """
+        revoked_at = partial(self._state.revoked_at, now=now)
+        if token_is_cut_off(claims, revoked_at):
+            return Reason.SESSION_REVOKED
+        revoked = self._keys.is_revoked(kid) or revoked_at(Target(kind=Kind.KEY, name=kid).key) is not None
+        return Reason.KEY_REVOKED if revoked else None
 
 
 def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | None:

@@ -99,6 +99,8 @@ class Registry:
                 return [one for one, all_ in rows if all_[0].claims.subject == target.name]
             case Kind.TOKEN:
                 return [one for one, all_ in rows for each in all_ if each.claims.jti == target.name]
+            case Kind.KEY:
+                return [one for one, all_ in rows if any(each.kid == target.name for each in all_)]
 
     def sessions_of(self, user: str) -> set[str]:
         """Return the references of the sessions with which a user is connected."""
@@ -108,17 +110,14 @@ class Registry:
         }
 
     def end(self, target: Target) -> int:
-        """Close all connections that `target` names with 4501; returns how many."""
+        """Close all connections that `target` names; returns how many.
+
+        With 4501, which is for good; those that a key's token opened or refreshed with 4001, and may come back.
+        """
+        reason = Reason.KEY_REVOKED if target.kind is Kind.KEY else Reason.SESSION_REVOKED
         found = self.find(target)
         for connection in found:
-            connection.end(close_for(Reason.SESSION_REVOKED))
-        return len(found)
-
-    def end_key(self, kid: str) -> int:
-        """Close all connections that a token of this key opened or refreshed; returns how many. They may come back."""
-        found = {one: None for one, all_ in self.connections.items() for each in all_ if each.kid == kid}
-        for connection in found:
-            connection.end(close_for(Reason.KEY_REVOKED))
+            connection.end(close_for(reason))
         return len(found)
 
     def after(self, place: Place, *, limit: int) -> list[tuple[StreamConnection, Admission]]:

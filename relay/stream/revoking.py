@@ -1,8 +1,9 @@
-"""Cuts off a session, a user or a token: first in the state store, then on the open sockets.
+"""Cuts off a session, a user, a token or a key: first in the state store, then on the open sockets.
 
 In this order, because a socket that is let in at the same moment looks at the store once more after it is registered:
 whichever of the two comes first, it ends. What follows the store can't fail. A closed connection gets a close frame
-with 4501 behind what was sent before, nothing more, and is aborted after a second if it does not answer.
+with 4501, or 4001 for a key's, behind what was sent before, nothing more, and is aborted after a second if it does not
+answer.
 """
 
 import time
@@ -65,6 +66,7 @@ def _event(target: Target, *, client: Client, user: str, operator: str, closed: 
         Kind.SESSION: {"session": {"ref": target.name}},
         Kind.USER: {},
         Kind.TOKEN: {"token": {"jti": target.name}},
+        Kind.KEY: {"token": {"kid": target.name}},
     }
     return Event(
         action=Action.SESSION_REVOKED,

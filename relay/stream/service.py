@@ -246,7 +246,7 @@ class Stream:
         connection.attach(hub, subscriber, client)
         try:
             # a log-out or a revocation may have passed between the gate's look and the registration
-            if cut_off := self._gate.cut_off_since(admission, now=now):
+            if cut_off := self._gate.cut_off(claims, admission.kid, now=now):
                 report(Action.CONNECT_ACCEPTED, (), None)
                 connection.end(close_for(cut_off))
                 return
@@ -294,7 +294,7 @@ class Stream:
             return None
         # a token of a newer log-in may refresh a connection of an older one: each must be able to end it
         self.registry.add(connection, result)
-        if cut_off := self._gate.cut_off_since(result, now=time.time()):
+        if cut_off := self._gate.cut_off(result.claims, result.kid, now=time.time()):
             connection.end(close_for(cut_off))
             return None
         self._auditor.note(refreshed_event(connection, result))

@@ -11,6 +11,7 @@ from relay.audit.base import Auditor
 from relay.config import Settings
 from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event
+from relay.core.revocations import Kind, Target
 from relay.keys.jwks import to_jwks
 from relay.keys.live import KeyChange, LiveKeys
 from relay.keys.sources import FetchedKeys
@@ -49,7 +50,8 @@ async def watch_keys(keys: LiveKeys | FetchedKeys, auditor: Auditor, registry: R
 
 def _changed(auditor: Auditor, registry: Registry, change: KeyChange) -> None:
     """Record a change of keys. Who came in with a revoked key's token, perhaps a stolen key's, has to come anew."""
-    closed = sum(registry.end_key(kid) for kid, why in change.dropped.items() if why == "revoked")
+    revoked = [Target(kind=Kind.KEY, name=kid) for kid, why in change.dropped.items() if why == "revoked"]
+    closed = sum(registry.end(target) for target in revoked)
     auditor.note(
         Event(
             action=Action.KEY_ROTATED,

@@ -14,6 +14,7 @@ import pytest
 
 from relay.keys.rotation import rotate
 from tests.hardening.forgeries import issuer_key
+from tests.hardening.operating import OPERATORS, revoke
 from tests.hardening.wire import bearing, knock, upgrade
 from tests.keys.forging import forge, header_of
 from tests.support.ports import free_ports
@@ -38,7 +39,7 @@ def split(tmp_path: Path) -> Iterator[Split]:
     http, stream, internal, other = free_ports(4)
     issuer = make_relay(tmp_path / "issuer", ports=(http, stream, internal))
     issuer.arguments = ("--role", "issuer")
-    jwks = f'[tokens]\njwks_url = "http://127.0.0.1:{http}/.well-known/jwks.json"\n'
+    jwks = f'[tokens]\njwks_url = "http://127.0.0.1:{http}/.well-known/jwks.json"\n{OPERATORS}'
     streamer = make_relay(tmp_path / "stream", ports=(http, stream, other), extra=jwks)
     streamer.arguments = ("--role", "stream")
     shutil.rmtree(streamer.folder / "keys")
@@ -81,6 +82,31 @@ async def test_a_new_key_is_looked_up(split: Split) -> None:
     while header_of(token := await split.issuer.token())["kid"] != new.kid:
         pass
     assert await split.connects(token) == 101
+
+
+async def test_a_stream_is_told_of_a_revoked_key(split: Split) -> None:
+    """Its copy of the key is still good: told, it refuses the key and ends what it opened, also after a restart."""
+    old = issuer_key(split.issuer)
+    stolen, unused = [await split.issuer.token() for _ in range(2)]
+    assert header_of(stolen)["kid"] == old.kid
+    async with split.stream.connect(stolen) as socket_:
+        rotate(split.issuer.folder / "keys", now=time.time(), publish_before_sign_s=0)
+        while header_of(token := await split.issuer.token())["kid"] == old.kid:
+            pass
+        async with split.stream.connect(token) as good:
+            assert await revoke(split.stream, kid=old.kid) == 1
+            assert (await socket_.closed())[0] == 4001
+            await good.send(type="ping", id=1)
+            while (await good.next())["type"] != "pong":
+                pass
+    assert await split.connects(unused) == 401
+    await split.stream.audited("connect.denied", reason="key_revoked")
+    record = await split.stream.audited("session.revoked")
+    assert (record["relay"]["revoked"], record["relay"]["token"]) == ("key", {"kid": old.kid})
+    split.stream.stop()
+    split.stream.start()
+    assert await split.connects(unused) == 401
+    assert await split.connects(await split.issuer.token()) == 101
 
 
 async def test_a_stream_survives_the_issuer_s_absence(split: Split) -> None:

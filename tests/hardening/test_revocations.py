@@ -11,6 +11,7 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.hardening.forgeries import issuer_key
 from tests.hardening.operating import OPERATORS, operate, revoke
 from tests.hardening.relays import assert_quiet, recorded
 from tests.hardening.test_revocation_race import CLOSED, connect_once
@@ -78,6 +79,14 @@ async def test_a_session_is_cut_off_by_its_id(relay: Relay) -> None:
     assert (await relay.ask(session)).status_code == 401
     assert (await relay.ask(other)).status_code == 200
     assert sid not in relay.audit_path.read_text() + relay.log_path.read_text()
+
+
+async def test_a_key_of_its_own_folder_is_revoked_there(relay: Relay) -> None:
+    """Otherwise its issuer could go on signing what its gate refuses; the answer says what to run."""
+    answer = await operate(relay, "POST", "/v1/revocations", body={"kid": issuer_key(relay).kid})
+    assert answer.status_code == 400
+    assert "relay keys revoke" in answer.json()["message"]
+    assert not await refused(relay, await relay.token())
 
 
 async def test_a_revocation_names_who_asked(relay: Relay) -> None:
