@@ -1,9 +1,11 @@
 """The page for security teams: its commands and queries are such that the relay and jq take them."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,11 @@ from relay.core.errors import Reason
 from relay.core.events import Action
 from tests.audit.query.days import make_day
 from tests.support.readme import ROOT
+
+try:
+    import vrl_python
+except ImportError:
+    vrl_python = None  # type: ignore[assignment]
 
 PAGE = (ROOT / "examples/audit/README.md").read_text()
 
@@ -72,3 +79,19 @@ def test_the_shipper_names_the_logs_files() -> None:
     text = (ROOT / "examples/audit/vector.yaml").read_text()
     assert "audit.jsonl" in text
     assert "audit-*.jsonl" in text
+
+
+@pytest.mark.skipif(vrl_python is None, reason="vrl-python is not installed: it has wheels for Linux only")
+def test_the_shipper_passes_records_on_whole(folder: Path) -> None:
+    """Vector's own language, run by Vector's own code: each record with its line; what is no record, as it was."""
+    text = (ROOT / "examples/audit/vector.yaml").read_text()
+    program = textwrap.dedent(text.partition("source: |\n")[2].partition("\nsinks:")[0])
+    runtime = vrl_python.VRLRuntime("UTC")
+    records = (folder / "audit.jsonl").read_text().splitlines()
+    assert len(records) > 300
+    for line in records:
+        event = runtime.execute(program, {"message": line, "file": "audit.jsonl"}).processed_event
+        assert event == json.loads(line) | {"message": line}
+    for torn in ('{"event": {', "[1]", '"text"', "", "no JSON"):
+        before = {"message": torn, "file": "audit.jsonl"}
+        assert runtime.execute(program, before).processed_event == before
