@@ -7,20 +7,28 @@ import heapq
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 
 from relay import __version__
 from relay.audit.files import log_files
-from relay.audit.recent import Found, Wanted, find_recent
+from relay.audit.query.records import to_record
+from relay.audit.query.stories import Recent, recent_story
+from relay.audit.query.words import tell
+from relay.audit.recent import Wanted, find_recent
 from relay.core.channels import covers
 from relay.core.errors import Reason, UnavailableError
 from relay.core.feeds import Feed
 from relay.metrics.readings import EndpointReading, PublisherReading, Readings
+from relay.ops.feed import AuditPage
 from relay.parts import Parts
 from relay.stream.registry import Place, Registry
 from relay.wiring.options import endpoint_of
+
+Answer = TypeVar("Answer")
 
 
 class Views:
@@ -91,15 +99,27 @@ class Views:
         """Return up to so many connections that are younger than a place, oldest first."""
         return _connections(self._parts.stream.registry, place, limit)
 
-    async def audit(self, wanted: Wanted) -> Found:
+    async def audit(self, wanted: Wanted) -> AuditPage:
         """Return the newest records of the audit log that are wanted.
 
         Raises:
             UnavailableError: if the log can't be read.
         """
+        return await self._of_the_log(partial(_page, wanted=wanted))
+
+    async def story(self, about: str, limit: int) -> Recent:
+        """Return the newest steps of the story of a token, a connection, a session or a user.
+
+        Raises:
+            UnavailableError: if the log can't be read.
+        """
+        return await self._of_the_log(partial(recent_story, about=about, limit=limit))
+
+    async def _of_the_log(self, read: Callable[[Sequence[Path]], Answer]) -> Answer:
+        """Read the log's files in a thread."""
         path = self._parts.settings.audit.path
         try:
-            return await anyio.to_thread.run_sync(lambda: find_recent(log_files(path), wanted))
+            return await anyio.to_thread.run_sync(lambda: read(log_files(path)))
         except OSError as error:
             raise UnavailableError(
                 Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."
@@ -153,6 +173,12 @@ class Views:
             "stale": feed.stale,
             "subscribers": feed.watchers,
         }
+
+
+def _page(paths: Sequence[Path], *, wanted: Wanted) -> AuditPage:
+    found = find_recent(paths, wanted)
+    told = [tell(record) if (record := to_record(one)) else "" for one in found.records]
+    return AuditPage(records=found.records, told=told, whole=found.whole)
 
 
 def _connections(registry: Registry, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:

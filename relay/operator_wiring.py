@@ -15,7 +15,7 @@ from relay.metrics.prometheus import Exposition
 from relay.operator_views import Views
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
-from relay.ops.feed import feed_handler
+from relay.ops.feed import feed_handler, story_handler
 from relay.ops.numbers import metrics_handler, stats_handler
 from relay.ops.operators import Handler, Operators
 from relay.ops.page import page_routes
@@ -69,6 +69,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         reading("/v1/publishers", publishers_handler(views.publishers, time.time)),
         reading("/v1/channels", channels_handler(views.channels)),
         reading("/v1/audit", feed_handler(views.audit)),
+        reading("/v1/audit/why", story_handler(views.story)),
         reading("/v1/stats", stats_handler(views.readings)),
         reading("/metrics", metrics_handler(Exposition(views.readings))),
     ]

@@ -52,7 +52,7 @@ def find_recent(paths: Sequence[Path], wanted: Wanted) -> Found:
     # as the log's canonical form spells them; a line that has them may still have them elsewhere
     needles = [json.dumps(text).encode() for text in (wanted.action, wanted.outcome, wanted.about) if text]
     records: list[dict[str, Any]] = []
-    for line in _backwards(paths):
+    for line in newest_lines(paths):
         if line is None:
             return Found(records=records, whole=False)
         if not wanted.after and not all(needle in line for needle in needles):
@@ -101,8 +101,12 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None  # a torn line, or a damaged one: `relay audit verify` is who names it
 
 
-def _backwards(paths: Sequence[Path]) -> Iterator[bytes | None]:
-    """Yield the files' lines from the last on; None when `MAX_BYTES` were read and there are more."""
+def newest_lines(paths: Sequence[Path]) -> Iterator[bytes | None]:
+    """Yield the files' lines from the last on; None when `MAX_BYTES` were read and there are more.
+
+    Raises:
+        OSError: if a file can't be read.
+    """
     room = MAX_BYTES
     for path in reversed(paths):
         with path.open("rb") as file:

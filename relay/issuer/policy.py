@@ -51,6 +51,14 @@ class Policy:
         """Tell whether any of the roles has a grant on an endpoint at all; for a service that is everything."""
         return bool(self._of(roles, endpoint))
 
+    def granting(self, roles: Iterable[str], endpoint: str, channels: Iterable[str]) -> dict[str, list[str]]:
+        """Return which of the roles grant each channel or pattern on their own; of a service, whose only one is ""."""
+        scopes = {role: self.scope((role,), endpoint) for role in roles if self.permits((role,), endpoint)}
+        by_channel = {
+            channel: [role for role, scope in scopes.items() if scope.allows(channel)] for channel in channels
+        }
+        return by_channel or {"": list(scopes)}
+
     def _of(self, roles: Iterable[str], endpoint: str) -> list[Grant]:
         found = (self.grants.get(role, {}).get(endpoint) for role in roles)
         return [grant for grant in found if grant is not None]

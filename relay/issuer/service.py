@@ -198,7 +198,10 @@ class Issuer:
         if request.channels is None:  # all that is granted, as far as one token has room for it
             whole = self._policy.scope(session.roles, request.endpoint).patterns
             refused |= dict.fromkeys(whole[len(granted) :], Reason.CHANNELS_TOO_MANY)
-        await self._auditor.record(_issued(claims, key.kid, session, request, refused, client))
+        by: Mapping[str, list[str]] = {}
+        if len(session.roles) > 1:  # of one role there is nothing to tell
+            by = self._policy.granting(session.roles, request.endpoint, granted)
+        await self._auditor.record(_issued(claims, key.kid, session, request, refused, by, client))
         return Issued(
             token=token,
             audience=terms.audience,
@@ -239,6 +242,7 @@ def _issued(
     session: Session,
     request: TokenRequest,
     refused: Mapping[str, Reason],
+    by: Mapping[str, list[str]],
     client: Client,
 ) -> Event:
     return Event(
@@ -252,6 +256,7 @@ def _issued(
             "origin": claims.origin,
             "asked": _asked(request),
             "rejected": [{"channel": name, "reason": reason.value} for name, reason in refused.items()],
+            **({"granted": [{"channel": name, "roles": roles} for name, roles in by.items()]} if by else {}),
             "token": {
                 "jti": claims.jti,
                 "kid": kid,

@@ -1,15 +1,19 @@
-"""GET /v1/audit: the newest records of the audit log, or those about one user, session, token or connection.
+"""GET /v1/audit: the newest records of the audit log, or those about one user, session, token or connection; and
+GET /v1/audit/why: the story of one of these, as `relay audit why` tells it.
 
 Reading it is an `audit.read` in the log itself, with what was looked for: once for each search, and for a page that
 follows the log, once in ten minutes.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from starlette.requests import Request
 
-from relay.audit.recent import Found, Wanted
+from relay.audit.query.stories import Recent
+from relay.audit.recent import Wanted
 from relay.core.errors import MalformedError
 from relay.core.events import Action
 from relay.ops.operators import Done, Handler
@@ -25,8 +29,17 @@ _MEMBERS = frozenset({"limit", "action", "outcome", "about", "after", "before"})
 _NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
 
 
-def feed_handler(find: Callable[[Wanted], Awaitable[Found]]) -> Handler:
-    """Return the route's handler."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPage:
+    """Records, newest first, and each in plain words. `whole` is False if there may be older ones that match."""
+
+    records: Sequence[Mapping[str, Any]]
+    told: Sequence[str]
+    whole: bool
+
+
+def feed_handler(find: Callable[[Wanted], Awaitable[AuditPage]]) -> Handler:
+    """Return the handler of the newest records."""
 
     async def serve(request: Request, _operator: str) -> Done:
         wanted = _asked(request.query_params)
@@ -41,7 +54,28 @@ def feed_handler(find: Callable[[Wanted], Awaitable[Found]]) -> Handler:
             if value
         }
         return Done(
-            response=json_answer(200, {"records": found.records, "whole": found.whole}),
+            response=json_answer(200, asdict(found)),
+            noted={"sought": sought},
+            what=repr(sought),
+            action=Action.AUDIT_READ,
+        )
+
+    return serve
+
+
+def story_handler(find: Callable[[str, int], Awaitable[Recent]]) -> Handler:
+    """Return the handler of stories. `find` takes whose it is, and how many steps at most."""
+
+    async def serve(request: Request, _operator: str) -> Done:
+        about = request.query_params.get("about", "")
+        if not about or len(request.query_params) > 1 or len(about) > MAX_ABOUT_CHARS:
+            raise MalformedError(
+                f"Name a token, connection, session or user: ?about=… with at most {MAX_ABOUT_CHARS} characters."
+            )
+        story = await find(about, MAX_LIMIT)
+        sought = {"story": about}
+        return Done(
+            response=json_answer(200, asdict(story)),
             noted={"sought": sought},
             what=repr(sought),
             action=Action.AUDIT_READ,

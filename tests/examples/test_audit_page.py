@@ -18,7 +18,7 @@ from tests.support.readme import ROOT
 try:
     import vrl_python
 except ImportError:
-    vrl_python = None  # type: ignore[assignment]
+    vrl_python = None  # type: ignore[assignment]  # a wheel that not every platform has
 
 PAGE = (ROOT / "examples/audit/README.md").read_text()
 

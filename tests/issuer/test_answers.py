@@ -8,6 +8,7 @@ import httpx
 import jwt
 import pytest
 
+from tests.hardening.relays import recorded
 from tests.hardening.wire import exchange, head, post
 from tests.keys.forging import forge
 from tests.support.service import SECRET, Relay
@@ -110,6 +111,19 @@ async def test_roles_add_up(relay: Relay) -> None:
     for roles in ("trader", ["guest", "trader"], ["nobody", "trader"]):
         answer = await ask(relay, {"channels": ["prices.ETH-USD"]}, roles=roles)
         assert answer.status_code == 200, roles
+
+
+async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
+    """Of a session of several roles; a role that adds nothing is not credited."""
+    asked = {"channels": ["prices.ETH-USD", "prices.BTC-USD"]}
+    assert (
+        await ask(relay, asked, sub="of-two-roles", roles=["guest", "trader", "nobody"])
+    ).status_code == 200
+    record = await recorded(relay, lambda one: one.get("user", {}).get("id") == "of-two-roles")
+    assert record["relay"]["granted"] == [
+        {"channel": "prices.ETH-USD", "roles": ["trader"]},
+        {"channel": "prices.BTC-USD", "roles": ["guest", "trader"]},
+    ]
 
 
 @pytest.mark.parametrize("roles", [[], ["nobody"], ["trader.prices"], ["Trader"]])

@@ -1,11 +1,13 @@
 """The ops page's files: which there are, and what comes with them."""
 
+import re
 from importlib.resources import files
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
+from relay.core.events import Action
 from relay.ops.page import POLICY, page_routes
 
 
@@ -47,6 +49,13 @@ async def test_nothing_inline_and_nothing_from_elsewhere() -> None:
             "sessionStorage",
         ):
             assert needle not in script, (name, needle)
+
+
+async def test_its_filter_offers_every_action() -> None:
+    """As the relay knows them."""
+    script = (await get("/ops/story.js")).text
+    offered = re.findall(r'"([a-z.]+)"', script[script.index("ACTIONS") : script.index("];")])
+    assert sorted(offered) == sorted(Action)
 
 
 @pytest.mark.parametrize(

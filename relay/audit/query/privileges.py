@@ -33,6 +33,8 @@ class _Token:
 
     names: tuple[str, ...]
     scope: Scope
+    by: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Which of the names each grant is of; without an entry, of all."""
     lost: dict[str, "Loss"] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
@@ -40,8 +42,8 @@ class _Token:
 def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
     """Return each grant with how many tokens had it and how many connections used it; those never used come first.
 
-    A session of several roles counts for each of them, because the log does not tell which of them granted it. A
-    connection uses a grant when it subscribes, so that those still open count too.
+    Of a session of several roles, those count that grant it. A connection uses a grant when it subscribes, so that
+    those still open count too.
     """
     grants: dict[tuple[str, str, str], Grant] = {}
     tokens: dict[str, _Token] = {}
@@ -50,9 +52,10 @@ def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
         action = record.event.action
         if action == Action.TOKEN_ISSUED:
             names = (record.user.id,) if by_user else own.session.roles or ("no role",)
-            tokens[own.token.jti] = _Token(names, Scope(own.token.channels))
-            for name in names:
-                for scope in own.token.channels or (SERVICE,):
+            by = {} if by_user else {one.channel or SERVICE: one.roles for one in own.granted if one.roles}
+            tokens[own.token.jti] = _Token(names, Scope(own.token.channels), by)
+            for scope in own.token.channels or (SERVICE,):
+                for name in by.get(scope, names):
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.tokens += 1
                     grant.users.add(record.user.id)
@@ -65,7 +68,7 @@ def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
                 if scope in token.used:
                     continue
                 token.used.add(scope)
-                for name in token.names:
+                for name in token.by.get(scope, token.names):
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.connections += 1
                     grant.used_by.add(record.user.id)

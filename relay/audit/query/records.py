@@ -4,8 +4,9 @@ A record is taken apart only as far as a question looks at it: some 3 µs instea
 `relay audit verify`'s question; what is no record here is counted and passed over.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 
@@ -30,10 +31,18 @@ class Rejected(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Granted(msgspec.Struct, frozen=True):
+    """Which roles granted a channel or pattern, or a service (""), to a session of several."""
+
+    channel: str = ""
+    roles: tuple[str, ...] = ()
+
+
 class Token(msgspec.Struct, frozen=True):
-    """A token's id, what it grants, and how it came."""
+    """A token's id and key, what it grants, and how it came."""
 
     jti: str = ""
+    kid: str = ""
     channels: tuple[str, ...] = ()
     transport: str = ""
 
@@ -69,9 +78,10 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """Which log the record is of: a chain is written by one process after the other."""
+    """Which log the record is of, and its number there: a chain is written by one process after the other."""
 
     writer: str = ""
+    seq: int = 0
 
 
 class Own(msgspec.Struct, frozen=True):
@@ -82,6 +92,7 @@ class Own(msgspec.Struct, frozen=True):
     session: Session = Session()
     asked: Asked = Asked()
     rejected: tuple[Rejected, ...] = ()
+    granted: tuple[Granted, ...] = ()
     token: Token = Token()
     connection: Connection = Connection()
     channels: tuple[str, ...] = ()
@@ -89,10 +100,20 @@ class Own(msgspec.Struct, frozen=True):
     anomalies: tuple[str, ...] = ()
     publisher: Named = Named()
     operator: Named = Named()
+    method: str = ""
+    sought: dict[str, str] = {}
+    revoked: str = ""
+    connections: int = 0
     denied: dict[str, dict[str, int]] = {}
     lost: dict[str, int] = {}
     unclean_end: bool = False
     chain: Chain = Chain()
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What was called."""
+
+    path: str = ""
 
 
 class What(msgspec.Struct, frozen=True):
@@ -110,11 +131,12 @@ class Record(msgspec.Struct, frozen=True):
     at: str = msgspec.field(name="@timestamp")
     user: Named = Named()
     client: Address = Address()
+    url: Place = Place()
     relay: Own = Own()
 
 
 _decoder = msgspec.json.Decoder(Record)
-
+_ENDS = (b"}\n", b"}")
 
 _GAP = b'"audit.gap"'
 
@@ -122,8 +144,8 @@ _GAP = b'"audit.gap"'
 class Reading:
     """Reads lines as records. `since` and `until` bound them in time.
 
-    Of the last pass, `unreadable` counts the lines that are no records, and `lost` the events that the log itself says
-    are missing.
+    Of the last pass, `unreadable` counts the lines that are no records (of those that were not wanted, the ones that
+    are cut off), and `lost` the events that the log itself says are missing.
     """
 
     def __init__(self, *, since: datetime | None = None, until: datetime | None = None) -> None:
@@ -141,6 +163,7 @@ class Reading:
         for line in lines:
             is_gap = _GAP in line
             if wanted is not None and not wanted(line) and not is_gap:
+                self.unreadable += not line.endswith(_ENDS)
                 continue
             try:
                 record = decode(line)
@@ -151,6 +174,14 @@ class Reading:
                 if is_gap:
                     self.lost += sum(record.relay.lost.values())
                 yield record
+
+
+def to_record(parsed: Mapping[str, Any]) -> Record | None:
+    """Return a record that is parsed already; None if it is none of ours."""
+    try:
+        return msgspec.convert(parsed, Record)
+    except msgspec.ValidationError:
+        return None
 
 
 def iso(at: datetime) -> str:

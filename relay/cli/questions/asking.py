@@ -28,7 +28,7 @@ from relay.core.errors import ConfigurationError
 
 
 def why(
-    about: Annotated[str, typer.Argument(metavar="JTI|CONNECTION|USER", help="Whose story.")],
+    about: Annotated[str, typer.Argument(metavar="JTI|CONNECTION|SESSION|USER", help="Whose story.")],
     *,
     file: FilesOption = None,
     config: ConfigOption = None,
@@ -36,7 +36,7 @@ def why(
     until: UntilOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the story of a token, a connection or a user, from the request to the close."""
+    """Tell the story of a token, a connection, a session or a user, from the request to the close."""
     log = Log(file, config=config, since=since, until=until)
     steps = stories.why(log.lines, about, reading=log.reading)
     if as_json:

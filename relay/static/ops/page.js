@@ -2,7 +2,7 @@
 // put in as text, never as HTML (the content policy allows nothing else).
 
 import { Chart, ago, quantile, short } from "./charts.js";
-import { ACTIONS, facts, handles, sentence, subject } from "./story.js";
+import { ACTIONS, facts, handles, subject } from "./story.js";
 
 const EVERY_MS = 2000;
 const MOMENTS = 300; // ten minutes
@@ -213,11 +213,16 @@ function query(more) {
   return `/v1/audit?${new URLSearchParams(asked)}`;
 }
 
+async function readRecords(path) {
+  const answer = await ask(path);
+  return { whole: answer.whole, records: answer.records.map((record, index) => ({ ...record, told: answer.told[index] })) };
+}
+
 function item(record) {
   const line = make("button", { type: "button", className: "line" },
     make("time", { datetime: record["@timestamp"], text: clock(record["@timestamp"]), title: record["@timestamp"] }),
     make("span", { className: "action", text: record.event.action }),
-    make("span", { className: "says" }, make("b", { text: subject(record) }), ` ${sentence(record)}`),
+    make("span", { className: "says" }, make("b", { text: subject(record) }), ` ${record.told}`),
     ...(record.event.reason ? [make("span", { className: "reason", text: record.event.reason })] : []),
     ...(record.relay?.anomalies ?? []).map((mark) => make("span", { className: "mark", text: mark })));
   const [first] = handles(record);
@@ -247,7 +252,7 @@ function showFeed(whole) {
 
 async function readFeed(mine) {
   const filters = query({});
-  const answer = await ask(records.length ? query({ after: seqOf(records[0]) }) : filters);
+  const answer = await readRecords(records.length ? query({ after: seqOf(records[0]) }) : filters);
   if (mine !== run || filters !== query({})) return; // other filters by now
   if (records.length && !answer.records.length) return;
   // more came than one answer holds: begin anew from there, so that "Older" leaves nothing out
@@ -261,7 +266,7 @@ async function readFeed(mine) {
 async function readOlder() {
   const mine = run;
   const filters = query({});
-  const answer = await ask(query({ before: seqOf(records.at(-1)) }));
+  const answer = await readRecords(query({ before: seqOf(records.at(-1)) }));
   if (mine !== run || filters !== query({})) return;
   records = [...records, ...answer.records].slice(0, MAX_RECORDS);
   showFeed(answer.whole);
@@ -283,15 +288,12 @@ async function openStory(kind, name) {
   $("timeline").replaceChildren(make("li", { text: "Reading the log…" }));
   if (!$("story").open) $("story").showModal();
   try {
-    let answer = await ask(`/v1/audit?${new URLSearchParams({ about: name, limit: 200 })}`);
-    // a connection's story begins with its token's
-    const token = kind === "connection" ? answer.records.find((one) => one.relay.token?.jti)?.relay.token.jti : undefined;
-    if (token) answer = await ask(`/v1/audit?${new URLSearchParams({ about: token, limit: 200 })}`);
+    const answer = await ask(`/v1/audit/why?${new URLSearchParams({ about: name })}`);
     if (mine !== run) return;
-    const steps = [...answer.records].reverse().map((record) => make("li", { "data-outcome": record.event.outcome },
-      make("time", { datetime: record["@timestamp"], text: clock(record["@timestamp"]), title: record["@timestamp"] }),
-      make("p", {}, make("b", { text: subject(record) }), ` ${sentence(record)}`),
-      make("dl", {}, ...facts(record).map(([term, value]) => make("div", {}, make("dt", { text: term }), make("dd", { text: value }))))));
+    const steps = answer.steps.map((step) => make("li", { "data-outcome": step.outcome },
+      make("time", { datetime: step.at, text: clock(step.at), title: step.at }),
+      make("p", {}, make("b", { text: step.user || step.address }), ` ${step.sentence}`),
+      make("dl", {}, ...facts(step).map(([term, value]) => make("div", {}, make("dt", { text: term }), make("dd", { text: value }))))));
     if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: `relay audit` reads all of the log." }));
     $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The end of the log has no record of it." })]));
   } catch (error) {

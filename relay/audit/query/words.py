@@ -1,0 +1,123 @@
+"""A record in plain words, the same for `relay audit why` and for the operators' page."""
+
+from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly
+from relay.audit.query.records import Record
+from relay.core.closes import CloseCode
+from relay.core.errors import EXPLANATIONS, Reason
+from relay.core.events import ACTION_EXPLANATIONS, Action
+
+_SAYINGS = {action.value: text for action, text in ACTION_EXPLANATIONS.items()} | {
+    Action.TOKEN_DENIED.value: "No token was given.",
+    Action.CONNECTION_REFRESHED.value: "A new token carries the connection on.",
+    Action.LOGIN_SUCCEEDED.value: "Logged in.",
+    Action.LOGIN_FAILED.value: "A log-in was refused.",
+    Action.LOGOUT.value: "Logged out.",
+}
+"""What there is to say where a record's details add nothing to it."""
+
+
+def tell(record: Record) -> str:
+    """Return what a record says: what happened, why, and what its marks mean. Who it was stands beside it."""
+    said = [_what(record)]
+    # that a client closed its connection is what the sentence says
+    if record.event.reason and record.event.reason != Reason.CLIENT_CLOSED:
+        said.append(_explained(record.event.reason))
+    said += [_mark(mark) for mark in record.relay.anomalies]
+    return " ".join(said)
+
+
+def _what(record: Record) -> str:
+    """Say what happened."""
+    own = record.relay
+    match record.event.action:
+        case Action.TOKEN_ISSUED:
+            return _issued(record)
+        case Action.CONNECT_ACCEPTED:
+            first = f", subscribed to {_names(own.channels, own.count)}" if own.channels else ""
+            way = f"The token was used up (as {own.token.transport})"
+            return f"{way} and the connection to {own.endpoint} let in{first}."
+        case Action.CONNECT_DENIED:
+            return f"A connection to {own.endpoint or 'the stream'} was refused."
+        case Action.SUBSCRIBE_ACCEPTED:
+            return f"Subscribed to {_names(own.channels, own.count)}."
+        case Action.SUBSCRIBE_DENIED:
+            return f"Was refused {_names(own.channels, own.count)}."
+        case Action.CONNECTION_CLOSED:
+            return _ending(record)
+        case Action.SESSION_REVOKED:
+            return _revoked(record)
+    return _elsewhere(record)
+
+
+def _elsewhere(record: Record) -> str:
+    """Say what happened that is no part of a connection's story."""
+    own = record.relay
+    match record.event.action:
+        case Action.PUBLISH_DENIED:
+            return f"{own.publisher.id or 'Somebody'} was refused {own.count or 1} publication(s)."
+        case Action.OPERATOR_ACTION:
+            return f"{_operator(record)} called {own.method} {record.url.path}."
+        case Action.AUDIT_READ:
+            sought = ", ".join(f"{name} {value}" for name, value in own.sought.items())
+            return f"{_operator(record)} read the audit log{f': {sought}' if sought else ''}."
+        case Action.DENIALS_AGGREGATED:
+            return f"{own.count} more refusals were counted and not recorded one by one."
+        case Action.AUDIT_GAP if own.lost:
+            lost = ", ".join(f"{count} {action}" for action, count in own.lost.items())
+            return f"Events could not be recorded: {lost}."
+        case Action.AUDIT_GAP if own.unclean_end:
+            return "The relay before this one ended without closing the log; its connections ended with it."
+    return _SAYINGS.get(record.event.action, record.event.action)  # of a newer relay
+
+
+def _issued(record: Record) -> str:
+    own = record.relay
+    asked = ", ".join(own.asked.channels) or "all that is granted"
+    refused = "".join(f" Not {no.channel}: {_explained(no.reason)}" for no in own.rejected)
+    roles = f" as {', '.join(own.session.roles)}" if own.session.roles else ""
+    granted = ", ".join(own.token.channels) or "the service"
+    return f"A token for {own.endpoint}{roles}: asked for {asked}, granted {granted}.{refused}"
+
+
+def _ending(record: Record) -> str:
+    connection, used = record.relay.connection, record.relay.connection.scopes
+    lasted = "" if connection.duration_ms is None else f" after {connection.duration_ms / 1000:.1f} s"
+    code = connection.close_code
+    name = code if code is None or code not in set(CloseCode) else f"{code} {CloseCode(code).name.lower()}"
+    unused = f" Granted and not used: {', '.join(used.unused)}." if used.unused else ""
+    return (
+        f"Ended by the {connection.initiator or 'relay'}{lasted} ({name}), "
+        f"{connection.messages_out or 0} messages delivered.{unused}"
+    )
+
+
+def _revoked(record: Record) -> str:
+    own = record.relay
+    what = {
+        "user": "All sessions were",
+        "token": "The token was",
+        "key": f"All tokens of the key {own.token.kid} were",
+    }.get(own.revoked, "The session was")
+    by = f" by operator {own.operator.id}" if own.operator.id else ""
+    return f"{what} cut off{by}; {own.connections} connection(s) closed."
+
+
+def _operator(record: Record) -> str:
+    operator = record.relay.operator.id
+    return f"Operator {operator}" if operator else "Somebody without an operator's key"
+
+
+def _names(channels: tuple[str, ...], count: int) -> str:
+    more = count - len(channels)
+    return ", ".join(channels) + (f" and {more} more" if more > 0 else "")
+
+
+def _explained(reason: str) -> str:
+    try:
+        return EXPLANATIONS[Reason(reason)]
+    except (ValueError, KeyError):
+        return f"({reason})"  # of a newer relay
+
+
+def _mark(mark: str) -> str:
+    return ANOMALY_EXPLANATIONS[Anomaly(mark)] if mark in set(Anomaly) else f"({mark})"
