@@ -24,6 +24,7 @@ PUBLISHING = {"/v1/publish", "/v1/publish/batch", "/v1/ingest", "/v1/subscribers
 NEEDED = {
     "/metrics": "read",
     "/v1/audit": "read",
+    "/v1/audit/why": "read",
     "/v1/channels": "read",
     "/v1/publishers": "read",
     "/v1/channels/reset": "reset",
