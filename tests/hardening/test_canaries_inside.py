@@ -19,8 +19,8 @@ from tests.hardening.wire import head, knock, upgrade
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, running
 
 ROUTES = (
-    *("/metrics", "/v1/stats", "/v1/channels", "/v1/audit", "/v1/audit?limit=1000", "/v1/connections"),
-    *("/v1/publishers", "/ops", "/openapi.json", "/ready"),
+    *("/metrics", "/v1/stats", "/v1/channels", "/v1/audit", "/v1/audit?limit=500", "/v1/connections"),
+    *("/v1/audit/why?about=user-1", "/v1/publishers", "/ops", "/openapi.json", "/ready"),
 )
 QUESTIONS = (
     *(["verify"], ["why", "user-1"], ["who", "prices"], ["scopes"], ["anomalies"], ["stats"]),

@@ -19,6 +19,7 @@ ROUTES = [
     ("GET", "/v1/publishers"),
     ("GET", "/v1/connections"),
     ("GET", "/v1/audit"),
+    ("GET", "/v1/audit/why"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/stats"),
     ("GET", "/metrics"),
