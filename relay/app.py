@@ -31,9 +31,9 @@ from relay.parts import Parts, make_parts
 from relay.roles import Role
 from relay.stream.heart import beat_for_ever
 from relay.web.server import HttpServer
-from relay.web.sockets import bind, bound_port
+from relay.web.sockets import bind, bound_port, raise_file_limit
 from relay.wiring.keys import watch_keys
-from relay.wiring.options import ListenerTls, listener_tls
+from relay.wiring.options import ListenerTls, listener_tls, strangers
 
 STOP_WITHIN_S = 1.8
 """Seconds for an orderly stop, after which what is left is cancelled: Ctrl-C must not feel broken."""
@@ -98,7 +98,14 @@ async def _serve(
     if "http" in sockets:
         app = public_app(parts, pages)
         servers.append(
-            HttpServer(app, sockets["http"], tls=public_tls, strict_transport=tls.strict, door=parts.door)
+            HttpServer(
+                app,
+                sockets["http"],
+                tls=public_tls,
+                strict_transport=tls.strict,
+                door=parts.door,
+                waiting=strangers(parts.settings),
+            )
         )
     async with anyio.create_task_group() as group:
         group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
@@ -169,6 +176,8 @@ def start(
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
 ) -> None:
     """Run a relay on a uvloop event loop and in a process of its own, until SIGINT or SIGTERM. See `run`."""
+
+    raise_file_limit()
 
     def started(ports: Ports) -> None:
         spare_the_living()

@@ -2,8 +2,8 @@
 
 The collector stops everything while it looks for objects that only refer to each other. Its full run, which a burst
 of connections triggers time and again, looks at each object of every open one: 0.9 s at 10,000 connections, in which
-no price moves. It would find nothing: requests leave no cycles, and a connection breaks its own when it is over
-(`relay.stream.connection`), so that counting references frees all.
+no price moves. It would find nothing: requests leave no cycles (`relay.web.connections`), and a connection breaks its
+own when it is over (`relay.stream.connection`), so that counting references frees all.
 
 So the full run is put off until hundreds of thousands of objects more than usual are alive, which would be a leak;
 the two short ones go on as a net for what an error leaves behind. The second looks at what has come since it last ran:

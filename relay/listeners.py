@@ -71,10 +71,9 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
     routes.append(Route("/client/relay-client.js", _browser_client))
     routes += pages
-    return Starlette(
-        routes=routes,
-        middleware=[Middleware(OneATurn, turnstile=parts.turnstile)],
-        exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
+    return _application(
+        routes,
+        Middleware(OneATurn, turnstile=parts.turnstile),
     )
 
 
@@ -82,8 +81,8 @@ def internal_app(parts: Parts) -> Starlette:
     """Return what backends and operators reach: publishing, health, and what needs an operator's key."""
     listen = parts.settings.listen
     client_of = client_reader(())
-    return Starlette(
-        routes=[
+    return _application(
+        [
             *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
             *(
                 (
@@ -96,9 +95,19 @@ def internal_app(parts: Parts) -> Starlette:
             *operator_routes(parts, client_of),
             Route("/openapi.json", _openapi),
         ],
-        middleware=[Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts))],
+        Middleware(InternalOnly, hosts=frozenset(listen.internal_hosts)),
+    )
+
+
+def _application(routes: Sequence[BaseRoute], middleware: Middleware) -> Starlette:
+    app = Starlette(
+        routes=routes,
+        middleware=[middleware],
         exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
     )
+    # a path has one spelling; a redirect would name the host that the client named
+    app.router.redirect_slashes = False
+    return app
 
 
 def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:
@@ -115,6 +124,10 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
     async def authenticate(credential: str) -> Session | Refusal:
         return await parts.issuer.authenticate(credential, now=time.time())
 
+    async def session_of(credential: str) -> Session | Refusal:
+        grace_s = parts.settings.session.max_s
+        return await parts.issuer.authenticate(credential, now=time.time(), grace_s=grace_s)
+
     async def end_session(session: Session) -> None:
         target = Target(kind=Kind.SESSION, name=session.ref)
         await parts.revoker.revoke(target, user=session.subject, client=Client())
@@ -127,6 +140,7 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
         limit_address=limit_address,
         limit_login=limit_login,
         authenticate=authenticate,
+        session_of=session_of,
         end_session=end_session,
     )
 

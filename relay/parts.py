@@ -32,13 +32,13 @@ from relay.metrics.tally import Tally
 from relay.roles import Role
 from relay.sessions.base import SessionVerifier
 from relay.state.sqlite import SqliteState, read_head
-from relay.stream.addresses import Waiting
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
 from relay.stream.revoking import Revoker
 from relay.stream.service import Stream
 from relay.turnstile import AT_THE_DOOR, Turnstile
 from relay.web.clients import client_reader
+from relay.web.strangers import Waiting
 from relay.wiring.audit import copied, keeping
 from relay.wiring.keys import key_source
 from relay.wiring.options import (
@@ -48,6 +48,7 @@ from relay.wiring.options import (
     policy,
     publisher_terms,
     rates,
+    strangers,
     stream_options,
     stream_patterns,
 )
@@ -188,7 +189,7 @@ def _stream(
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
-        waiting=Waiting(limit=settings.limits.unauthenticated_per_address),
+        waiting=strangers(settings),
         fanout=fanout,
         auditor=auditor,
         turnstile=turnstile,

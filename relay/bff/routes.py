@@ -48,6 +48,9 @@ class BffOptions:
 class BffParts:
     """What the routes work with: `authenticate` and `end_session` are the issuer's and the stream's.
 
+    `session_of` tells whose a credential is, or was: access tokens live for minutes and sockets for an hour, so that a
+    log-out often comes with one that is over.
+
     `limit_address` counts any request of an address, `limit_login` a log-in by address and by account, whose name
     it gets as a keyed hash; both return why to wait, and for how many seconds.
     """
@@ -58,6 +61,7 @@ class BffParts:
     limit_address: Callable[[str], tuple[Refusal, float] | None]
     limit_login: Callable[[str, str], tuple[Refusal, float] | None]
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
+    session_of: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
 
 
@@ -97,13 +101,13 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
 
     try:
-        if limited := parts.limit_address(client.address):
-            return refuse(limited[0], retry_after_s=limited[1])
+        # before the limits, or any page on the web could use up its visitors' log-ins
         if refusal := check_csrf(request, options.csrf):
             return refuse(refusal)
+        if limited := parts.limit_address(client.address):
+            return refuse(limited[0], retry_after_s=limited[1])
         credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
         name = credentials["email"]
-        # after CSRF, or any page on the web could use up its visitors' log-ins
         if limited := parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
             return refuse(limited[0], retry_after_s=limited[1])
         result = await parts.backend.login(credentials)
@@ -160,6 +164,10 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
                     relay={"session": {"ref": session.ref}},
                 )
             )
+        elif (
+            session.reason is Reason.SESSION_EXPIRED
+        ):  # whose it was can't be told: its sockets live to their end
+            parts.auditor.note(Event(action=Action.LOGOUT, reason=session.reason, client=client, status=204))
     except UnavailableError:
         # the cookies go in any case, but nobody may believe that the sockets are closed
         response = error_answer(
@@ -178,7 +186,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
 
 async def _session(request: Request, options: BffOptions, parts: BffParts) -> Session | Refusal:
     credential = read_cookie(request, options.session)
-    return credential if isinstance(credential, Refusal) else await parts.authenticate(credential)
+    return credential if isinstance(credential, Refusal) else await parts.session_of(credential)
 
 
 def _credentials(body: dict[str, Any]) -> dict[str, str]:

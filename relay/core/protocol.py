@@ -7,9 +7,8 @@ and answers with a `Close` when the connection has to end. What a client may sen
     OPEN      close 1008  asks for a check   answered                      error frame   close 1008
     CLOSED    ignored     ignored            ignored                       ignored       ignored
 
-(`auth` is a first frame only; the shell takes it before this machine exists, because checking a token waits
-for the state store. For the same reason a `refresh` is handed back as a `RefreshAsked`, and the shell comes back
-with the new token's claims or with the reason why not.)
+(`auth` is a first frame only, which the shell takes, because checking a token waits for the state store. For the same
+reason a `refresh` is handed back as a `RefreshAsked`; the shell comes back with the new token's claims, or why not.)
 
 Times are Unix seconds on one clock that the shell passes in as `now`; frames carry Unix milliseconds.
 """
@@ -33,8 +32,9 @@ from relay.core.subscriptions import Want
 FRAMES_PER_S = 10
 FRAME_BURST = 20
 """A page that subscribes to a screen of widgets one by one sends some dozens; Binance allows 5 a second."""
-
-
+MATCHES_A_FRAME = 500
+"""Channels matched by the patterns of a subscription that cost as much as one more frame, about a millisecond of
+everybody's time. They may be owed: one large pattern is always taken, and the next frames wait for it."""
 WARN_BEFORE_S = 60
 """Seconds before its end at which a connection is warned: a new token takes one request, and a few retries."""
 
@@ -81,6 +81,7 @@ class ClientProtocol:
     __slots__ = (
         "_bucket",
         "_expires_at",
+        "_floor_ms",
         "_hub",
         "_refused_in_a_row",
         "_report",
@@ -97,6 +98,7 @@ class ClientProtocol:
         self._terms = terms
         self._scope = terms.scope
         self._expires_at = terms.expires_at
+        self._floor_ms = terms.floor_ms
         self._warned = False
         self._report = report
         self._bucket = TokenBucket.full(rate=FRAMES_PER_S, burst=FRAME_BURST, now=now)
@@ -128,7 +130,7 @@ class ClientProtocol:
             )
             return
         frame = messages.Subscribe(channels=channels, interval_ms=interval_ms)
-        self._subscribe(frame, after=[welcome], action=Action.CONNECT_ACCEPTED)
+        self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED)
 
     def receive(self, text: str, now: float) -> Close | RefreshAsked | None:
         """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
@@ -143,8 +145,9 @@ class ClientProtocol:
             return self.close(Reason.FRAME_MALFORMED)
         match frame:
             case messages.Subscribe():
-                self._subscribe(frame)
+                self._subscribe(frame, now=now)
             case messages.Unsubscribe():
+                self._charge(frame.channels, now)
                 done = self._hub.unsubscribe(self._subscriber, frame.channels)
                 self._send(messages.unsubscribed(id=frame.id, channels=done))
             case messages.Ping():
@@ -188,8 +191,10 @@ class ClientProtocol:
             self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
         return None
 
-    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float) -> None:
-        """Go on with a new token. Its scope can only take away: what falls out is unsubscribed with a frame."""
+    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float, floor_ms: int = 0) -> None:
+        """Go on with a new token. It can only take away: what falls out of its scope is unsubscribed with a frame, and
+        what comes faster than it allows is slowed down.
+        """
         if self.state is State.CLOSED:
             return
         self._scope = self._scope.intersect(scope)
@@ -200,6 +205,10 @@ class ClientProtocol:
             done = self._hub.unsubscribe(subscriber, fallen)
             self._send(messages.unsubscribed(id=None, channels=done))
         self._send(messages.refreshed(id=asked.id, expires_at=_ms(expires_at)))
+        self._floor_ms = max(self._floor_ms, floor_ms)
+        lanes = {**subscriber.exact, **subscriber.patterns}
+        slower = [Want(name=name, lane=lane_for(lane, self._floor_ms)) for name, lane in lanes.items()]
+        self._hub.subscribe(subscriber, [want for want in slower if want.lane != lanes[want.name]])
 
     def refresh_refused(self, asked: RefreshAsked, *, reason: Reason) -> None:
         """Say that a new token was refused; the connection lives on to its old end."""
@@ -244,12 +253,14 @@ class ClientProtocol:
         self,
         frame: messages.Subscribe,
         *,
+        now: float,
         after: Sequence[bytes] = (),
         action: Action = Action.SUBSCRIBE_ACCEPTED,
     ) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
-        lane = lane_for(frame.interval_ms, self._terms.floor_ms)
+        self._charge(accepted, now)
+        lane = lane_for(frame.interval_ms, self._floor_ms)
         since = {name: (at.epoch, at.seq) for name, at in frame.since.items()}
         wants = [Want(name=name, lane=lane, since=since.get(name)) for name in accepted]
         # decided before the ack, sent after it
@@ -261,6 +272,12 @@ class ClientProtocol:
         for code, reason in _REPORTED.items():
             if names := [item.channel for item in rejected if item.code == code]:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)
+
+    def _charge(self, names: Sequence[str], now: float) -> None:
+        """Count what patterns cost."""
+        matched = sum(self._hub.matches(name) for name in names if is_wildcard(name) and is_pattern(name))
+        if matched:
+            self._bucket.charge(now, matched / MATCHES_A_FRAME)
 
     def _sort(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
         room = (

@@ -82,9 +82,9 @@ CHECKS = (
     Check(
         name="open-files",
         severity=Severity.WARNING,
-        finds="The limit of open files is lower than limits.connections and 500 more.",
+        finds="The hard limit of open files is lower than limits.connections and 500 more.",
         means="The relay stops accepting before its own limit, and then can't open its log or its state either.",
-        do="Raise it for the relay's process (ulimit -n, LimitNOFILE= of systemd), or lower limits.connections.",
+        do="Raise it for the relay's process (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections.",
         look=_open_files,
     ),
     Check(

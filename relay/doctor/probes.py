@@ -5,7 +5,6 @@ answer may be any, as long as it has a Date.
 """
 
 import asyncio
-import resource
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -17,6 +16,7 @@ import httpx
 from relay.config import Settings
 from relay.doctor.base import ClockReading, Deployment, host_of
 from relay.trust import certificates_for
+from relay.web.sockets import open_files
 
 ANSWER_WITHIN_S: Final = 3.0
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
@@ -29,7 +29,7 @@ async def gather(settings: Settings, file: Path | None, *, ask: bool) -> Deploym
         settings=settings,
         file=file,
         now=time.time(),
-        open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        open_files=open_files(),
         filesystem_of=filesystem_of,
         clocks=clocks,
     )

@@ -103,11 +103,13 @@ def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> 
 async def _authenticated(
     request: Request, issuer: Issuer, options: RouteOptions, client: Client, *, now: float
 ) -> Session | _Denial:
-    """Find out who asks. The limit comes before all else: each refusal is a record in the audit log too."""
-    if limited := issuer.limits.address(client.address):
-        return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
+    """Find out who asks. The limit comes before anything dear, and after the proof of where the request is from: any
+    page on the web could use up the limit of its visitors otherwise.
+    """
     if refusal := check_csrf(request, options.csrf):
         return _Denial(refusal)
+    if limited := issuer.limits.address(client.address):
+        return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     credential = _credential(request, options.session)
     if isinstance(credential, Refusal):
         return _Denial(credential)
@@ -165,7 +167,7 @@ def _credential(request: Request, cookies: SessionCookies) -> str | Refusal:
     """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
     if "authorization" not in request.headers:
         return read_cookie(request, cookies)
-    token = request.headers["authorization"].partition(" ")[2].strip()
+    token = request.headers["authorization"].partition(" ")[2].strip(" \t")
     if not is_bearer(request) or not token:
         return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not one Bearer token.")
     return token

@@ -134,13 +134,13 @@ class Issuer:
         self._auditor = auditor
         self._key = key
 
-    async def authenticate(self, credential: str, *, now: float) -> Session | Refusal:
-        """Return the live session behind a credential, or why there is none.
+    async def authenticate(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+        """Return the live session behind a credential, or why there is none. `grace_s`: see `SessionVerifier.verify`.
 
         Raises:
             UnavailableError: if the session can't be checked now.
         """
-        session = await self._verifier.verify(credential, now=now)
+        session = await self._verifier.verify(credential, now=now, grace_s=grace_s)
         if isinstance(session, Refusal):
             return session
         if session_is_cut_off(

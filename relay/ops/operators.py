@@ -113,7 +113,7 @@ class Operators:
     def _identify(self, request: Request) -> str | None:
         headers = request.headers.getlist("authorization")
         scheme, _, presented = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-        return check_bearer(presented.strip(), self._digests) if scheme.lower() == "bearer" else None
+        return check_bearer(presented.strip(" \t"), self._digests) if scheme.lower() == "bearer" else None
 
     def _note(
         self,

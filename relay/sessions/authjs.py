@@ -77,7 +77,7 @@ class AuthjsVerifier:
         raw = [_v5_key(secret, salt=name) for secret in options.secrets for name in options.cookies]
         self._v5 = {_thumbprint(key): ContentKey.of(V5, key) for key in raw}
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if not is_direct(credential, (V5, V4)):
             return NotMine(detail="It is no encrypted session of Auth.js.")
@@ -91,12 +91,13 @@ class AuthjsVerifier:
             return invalid(f"It can't be read: {error}.")
         if claims is None:
             return invalid("No secret of session.authjs.secrets decrypts it.")
-        if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s):
+        if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
             return refusal
         return to_session(
             claims,
             self._options.claims,
             ref_key=self._options.ref_key,
+            now=now,
             # unlike an access token's, its end is the session's: use moves it on, and no use ends it
             expires_at=int(claims["exp"]),
         )

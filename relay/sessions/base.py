@@ -45,8 +45,10 @@ class SessionVerifier(Protocol):
     error or repr quotes a credential or a key; what is too long is refused before it is looked at.
     """
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """Return the session, or why there is none. `now` is Unix seconds.
+
+        `grace_s` is how long after its end a credential still tells whose it was, for who logs out with it.
 
         Raises:
             UnavailableError: if somebody else has to be asked and does not answer. The caller fails closed.

@@ -17,6 +17,12 @@ from relay.sessions.refs import session_ref
 MAX_SUBJECT_CHARS: Final = 256
 """Longest user id: it has to fit into a scoped token of 4096 bytes beside 32 channels."""
 
+MAX_SESSION_ID_CHARS: Final = 256
+"""Longest session id: as long as a revocation may name."""
+
+MAX_AHEAD_S: Final = 60.0
+"""How far the backend's clock may be ahead of ours."""
+
 _ABSENT: Final = object()
 
 
@@ -53,14 +59,14 @@ def is_unix_seconds(value: object) -> TypeGuard[float]:
     )
 
 
-def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float) -> Refusal | None:
+def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float, grace_s: float) -> Refusal | None:
     """Check exp, nbf and iat against `now`. Expired is an answer of its own: it is what a refresh mends."""
     if "exp" not in payload:
         return invalid("It has no exp, and would never end.")
     for name in ("exp", "nbf", "iat"):
         if not is_unix_seconds(payload.get(name, 1)):
             return invalid(f"{name} must be Unix seconds.")
-    if payload["exp"] + leeway_s <= now:
+    if payload["exp"] + leeway_s + grace_s <= now:
         return Refusal(reason=Reason.SESSION_EXPIRED, detail=f"It expired {now - payload['exp']:.0f} s ago.")
     if max(payload.get("nbf", 0), payload.get("iat", 0)) > now + leeway_s:
         return invalid("Its nbf or iat lies in the future.")
@@ -72,6 +78,7 @@ def to_session(
     names: ClaimNames,
     *,
     ref_key: bytes,
+    now: float,
     expires_at: int | None = None,
     number_ids: bool = False,
 ) -> Session | Refusal:
@@ -92,14 +99,18 @@ def to_session(
     session_id = _ABSENT
     if names.session is not None:
         session_id = _id(_find(payload, names.session), number_ids=number_ids)
-    if session_id is not _ABSENT and not (isinstance(session_id, str) and session_id):
-        return invalid(f"{names.session} must be a text that is not empty.")
+    if session_id is not _ABSENT and not (
+        isinstance(session_id, str) and 0 < len(session_id) <= MAX_SESSION_ID_CHARS
+    ):
+        return invalid(f"{names.session} must be a text of 1 to {MAX_SESSION_ID_CHARS} characters.")
     # without it a session counts as older than any revocation: cut off too often, never too seldom
     issued_at = _find(payload, names.issued_at)
     if issued_at is _ABSENT:
         issued_at = 0.0
     elif not is_unix_seconds(issued_at):
         return invalid(f"{names.issued_at} must be Unix seconds.")
+    elif issued_at > now + MAX_AHEAD_S:  # in milliseconds, perhaps: it would outlive every revocation
+        return invalid(f"{names.issued_at} lies in the future. It must be the log-in's time in Unix seconds.")
     own_id = session_id if isinstance(session_id, str) else None
     return Session(
         subject=subject,

@@ -46,7 +46,8 @@ def _pairs(headers: Iterable[str]) -> Iterator[tuple[str, str]]:
         for part in header.split(";"):
             name, separator, value = part.partition("=")
             if separator:
-                yield name.strip(), value.strip().strip('"')
+                # white space as RFC 6265 §5.2 has it: Python strips more, and "\xa0__Host-name" would pass for __Host-
+                yield name.strip(" \t"), value.strip(" \t").strip('"')
 
 
 def _of_name(pairs: list[tuple[str, str]], name: str, *, chunked: bool) -> str | Refusal:

@@ -16,11 +16,11 @@ class InOrder:
     def __init__(self, verifiers: Sequence[SessionVerifier]) -> None:
         self._verifiers = tuple(verifiers)
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Never answers `NotMine` itself: there is nobody behind it."""
         strangers = []
         for verifier in self._verifiers:
-            answer = await verifier.verify(credential, now=now)
+            answer = await verifier.verify(credential, now=now, grace_s=grace_s)
             if not isinstance(answer, NotMine):
                 return answer
             strangers.append(str(answer))

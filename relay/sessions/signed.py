@@ -85,7 +85,7 @@ class SignedVerifier:
         else:
             self._keys = options.key
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if credential.count(".") != 2:
             return NotMine(detail="It is no JWT.")
@@ -104,9 +104,9 @@ class SignedVerifier:
             return invalid(str(refusal))
         if detail := _wrong_purpose(token.payload, self._options):
             return invalid(detail)
-        if refusal := check_times(token.payload, now=now, leeway_s=self._options.leeway_s):
+        if refusal := check_times(token.payload, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
             return refusal
-        return to_session(token.payload, self._options.claims, ref_key=self._options.ref_key)
+        return to_session(token.payload, self._options.claims, ref_key=self._options.ref_key, now=now)
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`. Nothing of a session is kept here."""

@@ -59,8 +59,17 @@ class UpstreamVerifier:
         self._places = asyncio.Semaphore(MAX_CHECKS)
         self._forgotten = 0
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
-        """See `SessionVerifier.verify`. What the backend refuses is `session_expired`: a refresh may mend it."""
+    async def verify(
+        self,
+        credential: str,
+        *,
+        now: float,
+        grace_s: float = 0,  # noqa: ARG002  # the port's; see below
+    ) -> Session | Refusal:
+        """See `SessionVerifier.verify`. What the backend refuses is `session_expired`: a refresh may mend it.
+
+        There is no grace: whose token it was, the backend does not say any more.
+        """
         if len(credential) > MAX_CREDENTIAL_BYTES:
             return invalid(f"It has more than {MAX_CREDENTIAL_BYTES} bytes.")
         if not _BEARER.fullmatch(credential):
@@ -148,7 +157,9 @@ class UpstreamVerifier:
             raise UnavailableError(
                 Reason.BACKEND_UNAVAILABLE, f"session.upstream.me answered with no JSON object: {error}."
             ) from None
-        session = to_session(claims, self._options.claims, ref_key=self._options.ref_key, number_ids=True)
+        session = to_session(
+            claims, self._options.claims, ref_key=self._options.ref_key, now=now, number_ids=True
+        )
         if isinstance(session, Refusal):
             return session
         if session.issued_at == 0.0 and isinstance(token, Compact):

@@ -46,6 +46,8 @@ MAX_WAITING_FRAMES = 256
 """Frames read and not handled yet. The rate limit closes long before; one message in more fragments has no excuse."""
 MAX_EARLY_CONTROL_FRAMES = 20
 """Pings and pongs before the token: browsers send none."""
+MAX_HEAD_BYTES = 32_768
+"""Bytes of a handshake, as on the HTTP listeners. The library would keep 128 headers of 8 KB each."""
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer a close. A browser answers in one round trip."""
 
@@ -64,6 +66,7 @@ class StreamConnection(ServerConnection):
         "_door",
         "_early_control_frames",
         "_handled",
+        "_head_bytes",
         "_hub",
         "_on_lost",
         "_on_made",
@@ -111,6 +114,7 @@ class StreamConnection(ServerConnection):
         self.client: ClientProtocol | None = None
         self._reading_paused = False
         self._early_control_frames = 0
+        self._head_bytes = 0
         self._handled = False
         self._peer: Any = None
 
@@ -228,6 +232,11 @@ class StreamConnection(ServerConnection):
             door.let_in(partial(self._begin, data), ahead=True)
             return
         self.silent_rounds = 0
+        if self.request is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+                return
         for start in range(0, len(data), READ_SLICE_BYTES):
             super().data_received(data[start : start + READ_SLICE_BYTES])
             if len(self.recv_messages.frames) > MAX_WAITING_FRAMES:
@@ -259,15 +268,19 @@ class StreamConnection(ServerConnection):
 
     def process_event(self, event: Event) -> None:
         """Count pings and pongs like messages: answering one costs as much."""
+        opcode = event.opcode if isinstance(event, Frame) else None
+        if self.protocol.state is CONNECTING and opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE):
+            self.transport.abort()  # clients wait (RFC 6455 §4.1); this would be answered before the handshake
+            return
         super().process_event(event)
-        if not isinstance(event, Frame) or event.opcode not in (Opcode.PING, Opcode.PONG):
+        if opcode not in (Opcode.PING, Opcode.PONG):
             return
         if self.client is not None:
             # an answer to our own ping is one in 20 seconds, and the bucket has room for it
             close = self.client.control_frame(time.time())
             if close is not None:
                 self.end(close)
-        elif self.protocol.state in (CONNECTING, OPEN):
+        elif self.protocol.state is OPEN:
             self._early_control_frames += 1
             if self._early_control_frames > MAX_EARLY_CONTROL_FRAMES:
                 self.drop(close_for(Reason.FRAMES_TOO_FAST))

@@ -27,9 +27,9 @@ from relay.core.events import Client
 from relay.core.revocations import Kind, Target, token_is_cut_off
 from relay.keys.sources import KeySource
 from relay.state.base import State
-from relay.stream.addresses import Waiting
 from relay.stream.handshake import Asked, read_handshake
 from relay.web.headers import SECURITY_HEADERS
+from relay.web.strangers import Waiting
 from relay.web.waits import retry_after
 
 
@@ -172,6 +172,8 @@ class Gate:
             )
         if subject is not None and claims.subject != subject:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
+        if claims.session_expires_at is not None and claims.session_expires_at <= now:
+            return deny(attempt, Refusal(reason=Reason.SESSION_EXPIRED), claims)
         if cut_off := self.cut_off(claims, kid, now=now):
             return deny(attempt, Refusal(reason=cut_off), claims)
         if not reserve(claims.session_ref):

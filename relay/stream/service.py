@@ -22,7 +22,6 @@ from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
-from relay.stream.addresses import Waiting
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
@@ -38,6 +37,7 @@ from relay.stream.reports import (
 from relay.stream.usage import Usage
 from relay.turnstile import AT_THE_EXIT, Turnstile
 from relay.web.addresses import client_address
+from relay.web.strangers import Waiting
 
 CLOSES_A_SECOND = 500
 """How fast a drain sends connections away at least: each comes back with a token request and a handshake."""
@@ -139,7 +139,10 @@ class Stream:
 
     def _made(self, connection: StreamConnection) -> None:
         # counted before the first byte: a silent connection never reaches `_process_request`
-        self._wait(connection, _peer(connection))
+        peer = _peer(connection)
+        self._wait(connection, peer)
+        if self.waiting.far_too_many(peer):
+            connection.transport.abort()
 
     def _wait(self, connection: StreamConnection, address: str) -> None:
         self._unwait(connection)
@@ -193,7 +196,10 @@ class Stream:
             await self._serve(connection, admission)
 
     async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admission | Denied:
-        return await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
+        result = await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
+        if isinstance(result, Denied):  # its place is for others, while it is told
+            self.registry.release(connection)
+        return result
 
     async def _first_message(
         self, connection: StreamConnection, attempt: Attempt
@@ -216,7 +222,7 @@ class Stream:
 
     async def _serve(self, connection: StreamConnection, admission: Admission) -> None:
         now = time.time()
-        claims, endpoint = admission.claims, admission.attempt.endpoint
+        claims = admission.claims
         hub, registry = self._fanout.hub, self.registry
         registry.add(connection, admission)
         subscriber = hub.join(connection)
@@ -238,7 +244,7 @@ class Stream:
                 connection=str(connection.id),
                 scope=claims.channel_scope,
                 expires_at=_expiry(admission, now),
-                floor_ms=max(endpoint.min_interval_ms, claims.min_interval_ms or 0),
+                floor_ms=_floor_ms(admission),
             ),
             report=report,
             now=now,
@@ -298,8 +304,18 @@ class Stream:
             connection.end(close_for(cut_off))
             return None
         self._auditor.note(refreshed_event(connection, result))
-        client.refreshed(asked, scope=result.claims.channel_scope, expires_at=_expiry(result, time.time()))
+        client.refreshed(
+            asked,
+            scope=result.claims.channel_scope,
+            expires_at=_expiry(result, time.time()),
+            floor_ms=_floor_ms(result),
+        )
         return result
+
+
+def _floor_ms(admission: Admission) -> int:
+    """Return the fastest interval that the endpoint and the token allow."""
+    return max(admission.attempt.endpoint.min_interval_ms, admission.claims.min_interval_ms or 0)
 
 
 def _expiry(admission: Admission, now: float) -> float:

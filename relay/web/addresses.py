@@ -38,6 +38,12 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     return str(current)
 
 
+def is_proxy(peer: str, trusted: Sequence[Network]) -> bool:
+    """Tell whether a socket's peer is one of the configured proxies."""
+    address = parse_address(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     """Return `texts` as networks; they were checked with the settings."""
     return tuple(ipaddress.ip_network(text) for text in texts)

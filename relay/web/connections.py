@@ -3,7 +3,9 @@
 uvicorn on httptools sets none: a request's head may be of any size, all of it in memory (30 MB of one header took
 40 MB, seen), and may take for ever to come (slowloris). A client that goes on sending the body of a request that
 was answered already keeps its connection just as long, because each byte resets the only timer there is. Here a
-head has a size and a time, and so has the rest of a body that nobody wants any more.
+head has a size and a time, and so has the rest of a body that nobody wants any more. It queues as many requests as
+come before their answers, 13,000 in one read, and takes trailers for headers, however many: here a few requests may
+wait, and trailers are dropped (RFC 9110 §6.5.1), because no proxy has looked at them.
 """
 
 import asyncio
@@ -16,24 +18,33 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from relay.turnstile import Turnstile
 from relay.web.answers import error_answer
 from relay.web.headers import SECURITY_HEADERS
+from relay.web.strangers import Waiting
 
 MAX_HEAD_BYTES: Final = 32_768
 """Request line and headers. Proxies pass 8 KB a line, nginx four of those; cookies of a whole site fit."""
+MAX_PIPELINED: Final = 8
+"""Requests that wait for the answer to the one before, 2 KB each. Browsers send none."""
 HEAD_WITHIN_S: Final = 5.0
 """Seconds from the first byte to a whole head, as long as the stream's listener gives a handshake."""
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. `door`: where first bytes wait until they are read, if they do."""
+    """uvicorn's protocol with bounds. `door`: where first bytes wait until they are read, if they do.
+
+    `waiting` counts by address who has not sent a request yet, if they are counted.
+    """
 
     head_within_s = HEAD_WITHIN_S
 
-    def __init__(self, *args: Any, door: Turnstile | None, **options: Any) -> None:
+    def __init__(self, *args: Any, door: Turnstile | None, waiting: Waiting | None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._door = door
+        self._waiting = waiting
+        self._stranger = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = True
         self._head_bytes = 0
+        self._idle_bytes = 0  # since the last piece of a body: trailers, and what chunks say about themselves
         self._too_large = False
         self._upgraded = False
 
@@ -43,11 +54,20 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`. The clock begins before the first byte: silent connections cost a file each."""
         super().connection_made(transport)
         self._start_clock()
+        if self._waiting is not None and self.client is not None:
+            self._stranger = self.client[0]
+            self._waiting.enter(self._stranger)
+            if self._waiting.far_too_many(self._stranger):
+                transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_clock()
+        self._known()
         super().connection_lost(exc)
+        for cycle, _app in self.pipeline:  # never begun, and each refers to this connection
+            cycle.on_response = _nothing
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -61,10 +81,12 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_bytes += len(data)
+        else:
+            self._idle_bytes += len(data)
         super().data_received(data)
         if self._upgraded or self.transport.is_closing():
             return
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+        if max(self._head_bytes, self._idle_bytes) > MAX_HEAD_BYTES:
             self._too_large = True
             self.send_400_response("")
         elif self._deadline is None and (self.cycle is None or self.cycle.response_complete):
@@ -81,8 +103,20 @@ class BoundedHttp(HttpToolsProtocol):
 
     # the parser's callbacks
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; a trailer is none."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a piece of the body on."""
+        self._idle_bytes = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
-        """Pass the request on, unless its head is too large."""
+        """Pass the request on, unless its head is too large or too many wait already."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests wait")
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > MAX_HEAD_BYTES:
             self._too_large = True
@@ -90,12 +124,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._stop_clock()
+        self._known()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Expect the next head, which may follow in the same chunk of bytes."""
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._idle_bytes = 0
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -117,6 +152,12 @@ class BoundedHttp(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client that offers another protocol is answered in this one (RFC 9110 §7.8)."""
 
+    def _known(self) -> None:
+        """Count it no more among those who have sent nothing."""
+        if self._waiting is not None and self._stranger:
+            self._waiting.leave(self._stranger)
+            self._stranger = ""
+
     # the clock
 
     def _start_clock(self) -> None:
@@ -130,6 +171,10 @@ class BoundedHttp(HttpToolsProtocol):
     def _too_late(self) -> None:
         self._deadline = None
         self.transport.abort()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _serialize(response: Response) -> bytes:

@@ -17,6 +17,7 @@ from relay.tls import HANDSHAKE_WITHIN_S
 from relay.turnstile import Turnstile
 from relay.web.connections import BoundedHttp
 from relay.web.headers import SecurityHeaders
+from relay.web.strangers import Waiting
 from relay.web.upgraded import BoundedWebSocket
 
 GRACE_S = 1
@@ -24,9 +25,10 @@ GRACE_S = 1
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, *, door: Turnstile | None) -> None:
+    def __init__(self, config: uvicorn.Config, *, door: Turnstile | None, waiting: Waiting | None) -> None:
         super().__init__(config)
         self._door = door
+        self._waiting = waiting
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -49,7 +51,9 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _new_connection(self) -> asyncio.Protocol:
-        return BoundedHttp(self.config, self.server_state, self.lifespan.state, door=self._door)
+        return BoundedHttp(
+            self.config, self.server_state, self.lifespan.state, door=self._door, waiting=self._waiting
+        )
 
 
 class HttpServer:
@@ -64,11 +68,13 @@ class HttpServer:
         strict_transport: bool = False,
         max_frame_bytes: int | None = None,
         door: Turnstile | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so.
 
         Where the application takes WebSockets, `max_frame_bytes` bounds what they may send at once; elsewhere offered
-        upgrades are ignored. New connections wait at the `door`, if there is one.
+        upgrades are ignored. New connections wait at the `door` and are counted by address in `waiting`, if there are
+        these.
         """
         self._sock = sock
         self._server = _Server(
@@ -91,6 +97,7 @@ class HttpServer:
                 backlog=4096,
             ),
             door=door,
+            waiting=waiting,
         )
 
     async def run(self) -> None:

@@ -1,8 +1,12 @@
 """Listening sockets, bound before anything else starts, so that a taken port is one clear line."""
 
+import resource
 import socket
 
 from relay.core.errors import ConfigurationError
+
+MAX_OPEN_FILES = 1 << 20
+"""Enough for anything; some systems say a billion, and programs that go through all of them take minutes."""
 
 
 def bind(address: str, *, setting: str) -> socket.socket:
@@ -22,6 +26,22 @@ def bind(address: str, *, setting: str) -> socket.socket:
         why = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(f"{setting}: can't listen on {address}: {why}.") from None
     return sock
+
+
+def open_files() -> int:
+    """Return how many files and sockets a relay may have open on this machine: see `raise_file_limit`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+
+
+def raise_file_limit() -> None:
+    """Let this process have as many open files as it may.
+
+    The usual 1024 are for programs that wait by `select`; here one address could take them all.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < open_files():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (open_files(), hard))
 
 
 def bound_port(sock: socket.socket) -> int:

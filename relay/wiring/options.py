@@ -25,6 +25,15 @@ from relay.tls import ServerTls, TlsFiles
 from relay.web.addresses import parse_networks
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
+from relay.web.strangers import Waiting
+
+
+def strangers(settings: Settings) -> Waiting:
+    """Return the counts of one listener's connections that have shown nothing yet."""
+    return Waiting(
+        limit=settings.limits.unauthenticated_per_address,
+        proxies=parse_networks(settings.public.trusted_proxies),
+    )
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

@@ -75,6 +75,24 @@ async def test_what_the_session_still_held_is_worth_nothing(relay: Relay) -> Non
         pass
 
 
+async def test_an_access_token_that_is_over_still_ends_its_sockets(relay: Relay) -> None:
+    """It lives for minutes, a socket for an hour: who logs out then is not left with open sockets."""
+    now = int(time.time())
+    fresh = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 60)
+    over = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 60, exp=now - 30)
+    async with relay.connect(await relay.token(fresh)) as socket:
+        assert (await relay.ask(over)).json()["code"] == "invalid_session"
+        assert (await logout(relay, over)).status == 204
+        assert (await socket.closed())[0] == 4501
+    assert (await relay.ask(fresh)).status_code == 401
+
+
+async def test_a_log_out_that_ends_nothing_is_in_the_log(relay: Relay) -> None:
+    """Whose session it was can't be told of one that ended long ago."""
+    assert (await logout(relay, relay.session(iat=1, exp=2))).status == 204
+    await relay.audited("logout", reason="session_expired")
+
+
 async def test_without_a_session_id_all_of_the_user_are_ended(relay: Relay) -> None:
     """A backend that gives sessions no id: log-out means the user, and a later log-in lifts it."""
     now = int(time.time())

@@ -5,8 +5,9 @@ import pytest
 from relay.core.errors import Reason
 from relay.core.events import Action
 from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME
-from relay.core.protocol import FRAMES_PER_S
-from tests.core.talking import MS, Talk, kinds
+from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, RefreshAsked
+from relay.core.scope import Scope
+from tests.core.talking import MS, NOW, Talk, kinds
 from tests.core.test_hub import flush, publication
 
 # --- the beginning --------------------------------------------------------------------------------
@@ -219,3 +220,39 @@ def test_a_channel_without_a_value_is_not_alive() -> None:
     flush(talk.hub)
     assert talk.line.frames() == []
     assert talk.hub.state("prices.A").stale
+
+
+# --- what everybody pays for
+
+
+def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
+    """A role that lost its real time does not keep it as long as its connection lives; a gain is not handed out."""
+    talk = Talk("prices.>")
+    talk.open("prices.A", "prices.*")
+    asked = RefreshAsked("t", 1)
+    talk.client.refreshed(asked, scope=Scope(("prices.>",)), expires_at=NOW + 60, floor_ms=1000)
+    subscriber = talk.subscriber
+    assert set(subscriber.exact.values()) | set(subscriber.patterns.values()) == {1000}
+    talk.client.refreshed(asked, scope=Scope(("prices.>",)), expires_at=NOW + 60, floor_ms=0)
+    assert set(subscriber.exact.values()) == {1000}
+    talk.line.frames()
+    (ack,) = talk.say(type="subscribe", channels=["prices.B"])
+    assert ack["channels"][0]["interval_ms"] == 1000
+
+
+def test_a_pattern_costs_what_it_matches() -> None:
+    """The first is taken whatever its size, and then its owner has to wait; exact names cost a frame as ever."""
+    talk = Talk()
+    for number in range(20 * MATCHES_A_FRAME):
+        talk.hub.publish(publication(f"prices.{number}", 1))
+    talk.open("prices.0")
+    (ack,) = [
+        frame for frame in talk.say(type="subscribe", channels=["prices.*"]) if frame["type"] == "subscribed"
+    ]
+    assert ack["channels"][0]["matches"] == 20 * MATCHES_A_FRAME
+    (error,) = [frame for frame in talk.say(type="unsubscribe", channels=["prices.*"]) if "code" in frame]
+    assert (error["code"], error["retryable"]) == ("rate_limited", True)
+    talk.wait(error["retry_after_ms"] / 1000)
+    assert "unsubscribed" in kinds(talk.say(type="unsubscribe", channels=["prices.*"]))
+    talk.wait(5)
+    assert talk.say(type="ping")[0]["type"] == "pong"

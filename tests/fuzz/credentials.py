@@ -73,9 +73,9 @@ def session_claims(data: bytes) -> None:
         payload = parse_json_object(data)
     except ValueError:
         return
-    check_times(payload, now=NOW, leeway_s=2)
+    check_times(payload, now=NOW, leeway_s=2, grace_s=0)
     for names in (ClaimNames(), NESTED):
-        _check_session(to_session(payload, names, ref_key=REF_KEY, number_ids=True))
+        _check_session(to_session(payload, names, ref_key=REF_KEY, now=NOW, number_ids=True))
 
 
 def _check_session(answer: Session | Refusal) -> None:

@@ -15,13 +15,13 @@ from relay.core.events import Client, Event, to_record
 from relay.core.jws import VerifyKey, parse_json_object
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
-from relay.stream.addresses import Waiting
 from relay.stream.gate import Admission, Attempt, Denied, EndpointOptions, Gate, GateOptions, refusal_response
 from relay.stream.reports import denied_event
 from relay.web.addresses import client_address, parse_networks
 from relay.web.clients import client_reader
 from relay.web.cookies import read_cookie
 from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
+from relay.web.strangers import Waiting
 from tests.core.minting import AUDIENCE, EXPECTED, KEYS
 from tests.fuzz.credentials import COOKIES
 from tests.fuzz.target import Target, at_once, latin

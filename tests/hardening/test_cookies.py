@@ -3,6 +3,7 @@
 from http.cookies import SimpleCookie
 
 import jwt
+import pytest
 
 from tests.hardening.wire import Answer, post
 from tests.support.service import SECRET, Relay
@@ -38,6 +39,18 @@ async def test_a_planted_cookie_never_stands_alone(relay: Relay) -> None:
     """The refusal clears no cookie: it could only take the own one, and the planted one would then be the session."""
     answer = await ask(relay, f"access-token={relay.session()}; access-token={relay.session()}")
     assert answer.all("set-cookie") == []
+
+
+@pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1f"])
+async def test_what_only_python_calls_white_space_belongs_to_the_name(relay: Relay, space: str) -> None:
+    """A browser keeps "\\xa0__Host-name" for a sibling site, without what the prefix stands for."""
+    mine = relay.session()
+    for cookie in (f"{space}access-token={mine}", f"access-token{space}={mine}"):
+        answer = await ask(relay, cookie)
+        assert answer.status in (400, 401), cookie
+    answer = await ask(relay, f"{space}access-token=planted; access-token={mine}")
+    assert answer.status in (200, 400)
+    assert (await ask(relay, f" access-token={mine} ; a=b")).status == 200
 
 
 async def test_names_are_compared_exactly(relay: Relay) -> None:

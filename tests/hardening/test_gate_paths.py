@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
+from tests.hardening.wire import bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 SPELLINGS = [
@@ -51,6 +51,13 @@ async def test_no_other_spelling_is_the_endpoint(relay: Relay, spelling: str) ->
     if "#" not in spelling:  # what stands behind # belongs to no query
         assert (await knock(relay, f"{spelling}?token={token}")).status == 404
     assert await is_unspent(relay, token)
+
+
+async def test_a_trailing_slash_is_another_path(relay: Relay) -> None:
+    """Also over HTTP, where a redirect would name the host that the client named."""
+    for port, path in ((relay.ports[0], "/auth/ws-token/"), (relay.ports[2], "/v1/stats/")):
+        answer = await exchange(port, head("POST", path, [("Host", "127.0.0.1"), ("Content-Length", "0")]))
+        assert (answer.status, answer.all("location")) == (404, [])
 
 
 async def test_a_path_that_is_no_request_line_is_dropped(relay: Relay) -> None:

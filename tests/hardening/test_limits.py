@@ -112,15 +112,23 @@ async def test_another_site_uses_up_no_log_ins(relay: Relay) -> None:
     assert (await login(relay, "visitor@example.com", source)).status == 401
 
 
-async def test_the_address_limit_comes_before_all_else(relay: Relay) -> None:
+async def test_the_address_limit_comes_before_anything_is_looked_up(relay: Relay) -> None:
     """Once an address has used up its requests, what it sends is neither checked nor distinguished: all is 429."""
     source = "127.0.4.1"
-    evil, cookie = ("Origin", "http://evil.example"), ("Cookie", f"access-token={relay.session()}")
+    junk, cookie = ("Cookie", "access-token=junk"), ("Cookie", f"access-token={relay.session()}")
     for _ in range(12):
-        assert (await send(relay, "/auth/ws-token", source, evil)).status == 403
+        assert (await send(relay, "/auth/ws-token", source, junk)).status == 401
     for path in ("/auth/ws-token", "/api/auth/ws-token", "/api/auth/login"):
-        for fields in ((evil,), (cookie,), ()):
+        for fields in ((junk,), (cookie,), ()):
             assert_told_to_wait(await send(relay, path, source, *fields), 429, "rate_limited")
+
+
+async def test_another_site_s_page_uses_up_nobody_s_limit(relay: Relay) -> None:
+    """What visitors' browsers are made to send from there is refused and not counted to their address."""
+    source, cookie = "127.0.4.2", ("Cookie", f"access-token={relay.session()}")
+    for path in ("/auth/ws-token", "/api/auth/login") * 15:
+        assert (await send(relay, path, source, ("Origin", "http://evil.example"))).status == 403
+    assert (await send(relay, "/auth/ws-token", source, cookie)).status == 200
 
 
 async def test_a_limited_log_out_clears_the_cookies_and_says_what_it_did_not_do(relay: Relay) -> None:

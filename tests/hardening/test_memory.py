@@ -233,3 +233,36 @@ async def test_a_paused_reader_of_20_mb(relay: Relay) -> None:
         for wire in paused:
             with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
                 await until_last(wire)
+
+
+async def test_handshakes_of_a_megabyte_are_cut_off(relay: Relay) -> None:
+    """The library would keep 128 headers of 8 KB for each connection that never ends its head."""
+    line = b"X-Filler: " + b"f" * 8000 + b"\r\n"
+    async with flat(relay):
+        for _ in range(50):
+            reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1])
+            with contextlib.suppress(ConnectionError):
+                writer.write(head("GET", "/ws/prices", upgrade(relay))[:-2] + line * 100)
+                await writer.drain()
+            async with asyncio.timeout(PATIENCE_S):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            writer.close()
+
+
+async def test_requests_piled_up_and_endless_trailers_are_cut_off(relay: Relay) -> None:
+    """On the public listener and the internal one, without any credential."""
+    pile = head("GET", "/", [("Host", "127.0.0.1")]) * 5000
+    chunked = [("Host", "127.0.0.1"), ("Transfer-Encoding", "chunked")]
+    trailers = head("POST", "/auth/ws-token", chunked) + b"0\r\n" + b"X: y\r\n" * 200_000
+    async with flat(relay):
+        for port in (relay.ports[0], relay.ports[2]):
+            for data in (pile, trailers) * 5:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                with contextlib.suppress(ConnectionError):
+                    writer.write(data)
+                    await writer.drain()
+                async with asyncio.timeout(PATIENCE_S):
+                    with contextlib.suppress(ConnectionError):
+                        await reader.read()
+                writer.close()

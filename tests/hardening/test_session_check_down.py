@@ -26,7 +26,7 @@ from tests.support.service import Relay, make_relay
 class Down:
     """A session verifier whose backend does not answer."""
 
-    async def verify(self, credential: str, *, now: float) -> Session | Refusal:
+    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "The session backend did not answer in 2 s.")
 
     def forget(self, ref: str) -> None:

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, head, knock, read_answer, upgrade
+from tests.hardening.wire import bearing, exchange, head, knock, read_answer, upgrade
 from tests.support.service import Relay, running
 
 LIMIT = 20
-LAGGARDS = 3 * LIMIT
+LAGGARDS = 2 * LIMIT - 4
+ROOM = 4 * LIMIT
+"""Connections that the relay takes at all."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -22,7 +24,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay that lets an address have 20 connections without a token."""
     folder = tmp_path_factory.mktemp("silent")
-    with running(folder, limits=f"unauthenticated_per_address = {LIMIT}") as relay:
+    with running(folder, limits=f"unauthenticated_per_address = {LIMIT}\nconnections = {ROOM}") as relay:
         yield relay
     assert_quiet(relay)
 
@@ -59,7 +61,7 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
 
 
 async def test_silent_connections_leave_room_for_others(relay: Relay) -> None:
-    """60 sockets that say (next to) nothing: 429 for their address, a welcome for another, then the end."""
+    """36 sockets that say (next to) nothing: 429 for their address, a welcome for another, then the end."""
     half = head("GET", "/ws/prices", upgrade(relay))[:-2]
     async with (
         opened(relay.ports[1], LAGGARDS // 2) as silent,
@@ -82,6 +84,22 @@ async def test_silent_connections_leave_room_for_others(relay: Relay) -> None:
         "the room is free again"
     )
     await relay.audited("connect.denied", reason="address_limit")
+
+
+@pytest.mark.parametrize("listener", ["http", "stream"])
+async def test_one_address_can_not_take_all_the_room(relay: Relay, listener: str) -> None:
+    """Of more silent sockets than the relay takes at all, twice the limit stay: another address finds its place."""
+    port = relay.ports[0 if listener == "http" else 1]
+    async with opened(port, 2 * ROOM) as pairs:
+        token = await relay.token() if listener == "stream" else ""
+        if listener == "stream":
+            answer = await knock(relay, fields=[*upgrade(relay), bearing(token)], source="127.0.0.2")
+            assert answer.status == 101
+        else:
+            answer = await exchange(port, head("GET", "/auth/ws-token", [("Host", "x")]), source="127.0.0.2")
+            assert answer.status == 405
+            assert (await exchange(port, head("GET", "/", [("Host", "x")]))).status == 0
+        await all_closed(pairs)
 
 
 async def test_waiting_for_a_token_takes_room_too(relay: Relay) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from relay.core.errors import Reason
+from relay.core.errors import Reason, Refusal
 from relay.sessions.base import Session
 from relay.sessions.claims import ClaimNames
 from relay.sessions.refs import session_ref
@@ -93,6 +93,32 @@ async def test_issued_at(iat: float) -> None:
 async def test_without_iat() -> None:
     """The session then counts as older than every revocation."""
     assert (await session(token(without="iat"))).issued_at == 0
+
+
+@pytest.mark.parametrize("at", [NOW * 1000, NOW + 3600])
+async def test_a_log_in_time_in_the_future_is_refused(at: int) -> None:
+    """In milliseconds, or by a clock that is an hour ahead: it would outlive every revocation."""
+    named = SignedVerifier(replace(OPTIONS, claims=ClaimNames(issued_at="auth_time")))
+    answer = await named.verify(token({"auth_time": at}), now=NOW)
+    assert isinstance(answer, Refusal)
+    assert "auth_time lies in the future" in str(answer)
+
+
+@pytest.mark.parametrize(("late", "known"), [(100, True), (700, False)])
+async def test_a_session_that_is_over_is_known_for_a_while(late: int, known: bool) -> None:
+    """To who logs out with it; to nobody else, and a forged one never."""
+    verifier = SignedVerifier(OPTIONS)
+    over = token({"exp": NOW - late})
+    assert isinstance(await verifier.verify(over, now=NOW), Refusal)
+    assert isinstance(await verifier.verify(over, now=NOW, grace_s=600), Session) == known
+    assert isinstance(await verifier.verify(over[:-6] + "AAAAAA", now=NOW, grace_s=600), Refusal)
+
+
+@pytest.mark.parametrize("length", [256, 257])
+async def test_a_session_id_fits_into_a_revocation(length: int) -> None:
+    """One that is longer could not be named there."""
+    answer = await SignedVerifier(OPTIONS).verify(token({"sid": "s" * length}), now=NOW)
+    assert isinstance(answer, Session) == (length == 256)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -15,13 +15,13 @@ from relay.core.publications import Publication
 from relay.keys.files import create_signing_key
 from relay.keys.live import LiveKeys
 from relay.state.sqlite import SqliteState
-from relay.stream.addresses import Waiting
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import EndpointOptions, Gate, GateOptions
 from relay.stream.service import Stream, StreamOptions
 from relay.turnstile import Turnstile
 from relay.web.addresses import parse_networks
+from relay.web.strangers import Waiting
 from tests.stream.tickets import Tickets
 from tests.stream.wire import Wire, open_wire, until
 

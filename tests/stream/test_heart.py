@@ -127,6 +127,12 @@ async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
         assert node.connections == [connection]
 
 
+async def test_a_session_that_is_over_opens_nothing(node: Node) -> None:
+    """Its token may have some seconds left; the socket would live for half of one."""
+    async with node.dial(token=node.tickets.token(session_expires_at=int(time.time()) - 1)) as wire:
+        assert await wire.shake() == 401
+
+
 async def test_a_connection_ends_with_its_session(node: Node) -> None:
     """At `expires_at`, which the session's end brings forward, it closes with 4001; not a beat before."""
     now = int(time.time())

@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.hardening.relays import recorded
+from tests.hardening.wire import bearing, head, read_answer, upgrade
 from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
 
 
@@ -206,6 +207,21 @@ async def test_one_connection_too_many(tmp_path: Path, over: str, code: int) -> 
 def is_end_of(record: dict[str, Any], ids: set[str]) -> bool:
     """Tell whether a record is about the end of one of these connections."""
     return record["event"]["action"] == "connection.closed" and record["relay"]["connection"]["id"] in ids
+
+
+async def test_a_refused_token_keeps_no_place(tmp_path: Path) -> None:
+    """Whoever tries a used token again, and then does not let go, takes no place from the session's next page."""
+    with running(tmp_path, limits='connections_per_session = 1\nover = "refuse"') as relay:
+        session = relay.session()
+        used, fresh = await relay.token(session), await relay.token(session)
+        async with relay.connect(used):
+            pass
+        await relay.audited("connection.closed")
+        reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1])
+        writer.write(head("GET", "/ws/prices", [*upgrade(relay), bearing(used)]))
+        assert (await read_answer(reader)).status == 401
+        async with relay.connect(fresh):
+            writer.close()
 
 
 async def test_who_finds_no_place_keeps_the_token(tmp_path: Path) -> None:

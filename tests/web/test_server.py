@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -186,6 +188,56 @@ async def test_bodies_do_not_count_as_heads(port: int) -> None:
     writer.write(request * 4)
     for _ in range(4):
         assert (await read_answer(reader)).body == b"300000  /echo"
+    writer.close()
+
+
+async def test_few_requests_may_wait_for_an_answer(port: int) -> None:
+    """13,000 fit into one read, at 2 KB each: the connection ends instead, and leaves nothing behind."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head("GET", "/echo", [("Host", "x")]) * 13_000)
+    assert (await read_answer(reader)).status in (200, 400)
+    await ended(reader)
+    writer.close()
+
+
+async def turn() -> None:
+    """Let some time pass: a connection is freed some turns after its end, and there is nothing to await."""
+    await asyncio.sleep(0.01)
+
+
+async def test_a_connection_with_requests_that_were_never_begun_is_freed(port: int) -> None:
+    """By counting references: the cycle collector's full run is put off for hours."""
+    gc.collect()
+    gc.disable()
+    try:
+        waiting = head("POST", "/echo", [("Host", "x"), ("Content-Length", "9")])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("GET", "/echo", [("Host", "x")]))
+        await read_answer(reader)
+        (connection,) = (weakref.ref(one) for one in gc.get_objects() if isinstance(one, BoundedHttp))
+        slow = head("POST", "/echo", [("Host", "x"), ("Content-Length", "3")])
+        writer.write(slow + b"123" + head("GET", "/echo", [("Host", "x")]) * 5 + waiting)
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            while connection() is not None:
+                await turn()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_trailers_are_no_headers(port: int, pieces: int) -> None:
+    """A proxy did not see to them: they are dropped, and a connection that goes on and on with them is ended."""
+    body = head("POST", "/echo", [("Host", "x"), ("Transfer-Encoding", "chunked")]) + b"3\r\nabc\r\n0\r\n"
+    answer = await exchange(port, body + b"X: trailer\r\n\r\n")
+    assert answer.body == b"3  /echo"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(body)
+    with contextlib.suppress(ConnectionError):
+        for number in range(100 * pieces):
+            writer.write(b"X-%d: %s\r\n" % (number, b"t" * (40_000 // pieces)))
+            await writer.drain()
+    await ended(reader)
     writer.close()
 
 

@@ -1,6 +1,6 @@
 """Connections without a token, counted by address."""
 
-from relay.stream.addresses import Waiting
+from relay.web.strangers import Waiting
 
 
 def test_an_address_has_its_limit_and_others_have_theirs() -> None:
