@@ -299,7 +299,9 @@ class Limits(Section):
         default=8.0, ge=0, le=300, description="Seconds over which SIGTERM sends connections away."
     )
     unauthenticated_per_address: int = Field(
-        default=100, ge=1, description="Connections without a token yet, of one address or IPv6 /64."
+        default=100,
+        ge=1,
+        description="Connections without a token yet, of one address or IPv6 /64; silent ones: twice as many.",
     )
     connections: int = Field(
         default=20_000, ge=1, description="Open connections in all; above it the answer is 503."

@@ -54,11 +54,7 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`. The clock begins before the first byte: silent connections cost a file each."""
         super().connection_made(transport)
         self._start_clock()
-        if self._waiting is not None and self.client is not None:
-            self._stranger = self.client[0]
-            self._waiting.enter(self._stranger)
-            if self._waiting.far_too_many(self._stranger):
-                transport.abort()
+        self._unknown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
@@ -76,6 +72,7 @@ class BoundedHttp(HttpToolsProtocol):
         if (door := self._door) is not None:
             self._door = None
             self._stop_clock()
+            self._known()  # it has said something; that it has to wait is no fault of its own
             self.transport.pause_reading()
             door.let_in(partial(self._begin, data))
             return
@@ -99,6 +96,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._start_clock()
         self.transport.resume_reading()
         self.data_received(first)
+        if self._in_head and self.cycle is None:
+            self._unknown()
         return True
 
     # the parser's callbacks
@@ -151,6 +150,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client that offers another protocol is answered in this one (RFC 9110 §7.8)."""
+
+    def _unknown(self) -> None:
+        """Count it among those who have sent nothing, or no whole head yet."""
+        if self._waiting is None or self.client is None or self.transport.is_closing():
+            return
+        self._stranger = self.client[0]
+        self._waiting.enter(self._stranger)
+        if self._waiting.far_too_many(self._stranger):
+            self.transport.abort()
 
     def _known(self) -> None:
         """Count it no more among those who have sent nothing."""
