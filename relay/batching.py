@@ -24,10 +24,10 @@ MAX_BATCH = 512
 
 
 class _Place(NamedTuple, Generic[Item, Result]):
-    """An item that waits, whom to tell, and since when (the loop's seconds)."""
+    """An item that waits, whom to tell if anybody, and since when (the loop's seconds)."""
 
     item: Item
-    future: "asyncio.Future[Result]"
+    future: "asyncio.Future[Result] | None"
     since: float
 
 
@@ -70,30 +70,33 @@ class GroupCommit(Generic[Item, Result]):
         """Items that are not committed yet, those on the thread included."""
         return len(self._waiting) + len(self._in_commit)
 
-    def submit(self, item: Item, *, within_s: float = 0) -> asyncio.Future[Result]:
+    def submit(self, item: Item) -> asyncio.Future[Result]:
         """Queue `item`; the future has its result once it is committed.
-
-        `within_s` lets it wait so long for others to share its commit; one that may not wait takes it along.
 
         A caller that stops waiting for the future does not take the item back.
 
         Raises:
             asyncio.QueueFull: if too many wait already, or after `aclose`.
         """
-        if self._closed or len(self._waiting) >= self._max_waiting:
-            raise asyncio.QueueFull
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append(_Place(item, future, loop.time()))
+        self._append(_Place(item, future, loop.time()))
         if self._overdue is None:  # one timer for all: one each, as asyncio.timeout sets, costs 20 µs
             self._overdue = loop.call_later(self._answer_within_s, self._give_up)
-        if self._in_commit or self._next is not None:
-            return future
-        if not within_s:
+        if not self._in_commit and self._next is None:
             self._next = loop.call_soon(self._begin)  # what else comes in this turn goes along
-        elif self._timer is None:
-            self._timer = loop.call_later(within_s, self._begin)
         return future
+
+    def post(self, item: Item, *, within_s: float) -> None:
+        """Queue `item`, whose result nobody asks for. It waits so long for others to share its commit, and goes along
+        with one that may not wait.
+
+        Raises:
+            asyncio.QueueFull: as `submit` does.
+        """
+        self._append(_Place(item, None, 0.0))
+        if self._timer is None and self._next is None and not self._in_commit:
+            self._timer = asyncio.get_running_loop().call_later(within_s, self._begin)
 
     async def run(self, call: Callable[[], Answer]) -> Answer:
         """Run `call` on the same thread, between batches."""
@@ -116,6 +119,11 @@ class GroupCommit(Generic[Item, Result]):
             # the thread may still be in a `run`, which the loop must not wait for
             await asyncio.to_thread(self._thread.join)
 
+    def _append(self, place: _Place[Item, Result]) -> None:
+        if self._closed or len(self._waiting) >= self._max_waiting:
+            raise asyncio.QueueFull
+        self._waiting.append(place)
+
     def _begin(self) -> None:
         """Hand the next batch to the thread, unless one is there already: it comes back here when it is done."""
         for handle in (self._next, self._timer):
@@ -136,10 +144,11 @@ class GroupCommit(Generic[Item, Result]):
         self._begin()
         if isinstance(results, BaseException):
             for place in batch:
-                _fail(place.future, results)
+                if place.future is not None:
+                    _fail(place.future, results)
             return
         for place, result in zip(batch, results, strict=True):
-            if not place.future.done():
+            if place.future is not None and not place.future.done():
                 place.future.set_result(result)
 
     def _give_up(self) -> None:
@@ -148,6 +157,8 @@ class GroupCommit(Generic[Item, Result]):
         now = loop.time()
         self._overdue = None
         for place in itertools.chain(self._in_commit, self._waiting):
+            if place.future is None:
+                continue
             if now < (due := place.since + self._answer_within_s):
                 self._overdue = loop.call_at(due, self._give_up)
                 return

@@ -71,21 +71,34 @@ async def test_what_may_wait_goes_with_what_may_not(
     writer: GroupCommit[int, int], recorder: Recorder
 ) -> None:
     """An item that has time shares the commit of one that has none, and keeps its place before it."""
-    patient = [writer.submit(item, within_s=60) for item in (1, 2)]
+    for item in (1, 2):
+        writer.post(item, within_s=60)
     await asyncio.sleep(0)
     assert recorder.batches == []
+    assert writer.waiting == 2
     assert await writer.submit(3) == 30
-    assert await asyncio.gather(*patient) == [10, 20]
     assert recorder.batches == [[1, 2, 3]]
 
 
-async def test_what_may_wait_waits_no_longer(writer: GroupCommit[int, int], recorder: Recorder) -> None:
+async def test_what_may_wait_waits_no_longer() -> None:
     """Nothing else need come; and the end of the writer commits it too."""
-    assert await writer.submit(1, within_s=0.001) == 10
-    last = writer.submit(2, within_s=60)
+    loop, committed = asyncio.get_running_loop(), asyncio.Event()
+    batches: list[list[int]] = []
+
+    def commit(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        loop.call_soon_threadsafe(committed.set)
+        return list(items)
+
+    writer: GroupCommit[int, int] = GroupCommit(commit, name="test-writer", answer_within_s=60)
+    writer.post(1, within_s=0.001)
+    async with asyncio.timeout(10):
+        await committed.wait()
+    writer.post(2, within_s=60)
     await writer.aclose()
-    assert await last == 20
-    assert recorder.batches == [[1], [2]]
+    assert batches == [[1], [2]]
+    with pytest.raises(asyncio.QueueFull):
+        writer.post(3, within_s=60)
 
 
 async def test_batches_are_bounded_and_in_order(writer: GroupCommit[int, int], recorder: Recorder) -> None:

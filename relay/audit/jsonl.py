@@ -116,7 +116,8 @@ class JsonlAuditor:
     async def record(self, event: Event) -> None:
         """See `Auditor.record`. An event whose caller stopped waiting may still be written."""
         try:
-            error = await self._submit(event, noted=False)
+            self._loop = asyncio.get_running_loop()
+            error = await self._writer.submit(Entry(event, self._clock(), noted=False))
         except (TimeoutError, asyncio.QueueFull) as busy:
             error = busy
         if error is not None:
@@ -128,7 +129,8 @@ class JsonlAuditor:
         """See `Auditor.note`."""
         if self._writer.waiting < MAX_NOTES:
             with suppress(asyncio.QueueFull, RuntimeError):  # closed, or no event loop runs here
-                self._submit(event, noted=True)
+                self._loop = asyncio.get_running_loop()
+                self._writer.post(Entry(event, self._clock(), noted=True), within_s=NOTE_WITHIN_S)
                 return
         self._writing.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
         if self._closed:  # no gap record can tell of it any more
@@ -145,10 +147,6 @@ class JsonlAuditor:
         await self._writer.aclose()
         await asyncio.to_thread(self._writing.close)
         await self._keep()
-
-    def _submit(self, event: Event, *, noted: bool) -> asyncio.Future[Exception | None]:
-        self._loop = asyncio.get_running_loop()
-        return self._writer.submit(Entry(event, self._clock(), noted), within_s=NOTE_WITHIN_S if noted else 0)
 
     def _commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
         """Runs on the writer's thread."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from secrets import token_hex
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -54,8 +54,7 @@ class Keeping:
     copy: Copy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An event and when it came (Unix seconds). `noted`: nobody waits to hear whether it was written."""
 
     event: Event
@@ -214,7 +213,7 @@ class Writing:
             return seal(self._record(entry), head)
         except Exception as error:  # noqa: BLE001  # whatever its details hold, the event must be recorded
             bare = replace(entry.event, relay={"unwritable": type(error).__name__})
-            return seal(self._record(replace(entry, event=bare)), head)
+            return seal(self._record(entry._replace(event=bare)), head)
 
     def _record(self, entry: Entry) -> dict[str, Any]:
         return to_record(entry.event, timestamp=_iso(entry.at), event_id=next(self._ids), node=self._node)
