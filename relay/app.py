@@ -33,7 +33,7 @@ from relay.stream.heart import beat_for_ever
 from relay.web.server import HttpServer
 from relay.web.sockets import bind, bound_port, raise_file_limit
 from relay.wiring.keys import watch_keys
-from relay.wiring.options import ListenerTls, listener_tls, strangers
+from relay.wiring.options import ListenerTls, http_strangers, listener_tls
 
 STOP_WITHIN_S = 1.8
 """Seconds for an orderly stop, after which what is left is cancelled: Ctrl-C must not feel broken."""
@@ -104,7 +104,7 @@ async def _serve(
                 tls=public_tls,
                 strict_transport=tls.strict,
                 door=parts.door,
-                waiting=strangers(parts.settings),
+                waiting=http_strangers(parts.settings),
             )
         )
     async with anyio.create_task_group() as group:

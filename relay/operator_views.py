@@ -15,8 +15,8 @@ import anyio
 
 from relay import __version__
 from relay.audit.files import log_files
-from relay.audit.query.records import to_record
-from relay.audit.query.stories import Recent, recent_story
+from relay.audit.query.records import from_parsed
+from relay.audit.query.stories import RecentStory, recent_story
 from relay.audit.query.words import tell
 from relay.audit.recent import Wanted, find_recent
 from relay.core.channels import covers
@@ -107,7 +107,7 @@ class Views:
         """
         return await self._of_the_log(partial(_page, wanted=wanted))
 
-    async def story(self, about: str, limit: int) -> Recent:
+    async def story(self, about: str, limit: int) -> RecentStory:
         """Return the newest steps of the story of a token, a connection, a session or a user.
 
         Raises:
@@ -177,7 +177,7 @@ class Views:
 
 def _page(paths: Sequence[Path], *, wanted: Wanted) -> AuditPage:
     found = find_recent(paths, wanted)
-    told = [tell(record) if (record := to_record(one)) else "" for one in found.records]
+    told = [tell(record) if (record := from_parsed(one)) else "" for one in found.records]
     return AuditPage(records=found.records, told=told, whole=found.whole)
 
 

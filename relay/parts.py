@@ -48,9 +48,9 @@ from relay.wiring.options import (
     policy,
     publisher_terms,
     rates,
-    strangers,
     stream_options,
     stream_patterns,
+    stream_strangers,
 )
 from relay.wiring.sessions import session_verifier
 
@@ -189,7 +189,7 @@ def _stream(
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
-        waiting=strangers(settings),
+        waiting=stream_strangers(settings),
         fanout=fanout,
         auditor=auditor,
         turnstile=turnstile,

@@ -147,7 +147,8 @@ class ClientProtocol:
             case messages.Subscribe():
                 self._subscribe(frame, now=now)
             case messages.Unsubscribe():
-                self._charge(frame.channels, now)
+                patterns = self._subscriber.patterns.keys() & frame.channels
+                self._charge(sum(map(self._hub.matches, patterns)), now)
                 done = self._hub.unsubscribe(self._subscriber, frame.channels)
                 self._send(messages.unsubscribed(id=frame.id, channels=done))
             case messages.Ping():
@@ -191,7 +192,7 @@ class ClientProtocol:
             self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
         return None
 
-    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float, floor_ms: int = 0) -> None:
+    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float, floor_ms: int) -> None:
         """Go on with a new token. It can only take away: what falls out of its scope is unsubscribed with a frame, and
         what comes faster than it allows is slowed down.
         """
@@ -259,12 +260,12 @@ class ClientProtocol:
     ) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
-        self._charge(accepted, now)
         lane = lane_for(frame.interval_ms, self._floor_ms)
         since = {name: (at.epoch, at.seq) for name, at in frame.since.items()}
         wants = [Want(name=name, lane=lane, since=since.get(name)) for name in accepted]
         # decided before the ack, sent after it
         acks = [self._ack(want) for want in wants]
+        self._charge(sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck)), now)
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
         self._hub.subscribe(self._subscriber, wants, after=[*after, ack])
         if accepted or action is Action.CONNECT_ACCEPTED:
@@ -273,9 +274,8 @@ class ClientProtocol:
             if names := [item.channel for item in rejected if item.code == code]:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)
 
-    def _charge(self, names: Sequence[str], now: float) -> None:
-        """Count what patterns cost."""
-        matched = sum(self._hub.matches(name) for name in names if is_wildcard(name) and is_pattern(name))
+    def _charge(self, matched: int, now: float) -> None:
+        """Count what patterns cost that match so many channels."""
         if matched:
             self._bucket.charge(now, matched / MATCHES_A_FRAME)
 

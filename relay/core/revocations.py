@@ -66,6 +66,11 @@ def token_is_cut_off(claims: Claims, revoked_at: RevokedAt) -> bool:
     return False
 
 
+def key_is_cut_off(kid: str, revoked_at: RevokedAt) -> bool:
+    """Tell whether all tokens of a key were cut off."""
+    return revoked_at(_KEYS[Kind.KEY] + kid) is not None
+
+
 def session_is_cut_off(
     *, ref: str, subject: str, issued_at: float, own_id: bool, revoked_at: RevokedAt
 ) -> bool:

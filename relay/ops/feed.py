@@ -7,12 +7,12 @@ follows the log, once in ten minutes.
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.audit.query.stories import Recent
+from relay.audit.query.stories import RecentStory
 from relay.audit.recent import Wanted
 from relay.core.errors import MalformedError
 from relay.core.events import Action
@@ -54,7 +54,7 @@ def feed_handler(find: Callable[[Wanted], Awaitable[AuditPage]]) -> Handler:
             if value
         }
         return Done(
-            response=json_answer(200, asdict(found)),
+            response=json_answer(200, found),
             noted={"sought": sought},
             what=repr(sought),
             action=Action.AUDIT_READ,
@@ -63,7 +63,7 @@ def feed_handler(find: Callable[[Wanted], Awaitable[AuditPage]]) -> Handler:
     return serve
 
 
-def story_handler(find: Callable[[str, int], Awaitable[Recent]]) -> Handler:
+def story_handler(find: Callable[[str, int], Awaitable[RecentStory]]) -> Handler:
     """Return the handler of stories. `find` takes whose it is, and how many steps at most."""
 
     async def serve(request: Request, _operator: str) -> Done:
@@ -75,7 +75,7 @@ def story_handler(find: Callable[[str, int], Awaitable[Recent]]) -> Handler:
         story = await find(about, MAX_LIMIT)
         sought = {"story": about}
         return Done(
-            response=json_answer(200, asdict(story)),
+            response=json_answer(200, story),
             noted={"sought": sought},
             what=repr(sought),
             action=Action.AUDIT_READ,

@@ -301,7 +301,7 @@ class Limits(Section):
     unauthenticated_per_address: int = Field(
         default=100,
         ge=1,
-        description="Connections without a token yet, of one address or IPv6 /64; silent ones: twice as many.",
+        description="Connections without a token yet, of one address or IPv6 /64.",
     )
     connections: int = Field(
         default=20_000, ge=1, description="Open connections in all; above it the answer is 503."

@@ -41,6 +41,8 @@ once a minute a walk through those of the last minutes takes 20 ms for 200,000 o
 _PURGE_EVERY_S = 60
 _KEEP_S = 120
 """Seconds that a claim is kept past its token's end: far more than the gate's leeway of 2 s."""
+_MAX_VARIABLES = 999
+"""Values that one statement of any SQLite takes; since 3.32 there may be more."""
 _ANSWER_WITHIN_S = 2.0
 """How long a claim may take before the gate answers 503: a client that waits longer has given up."""
 
@@ -173,7 +175,7 @@ class SqliteState:
         statement itself: one for all claims of a batch instead of one each.
         """
         rows = [value for item in items if isinstance(item, _Claim) for value in (item.jti, item.expires_at)]
-        if len(rows) < 2 * len(items):
+        if len(rows) < 2 * len(items) or len(rows) > _MAX_VARIABLES:
             return False
         places = ", ".join(["(?, ?)"] * len(items))
         try:

@@ -24,7 +24,7 @@ from relay.core import tokens
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
-from relay.core.revocations import Kind, Target, token_is_cut_off
+from relay.core.revocations import key_is_cut_off, token_is_cut_off
 from relay.keys.sources import KeySource
 from relay.state.base import State
 from relay.stream.handshake import Asked, read_handshake
@@ -194,8 +194,7 @@ class Gate:
         revoked_at = partial(self._state.revoked_at, now=now)
         if token_is_cut_off(claims, revoked_at):
             return Reason.SESSION_REVOKED
-        revoked = self._keys.is_revoked(kid) or revoked_at(Target(kind=Kind.KEY, name=kid).key) is not None
-        return Reason.KEY_REVOKED if revoked else None
+        return Reason.KEY_REVOKED if self._keys.is_revoked(kid) or key_is_cut_off(kid, revoked_at) else None
 
 
 def _check_handshake(request: Request, protocol: ServerProtocol) -> Refusal | None:

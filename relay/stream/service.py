@@ -129,8 +129,11 @@ class Stream:
         """Tell why nobody is let in now. Who waits for the answer is counted too: that is memory as well."""
         if self._draining:
             return Reason.DRAINING
-        full = len(self._addresses) + len(self.registry.connections) > self._options.connections
-        return Reason.RELAY_FULL if full else None
+        return Reason.RELAY_FULL if self._open > self._options.connections else None
+
+    @property
+    def _open(self) -> int:
+        return len(self._addresses) + len(self.registry.connections)
 
     # one connection, from its first byte to its last
 
@@ -141,7 +144,7 @@ class Stream:
         # counted before the first byte: a silent connection never reaches `_process_request`
         peer = _peer(connection)
         self._wait(connection, peer)
-        if self.waiting.far_too_many(peer):
+        if self.waiting.crowds_out(peer, connections=self._open):
             connection.transport.abort()
 
     def _wait(self, connection: StreamConnection, address: str) -> None:

@@ -54,12 +54,12 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`. The clock begins before the first byte: silent connections cost a file each."""
         super().connection_made(transport)
         self._start_clock()
-        self._unknown()
+        self._count_stranger()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_clock()
-        self._known()
+        self._forget_stranger()
         super().connection_lost(exc)
         for cycle, _app in self.pipeline:  # never begun, and each refers to this connection
             cycle.on_response = _nothing
@@ -72,7 +72,7 @@ class BoundedHttp(HttpToolsProtocol):
         if (door := self._door) is not None:
             self._door = None
             self._stop_clock()
-            self._known()  # it has said something; that it has to wait is no fault of its own
+            self._forget_stranger()  # it has said something; that it has to wait is no fault of its own
             self.transport.pause_reading()
             door.let_in(partial(self._begin, data))
             return
@@ -97,7 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.resume_reading()
         self.data_received(first)
         if self._in_head and self.cycle is None:
-            self._unknown()
+            self._count_stranger()
         return True
 
     # the parser's callbacks
@@ -123,7 +123,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._stop_clock()
-        self._known()
+        self._forget_stranger()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -151,17 +151,19 @@ class BoundedHttp(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a client that offers another protocol is answered in this one (RFC 9110 §7.8)."""
 
-    def _unknown(self) -> None:
-        """Count it among those who have sent nothing, or no whole head yet."""
+    # who has sent nothing yet, or no whole head
+
+    def _count_stranger(self) -> None:
+        """Count it for its address, and cut it off if that takes the room of others."""
         if self._waiting is None or self.client is None or self.transport.is_closing():
             return
         self._stranger = self.client[0]
         self._waiting.enter(self._stranger)
-        if self._waiting.far_too_many(self._stranger):
+        if self._waiting.crowds_out(self._stranger, connections=self._waiting.total):
             self.transport.abort()
 
-    def _known(self) -> None:
-        """Count it no more among those who have sent nothing."""
+    def _forget_stranger(self) -> None:
+        """Count it no more."""
         if self._waiting is not None and self._stranger:
             self._waiting.leave(self._stranger)
             self._stranger = ""

@@ -1,7 +1,8 @@
 """Connections that have shown no token yet, counted by address, so that one address can't take all the room.
 
-Beyond the limit an address is told so, as soon as its request is there. Of those who send none, another limit's worth
-is left open, and what comes on top is cut off as it connects.
+Beyond the limit an address is told so, as soon as its request is there. Those who send none are cut off as they
+connect, once it is crowded and their address has twice its limit already. Not before: when a market opens, honest
+clients connect by the thousand and take a while to say something.
 
 An IPv6 address counts as its /64: whoever has one of them has them all.
 """
@@ -14,34 +15,39 @@ from relay.web.addresses import is_proxy
 
 
 class Waiting:
-    """Counts of connections without a token. `limit` is per address; `proxies` have many clients behind them."""
+    """Counts of connections without a token.
 
-    def __init__(self, *, limit: int, proxies: Sequence[Network] = ()) -> None:
+    `limit` is per address; with more than `crowd` connections in all it is crowded; `proxies` have many clients behind
+    them.
+    """
+
+    def __init__(self, *, limit: int, crowd: int, proxies: Sequence[Network] = ()) -> None:
         self._limit = limit
+        self._crowd = crowd
         self._proxies = proxies
         self._counts: Counter[str] = Counter()
-
-    @property
-    def total(self) -> int:
-        """Connections that have shown no token yet."""
-        return self._counts.total()
+        self.total = 0
 
     def enter(self, address: str) -> None:
         """Count one more."""
+        self.total += 1
         self._counts[network_of(address)] += 1
 
     def leave(self, address: str) -> None:
         """Count one less; forgets addresses that have none."""
+        self.total -= 1
         network = network_of(address)
         self._counts[network] -= 1
         if self._counts[network] <= 0:
             del self._counts[network]
 
-    def far_too_many(self, peer: str) -> bool:
-        """Tell whether a socket's peer has more than twice its limit waiting: too many even to be told.
+    def crowds_out(self, peer: str, *, connections: int) -> bool:
+        """Tell whether a socket's peer takes room from others, too much even to be told. `connections`: open in all.
 
-        Not of proxies: they connect when they have a client's whole request.
+        Proxies never do: they connect when they have a client's whole request.
         """
+        if connections <= self._crowd:
+            return False
         return self._counts[network_of(peer)] > 2 * self._limit and not is_proxy(peer, self._proxies)
 
     def too_many(self, address: str) -> bool:

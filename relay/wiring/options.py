@@ -25,15 +25,23 @@ from relay.tls import ServerTls, TlsFiles
 from relay.web.addresses import parse_networks
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
+from relay.web.sockets import open_files
 from relay.web.strangers import Waiting
 
 
-def strangers(settings: Settings) -> Waiting:
-    """Return the counts of one listener's connections that have shown nothing yet."""
-    return Waiting(
-        limit=settings.limits.unauthenticated_per_address,
-        proxies=parse_networks(settings.public.trusted_proxies),
-    )
+def stream_strangers(settings: Settings) -> Waiting:
+    """Return the counts of the stream's connections that have shown no token yet."""
+    return _strangers(settings, crowd=settings.limits.connections // 2)
+
+
+def http_strangers(settings: Settings) -> Waiting:
+    """Return the counts of the public HTTP listener's connections that have sent nothing yet: each has an open file."""
+    return _strangers(settings, crowd=open_files() * 3 // 4)
+
+
+def _strangers(settings: Settings, *, crowd: int) -> Waiting:
+    proxies = parse_networks(settings.public.trusted_proxies)
+    return Waiting(limit=settings.limits.unauthenticated_per_address, crowd=crowd, proxies=proxies)
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

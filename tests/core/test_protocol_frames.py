@@ -147,7 +147,7 @@ def test_a_refresh_goes_on_with_less_or_the_same() -> None:
     assert "t" not in repr(asked).replace("RefreshAsked", "")
     talk.client.tick(NOW + 3541)
     talk.line.frames()
-    talk.client.refreshed(asked, scope=Scope(("prices.A", "depth.>")), expires_at=NOW + 7200)
+    talk.client.refreshed(asked, scope=Scope(("prices.A", "depth.>")), expires_at=NOW + 7200, floor_ms=0)
     assert talk.line.frames() == [
         {"type": "unsubscribed", "channels": ["prices.B"]},
         {"type": "refreshed", "id": 4, "expires_at": MS + 7_200_000},

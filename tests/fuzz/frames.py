@@ -27,7 +27,7 @@ def frame(data: bytes) -> None:
         except MalformedError as error:
             error.detail.encode()
         if isinstance(asked := talk.client.receive(text, talk.now), RefreshAsked):
-            talk.client.refreshed(asked, scope=Scope(("prices.A",)), expires_at=talk.now + 60)
+            talk.client.refreshed(asked, scope=Scope(("prices.A",)), expires_at=talk.now + 60, floor_ms=0)
         talk.wait(0.2)
     while talk.hub.flush(100):
         pass

@@ -68,7 +68,7 @@ GATE = Gate(
     ),
     keys=Folder(),
     state=NothingClaimed(),
-    waiting=Waiting(limit=100),
+    waiting=Waiting(limit=100, crowd=10_000),
     closed=lambda: None,
 )
 

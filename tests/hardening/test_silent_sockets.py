@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, exchange, head, knock, read_answer, upgrade
+from tests.hardening.wire import bearing, head, knock, read_answer, upgrade
 from tests.support.service import Relay, running
 
 LIMIT = 20
@@ -87,19 +87,12 @@ async def test_silent_connections_leave_room_for_others(relay: Relay) -> None:
     await relay.audited("connect.denied", reason="address_limit")
 
 
-@pytest.mark.parametrize(("listener", "sent"), [("http", b""), ("http", b"GET / HT"), ("stream", b"")])
-async def test_one_address_can_not_take_all_the_room(relay: Relay, listener: str, sent: bytes) -> None:
-    """Of more silent sockets than the relay takes at all, twice the limit stay: another address finds its place."""
-    port = relay.ports[0 if listener == "http" else 1]
-    async with opened(port, 2 * ROOM, sent=sent) as pairs:
-        token = await relay.token() if listener == "stream" else ""
-        if listener == "stream":
-            answer = await knock(relay, fields=[*upgrade(relay), bearing(token)], source="127.0.0.2")
-            assert answer.status == 101
-        else:
-            answer = await exchange(port, head("GET", "/auth/ws-token", [("Host", "x")]), source="127.0.0.2")
-            assert answer.status == 405
-            assert (await exchange(port, head("GET", "/", [("Host", "x")]))).status == 0
+async def test_one_address_can_not_take_all_the_room(relay: Relay) -> None:
+    """Of more silent sockets than the relay takes at all, half of the room stay: another address finds its place."""
+    async with opened(relay.ports[1], 2 * ROOM) as pairs:
+        token = await relay.token()
+        answer = await knock(relay, fields=[*upgrade(relay), bearing(token)], source="127.0.0.2")
+        assert answer.status == 101
         await all_closed(pairs)
 
 

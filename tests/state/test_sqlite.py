@@ -166,6 +166,15 @@ async def test_a_later_revocation_can_not_shorten_an_earlier_one(path: Path, clo
 # --- what it forgets ------------------------------------------------------------------------------
 
 
+async def test_a_crowd_is_claimed_in_an_sqlite_of_long_ago(state: SqliteState) -> None:
+    """One statement takes 999 values there, and a crowd at once has more."""
+    state._database.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    answers = await asyncio.gather(
+        *(state.claim(f"jti-{number}", expires_at=NOW + 30) for number in range(1200))
+    )
+    assert answers == [True] * 1200
+
+
 async def test_expired_entries_are_purged(state: SqliteState, path: Path, clock: Clock) -> None:
     """The file and the memory don't grow for ever: what can't matter any more goes, what can stays."""
     await state.claim("old", expires_at=NOW + 30)

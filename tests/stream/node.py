@@ -88,7 +88,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     keys = LiveKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
-    waiting, fanout = Waiting(limit=100), Fanout(lambda _name: FeedOptions())
+    waiting, fanout = Waiting(limit=100, crowd=10_000), Fanout(lambda _name: FeedOptions())
     stream = Stream(
         StreamOptions(
             trusted_proxies=parse_networks(proxies),

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from relay.web.connections import MAX_HEAD_BYTES, BoundedHttp
 from relay.web.server import HttpServer
+from relay.web.strangers import Waiting
 from tests.hardening.wire import Answer, exchange, head, read_answer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -32,13 +33,13 @@ async def deaf(_request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[int]:
+async def serving(waiting: Waiting | None = None) -> AsyncIterator[int]:
     """Run the server on a free port, in this process."""
     app = Starlette(
         routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/deaf", deaf, methods=["POST"])]
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, sock)
+    server = HttpServer(app, sock, waiting=waiting)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.started()
@@ -189,6 +190,27 @@ async def test_bodies_do_not_count_as_heads(port: int) -> None:
     for _ in range(4):
         assert (await read_answer(reader)).body == b"300000  /echo"
     writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
+async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None:
+    """They are cut off when it is crowded, and each counts until it has sent a request or is gone."""
+    waiting = Waiting(limit=2, crowd=10)
+    async with serving(waiting) as port, asyncio.timeout(20):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        for _, writer in silent:
+            writer.write(sent)
+        while waiting.total < 10:
+            await turn()
+        assert (await ask(port, "GET", "/echo")).status == 0
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        writer.write(head("GET", "/echo", [("Host", "x")]))
+        assert (await read_answer(reader)).status == 200
+        for _, one in [*silent, (reader, writer)]:
+            one.close()
+        while waiting.total:
+            await turn()
+        assert (await ask(port, "GET", "/echo")).status == 200
 
 
 async def test_few_requests_may_wait_for_an_answer(port: int) -> None:

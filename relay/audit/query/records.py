@@ -137,6 +137,7 @@ class Record(msgspec.Struct, frozen=True):
 
 _decoder = msgspec.json.Decoder(Record)
 _ENDS = (b"}\n", b"}")
+"""How a line ends that was not cut off."""
 
 _GAP = b'"audit.gap"'
 
@@ -176,7 +177,7 @@ class Reading:
                 yield record
 
 
-def to_record(parsed: Mapping[str, Any]) -> Record | None:
+def from_parsed(parsed: Mapping[str, Any]) -> Record | None:
     """Return a record that is parsed already; None if it is none of ours."""
     try:
         return msgspec.convert(parsed, Record)

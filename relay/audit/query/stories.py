@@ -35,7 +35,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recent:
+class RecentStory:
     """A story's newest steps, oldest first. `whole` is False if there may be older ones."""
 
     steps: Sequence[Step]
@@ -60,7 +60,7 @@ def why(lines: Lines, about: str, *, reading: Reading, limit: int | None = None)
     return [_step(record) for record in found]
 
 
-def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> Recent:
+def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> RecentStory:
     """Return the newest `limit` steps of a story, as far back as `relay.audit.recent` looks.
 
     Raises:
@@ -77,7 +77,7 @@ def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> Recent:
             yield line
 
     steps = why(lines, about, reading=Reading(), limit=limit)
-    return Recent(steps=steps[::-1], whole=whole and len(steps) < limit)
+    return RecentStory(steps=steps[::-1], whole=whole and len(steps) < limit)
 
 
 def _read(
