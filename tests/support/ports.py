@@ -5,8 +5,8 @@ import os
 import random
 import socket
 
-LOWEST, HIGHEST = 10_000, 32_000
-"""Below those that the kernel gives to clients. On a port of theirs that nobody listens on yet, a client of the same
+LOWEST, HIGHEST = 10_100, 32_000
+"""Above 10080, the last that browsers refuse to ask (Fetch §2.9, port blocking). Below those that the kernel gives to clients. On a port of theirs that nobody listens on yet, a client of the same
 machine may be connected with itself, and keep the server from binding it."""
 
 WORKERS = 10
