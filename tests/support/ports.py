@@ -6,8 +6,9 @@ import random
 import socket
 
 LOWEST, HIGHEST = 10_100, 32_000
-"""Above 10080, the last that browsers refuse to ask (Fetch §2.9, port blocking). Below those that the kernel gives to clients. On a port of theirs that nobody listens on yet, a client of the same
-machine may be connected with itself, and keep the server from binding it."""
+"""Above 10080, the last port that browsers refuse to ask (Fetch §2.9, port blocking), and below those that the
+kernel gives to clients. On a port of theirs that nobody listens on yet, a client of the same machine may be
+connected with itself, and keep the server from binding it."""
 
 WORKERS = 10
 """Parts of that range, one for each of pytest's workers: two that look at the same time don't find the same port."""

@@ -226,14 +226,23 @@ async def test_a_relay_that_drains_takes_what_it_was_sent(tmp_path: Path) -> Non
     with running(tmp_path) as relay:
         async with publisher_to(relay.internal_url) as publisher:
             await publisher.publish("prices.A", 0)
-            stopping = asyncio.create_task(asyncio.to_thread(relay.stop))
-            number = 0
-            while not stopping.done():
-                number += 1
-                await publisher.send("prices.A", number)
-                await asyncio.sleep(0)
-            await stopping
+            is_back = asyncio.Event()
+
+            async def load() -> int:
+                number = 0
+                while not is_back.is_set():
+                    number += 1
+                    await publisher.send(
+                        "prices.A", number
+                    )  # waits while the outbox is full and the relay away
+                    await asyncio.sleep(0)
+                return number
+
+            loading = asyncio.create_task(load())
+            await asyncio.to_thread(relay.stop)
             await asyncio.to_thread(relay.start)
+            is_back.set()
+            last = await loading
             await publisher.flush()
             async with reading(relay, "prices", "prices.A") as events:
-                assert await data(events, number)
+                assert await data(events, last)
