@@ -145,6 +145,18 @@ class _CheckpointRecord(msgspec.Struct, frozen=True):
     relay: _CheckpointDetails
 
 
+def _plain_type(levels: int) -> Any:
+    """Return the type of what `clip` would leave as it is, and that has neither floats nor None, in so many levels."""
+    text, few = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)], msgspec.Meta(max_length=MAX_LIST)
+    if not levels:
+        return text | int | bool
+    inner = _plain_type(levels - 1)
+    return text | int | bool | Annotated[list[inner], few] | Annotated[dict[text, inner], few]  # type: ignore[valid-type]  # made at run time
+
+
+_Plain = msgspec.defstruct("_Plain", [("record", _plain_type(MAX_DEPTH))])
+"""What `_plain` checks a record against: a type, because the same in Python takes three times as long."""
+
 _plain_encoder = msgspec.json.Encoder(order="sorted")
 _record_decoder = msgspec.json.Decoder(_Record)
 _gap_decoder = msgspec.json.Decoder(_GapRecord)
@@ -168,36 +180,12 @@ def _plain(record: Mapping[str, Any]) -> bytes | None:
     Nearly all records are so, and this takes a quarter of the time of `clip` and `canonical`. The two encoders differ
     in what they escape, in floats and in NaN (null to msgspec): none of these passes.
     """
-    if not _fits(record, MAX_DEPTH):
-        return None
     try:
+        msgspec.convert({"record": record}, _Plain)
         form = _plain_encoder.encode(record)
-    except (UnicodeError, OverflowError):  # half a character; more than 64 bits
+    except (msgspec.ValidationError, UnicodeError, OverflowError):  # half a character; more than 64 bits
         return None
     return form if form.isascii() and not (b"\\" in form or b"\x7f" in form) else None
-
-
-def _fits(value: Any, levels: int) -> bool:
-    """Tell whether `clip` would leave all of it as it is, and there are no floats and no None in it."""
-    if len(value) > MAX_LIST or not levels:
-        return False
-    items = value
-    if type(value) is dict:
-        for name in value:
-            if type(name) is not str or len(name) > MAX_TEXT:
-                return False
-        items = value.values()
-    for item in items:
-        kind = type(item)
-        if kind is str:
-            if len(item) > MAX_TEXT:
-                return False
-        elif kind is dict or kind is list or kind is tuple:
-            if not _fits(item, levels - 1):
-                return False
-        elif kind is not int and kind is not bool:
-            return False
-    return True
 
 
 def _linked(record: Mapping[str, Any], after: Link) -> dict[str, Any]:

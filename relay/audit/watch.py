@@ -8,10 +8,10 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from relay.audit.anomalies import ANOMALY_OF, Anomaly, Askers
@@ -112,7 +112,9 @@ class WatchedAuditor:
 
 def _with_marks(event: Event, marks: Sequence[Anomaly]) -> Event:
     before = event.relay.get("anomalies", ())
-    return replace(event, relay={**event.relay, "anomalies": [*before, *(mark.value for mark in marks)]})
+    return msgspec.structs.replace(
+        event, relay={**event.relay, "anomalies": [*before, *(mark.value for mark in marks)]}
+    )
 
 
 def show_event(event: Event) -> None:

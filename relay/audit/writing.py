@@ -7,7 +7,7 @@ followed by another one, and files that are older than they need be are deleted.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -212,7 +212,7 @@ class Writing:
         try:
             return seal(self._record(entry), head)
         except Exception as error:  # noqa: BLE001  # whatever its details hold, the event must be recorded
-            bare = replace(entry.event, relay={"unwritable": type(error).__name__})
+            bare = msgspec.structs.replace(entry.event, relay={"unwritable": type(error).__name__})
             return seal(self._record(entry._replace(event=bare)), head)
 
     def _record(self, entry: Entry) -> dict[str, Any]:

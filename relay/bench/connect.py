@@ -89,14 +89,14 @@ def run_connect(options: ConnectOptions, progress: Progress) -> list[Run[Bursts]
 
 
 def _ticks(options: ConnectOptions) -> Ticks:
-    seconds = WARM_UP_S + options.quiet_s + _bound_s(options) + STALL_S
+    seconds = WARM_UP_S + options.quiet_s + _bound_s(options.connections) + STALL_S
     return Ticks(
         run=secrets.token_hex(4), channels=[TICKS], rate=options.rate, count=round(options.rate * seconds)
     )
 
 
-def _bound_s(options: ConnectOptions) -> float:
-    return OPEN_BASE_S + OPEN_EACH_S * options.connections
+def _bound_s(connections: int) -> float:
+    return OPEN_BASE_S + OPEN_EACH_S * connections
 
 
 def _measure(
@@ -107,17 +107,7 @@ def _measure(
         target=target, connections=options.connections, parallel=options.parallel, first=0, pid=subject.pid
     )
     total = options.connections * (2 if options.hold else 1)
-    told(0, total, "connections")
-    with Child.run("The newcomers", ["relay.bench.connecting"], folder / "newcomers.log") as child:
-        child.say(order)
-        alone = _await_all(
-            child,
-            what="connecting",
-            kind=Connecting,
-            within_s=_bound_s(options),
-            wait=lambda: wait_for_words([child], within_s=LOOK_S),
-            told=lambda done: told(done, total, "connections"),
-        )
+    alone = connect_all(order, folder, told=lambda done: told(done, total, "connections"))
     if not options.hold:
         return Bursts(alone=alone, beside=None, held=None)
     held = subject.target(ticks.channels)
@@ -138,11 +128,26 @@ def _measure(
             child,
             what="arrived",
             kind=Arrived,
-            within_s=_bound_s(options),
+            within_s=_bound_s(options.connections),
             wait=lambda: _watch(delivery, child),
             told=lambda done: told(options.connections + done, total, "connections"),
         )
         return Bursts(alone=alone, beside=beside, held=delivery.finish())
+
+
+def connect_all(order: connecting.Order, folder: Path, *, told: Callable[[int], None]) -> Connecting:
+    """Let newcomers connect, who leave when all have."""
+    told(0)
+    with Child.run("The newcomers", ["relay.bench.connecting"], folder / "newcomers.log") as child:
+        child.say(order)
+        return _await_all(
+            child,
+            what="connecting",
+            kind=Connecting,
+            within_s=_bound_s(order.connections),
+            wait=lambda: wait_for_words([child], within_s=LOOK_S),
+            told=told,
+        )
 
 
 def _watch(delivery: Delivery, child: Child) -> None:

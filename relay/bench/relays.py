@@ -90,8 +90,10 @@ class RunningRelay:
 
 
 @contextlib.contextmanager
-def own_relay(folder: Path, *, sessions: int) -> Iterator[RunningRelay]:
+def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterator[RunningRelay]:
     """Start a relay in an empty folder, with `sessions` people who may connect, for the time of a block.
+
+    `program` is the module that is run, with the command line of `relay`.
 
     Raises:
         BenchError: if it does not start.
@@ -104,7 +106,7 @@ def own_relay(folder: Path, *, sessions: int) -> Iterator[RunningRelay]:
     with settings.open("x", encoding="utf-8") as file:
         settings.chmod(0o600)
         file.write(_SETTINGS.format(ref_key=secrets.token_hex(32), secret=secret, publisher_digest=digest))
-    arguments = ["relay", "serve", "--config", str(settings)]
+    arguments = [program, "serve", "--config", str(settings)]
     # SIGINT: the one that does not drain
     with Child.run("The relay", arguments, folder / "relay.log", ending=signal.SIGINT) as child:
         deadline = time.monotonic() + START_WITHIN_S

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from relay.bench import BenchError
+from relay.bench.audit import AuditOptions, measure_audit
 from relay.bench.connect import ConnectOptions
 from relay.bench.connect_figures import measure_connect
 from relay.bench.fanout import FanoutOptions, measure_fanout
@@ -60,6 +61,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
     )
     connect = ConnectOptions(connections=2000, parallel=50, hold=1000, rate=10, quiet_s=5, runs=runs)
     issue = IssueOptions(requests=10_000, parallel=50, at_once=15_000, runs=runs)
+    audit = AuditOptions(connections=5000, parallel=50, runs=runs)
     publish = PublishOptions(messages=200_000, channels=10, rate=0, singles=5000, runs=runs)
     replay = ReplayOptions(
         files=recordings,
@@ -76,6 +78,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         slow = replace(slow, readers=50, alone_s=2, seconds=6, stopped_s=0)
         connect = replace(connect, connections=500, hold=100, quiet_s=2)
         issue = replace(issue, requests=2000, at_once=2000)
+        audit = replace(audit, connections=2000)
         publish = replace(publish, messages=20_000, singles=500)
         replay = replace(replay, seconds=QUICK_S, subscribers=100)
     found = [
@@ -84,6 +87,7 @@ def suite(*, runs: int, quick: bool, recordings: Sequence[Path]) -> list[Bench]:
         Bench(name="slow-reader", measure=lambda progress: measure_slow_reader(slow, progress)),
         Bench(name="connect", measure=lambda progress: measure_connect(connect, progress)),
         Bench(name="issue", measure=lambda progress: measure_issue(issue, progress)),
+        Bench(name="audit", measure=lambda progress: measure_audit(audit, progress)),
         Bench(name="publish", measure=lambda progress: measure_publish(publish, progress)),
     ]
     if recordings:

@@ -6,6 +6,7 @@ One module a command; what they share is in `options` (options), `given` (a rela
 
 import typer
 
+from relay.cli.bench.audit import audit
 from relay.cli.bench.connect import connect
 from relay.cli.bench.everything import everything
 from relay.cli.bench.fanout import fanout
@@ -32,6 +33,7 @@ app.command()(mixed)
 app.command("slow-reader")(slow_reader)
 app.command()(connect)
 app.command()(issue)
+app.command()(audit)
 app.command()(publish)
 app.command()(replay)
 app.command("all")(everything)
