@@ -178,7 +178,20 @@ class StreamConnection(ServerConnection):
         """Write what the library has to say. It calls this at each change of state."""
         if self.client is not None and self.protocol.state is not OPEN:
             self._let_go(Reason.CLIENT_CLOSED)
+        if self._is_unanswered:
+            if self.protocol.data_to_send():  # to a frame that came too early: see `process_event`
+                self.transport.abort()
+            return
         super().send_data()
+
+    @property
+    def _is_unanswered(self) -> bool:
+        """Whether nothing was said yet to a handshake that came whole."""
+        return (
+            self.protocol.state is CONNECTING
+            and self.response is None
+            and self.protocol.handshake_exc is None
+        )
 
     # asyncio's callbacks
 
@@ -269,7 +282,7 @@ class StreamConnection(ServerConnection):
     def process_event(self, event: Event) -> None:
         """Count pings and pongs like messages: answering one costs as much."""
         opcode = event.opcode if isinstance(event, Frame) else None
-        if self.protocol.state is CONNECTING and opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE):
+        if self._is_unanswered and opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE):
             self.transport.abort()  # clients wait (RFC 6455 §4.1); this would be answered before the handshake
             return
         super().process_event(event)

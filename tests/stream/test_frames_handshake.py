@@ -1,8 +1,12 @@
 """The opening handshake of RFC 6455 §4.2, as a server reads and answers it. More refusals are in tests/gate."""
 
+import contextlib
+
 import pytest
+from websockets.frames import Opcode
 
 from tests.hardening.wire import bearing, exchange, fresh, is_unspent, knock, upgrade
+from tests.stream.wire import masked, open_wire
 from tests.support.service import Relay
 
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -85,3 +89,16 @@ async def test_a_handshake_names_one_host(relay: Relay, hosts: list[str]) -> Non
     answer = await knock(relay, fields=[*fields, *(("Host", host) for host in hosts), bearing(token)])
     assert (answer.status, answer.code) == (400, "invalid_request")
     assert await is_unspent(relay, token)
+
+
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CLOSE], ids=lambda opcode: opcode.name)
+async def test_nothing_is_answered_ahead_of_the_handshake(relay: Relay, opcode: Opcode) -> None:
+    """§4.1: a client waits for the answer. A control frame before it would be answered first, so it ends all."""
+    token = await fresh(relay)
+    target = f"/ws/prices?token={token}"
+    async with open_wire(relay.ports[1], target, origin=relay.url, behind=masked(opcode)) as wire:
+        with contextlib.suppress(ConnectionResetError):
+            assert await wire.reader.read() == b""
+    # what was sent too early changes nothing for whoever comes next
+    async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+        assert await wire.shake() == 101
