@@ -1,5 +1,6 @@
 """`relay bench` as a process: run to its end, or on a terminal, and found by its temporary folder."""
 
+import json
 import os
 import pty
 import re
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -48,6 +50,31 @@ def processes_of(folder: Path) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue
+    return found
+
+
+def measured(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run one benchmark once, successfully; returns its JSON. Nothing is left behind."""
+    scratch = folder / "scratch"
+    scratch.mkdir()
+    done = bench(scratch, *arguments, "--runs", "1", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert processes_of(scratch) == []
+    assert list(scratch.iterdir()) == []
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) >= {
+        "bench",
+        "version",
+        "machine",
+        "relay",
+        "yardstick",
+        "ratio",
+        "notes",
+        "each",
+        "runs",
+    }
+    assert found["relay"].keys() == found["yardstick"].keys()
+    assert len(found["each"]) == found["runs"] == 1
     return found
 
 

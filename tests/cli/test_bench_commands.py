@@ -3,47 +3,18 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from relay.bench import BenchError
 from relay.bench.fanout import FanoutOptions, measure_fanout
-from relay.bench.opening import Opener
-from relay.bench.relays import own_relay
 from relay.bench.report import Report
 from relay.bench.suite import Bench
 from relay.bench.turns import Progress
 from relay.cli import main
-from relay.core.events import Action
-from tests.cli.bench_process import OnTerminal, bench, processes_of
+from tests.cli.bench_process import OnTerminal, measured
 
 START_NS = 1_723_161_254_000_000_000
-
-
-def measured(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run one benchmark once, successfully; returns its JSON. Nothing is left behind."""
-    scratch = folder / "scratch"
-    scratch.mkdir()
-    done = bench(scratch, *arguments, "--runs", "1", "--json")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert processes_of(scratch) == []
-    assert list(scratch.iterdir()) == []
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert set(found) >= {
-        "bench",
-        "version",
-        "machine",
-        "relay",
-        "yardstick",
-        "ratio",
-        "notes",
-        "each",
-        "runs",
-    }
-    assert found["relay"].keys() == found["yardstick"].keys()
-    assert len(found["each"]) == found["runs"] == 1
-    return found
 
 
 def recording(folder: Path) -> Path:
@@ -192,34 +163,6 @@ def test_connect_without_subscribers(tmp_path: Path) -> None:
     found = measured(tmp_path, "connect", "--connections", "5", "--hold", "0")
     assert found["relay"]["burst_p99_ms"] is None
     assert found["each"][0]["relay"]["beside"] is None
-
-
-def test_audit_measures_the_log_beside_none(tmp_path: Path) -> None:
-    """Both sides connect; only one of them writes about it."""
-    found = measured(tmp_path, "audit", "--connections", "5", "--parallel", "2")
-    relay, yardstick = found["relay"], found["yardstick"]
-    assert found["audit_us_a_connect"] == relay["cpu_us_a_connect"] - yardstick["cpu_us_a_connect"]
-    assert (found["each"][0]["relay"]["connections"], found["each"][0]["yardstick"]["connections"]) == (5, 5)
-    assert any("The audit log costs a connection" in note for note in found["notes"])
-    assert any("fewer than 2,000" in note for note in found["notes"])
-
-
-def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
-    """It is a relay in everything else: it gives no token without a record, and its connections leave none."""
-    actions = {}
-    for program in ("relay", "relay.bench.unlogged"):
-        folder = tmp_path / program
-        folder.mkdir()
-        with own_relay(folder, sessions=1, program=program) as running:
-            target = running.target(["prices.A"])
-            opener = Opener(target, threads=1)
-            [connection] = opener.open_all([(0,)], tokens=opener.take_all([(0,)]))
-            connection.close()
-        lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()
-        actions[program] = {json.loads(line)["event"]["action"] for line in lines}
-    connects = {Action.CONNECT_ACCEPTED, Action.CONNECTION_CLOSED}
-    assert actions["relay"] - actions["relay.bench.unlogged"] == connects
-    assert Action.TOKEN_ISSUED in actions["relay.bench.unlogged"]
 
 
 def test_replay_loses_no_trade(tmp_path: Path) -> None:

@@ -1,0 +1,37 @@
+"""`relay bench audit`, and the relay without a log that it measures beside the real one."""
+
+import json
+from pathlib import Path
+
+from relay.bench.opening import Opener
+from relay.bench.relays import own_relay
+from relay.core.events import Action
+from tests.cli.bench_process import measured
+
+
+def test_audit_measures_the_log_beside_none(tmp_path: Path) -> None:
+    """Both sides connect; only one of them writes about it."""
+    found = measured(tmp_path, "audit", "--connections", "5", "--parallel", "2")
+    relay, yardstick = found["relay"], found["yardstick"]
+    assert found["audit_us_a_connect"] == relay["cpu_us_a_connect"] - yardstick["cpu_us_a_connect"]
+    assert (found["each"][0]["relay"]["connections"], found["each"][0]["yardstick"]["connections"]) == (5, 5)
+    assert any("The audit log costs a connection" in note for note in found["notes"])
+    assert any("fewer than 2,000" in note for note in found["notes"])
+
+
+def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
+    """It is a relay in everything else: it gives no token without a record, and its connections leave none."""
+    actions = {}
+    for program in ("relay", "relay.bench.unlogged"):
+        folder = tmp_path / program
+        folder.mkdir()
+        with own_relay(folder, sessions=1, program=program) as running:
+            target = running.target(["prices.A"])
+            opener = Opener(target, threads=1)
+            [connection] = opener.open_all([(0,)], tokens=opener.take_all([(0,)]))
+            connection.close()
+        lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()
+        actions[program] = {json.loads(line)["event"]["action"] for line in lines}
+    connects = {Action.CONNECT_ACCEPTED, Action.CONNECTION_CLOSED}
+    assert actions["relay"] - actions["relay.bench.unlogged"] == connects
+    assert Action.TOKEN_ISSUED in actions["relay.bench.unlogged"]
