@@ -87,10 +87,8 @@ def audit_report(options: AuditOptions, runs: list[Run[Connecting]]) -> Report:
     """Put the figures together."""
     differences = [_cpu_us(run.relay) - _cpu_us(run.yardstick) for run in runs]
     cost = median(differences)
-    notes = [
-        f"The audit log costs a connection {cost:.0f} µs of CPU, "
-        f"{min(differences):.0f} to {max(differences):.0f} in single runs."
-    ]
+    spread = f", {min(differences):.0f} to {max(differences):.0f} in single runs" if len(runs) > 1 else ""
+    notes = [f"The audit log costs a connection {cost:.0f} µs of CPU{spread}."]
     for side, ones in (
         ("relay", [run.relay for run in runs]),
         ("yardstick", [run.yardstick for run in runs]),

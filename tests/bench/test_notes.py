@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import msgspec
+
 from relay.bench.arriving import Arrived
+from relay.bench.audit import AuditOptions, audit_report
 from relay.bench.connect import Bursts, ConnectOptions
 from relay.bench.connect_figures import connect_report
 from relay.bench.connecting import Connecting
@@ -125,3 +128,15 @@ def test_mixed_fails_when_a_last_value_is_missing() -> None:
     found = mixed_report(MIXED, [Run(relay=side(lost=1), yardstick=GOOD)])
     assert not found.is_whole
     assert "The relay LOST 1 deliveries" in found.notes[0]
+
+
+def test_audit_says_what_the_log_costs() -> None:
+    """The median of the runs' own differences, and how far they lie apart where there are several."""
+    options = AuditOptions(connections=1000, parallel=10, runs=3)
+    with_log = [msgspec.structs.replace(bursts().alone, connects_cpu_s=cpu_s) for cpu_s in (0.85, 0.83, 0.9)]
+    without = [msgspec.structs.replace(bursts().alone, connects_cpu_s=cpu_s) for cpu_s in (0.8, 0.82, 0.8)]
+    runs = [Run(relay=ours, yardstick=theirs) for ours, theirs in zip(with_log, without, strict=True)]
+    found = audit_report(options, runs)
+    assert "The audit log costs a connection 50 µs of CPU, 10 to 100 in single runs." in found.notes
+    assert round(found.json["audit_us_a_connect"]) == 50
+    assert "The audit log costs a connection 50 µs of CPU." in audit_report(options, runs[:1]).notes
