@@ -5,17 +5,16 @@ The two differ by a few per cent, so there are more runs than elsewhere, and the
 differences. A delivery has no record, and so no share of it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
-
 from relay.bench import connecting
-from relay.bench.connect import IDLE, connect_all
-from relay.bench.connecting import Connecting
+from relay.bench.connect import IDLE, Bursts, connect_all
+from relay.bench.connect_figures import FIGURES, all_of
 from relay.bench.processes import allow_open_files
 from relay.bench.relays import own_relay
-from relay.bench.report import Figure, Report, busy_note, make_report, median
+from relay.bench.report import Report, busy_note, make_report, median
 from relay.bench.turns import FILES_BESIDE, Progress, Run, Told, in_turn
 
 FEW = 2000
@@ -31,25 +30,8 @@ class AuditOptions:
     runs: int
 
 
-def _cpu_us(side: Connecting) -> float:
-    return side.connects_cpu_s / side.connections * 1e6
-
-
-FIGURES: tuple[Figure[Connecting], ...] = (
-    Figure(key="cpu_us_a_connect", name="CPU µs a connect", of=_cpu_us, has_ratio=True),
-    Figure(
-        key="connects_per_s",
-        name="connects/s",
-        of=lambda side: side.connections / side.connects_s,
-        has_ratio=True,
-    ),
-    Figure(
-        key="memory_kib_a_connection",
-        name="memory KiB a connection",
-        of=lambda side: side.memory_bytes / side.connections / 1024,
-        form=",.1f",
-    ),
-)
+def _cpu_us(side: Bursts) -> float:
+    return side.alone.connects_cpu_s / side.alone.connections * 1e6
 
 
 def measure_audit(options: AuditOptions, progress: Progress) -> Report:
@@ -61,16 +43,16 @@ def measure_audit(options: AuditOptions, progress: Progress) -> Report:
     """
     allow_open_files(options.connections + FILES_BESIDE)
 
-    def relay(folder: Path, told: Told) -> Connecting:
+    def relay(folder: Path, told: Told) -> Bursts:
         return _measure(options, "relay", folder, told)
 
-    def yardstick(folder: Path, told: Told) -> Connecting:
+    def yardstick(folder: Path, told: Told) -> Bursts:
         return _measure(options, "relay.bench.unlogged", folder, told)
 
     return audit_report(options, in_turn(options.runs, progress, relay=relay, yardstick=yardstick))
 
 
-def _measure(options: AuditOptions, program: str, folder: Path, told: Told) -> Connecting:
+def _measure(options: AuditOptions, program: str, folder: Path, told: Told) -> Bursts:
     with own_relay(folder, sessions=options.connections, program=program) as running:
         assert running.pid is not None
         order = connecting.Order(
@@ -80,20 +62,21 @@ def _measure(options: AuditOptions, program: str, folder: Path, told: Told) -> C
             first=0,
             pid=running.pid,
         )
-        return connect_all(order, folder, told=lambda done: told(done, options.connections, "connections"))
+        alone = connect_all(order, folder, told=lambda done: told(done, options.connections, "connections"))
+        return Bursts(alone=alone, beside=None, held=None)
 
 
-def audit_report(options: AuditOptions, runs: list[Run[Connecting]]) -> Report:
+def audit_report(options: AuditOptions, runs: Sequence[Run[Bursts]]) -> Report:
     """Put the figures together."""
     differences = [_cpu_us(run.relay) - _cpu_us(run.yardstick) for run in runs]
     cost = median(differences)
     spread = f", {min(differences):.0f} to {max(differences):.0f} in single runs" if len(runs) > 1 else ""
     notes = [f"The audit log costs a connection {cost:.0f} µs of CPU{spread}."]
-    for side, ones in (
+    for side, bursts in (
         ("relay", [run.relay for run in runs]),
         ("yardstick", [run.yardstick for run in runs]),
     ):
-        notes += busy_note(side, [one.cpu_s / one.wall_s for one in ones], who="The newcomers")
+        notes += busy_note(side, [one.alone.cpu_s / one.alone.wall_s for one in bursts], who="The newcomers")
     if options.connections < FEW:
         notes.append(f"The difference says little with fewer than {FEW:,} connections.")
     report = make_report(
@@ -108,6 +91,6 @@ def audit_report(options: AuditOptions, runs: list[Run[Connecting]]) -> Report:
         notes=notes,
         is_whole=True,
         charted=("cpu_us_a_connect",),
-        all_of=msgspec.to_builtins,
+        all_of=all_of,
     )
     return replace(report, json={**report.json, "audit_us_a_connect": cost})

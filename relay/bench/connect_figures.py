@@ -161,11 +161,12 @@ def connect_report(options: ConnectOptions, runs: Sequence[Run[Bursts]]) -> Repo
         is_whole=is_whole([run.relay.held for run in runs if run.relay.held is not None])
         and not any(run.relay.beside.lost for run in runs if run.relay.beside is not None),
         charted=("cpu_us_a_connect", "burst_p99_ms"),
-        all_of=_all_of,
+        all_of=all_of,
     )
 
 
-def _all_of(side: Bursts) -> Mapping[str, Any]:
+def all_of(side: Bursts) -> Mapping[str, Any]:
+    """Return everything about one side of one run that JSON can hold."""
     return {
         "alone": msgspec.to_builtins(side.alone),
         "beside": msgspec.to_builtins(side.beside),

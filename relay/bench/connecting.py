@@ -16,6 +16,7 @@ import time
 
 import msgspec
 
+from relay.audit.jsonl import NOTE_WITHIN_S
 from relay.bench.opening import Opener
 from relay.bench.orders import Gone, read_line, read_order, say
 from relay.bench.posting import RESET
@@ -27,8 +28,8 @@ from relay.core.errors import RelayError
 PORTION = 1000
 """Tokens that are taken before they are used: at 100 a second, an eighth of what the issuer does, 10 seconds' worth."""
 
-SETTLE_S = 0.3
-"""What a server still has to do for its newcomers counts as theirs, like a record that waits 0.25 s for others."""
+SETTLE_S = NOTE_WITHIN_S + 0.05
+"""What a server still has to do for its newcomers counts as theirs, like the relay's records that wait for others."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

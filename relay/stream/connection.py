@@ -186,7 +186,7 @@ class StreamConnection(ServerConnection):
 
     @property
     def _is_unanswered(self) -> bool:
-        """Whether nothing was said yet to a handshake that came whole."""
+        """Whether the handshake has no answer yet, ours or the library's."""
         return (
             self.protocol.state is CONNECTING
             and self.response is None

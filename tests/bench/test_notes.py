@@ -1,5 +1,6 @@
 """What the benchmarks beside fanout say about their figures, and when they call a run failed."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -133,9 +134,13 @@ def test_mixed_fails_when_a_last_value_is_missing() -> None:
 def test_audit_says_what_the_log_costs() -> None:
     """The median of the runs' own differences, and how far they lie apart where there are several."""
     options = AuditOptions(connections=1000, parallel=10, runs=3)
-    with_log = [msgspec.structs.replace(bursts().alone, connects_cpu_s=cpu_s) for cpu_s in (0.85, 0.83, 0.9)]
-    without = [msgspec.structs.replace(bursts().alone, connects_cpu_s=cpu_s) for cpu_s in (0.8, 0.82, 0.8)]
-    runs = [Run(relay=ours, yardstick=theirs) for ours, theirs in zip(with_log, without, strict=True)]
+
+    def using(cpu_s: float) -> Bursts:
+        good = bursts()
+        return replace(good, alone=msgspec.structs.replace(good.alone, connects_cpu_s=cpu_s))
+
+    pairs = ((0.85, 0.8), (0.83, 0.82), (0.9, 0.8))
+    runs = [Run(relay=using(ours), yardstick=using(theirs)) for ours, theirs in pairs]
     found = audit_report(options, runs)
     assert "The audit log costs a connection 50 µs of CPU, 10 to 100 in single runs." in found.notes
     assert round(found.json["audit_us_a_connect"]) == 50
