@@ -129,13 +129,14 @@ def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
     keys = folder / "keys"
     keys.mkdir(mode=0o700)
     create_signing_key(keys)
-    scene.secret_file.write_text(scene.secret)
+    _write_private(scene.secret_file, scene.secret)
     return scene
 
 
 def write_settings(scene: Scene, *, backend: str) -> None:
     """Write the relay's settings; `backend` is the backend's origin."""
-    scene.settings_file.write_text(
+    _write_private(
+        scene.settings_file,
         _SETTINGS.format(
             http=scene.http,
             stream=scene.stream,
@@ -145,8 +146,14 @@ def write_settings(scene: Scene, *, backend: str) -> None:
             publisher=hashlib.sha256(scene.publisher_secret.encode()).hexdigest(),
             operator=hashlib.sha256(scene.operator_secret.encode()).hexdigest(),
             backend=backend,
-        )
+        ),
     )
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file with secrets as `relay doctor` wants them, for whoever copies it out of this folder."""
+    path.touch(mode=0o600)
+    path.write_text(text)
 
 
 def _ports(wanted: dict[str, int]) -> list[int]:
