@@ -11,13 +11,7 @@ A tick. A backend publishes to `relay.ingest`; `relay.broker` numbers the tick a
 node (`relay.core.hub`), which encodes it once and writes the same bytes to every subscriber that can take them
 (`relay.stream`).
 
-What else is where: `relay.core` is pure (no socket, clock, loop); `relay.bff` logs in and out; `relay.web` is
-what the HTTP shells share; `relay.ops` serves operators, `relay.metrics` is what they and Prometheus read;
-`relay.client` is the Python SDK; `relay.verify` lets other services take scoped tokens; `relay.recordings` plays
-recorded traffic. `relay.app` runs the relay, which `relay.parts` makes from `relay.config` (its sections are in
-`relay.settings`, what becomes of them in `relay.wiring`); `relay.tls` has the listeners' certificates; `relay.doctor`
-looks for what is unwise in a deployment; `relay.cli` is the command line; `relay.demo` and `relay.bench` start the
-relay as a process of its own, as a user would.
+What else is where: `relay.core` is pure (no socket, clock, loop); `relay.server` makes the process out of the rooms.
 """
 
 __version__ = "0.1.0"

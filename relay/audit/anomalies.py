@@ -15,9 +15,9 @@ import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 
-from relay.core.addresses import network_of
 from relay.core.errors import Reason
 from relay.core.events import Client
+from relay.net.addresses import network_of
 
 _DIGEST_BYTES = 6
 """Of each digest. They prove nothing: 48 bits are enough that nobody is mistaken for another."""

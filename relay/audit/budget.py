@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.audit.anomalies import ANOMALY_OF
-from relay.core.addresses import network_of
 from relay.core.closes import answer_for
 from relay.core.events import Event
+from relay.net.addresses import network_of
 
 PERIOD_S = 60.0
 SHARES = 50

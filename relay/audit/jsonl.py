@@ -21,9 +21,9 @@ from relay.audit.chain import Link
 from relay.audit.checkpoints import Moment
 from relay.audit.logfile import LogFile
 from relay.audit.writing import Entry, Keeping, Writing, why
-from relay.batching import GroupCommit
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Event
+from relay.group_commit import GroupCommit
 
 MAX_NOTES = 50_000
 """Notes that may wait: some seconds of writing, and 60 MB. A longer queue would only hide a dead disk."""

@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.bench.orders import say
+from relay.net.sockets import bind, bound_port
 from relay.web.answers import json_answer
-from relay.web.server import HttpServer
-from relay.web.sockets import bind, bound_port
+from relay.web.uvicorn_runner import HttpServer
 
 
 async def _nothing(_request: Request) -> Response:

@@ -13,7 +13,7 @@ import jwt
 
 from relay.bench.processes import Child
 from relay.bench.targets import Target
-from relay.keys.bearer import new_bearer_key
+from relay.keys.api_keys import new_bearer_key
 from relay.keys.files import create_signing_key
 
 START_WITHIN_S = 30.0

@@ -19,13 +19,13 @@ from relay.bff.backend import Backend, LoggedIn
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.limits.retry_after import jittered
 from relay.sessions.base import Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
 from relay.web.csrf import CsrfOptions, check_csrf
-from relay.web.waits import jittered
 
 MAX_BODY_BYTES = 4096
 _STREAMS_GO_ON = "You are logged out here, but open streams could not be ended."

@@ -24,10 +24,10 @@ from relay.audit.files import log_files
 from relay.audit.verdict import Kind, Problem, Verdict
 from relay.audit.verify import read_lines, verify_files
 from relay.cli.serve import ConfigOption, config_path
-from relay.config import load
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
 from relay.keys.files import load_records
+from relay.settings.load import load
 from relay.state.sqlite import read_head
 
 app = typer.Typer(no_args_is_help=True, help="Check the audit log.")

@@ -3,7 +3,7 @@
 import typer
 
 from relay.cli.serve import ConfigOption, RoleOption, config_path
-from relay.roles import SPLIT_NOTE, Role
+from relay.server.process_roles import SPLIT_NOTE, Role
 
 app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 
@@ -11,9 +11,9 @@ app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 @app.command()
 def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
-    from relay import parts
-    from relay.config import load
-    from relay.wiring.options import listener_tls
+    from relay.server import parts
+    from relay.server.options import listener_tls
+    from relay.settings.load import load
 
     path = config_path(config)
     settings = load(path)
@@ -30,6 +30,6 @@ def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
 @app.command()
 def show(config: ConfigOption = None) -> None:
     """Show the settings as they take effect, defaults included, secrets hidden, as JSON."""
-    from relay.config import load
+    from relay.settings.load import load
 
     print(load(config_path(config)).model_dump_json(indent=2))

@@ -30,9 +30,9 @@ def doctor(
     Run it on the machine and as the user that the relay runs as. Exit code 0: fine, or notes only; 1: an error or a
     warning was found; 2: the relay would not even start with these settings.
     """
-    from relay.config import load
     from relay.doctor import CHECKS, Severity, examine, gather
-    from relay.wiring.options import listener_tls
+    from relay.server.options import listener_tls
+    from relay.settings.load import load
 
     path = config_path(config)
     settings = load(path)

@@ -16,9 +16,9 @@ from typing import Annotated
 import typer
 
 from relay.cli.serve import ConfigOption, config_path
-from relay.core.channels import check_pattern
 from relay.core.errors import ConfigurationError
-from relay.keys.bearer import May, new_bearer_key
+from relay.core.patterns import check_pattern
+from relay.keys.api_keys import May, new_bearer_key
 from relay.keys.files import (
     create_signing_key,
     each_record,
@@ -200,7 +200,7 @@ def _settings(folder: Path | None, config: Path | None) -> tuple[Path, int]:
         if folder is None:
             raise ConfigurationError("Name the keys' folder with --dir, or the settings with --config.")
         return folder, PUBLISH_BEFORE_SIGN_S
-    from relay.config import load
+    from relay.settings.load import load
 
     tokens = load(path).tokens
     return folder or tokens.keys_dir, tokens.publish_before_sign_s

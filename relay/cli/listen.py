@@ -26,8 +26,8 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from relay.core.channels import check_pattern
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import check_pattern
 
 TOKEN_CHANNELS = 32
 """Channels that one token may name; whoever wants more asks for all that the session may see."""

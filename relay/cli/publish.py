@@ -11,8 +11,8 @@ import typer
 
 from relay.cli.pouring import opened, pour
 from relay.client import Publisher
-from relay.core.channels import check_channel
 from relay.core.errors import ConfigurationError, MalformedError, RelayError
+from relay.core.patterns import check_channel
 
 DEFAULT_URL = "http://127.0.0.1:8002"
 ONE_VALUE_ATTEMPTS = 3

@@ -18,7 +18,7 @@ from relay.cli.publish import DEFAULT_URL
 from relay.cli.views import printable
 from relay.client.answers import check_base_url, read_json, read_problem
 from relay.core.errors import ConfigurationError, RelayError
-from relay.trust import certificates_for
+from relay.net.trust import certificates_for
 
 ANSWER_WITHIN_S = 10.0
 

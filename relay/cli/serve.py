@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from relay.roles import Role
+from relay.server.process_roles import Role
 
 ConfigOption = Annotated[
     Path | None,
@@ -34,8 +34,8 @@ RoleOption = Annotated[
 
 def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     """Run the relay until SIGINT or SIGTERM."""
-    from relay import app, logs
-    from relay.config import load
+    from relay.server import logs, run
+    from relay.settings.load import load
 
     settings = load(config_path(config))
     logs.configure(level=settings.log.level, format=settings.log.format)
@@ -43,9 +43,9 @@ def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     # standard output is the audit log's alone if it is copied there
     out = sys.stdout if settings.audit.stdout == "nothing" else sys.stderr
 
-    def announce(ports: app.Ports) -> None:
+    def announce(ports: run.Ports) -> None:
         print(f"public   http port {ports.http or '-'}   {settings.public.url}", file=out)
         print(f"stream   ws port {ports.stream or '-'}   {settings.public.stream_url}", file=out)
         print(f"internal http port {ports.internal}   pid {os.getpid()}", file=out, flush=True)
 
-    app.start(settings, role=role, announce=announce)
+    run.start(settings, role=role, announce=announce)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from relay.core.channels import covers
+from relay.core.patterns import covers
 
 FRAME_CHANNELS = 200
 """200 names of 64 bytes fit into the relay's 16 KiB for a frame, and into its 256 channels."""

@@ -13,7 +13,7 @@ import msgspec
 from relay.client.answers import check_base_url, read_problem
 from relay.client.errors import TokenError
 from relay.core.errors import ConfigurationError
-from relay.trust import certificates_for
+from relay.net.trust import certificates_for
 
 TIMEOUT_S = 10.0
 """The issuer gives its own session check 2 s; whoever takes five times as long is not there."""

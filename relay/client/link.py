@@ -20,7 +20,7 @@ from relay.client.asks import Ask
 from relay.client.frames import Problem, ServerFrame, Subscribed, Unsubscribed, Welcome, parse_server_frame
 from relay.core.closes import CloseCode
 from relay.core.errors import MalformedError
-from relay.core.limits import TokenBucket
+from relay.core.token_bucket import TokenBucket
 
 STALE_BEATS, DEAD_BEATS = 1.5, 2.5
 """Heartbeats without a sign of life after which values are stale, and the link is dead (the protocol's bounds)."""

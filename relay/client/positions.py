@@ -17,8 +17,8 @@ from relay.client.asks import At
 from relay.client.events import Gap
 from relay.client.frames import Snapshot, Subscribed, Update
 from relay.client.receipts import Position
-from relay.core.channels import covers, is_channel
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import covers, is_channel
 
 ANY = -1
 """In place of a seq: whatever comes next is new."""

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Self
 from urllib.parse import quote
 
-from relay.core.channels import check_pattern, covers
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import check_pattern, covers
 
 INTERVALS_MS = (0, 50, 100, 250, 500, 1000)
 URL_CHARS = 1500

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from relay.core.feeds import Entry, Feed, Group
+from relay.core.channels import Entry, Feed, Group
 from relay.core.subscribers import Subscriber
 
 

@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relay.core import messages
 from relay.core.batches import Batch, Held, Piece, gather, pieces_of
+from relay.core.channels import LANES_MS, ChannelState, Feed, FeedOptions, Group
 from relay.core.counters import Counters
-from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions, Group
 from relay.core.heartbeats import send_heartbeats
+from relay.core.liveness import Silence
 from relay.core.messages import Mode
 from relay.core.publications import Publication
-from relay.core.silence import Silence
 from relay.core.subscribers import Behind, Sink, Subscriber
 from relay.core.subscriptions import Subscriptions, Want
 

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.core import messages
-from relay.core.channels import is_pattern, is_wildcard
+from relay.core.channels import lane_for
 from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
-from relay.core.feeds import lane_for
 from relay.core.hub import Hub
-from relay.core.limits import TokenBucket
+from relay.core.patterns import is_pattern, is_wildcard
 from relay.core.scope import Scope
 from relay.core.subscribers import Subscriber
 from relay.core.subscriptions import Want
+from relay.core.token_bucket import TokenBucket
 
 FRAMES_PER_S = 10
 FRAME_BURST = 20

@@ -13,8 +13,8 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import msgspec
 
-from relay.core.channels import check_channel
 from relay.core.errors import MalformedError, Reason
+from relay.core.patterns import check_channel
 
 MAX_PUBLICATION_BYTES = 65_536
 """Longest body of one publication. Order-book snapshots reach 64 KB; a tick has 200 bytes."""

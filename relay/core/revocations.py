@@ -16,7 +16,7 @@ applies the same rule to the session itself, where a session that has an id of i
 It is only as good as the claim that it reads. `iat` of an access token that a refresh renews is not the log-in's
 time, but that of the refresh; a backend that refreshes should say `auth_time` (OpenID Connect Core §2). Where it
 does not, a revocation by user still ends for good each session that is connected or has asked for tokens here lately
-(`relay.stream.revoking`); one that nobody has seen here yet passes for a new log-in once its token was renewed.
+(`relay.stream.revoker`); one that nobody has seen here yet passes for a new log-in once its token was renewed.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from relay.core.channels import covers, is_pattern
+from relay.core.patterns import covers, is_pattern
 
 MAX_CHANNELS = 32
 """Channels or patterns in one token: 32 of 40 characters make 2,461 bytes; nginx takes 8 KB a line."""

@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.core.feeds import LANES_MS, Feed
+from relay.core.channels import LANES_MS, Feed
 
 # How a subscriber's names cover a channel, packed into one number: a count for each lane, filled by patterns; above
 # them one bit for the exact name; above that the lane in force. A dict for each of a million subscriptions would be

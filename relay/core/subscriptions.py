@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.core.channels import covers, is_wildcard
-from relay.core.feeds import LANES_MS, ChannelState, Feed, FeedOptions
+from relay.core.channels import LANES_MS, ChannelState, Feed, FeedOptions
 from relay.core.index import ChannelIndex
 from relay.core.messages import Mode
+from relay.core.patterns import covers, is_wildcard
 from relay.core.subscribers import COVERED, EXACT, LANE_SHIFT, Subscriber, fastest_lane, one_pattern
 
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from relay.core.channels import is_pattern
 from relay.core.errors import Reason, Refusal
 from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact, sign_compact
+from relay.core.patterns import is_pattern
 from relay.core.scope import MAX_CHANNELS, Scope
 
 TYPE: Final = "scoped+jwt"

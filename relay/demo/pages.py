@@ -52,7 +52,7 @@ def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[Ba
 
 
 def _file(name: str, media_type: str) -> Response:
-    content = files("relay").joinpath("static/demo", name).read_bytes()
+    content = files("relay").joinpath("demo/static", name).read_bytes()
     return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from relay import app, logs
-from relay.config import load
 from relay.core.errors import RelayError
 from relay.demo.pages import demo_pages
+from relay.server import logs, run
+from relay.settings.load import load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             source=options.source,
             stream_url=settings.public.stream_url,
         )
-        app.start(settings, announce=lambda _ports: print("ready", flush=True), pages=pages)  # noqa: T201  # the parent waits for it
+        run.start(settings, announce=lambda _ports: print("ready", flush=True), pages=pages)  # noqa: T201  # the parent waits for it
     except RelayError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -7,7 +7,7 @@ this machine is like, is found out before, by `probes`.
 """
 
 from relay.doctor.base import Check, Deployment, Finding, Severity
-from relay.doctor.checks import CHECKS, examine
 from relay.doctor.probes import gather
+from relay.doctor.table import CHECKS, examine
 
 __all__ = ["CHECKS", "Check", "Deployment", "Finding", "Severity", "examine", "gather"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from relay.config import Settings
+from relay.settings.load import Settings
 
 
 class Severity(StrEnum):

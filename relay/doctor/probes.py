@@ -13,10 +13,10 @@ from typing import Final
 
 import httpx
 
-from relay.config import Settings
 from relay.doctor.base import ClockReading, Deployment, host_of
-from relay.trust import certificates_for
-from relay.web.sockets import open_files
+from relay.net.sockets import open_files
+from relay.net.trust import certificates_for
+from relay.settings.load import Settings
 
 ANSWER_WITHIN_S: Final = 3.0
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}

@@ -7,10 +7,10 @@ WebSocket at /v1/ingest is described in words: OpenAPI knows no messages.
 from typing import Any
 
 from relay import __version__
-from relay.core.channels import CHANNEL_REGEX, MAX_CHANNEL_BYTES
+from relay.core.patterns import CHANNEL_REGEX, MAX_CHANNEL_BYTES
 from relay.core.publications import MAX_KEY_CHARS, MAX_PUBLICATION_BYTES
-from relay.ingest.audience import MAX_CHANNELS
 from relay.ingest.routes import MAX_BATCH, MAX_BATCH_BYTES
+from relay.ingest.subscriber_counts import MAX_CHANNELS
 
 _WHOLE = {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1}
 _MAYBE = {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 53) - 1}

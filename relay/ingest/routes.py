@@ -14,12 +14,12 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import MAX_PUBLICATION_BYTES
-from relay.ingest.audience import count_subscribers
 from relay.ingest.refusals import Refusals
 from relay.ingest.service import Accepted, Ingest
+from relay.ingest.subscriber_counts import count_subscribers
+from relay.limits.retry_after import jittered, retry_after
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_body
-from relay.web.waits import jittered, retry_after
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 1 << 20

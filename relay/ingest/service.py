@@ -11,13 +11,13 @@ from functools import lru_cache
 
 from relay.audit.base import Auditor
 from relay.broker.base import Broker, Dropped, Position
-from relay.core.channels import covers
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
+from relay.core.patterns import covers
 from relay.core.publications import Draft, parse_draft
 from relay.core.sequencer import Drop
 from relay.ingest.counts import PublisherCounts
-from relay.ingest.quotas import Quota, QuotaTerms
+from relay.limits.quotas import Quota, QuotaTerms
 
 KNOWN_CHANNELS = 65_536
 """Answers remembered of whether a key may publish to a channel: some patterns each time would cost a microsecond."""

@@ -13,15 +13,15 @@ from typing import Any
 from relay.audit.anomalies import Askers
 from relay.audit.base import Auditor
 from relay.core import tokens
-from relay.core.channels import is_pattern
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.core.patterns import is_pattern
 from relay.core.revocations import session_is_cut_off
 from relay.core.scope import MAX_CHANNELS
-from relay.issuer.limits import RateLimits
 from relay.issuer.policy import EndpointTerms, Policy
-from relay.issuer.seen import SeenSessions
+from relay.limits.requests import RateLimits
 from relay.sessions.base import Session, SessionVerifier
+from relay.sessions.recent_sessions import SeenSessions
 from relay.state.base import State
 
 

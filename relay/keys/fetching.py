@@ -21,7 +21,7 @@ import structlog
 
 from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
 from relay.core.jws import VerifyKey, parse_json_object
-from relay.outgoing import Address
+from relay.net.http_client import Address
 
 REFRESH_S: Final = 60.0
 """Age at which keys are read anew. Publishers announce a key hours before they use it."""

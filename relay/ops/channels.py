@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.core.channels import check_channel, check_pattern
 from relay.core.errors import MalformedError
+from relay.core.patterns import check_channel, check_pattern
 from relay.ops.operators import Done, Handler
 from relay.web.answers import json_answer
 

@@ -18,7 +18,7 @@ from relay.audit.base import Auditor
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
-from relay.keys.bearer import May, check_bearer
+from relay.keys.api_keys import May, check_bearer
 from relay.ops.repeats import Repeats
 from relay.web.answers import refusal_answer
 

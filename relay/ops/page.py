@@ -38,5 +38,5 @@ def page_routes() -> list[Route]:
 
 
 def _file(name: str) -> Response:
-    content = files("relay").joinpath("static/ops", name).read_bytes()
+    content = files("relay").joinpath("ops/static", name).read_bytes()
     return Response(content, media_type=_FILES[name], headers={"Cache-Control": "no-cache"})

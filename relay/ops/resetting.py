@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
-from relay.core.channels import check_channel
 from relay.core.errors import MalformedError
+from relay.core.patterns import check_channel
 from relay.ops.operators import Done, Handler
 from relay.web.answers import json_answer
 from relay.web.bodies import read_json_object

@@ -25,8 +25,8 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from relay.core.channels import is_channel
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import is_channel
 
 MAX_LINE_BYTES = 1 << 20
 """Depth snapshots have 64 KB; a longer line than this is no recording, and would only fill the memory."""

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relay.core.channels import is_channel
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import is_channel
 from relay.recordings.lines import QUOTE, TRADE, LineProblem, Message, Recorded, Recording, Skipped
 
 WINDOW_S = 0.005

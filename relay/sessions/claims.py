@@ -12,7 +12,7 @@ from typing import Any, Final, TypeGuard
 
 from relay.core.errors import Reason, Refusal
 from relay.sessions.base import Session
-from relay.sessions.refs import session_ref
+from relay.sessions.session_ref import session_ref
 
 MAX_SUBJECT_CHARS: Final = 256
 """Longest user id: it has to fit into a scoped token of 4096 bytes beside 32 channels."""

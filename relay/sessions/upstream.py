@@ -18,9 +18,9 @@ from typing import Final
 
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact, parse_json_object
-from relay.outgoing import Address, Answer
-from relay.sessions.answers import Answers
+from relay.net.http_client import Address, Answer
 from relay.sessions.base import NotMine, Session
+from relay.sessions.cache import Answers
 from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, invalid, is_unix_seconds, to_session
 from relay.sessions.signed import MAX_CREDENTIAL_BYTES, is_scoped
 

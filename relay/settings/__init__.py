@@ -1,1 +1,1 @@
-"""The sections of the settings: what each may hold, and what it means. `relay.config` reads and composes them."""
+"""The sections of the settings: what each may hold, and what it means. `load` reads and composes them."""

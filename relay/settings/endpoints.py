@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
-from relay.core.channels import covers
+from relay.core.patterns import covers
 from relay.settings.sections import Endpoint, Grant, Origin, Pattern, Section
 
 _SERVICE_URL = re.compile(r"(https?://[^/]*)(/[A-Za-z0-9._~/-]{0,200})")

@@ -2,7 +2,7 @@
 
 What a value must be is said here and checked at start, so that no other module meets a setting that can't work.
 Origins and URLs are taken only as browsers send them, because they are compared byte for byte later. How the
-sections are read and put together is in `relay.config`.
+sections are read and put together is in `relay.settings.load`.
 """
 
 import ipaddress
@@ -17,10 +17,10 @@ from pydantic import (
     Field,
 )
 
-from relay.core.channels import check_pattern
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.messages import Mode
-from relay.keys.bearer import May
+from relay.core.patterns import check_pattern
+from relay.keys.api_keys import May
 from relay.keys.fetching import check_jwks_url
 from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.batching import GroupCommit
 from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.group_commit import GroupCommit
 
 _SCHEMA = """
 BEGIN IMMEDIATE;

@@ -36,7 +36,7 @@ from relay.core.errors import Reason
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
 from relay.core.subscribers import Subscriber
-from relay.turnstile import Turnstile
+from relay.net.admission import Turnstile
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which nothing more is read from the client."""
@@ -227,7 +227,7 @@ class StreamConnection(ServerConnection):
         """See to it that counting references frees this connection, which nobody will ask for anything any more.
 
         It, the library's state machine and the transport refer to each other. Freeing them would be left to the
-        cycle collector, which for that looks at each object of every open connection; see `relay.collector`. Not
+        cycle collector, which for that looks at each object of every open connection; see `relay.server.gc_tuning`. Not
         at once: a stopping server's own calls of `close` may be about to hear that it is closed.
         """
         self.loop.call_later(CLOSE_TIMEOUT_S, self._break_cycles)

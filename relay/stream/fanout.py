@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from websockets.frames import Frame, Opcode
 
+from relay.core.channels import FeedOptions
 from relay.core.counters import Times
-from relay.core.feeds import FeedOptions
 from relay.core.hub import Hub
 
 WRITES_A_SLICE = 250

@@ -26,11 +26,11 @@ from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.revocations import key_is_cut_off, token_is_cut_off
 from relay.keys.sources import KeySource
+from relay.limits.retry_after import retry_after
+from relay.net.unauthenticated import Waiting
 from relay.state.base import State
 from relay.stream.handshake import Asked, read_handshake
 from relay.web.headers import SECURITY_HEADERS
-from relay.web.strangers import Waiting
-from relay.web.waits import retry_after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,16 +16,19 @@ from websockets.http11 import Request, Response
 from websockets.protocol import CLOSED, CONNECTING
 
 from relay.audit.base import Auditor
-from relay.core.addresses import Network, plain
 from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
+from relay.net.addresses import Network, plain
+from relay.net.admission import AT_THE_EXIT, Turnstile
+from relay.net.client_address import client_address
+from relay.net.unauthenticated import Waiting
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
-from relay.stream.listening import TOKEN_WITHIN_S, listen
+from relay.stream.listener import TOKEN_WITHIN_S, listen
 from relay.stream.registry import Registry
 from relay.stream.reports import (
     accepted_event,
@@ -35,9 +38,6 @@ from relay.stream.reports import (
     subscription_event,
 )
 from relay.stream.usage import Usage
-from relay.turnstile import AT_THE_EXIT, Turnstile
-from relay.web.addresses import client_address
-from relay.web.strangers import Waiting
 
 CLOSES_A_SECOND = 500
 """How fast a drain sends connections away at least: each comes back with a token request and a handshake."""

@@ -2,7 +2,7 @@
 
 Every error is `{"code", "message", "retryable"}`; status and code come from the one table in
 `relay.core.closes`, so that an error says the same everywhere. The security headers, no-store among them, are put
-on by `relay.web.server`.
+on by `relay.web.uvicorn_runner`.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from relay.core.closes import answer_for
 from relay.core.errors import Refusal
-from relay.web.waits import jittered
+from relay.limits.retry_after import jittered
 
 
 def json_answer(status: int, body: Any) -> Response:
@@ -25,7 +25,7 @@ def error_answer(
 ) -> Response:
     """Return an error in the form that all share. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3).
 
-    A wait that many are told at once must differ: see `relay.web.waits`.
+    A wait that many are told at once must differ: see `relay.limits.retry_after`.
     """
     response = json_answer(status, {"code": code, "message": message, "retryable": retryable})
     if retry_after_s is not None:

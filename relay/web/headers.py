@@ -1,6 +1,6 @@
 """The security headers of every HTTP answer, in one place, so that no route can forget them.
 
-They are put on where answers leave, by `relay.web.server`, on whatever an answer does not say itself: a page has
+`relay.web.uvicorn_runner` adds them where answers leave, unless an answer sets the header itself: a page has
 its own policy, public keys their own time in caches. The WebSocket side puts the same ones on its refusals.
 
 - nosniff: nothing that is called JSON is ever run as a script.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relay.audit.chain import GENESIS, MAX_LINE, Link, canonical, seal, unseal
 from relay.core.errors import MalformedError
 from relay.core.events import MAX_LIST, MAX_TEXT, clip, to_record
-from tests.audit.logs import HOSTILE, an_event, hashed_anew
+from tests.support.audit_logs import HOSTILE, an_event, hashed_anew
 
 START = Link.before_first("writer-1")
 JSON = st.recursive(

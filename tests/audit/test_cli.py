@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from relay.audit.chain import unseal
 from relay.cli.audit import Exit, app
-from tests.audit.logs import Lines, write_log
+from tests.support.audit_logs import Lines, write_log
 
 
 @pytest.fixture

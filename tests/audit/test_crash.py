@@ -9,13 +9,13 @@ import pytest
 
 from relay.audit.chain import Link, unseal
 from relay.audit.verdict import Kind
-from tests.audit.logs import checked, write_log
+from tests.support.audit_logs import checked, write_log
 
 WRITER = """
 import asyncio, sys
 from pathlib import Path
 from relay.audit.jsonl import JsonlAuditor
-from tests.audit.logs import an_event
+from tests.support.audit_logs import an_event
 
 async def main():
     auditor = JsonlAuditor.open(Path(sys.argv[1]), node="node-1")

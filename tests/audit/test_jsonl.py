@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from relay.audit.jsonl import JsonlAuditor
 from relay.core.errors import UnavailableError
 from relay.core.events import Action, Client, Event
-from tests.audit.logs import HOSTILE, an_event, log_bytes, records, users, whole, write_log
+from tests.support.audit_logs import HOSTILE, an_event, log_bytes, records, users, whole, write_log
 
 
 async def test_a_record_is_in_the_file_when_record_returns(auditor: JsonlAuditor, path: Path) -> None:

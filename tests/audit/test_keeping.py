@@ -20,8 +20,16 @@ from relay.audit.jsonl import JsonlAuditor
 from relay.audit.logfile import LogFile
 from relay.audit.verdict import Kind
 from relay.audit.writing import Keeping, Sync
-from tests.audit.logs import an_event, full_disk, hashed_anew, intact_lines, log_bytes, records, rewritten
-from tests.audit.signing import SIGNED, SIGNER, a_key, all_verified, verified, write
+from tests.support.audit_logs import (
+    an_event,
+    full_disk,
+    hashed_anew,
+    intact_lines,
+    log_bytes,
+    records,
+    rewritten,
+)
+from tests.support.audit_signing import SIGNED, SIGNER, a_key, all_verified, verified, write
 
 SMALL = replace(SIGNED, rotate_bytes=20_000)
 

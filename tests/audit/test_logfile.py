@@ -16,7 +16,7 @@ from relay.audit.chain import Link, seal, unseal
 from relay.audit.logfile import LogFile
 from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event, to_record
-from tests.audit.logs import an_event, checked, disk_with, write_log
+from tests.support.audit_logs import an_event, checked, disk_with, write_log
 
 
 def sealed(file: LogFile, count: int) -> list[tuple[bytes, Link]]:

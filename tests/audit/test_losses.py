@@ -11,7 +11,7 @@ from relay.audit import jsonl
 from relay.audit.jsonl import JsonlAuditor
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Action, Event
-from tests.audit.logs import an_event, disk_with, full_disk, gaps, intact_users, users, whole
+from tests.support.audit_logs import an_event, disk_with, full_disk, gaps, intact_users, users, whole
 
 FULL = Path("/dev/full")
 """The kernel's own full disk."""

@@ -14,7 +14,7 @@ from relay.audit.chain import MAX_LINE, Link, seal, unseal
 from relay.audit.verdict import Kind, Verdict
 from relay.audit.verify import read_lines, verify
 from relay.core.events import Action, Event, to_record
-from tests.audit.logs import hashed_anew, rewritten, write_log
+from tests.support.audit_logs import hashed_anew, rewritten, write_log
 
 COUNT = 12
 TORN = b'{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"acti'

@@ -12,7 +12,7 @@ from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Action, Client, Event, to_labels, to_record
-from tests.audit.logs import records, whole
+from tests.support.audit_logs import records, whole
 
 ASKERS = Askers(b"k" * 32)
 CLIENT = Client(address="192.0.2.1", user_agent="Mozilla/5.0 (X11)")

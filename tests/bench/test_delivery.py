@@ -22,7 +22,7 @@ def say_nothing(_done: int, _total: int, _unit: str) -> None:
 @contextlib.contextmanager
 def load_on(folder: Path, how: str, ticks: Ticks, *, stream: bool = False) -> Iterator[Delivery]:
     """Open a load on a server that is broken in one way; "" for the yardstick itself."""
-    program = ("tests.bench.broken_server", how) if how else ("relay.bench.yardstick",)
+    program = ("tests.support.broken_server", how) if how else ("relay.bench.yardstick",)
     with yardstick_subject(folder, ticks, program=program) as subject:
         group = GroupOrder(target=subject.target(ticks.channels), connections=SUBSCRIBERS, stream=stream)
         with opened(subject, [group], ticks, folder, ticks_each=50) as load:

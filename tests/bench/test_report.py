@@ -7,7 +7,7 @@ from relay.bench.delivery import Measured
 from relay.bench.fanout import FanoutOptions, fanout_report
 from relay.bench.report import Report
 from relay.bench.turns import Run
-from tests.bench.measured import GOOD, side
+from tests.support.measured import GOOD, side
 
 OPTIONS = FanoutOptions(subscribers=10, rate=100, ticks=100, runs=3)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import Answer, post
 from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import Answer, post
 from tests.support.service import Relay, running
 
 CREDENTIALS = b'{"email":"demo@example.com","password":"demo"}'

@@ -6,8 +6,8 @@ from http.cookies import Morsel, SimpleCookie
 import jwt
 import pytest
 
-from tests.hardening.relays import recorded
-from tests.hardening.wire import Answer, exchange, head, post
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import Answer, exchange, head, post
 from tests.support.service import SECRET, Relay
 
 GOOD = {"email": "demo@example.com", "password": "demo"}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import jwt
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import Answer, bearing, knock, post, upgrade
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import Answer, bearing, knock, post, upgrade
 from tests.support.service import SECRET, Relay, running
 
 

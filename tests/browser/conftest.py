@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
-from tests.browser.chromium import ARGUMENTS, find_chromium, require_playwright
-from tests.browser.demo_process import running_demo
-from tests.browser.scripted_relay import ScriptedRelay, Tab, scripted_relay
+from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
+from tests.support.demo_process import running_demo
+from tests.support.scripted_relay import ScriptedRelay, Tab, scripted_relay
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page

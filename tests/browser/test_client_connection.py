@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import require_playwright
-from tests.browser.scripted_relay import ScriptedRelay, Tab
+from tests.support.chromium import require_playwright
+from tests.support.scripted_relay import ScriptedRelay, Tab
 
 require_playwright()
 

@@ -3,7 +3,7 @@
 import gzip
 import re
 
-from tests.browser.scripted_relay import CLIENT
+from tests.support.scripted_relay import CLIENT
 
 
 def test_the_client_stays_below_6_kb_gzipped() -> None:

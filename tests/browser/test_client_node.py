@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import missing
-from tests.browser.cut_link import linked
-from tests.browser.scripted_relay import CLIENT, PATIENCE_S
+from tests.support.chromium import missing
+from tests.support.cut_link import linked
+from tests.support.scripted_relay import CLIENT, PATIENCE_S
 from tests.support.service import Relay
 from tests.support.service import running as running_relay
 

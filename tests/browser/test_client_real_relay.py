@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
-from tests.browser.chromium import require_playwright
-from tests.browser.cut_link import Link, linked
-from tests.browser.scripted_relay import Tab
+from tests.support.chromium import require_playwright
+from tests.support.cut_link import Link, linked
+from tests.support.scripted_relay import Tab
 from tests.support.service import Relay, make_relay
 
 require_playwright()

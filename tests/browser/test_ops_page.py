@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.browser.chromium import require_playwright
-from tests.hardening.operating import OPERATORS, OPS, READER, SECRET
+from tests.support.chromium import require_playwright
+from tests.support.operating import OPERATORS, OPS, READER, SECRET
 from tests.support.service import Relay, running
 
 require_playwright()

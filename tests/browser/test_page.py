@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.chromium import require_playwright
+from tests.support.chromium import require_playwright
 
 require_playwright()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.bench_process import OnTerminal, bench, processes_of
+from tests.support.bench_process import OnTerminal, bench, processes_of
 from tests.support.service import PUBLISHER_KEY, running
 
 SMALL = ("fanout", "--subscribers", "20", "--ticks", "20", "--rate", "100", "--runs", "1")

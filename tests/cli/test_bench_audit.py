@@ -6,7 +6,7 @@ from pathlib import Path
 from relay.bench.opening import Opener
 from relay.bench.relays import own_relay
 from relay.core.events import Action
-from tests.cli.bench_process import measured
+from tests.support.bench_process import measured
 
 
 def test_audit_measures_the_log_beside_none(tmp_path: Path) -> None:

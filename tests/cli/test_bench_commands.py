@@ -12,7 +12,7 @@ from relay.bench.report import Report
 from relay.bench.suite import Bench
 from relay.bench.turns import Progress
 from relay.cli import main
-from tests.cli.bench_process import OnTerminal, measured
+from tests.support.bench_process import OnTerminal, measured
 
 START_NS = 1_723_161_254_000_000_000
 

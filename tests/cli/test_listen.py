@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.listeners import COMMAND, asking, environment
+from tests.support.listeners import COMMAND, asking, environment
 from tests.support.service import Relay, running
 
 

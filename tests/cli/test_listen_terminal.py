@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.cli.views import printable
-from tests.cli.listeners import COMMAND, asking, environment
+from tests.support.listeners import COMMAND, asking, environment
 from tests.support.service import Relay, running
 
 

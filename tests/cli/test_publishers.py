@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardening.operating import OPERATORS, OPS, REVOKER
+from tests.support.operating import OPERATORS, OPS, REVOKER
 from tests.support.service import Relay, running
 
 

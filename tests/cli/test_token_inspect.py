@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import create_signing_key
 from tests.keys.conftest import RelayCommand
-from tests.keys.forging import forge
+from tests.support.forging import forge
 
 ISSUER = "https://app.example.com"
 AUDIENCE = "wss://stream.example.com/ws/prices"

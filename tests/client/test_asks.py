@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.client.asks import Ask, asks_for
-from relay.core.channels import covers
 from relay.core.messages import (
     MAX_CHANNELS_A_FRAME,
     MAX_FRAME_BYTES,
@@ -14,6 +13,7 @@ from relay.core.messages import (
     Unsubscribe,
     parse_client_frame,
 )
+from relay.core.patterns import covers
 
 NAME = st.sampled_from([f"trades.{letter}{number}" for letter in "AB" for number in range(60)])
 PATTERN = st.sampled_from(["trades.*", "trades.>", ">", "other.*"])

@@ -9,7 +9,7 @@ import pytest
 
 from relay.client import Backoff, BatchError, Message, Publisher, PublishError, Receipt
 from relay.core.errors import ConfigurationError
-from tests.client.servers import answer, http_server
+from tests.support.servers import answer, http_server
 from tests.support.service import PUBLISHER_KEY, running
 
 KEY = "pricing.secret"

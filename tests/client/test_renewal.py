@@ -24,9 +24,9 @@ from relay.client import (
     fetch_token,
 )
 from relay.client.renewal import Renewal
-from tests.client.servers import TOKEN, read, send, stay, stream_server, value, welcome
-from tests.client.subscribing import following, fresh, subscriber, take
+from tests.support.servers import TOKEN, read, send, stay, stream_server, value, welcome
 from tests.support.service import Relay, running
+from tests.support.subscribing import following, fresh, subscriber, take
 
 SHORT = """
 [endpoints.short]

@@ -15,11 +15,11 @@ from relay.client.events import Gap
 from relay.client.frames import Problem, Snapshot, Subscribed, Unsubscribed, Update, parse_server_frame
 from relay.client.inbox import Inbox
 from relay.client.wishes import Wishes
-from relay.core.feeds import FeedOptions
+from relay.core.channels import FeedOptions
 from relay.core.hub import Hub
 from relay.core.messages import Mode
-from tests.core.talking import Talk
 from tests.core.test_hub import publication
+from tests.support.protocol_talk import Talk
 
 CHANNELS = ("trades.A", "trades.B")
 HISTORY = 5

@@ -24,9 +24,9 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from tests.client.proxying import Proxy, proxy_to
-from tests.client.subscribing import following
+from tests.support.proxying import Proxy, proxy_to
 from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.subscribing import following
 
 
 @pytest.fixture(scope="module")

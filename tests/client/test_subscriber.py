@@ -19,7 +19,7 @@ from relay.client import (
     Welcome,
 )
 from relay.core.errors import ConfigurationError, MalformedError
-from tests.client.servers import (
+from tests.support.servers import (
     TOKEN,
     read,
     send,
@@ -28,7 +28,7 @@ from tests.client.servers import (
     value,
     welcome,
 )
-from tests.client.subscribing import following, fresh, says, subscriber, take
+from tests.support.subscribing import following, fresh, says, subscriber, take
 
 
 async def test_prices_arrive() -> None:

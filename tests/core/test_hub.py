@@ -8,10 +8,10 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from relay.core.channels import covers, is_wildcard
-from relay.core.feeds import ChannelState
+from relay.core.channels import ChannelState
 from relay.core.hub import SLICE_BYTES, TRICKLE_MS, Hub
 from relay.core.messages import Mode
+from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
 from relay.core.subscribers import Subscriber
 from relay.core.subscriptions import Want

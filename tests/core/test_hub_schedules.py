@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from relay.core.channels import covers, is_wildcard
-from relay.core.feeds import LANES_MS, FeedOptions
+from relay.core.channels import LANES_MS, FeedOptions
 from relay.core.heartbeats import BEATS_A_HEARTBEAT
 from relay.core.hub import TRICKLE_MS, Hub
 from relay.core.messages import Mode
+from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
 from relay.core.subscriptions import Want
 from tests.core.test_hub import ENDLESS, Line, publication

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.core.channels import is_channel
 from relay.core.errors import MalformedError, Reason
+from relay.core.patterns import is_channel
 from relay.core.publications import MAX_DEPTH, MAX_PUBLICATION_BYTES, parse_draft
 
 

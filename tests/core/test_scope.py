@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.channels import is_channel
+from relay.core.patterns import is_channel
 from relay.core.scope import Scope
 
 segments = st.sampled_from(["a", "b", "*"])

@@ -12,8 +12,18 @@ from relay.core.tokens import (
     examine,
     mint,
 )
-from tests.core.minting import CLAIMS, HEADER, KEY, KEYS, NOW, PAYLOAD, PRIVATE, claims_reason, reason
-from tests.keys.forging import b64, forge
+from tests.support.forging import b64, forge
+from tests.support.token_minting import (
+    CLAIMS,
+    HEADER,
+    KEY,
+    KEYS,
+    NOW,
+    PAYLOAD,
+    PRIVATE,
+    claims_reason,
+    reason,
+)
 
 # --- form
 

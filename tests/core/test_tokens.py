@@ -18,7 +18,8 @@ from relay.core.tokens import (
     mint,
     verify,
 )
-from tests.core.minting import (
+from tests.support.forging import b64, forge
+from tests.support.token_minting import (
     CLAIMS,
     EXPECTED,
     HEADER,
@@ -30,7 +31,6 @@ from tests.core.minting import (
     header_reason,
     reason,
 )
-from tests.keys.forging import b64, forge
 
 # --- minting
 

@@ -4,7 +4,7 @@ import re
 from decimal import Decimal
 from random import Random
 
-from relay.core.channels import is_channel
+from relay.core.patterns import is_channel
 from relay.demo.market import INSTRUMENTS, MAX_LAG_S, Market, Quote
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.certificates import Authority
+from tests.support.certificates import Authority
 from tests.support.ports import free_ports
 from tests.support.service import Relay, make_relay
 

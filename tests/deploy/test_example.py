@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import load
 from relay.core.errors import ConfigurationError
 from relay.doctor import Deployment, examine
 from relay.keys.files import create_signing_key
-from tests.deploy.fronting import EXAMPLES, filled
+from relay.settings.load import load
+from tests.docs.test_readmes import refusal
 from tests.support import readme
-from tests.test_docs import refusal
+from tests.support.fronting import EXAMPLES, filled
 
 README = readme.read(EXAMPLES / "README.md")
 SECRETS = {

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from relay.config import load
 from relay.demo.pages import demo_pages
-from relay.listeners import internal_app, public_app
-from relay.parts import make_parts
-from relay.web.server import HttpServer
-from relay.web.sockets import bound_port
-from tests.hardening.wire import Answer, bearing, exchange, head, knock, upgrade
+from relay.net.sockets import bound_port
+from relay.server.listeners import internal_app, public_app
+from relay.server.parts import make_parts
+from relay.settings.load import load
+from relay.web.uvicorn_runner import HttpServer
+from tests.support.hostile_wire import Answer, bearing, exchange, head, knock, upgrade
 from tests.support.service import Relay, make_relay, running
 
 ALWAYS = {

@@ -11,10 +11,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.deploy.certificates import Authority
-from tests.deploy.fronting import MIMIC, Front, caddy, nginx
-from tests.deploy.visiting import price, take_token, visit
-from tests.hardening.relays import assert_quiet, recorded
+from tests.support.certificates import Authority
+from tests.support.fronting import MIMIC, Front, caddy, nginx
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.visiting import price, take_token, visit
 
 PROXIES = {"nginx": nginx, "caddy": caddy}
 

@@ -11,11 +11,11 @@ import pytest
 from websockets.exceptions import InvalidHandshake
 
 from relay.client import Publisher, ScopedToken, Snapshot, Subscriber, TokenError, fetch_token
-from tests.deploy.certificates import Authority
-from tests.deploy.visiting import price, take_token, visit
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import exchange, head
+from tests.support.certificates import Authority
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import exchange, head
 from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.visiting import price, take_token, visit
 
 
 def public(relay: Relay) -> str:

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from relay.cli import main
-from relay.config import load
 from relay.core.errors import ConfigurationError
-from relay.tls import ServerTls, TlsFiles
-from relay.wiring.options import listener_tls
-from tests.deploy.certificates import DAY, Authority, Pair
+from relay.net.tls import ServerTls, TlsFiles
+from relay.server.options import listener_tls
+from relay.settings.load import load
+from tests.support.certificates import DAY, Authority, Pair
 from tests.support.service import Relay
 
 Check = Callable[[], tuple[int, str]]

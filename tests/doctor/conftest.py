@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from relay.config import load
 from relay.doctor import Deployment, examine
 from relay.doctor.base import ClockReading
 from relay.keys.files import create_signing_key
-from tests.deploy.certificates import Authority
+from relay.settings.load import load
+from tests.support.certificates import Authority
 
 GOOD = """
 [public]

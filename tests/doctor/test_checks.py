@@ -9,10 +9,10 @@ import pytest
 
 from relay.doctor import CHECKS
 from relay.doctor.base import ClockReading
-from relay.doctor.bounds import HIGHEST
+from relay.doctor.checks.bounds import HIGHEST
 from relay.keys.files import create_signing_key
-from tests.deploy.certificates import DAY, Authority
 from tests.doctor.conftest import Examine, change
+from tests.support.certificates import DAY, Authority
 
 URL = 'url = "https://app.example.com"'
 ORIGINS = '"https://desk.example.com"'

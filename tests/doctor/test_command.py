@@ -21,7 +21,7 @@ __all__ = ["relay"]
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run in the deployment's folder, on a machine whose limits and file systems are good."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("relay.web.sockets.resource.getrlimit", lambda _kind: (65_536, 65_536))
+    monkeypatch.setattr("relay.net.sockets.resource.getrlimit", lambda _kind: (65_536, 65_536))
     monkeypatch.setattr("relay.doctor.probes.filesystem_of", lambda _path: "ext4")
 
 

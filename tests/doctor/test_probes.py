@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import load
 from relay.doctor import gather
 from relay.doctor.probes import ahead_by, filesystem_of
+from relay.settings.load import load
 from tests.doctor.conftest import change
 from tests.support.backend import ScriptedBackend, http_answer
 

@@ -12,7 +12,7 @@ import pytest
 
 from relay.core.errors import Reason
 from relay.core.events import Action
-from tests.audit.query.days import make_day
+from tests.support.audit_days import make_day
 from tests.support.readme import ROOT
 
 try:

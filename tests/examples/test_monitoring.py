@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from relay.core.errors import Reason
-from tests.hardening.operating import OPERATORS
-from tests.metrics.scraping import samples, scrape
+from tests.support.operating import OPERATORS
+from tests.support.scraping import samples, scrape
 from tests.support.service import running
 
 FOLDER = Path(__file__).parents[2] / "examples" / "monitoring"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import load
-from tests.examples.service_process import ENVIRONMENT, FOLDER, example
-from tests.hardening.forgeries import claims, signed
-from tests.hardening.wire import bearing, is_unspent, knock, upgrade
+from relay.settings.load import load
 from tests.support import readme
+from tests.support.forgeries import claims, signed
+from tests.support.hostile_wire import bearing, is_unspent, knock, upgrade
 from tests.support.service import REPORTS, Relay, make_relay, running
-from tests.verify.serving import call
+from tests.support.service_process import ENVIRONMENT, FOLDER, example
+from tests.support.serving import call
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from tests.browser.chromium import ARGUMENTS, find_chromium, require_playwright
-from tests.examples.service_process import FOLDER, example
 from tests.support import readme
+from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
 from tests.support.service import REPORTS, running
+from tests.support.service_process import FOLDER, example
 
 require_playwright()
 

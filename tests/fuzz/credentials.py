@@ -5,18 +5,18 @@ import json
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.jws import parse_json_object
 from relay.core.tokens import Claims, examine, signed_claims, verify
-from relay.keys.bearer import check_bearer, hash_secret
+from relay.keys.api_keys import check_bearer, hash_secret
 from relay.keys.jwks import from_jwks, to_jwks
 from relay.sessions.base import Session
+from relay.sessions.chain import InOrder
 from relay.sessions.claims import ClaimNames, check_times, to_session
 from relay.sessions.cookies import SessionCookies, find_session
-from relay.sessions.ordered import InOrder
 from relay.sessions.signed import SignedOptions, SignedVerifier
 from relay.sessions.signed_keys import ALGORITHMS, read_keys
-from tests.core.minting import EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE
 from tests.fuzz.target import Target, at_once, latin, text_of
-from tests.keys.forging import b64, forge
-from tests.sessions.minting import MINTED_AT, NAMES, RECORDED, VERIFIER, encrypted
+from tests.support.forging import b64, forge
+from tests.support.session_minting import MINTED_AT, NAMES, RECORDED, VERIFIER, encrypted
+from tests.support.token_minting import EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE
 
 SECRET = b"a secret of the backend's, of enough bytes"
 REF_KEY = b"a key for references"

@@ -4,16 +4,16 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from relay.core.channels import check_channel, check_pattern, covers, is_channel, is_pattern, may_overlap
 from relay.core.errors import MalformedError
 from relay.core.messages import parse_client_frame, snapshot, update
+from relay.core.patterns import check_channel, check_pattern, covers, is_channel, is_pattern, may_overlap
 from relay.core.protocol import RefreshAsked
 from relay.core.publications import Publication, parse_draft
 from relay.core.scope import Scope
 from relay.core.tokens import MAX_TOKEN_BYTES
 from relay.ingest.routes import MAX_BATCH, _items
-from tests.core.talking import Talk
 from tests.fuzz.target import Target, text_of
+from tests.support.protocol_talk import Talk
 
 
 def frame(data: bytes) -> None:

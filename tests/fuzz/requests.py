@@ -9,22 +9,22 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from relay.audit.chain import Link, seal
-from relay.core.addresses import network_of, plain
 from relay.core.errors import MalformedError, Refusal
 from relay.core.events import Client, Event, to_record
 from relay.core.jws import VerifyKey, parse_json_object
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
+from relay.net.addresses import network_of, plain
+from relay.net.client_address import client_address, parse_networks
+from relay.net.unauthenticated import Waiting
 from relay.stream.gate import Admission, Attempt, Denied, EndpointOptions, Gate, GateOptions, refusal_response
 from relay.stream.reports import denied_event
-from relay.web.addresses import client_address, parse_networks
-from relay.web.clients import client_reader
+from relay.web.client_identity import client_reader
 from relay.web.cookies import read_cookie
 from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
-from relay.web.strangers import Waiting
-from tests.core.minting import AUDIENCE, EXPECTED, KEYS
 from tests.fuzz.credentials import COOKIES
 from tests.fuzz.target import Target, at_once, latin
+from tests.support.token_minting import AUDIENCE, EXPECTED, KEYS
 
 ORIGIN = EXPECTED.issuer
 TRUSTED = parse_networks(("10.0.0.0/8", "fd00::/8"))

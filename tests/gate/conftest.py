@@ -1,5 +1,5 @@
 """The relay that these tests share."""
 
-from tests.hardening.relays import relay
+from tests.support.hardened_relays import relay
 
 __all__ = ["relay"]

@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.hardening.forgeries import claims, signed
-from tests.hardening.wire import post
+from tests.support.forgeries import claims, signed
+from tests.support.hostile_wire import post
 from tests.support.service import Relay
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.hardening.relays import assert_quiet, recorded
-from tests.hardening.wire import exchange, head, knock, read_answer, upgrade
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import exchange, head, knock, read_answer, upgrade
 from tests.support.service import Relay, make_relay
 
 PROXY, STRANGER = "127.0.0.4", "127.0.0.5"

@@ -1,7 +1,7 @@
 """What is refused before the token is looked at, in which order, and that it stays unused."""
 
-from tests.hardening.relays import recorded
-from tests.hardening.wire import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 Fields = list[tuple[str, str]]

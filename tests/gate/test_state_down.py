@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from websockets.asyncio.client import connect
 
-from tests.hardening.wire import bearing, is_unspent, knock, post, upgrade
+from tests.support.hostile_wire import bearing, is_unspent, knock, post, upgrade
 from tests.support.service import Relay
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, fresh, is_unspent, knock, upgrade
 from tests.support.service import Relay, running
 
 

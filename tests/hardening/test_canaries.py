@@ -10,11 +10,11 @@ import jwt
 import pytest
 
 from relay.audit.verify import verify
-from tests.hardening.canaries import Canaries, canary, hits
-from tests.hardening.forgeries import claims, signed
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, exchange, head, knock, post, upgrade
 from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.canaries import Canaries, canary, hits
+from tests.support.forgeries import claims, signed
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, exchange, head, knock, post, upgrade
 from tests.support.service import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
 
 

@@ -14,22 +14,22 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.deploy.certificates import Authority
 from tests.deploy.conftest import authority, ca, secure
-from tests.deploy.visiting import price, visit
-from tests.hardening.canaries import Canaries, canary, hits
-from tests.hardening.forgeries import claims, signed
-from tests.hardening.operating import OPERATORS, OPS, operate
-from tests.hardening.operating import SECRET as OPERATOR_SECRET
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, exchange, head, knock, post, upgrade
 from tests.keys.conftest import RelayCommand
 from tests.keys.conftest import relay as command
-from tests.sessions.backends import Backend, running_backend
-from tests.sessions.minting import SECRET as AUTHJS_SECRET
-from tests.sessions.minting import encrypted
 from tests.sessions.test_service import with_session
+from tests.support.backends import Backend, running_backend
+from tests.support.canaries import Canaries, canary, hits
+from tests.support.certificates import Authority
+from tests.support.forgeries import claims, signed
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, exchange, head, knock, post, upgrade
+from tests.support.operating import OPERATORS, OPS, operate
+from tests.support.operating import SECRET as OPERATOR_SECRET
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay
+from tests.support.session_minting import SECRET as AUTHJS_SECRET
+from tests.support.session_minting import encrypted
+from tests.support.visiting import price, visit
 
 __all__ = ["authority", "ca", "command", "secure"]
 

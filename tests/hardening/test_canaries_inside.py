@@ -10,12 +10,12 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.hardening.canaries import Canaries, canary, hits
-from tests.hardening.operating import OPERATORS, operate
-from tests.hardening.operating import SECRET as OPERATOR_SECRET
-from tests.hardening.relays import assert_quiet
 from tests.hardening.test_floods import pour
-from tests.hardening.wire import head, knock, upgrade
+from tests.support.canaries import Canaries, canary, hits
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import head, knock, upgrade
+from tests.support.operating import OPERATORS, operate
+from tests.support.operating import SECRET as OPERATOR_SECRET
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, running
 
 ROUTES = (

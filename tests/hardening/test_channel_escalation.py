@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.hardening.wire import ask, bearing, exchange, head, knock, upgrade
+from tests.support.hostile_wire import ask, bearing, exchange, head, knock, upgrade
 from tests.support.service import Relay, Socket
 
 OWN = "prices.BTC-USD"

@@ -5,7 +5,7 @@ from http.cookies import SimpleCookie
 import jwt
 import pytest
 
-from tests.hardening.wire import Answer, post
+from tests.support.hostile_wire import Answer, post
 from tests.support.service import SECRET, Relay
 
 LOGIN = b'{"email":"demo@example.com","password":"demo"}'

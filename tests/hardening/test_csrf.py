@@ -5,10 +5,10 @@ import asyncio
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from relay import listeners
-from relay.config import load
-from relay.parts import make_parts
-from tests.hardening.wire import exchange, head, post
+from relay.server import listeners
+from relay.server.parts import make_parts
+from relay.settings.load import load
+from tests.support.hostile_wire import exchange, head, post
 from tests.support.service import Relay, make_relay
 
 Fields = list[tuple[str, str]]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.audit.logs import whole
-from tests.hardening.relays import assert_quiet, recorded
-from tests.hardening.wire import bearing, fresh, head, knock, read_answer, upgrade
+from tests.support.audit_logs import whole
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import bearing, fresh, head, knock, read_answer, upgrade
 from tests.support.service import Relay, make_relay
 
 BUDGET = 5

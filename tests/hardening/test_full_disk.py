@@ -5,7 +5,7 @@ import json
 import resource
 from pathlib import Path
 
-from tests.audit.logs import whole
+from tests.support.audit_logs import whole
 from tests.support.service import Relay, running
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hardening.wire import bearing, fresh, is_unspent, knock, upgrade
+from tests.support.hostile_wire import bearing, fresh, is_unspent, knock, upgrade
 from tests.support.service import Relay
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hardening.wire import Answer, exchange, head
+from tests.support.hostile_wire import Answer, exchange, head
 from tests.support.service import PUBLISHER_KEY, Relay
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")

@@ -12,10 +12,10 @@ import pytest
 from relay.core.tokens import SigningKey
 from relay.keys.life import OVERLAP_S
 from relay.keys.rotation import retire, revoke, rotate
-from tests.hardening.forgeries import claims, issuer_key
-from tests.hardening.relays import assert_quiet, recorded
-from tests.hardening.wire import bearing, fresh, knock, upgrade
-from tests.keys.forging import forge, header_of
+from tests.support.forgeries import claims, issuer_key
+from tests.support.forging import forge, header_of
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import bearing, fresh, knock, upgrade
 from tests.support.service import Relay, running
 
 WORKERS = 8

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import Answer, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.backend import demo_backend
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import Answer, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.service import Relay, make_relay
 
 CONNECTIONS = 4

@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from relay.core.events import MAX_TEXT
-from tests.hardening.relays import recorded
-from tests.hardening.wire import ask, bearing, exchange, head, knock, post, publish, upgrade
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import ask, bearing, exchange, head, knock, post, publish, upgrade
 from tests.support.service import Relay
 
 TEXTS = [

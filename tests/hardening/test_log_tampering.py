@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.cli.audit import app
-from tests.audit.logs import hashed_anew, rewritten
-from tests.hardening.wire import bearing, knock, upgrade
+from tests.support.audit_logs import hashed_anew, rewritten
+from tests.support.hostile_wire import bearing, knock, upgrade
 from tests.support.service import Relay, running
 
 Log = list[bytes]

@@ -15,11 +15,11 @@ import httpx
 import pytest
 from websockets.frames import Opcode
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, exchange, head, knock, upgrade
-from tests.stream.tickets import dial, released
-from tests.stream.wire import PATIENCE_S, Wire, masked, open_wire
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, exchange, head, knock, upgrade
 from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.stream_wire import PATIENCE_S, Wire, masked, open_wire
+from tests.support.tickets import dial, released
 
 MIB = 1 << 20
 ALLOWED = 8 * MIB

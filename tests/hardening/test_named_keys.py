@@ -16,9 +16,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.hardening.forgeries import claims, issuer_key, signed
-from tests.hardening.wire import bearing, knock, upgrade
-from tests.keys.forging import b64, forge
+from tests.support.forgeries import claims, issuer_key, signed
+from tests.support.forging import b64, forge
+from tests.support.hostile_wire import bearing, knock, upgrade
 from tests.support.service import Relay
 
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from starlette.routing import Route, WebSocketRoute
 
-from relay.config import load
 from relay.core.errors import ConfigurationError
-from relay.listeners import internal_app
-from relay.parts import make_parts
-from tests.hardening.operating import OPERATORS, OPS, READER, REVOKER, SECRET, operate
-from tests.hardening.relays import assert_quiet, recorded
-from tests.hardening.wire import Answer, exchange, head
+from relay.server.listeners import internal_app
+from relay.server.parts import make_parts
+from relay.settings.load import load
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import Answer, exchange, head
+from tests.support.operating import OPERATORS, OPS, READER, REVOKER, SECRET, operate
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
 
 OPEN = {"/live", "/ready", "/openapi.json"}

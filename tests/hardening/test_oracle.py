@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from tests.hardening.forgeries import claims, forged, signed
-from tests.hardening.wire import bearing, knock, post, upgrade
+from tests.support.forgeries import claims, forged, signed
+from tests.support.hostile_wire import bearing, knock, post, upgrade
 from tests.support.service import Relay
 
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from tests.hardening.wire import exchange, head, publish
+from tests.support.hostile_wire import exchange, head, publish
 from tests.support.service import PUBLISHER_KEY, Relay
 
 DATA = {

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.hardening.wire import bearing, exchange, head, knock, upgrade
+from tests.support.hostile_wire import bearing, exchange, head, knock, upgrade
 from tests.support.service import PUBLISHER_KEY, Relay
 
 CHANNEL = "prices.FORGED"

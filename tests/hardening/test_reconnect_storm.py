@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from relay.client import Closed, Snapshot, Subscriber, TokenError, Update, Welcome
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import post
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import post
 from tests.support.service import Relay, running
 
 CLIENTS = 500

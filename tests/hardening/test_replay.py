@@ -8,8 +8,8 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import Answer, bearing, head, knock, read_answer, upgrade
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import Answer, bearing, head, knock, read_answer, upgrade
 from tests.support.service import Relay, running
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from tests.hardening.wire import bearing, head, post, read_answer, upgrade
+from tests.support.hostile_wire import bearing, head, post, read_answer, upgrade
 from tests.support.service import Relay
 
 ROUNDS = 40

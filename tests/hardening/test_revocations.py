@@ -11,12 +11,12 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.hardening.forgeries import issuer_key
-from tests.hardening.operating import OPERATORS, operate, revoke
-from tests.hardening.relays import assert_quiet, recorded
 from tests.hardening.test_revocation_race import CLOSED, connect_once
-from tests.hardening.wire import bearing, knock, upgrade
-from tests.keys.forging import claims_of
+from tests.support.forgeries import issuer_key
+from tests.support.forging import claims_of
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import bearing, knock, upgrade
+from tests.support.operating import OPERATORS, operate, revoke
 from tests.support.service import SECRET, Relay, running
 
 ROUNDS = 15

@@ -8,18 +8,18 @@ import anyio
 import pytest
 
 from relay.audit.anomalies import Askers
-from relay.config import load
 from relay.core.errors import Reason, Refusal, UnavailableError
-from relay.issuer.seen import SeenSessions
 from relay.issuer.service import Issuer
-from relay.listeners import public_app
-from relay.parts import make_parts
+from relay.net.sockets import bind
+from relay.server.listeners import public_app
+from relay.server.options import issuer_options, policy
+from relay.server.parts import make_parts
 from relay.sessions.base import Session
-from relay.web.server import HttpServer
-from relay.web.sockets import bind
-from relay.wiring.options import issuer_options, policy
-from tests.hardening.relays import recorded
-from tests.hardening.wire import post
+from relay.sessions.recent_sessions import SeenSessions
+from relay.settings.load import load
+from relay.web.uvicorn_runner import HttpServer
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import post
 from tests.support.service import Relay, make_relay
 
 

@@ -1,6 +1,6 @@
 """Slowloris and silent sockets: whoever says nothing, or says it slowly, takes no room for long, and never all of it.
 
-The public HTTP listener's part of this is in tests/web/test_server.py, where its clock can be made to run faster.
+The public HTTP listener's part of this is in tests/web/test_uvicorn_runner.py, where the test's clock runs faster.
 """
 
 import asyncio
@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, head, knock, read_answer, upgrade
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, head, knock, read_answer, upgrade
 from tests.support.service import Relay, running
 
 LIMIT = 20

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hardening.relays import assert_quiet
-from tests.hardening.wire import bearing, head, knock, upgrade
-from tests.stream.tickets import process_of
-from tests.stream.wire import until
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import bearing, head, knock, upgrade
 from tests.support.service import Relay, running
+from tests.support.stream_wire import until
+from tests.support.tickets import process_of
 
 CONNECTIONS = 1000
 ADDRESSES = [f"127.0.6.{number}" for number in range(1, 21)]

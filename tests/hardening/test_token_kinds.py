@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.verify import MemorySingleUse, Verifier
-from tests.hardening.forgeries import claims, signed
-from tests.hardening.wire import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
-from tests.keys.forging import forge
-from tests.stream.wire import open_wire, text
+from tests.support.forgeries import claims, signed
+from tests.support.forging import forge
+from tests.support.hostile_wire import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
 from tests.support.service import PUBLISHER_KEY, REPORTS, SECRET, Relay
-from tests.verify.serving import Service, serving
+from tests.support.serving import Service, serving
+from tests.support.stream_wire import open_wire, text
 
 ISSUER = ("cookie", "bearer")
 GATE = ("subprotocol", "query", "first message", "refresh frame")

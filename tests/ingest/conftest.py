@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hardening.operating import OPERATORS
-from tests.hardening.relays import assert_quiet
+from tests.support.hardened_relays import assert_quiet
+from tests.support.operating import OPERATORS
 from tests.support.service import Relay, running
 
 EVERYTHING = "everything.secret"

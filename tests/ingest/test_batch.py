@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.hardening.relays import recorded
+from tests.support.hardened_relays import recorded
 from tests.support.service import Relay
 
 PATH = "/v1/publish/batch"

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.hardening.relays import assert_quiet, recorded
-from tests.hardening.wire import exchange, head
+from tests.support.hardened_relays import assert_quiet, recorded
+from tests.support.hostile_wire import exchange, head
 from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, Socket, running
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")

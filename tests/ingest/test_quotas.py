@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import load
 from relay.core.errors import ConfigurationError
-from relay.ingest.quotas import Quota, QuotaTerms
-from tests.hardening.operating import OPERATORS, READER, operate
+from relay.limits.quotas import Quota, QuotaTerms
+from relay.settings.load import load
 from tests.ingest.test_socket import publishing
+from tests.support.operating import OPERATORS, READER, operate
 from tests.support.service import PUBLISHER_KEY, Relay, make_relay, running
 
 

@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from relay.ingest.frames import WINDOW
-from tests.hardening.relays import recorded
+from tests.support.hardened_relays import recorded
 from tests.support.service import PUBLISHER_KEY, Relay, running
 
 

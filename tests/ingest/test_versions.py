@@ -3,8 +3,8 @@
 import json
 import time
 
-from tests.hardening.operating import operate
-from tests.hardening.relays import recorded
+from tests.support.hardened_relays import recorded
+from tests.support.operating import operate
 from tests.support.service import Relay
 
 

@@ -8,9 +8,9 @@ import httpx
 import jwt
 import pytest
 
-from tests.hardening.relays import recorded
-from tests.hardening.wire import exchange, head, post
-from tests.keys.forging import forge
+from tests.support.forging import forge
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import exchange, head, post
 from tests.support.service import SECRET, Relay
 
 

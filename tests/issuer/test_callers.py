@@ -4,7 +4,7 @@ import httpx
 import jwt
 import pytest
 
-from tests.hardening.wire import bearing, knock, post, upgrade
+from tests.support.hostile_wire import bearing, knock, post, upgrade
 from tests.support.service import Relay
 
 

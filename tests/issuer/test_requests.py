@@ -6,8 +6,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.channels import covers, is_pattern
 from relay.core.errors import MalformedError, Refusal
+from relay.core.patterns import covers, is_pattern
 from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions, TokenRequest, parse_request
 

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from relay.client import fetch_token
-from tests.hardening.relays import recorded
 from tests.issuer.test_answers import ask, claims_of
+from tests.support.hardened_relays import recorded
 from tests.support.service import REPORTS, Relay
 
 

@@ -13,8 +13,8 @@ from relay.core.jws import VerifyKey
 from relay.keys import fetching
 from relay.keys.fetching import COOL_DOWN_S, REFRESH_S, RETRY_S, STALE_S, WAIT_S, JwksClient, check_jwks_url
 from relay.keys.jwks import from_jwks, key_id, to_jwks, verify_key
-from tests.sessions.backends import Backend, Clock, running_backend
 from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import Backend, Clock, running_backend
 from tests.support.ports import free_ports
 
 ONE, TWO = (verify_key(Ed25519PrivateKey.generate().public_key()) for _ in range(2))

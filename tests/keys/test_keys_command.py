@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.keys.bearer import check_bearer
+from relay.keys.api_keys import check_bearer
 from relay.keys.files import load_keys
 from tests.keys.conftest import RelayCommand
 from tests.support.service import make_relay

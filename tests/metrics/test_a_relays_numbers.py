@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hardening.operating import OPERATORS, READER, operate, revoke
-from tests.metrics.scraping import OPENMETRICS, Samples, samples, scrape, value
+from tests.support.operating import OPERATORS, READER, operate, revoke
+from tests.support.scraping import OPENMETRICS, Samples, samples, scrape, value
 from tests.support.service import Relay, running
 
 MESSAGES = 7

@@ -21,7 +21,7 @@ async def get(path: str) -> httpx.Response:
 async def test_every_file_of_the_folder_is_served_as_what_it_is() -> None:
     """What is added there and not named in the code would be missing in a deployment alone."""
     kinds = {"js": "text/javascript", "css": "text/css", "html": "text/html"}
-    for file in files("relay").joinpath("static/ops").iterdir():
+    for file in files("relay").joinpath("ops/static").iterdir():
         path = "/ops" if file.name == "index.html" else f"/ops/{file.name}"
         answer = await get(path)
         assert answer.status_code == 200, path

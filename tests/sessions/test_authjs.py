@@ -14,9 +14,9 @@ from relay.core.errors import ConfigurationError, Reason, Refusal
 from relay.sessions.authjs import MAX_CREDENTIAL_BYTES, AuthjsVerifier
 from relay.sessions.base import NotMine, Session
 from relay.sessions.claims import ClaimNames
-from relay.sessions.refs import session_ref
-from tests.keys.forging import b64
-from tests.sessions.minting import (
+from relay.sessions.session_ref import session_ref
+from tests.support.forging import b64
+from tests.support.session_minting import (
     MINTED_AT,
     NAMES,
     OPTIONS,
@@ -28,7 +28,7 @@ from tests.sessions.minting import (
     encrypted,
     recorded,
 )
-from tests.sessions.signing import REF_KEY
+from tests.support.signing import REF_KEY
 
 NOW = MINTED_AT + 10
 

@@ -17,15 +17,16 @@ from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.keys.fetching import JwksClient
 from relay.sessions.authjs import AuthjsVerifier
 from relay.sessions.base import NotMine, Session, SessionVerifier
-from relay.sessions.ordered import InOrder
-from relay.sessions.refs import session_ref
+from relay.sessions.chain import InOrder
+from relay.sessions.session_ref import session_ref
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
-from tests.keys.forging import forge
-from tests.sessions import minting, signing
-from tests.sessions.backends import running_backend
-from tests.sessions.signing import NOW, OPTIONS, PAYLOAD, REF_KEY, RSA, public_pem, token
+from tests.support import session_minting as minting
+from tests.support import signing
+from tests.support.backends import running_backend
+from tests.support.forging import forge
+from tests.support.signing import NOW, OPTIONS, PAYLOAD, REF_KEY, RSA, public_pem, token
 
 OPAQUE = "opaque-token-of-user-7"
 CLAIMS = PAYLOAD | {"roles": ["trader"]}

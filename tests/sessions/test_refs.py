@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sessions.refs import session_ref
+from relay.sessions.session_ref import session_ref
 
 KEY = b"k" * 32
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)

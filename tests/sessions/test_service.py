@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.sessions.backends import running_backend
 from tests.support.backend import demo_backend
+from tests.support.backends import running_backend
 from tests.support.service import Relay, make_relay
 
 LOGIN = {"email": "demo@example.com", "password": "demo"}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.sessions.minting import SECRET, encrypted
 from tests.sessions.test_service import with_session
 from tests.support.service import Relay, make_relay
+from tests.support.session_minting import SECRET, encrypted
 
 NAMES = {5: "authjs.session-token", 4: "next-auth.session-token"}
 PART = 3936

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import Settings, load
 from relay.core.errors import ConfigurationError, Refusal
+from relay.server.session_verifier import session_cookies, session_verifier
 from relay.sessions.base import Session
-from relay.wiring.sessions import session_cookies, session_verifier
-from tests.sessions import minting
-from tests.sessions.signing import NOW, PAYLOAD, RSA, public_pem, token
+from relay.settings.load import Settings, load
+from tests.support import session_minting as minting
 from tests.support.service import make_relay
+from tests.support.signing import NOW, PAYLOAD, RSA, public_pem, token
 
 SIGNED = f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", require = {{ token_use = "access" }} }}'
 UPSTREAM = 'upstream = { me = "http://backend:9000/auth/me" }'

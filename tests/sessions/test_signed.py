@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from relay.core.errors import Reason, Refusal
 from relay.sessions.base import Session
 from relay.sessions.claims import ClaimNames
-from relay.sessions.refs import session_ref
+from relay.sessions.session_ref import session_ref
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import ALGORITHMS
-from tests.keys.forging import b64, forge
-from tests.sessions.signing import (
+from tests.support.forging import b64, forge
+from tests.support.signing import (
     ED25519,
     NOW,
     OPTIONS,

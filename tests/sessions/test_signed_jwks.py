@@ -17,9 +17,9 @@ from relay.core.errors import ConfigurationError, MalformedError, Reason, Unavai
 from relay.keys.fetching import JwksClient
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
-from tests.keys.forging import forge
-from tests.sessions.backends import Backend, Clock, running_backend
-from tests.sessions.signing import (
+from tests.support.backends import Backend, Clock, running_backend
+from tests.support.forging import forge
+from tests.support.signing import (
     ED25519,
     NOW,
     OPTIONS,

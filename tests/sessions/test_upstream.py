@@ -9,13 +9,13 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from relay.core.errors import Reason, Refusal
-from relay.sessions import answers, upstream
+from relay.sessions import upstream
 from relay.sessions.base import Session
 from relay.sessions.claims import ClaimNames
-from relay.sessions.refs import session_ref
+from relay.sessions.session_ref import session_ref
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
-from tests.sessions.backends import Backend, Clock, running_backend
-from tests.sessions.signing import NOW, REF_KEY, token
+from tests.support.backends import Backend, Clock, running_backend
+from tests.support.signing import NOW, REF_KEY, token
 
 USER = {"sub": "user-7", "roles": ["trader"], "sid": "session-1", "iat": NOW - 60}
 
@@ -214,7 +214,7 @@ async def test_what_is_kept_is_bounded(
     backend: Backend, verifier: UpstreamVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest answer goes when there are too many."""
-    monkeypatch.setattr(answers, "MAX_ANSWERS", 2)
+    monkeypatch.setattr(cache, "MAX_ANSWERS", 2)
     for credential in ("a", "b", "c", "c", "b", "a"):
         await session(verifier, credential)
     assert [call[-1] for call in backend.calls] == ["a", "b", "c", "a"]

@@ -11,10 +11,10 @@ from relay.core.errors import Reason, UnavailableError
 from relay.sessions import upstream
 from relay.sessions.base import Session
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
-from tests.sessions.backends import Backend, running_backend
-from tests.sessions.signing import NOW, REF_KEY
 from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import Backend, running_backend
 from tests.support.ports import free_ports
+from tests.support.signing import NOW, REF_KEY
 
 CREDENTIAL = "an-opaque-token-of-somebody"
 GOOD = {"sub": "user-7"}

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from tests.stream.node import Node, running_node
+from tests.support.node import Node, running_node
 from tests.support.service import Relay, running
 
 

@@ -14,8 +14,8 @@ from websockets.http11 import Request, Response
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
+from relay.net.admission import Turnstile
 from relay.stream.connection import StreamConnection
-from relay.turnstile import Turnstile
 
 
 @pytest.fixture(autouse=True)

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.stream.tickets import audited, connected, dial, process_of, released
-from tests.stream.wire import Wire, masked, open_wire, text, until
 from tests.support.service import Relay, running
+from tests.support.stream_wire import Wire, masked, open_wire, text, until
+from tests.support.tickets import audited, connected, dial, process_of, released
 
 GONE = (1000).to_bytes(2, "big")
 

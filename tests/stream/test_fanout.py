@@ -7,15 +7,15 @@ from itertools import count
 import pytest
 from websockets.frames import Opcode
 
+from relay.core.channels import FeedOptions
 from relay.core.closes import close_for
 from relay.core.errors import Reason
-from relay.core.feeds import FeedOptions
 from relay.core.publications import Publication
 from relay.core.revocations import Kind, Target
 from relay.stream.fanout import SLICE_S, WRITES_A_SLICE, Fanout, encode
 from tests.core.test_hub import wants
-from tests.stream.node import Node
-from tests.stream.wire import masked, until
+from tests.support.node import Node
+from tests.support.stream_wire import masked, until
 
 
 class Socket:

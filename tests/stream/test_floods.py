@@ -12,8 +12,8 @@ from relay.stream.connection import (
     READ_SLICE_BYTES,
     StreamConnection,
 )
-from tests.stream.node import ORIGIN, Node
-from tests.stream.wire import masked, open_wire, text
+from tests.support.node import ORIGIN, Node
+from tests.support.stream_wire import masked, open_wire, text
 
 SMALLEST_FRAME = 6
 

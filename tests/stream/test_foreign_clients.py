@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.stream.foreign import OPENERS, Client, Opener, Ticket, node_built_in
-from tests.stream.tickets import audited
-from tests.stream.wire import until
+from tests.support.foreign import OPENERS, Client, Opener, Ticket, node_built_in
 from tests.support.service import Relay
+from tests.support.stream_wire import until
+from tests.support.tickets import audited
 
 LARGEST = "x" * 65_480
 """A publication may have 64 KiB; with relay.v1 around it the frame's length takes 64 bits (RFC 6455 §5.2)."""

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.stream.tickets import dial, released
-from tests.stream.wire import Wire, masked, text
 from tests.support.service import Relay
+from tests.support.stream_wire import Wire, masked, text
+from tests.support.tickets import dial, released
 
 PING = b'{"type":"ping","id":1}'
 

@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 from websockets.frames import Opcode
 
-from tests.stream.tickets import audited, dial, process_of, released
-from tests.stream.wire import Wire, masked, open_wire, text
 from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.stream_wire import Wire, masked, open_wire, text
+from tests.support.tickets import audited, dial, process_of, released
 
 CHANNELS = [f"prices.readers.S{number:02}" for number in range(20)]
 PADDING = "x" * 900

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from websockets.frames import Opcode
 
-from tests.stream.tickets import dial
-from tests.stream.wire import masked, open_wire
 from tests.support.service import Relay, running
+from tests.support.stream_wire import masked, open_wire
+from tests.support.tickets import dial
 
 WITHIN_S = 5
 """An orderly stop takes two; a machine that runs other tests beside this one takes longer."""

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
-from tests.hardening.relays import recorded
-from tests.hardening.wire import bearing, head, read_answer, upgrade
+from tests.support.hardened_relays import recorded
+from tests.support.hostile_wire import bearing, head, read_answer, upgrade
 from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
 
 

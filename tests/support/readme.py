@@ -1,6 +1,6 @@
 """Read README.md as its reader does: blocks to paste, commands to type, tables to look things up in, links.
 
-The documentation's promises are checked by machine (`tests/test_docs.py`), because a README rots silently:
+The documentation's promises are checked by machine (`tests/docs/test_readmes.py`), because a README rots silently:
 an option is renamed, a close code added, and nothing breaks but the person who believed it. The parsing here
 knows only as much Markdown and shell as a README needs; what it can't read, it reports, and never skips.
 """

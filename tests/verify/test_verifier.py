@@ -17,9 +17,9 @@ from relay.verify import (
     Verifier,
 )
 from relay.verify.sqlite import SqliteSingleUse
-from tests.sessions.backends import Backend, running_backend
+from tests.support.backends import Backend, running_backend
 from tests.support.ports import free_ports
-from tests.verify.tokens import AUDIENCE, ISSUER, JWKS, bad_tokens, token, verifier
+from tests.support.tokens import AUDIENCE, ISSUER, JWKS, bad_tokens, token, verifier
 
 
 async def reason(verifier: Verifier, text: str, *, origin: str = ISSUER) -> Reason | None:

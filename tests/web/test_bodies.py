@@ -12,7 +12,7 @@ from starlette.types import Message
 
 from relay.core.errors import MalformedError, Reason
 from relay.web import bodies
-from tests.web.requests import make_request
+from tests.support.http_requests import make_request
 
 JSON = ("Content-Type", "application/json")
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from relay.core.errors import Reason, Refusal
 from relay.sessions.cookies import SessionCookies
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
-from tests.web.requests import make_request
+from tests.support.http_requests import make_request
 
 NAME = "__Host-access-token"
 

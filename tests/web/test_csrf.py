@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from relay.core.errors import Reason
 from relay.web.csrf import CsrfOptions, check_csrf
-from tests.web.requests import make_request
+from tests.support.http_requests import make_request
 
 OWN, TRUSTED, EVIL = "https://app.example.com", "https://admin.example.com", "https://evil.example"
 Fields = list[tuple[str | bytes, str | bytes]]

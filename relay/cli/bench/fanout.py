@@ -40,7 +40,7 @@ def fanout(
     name the relay's own listeners and not a proxy's.
     """
     from relay.bench.fanout import FanoutOptions, measure_fanout
-    from relay.core.channels import check_channel
+    from relay.core.patterns import check_channel
 
     options = FanoutOptions(
         subscribers=subscribers,

@@ -29,7 +29,7 @@ def check_interval(interval_ms: int) -> None:
     Raises:
         ConfigurationError: naming those that there are.
     """
-    from relay.core.feeds import LANES_MS
+    from relay.core.channels import LANES_MS
 
     if interval_ms not in LANES_MS:
         lanes = ", ".join(map(str, LANES_MS))

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from relay.audit.query import connected, privileges, stories, summaries
+from relay.audit.query import connected, privileges, summaries, timeline
 from relay.cli.questions.given import (
     FilesOption,
     JsonOption,
@@ -23,8 +23,8 @@ from relay.cli.questions.given import (
 )
 from relay.cli.serve import ConfigOption
 from relay.cli.views import printable
-from relay.core.channels import is_pattern
 from relay.core.errors import ConfigurationError
+from relay.core.patterns import is_pattern
 
 
 def why(
@@ -38,7 +38,7 @@ def why(
 ) -> None:
     """Tell the story of a token, a connection, a session or a user, from the request to the close."""
     log = Log(file, config=config, since=since, until=until)
-    steps = stories.why(log.lines, about, reading=log.reading)
+    steps = timeline.why(log.lines, about, reading=log.reading)
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
     elif not steps:

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from relay.audit.query.explain import tell
 from relay.audit.query.records import Record
-from relay.audit.query.words import tell
 from relay.cli.questions.given import FilesOption, Log
 from relay.cli.serve import ConfigOption
 from relay.cli.views import printable

@@ -21,9 +21,9 @@ from relay.audit.files import log_files
 from relay.audit.query.records import Reading
 from relay.cli.serve import config_path
 from relay.cli.views import printable
-from relay.config import load
 from relay.core.errors import ConfigurationError, RelayError
 from relay.settings.audit import Audit
+from relay.settings.load import load
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

@@ -25,17 +25,17 @@ from relay.audit.jsonl import JsonlAuditor
 from relay.audit.writing import Keeping
 from relay.cli.serve import ConfigOption, config_path
 from relay.cli.tokens.showing import JsonOption, quiet_log, shown
-from relay.config import Settings, load
 from relay.core import tokens
-from relay.core.channels import check_pattern
 from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event
+from relay.core.patterns import check_pattern
 from relay.core.scope import Scope
 from relay.issuer.policy import EndpointTerms
 from relay.keys.files import load_keys
-from relay.sessions.refs import session_ref
-from relay.wiring.audit import keeping
-from relay.wiring.options import issuer_options
+from relay.server.audit import keeping
+from relay.server.options import issuer_options
+from relay.sessions.session_ref import session_ref
+from relay.settings.load import Settings, load
 
 
 def mint(

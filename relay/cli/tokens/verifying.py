@@ -113,8 +113,8 @@ def _refuse_two_sources() -> None:
 def _of_settings(
     config: Path | None, endpoint: str | None, text: str, *, named: tuple[str | None, str | None]
 ) -> _Wanted:
-    from relay.config import load
-    from relay.wiring.options import issuer_options
+    from relay.server.options import issuer_options
+    from relay.settings.load import load
 
     if any(name is not None for name in named):
         raise ConfigurationError(

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 
 from relay.client.errors import PublishError
-from relay.core.channels import check_channel
 from relay.core.errors import MalformedError
+from relay.core.patterns import check_channel
 from relay.core.publications import MAX_PUBLICATION_BYTES
 
 KNOWN_CHANNELS = 8192

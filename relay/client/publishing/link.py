@@ -18,9 +18,9 @@ from relay.client.publishing.frames import Ack, Problem, Reconnect, Welcome, par
 from relay.client.publishing.last_values import LastValues
 from relay.client.publishing.outbox import BURST, Entry, Outbox
 from relay.client.receipts import Dropped, Receipt, Result
-from relay.core.channels import covers
 from relay.core.closes import CloseCode
 from relay.core.errors import MalformedError
+from relay.core.patterns import covers
 from relay.core.sequencer import KEYS_A_CHANNEL
 
 LINGER_S = 0.005

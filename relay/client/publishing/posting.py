@@ -15,7 +15,7 @@ from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
 from relay.client.publishing.outbox import Entry, HaltedError, Outbox
 from relay.client.receipts import Receipt, Result
-from relay.trust import certificates_for
+from relay.net.trust import certificates_for
 
 MAX_BATCH_MESSAGES = 1000
 MAX_BATCH_BYTES = 1 << 20

@@ -13,7 +13,7 @@ from relay.audit.query.records import Reading, Record
 from relay.cli.questions.following import _grow
 from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
-from tests.audit.query.days import BEGIN
+from tests.support.audit_days import BEGIN
 
 
 def written(*events: tuple[str, Event]) -> list[Record]:

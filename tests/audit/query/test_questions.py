@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.audit.query import connected, privileges, stories, summaries
+from relay.audit.query import connected, privileges, summaries, timeline
 from relay.audit.query.records import Reading, Record
-from tests.audit.query.days import BEGIN, GRANTED, Day, make_day
+from tests.support.audit_days import BEGIN, GRANTED, Day, make_day
 
 TOKENS = 10_000
 """Ran with 100,000 too, which takes a minute to write."""
@@ -38,16 +38,16 @@ def records(day: Day) -> Iterator[Record]:
 def test_why_tells_the_whole_story(day: Day, number: int) -> None:
     """Asked by the token or by the connection: the same, from the request to the close."""
     jti = f"jti-{number}"
-    told = stories.why(lambda: lines(day), jti, reading=Reading())
+    told = timeline.why(lambda: lines(day), jti, reading=Reading())
     assert sorted(step.action for step in told) == sorted(day.stories[jti])
     assert [step.at for step in told] == sorted(step.at for step in told)
     if len(told) > 1:
-        assert stories.why(lambda: lines(day), f"connection-{number}", reading=Reading()) == told
+        assert timeline.why(lambda: lines(day), f"connection-{number}", reading=Reading()) == told
 
 
 def test_why_of_a_user(day: Day) -> None:
     """Everything under that name, and nothing of a longer one."""
-    told = stories.why(lambda: lines(day), "guest-1", reading=Reading())
+    told = timeline.why(lambda: lines(day), "guest-1", reading=Reading())
     plain = [json.loads(line) for line in lines(day) if b'"guest-1"' in line]
     assert len(told) == sum(record["user"]["id"] == "guest-1" for record in plain) > 20
     assert {step.user for step in told} == {"guest-1"}
@@ -55,7 +55,7 @@ def test_why_of_a_user(day: Day) -> None:
 
 def test_why_of_nobody(day: Day) -> None:
     """Nothing is nothing."""
-    assert stories.why(lambda: lines(day), "nobody", reading=Reading()) == []
+    assert timeline.why(lambda: lines(day), "nobody", reading=Reading()) == []
 
 
 @pytest.mark.parametrize("hour", [0, 6, 12, 23.9])

@@ -25,9 +25,9 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from tests.client.proxying import proxy_to
-from tests.client.subscribing import following
+from tests.support.proxying import proxy_to
 from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.subscribing import following
 
 PROGRAM = """
 import asyncio, sys

@@ -1,0 +1,118 @@
+"""The story of a token, a connection, a session or a user: what happened, in order and in plain words."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from relay.audit.query.explain import tell
+from relay.audit.query.records import Reading, Record, having
+from relay.audit.recent import newest_lines
+
+Lines = Callable[[], Iterable[bytes]]
+"""Reads the log; called once for each pass."""
+
+_PASSES = 4
+"""A connection leads to its token, a refresh from there to the next one; longer chains are told from their middle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One thing that happened: when, who, from where, and what in plain words. `marks` are its anomalies."""
+
+    number: int
+    at: str
+    action: str
+    outcome: str
+    reason: str
+    user: str
+    address: str
+    origin: str
+    token: str
+    connection: str
+    sentence: str
+    marks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentStory:
+    """A story's newest steps, oldest first. `whole` is False if there may be older ones."""
+
+    steps: Sequence[Step]
+    whole: bool
+
+
+def why(lines: Lines, about: str, *, reading: Reading, limit: int | None = None) -> list[Step]:
+    """Return the story of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
+
+    Of a token or connection everything belongs to it that has either of their ids; of a session or a user what has
+    that name. No more than the first `limit` steps.
+    """
+    known = {about}
+    for _ in range(_PASSES):
+        found = _read(lines, reading, known, _ids, limit)
+        ids = set().union(*(_ids(record) for record in found))
+        if not found or ids <= known:
+            break
+        known |= ids
+    if not found:
+        found = _read(lines, reading, known, _owners, limit)
+    return [_step(record) for record in found]
+
+
+def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> RecentStory:
+    """Return the newest `limit` steps of a story, as far back as `relay.audit.recent` looks.
+
+    Raises:
+        OSError: if the log can't be read.
+    """
+    whole = True
+
+    def lines() -> Iterator[bytes]:
+        nonlocal whole
+        for line in newest_lines(paths):
+            if line is None:
+                whole = False
+                return
+            yield line
+
+    steps = why(lines, about, reading=Reading(), limit=limit)
+    return RecentStory(steps=steps[::-1], whole=whole and len(steps) < limit)
+
+
+def _read(
+    lines: Lines,
+    reading: Reading,
+    names: set[str],
+    names_of: Callable[[Record], set[str]],
+    limit: int | None,
+) -> list[Record]:
+    """Return the records of which one of the names is among `names`."""
+    records = reading.records(lines(), having(*names))
+    return list(islice((record for record in records if not names.isdisjoint(names_of(record))), limit))
+
+
+def _ids(record: Record) -> set[str]:
+    return {record.relay.token.jti, record.relay.connection.id} - {""}
+
+
+def _owners(record: Record) -> set[str]:
+    return {record.user.id, record.relay.session.ref}
+
+
+def _step(record: Record) -> Step:
+    own = record.relay
+    return Step(
+        number=own.chain.seq,
+        at=record.at,
+        action=record.event.action,
+        outcome=record.event.outcome,
+        reason=record.event.reason,
+        user=record.user.id,
+        address=record.client.ip,
+        origin=own.origin,
+        token=own.token.jti,
+        connection=own.connection.id,
+        sentence=tell(record),
+        marks=own.anomalies,
+    )

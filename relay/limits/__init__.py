@@ -1,0 +1,1 @@
+"""How often somebody may do something, and when a client that was refused may come back."""

@@ -1,0 +1,1 @@
+"""What all listeners share below HTTP: addresses, sockets, TLS, admission, unauthenticated connections, HTTP calls."""

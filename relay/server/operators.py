@@ -1,0 +1,75 @@
+"""The internal listener's routes for operators: who may call them, and what they work on."""
+
+import time
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.routing import Route
+
+from relay.core.errors import MalformedError
+from relay.core.events import Client
+from relay.core.revocations import Kind, Target
+from relay.keys.api_keys import May
+from relay.keys.live import LiveKeys
+from relay.metrics.prometheus import Exposition
+from relay.ops.audit_listing import feed_handler, story_handler
+from relay.ops.channels import channels_handler
+from relay.ops.connections import connections_handler
+from relay.ops.numbers import metrics_handler, stats_handler
+from relay.ops.operators import Handler, Operators
+from relay.ops.page import page_routes
+from relay.ops.publishers import publishers_handler
+from relay.ops.resetting import reset_handler
+from relay.ops.revocations import Revocations
+from relay.server.options import operator_terms
+from relay.server.parts import Parts
+from relay.server.views import Views
+from relay.sessions.session_ref import session_ref
+
+
+def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> list[Route]:
+    """Return the routes that need an operator's key, and the page that uses them."""
+    operators = Operators(operator_terms(parts.settings), auditor=parts.auditor, client_of=client_of)
+    registry = parts.stream.registry
+    ref_key = parts.settings.session.ref_key.get_secret_value().encode()
+
+    async def revoke(target: Target, *, client: Client, operator: str) -> int:
+        if target.kind is Kind.KEY and isinstance(parts.keys, LiveKeys):
+            # the folder decides here: with a second place, an issuer could go on signing what its gate refuses
+            raise MalformedError(
+                f"The keys of this relay are the files in {parts.settings.tokens.keys_dir}: "
+                "run `relay keys revoke KID`, which acts within a second."
+            )
+        closed = await parts.revoker.revoke(target, client=client, operator=operator)
+        if target.kind is Kind.SESSION:
+            parts.verifier.forget(
+                target.name
+            )  # after the revocation is recorded, see `SessionVerifier.forget`
+        return closed
+
+    revocations = Revocations(
+        revoke=revoke,
+        ref_of=lambda session_id: session_ref(ref_key, session_id=session_id, subject=""),
+        client_of=client_of,
+        keep_s=parts.settings.session.max_s,
+    )
+    views = Views(parts)
+    connections = connections_handler(views.connections, total=lambda: len(registry.connections))
+
+    def reading(path: str, handler: Handler) -> Route:
+        return operators.route(path, handler, method="GET", may=May.READ, repeated=True)
+
+    return [
+        *page_routes(),
+        operators.route("/v1/revocations", revocations.serve, method="POST", may=May.REVOKE),
+        operators.route(
+            "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
+        ),
+        reading("/v1/connections", connections),
+        reading("/v1/publishers", publishers_handler(views.publishers, time.time)),
+        reading("/v1/channels", channels_handler(views.channels)),
+        reading("/v1/audit", feed_handler(views.audit)),
+        reading("/v1/audit/why", story_handler(views.story)),
+        reading("/v1/stats", stats_handler(views.readings)),
+        reading("/metrics", metrics_handler(Exposition(views.readings))),
+    ]

@@ -1,0 +1,204 @@
+"""What a running relay is made of: concrete adapters, wired to each other as the settings say.
+
+The only module that names them. Nothing listens yet; `relay.server.run` starts and stops what is made here.
+"""
+
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from relay.audit.anomalies import Askers
+from relay.audit.chain import Link
+from relay.audit.jsonl import JsonlAuditor
+from relay.audit.watch import WatchedAuditor, show_event
+from relay.bff.backend import Backend
+from relay.broker.memory import MemoryBroker
+from relay.core.counters import Times
+from relay.core.errors import Reason
+from relay.ingest.service import Ingest
+from relay.ingest.socket import IngestSockets
+from relay.issuer.service import Issuer
+from relay.keys.api_keys import check_bearer
+from relay.keys.live import LiveKeys
+from relay.keys.sources import FetchedKeys, KeySource
+from relay.limits.requests import RateLimits
+from relay.metrics.tally import Tally
+from relay.net.admission import AT_THE_DOOR, Turnstile
+from relay.net.unauthenticated import Waiting
+from relay.server.audit import copied, keeping
+from relay.server.keys import key_source
+from relay.server.options import (
+    feed_options,
+    gate_options,
+    issuer_options,
+    policy,
+    publisher_terms,
+    rates,
+    stream_options,
+    stream_patterns,
+    stream_strangers,
+)
+from relay.server.process_roles import Role
+from relay.server.session_verifier import session_verifier
+from relay.sessions.base import SessionVerifier
+from relay.sessions.recent_sessions import SeenSessions
+from relay.settings.load import Settings
+from relay.state.sqlite import SqliteState, read_head
+from relay.stream.fanout import Fanout
+from relay.stream.gate import Gate
+from relay.stream.revoker import Revoker
+from relay.stream.service import Stream
+from relay.web.client_identity import client_reader
+
+log = structlog.get_logger("relay")
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The parts of one relay, alive until `make_parts` ends."""
+
+    settings: Settings
+    role: Role
+    keys: LiveKeys | FetchedKeys
+    verifier: SessionVerifier
+    state: SqliteState
+    audit_log: JsonlAuditor
+    tally: Tally
+    auditor: WatchedAuditor
+    fanout: Fanout
+    stream: Stream
+    revoker: Revoker
+    issuer: Issuer
+    ingest: Ingest
+    ingest_sockets: IngestSockets
+    backend: Backend | None
+    turnstile: Turnstile
+    door: Turnstile
+    started_at: float = field(default_factory=time.time)
+    loop_lag: Times = field(default_factory=Times)
+    stopping: bool = False
+
+
+def check(settings: Settings, role: Role) -> tuple[LiveKeys | FetchedKeys, SessionVerifier]:
+    """Check what the settings alone can't tell: that there are keys, and that they fit. Nothing is started or written.
+
+    Raises:
+        ConfigurationError: with one sentence about the first that does not.
+    """
+    return key_source(settings, role), session_verifier(settings)
+
+
+@contextlib.asynccontextmanager
+async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator[Parts]:
+    """Make and wire everything but the listeners, and write out what waits at the end."""
+    keys, verifier = check(settings, role)
+    state = SqliteState.open(settings.engine.state_path)
+    try:
+        askers = Askers(settings.session.ref_key.get_secret_value().encode())
+        known = read_head(settings.engine.state_path, settings.audit.path)
+        audit_log = JsonlAuditor.open(
+            settings.audit.path,
+            node=socket.gethostname(),
+            keeping=replace(keeping(settings), copy=copied(settings)),
+            keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
+        )
+        if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
+            log.error(
+                "the audit log is not the one that the state store knows: it was replaced or cut off",
+                path=str(settings.audit.path),
+                known=str(Link(*known)),
+            )
+        tally = Tally()
+        auditor = WatchedAuditor(
+            audit_log,
+            askers=askers,
+            denials=settings.limits.denials_recorded,
+            observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
+        )
+        try:
+            fanout = Fanout(feed_options(settings))
+            broker = MemoryBroker(max_channels=settings.limits.channels)
+            broker.attach(fanout.hub)
+            backend = _backend(settings)
+            seen = SeenSessions()
+            turnstile, door = Turnstile(), Turnstile(AT_THE_DOOR)
+            stream = _stream(settings, keys, fanout, state, auditor, turnstile, door)
+            ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
+            yield Parts(
+                settings=settings,
+                role=role,
+                keys=keys,
+                verifier=verifier,
+                state=state,
+                audit_log=audit_log,
+                tally=tally,
+                auditor=auditor,
+                fanout=fanout,
+                stream=stream,
+                revoker=Revoker(
+                    state=state,
+                    registry=stream.registry,
+                    seen=seen.of,
+                    auditor=auditor,
+                    keep_s=settings.session.max_s,
+                ),
+                issuer=Issuer(
+                    issuer_options(settings),
+                    policy=policy(settings),
+                    limits=RateLimits(rates(settings)),
+                    askers=askers,
+                    verifier=verifier,
+                    seen=seen,
+                    state=state,
+                    auditor=auditor,
+                    key=keys.signing_key,
+                ),
+                ingest=ingest,
+                ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
+                backend=backend,
+                turnstile=turnstile,
+                door=door,
+            )
+            if backend is not None:
+                await backend.aclose()
+        finally:
+            await auditor.aclose()
+    finally:
+        await verifier.aclose()
+        if isinstance(keys, FetchedKeys):
+            await keys.aclose()
+        await state.aclose()
+
+
+def _stream(
+    settings: Settings,
+    keys: KeySource,
+    fanout: Fanout,
+    state: SqliteState,
+    auditor: WatchedAuditor,
+    turnstile: Turnstile,
+    door: Turnstile,
+) -> Stream:
+    def make_gate(waiting: Waiting, closed: Callable[[], Reason | None]) -> Gate:
+        return Gate(gate_options(settings), keys=keys, state=state, waiting=waiting, closed=closed)
+
+    return Stream(
+        stream_options(settings),
+        make_gate=make_gate,
+        waiting=stream_strangers(settings),
+        fanout=fanout,
+        auditor=auditor,
+        turnstile=turnstile,
+        door=door,
+    )
+
+
+def _backend(settings: Settings) -> Backend | None:
+    bff = settings.bff
+    if bff.backend is None:
+        return None
+    return Backend(origin=bff.backend, login_path=bff.login_path, timeout_s=bff.timeout_s)

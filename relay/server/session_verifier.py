@@ -1,0 +1,118 @@
+"""The session verifier that the settings name, made of its parts, and the cookies that it is fed from.
+
+Apart from `relay.server.options` because here adapters are put together and not only options made: a verifier may
+need a client for keys, or be several in a row.
+"""
+
+from functools import partial
+
+from relay.core.errors import ConfigurationError
+from relay.keys.fetching import JwksClient
+from relay.sessions.authjs import AuthjsOptions, AuthjsVerifier
+from relay.sessions.base import SessionVerifier
+from relay.sessions.chain import InOrder
+from relay.sessions.claims import ClaimNames
+from relay.sessions.cookies import SessionCookies
+from relay.sessions.signed import KeySource, SignedOptions, SignedVerifier
+from relay.sessions.signed_keys import read_keys
+from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
+from relay.settings.load import Settings
+from relay.settings.sessions import Signed
+
+
+def session_verifier(settings: Settings) -> SessionVerifier:
+    """Return the verifier, or several of them in their order, that `session.verifier` names.
+
+    Raises:
+        ConfigurationError: if a key can't be read or does not fit.
+    """
+    makers = {"signed": _signed, "upstream": _upstream, "authjs": _authjs}
+    return InOrder([makers[name](settings) for name in settings.session.verifier])
+
+
+def _claim_names(settings: Settings) -> ClaimNames:
+    claims = settings.session.claims
+    return ClaimNames(
+        subject=claims.subject, roles=claims.roles, session=claims.session, issued_at=claims.issued_at
+    )
+
+
+def _ref_key(settings: Settings) -> bytes:
+    return settings.session.ref_key.get_secret_value().encode()
+
+
+def _signed(settings: Settings) -> SessionVerifier:
+    signed = settings.session.signed
+    assert signed is not None  # the settings' own check
+    return SignedVerifier(
+        SignedOptions(
+            algorithm=signed.algorithm,
+            key=_signed_key(signed),
+            ref_key=_ref_key(settings),
+            issuer=signed.issuer,
+            audience=signed.audience,
+            typ=signed.typ,
+            require=signed.require,
+            claims=_claim_names(settings),
+        )
+    )
+
+
+def _signed_key(signed: Signed) -> bytes | KeySource:
+    if signed.jwks_url is not None:
+        return JwksClient(signed.jwks_url, read=partial(read_keys, algorithm=signed.algorithm))
+    if signed.public_key_file is not None:
+        try:
+            return signed.public_key_file.read_bytes()
+        except OSError as error:
+            raise ConfigurationError(
+                f"session.signed.public_key_file: {signed.public_key_file} can't be read: {error.strerror}."
+            ) from None
+    text = signed.public_key if signed.secret is None else signed.secret.get_secret_value()
+    assert text is not None  # the settings' own check
+    return text.encode()
+
+
+def _upstream(settings: Settings) -> SessionVerifier:
+    upstream = settings.session.upstream
+    assert upstream is not None  # the settings' own check
+    return UpstreamVerifier(
+        UpstreamOptions(
+            me=upstream.me,
+            ref_key=_ref_key(settings),
+            timeout_s=upstream.timeout_s,
+            cache_s=upstream.cache_s,
+            claims=_claim_names(settings),
+        )
+    )
+
+
+def _authjs(settings: Settings) -> SessionVerifier:
+    authjs = settings.session.authjs
+    assert authjs is not None  # the settings' own check
+    return AuthjsVerifier(
+        AuthjsOptions(
+            secrets=tuple(secret.get_secret_value() for secret in authjs.secrets),
+            cookies=_authjs_cookies(settings),
+            ref_key=_ref_key(settings),
+            claims=_claim_names(settings),
+        )
+    )
+
+
+def _authjs_cookies(settings: Settings) -> tuple[str, ...]:
+    if settings.session.authjs is None:
+        return ()
+    prefix = "__Secure-" if settings.public.url.startswith("https://") else ""
+    default = (f"{prefix}authjs.session-token", f"{prefix}next-auth.session-token")
+    return settings.session.authjs.cookies or default
+
+
+def session_cookies(settings: Settings) -> SessionCookies:
+    """Return where a session may stand: in the session cookie, or in Auth.js's own.
+
+    Behind https the names without __Secure- are none: any page of a sibling domain, even over http, can plant them.
+    """
+    own = () if settings.session.verifier == ("authjs",) else (settings.session.cookie,)
+    authjs = _authjs_cookies(settings)
+    return SessionCookies(names=(*own, *authjs), chunked=frozenset(authjs))

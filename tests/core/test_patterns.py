@@ -1,0 +1,145 @@
+"""Channels and patterns: what is one, and which pattern lies inside which."""
+
+import itertools
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.core.errors import MalformedError
+from relay.core.patterns import (
+    MAX_CHANNEL_BYTES,
+    check_channel,
+    check_pattern,
+    covers,
+    is_channel,
+    is_pattern,
+    is_wildcard,
+)
+
+SEGMENT = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=^/:~+-")
+
+
+def looks_like_channel(text: str) -> bool:
+    """The same rule, written another way."""
+    return len(text) <= MAX_CHANNEL_BYTES and all(part and set(part) <= SEGMENT for part in text.split("."))
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "prices.BTC-USD", "fx.EUR/USD", "x.^GSPC", "a=b:c~d+e_f", "BRK.B", "a" * 64]
+)
+def test_channel_names(name: str) -> None:
+    """These are exact channels, and patterns too."""
+    assert check_channel(name) == name
+    assert check_pattern(name) == name
+    assert not is_wildcard(name)
+
+
+@pytest.mark.parametrize("name", ["*", ">", "a.*", "*.a", "a.>", "*.>", "a.*.b.>"])
+def test_patterns(name: str) -> None:
+    """These are patterns with a wildcard, and no channels."""
+    assert check_pattern(name) == name
+    assert is_wildcard(name)
+    assert not is_channel(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *[
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            " a",
+            "a ",
+            "a b",
+            "a\n",
+            "a\x00",
+            "\ufeffa",
+            "é",
+            "\uff41",
+            "a" * 65,
+            "a,b",
+        ],
+        *[
+            ">.a",
+            "a.>.b",
+            ">>",
+            "**",
+            "a*",
+            "*a",
+            "a>",
+            "a.b>",
+            "a.*b",
+            "a.>\n",
+            "\ud800",
+            "prices/../x%",
+            "a\u2028",
+        ],
+    ],
+)
+def test_neither(name: str) -> None:
+    """These are neither channel nor pattern, and the refusal is one sentence that says what is."""
+    for check in (check_channel, check_pattern):
+        with pytest.raises(MalformedError, match="segments of letters") as caught:
+            check(name)
+        assert caught.value.detail.isprintable()
+
+
+@given(st.text(max_size=80) | st.text(alphabet="ab.*>-", max_size=80))
+def test_any_text(text: str) -> None:
+    """Whatever text comes, the answer is yes or a MalformedError, the same as by the rule's other wording."""
+    assert is_channel(text) == looks_like_channel(text)
+    if is_channel(text):
+        assert is_pattern(text)
+    for check, verdict in ((check_channel, is_channel(text)), (check_pattern, is_pattern(text))):
+        if verdict:
+            assert check(text) == text
+        else:
+            with pytest.raises(MalformedError):
+                check(text)
+
+
+def all_patterns() -> list[str]:
+    """Every pattern of up to three segments over a, b and the wildcards."""
+    found = []
+    for length in (1, 2, 3):
+        for *front, last in itertools.product("ab*>", repeat=length):
+            if ">" not in front:
+                found.append(".".join([*front, last]))
+    return found
+
+
+def matched(pattern: str, universe: list[str]) -> frozenset[str]:
+    """What a pattern matches, by a regular expression instead of segments."""
+    parts = [
+        {"*": "[^.]+", ">": r"[^.]+(?:\.[^.]+)*"}.get(part, re.escape(part)) for part in pattern.split(".")
+    ]
+    expression = re.compile(r"\.".join(parts))
+    return frozenset(channel for channel in universe if expression.fullmatch(channel))
+
+
+def test_covers_every_case() -> None:
+    """`covers` is exactly "matches at least the same channels", for every pair of short patterns.
+
+    The channels have one segment and one letter more than the patterns, so that `>` and `*` show their limits.
+    """
+    universe = [
+        ".".join(parts) for length in (1, 2, 3, 4) for parts in itertools.product("abc", repeat=length)
+    ]
+    by_pattern = {pattern: matched(pattern, universe) for pattern in all_patterns()}
+    assert len(by_pattern) == 52
+    for granted, asked in itertools.product(by_pattern, repeat=2):
+        assert covers(granted, asked) == (by_pattern[asked] <= by_pattern[granted]), (granted, asked)
+    for granted, channels in by_pattern.items():
+        for channel in universe:
+            assert covers(granted, channel) == (channel in channels), (granted, channel)
+
+
+def test_case_matters() -> None:
+    """Two spellings never mean one channel."""
+    assert not covers("prices.btc", "prices.BTC")
+    assert not covers("Prices.>", "prices.BTC")

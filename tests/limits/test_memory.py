@@ -1,0 +1,140 @@
+"""The counts behind the limits: sliding windows, bounded however many ask, without a thread."""
+
+import threading
+import tracemalloc
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from limits import parse
+from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
+
+from relay.limits.memory import MAX_KEYS, Windows
+
+
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def allowed(limit: str, times: Sequence[float]) -> list[float]:
+    """Return those of the times at which a request is let in."""
+    clock = Clock()
+    limiter = SlidingWindowCounterRateLimiter(Windows(clock=clock))
+    found = []
+    for at in times:
+        clock.now = at
+        if limiter.hit(parse(limit), "key"):
+            found.append(at)
+    return found
+
+
+def test_so_many_in_a_window_and_then_no_more() -> None:
+    """The limit's number is let in at once, nothing more in that window, and then little by little."""
+    assert allowed("3/minute", [0, 1, 2, 3, 59]) == [0, 1, 2]
+    assert allowed("3/minute", [0, 1, 2, 61, 62, 63]) == [0, 1, 2, 61]
+    assert allowed("3/minute", [0, 1, 2, 121, 122, 123, 124]) == [0, 1, 2, 121, 122, 123]
+
+
+def test_the_window_begins_with_the_first_request() -> None:
+    """Not at the full minute: the next window of each key begins at another time."""
+    assert allowed("1/minute", [59.5, 60.5, 119, 120]) == [59.5, 120]
+
+
+@given(st.integers(1, 20), st.lists(st.floats(0, 40, allow_nan=False), min_size=1, max_size=200))
+def test_nobody_is_let_in_much_too_often(amount: int, gaps: list[float]) -> None:
+    """However requests are spread, no minute has twice the limit, and three minutes have at most four times it."""
+    times = [sum(gaps[:index]) for index in range(len(gaps))]
+    found = allowed(f"{amount}/minute", times)
+    for start in found:
+        assert sum(start <= at < start + 60 for at in found) < 2 * amount + 1
+        assert sum(start <= at < start + 180 for at in found) <= 4 * amount + 1
+
+
+@given(st.integers(1, 20), st.floats(0, 200, allow_nan=False))
+def test_whoever_waits_as_told_is_let_in(amount: int, pause: float) -> None:
+    """When the time that the library computes from the counts has passed, the next request is let in."""
+    clock = Clock()
+    windows = Windows(clock=clock)
+    limiter = SlidingWindowCounterRateLimiter(windows)
+    limit = parse(f"{amount}/minute")
+    while limiter.hit(limit, "key"):
+        pass
+    clock.now += pause
+    while limiter.hit(limit, "key"):
+        pass
+    previous, previous_for, current, current_for = windows.get_sliding_window(limit.key_for("key"), 60)
+    waits = [60 / previous if previous else 60.0, previous_for] if current else [60.0]
+    clock.now += max(waits) + 0.001
+    assert limiter.hit(limit, "key")
+    assert current_for >= previous_for
+
+
+def test_a_flood_of_addresses_is_forgotten_again() -> None:
+    """100,000 keys in one window take the room of `MAX_KEYS`, and when their time is over they give it back."""
+    clock = Clock()
+    windows = Windows(clock=clock)
+    limiter = SlidingWindowCounterRateLimiter(windows)
+    limit = parse("600/minute")
+    threads = threading.active_count()
+    tracemalloc.start()
+    try:
+        for number in range(100_000):
+            assert limiter.hit(limit, f"2001:db8:{number:x}::/64")
+        assert len(windows) == MAX_KEYS
+        first, _ = tracemalloc.get_traced_memory()
+        for number in range(20_000):
+            limiter.hit(limit, f"2001:db9:{number:x}::/64")
+        second, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert first < 30_000_000
+    assert second < first * 1.05
+    clock.now += 121
+    for number in range(MAX_KEYS // 2 + 1):
+        limiter.hit(limit, f"later {number}")
+    assert len(windows) == MAX_KEYS // 2 + 1
+    assert threading.active_count() == threads, "no thread walks through them"
+
+
+def test_who_is_pushed_out_begins_anew_and_nobody_else_does() -> None:
+    """The key whose window began first has to go; the others keep their counts."""
+    limiter = SlidingWindowCounterRateLimiter(Windows(max_keys=2))
+    limit = parse("1/hour")
+    for key in ("first", "second", "third"):
+        assert limiter.hit(limit, key)
+    assert not limiter.hit(limit, "third")
+    assert not limiter.hit(limit, "second")
+    assert limiter.hit(limit, "first")
+
+
+def test_keys_can_be_forgotten_on_purpose() -> None:
+    """`clear` forgets one key, `reset` all."""
+    windows = Windows()
+    limiter = SlidingWindowCounterRateLimiter(windows)
+    limit = parse("1/hour")
+    for key in ("one", "two", "three"):
+        assert limiter.hit(limit, key)
+    limiter.clear(limit, "one")
+    windows.clear(limit.key_for("two"))
+    assert len(windows) == 1
+    assert windows.check()
+    assert windows.reset() == 1
+    assert limiter.get_window_stats(limit, "three").remaining == 1
+
+
+def test_fixed_windows_are_refused() -> None:
+    """The library's other strategy would let through twice the limit at once; it can't be used by mistake."""
+    fixed = FixedWindowRateLimiter(Windows())
+    with pytest.raises(NotImplementedError):
+        fixed.hit(parse("1/minute"), "key")
+    with pytest.raises(NotImplementedError):
+        fixed.get_window_stats(parse("1/minute"), "key")
+    with pytest.raises(NotImplementedError):
+        Windows().get_expiry("key")

@@ -1,0 +1,154 @@
+"""Limits of the issuer, and what it does when it may not or can not answer."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from relay.core.errors import Reason
+from relay.limits.requests import RateLimits, Rates
+from tests.support.hardened_relays import assert_quiet
+from tests.support.hostile_wire import exchange, head
+from tests.support.service import SETTINGS, Relay, make_relay
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay with low limits."""
+    relay = make_relay(tmp_path_factory.mktemp("strict"))
+    settings = (relay.folder / "relay.toml").read_text()
+    for setting, limit in {"tokens_per_session": "3/hour", "tokens_per_address": "12/hour"}.items():
+        assert f"{setting} = " in SETTINGS
+        old = next(line for line in settings.splitlines() if line.startswith(setting))
+        settings = settings.replace(old, f'{setting} = "{limit}"')
+    (relay.folder / "relay.toml").write_text(
+        settings + '\n[csrf]\ntrusted_origins = ["http://trusted.example"]\n'
+    )
+    relay.start()
+    yield relay
+    relay.stop()
+    assert_quiet(relay)
+
+
+def assert_limited(answer: httpx.Response) -> None:
+    """Check that an answer says how long to wait."""
+    error = answer.json()
+    assert (answer.status_code, error["code"], error["retryable"]) == (429, "rate_limited", True)
+    assert 1 <= int(answer.headers["retry-after"]) <= 2 * 3600
+    assert answer.headers["cache-control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+
+
+async def test_a_session_has_so_many_and_an_address_too(strict: Relay) -> None:
+    """The fourth token of a session is 429 while other sessions get theirs; the address's thirteenth is 429 for all."""
+    session = strict.session()
+    for _ in range(3):
+        assert (await strict.ask(session)).status_code == 200
+    assert_limited(await strict.ask(session))
+    for _ in range(8):
+        assert (await strict.ask(strict.session())).status_code == 200
+    assert_limited(await strict.ask(strict.session()))
+    assert_limited(await strict.ask("garbage"))
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        spoofed = {"Authorization": f"Bearer {strict.session()}", "X-Forwarded-For": "198.51.100.7"}
+        assert_limited(await client.post(f"{strict.url}/auth/ws-token", headers=spoofed))
+    fields = [("Host", "x"), ("Authorization", f"Bearer {strict.session()}"), ("Content-Length", "0")]
+    data = head("POST", "/auth/ws-token", fields)
+    assert (await exchange(strict.ports[0], data, source="127.0.0.2")).status == 200, "another address"
+
+
+async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay) -> None:
+    """csrf.trusted_origins lets a page ask; sockets are for public.allowed_origins, and it is told so at once."""
+    cookie = f"access-token={strict.session()}"
+    fields = [
+        ("Host", "x"),
+        ("Cookie", cookie),
+        ("Origin", "http://trusted.example"),
+        ("Content-Length", "0"),
+    ]
+    answer = await exchange(strict.ports[0], head("POST", "/auth/ws-token", fields), source="127.0.0.3")
+    assert (answer.status, answer.code) == (403, "forbidden")
+    assert b"may not use tokens" in answer.body
+
+
+def limits(**changed: str) -> RateLimits:
+    """Return limits of one an hour, but for those that are named."""
+    names = [field.name for field in dataclasses.fields(Rates)]
+    return RateLimits(Rates(**(dict.fromkeys(names, "1/hour") | changed)))
+
+
+def test_a_wait_is_jittered() -> None:
+    """Those who were refused in the same moment are not told to return in the same moment."""
+    counts = limits()
+    assert counts.address("192.0.2.1") is None
+    waits = set()
+    for _ in range(20):
+        limited = counts.address("192.0.2.1")
+        assert limited is not None
+        assert limited.refusal.reason is Reason.RATE_LIMITED
+        assert 3500 < limited.retry_after_s < 2 * 3600 + 1
+        waits.add(limited.retry_after_s)
+    assert len(waits) > 10
+    assert counts.address("192.0.2.2") is None
+    assert counts.session("192.0.2.1") is None, "addresses and sessions are counted apart"
+
+
+def test_an_ipv6_network_has_one_count() -> None:
+    """Whoever has one IPv6 address has 2^64 of them; an IPv4 client of a dual-stack listener is still itself."""
+    counts = limits()
+    assert counts.address("2001:db8::1") is None
+    assert counts.address("2001:db8::ffff:2") is not None
+    assert counts.address("2001:db8:0:1::1") is None
+    assert counts.address("::ffff:192.0.2.1") is None
+    assert counts.address("::ffff:192.0.2.2") is None
+    assert counts.address("192.0.2.2") is not None
+
+
+def test_log_ins_are_counted_by_address_and_by_account() -> None:
+    """Whoever changes his address still meets the account's limit, and whoever changes the name the address's."""
+    counts = limits(logins_per_address="2/hour", logins_per_account="3/hour")
+    assert [counts.login("192.0.2.1", name) is None for name in ("a", "b", "c")] == [True, True, False]
+    assert [counts.login(f"192.0.2.{host}", "d") is None for host in range(10, 14)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert counts.login("192.0.2.20", "e") is None
+    assert counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
+
+
+def test_nobody_locks_an_account_for_others() -> None:
+    """Who guesses at an account from one address is stopped there, at little cost to the account's own count."""
+    counts = limits(
+        logins_per_address="100/hour", logins_per_account="10/hour", logins_per_account_and_address="3/hour"
+    )
+    guesses = [counts.login("192.0.2.1", "victim") is None for _ in range(50)]
+    assert guesses == [True] * 3 + [False] * 47
+    assert [counts.login("192.0.2.2", "victim") is None for _ in range(4)] == [True] * 3 + [False]
+    assert counts.login("192.0.2.1", "another") is None
+    for host in (3, 4):
+        assert [counts.login(f"192.0.2.{host}", "victim") is None for _ in range(2)] == [True, True]
+    assert counts.login("192.0.2.5", "victim") is not None, "ten from everywhere"
+
+
+async def test_no_token_without_its_record(tmp_path: Path) -> None:
+    """With the audit log on a full device every token is refused, 503 with Retry-After; log-in alike."""
+    relay = make_relay(tmp_path, extra='[audit]\npath = "/dev/full"')
+    relay.start()
+    try:
+        for _ in range(2):
+            answer = await relay.ask()
+            error = answer.json()
+            assert (answer.status_code, error["code"], error["retryable"]) == (503, "unavailable", True)
+            assert int(answer.headers["retry-after"]) >= 1
+            assert "wsToken" not in answer.text
+        assert (await relay.ask("garbage")).status_code == 401, "a refusal needs no record"
+        assert (await relay.publish("prices.BTC-USD", 1)).status_code == 200, "prices go on"
+    finally:
+        assert relay.stop() == 0
+    assert_quiet(relay)
+    log = relay.log_path.read_text()
+    assert log.count("the audit log can't be written") == 1, "said once, not for each"

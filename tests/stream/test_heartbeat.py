@@ -1,0 +1,157 @@
+"""The one timer: heartbeats, pings, silent peers, stalled readers, connections at their age limit."""
+
+import asyncio
+import json
+import socket
+import time
+
+import pytest
+from websockets.frames import Opcode
+
+from relay.core.heartbeats import BEATS_A_HEARTBEAT
+from relay.stream import heartbeat
+from relay.stream.connection import StreamConnection
+from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, beat_for_ever
+from relay.stream.listener import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
+from tests.support.node import Node
+from tests.support.stream_wire import Wire, masked, text, until
+
+
+async def welcomed(wire: Wire) -> None:
+    """Read the handshake and the ack of the channels in the URL."""
+    assert await wire.shake() == 101
+    await wire.message("subscribed")
+
+
+def look(node: Node, *, ping: bool = False, at: float = 0.0) -> None:
+    """Do what one beat does for every connection."""
+    for connection in node.connections:
+        heartbeat._look_after(connection, at or time.time(), ping=ping)
+
+
+async def blocked(node: Node, connection: StreamConnection) -> None:
+    """Publish until bytes wait for this connection's client, which does not read."""
+    for _ in range(10_000):
+        node.publish("prices.A", b'"%b"' % (b"x" * 10_000))
+        await asyncio.sleep(0)  # the flush's turn
+        if connection.pending():
+            return
+    pytest.fail("the kernel took all of it")
+
+
+async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
+    """Four beats of silence, and each connection that heard nothing gets one; who got a price does not."""
+    async with node.dial("&channels=prices.A") as quiet, node.dial("&channels=prices.B") as busy:
+        await welcomed(quiet)
+        await welcomed(busy)
+        for beat in range(2 * BEATS_A_HEARTBEAT):
+            if beat % BEATS_A_HEARTBEAT == 1:
+                node.publish("prices.B")
+                await busy.message("snapshot", "update")
+            list(node.fanout.hub.beat(now_ms=beat))
+        heard = [json.loads((await quiet.frame())[1]) for _ in range(2)]
+        assert heard == [{"type": "heartbeat", "ts": 3}, {"type": "heartbeat", "ts": 7}]
+        busy.send(text(type="ping"))
+        assert json.loads((await busy.frame())[1])["type"] == "pong"
+
+
+async def test_the_heart_beats_by_itself(node: Node) -> None:
+    """The real timer: about five seconds after the last frame, a heartbeat, with the server's clock."""
+    beating = asyncio.create_task(beat_for_ever(node.fanout.hub, node.stream.registry))
+    try:
+        async with node.dial("&channels=prices.A") as wire:
+            await welcomed(wire)
+            message = await wire.message("heartbeat")
+            assert abs(message["ts"] - time.time() * 1000) < 60_000
+    finally:
+        beating.cancel()
+
+
+async def test_a_silent_peer_is_dropped_in_the_third_round(node: Node) -> None:
+    """Two pings go unanswered, and at the third the connection is gone. Who answers stays."""
+    async with node.dial("&channels=prices.A") as dead, node.dial("&channels=prices.A") as alive:
+        await welcomed(dead)
+        await welcomed(alive)
+        for _ in range(SILENT_ROUNDS - 1):
+            look(node, ping=True)
+            assert await alive.frame() == (Opcode.PING, b"")
+            alive.send(masked(Opcode.PONG))
+            await until(lambda: node.connections[1].silent_rounds == 0)
+        look(node, ping=True)
+        ending = await dead.ending()
+        assert (ending.code, ending.before) == (None, [])
+        await until(lambda: len(node.connections) == 1)
+        assert (await alive.frame())[0] == Opcode.PING
+
+
+async def test_a_slow_reader_is_not_taken_for_a_dead_one(node: Node) -> None:
+    """While bytes wait there is no ping to answer, so silence proves nothing: only a stall ends it."""
+    async with node.dial("&channels=prices.A", receive_buffer=4096) as slow:
+        await welcomed(slow)
+        (connection,) = node.connections
+        await blocked(node, connection)
+        for _ in range(5 * SILENT_ROUNDS):
+            look(node, ping=True)
+            await slow.message("snapshot", "update")
+            node.publish("prices.A", b'"%b"' % (b"x" * 10_000))
+            await asyncio.sleep(0)
+            await blocked(node, connection)
+        assert node.connections == [connection]
+
+
+async def test_a_reader_that_takes_nothing_is_dropped(node: Node) -> None:
+    """No byte in so many beats is the end; the audit log calls it stalled."""
+    async with node.dial("&channels=prices.A", receive_buffer=4096) as wire:
+        await welcomed(wire)
+        (connection,) = node.connections
+        await blocked(node, connection)
+        for _ in range(STALLED_BEATS):
+            assert node.connections == [connection]
+            look(node)
+        await node.empty()
+        assert connection.ended is not None
+        assert connection.ended.reason == "reader_stalled"
+
+
+async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
+    """However much waits again at each look: what was drained in between counts."""
+    async with node.dial("&channels=prices.A", receive_buffer=4096) as wire:
+        await welcomed(wire)
+        (connection,) = node.connections
+        for _ in range(3):
+            await blocked(node, connection)
+            for _ in range(STALLED_BEATS - 1):
+                look(node)
+            while connection.pending():
+                await wire.frame()
+        assert node.connections == [connection]
+
+
+async def test_a_session_that_is_over_opens_nothing(node: Node) -> None:
+    """Its token may have some seconds left; the socket would live for half of one."""
+    async with node.dial(token=node.tickets.token(session_expires_at=int(time.time()) - 1)) as wire:
+        assert await wire.shake() == 401
+
+
+async def test_a_connection_ends_with_its_session(node: Node) -> None:
+    """At `expires_at`, which the session's end brings forward, it closes with 4001; not a beat before."""
+    now = int(time.time())
+    token = node.tickets.token(session_expires_at=now + 600)
+    async with node.dial("&channels=prices.A", token=token) as wire:
+        assert await wire.shake() == 101
+        assert (await wire.message("welcome"))["expires_at"] == (now + 600) * 1000
+        look(node, at=now + 599.9)
+        wire.send(text(type="ping"))
+        await wire.message("pong")
+        look(node, at=now + 600)
+        assert (await wire.ending()).code == 4001
+
+
+async def test_accepted_sockets_have_the_options(node: Node) -> None:
+    """The kernel queues little that is not sent, and gives up on a peer that acknowledges nothing."""
+    async with node.dial("&channels=prices.A") as wire:
+        await welcomed(wire)
+        sock = node.connections[0].transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == NOTSENT_LOWAT_BYTES
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == USER_TIMEOUT_MS
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1

@@ -1,0 +1,123 @@
+"""The stream side of a relay in this process: the real parts, so that a test can beat the heart and look inside."""
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import Server
+
+from relay.audit.jsonl import JsonlAuditor
+from relay.core.channels import FeedOptions
+from relay.core.publications import Publication
+from relay.keys.files import create_signing_key
+from relay.keys.live import LiveKeys
+from relay.net.admission import Turnstile
+from relay.net.client_address import parse_networks
+from relay.net.unauthenticated import Waiting
+from relay.state.sqlite import SqliteState
+from relay.stream.connection import StreamConnection
+from relay.stream.fanout import Fanout
+from relay.stream.gate import EndpointOptions, Gate, GateOptions
+from relay.stream.service import Stream, StreamOptions
+from tests.support.stream_wire import Wire, open_wire, until
+from tests.support.tickets import Tickets
+
+ORIGIN = "https://app.example.com"
+STREAM_URL = "wss://stream.example.com"
+
+
+@dataclass
+class Node:
+    """A listening stream and its parts."""
+
+    port: int
+    stream: Stream
+    servers: list[Server]
+    fanout: Fanout
+    waiting: Waiting
+    tickets: Tickets
+    seqs: dict[str, int] = field(default_factory=dict)
+
+    def publish(self, channel: str, data: bytes = b"1") -> None:
+        """Hand a value to the hub as the broker does."""
+        seq = self.seqs[channel] = self.seqs.get(channel, 0) + 1
+        self.fanout.hub.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
+
+    def dial(self, query: str = "", *, token: str = "", **options: Any) -> AbstractAsyncContextManager[Wire]:
+        """Open a wire with a token in the URL; nothing has been read from it yet."""
+        target = f"/ws/prices?token={token or self.tickets.token()}{query}"
+        return open_wire(self.port, target, origin=ORIGIN, **options)
+
+    @property
+    def connections(self) -> list[StreamConnection]:
+        """The connections that are let in, oldest first."""
+        return list(self.stream.registry.connections)
+
+    async def empty(self) -> None:
+        """Wait until no connection is left in any of the places that know them."""
+        places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
+        places += [
+            self.stream._addresses,
+            self.waiting._counts,
+            *(server.handler_tasks for server in self.servers),
+        ]
+        places += [self.fanout.hub._subscribers, self.fanout.hub._subscriptions._patterns]
+        await until(lambda: not any(places))
+
+
+@asynccontextmanager
+async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncIterator[Node]:
+    """Run the stream side on a free port."""
+    key = create_signing_key(folder / "keys")
+    endpoint = EndpointOptions(
+        name="prices",
+        path="/ws/prices",
+        audience=f"{STREAM_URL}/ws/prices",
+        max_age_s=3600,
+        min_interval_ms=0,
+    )
+    options = GateOptions(
+        issuer=ORIGIN,
+        endpoints={endpoint.path: endpoint},
+        allowed_origins=frozenset({ORIGIN}),
+        transports=("subprotocol", "query", "first_message"),
+    )
+    keys = LiveKeys(folder / "keys")
+    state = SqliteState.open(folder / "state.db")
+    auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
+    waiting, fanout = Waiting(limit=100, crowd=10_000), Fanout(lambda _name: FeedOptions())
+    stream = Stream(
+        StreamOptions(
+            trusted_proxies=parse_networks(proxies),
+            connections=1000,
+            connections_per_session=10,
+            replace_oldest=True,
+            drain_s=1,
+        ),
+        make_gate=lambda waiting, closed: Gate(
+            options, keys=keys, state=state, waiting=waiting, closed=closed
+        ),
+        waiting=waiting,
+        fanout=fanout,
+        auditor=auditor,
+        turnstile=Turnstile(),
+        door=Turnstile(),
+    )
+    sock = socket.create_server(("127.0.0.1", 0))
+    servers = await stream.start(sock)
+    try:
+        yield Node(
+            port=sock.getsockname()[1],
+            stream=stream,
+            servers=servers,
+            fanout=fanout,
+            waiting=waiting,
+            tickets=Tickets(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
+        )
+    finally:
+        await stream.stop(servers)
+        await auditor.aclose()
+        await state.aclose()

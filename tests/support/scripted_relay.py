@@ -1,0 +1,220 @@
+"""A relay whose every frame is written by the test, on real sockets, and the page that talks to it.
+
+The client has to do the right thing when a server is silent, refuses, repeats itself or dies. A real relay does
+none of that on request. The clock of the page is Playwright's, so that no test waits for a back-off or a heartbeat.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+CLIENT = Path(__file__).parents[2] / "relay" / "browser" / "relay-client.js"
+PATIENCE_S = 20
+"""Until a test that waits for an event gives up; a busy machine needs seconds to start a browser."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The server's end of one connection."""
+
+    connection: ServerConnection
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        """What the URL asked for."""
+        assert self.connection.request is not None
+        return parse_qs(urlsplit(self.connection.request.path).query)
+
+    @property
+    def offered(self) -> str:
+        """The subprotocols that the client offered."""
+        assert self.connection.request is not None
+        return self.connection.request.headers.get("Sec-WebSocket-Protocol", "")
+
+    async def send(self, *frames: dict[str, Any]) -> None:
+        """Send each frame as JSON."""
+        for frame in frames:
+            await self.connection.send(json.dumps(frame))
+
+    async def welcome(self, *, heartbeat_ms: int = 5000, ts: int = 1_790_000_000_000) -> None:
+        """Say welcome, as a relay does to a token that it accepts."""
+        await self.send(
+            {
+                "type": "welcome",
+                "connection": "c1",
+                "protocol": "relay.v1",
+                "ts": ts,
+                "heartbeat_ms": heartbeat_ms,
+                "expires_at": ts + 3_600_000,
+                "limits": {"channels": 1024, "frame_bytes": 16384, "frames_per_s": 10},
+            }
+        )
+
+    async def next(self) -> dict[str, Any]:
+        """Return the client's next frame."""
+        async with asyncio.timeout(PATIENCE_S):
+            frame: dict[str, Any] = json.loads(await self.connection.recv())
+        return frame
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close with `code`; 1006 cuts the link without a close frame."""
+        if code == 1006:
+            self.connection.transport.abort()
+        else:
+            await self.connection.close(code, reason)
+
+    async def gone(self) -> int | None:
+        """Wait until the client has closed, and return its code."""
+        async with asyncio.timeout(PATIENCE_S):
+            await self.connection.wait_closed()
+        return self.connection.close_code
+
+
+@dataclass(slots=True, kw_only=True)
+class ScriptedRelay:
+    """Accepts connections, or refuses as many as `refusing` says, and serves the client's file on the same port."""
+
+    refusing: int = 0
+    origin: str = ""
+    _peers: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue)
+
+    @property
+    def endpoint(self) -> str:
+        """The address for WebSockets."""
+        return self.origin.replace("http", "ws") + "/ws/prices"
+
+    async def accept(self) -> Peer:
+        """Return the next connection; nothing was sent on it."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._peers.get()
+
+    async def handle(self, connection: ServerConnection) -> None:
+        """Hand the connection to the test and keep it."""
+        self._peers.put_nowait(Peer(connection=connection))
+        await connection.wait_closed()
+
+    def answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Serve the two files, or refuse the upgrade."""
+        if request.path == "/":
+            return _response(200, "text/html", b"<!doctype html><title>client</title>")
+        if request.path == "/client/relay-client.js":
+            return _response(200, "text/javascript", CLIENT.read_bytes())
+        if not request.path.startswith("/ws/"):
+            return _response(404, "text/plain", b"")
+        if self.refusing:
+            self.refusing -= 1
+            return _response(401, "text/plain", b"")
+        return None
+
+
+def _response(status: int, kind: str, body: bytes) -> Response:
+    headers = Headers({"Content-Type": kind, "Content-Length": str(len(body)), "Connection": "close"})
+    return Response(status, "", headers, body)
+
+
+@asynccontextmanager
+async def scripted_relay() -> AsyncIterator[ScriptedRelay]:
+    """Run a relay that does what the test says, on a free port."""
+    relay = ScriptedRelay()
+    async with serve(
+        relay.handle,
+        "127.0.0.1",
+        0,
+        process_request=relay.answer,
+        select_subprotocol=lambda _, offered: "relay.v1" if "relay.v1" in offered else None,  # type: ignore[arg-type, return-value]  # NewType of str
+        compression=None,
+        ping_interval=None,
+    ) as server:
+        relay.origin = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        yield relay
+
+
+_START = """
+async ({ endpoint, follow, options }) => {
+  const { createStream } = await import('/client/relay-client.js');
+  window.tokens = 0;
+  window.refusal = null;
+  window.stream = createStream({
+    getToken: async () => {
+      if (window.refusal) throw Object.assign(new Error('refused'), window.refusal);
+      return { wsToken: `token-${++window.tokens}`, endpoint };
+    },
+    ...options,
+  });
+  for (const event of ['state', 'silence', 'welcome', 'heartbeat', 'subscribed', 'error', 'snapshot', 'update',
+    'token_expiring', 'refreshed'])
+    window.stream.on(event, (value) => window.report([event, value]));
+  window.follow = (channels, options = {}) => {
+    const tell = (kind) => (value) => window.report([kind, value]);
+    return window.stream.subscribe(channels, {
+      onSnapshot: tell('onSnapshot'), onUpdate: tell('onUpdate'), onStatus: tell('onStatus'), onError: tell('onError'),
+      onGap: tell('onGap'), ...options,
+    });
+  };
+  if (follow) window.follow(follow);
+}
+"""
+
+
+@dataclass(slots=True, kw_only=True)
+class Tab:
+    """A page with one stream, and everything that the stream has reported, in order."""
+
+    page: "Page"
+    events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
+
+    async def open(self, relay: ScriptedRelay) -> None:
+        """Load the page with its clock stopped."""
+        await self.page.expose_function("report", lambda event: self.events.put_nowait(tuple(event)))
+        await self.page.clock.install(time="2026-01-01T00:00:00Z")
+        await self.page.goto(relay.origin + "/")
+        await self.page.clock.pause_at("2026-01-01T01:00:00Z")
+
+    async def start(self, relay: ScriptedRelay, *, follow: str = "", **options: Any) -> None:
+        """Create the stream as `window.stream`; `window.follow(channels)` subscribes and reports."""
+        await self.page.evaluate(_START, {"endpoint": relay.endpoint, "follow": follow, "options": options})
+
+    async def next(self, *kinds: str) -> Any:
+        """Return the value of the next event of one of `kinds`, skipping others."""
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                kind, value = await self.events.get()
+                if kind in kinds:
+                    return value
+
+    def rest(self) -> list[str]:
+        """Return the kinds of the events that nobody has taken yet, and forget them."""
+        return [self.events.get_nowait()[0] for _ in range(self.events.qsize())]
+
+    async def hide(self, *, hidden: bool) -> None:
+        """Let the page believe that it is hidden, or visible again."""
+        await self.page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, 'hidden', { configurable: true, get: () => hidden });
+              document.dispatchEvent(new Event('visibilitychange'));
+            }""",
+            hidden,
+        )
+
+    async def state(self, name: str) -> dict[str, Any]:
+        """Wait until the stream enters the state `name`, and return that change."""
+        while (change := await self.next("state"))["state"] != name:
+            pass
+        found: dict[str, Any] = change
+        return found
+
+    async def wait_out(self, change: dict[str, Any]) -> None:
+        """Let the time pass that a `waiting` state named."""
+        await self.page.clock.run_for(int(change["retryInMs"]) + 1)

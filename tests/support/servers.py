@@ -1,0 +1,155 @@
+"""Small real servers that say what a test tells them: HTTP on uvicorn, streams on websockets."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request as Handshake
+from websockets.http11 import Response as Refusal
+
+from relay.web.uvicorn_runner import HttpServer
+
+TOKEN = "aaaa.bbbb.cccc"
+WELCOME = {
+    "type": "welcome",
+    "connection": "c1",
+    "protocol": "relay.v1",
+    "ts": 1_000_000,
+    "heartbeat_ms": 5000,
+    "expires_at": 2_000_000,
+    "limits": {"channels": 1024, "frame_bytes": 16384, "frames_per_s": 10},
+}
+
+
+@dataclass
+class Answers:
+    """An HTTP server's script: answers are used up one after the other, and the last one stays."""
+
+    answers: list[Response]
+    url: str = ""
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    async def handle(self, request: Request) -> Response:
+        self.requests.append((request.url.path, dict(request.headers), await request.body()))
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+
+
+def answer(status: int, body: Any = None, **headers: str) -> Response:
+    """Return an answer with a JSON body, or `body` as it is if it is bytes."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Response(
+        content,
+        status,
+        {name.replace("_", "-"): value for name, value in headers.items()},
+        "application/json",
+    )
+
+
+@contextlib.asynccontextmanager
+async def http_server(*answers: Response) -> AsyncIterator[Answers]:
+    """Serve `answers` at every path."""
+    script = Answers(list(answers))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        script.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        app = Starlette(routes=[Route("/{path:path}", script.handle, methods=["GET", "POST"])])
+        server = HttpServer(app, listener)
+        task = asyncio.create_task(server.run())
+        await server.started()
+        try:
+            yield script
+        finally:
+            server.stop()
+            await task
+
+
+Talk = Callable[[ServerConnection], Awaitable[None]]
+
+
+@dataclass
+class Stream:
+    """A WebSocket server's script: one `Talk`, or one refusal, a connection; the last one stays."""
+
+    script: list[Talk | Refusal]
+    url: str = ""
+    handshakes: list[Handshake] = field(default_factory=list)
+    waiting: list[Talk] = field(default_factory=list)
+
+    def process(self, _connection: ServerConnection, request: Handshake) -> Refusal | None:
+        self.handshakes.append(request)
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(step, Refusal):
+            return step
+        self.waiting.append(step)
+        return None
+
+    async def handle(self, connection: ServerConnection) -> None:
+        await self.waiting.pop(0)(connection)
+
+
+def refusal(status: int, body: Any = None, **headers: str) -> Refusal:
+    """Return what a handshake is refused with."""
+    content = json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Refusal(status, "No", Headers(named | {"Content-Length": str(len(content))}), content)
+
+
+@contextlib.asynccontextmanager
+async def stream_server(*script: Talk | Refusal, protocol: str | None = "relay.v1") -> AsyncIterator[Stream]:
+    """Serve the script; `protocol` is what the server selects of the client's offers."""
+    stream = Stream(list(script))
+    async with serve(
+        stream.handle,
+        "127.0.0.1",
+        0,
+        process_request=stream.process,
+        select_subprotocol=lambda _connection, _offers: protocol,  # type: ignore[arg-type,return-value]  # any text
+        compression=None,
+    ) as server:
+        host, port = server.sockets[0].getsockname()[:2]
+        stream.url = f"ws://{host}:{port}/ws/prices"
+        yield stream
+
+
+async def send(connection: ServerConnection, **frame: Any) -> None:
+    """Send one frame."""
+    await connection.send(json.dumps(frame))
+
+
+async def welcome(connection: ServerConnection, **members: Any) -> None:
+    """Send the welcome."""
+    await connection.send(json.dumps(WELCOME | members))
+
+
+async def read(connection: ServerConnection) -> dict[str, Any]:
+    """Return the client's next frame."""
+    frame: dict[str, Any] = json.loads(await connection.recv())
+    return frame
+
+
+async def stay(connection: ServerConnection) -> None:
+    """Wait until the client goes."""
+    await connection.wait_closed()
+
+
+def value(kind: str, seq: int, *, channel: str = "prices.A", **members: Any) -> dict[str, Any]:
+    """Return a snapshot or an update, with `seq` as its price."""
+    epoch = {"epoch": "e1"} if kind == "snapshot" else {}
+    return {
+        "type": kind,
+        "channel": channel,
+        **epoch,
+        "seq": seq,
+        "ts": 1000 + seq,
+        "data": {"p": seq},
+        **members,
+    }

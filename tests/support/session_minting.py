@@ -1,0 +1,106 @@
+"""Auth.js's cookies: the recorded ones, the real packages that mint more, and forgeries by hand."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from joserfc.jwe import JWERegistry, encrypt_compact
+from joserfc.jwk import OctKey
+
+from relay.sessions.authjs import V4, V5, AuthjsOptions, AuthjsVerifier, _thumbprint, _v4_key, _v5_key
+from relay.sessions.cookies import SessionCookies, find_session
+from tests.support.signing import REF_KEY
+
+FOLDER = Path(__file__).parent
+RECORDED: dict[str, Any] = json.loads((FOLDER / "minted_cookies.json").read_text())
+"""Minted once by the real packages, with secrets that are used nowhere else."""
+
+SECRET: str = RECORDED["secret"]
+OTHER_SECRET: str = RECORDED["other_secret"]
+MINTED_AT: int = RECORDED["minted_at"]
+
+PACKAGES = ("next-auth@4.24.15", "@auth/core@0.41.3")
+NAMES = (
+    "__Secure-authjs.session-token",
+    "authjs.session-token",
+    "__Secure-next-auth.session-token",
+    "next-auth.session-token",
+)
+COOKIES = SessionCookies(names=NAMES, chunked=frozenset(NAMES))
+OPTIONS = AuthjsOptions(secrets=(SECRET,), cookies=NAMES, ref_key=REF_KEY)
+VERIFIER = AuthjsVerifier(OPTIONS)
+PAYLOAD: dict[str, Any] = {
+    "sub": "user-7",
+    "roles": ["trader"],
+    "iat": MINTED_AT,
+    "exp": MINTED_AT + 3600,
+    "jti": "d2f7",
+}
+
+
+def recorded(name: str) -> str:
+    """Return the session out of a recorded Cookie header."""
+    found = find_session([RECORDED["cookies"][name]], COOKIES)
+    assert isinstance(found, str), found
+    return found
+
+
+def encrypted(
+    payload: dict[str, Any] | bytes = PAYLOAD,
+    *,
+    version: int = 5,
+    secret: str = SECRET,
+    salt: str = NAMES[0],
+    **header: Any,
+) -> str:
+    """Encrypt a session as Auth.js does, with these changes to its header; None takes a member out."""
+    key = _v5_key(secret, salt=salt) if version == 5 else _v4_key(secret)
+    enc = V5 if version == 5 else V4
+    own = {"alg": "dir", "enc": enc} | ({"kid": _thumbprint(key)} if version == 5 else {}) | header
+    return encrypt_compact(
+        {name: value for name, value in own.items() if value is not None},
+        payload if isinstance(payload, bytes) else json.dumps(payload).encode(),
+        OctKey.import_key(key),
+        registry=JWERegistry(algorithms=["dir", enc, "DEF"], strict_check_header=False),
+    )
+
+
+def install_packages(folder: Path) -> None:
+    """Install the real packages into `folder`; skip, or fail in CI, where that can't be done."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        _missing("node and npm are missing: apt-get install nodejs npm")
+    (folder / "package.json").write_text('{"private": true}')
+    quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+    # no scripts: nothing is built, and nothing of theirs runs before it is called
+    # legacy-peer-deps: without it npm installs Next.js and React too, 350 MB that nothing here uses
+    command = [npm, "install", "--ignore-scripts", "--legacy-peer-deps", *quiet, *PACKAGES]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        _missing(f"npm could not install {' and '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
+
+
+def mint(folder: Path, *orders: dict[str, Any]) -> list[str]:
+    """Have the real packages log a user in, and return the Cookie headers of that browser."""
+    done = subprocess.run(
+        ["node", str(FOLDER / "mint_cookies.mjs")],
+        cwd=folder,
+        input=json.dumps(orders),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    headers: list[str] = json.loads(done.stdout)
+    return headers
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)

@@ -1,0 +1,83 @@
+"""Connections to a relay process by the hundred, with tokens minted here, and what the process holds of them."""
+
+import json
+import secrets
+import time
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from relay.core.tokens import Claims, SigningKey, mint
+from relay.keys.files import load_keys
+from tests.support.service import Relay
+from tests.support.stream_wire import Wire, open_wire, until
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tickets:
+    """Mints tokens for one relay, from the browser's origin `origin`."""
+
+    key: SigningKey
+    issuer: str
+    audience: str
+    origin: str
+
+    def token(self, *channels: str, session: str = "", session_expires_at: int | None = None) -> str:
+        """Return a fresh token of the session, or of one of its own."""
+        now = int(time.time())
+        claims = Claims(
+            issuer=self.issuer,
+            audience=self.audience,
+            subject="user-1",
+            session_ref=session or secrets.token_hex(8),
+            channels=channels or ("prices.>",),
+            origin=self.origin,
+            jti=secrets.token_urlsafe(16),
+            issued_at=now,
+            expires_at=now + 30,
+            session_expires_at=session_expires_at,
+        )
+        return mint(claims, self.key)
+
+
+def tickets_of(folder: Path, *, url: str, stream_url: str) -> Tickets:
+    """Return what mints tokens for the relay whose keys are in `folder`."""
+    key = load_keys(folder / "keys").signing
+    assert key is not None
+    return Tickets(key=key, issuer=url, audience=f"{stream_url}/ws/prices", origin=url)
+
+
+def process_of(relay: Relay) -> psutil.Process:
+    """Return the relay's process, to be looked at from outside."""
+    assert relay.process is not None
+    return psutil.Process(relay.process.pid)
+
+
+def audited(relay: Relay) -> list[dict[str, Any]]:
+    """Return the audit log's records so far: the last line may be half-written, and is left out then."""
+    whole, _, _ = relay.audit_path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def connected(relay: Relay) -> set[int]:
+    """Return the clients' ports of the stream connections that the relay's process holds, half-closed ones too."""
+    found = process_of(relay).net_connections(kind="tcp")
+    return {item.raddr.port for item in found if item.raddr and item.laddr.port == relay.ports[1]}
+
+
+async def released(relay: Relay, *wires: Wire) -> None:
+    """Wait until the relay's process has let go of these connections, whatever their clients do."""
+    ports = {wire.port for wire in wires}
+    await until(lambda: not ports & connected(relay))
+
+
+def dial(
+    relay: Relay, *, query: str = "", session: str = "", **options: Any
+) -> AbstractAsyncContextManager[Wire]:
+    """Open a wire to `relay` with a token in the URL; nothing has been read from it yet."""
+    tickets = tickets_of(relay.folder, url=relay.url, stream_url=relay.stream_url)
+    target = f"/ws/prices?token={tickets.token(session=session)}{query}"
+    return open_wire(relay.ports[1], target, origin=relay.url, **options)

@@ -1,0 +1,315 @@
+"""The HTTP server's bounds: on a head's size and time, on bodies nobody reads, on what is no HTTP at all."""
+
+import asyncio
+import contextlib
+import gc
+import socket
+import weakref
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from relay.net.unauthenticated import Waiting
+from relay.web.bounded_protocol import MAX_HEAD_BYTES, BoundedHttp
+from relay.web.uvicorn_runner import HttpServer
+from tests.support.hostile_wire import Answer, exchange, head, read_answer
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def echo(request: Request) -> Response:
+    """Answer with the body's length, the header X and the path."""
+    body = await request.body()
+    return Response(f"{len(body)} {request.headers.get('x', '')} {request.url.path}")
+
+
+async def deaf(_request: Request) -> Response:
+    """Answer without reading the body."""
+    return Response(status_code=403)
+
+
+@contextlib.asynccontextmanager
+async def serving(waiting: Waiting | None = None) -> AsyncIterator[int]:
+    """Run the server on a free port, in this process."""
+    app = Starlette(
+        routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/deaf", deaf, methods=["POST"])]
+    )
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = HttpServer(app, sock, waiting=waiting)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.run())
+        await server.started()
+        try:
+            yield sock.getsockname()[1]
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """A server's port."""
+    async with serving() as port:
+        yield port
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that waits a fifth of a second only for a head."""
+    monkeypatch.setattr(BoundedHttp, "head_within_s", 0.2)
+
+
+async def ask(port: int, method: str, path: str, *fields: tuple[str, str], body: bytes = b"") -> Answer:
+    """Send one request with a Host and return the answer."""
+    return await exchange(port, head(method, path, [("Host", "x"), *fields]) + body)
+
+
+async def ended(reader: asyncio.StreamReader) -> None:
+    """Wait for the other side's end of the connection."""
+    async with asyncio.timeout(10):
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    """Send a byte now and then, until the other side has had enough."""
+    with contextlib.suppress(ConnectionError):
+        while not writer.is_closing():
+            writer.write(b"a")
+            await writer.drain()
+            await asyncio.sleep(0.02)  # slowness is the attack
+
+
+async def attack(port: int, data: bytes) -> Answer:
+    """Send some bytes and then one after the other; return the first answer, once the connection has ended."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    drip = asyncio.create_task(trickle(writer))
+    answer = await read_answer(reader)
+    await ended(reader)
+    drip.cancel()
+    writer.close()
+    return answer
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_silent_connection_is_closed(port: int) -> None:
+    """A connection that says nothing ends, without an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await ended(reader)
+    writer.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_head_that_trickles_in_is_cut_off(port: int) -> None:
+    """Each new byte of a head does not buy more time."""
+    assert (await attack(port, b"GET /echo HTTP/1.1\r\nHost: x\r\nX: ")).status == 0
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_second_head_has_no_more_time_than_the_first(port: int) -> None:
+    """After an answer, a kept connection that begins a request and does not end it is closed."""
+    first = head("GET", "/echo", [("Host", "x")])
+    assert (await attack(port, first + b"GET /echo HTTP/1.1\r\nX: ")).status == 200
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_body_that_nobody_reads_is_cut_off(port: int) -> None:
+    """Who was refused and goes on sending a body byte by byte is answered once, and soon disconnected."""
+    data = head("POST", "/deaf", [("Host", "x"), ("Content-Length", "1000000")])
+    assert (await attack(port, data)).status == 403
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_a_body_that_is_read_has_its_own_time(port: int) -> None:
+    """The clock of the head stops with the head: a slow body is the route's business."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head("POST", "/echo", [("Host", "x"), ("Content-Length", "20")]))
+    for _ in range(20):
+        writer.write(b"a")
+        await writer.drain()
+        await asyncio.sleep(0.02)  # longer than a head may take, in all
+    assert (await read_answer(reader)).body.startswith(b"20 ")
+    writer.close()
+
+
+@pytest.mark.parametrize("chunk", [MAX_HEAD_BYTES * 4, 1000])
+async def test_a_large_head_is_refused(port: int, chunk: int) -> None:
+    """431 for a head above the limit, whether it comes at once or in pieces, before any of it is looked at."""
+    value = "a" * MAX_HEAD_BYTES
+    data = head("GET", "/echo", [("Host", "x"), ("X", value)])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for start in range(0, len(data), chunk):
+        writer.write(data[start : start + chunk])
+        await writer.drain()
+    answer = await read_answer(reader)
+    assert (answer.status, answer.code) == (431, "too_large")
+    await ended(reader)
+    writer.close()
+
+
+async def test_an_endless_head_is_not_kept(port: int) -> None:
+    """Of a header that never ends no more is taken than the limit and one read."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /echo HTTP/1.1\r\nX: ")
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while sent < 100_000_000 and not reader.at_eof():
+            writer.write(b"a" * 65_536)
+            await writer.drain()
+            sent += 65_536
+    assert sent < 20_000_000, "what the kernels on both sides hold, and not what the server took"
+    writer.close()
+
+
+async def test_many_headers_are_one_large_head(port: int) -> None:
+    """Thousands of small headers are as large as one, and refused alike."""
+    fields = [(f"X-{index}", "a") for index in range(5000)]
+    assert (await ask(port, "GET", "/echo", *fields)).status == 431
+
+
+async def test_an_ordinary_large_head_passes(port: int) -> None:
+    """20 KB of cookies, as large sites have them, are served, also on a kept connection after others."""
+    request = head("GET", "/echo", [("Host", "x"), ("X", "1"), ("Cookie", "a" * 20_000)])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request * 5)
+    for _ in range(5):
+        assert (await read_answer(reader)).body == b"0 1 /echo"
+    writer.close()
+
+
+async def test_bodies_do_not_count_as_heads(port: int) -> None:
+    """Large bodies one after the other on one connection, each followed by the next head in the same bytes."""
+    body = b"b" * 300_000
+    request = head("POST", "/echo", [("Host", "x"), ("Content-Length", str(len(body)))]) + body
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request * 4)
+    for _ in range(4):
+        assert (await read_answer(reader)).body == b"300000  /echo"
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT"])
+async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None:
+    """They are cut off when it is crowded, and each counts until it has sent a request or is gone."""
+    waiting = Waiting(limit=2, crowd=10)
+    async with serving(waiting) as port, asyncio.timeout(20):
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        for _, writer in silent:
+            writer.write(sent)
+        while waiting.total < 10:
+            await turn()
+        assert (await ask(port, "GET", "/echo")).status == 0
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+        writer.write(head("GET", "/echo", [("Host", "x")]))
+        assert (await read_answer(reader)).status == 200
+        for _, one in [*silent, (reader, writer)]:
+            one.close()
+        while waiting.total:
+            await turn()
+        assert (await ask(port, "GET", "/echo")).status == 200
+
+
+async def test_few_requests_may_wait_for_an_answer(port: int) -> None:
+    """13,000 fit into one read, at 2 KB each: the connection ends instead, and leaves nothing behind."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head("GET", "/echo", [("Host", "x")]) * 13_000)
+    assert (await read_answer(reader)).status in (200, 400)
+    await ended(reader)
+    writer.close()
+
+
+async def turn() -> None:
+    """Let some time pass: a connection is freed some turns after its end, and there is nothing to await."""
+    await asyncio.sleep(0.01)
+
+
+async def test_a_connection_with_requests_that_were_never_begun_is_freed(port: int) -> None:
+    """By counting references: the cycle collector's full run is put off for hours."""
+    gc.collect()
+    gc.disable()
+    try:
+        waiting = head("POST", "/echo", [("Host", "x"), ("Content-Length", "9")])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("GET", "/echo", [("Host", "x")]))
+        await read_answer(reader)
+        (connection,) = (weakref.ref(one) for one in gc.get_objects() if isinstance(one, BoundedHttp))
+        slow = head("POST", "/echo", [("Host", "x"), ("Content-Length", "3")])
+        writer.write(slow + b"123" + head("GET", "/echo", [("Host", "x")]) * 5 + waiting)
+        writer.transport.abort()
+        async with asyncio.timeout(10):
+            while connection() is not None:
+                await turn()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("pieces", [1, 40])
+async def test_trailers_are_no_headers(port: int, pieces: int) -> None:
+    """A proxy did not see to them: they are dropped, and a connection that goes on and on with them is ended."""
+    body = head("POST", "/echo", [("Host", "x"), ("Transfer-Encoding", "chunked")]) + b"3\r\nabc\r\n0\r\n"
+    answer = await exchange(port, body + b"X: trailer\r\n\r\n")
+    assert answer.body == b"3  /echo"
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(body)
+    with contextlib.suppress(ConnectionError):
+        for number in range(100 * pieces):
+            writer.write(b"X-%d: %s\r\n" % (number, b"t" * (40_000 // pieces)))
+            await writer.drain()
+    await ended(reader)
+    writer.close()
+
+
+async def test_a_large_body_after_a_refusal_is_thrown_away(port: int) -> None:
+    """A client that sends all of its 5 MB before it reads still gets its answer, and the next one."""
+    body = b"b" * 5_000_000
+    request = head("POST", "/deaf", [("Host", "x"), ("Content-Length", str(len(body)))]) + body
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request)
+    await writer.drain()
+    assert (await read_answer(reader)).status == 403
+    writer.write(head("GET", "/echo", [("Host", "x")]))
+    assert (await read_answer(reader)).status == 200
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"garbage\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET /echo HTTP/9.9\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nA\x00B: c\r\n\r\n",
+        b"GET /echo HTTP/1.1\r\nno colon\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: \xb2\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
+    ],
+)
+async def test_what_is_no_http_gets_400(port: int, data: bytes) -> None:
+    """Garbage, smuggling and TLS to a plain port: the error that all share, and the end of the connection."""
+    answer = await exchange(port, data)
+    assert (answer.status, answer.code) == (400, "invalid_request")
+    assert answer.all("cache-control") == ["no-store"]
+    assert answer.all("connection") == ["close"]
+
+
+async def test_an_offered_upgrade_is_ignored(port: int) -> None:
+    """A request that offers WebSocket or HTTP/2 is answered in HTTP/1.1, as RFC 9110 has it."""
+    for protocol in ("websocket", "h2c"):
+        answer = await ask(port, "GET", "/echo", ("Connection", "Upgrade"), ("Upgrade", protocol))
+        assert (answer.status, answer.body) == (200, b"0  /echo")
+
+
+async def test_nothing_names_the_software(port: int) -> None:
+    """No Server header, so that nobody learns a version from us."""
+    assert (await ask(port, "GET", "/echo")).all("server") == []
