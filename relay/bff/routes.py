@@ -135,9 +135,9 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
             )
         )
     except MalformedError as error:
-        return refuse(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
+        return refuse(Refusal.of(error), message=error.detail)
     except UnavailableError as error:
-        return refuse(Refusal(reason=error.reason, detail=str(error)))
+        return refuse(Refusal.of(error))
     response = json_answer(200, {"user": user})
     set_cookie(response, options.access_cookie, result.access_token)
     set_cookie(response, options.refresh_cookie, result.refresh_token)

@@ -170,6 +170,11 @@ class Refusal:
     reason: Reason
     detail: str = ""
 
+    @classmethod
+    def of(cls, error: "MalformedError | UnavailableError") -> "Refusal":
+        """Return the refusal that `error` stands for: its reason, and its text as the detail."""
+        return cls(reason=error.reason, detail=str(error))
+
     def __str__(self) -> str:
         return self.detail or EXPLANATIONS[self.reason]
 

@@ -75,9 +75,9 @@ async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handl
                 return result
             refusal, message = result, result.detail
         except MalformedError as error:
-            refusal, message = Refusal(reason=error.reason, detail=error.detail), error.detail
+            refusal, message = Refusal.of(error), error.detail
         except UnavailableError as error:
-            refusal = Refusal(reason=error.reason, detail=str(error))
+            refusal = Refusal.of(error)
     ingest.deny(refusal, client_of(request), status=answer_for(refusal.reason).status, publisher=publisher)
     return refusal_answer(refusal, message=message, retry_after_s=_retry_after_s(ingest, publisher, refusal))
 
@@ -110,10 +110,8 @@ async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publishe
     for item in items:
         try:
             result = await ingest.publish(publisher, item)
-        except MalformedError as error:
-            result = Refusal(reason=error.reason, detail=error.detail)
-        except UnavailableError as error:
-            result = Refusal(reason=error.reason, detail=str(error))
+        except (MalformedError, UnavailableError) as error:
+            result = Refusal.of(error)
         results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))
     refusals.report(ingest, client_of(request), publisher=publisher)
     answer = json_answer(200, {"results": results})

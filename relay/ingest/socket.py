@@ -206,9 +206,9 @@ class _Link:
                 raise _Over(close_for(Reason.FRAME_MALFORMED), error.detail) from None
             if id_ != self._last_id:
                 self._in_turn(id_)
-            result = Refusal(reason=error.reason, detail=error.detail)
+            result = Refusal.of(error)
         except UnavailableError as error:
-            result = Refusal(reason=error.reason, detail=str(error))
+            result = Refusal.of(error)
         if isinstance(result, Refusal):
             self._ledger.refused(self._last_id)
             await self._send({"type": "error", "id": self._last_id} | dict(refusals.add(result)))

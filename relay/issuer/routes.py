@@ -116,7 +116,7 @@ async def _authenticated(
     try:
         session = await issuer.authenticate(credential, now=now)
     except UnavailableError as error:
-        return _Denial(Refusal(reason=error.reason, detail=str(error)))
+        return _Denial(Refusal.of(error))
     return _Denial(session) if isinstance(session, Refusal) else session
 
 
@@ -132,11 +132,11 @@ async def _issued(
         if isinstance(asked, Refusal):
             return _Denial(asked, message=asked.detail)
     except MalformedError as error:
-        return _Denial(Refusal(reason=error.reason, detail=error.detail), message=error.detail)
+        return _Denial(Refusal.of(error), message=error.detail)
     try:
         issued = await issuer.issue(session, asked, client, now=now)
     except UnavailableError as error:
-        return _Denial(Refusal(reason=error.reason, detail=str(error)), asked=asked)
+        return _Denial(Refusal.of(error), asked=asked)
     return _Denial(issued, asked=asked) if isinstance(issued, Refusal) else issued
 
 

@@ -93,9 +93,9 @@ class Operators:
             try:
                 done = await handler(request, name)
             except MalformedError as error:
-                refusal, message = Refusal(reason=error.reason, detail=error.detail), error.detail
+                refusal, message = Refusal.of(error), error.detail
             except UnavailableError as error:
-                refusal = Refusal(reason=error.reason, detail=str(error))
+                refusal = Refusal.of(error)
             else:
                 calls = self._calls(request, name, done.what) if repeated else 1
                 if calls is not None:

@@ -158,7 +158,7 @@ class Gate:
         try:
             keys = await self._keys.keys_for(token)
         except UnavailableError as error:
-            return deny(attempt, Refusal(reason=error.reason, detail=str(error)))
+            return deny(attempt, Refusal.of(error))
         verified = tokens.verify(token, keys, now=now, expected=expected)
         if isinstance(verified, Refusal):
             # somebody's good token at the wrong place: the record says whose
@@ -182,7 +182,7 @@ class Gate:
             if not await self._state.claim(claims.jti, expires_at=claims.expires_at):
                 return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), claims)
         except UnavailableError as error:
-            return deny(attempt, Refusal(reason=error.reason, detail=str(error)), claims)
+            return deny(attempt, Refusal.of(error), claims)
         spent = replace(attempt, asked=replace(attempt.asked, token=""))  # nothing keeps it for the next hour
         return Admission(attempt=spent, claims=claims, kid=kid)
 

@@ -40,6 +40,28 @@ def test_refusal_as_text() -> None:
     assert str(Refusal(reason=Reason.TOKEN_SIGNATURE, detail="Because.")) == "Because."
 
 
+@pytest.mark.parametrize(
+    ("error", "refusal"),
+    [
+        (
+            MalformedError("A sentence.", reason=Reason.FRAME_MALFORMED),
+            Refusal(reason=Reason.FRAME_MALFORMED, detail="A sentence."),
+        ),
+        (
+            UnavailableError(Reason.STATE_UNAVAILABLE, "The disk is full."),
+            Refusal(reason=Reason.STATE_UNAVAILABLE, detail="The disk is full."),
+        ),
+        (
+            UnavailableError(Reason.STATE_UNAVAILABLE),
+            Refusal(reason=Reason.STATE_UNAVAILABLE, detail=EXPLANATIONS[Reason.STATE_UNAVAILABLE]),
+        ),
+    ],
+)
+def test_an_error_becomes_a_refusal(error: MalformedError | UnavailableError, refusal: Refusal) -> None:
+    """The refusal has the error's reason, and its text as the detail."""
+    assert Refusal.of(error) == refusal
+
+
 def test_exceptions_form_one_family() -> None:
     """Whoever catches RelayError catches all that this package raises on purpose, each with its sentence."""
     malformed = MalformedError("A sentence.", reason=Reason.FRAME_MALFORMED)

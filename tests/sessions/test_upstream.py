@@ -9,7 +9,7 @@ import pytest
 from starlette.responses import JSONResponse, Response
 
 from relay.core.errors import Reason, Refusal
-from relay.sessions import upstream
+from relay.sessions import cache, upstream
 from relay.sessions.base import Session
 from relay.sessions.claims import ClaimNames
 from relay.sessions.session_ref import session_ref
