@@ -8,41 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from relay.core.errors import ConfigurationError
-from relay.keys.files import create_signing_key
+from relay.settings.template import settings_text, write_folder
 
-_SETTINGS = """\
-[public]
-url = "http://127.0.0.1:{http}"
-stream_url = "ws://127.0.0.1:{stream}"
-allowed_origins = ["http://127.0.0.1:{http}", "http://localhost:{http}"]
-
-[listen]
-http = "127.0.0.1:{http}"
-stream = "127.0.0.1:{stream}"
-internal = "127.0.0.1:{internal}"
-
-[session]
-cookie = "access-token"        # __Host-access-token behind https
-ref_key = "{ref_key}"
-signed = {{ algorithm = "HS256", secret = "{secret}", require = {{ token_use = "access" }} }}
-
-[endpoints.prices]
-path = "/ws/prices"
-channels = ["prices.>"]
-
-[grants]
-trader.prices = ["prices.>"]
-
-[publishers.market]
-secret_sha256 = ["{publisher}"]
-channels = ["prices.>"]
-
+_SECTIONS = """\
 [operators.demo]
 secret_sha256 = ["{operator}"]
 may = ["read", "revoke"]
 
 [csrf]
-trusted_origins = ["http://localhost:{http}"]
+trusted_origins = ["{localhost}"]
 
 [bff]
 backend = "{backend}"
@@ -111,7 +85,7 @@ class Scene:
 
 
 def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
-    """Choose ports (0: a free one) and make secrets and keys in `folder`, which must be private.
+    """Choose ports (0: a free one) and make secrets. The session secret is written into `folder`.
 
     Raises:
         ConfigurationError: if a port is taken.
@@ -126,34 +100,29 @@ def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
         publisher_secret=secrets.token_urlsafe(32),
         operator_secret=secrets.token_urlsafe(32),
     )
-    keys = folder / "keys"
-    keys.mkdir(mode=0o700)
-    create_signing_key(keys)
-    _write_private(scene.secret_file, scene.secret)
+    scene.secret_file.touch(mode=0o600)
+    scene.secret_file.write_text(scene.secret)
     return scene
 
 
 def write_settings(scene: Scene, *, backend: str) -> None:
-    """Write the relay's settings; `backend` is the backend's origin."""
-    _write_private(
-        scene.settings_file,
-        _SETTINGS.format(
-            http=scene.http,
-            stream=scene.stream,
-            internal=scene.internal,
-            ref_key=secrets.token_hex(32),
-            secret=scene.secret,
-            publisher=hashlib.sha256(scene.publisher_secret.encode()).hexdigest(),
-            operator=hashlib.sha256(scene.operator_secret.encode()).hexdigest(),
-            backend=backend,
+    """Write the relay's settings and its signing key; `backend` is the backend's origin."""
+    localhost = f"http://localhost:{scene.http}"
+    text = settings_text(
+        session_secret=scene.secret,
+        ports=(scene.http, scene.stream, scene.internal),
+        more_origins=(localhost,),
+        grants={"trader": {"prices": ("prices.>",)}},
+        publishers={"market": (_sha256(scene.publisher_secret), ("prices.>",))},
+        sections=_SECTIONS.format(
+            operator=_sha256(scene.operator_secret), localhost=localhost, backend=backend
         ),
     )
+    write_folder(scene.folder, text)
 
 
-def _write_private(path: Path, text: str) -> None:
-    """Write a file with secrets as `relay doctor` wants them, for whoever copies it out of this folder."""
-    path.touch(mode=0o600)
-    path.write_text(text)
+def _sha256(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _ports(wanted: dict[str, int]) -> list[int]:

@@ -214,7 +214,7 @@ def test_exclusive_channels_have_one_publisher(
     # the publisher that every test relay has may publish everything, so it has to go
     text = path.read_text()
     head, _, rest = text.partition("[publishers.pricing]")
-    path.write_text(head + rest[rest.index("[bff]") :])
+    path.write_text(head + rest[rest.index("[endpoints.depth]") :])
     if refused and any(exclusive):
         with pytest.raises(ConfigurationError, match=r"publishers\.one .*publishers\.two .*is exclusive"):
             load(path)

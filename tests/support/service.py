@@ -23,6 +23,7 @@ import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from relay.settings.template import settings_text, write_folder
 from tests.support.ports import free_ports
 
 SECRET = "test-secret-of-the-backend-0123456789abcdef"
@@ -32,25 +33,16 @@ PUBLISHER_KEY = f"pricing.{PUBLISHER_SECRET}"
 REPORTS = "https://reports.example.com/v1/export"
 """Another service that takes scoped tokens, by the name that is its audience wherever a test runs it."""
 
-SETTINGS = """
-[public]
-url = "{url}"
-stream_url = "{stream_url}"
-
-[listen]
-http = "127.0.0.1:{http}"
-stream = "127.0.0.1:{stream}"
-internal = "127.0.0.1:{internal}"
-
-[session]
-cookie = "access-token"
-ref_key = "{ref_key}"
-signed = {{ algorithm = "HS256", secret = "{secret}", require = {{ token_use = "access" }} }}
-
-[endpoints.prices]
-path = "/ws/prices"
-channels = ["prices.>"]
-
+GRANTS: dict[str, dict[str, list[str] | bool]] = {
+    "trader": {
+        "reports": True,
+        "trades": ["trades.>"],
+        "prices": ["prices.>"],
+        "depth": ["depth.>"],
+    },
+    "guest": {"prices": ["prices.BTC-USD"]},
+}
+SECTIONS = """
 [endpoints.depth]
 path = "/ws/depth"
 channels = ["depth.>"]
@@ -65,17 +57,6 @@ history = {{ messages = 10, seconds = 60 }}
 [endpoints.reports]
 kind = "service"
 url = "{reports}"
-
-[grants]
-trader.reports = true
-trader.trades = ["trades.>"]
-trader.prices = ["prices.>"]
-trader.depth = ["depth.>"]
-guest.prices = ["prices.BTC-USD"]
-
-[publishers.pricing]
-secret_sha256 = ["{publisher}"]
-channels = ["prices.>", "trades.>"]
 
 [bff]
 refresh_cookie = "refresh-token"
@@ -311,29 +292,18 @@ def make_relay(
     extra: str = "",
 ) -> Relay:
     """Write settings and keys for a relay into `folder`."""
-    from relay.keys.files import create_signing_key
-
     http, stream, internal = ports or free_ports(3)
-    keys = folder / "keys"
-    if not keys.exists():
-        keys.mkdir(parents=True)
-        create_signing_key(keys)
-    (folder / "relay.toml").write_text(
-        SETTINGS.format(
-            url=f"http://127.0.0.1:{http}",
-            stream_url=f"ws://127.0.0.1:{stream}",
-            http=http,
-            stream=stream,
-            internal=internal,
-            ref_key=REF_KEY,
-            reports=REPORTS,
-            secret=SECRET,
-            publisher=hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest(),
-            bff=bff,
-            limits=limits,
-            extra=extra,
-        )
+    text = settings_text(
+        session_secret=SECRET,
+        ref_key=REF_KEY,
+        ports=(http, stream, internal),
+        grants=GRANTS,
+        publishers={
+            "pricing": (hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest(), ["prices.>", "trades.>"])
+        },
+        sections=SECTIONS.format(reports=REPORTS, bff=bff, limits=limits, extra=extra),
     )
+    write_folder(folder, text)
     return Relay(folder=folder, ports=(http, stream, internal))
 
 
