@@ -91,7 +91,7 @@ def verify_command(
     """Name the first modified, deleted, inserted or reordered record of an audit log.
 
     Without FILE: the settings' log, against its own keys and the head in the state store. Exit code 0: whole.
-    2: something could not be read. From 10 on: damaged; the README has a table.
+    2: something could not be read. From 10 on: damaged; relay/audit/README.md has a table.
     """
     try:
         known = Link.parse(head) if head else None

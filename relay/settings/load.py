@@ -71,7 +71,10 @@ class Settings(BaseSettings):
     session: SessionSection
     tokens: Tokens = Tokens()
     endpoints: dict[Name, AnyEndpoint] = Field(min_length=1)
-    grants: dict[str, dict[Name, AnyGrant]] = {}
+    grants: dict[str, dict[Name, AnyGrant]] = Field(
+        default={},
+        description='Patterns that a role may ask for at an endpoint, like `grants.trader.prices = ["prices.>"]`.',
+    )
     publishers: dict[Name, Publisher] = {}
     operators: dict[Name, Operator] = {}
     csrf: Csrf = Csrf()
@@ -266,7 +269,7 @@ def _line(item: Any, path: Path | None, variables: dict[str, str]) -> str:
     message = item["msg"].removeprefix("Value error, ")
     match item["type"]:
         case "extra_forbidden":
-            message = "unknown key; see the README's table of settings"
+            message = "unknown key; see the table in relay/settings/README.md"
         case "missing":
             message = "is missing"
     # the variable may hold the setting itself, or as JSON the list or section that the setting is in

@@ -1,4 +1,4 @@
-"""The README keeps its word: what it shows can be pasted, what exists is in it, what it links to is there."""
+"""The documents keep their word: what they show can be pasted, what exists is in them, their links lead somewhere."""
 
 import ast
 import importlib
@@ -16,20 +16,18 @@ import typer
 import typer.main
 
 from relay.cli import app
-from relay.core.closes import CloseCode, close_for
-from relay.core.errors import EXPLANATIONS
-from relay.core.events import ACTION_EXPLANATIONS
-from relay.doctor import CHECKS
-from tests.support import readme
+from relay.core.closes import CloseCode
+from tests.support import readme, tables
 
-README = readme.read()
+DOCUMENTS = {file: readme.read(file) for file in readme.documents()}
+BLOCKS = [block for document in DOCUMENTS.values() for block in document.blocks]
 LANGUAGES = {"bash", "toml", "python", "js", "json", "html", "http", "text"}
 """Languages that a block may name. `text` is output; the others are checked below or are only coloured."""
 
 
 def blocks(*languages: str) -> list[readme.Block]:
-    """Return the README's blocks in one of these languages."""
-    return [block for block in README.blocks if block.language in languages]
+    """Return the documents' blocks in one of these languages."""
+    return [block for block in BLOCKS if block.language in languages]
 
 
 # --- blocks ---------------------------------------------------------------------------------------
@@ -37,7 +35,7 @@ def blocks(*languages: str) -> list[readme.Block]:
 
 def test_every_block_names_its_language() -> None:
     """A block without a known language is checked by nothing, so there is none."""
-    wrong = [str(block) for block in README.blocks if block.language not in LANGUAGES]
+    wrong = [str(block) for block in BLOCKS if block.language not in LANGUAGES]
     assert not wrong, wrong
 
 
@@ -62,7 +60,7 @@ def test_shell_blocks_name_what_exists(block: readme.Block) -> None:
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_blocks_compile(block: readme.Block) -> None:
     """Every Python block compiles, and what it imports from the relay is there."""
-    tree = compile(block.text, "README.md", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    tree = compile(block.text, str(block), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relay":
             module = importlib.import_module(node.module or "")
@@ -131,52 +129,73 @@ def refusal(arguments: list[str]) -> str | None:
 
 
 def test_every_command_is_documented() -> None:
-    """Each command's full name stands in the README."""
-    text = " ".join(README.prose.split() + [word for block in README.blocks for word in block.text.split()])
+    """The table of commands has each command's full name."""
+    text = readme.read(readme.ROOT / "relay/cli/README.md").prose
     names = leaves(typer.main.get_command(app), "relay")
-    wrong = [name for name in names if name not in text]
+    wrong = [name for name in names if f"`{name}`" not in text]
     assert not wrong, wrong
 
 
-# --- close codes, audit ---------------------------------------------------------------------------
+# --- close codes ----------------------------------------------------------------------------------
 
 
 def test_every_close_code_is_documented() -> None:
-    """Whoever sees a close code in a log finds it in a table."""
-    first_cells = " ".join(row[0] for table in readme.tables(README.prose) for row in table)
+    """A close code that is seen in a log stands in the table of the wire protocol."""
+    protocol = readme.read(readme.ROOT / "relay/core/README.md")
+    first_cells = " ".join(row[0] for table in readme.tables(protocol.prose) for row in table)
     wrong = [code for code in CloseCode if not re.search(rf"\b{code.value}\b", first_cells)]
     assert not wrong, wrong
 
 
-def test_audit_actions_are_documented_as_they_are() -> None:
-    """Whoever reads the audit log finds each action, and no other, in the words of the code."""
-    rows = readme.rows_by_first_cell(README.prose, "action")
-    assert {name: row[-1] for name, row in rows.items()} == {
-        action.value: text for action, text in ACTION_EXPLANATIONS.items()
-    }
+# --- generated parts ------------------------------------------------------------------------------
 
 
-def test_audit_reasons_are_documented_as_they_are() -> None:
-    """Whoever reads the audit log finds each reason, and no other, in the words of the code, with its close code."""
-    rows = readme.rows_by_first_cell(README.prose, "reason")
-    assert {name: (row[-2], row[-1]) for name, row in rows.items()} == {
-        reason.value: (str(close_for(reason).code.value), text) for reason, text in EXPLANATIONS.items()
-    }
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(readme.ROOT)))
+def test_generated_parts_are_the_codes(file: Path) -> None:
+    """Tables of reasons, actions, settings and checks, and lines of links, are what the code makes of them."""
+    assert file.read_text("utf-8") == tables.generated(file), "run python -m tests.support.tables --write"
+
+
+def test_every_generated_part_is_in_one_document() -> None:
+    """Each generated table stands in exactly one document, the one of the room that owns it."""
+    for name in tables.PARTS.keys() - {"rooms"}:
+        assert [file for file in DOCUMENTS if name in tables.parts_in(file)] != [], name
+        assert len([file for file in DOCUMENTS if name in tables.parts_in(file)]) == 1, name
+
+
+def test_every_room_links_to_the_others() -> None:
+    """Each room's README has the line of links to the others among its first lines."""
+    for file in readme.rooms():
+        if file != readme.ROOT / "README.md":
+            head = file.read_text("utf-8").splitlines()[:6]
+            assert "<!-- generated: rooms -->" in head, file
 
 
 # --- links ----------------------------------------------------------------------------------------
 
 
-def test_links_lead_somewhere() -> None:
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(readme.ROOT)))
+def test_links_lead_somewhere(file: Path) -> None:
     """Every relative link names a file of the project, and every anchor a heading."""
     broken = []
-    for target in readme.links(README.prose):
+    for target in readme.links(DOCUMENTS[file].prose):
         path, _, anchor = target.partition("#")
-        file = readme.ROOT / path
-        prose = README.prose if not path else readme.read(file).prose if file.suffix == ".md" else ""
-        if not file.exists() or (anchor and anchor not in readme.anchors(prose)):
+        linked = (file.parent / path).resolve() if path else file
+        prose = readme.read(linked).prose if linked.suffix == ".md" else ""
+        if not linked.exists() or (anchor and anchor not in readme.anchors(prose)):
             broken.append(target)
     assert not broken, broken
+
+
+def test_the_readme_links_to_every_room() -> None:
+    """A reader who opens the README first finds every room's README from its first lines."""
+    linked = {target.partition("#")[0] for target in readme.links(DOCUMENTS[readme.ROOT / "README.md"].prose)}
+    missing = [
+        file
+        for file in map(str, (file.relative_to(readme.ROOT) for file in readme.rooms()))
+        if file not in linked
+    ]
+    assert missing in ([], ["README.md"])
 
 
 # --- the checks themselves ------------------------------------------------------------------------
@@ -215,11 +234,3 @@ def test_right_commands_are_accepted() -> None:
     """The check of commands takes what the command line takes."""
     assert refusal(["demo", "--port", "8000", "--stream-port=8001"]) is None
     assert refusal(["demo", "--help"]) is None
-
-
-def test_the_doctors_checks_are_documented_as_they_are() -> None:
-    """Each check of `relay doctor`, and no other, has a row in the words of the code."""
-    rows = readme.rows_by_first_cell(README.prose, "check")
-    assert {name: tuple(row[1:]) for name, row in rows.items()} == {
-        check.name: (check.severity.value, check.finds, check.do) for check in CHECKS
-    }

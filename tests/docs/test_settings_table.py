@@ -1,20 +1,18 @@
-"""The settings in the README are the relay's: examples are accepted, and every key has its one row."""
+"""The settings in the documents are the relay's: examples are accepted, and every key has a meaning."""
 
 import os
 import tomllib
-import types
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from relay.settings.load import Settings, load
-from tests.support import readme
+from tests.support import readme, tables
 
-README = readme.read()
-BLOCKS = [block for block in README.blocks if block.language == "toml"]
+BLOCKS = [
+    block for file in readme.documents() for block in readme.read(file).blocks if block.language == "toml"
+]
 
 
 def filled_in(value: Any) -> Any:
@@ -71,44 +69,7 @@ def test_toml_blocks_are_settings(block: readme.Block, tmp_path: Path) -> None:
         Settings(**laid_over(whole, table))
 
 
-def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str | None]]:
-    """Yield each setting's dotted key and description; `*` in a key stands for a name that the user gives."""
-    for name, field in model.model_fields.items():
-        key = prefix + name
-        kinds = [field.annotation]
-        if get_origin(field.annotation) in (Union, types.UnionType):
-            kinds = [kind for kind in get_args(field.annotation) if kind is not types.NoneType]
-        for kind in kinds:
-            values = sections_in(get_args(kind)[1]) if get_origin(kind) is dict else []
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from setting_keys(kind, f"{key}.")
-            elif values:
-                for value in values:
-                    yield from setting_keys(value, f"{key}.*.")
-            else:
-                yield key, field.description
-
-
-def sections_in(kind: Any) -> list[type[BaseModel]]:
-    """Return the sections that a value may be: itself, or of an annotated union (endpoints by kind) each."""
-    if get_origin(kind) is Annotated:
-        return sections_in(get_args(kind)[0])
-    kinds = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-
-
-def plain(key: str) -> str:
-    """Put `*` for the parts of a documented key that are in upper case: names that the user gives."""
-    parts = ["*" if part.isupper() else part for part in key.split(".")]
-    while parts[-1] == "*":  # grants.ROLE.ENDPOINT is the one setting `grants`
-        parts.pop()
-    return ".".join(parts)
-
-
-def test_settings_are_documented_as_they_are() -> None:
-    """Each settings key, and no other, has a row in the table of keys, in the words of the code."""
-    documented = {plain(key): row[-1] for key, row in readme.rows_by_first_cell(README.prose, "key").items()}
-    described = dict(setting_keys())
-    assert sorted(documented) == sorted(described)
-    wrong = [key for key, text in described.items() if text not in (None, documented[key])]
+def test_every_setting_has_a_meaning() -> None:
+    """Each key of the generated table of settings has a sentence that says what it is for."""
+    wrong = [key for key, field in tables.settings_fields() if not field.description]
     assert not wrong, wrong

@@ -1,8 +1,8 @@
-"""Read README.md as its reader does: blocks to paste, commands to type, tables to look things up in, links.
+"""Read the project's Markdown as its reader does: blocks to paste, commands to type, tables, links.
 
-The documentation's promises are checked by machine (`tests/docs/test_readmes.py`), because a README rots silently:
-an option is renamed, a close code added, and nothing breaks but the person who believed it. The parsing here
-knows only as much Markdown and shell as a README needs; what it can't read, it reports, and never skips.
+The documents' promises are checked by machine (`tests/docs/test_readmes.py`), because a README becomes wrong in
+silence: an option is renamed, a close code is added, and only the reader notices. The parsing here knows only as
+much Markdown and shell as these documents need. What it can't read, it reports; it skips nothing.
 """
 
 import re
@@ -13,6 +13,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+LABELS = {
+    "README.md": "README",
+    "relay/core": "wire protocol",
+    "relay/browser": "browser client",
+    "relay/client": "Python client",
+    "relay/ingest": "publishing",
+    "relay/issuer": "tokens",
+    "relay/bff": "log-in",
+    "relay/verify": "other services",
+    "relay/SECURITY.md": "security",
+    "relay/audit": "audit log",
+    "relay/settings": "settings",
+    "relay/cli": "commands",
+    "relay/ops": "operating",
+    "relay/bench": "performance",
+    "tests": "changing the code",
+}
+"""What the line of links calls each document, in its order. Any other room is called by its folder's name."""
+
 _FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<info>[^`]*)$")
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)(?P<end>\w+)\1")
 _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*=")
@@ -20,14 +39,15 @@ _ASSIGNMENT = re.compile(r"^[A-Za-z_]\w*=")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """One fenced code block: its `language` ("" if unnamed), the `line` it starts on (from 1), its `text`."""
+    """One fenced code block: its `file`, `language` ("" if unnamed), first `line` (from 1) and `text`."""
 
+    file: Path
     language: str
     line: int
     text: str
 
     def __str__(self) -> str:
-        return f"line{self.line}-{self.language or 'unnamed'}"
+        return f"{self.file.relative_to(ROOT)}:{self.line}-{self.language or 'unnamed'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +74,29 @@ def read(path: Path = ROOT / "README.md") -> Document:
                 break
             inside.append(code.removeprefix(fence["indent"]))
         language = (fence["info"].split() or [""])[0].lower()
-        blocks.append(Block(language=language, line=number + 1, text="\n".join(inside) + "\n"))
+        blocks.append(Block(file=path, language=language, line=number + 1, text="\n".join(inside) + "\n"))
     return Document(blocks=tuple(blocks), prose="\n".join(prose) + "\n")
+
+
+def documents() -> list[Path]:
+    """Return every Markdown file of the project, except in folders that begin with a dot."""
+    folders = (ROOT / folder for folder in ("relay", "tests", "examples"))
+    in_folders = sorted(path for folder in folders for path in folder.rglob("*.md"))
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *in_folders]
+
+
+def rooms() -> dict[Path, str]:
+    """Return the documents that link to each other in their first lines, with their labels: README, rooms, SECURITY."""
+    found = {
+        file: key if (key := str(file.relative_to(ROOT))) in LABELS else str(file.parent.relative_to(ROOT))
+        for file in documents()
+        if file.name != "CHANGELOG.md" and file.parts[len(ROOT.parts)] != "examples"
+    }
+    order = list(LABELS)
+    ordered = sorted(
+        found.items(), key=lambda item: (order.index(item[1]) if item[1] in order else 99, item[1])
+    )
+    return {file: LABELS.get(key, Path(key).name) for file, key in ordered}
 
 
 def anchors(prose: str) -> set[str]:
