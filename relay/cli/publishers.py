@@ -18,7 +18,7 @@ from relay.cli.publish import DEFAULT_URL
 from relay.cli.views import printable
 from relay.client.answers import check_base_url, read_json, read_problem
 from relay.core.errors import ConfigurationError, RelayError
-from relay.net.trust import certificates_for
+from relay.net.http_client import blocking_client
 
 ANSWER_WITHIN_S = 10.0
 
@@ -48,12 +48,8 @@ def publishers(
             "An operator key is needed, as --key or in RELAY_OPERATOR_KEY; `relay keys operator NAME` makes one."
         )
     address = check_base_url(url, ("http", "https"))
-    with httpx.Client(
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=ANSWER_WITHIN_S,
-        verify=certificates_for(address),
-        trust_env=False,  # a proxy from the environment must not get to see the key
-    ) as client:
+    headers = {"Authorization": f"Bearer {key}"}
+    with blocking_client(address, timeout_s=ANSWER_WITHIN_S, headers=headers) as client:
         before = _read(client, address)
         time.sleep(interval)
         after = _read(client, address)

@@ -13,7 +13,7 @@ import msgspec
 from relay.client.answers import check_base_url, read_problem
 from relay.client.errors import TokenError
 from relay.core.errors import ConfigurationError
-from relay.net.trust import certificates_for
+from relay.net.http_client import async_client
 
 TIMEOUT_S = 10.0
 """The issuer gives its own session check 2 s; whoever takes five times as long is not there."""
@@ -69,8 +69,7 @@ async def fetch_token(
         raise ConfigurationError("The session token is empty, or has characters that no token has.")
     asked: dict[str, Any] = {"endpoint": endpoint, "channels": channels and list(channels), "origin": origin}
     body = {name: value for name, value in asked.items() if value is not None}
-    # trust_env=False: a proxy or .netrc from the environment must not get to see the session token
-    async with httpx.AsyncClient(verify=certificates_for(base), trust_env=False, timeout=TIMEOUT_S) as client:
+    async with async_client(base, timeout_s=TIMEOUT_S) as client:
         try:
             response = await client.post(
                 f"{base}/auth/ws-token", json=body, headers={"Authorization": f"Bearer {session_token}"}

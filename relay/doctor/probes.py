@@ -14,8 +14,8 @@ from typing import Final
 import httpx
 
 from relay.doctor.base import ClockReading, Deployment, host_of
+from relay.net.http_client import async_client
 from relay.net.sockets import open_files
-from relay.net.trust import certificates_for
 from relay.settings.load import Settings
 
 ANSWER_WITHIN_S: Final = 3.0
@@ -52,9 +52,7 @@ async def _read_clock(setting: str, url: str) -> ClockReading:
     try:
         async with (
             asyncio.timeout(ANSWER_WITHIN_S),
-            httpx.AsyncClient(
-                verify=certificates_for(url), trust_env=False, follow_redirects=False
-            ) as client,
+            async_client(url, timeout_s=ANSWER_WITHIN_S) as client,
         ):
             asked = time.time()
             async with client.stream("GET", url) as response:

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.certificates import Pair
 from tests.support.ports import free_ports
 from tests.support.service import SECRET
 
@@ -33,15 +35,19 @@ def demo_backend(folder: Path) -> Iterator[str]:
 
 
 class ScriptedBackend:
-    """An HTTP server that answers each request with the same prepared bytes, or never."""
+    """An HTTP server that answers each request with the same prepared bytes, or never; with a certificate, by TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Pair | None = None) -> None:
         [self.port] = free_ports(1)
         self.requests: list[bytes] = []
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(certificate.cert, certificate.key)
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @contextlib.asynccontextmanager
     async def answering(
@@ -64,16 +70,16 @@ class ScriptedBackend:
                 await reader.read()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 await answer_one(reader, writer)
             writer.close()
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await writer.wait_closed()
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             handlers.add(asyncio.create_task(serve(reader, writer)))
 
-        server = await asyncio.start_server(accept, "127.0.0.1", self.port)
+        server = await asyncio.start_server(accept, "127.0.0.1", self.port, ssl=self._tls)
         try:
             yield
         finally:

@@ -15,7 +15,7 @@ from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
 from relay.client.publishing.outbox import Entry, HaltedError, Outbox
 from relay.client.receipts import Receipt, Result
-from relay.net.trust import certificates_for
+from relay.net.http_client import async_client
 
 MAX_BATCH_MESSAGES = 1000
 MAX_BATCH_BYTES = 1 << 20
@@ -47,12 +47,8 @@ class Posting:
 
     async def run(self) -> NoReturn:
         """Send what there is, until cancelled."""
-        async with httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._key}"},
-            timeout=self._timeout_s,
-            verify=certificates_for(self._url),
-            trust_env=False,  # a proxy from the environment must not get to see the key
-        ) as client:
+        headers = {"Authorization": f"Bearer {self._key}"}
+        async with async_client(self._url, timeout_s=self._timeout_s, headers=headers) as client:
             while True:
                 await self._outbox.filled.wait()
                 await asyncio.sleep(0)  # what other tasks publish in the same turn goes along

@@ -30,7 +30,7 @@ from relay.client.publishing.link import Link
 from relay.client.publishing.outbox import HaltedError, Outbox
 from relay.client.reconnecting import is_final
 from relay.core.errors import MalformedError
-from relay.net.trust import certificates_for
+from relay.net.http_client import certificates_for
 
 PROTOCOL = "relay.ingest.v1"
 PATH = "/v1/ingest"

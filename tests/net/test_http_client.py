@@ -1,0 +1,75 @@
+"""The one place that makes HTTP clients: what each of them ignores, keeps and repeats."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+import relay
+from relay.core.errors import UnavailableError
+from relay.net.http_client import MAX_ANSWER_BYTES, Address, async_client, blocking_client
+from tests.support.backend import ScriptedBackend, http_answer
+
+
+@pytest.mark.parametrize("make", [async_client, blocking_client])
+def test_a_client_follows_nobody_else(
+    make: Callable[..., httpx.AsyncClient | httpx.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a proxy of the environment nor a redirect gets to see a credential."""
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+    client = make("http://127.0.0.1", timeout_s=1)
+    assert (client.trust_env, client.follow_redirects) == (False, False)
+
+
+async def test_a_cookie_is_not_kept() -> None:
+    """A cookie that one answer sets does not go out with the next call."""
+    server = ScriptedBackend()
+    async with (
+        server.answering(http_answer(200, {}, "Set-Cookie: a=b; Path=/")),
+        async_client(server.origin, timeout_s=5) as client,
+    ):
+        for _ in range(2):
+            assert (await client.get(server.origin)).status_code == 200
+    assert len(server.requests) == 2
+    assert b"cookie" not in server.requests[1].lower()
+
+
+async def test_a_get_is_repeated_once_and_a_post_never() -> None:
+    """A server that drops the connection gets two GETs and one POST."""
+    server = ScriptedBackend()
+    address = Address(server.origin, name="The server", timeout_s=5)
+    for post, times in ((False, 2), (True, 1)):
+        async with server.answering(b""):
+            with pytest.raises(UnavailableError, match="The server did not answer: RemoteProtocolError"):
+                await (address.post({"a": 1}) if post else address.get())
+        assert len(server.requests) == times
+    await address.aclose()
+
+
+async def test_a_long_answer_is_refused() -> None:
+    """Nobody's answer fills the memory."""
+    server = ScriptedBackend()
+    address = Address(server.origin, name="The server", timeout_s=5)
+    async with server.answering(http_answer(200, b"x" * (MAX_ANSWER_BYTES + 1))):
+        with pytest.raises(UnavailableError, match=f"The server answered with more than {MAX_ANSWER_BYTES}"):
+            await address.get()
+    async with server.answering(http_answer(200, b"x" * MAX_ANSWER_BYTES)):
+        assert len((await address.get()).body) == MAX_ANSWER_BYTES
+    await address.aclose()
+
+
+def test_no_other_module_makes_a_client() -> None:
+    """A client that is made elsewhere would lack the company's authorities, as the log-in's once did."""
+    package = Path(relay.__file__).parent
+    makers = {
+        str(path.relative_to(package))
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and (node.func.value.id, node.func.attr) in {("httpx", "AsyncClient"), ("httpx", "Client")}
+    }
+    assert makers == {"net/http_client.py"}
