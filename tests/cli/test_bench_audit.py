@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from relay.bench.opening import Opener
-from relay.bench.relays import own_relay
+from relay.bench.load.opener import Opener
+from relay.bench.load.relay_process import own_relay
 from relay.core.events import Action
 from tests.support.bench_process import measured
 
@@ -22,7 +22,7 @@ def test_audit_measures_the_log_beside_none(tmp_path: Path) -> None:
 def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
     """It is a relay in everything else: it gives no token without a record, and its connections leave none."""
     actions = {}
-    for program in ("relay", "relay.bench.unlogged"):
+    for program in ("relay", "relay.bench.load.unaudited_relay"):
         folder = tmp_path / program
         folder.mkdir()
         with own_relay(folder, sessions=1, program=program) as running:
@@ -33,5 +33,5 @@ def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
         lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()
         actions[program] = {json.loads(line)["event"]["action"] for line in lines}
     connects = {Action.CONNECT_ACCEPTED, Action.CONNECTION_CLOSED}
-    assert actions["relay"] - actions["relay.bench.unlogged"] == connects
-    assert Action.TOKEN_ISSUED in actions["relay.bench.unlogged"]
+    assert actions["relay"] - actions["relay.bench.load.unaudited_relay"] == connects
+    assert Action.TOKEN_ISSUED in actions["relay.bench.load.unaudited_relay"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from relay.bench import BenchError
-from relay.bench.fanout import FanoutOptions, measure_fanout
-from relay.bench.report import Report
-from relay.bench.suite import Bench
-from relay.bench.turns import Progress
+from relay.bench.benchmarks.fanout import FanoutOptions, measure_fanout
+from relay.bench.benchmarks.runs import Progress
+from relay.bench.benchmarks.suite import Bench
+from relay.bench.report.report import Report
 from relay.cli import main
 from tests.support.bench_process import OnTerminal, measured
 
@@ -218,7 +218,7 @@ def test_all_write_a_report(
             Bench(name="mixed", measure=fail),
         ]
 
-    monkeypatch.setattr("relay.bench.suite.suite", small)
+    monkeypatch.setattr("relay.bench.benchmarks.suite.suite", small)
     out = tmp_path / "report.md"
     monkeypatch.setattr(sys, "argv", ["relay", "bench", "all", "--out", str(out), "--json"])
     with pytest.raises(SystemExit) as ended:
@@ -233,7 +233,7 @@ def test_all_write_a_report(
     assert "| delivered | 30 | 30 |" in out.read_text("utf-8")
     assert (tmp_path / "report.svg").read_text("utf-8").startswith("<svg ")
 
-    monkeypatch.setattr("relay.bench.suite.suite", lambda **options: small(**options)[:1])
+    monkeypatch.setattr("relay.bench.benchmarks.suite.suite", lambda **options: small(**options)[:1])
     monkeypatch.setattr(sys, "argv", ["relay", "bench", "all"])
     with pytest.raises(SystemExit) as ended:
         main()

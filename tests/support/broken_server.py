@@ -10,8 +10,8 @@ import sys
 
 import uvloop
 
-from relay.bench.ticks import Tick
-from relay.bench.yardstick import Order, Yardstick, run
+from relay.bench.load.ticks import Tick
+from relay.bench.load.yardstick import Order, Yardstick, run
 
 HOW = sys.argv[1]
 

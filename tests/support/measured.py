@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from relay.bench.delivery import Measured
-from relay.bench.totals import Counted, Group, Latency
+from relay.bench.benchmarks.delivery import Measured
+from relay.bench.load.totals import Counted, Group, Latency
 
 LATENCY = Latency(samples=1000, p50_ms=1.0, p99_ms=2.0, max_ms=3.0)
 GROUP = Group(expected=1000, delivered=1000, ended=10, conflated=0, lost=0, repeated=0, windows=[LATENCY] * 4)

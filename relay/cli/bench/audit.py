@@ -25,7 +25,7 @@ def audit(
     The yardstick is the same relay, whose log hears of no connection. Tokens
     are recorded on both sides, and no delivery is on either.
     """
-    from relay.bench.audit import AuditOptions, measure_audit
+    from relay.bench.benchmarks.audit import AuditOptions, measure_audit
 
     options = AuditOptions(connections=connections, parallel=parallel, runs=runs)
     run_to_exit(lambda progress: measure_audit(options, progress), as_json=as_json)

@@ -37,8 +37,8 @@ def connect(
     its prices before the burst and through it. The yardstick is a plain
     websockets server that checks nothing.
     """
-    from relay.bench.connect import ConnectOptions
-    from relay.bench.connect_figures import measure_connect
+    from relay.bench.benchmarks.connect import ConnectOptions
+    from relay.bench.benchmarks.connect_figures import measure_connect
 
     options = ConnectOptions(
         connections=connections, parallel=parallel, hold=hold, rate=rate, quiet_s=quiet, runs=runs

@@ -31,9 +31,9 @@ def everything(
     It takes about twenty minutes; --quick a minute or two. Without recorded
     files there is no replay.
     """
-    from relay.bench.document import check_writable, to_json, write_document
-    from relay.bench.report import Report
-    from relay.bench.suite import Failed, measure_all, suite
+    from relay.bench.benchmarks.suite import Failed, measure_all, suite
+    from relay.bench.report.document import check_writable, to_json, write_document
+    from relay.bench.report.report import Report
 
     if out is not None:
         check_writable(out)

@@ -39,7 +39,7 @@ def fanout(
     tokens_per_session and connections_per_session. TLS is not measured, so
     name the relay's own listeners and not a proxy's.
     """
-    from relay.bench.fanout import FanoutOptions, measure_fanout
+    from relay.bench.benchmarks.fanout import FanoutOptions, measure_fanout
     from relay.core.patterns import check_channel
 
     options = FanoutOptions(

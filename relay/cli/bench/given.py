@@ -10,7 +10,7 @@ import typer
 from relay.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from relay.bench.relays import RunningRelay
+    from relay.bench.load.relay_process import RunningRelay
 
 SESSION_VARIABLE = "RELAY_SESSION_TOKEN"
 
@@ -45,8 +45,8 @@ def given_relay(
     Raises:
         ConfigurationError: with what is missing or can't be meant.
     """
-    from relay.bench.posting import split_address
-    from relay.bench.relays import RunningRelay
+    from relay.bench.load.http_post import split_address
+    from relay.bench.load.relay_process import RunningRelay
 
     if not url:
         if sessions or stream_url or pid:

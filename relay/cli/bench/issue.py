@@ -33,7 +33,7 @@ def issue(
     Each request is another session's. Of those that come at once every one
     must be answered, with a token or with a time to wait; exit code 1 if not.
     """
-    from relay.bench.issue import IssueOptions, measure_issue
+    from relay.bench.benchmarks.issue import IssueOptions, measure_issue
 
     options = IssueOptions(requests=requests, parallel=parallel, at_once=at_once, runs=runs)
     run_to_exit(lambda progress: measure_issue(options, progress), as_json=as_json)

@@ -34,7 +34,7 @@ def mixed(
     The defaults are 200,000 deliveries a second. The yardstick does the same
     with websockets.broadcast() to each channel's subscribers.
     """
-    from relay.bench.mixed import MixedOptions, measure_mixed
+    from relay.bench.benchmarks.mixed import MixedOptions, measure_mixed
 
     check_interval(interval)
     if rate * seconds > MAX_TICKS:

@@ -27,7 +27,7 @@ def publish(
     subscriber that misses nothing. Then single requests, one after the other,
     beside a route that does nothing.
     """
-    from relay.bench.publish import PublishOptions, measure_publish
+    from relay.bench.benchmarks.publish import PublishOptions, measure_publish
 
     options = PublishOptions(messages=messages, channels=channels, rate=rate, singles=singles, runs=runs)
     run_to_exit(lambda progress: measure_publish(options, progress), as_json=as_json)

@@ -38,7 +38,7 @@ def replay(
     a stream, from which nothing may be missing. --seconds ends it early. The yardstick does
     the same with websockets.broadcast().
     """
-    from relay.bench.replay import ReplayOptions, measure_replay
+    from relay.bench.benchmarks.replay import ReplayOptions, measure_replay
 
     check_interval(interval)
     options = ReplayOptions(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from relay.bench.report import Report
-    from relay.bench.turns import Progress, Step
+    from relay.bench.benchmarks.runs import Progress, Step
+    from relay.bench.report.report import Report
 
 Result = TypeVar("Result")
 

@@ -37,8 +37,8 @@ def slow_reader(
     it feel nothing. Then a reader that stops reading: when is it dropped, and
     what does it cost until then?
     """
-    from relay.bench.slow_reader import SlowReaderOptions
-    from relay.bench.slow_reader_figures import measure_slow_reader
+    from relay.bench.benchmarks.slow_reader import SlowReaderOptions
+    from relay.bench.benchmarks.slow_reader_figures import measure_slow_reader
 
     options = SlowReaderOptions(
         readers=readers,

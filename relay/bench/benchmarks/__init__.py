@@ -1,0 +1,1 @@
+"""The benchmarks, one module each: options, figures and runs."""

@@ -1,0 +1,1 @@
+"""The programs that make load, each run as a process, and what they measure beside the relay."""

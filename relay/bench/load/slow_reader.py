@@ -1,0 +1,117 @@
+"""A reader that is too slow, as a process: `python -m relay.bench.load.slow_reader`.
+
+It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a
+second from it; or, with `rate_bytes` 0, none at all. The age of the newest price that it has read is what its user
+sees: a server that queues for it lets that grow without end.
+
+    in   {"target": {…}, "ticks": {…}, "rate_bytes": n, "seconds": s}
+    out  {"open": p}        the port of its end
+    out  {"read": {…}}      see `Read`; who reads nothing waits for the end of standard input instead
+"""
+
+import re
+import socket
+import sys
+import time
+
+import msgspec
+
+from relay.bench.load.opener import Opener, close_reason
+from relay.bench.load.orders import Gone, read_line, read_order, say
+from relay.bench.load.targets import Target
+from relay.bench.load.ticks import Ticks
+from relay.bench.load.totals import quantile
+from relay.core.errors import RelayError
+
+RECEIVE_BYTES = 8192
+STEP_S = 0.05
+"""A read each 50 ms at most."""
+TAIL_BYTES = 4096
+"""What is searched for the newest price: far more than one."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to read, how fast, and for how long."""
+
+    target: Target
+    ticks: Ticks
+    rate_bytes: int
+    seconds: float
+
+
+class Read(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read. Ages are those of the newest price at each read, over the last half of the time.
+
+    `ageing_ms_per_s` is by how much the age grew each second between the last two quarters; None where one of
+    them has no price. `closed` is a sentence if the server ended the connection, else "".
+    """
+
+    bytes: int
+    seconds: float
+    age_p50_ms: float | None
+    age_max_ms: float | None
+    ageing_ms_per_s: float | None
+    closed: str
+
+
+def main() -> None:
+    """Carry out one order."""
+    try:
+        order = msgspec.json.decode(read_line(), type=Order)
+        hand = tuple(range(len(order.target.channels)))
+        connection = Opener(order.target, threads=1, receive_bytes=RECEIVE_BYTES).open_all([hand])[0]
+        say(open=connection.getsockname()[1])
+        if order.rate_bytes:
+            say(read=_read(connection, order))
+        read_order()  # its end
+    except RelayError as error:
+        say(error=str(error))
+    except (Gone, BrokenPipeError):
+        sys.exit(0)
+
+
+def _read(connection: socket.socket, order: Order) -> Read:
+    newest = re.compile(re.escape(order.ticks.marker) + rb"(\d+)\D")
+    connection.settimeout(STEP_S)
+    started = time.monotonic()
+    ages: list[tuple[float, float]] = []
+    tail = b""
+    size = 0
+    closed = ""
+    while (at := time.monotonic() - started) < order.seconds:
+        try:
+            data = connection.recv(max(1, int(order.rate_bytes * STEP_S)))
+        except TimeoutError:
+            continue
+        except OSError as error:
+            closed = f"The slow reader's connection failed: {error.strerror or error}."
+            break
+        if not data:
+            closed = f"The server closed the slow reader's connection. {close_reason(tail)}".strip()
+            break
+        size += len(data)
+        tail = (tail + data)[-TAIL_BYTES:]
+        if made := newest.findall(tail):
+            ages.append((at, (time.monotonic_ns() - int(made[-1])) / 1e6))
+        time.sleep(len(data) / order.rate_bytes)
+    return _summed_up(ages, order.seconds, size=size, closed=closed, took_s=time.monotonic() - started)
+
+
+def _summed_up(
+    ages: list[tuple[float, float]], seconds: float, *, size: int, closed: str, took_s: float
+) -> Read:
+    late = sorted(age for at, age in ages if at >= seconds / 2)
+    third = quantile(sorted(age for at, age in ages if seconds / 2 <= at < seconds * 3 / 4), 0.5)
+    last = quantile(sorted(age for at, age in ages if at >= seconds * 3 / 4), 0.5)
+    return Read(
+        bytes=size,
+        seconds=took_s,
+        age_p50_ms=quantile(late, 0.5),
+        age_max_ms=quantile(late, 1.0),
+        ageing_ms_per_s=None if third is None or last is None else (last - third) / (seconds / 4),
+        closed=closed,
+    )
+
+
+if __name__ == "__main__":
+    main()

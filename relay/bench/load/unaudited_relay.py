@@ -1,0 +1,20 @@
+"""A relay whose audit log hears of no connection: `python -m relay.bench.load.unaudited_relay serve --config FILE`.
+
+What `relay bench audit` measures the real one beside. No setting turns the log off, and this is no way to run a relay.
+Tokens are recorded here too, because nothing waits for what is noted, and a token waits for its record.
+"""
+
+import runpy
+from unittest.mock import patch
+
+from relay.audit.watch import WatchedAuditor
+from relay.core.events import Event
+
+
+def _forget(_auditor: WatchedAuditor, _event: Event) -> None:
+    """Take the place of `WatchedAuditor.note`."""
+
+
+if __name__ == "__main__":
+    with patch.object(WatchedAuditor, "note", _forget):
+        runpy.run_module("relay", run_name="__main__")

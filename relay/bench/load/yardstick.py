@@ -1,0 +1,159 @@
+"""The yardstick: what a Python program gets without a relay, from `websockets.broadcast()` on uvloop.
+
+`python -m relay.bench.load.yardstick` accepts everybody and makes its ticks itself, in its own process: it has no
+publisher to answer, no token to check, and nothing to do for who comes too late. Compression is off, as in the
+relay; with it the comparison would be about zlib. Who names channels in the URL gets those and an
+acknowledgement, who names none gets nothing.
+
+    in   {"ticks": {…}, "interval_ms": 0, "waits": true}
+    out  {"port": p}
+    …    and then as `relay.bench.load.publisher`
+
+With an interval the newest values of the channels of mode `latest` are broadcast at each beat, as a lane does;
+messages of streams go out at once.
+"""
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+import uvloop
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+
+from relay.bench.load.orders import say
+from relay.bench.load.publisher import TELL_EVERY_S
+from relay.bench.load.ticks import Tick, Ticks
+
+BACKLOG = 4096
+LOOK_EVERY = 16
+MAX_PENDING_BYTES = 1 << 20
+"""`broadcast` waits for nobody. Every 16 ticks we do, once a socket has 1 MiB waiting: 1000 of them fill a GB."""
+SUBSCRIBED = '{"type":"subscribed","channels":[],"rejected":[]}'
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What to play. Without `waits` a socket that takes nothing is left to fill the memory."""
+
+    ticks: Ticks
+    interval_ms: int = 0
+    waits: bool = True
+
+
+class Yardstick:
+    """Everybody's connections, by channel."""
+
+    def __init__(self, order: Order) -> None:
+        self._ticks = order.ticks
+        self._interval_s = order.interval_ms / 1000
+        self._waits = order.waits
+        self.subscribers: dict[str, set[ServerConnection]] = {name: set() for name in order.ticks.channels}
+        self._newest: dict[int, bytes] = {}
+        self._seq = 0
+        self.counts = [0] * len(order.ticks.channels)
+
+    async def serve(self, connection: ServerConnection) -> None:
+        """Hold one connection."""
+        assert connection.request is not None
+        query = parse_qs(urlsplit(connection.request.path).query)
+        names = [name for text in query.get("channels", []) for name in text.split(",")]
+        for name in names:
+            self.subscribers[name].add(connection)
+        if names:
+            await connection.send(SUBSCRIBED)
+        try:
+            await connection.wait_closed()
+        finally:
+            for name in names:
+                self.subscribers[name].discard(connection)
+
+    async def play(self, server: Server) -> None:
+        """Send all ticks at their pace, until cancelled."""
+        started = told_at = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            if self._interval_s:
+                beat = asyncio.create_task(self._beat())
+                stack.callback(beat.cancel)
+            for number, tick in enumerate(self._ticks.due(), start=1):
+                # due times are counted from the start, so that the pace does not drift
+                await asyncio.sleep(max(0.0, started + tick.due_s - time.monotonic()))
+                self.send(tick)
+                if number % LOOK_EVERY == 0 and self._waits:
+                    while _most_pending(server) > MAX_PENDING_BYTES:  # noqa: ASYNC110  # nothing tells when it falls
+                        await asyncio.sleep(0.001)
+                if (now := time.monotonic()) - told_at > TELL_EVERY_S:
+                    told_at = now
+                    say(published=number)
+
+    def end(self) -> None:
+        """Send what waits for a beat, and every channel's end mark."""
+        self._flush()
+        for place, name in enumerate(self._ticks.channels):
+            self._seq += 1
+            broadcast(self.subscribers[name], self._ticks.end_message(place, self._seq), text=True)
+
+    def send(self, tick: Tick) -> None:
+        """Send one tick, or keep it for the next beat."""
+        self._seq += 1
+        message = self._ticks.message(tick, self._seq)
+        self.counts[tick.channel] += 1
+        if self._interval_s and tick.channel not in self._ticks.streams:
+            self._newest[tick.channel] = message
+        else:
+            broadcast(self.subscribers[self._ticks.channels[tick.channel]], message, text=True)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_s)
+            self._flush()
+
+    def _flush(self) -> None:
+        newest, self._newest = self._newest, {}
+        for channel, message in newest.items():
+            broadcast(self.subscribers[self._ticks.channels[channel]], message, text=True)
+
+
+async def run(make: Callable[[Order], Yardstick] = Yardstick) -> None:
+    """Serve until standard input ends."""
+    loop = asyncio.get_running_loop()
+    orders = asyncio.StreamReader(limit=1 << 26)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    yardstick = make(msgspec.json.decode(await orders.readline(), type=Order))
+    async with serve(
+        yardstick.serve,
+        "127.0.0.1",
+        0,
+        compression=None,
+        ping_interval=None,
+        backlog=BACKLOG,
+        close_timeout=0,
+    ) as server:
+        say(port=next(iter(server.sockets)).getsockname()[1])
+        if not await orders.readline():  # go
+            return
+        started = time.monotonic()
+        playing = asyncio.create_task(yardstick.play(server))
+        order = asyncio.create_task(orders.readline())
+        await asyncio.wait((playing, order), return_when=asyncio.FIRST_COMPLETED)
+        playing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await playing
+        say(done=yardstick.counts, seconds=time.monotonic() - started)
+        while (line := await order) and "finish" not in msgspec.json.decode(line):
+            order = asyncio.create_task(orders.readline())
+        if line:
+            yardstick.end()
+            say(finished=True)
+            await orders.read()
+
+
+def _most_pending(server: Server) -> int:
+    return max((link.transport.get_write_buffer_size() for link in server.connections), default=0)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        uvloop.run(run())

@@ -1,0 +1,1 @@
+"""What a benchmark found: tables, one JSON object, a Markdown document and a chart."""

@@ -1,0 +1,100 @@
+"""Newcomers as browsers come: who is told to wait comes back, and who is refused takes a new token."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from relay.bench.load import browser as newcomers
+from relay.bench.load.browsers import Arrivals, Arrived
+from relay.bench.load.connections import Order
+from relay.bench.load.targets import Target
+from tests.support.service import Relay, running
+
+TOKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"wsToken":"t","endpoint":""}'
+WAIT = b"HTTP/1.1 429 X\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
+OLD = b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n"
+IN = b'HTTP/1.1 101 X\r\n\r\n\x81\x15{"type":"subscribed"}'
+
+
+@asynccontextmanager
+async def saying(*answers: bytes) -> AsyncIterator[str]:
+    """Answer each new connection's request with the next of these, and go on reading; b"" hangs up."""
+    left = iter(answers)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):  # newcomers leave with a reset
+            await reader.read(4096)
+            if answer := next(left):
+                writer.write(answer)
+                await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def order(target: Target, connections: int) -> Order:
+    """Return an order for newcomers that all come at once; what is measured is this process."""
+    return Order(target=target, connections=connections, parallel=connections, first=0, pid=os.getpid())
+
+
+async def arrive(
+    target: Target, connections: int, then: Callable[[Arrivals], Any] = Arrivals.close
+) -> Arrived:
+    """Let them come, in a thread, and then leave."""
+    arrivals = Arrivals(order(target, connections))
+    arrived = await asyncio.to_thread(arrivals.all_in)
+    await asyncio.to_thread(then, arrivals)
+    return arrived
+
+
+async def test_all_come_into_a_real_relay(tmp_path: Any) -> None:
+    """Each with a token of its own, subscribed, from its own session."""
+    with running(tmp_path) as relay:
+        target = target_of(relay, sessions=30)
+        arrived = await arrive(target, 30)
+    accepted = [
+        one for one in relay.audit() if one["event"]["action"] == "connect.accepted"
+    ]  # all is written now
+    assert (arrived.lost, arrived.refusals) == (0, {})
+    assert len({one["relay"]["session"]["ref"] for one in accepted}) == 30
+    assert arrived.p50_ms is not None
+
+
+def target_of(relay: Relay, *, sessions: int) -> Target:
+    """Return where a relay's newcomers go."""
+    return Target(
+        stream=f"{relay.stream_url}/ws/prices",
+        issuer=relay.url,
+        sessions=[relay.session() for _ in range(sessions)],
+        channels=["prices.BENCH"],
+    )
+
+
+async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 with a time, a link that breaks, and a token that was too old: three attempts more, and it is in."""
+    monkeypatch.setattr(newcomers, "FIRST_BACK_OFF_S", 0.01)
+    issuer, stream = (WAIT, TOKEN, TOKEN, TOKEN), (OLD, b"", IN)
+    async with saying(*issuer) as asked, saying(*stream) as connected:
+        target = Target(
+            stream=f"ws://{connected}/ws", issuer=f"http://{asked}", sessions=["s"], channels=["prices.A"]
+        )
+        arrived = await arrive(target, 1)
+    assert arrived.lost == 0
+    assert arrived.refusals == {"token: 429": 1, "handshake: 401": 1, "link: closed by the server": 1}
+    assert arrived.max_ms is not None
+    assert arrived.max_ms > 1000, "it waited as it was told"
+
+
+async def test_who_never_gets_in_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After eight attempts; nobody waits for ever."""
+    monkeypatch.setattr(newcomers, "FIRST_BACK_OFF_S", 0.01)
+    async with saying(*[OLD] * newcomers.ATTEMPTS) as connected:
+        arrived = await arrive(Target(stream=f"ws://{connected}/ws"), 1)
+    assert (arrived.lost, arrived.p50_ms) == (1, None)
+    assert arrived.refusals == {"handshake: 401": newcomers.ATTEMPTS}

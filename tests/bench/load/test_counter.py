@@ -1,0 +1,201 @@
+"""Counting without parsing: whatever the kernel cuts the bytes into, the figures are right."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+from relay.bench.load.counter import Connection, Counter
+from relay.bench.load.ticks import QUOTE, Tick, Ticks
+from relay.bench.load.totals import Counted
+
+TICKS = Ticks(run="0a1b2c3d", channels=["prices.A", "prices.B"])
+TICK = TICKS.message(Tick(0.0, 0, QUOTE), 1)
+END = TICKS.end_message(0, 2)
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    """Three connections: the server's end, and the load's."""
+    made = [socket.socketpair() for _ in range(3)]
+    for _, ours in made:
+        ours.setblocking(False)
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+def count(
+    pairs: Sequence[Pair],
+    finish: Callable[[], None],
+    *,
+    published: Sequence[int],
+    hand: Sequence[int] = (0,),
+    stream: bool = False,
+    stall_s: float = 10.0,
+    before: Callable[[], None] | None = None,
+) -> Counted:
+    """Count until the end; `finish` is called when the counter has been told that all is published.
+
+    With `before` a first order, for a new window of latency, calls that.
+    """
+    ask, order = os.pipe()
+    os.write(order, b"\n" if before is None else b"w\n")
+
+    def told() -> Sequence[int] | None:
+        if os.read(ask, 1) == b"w":
+            assert before is not None
+            before()
+            return None
+        finish()
+        return published
+
+    counter = Counter(
+        [[Connection(ours, hand, group=0) for _, ours in pairs]],
+        TICKS,
+        streams=frozenset([0]) if stream else frozenset(),
+        stall_s=stall_s,
+    )
+    try:
+        return counter.run(ask, told)
+    finally:
+        counter.close()
+        os.close(ask)
+        os.close(order)
+
+
+def trade(number: int) -> bytes:
+    """Return one message of a stream."""
+    return TICKS.message(Tick(0.0, 0, QUOTE, number), 1)
+
+
+def test_everything_that_arrives_is_counted(pairs: list[Pair]) -> None:
+    """Ticks on every connection, several in one read, make their number; nothing is missing."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(TICK + TICK + END)
+
+    counted = count(pairs, finish, published=[2, 0])
+    assert (counted.expected, counted.delivered, counted.ended) == (6, 6, 3)
+    assert (counted.conflated, counted.lost, counted.repeated, counted.stalled) == (0, 0, 0, False)
+    assert counted.is_whole
+    assert counted.peak_per_s == 6
+    assert counted.latency.samples == 6
+    assert counted.latency.p50_ms is not None
+    assert counted.latency.max_ms is not None
+    assert 0 <= counted.latency.p50_ms <= counted.latency.max_ms
+
+
+def test_marks_cut_anywhere_are_counted_once() -> None:
+    """However a message and the end mark are spread over two reads, each counts once, and so does its number."""
+    message, end = trade(7), END
+    for cut in range(1, len(message)):
+        # packets: each one is a read of its own
+        server, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        with server, ours:
+            server.send(message[:cut])
+            server.send(message[cut:])
+
+            def finish(server: socket.socket = server, cut: int = cut % (len(end) - 1) + 1) -> None:
+                server.send(end[:cut])
+                server.send(end[cut:])
+
+            counted = count([(server, ours)], finish, published=[1, 0], stream=True)
+        assert (counted.delivered, counted.ended, counted.repeated, counted.lost) == (1, 1, 0, 0), cut
+
+
+def test_every_channel_has_an_end_mark_of_its_own(pairs: list[Pair]) -> None:
+    """A last value that comes twice does not stand in for another channel's: without one something is lost."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(TICK + END)
+            server.sendall(END if server is pairs[0][0] else TICKS.end_message(1, 2))
+
+    counted = count(pairs, finish, published=[1, 0], hand=(0, 1), stall_s=0.05)
+    assert counted.stalled
+    assert counted.is_whole
+    assert (counted.delivered, counted.ended, counted.lost) == (3, 5, 1)
+
+
+def test_what_is_missing_before_the_end_mark_was_conflated(pairs: list[Pair]) -> None:
+    """A subscriber that has the last value missed older ones by conflation; without it, it has lost something."""
+
+    def finish() -> None:
+        for server, _ in pairs[:2]:
+            server.sendall(TICK + END)
+        pairs[2][0].sendall(TICK)
+        pairs[2][0].close()
+
+    counted = count(pairs, finish, published=[3, 0])
+    assert (counted.delivered, counted.conflated, counted.lost, counted.closed) == (3, 4, 2, 1)
+    assert not counted.is_whole
+
+
+def test_nothing_is_conflated_on_a_stream(pairs: list[Pair]) -> None:
+    """A message that is missing is lost, even when the last value came and another message came twice."""
+
+    def finish() -> None:
+        for server, _ in pairs[:2]:
+            server.sendall(trade(0) + trade(1) + trade(2) + END)
+        pairs[2][0].sendall(trade(0) + trade(2) + trade(2) + END)
+
+    counted = count(pairs, finish, published=[3, 0], stream=True)
+    assert (counted.delivered, counted.conflated, counted.lost, counted.repeated) == (9, 0, 1, 1)
+
+
+def test_a_tick_that_comes_twice_is_told(pairs: list[Pair]) -> None:
+    """Repeats don't make up for what is missing elsewhere."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(TICK * (2 if server is pairs[0][0] else 1) + END)
+
+    counted = count(pairs, finish, published=[1, 0])
+    assert (counted.repeated, counted.conflated, counted.lost) == (1, 0, 0)
+
+
+def test_latencies_before_and_after_are_kept_apart(pairs: list[Pair]) -> None:
+    """A new window begins when the command says so."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(TICK + END)
+
+    counted = count(pairs, finish, published=[1, 0], before=lambda: None)
+    assert [window.samples for window in counted.groups[0].windows] == [0, 3]
+
+
+def test_silence_ends_it(pairs: list[Pair]) -> None:
+    """When nothing arrives any more it gives up, and says that it did."""
+    counted = count(pairs, lambda: None, published=[1, 0], stall_s=0.05)
+    assert counted.stalled
+    assert (counted.delivered, counted.lost, counted.latency.p50_ms) == (0, 3, None)
+
+
+def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
+    """There is nothing to wait for without a connection."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.close()
+
+    counted = count(pairs, finish, published=[1, 0])
+    assert (counted.closed, counted.lost, counted.is_whole) == (3, 3, False)
+
+
+def test_a_message_behind_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
+    """On a connection with one channel of a stream numbers only grow; one that came twice is not out of order."""
+
+    def finish() -> None:
+        for server, _ in pairs:
+            server.sendall(trade(0) + trade(2) + trade(1) + trade(2) + END)
+
+    counted = count(pairs, finish, published=[3, 0], stream=True)
+    assert (counted.lost, counted.repeated, counted.disordered) == (0, len(pairs), len(pairs))

@@ -1,0 +1,136 @@
+"""Opening connections to a real relay: it takes real tokens, and whatever is refused is told in a sentence."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from relay.bench import BenchError
+from relay.bench.load.opener import Opener, close_reason
+from relay.bench.load.publisher import TickPublisher
+from relay.bench.load.targets import Target
+from relay.bench.load.ticks import Ticks
+from tests.support.service import PUBLISHER_KEY, Relay, running
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """Run one relay for all tests here."""
+    with running(tmp_path_factory.mktemp("relay")) as running_relay:
+        yield running_relay
+
+
+def target(
+    relay: Relay,
+    *,
+    session: str = "",
+    channels: Sequence[str] = ("prices.BENCH",),
+    path: str = "/ws/prices",
+    endpoint: str = "",
+    interval_ms: int = 0,
+) -> Target:
+    """Return where to connect as one person."""
+    return Target(
+        stream=relay.stream_url + path if path else "",
+        issuer=relay.url,
+        sessions=[session or relay.session()],
+        channels=channels,
+        endpoint=endpoint,
+        interval_ms=interval_ms,
+    )
+
+
+def ends_in(connection: socket.socket, ticks: Ticks, count: int) -> set[int]:
+    """Read until so many end marks came; returns their channels."""
+    connection.settimeout(10)
+    received = b""
+    while received.count(ticks.end_marker) < count or not received.endswith(b"}"):
+        received += connection.recv(65_536)
+    return {int(part[:5]) for part in received.split(ticks.end_marker)[1:]}
+
+
+def test_every_connection_has_a_token_of_its_own(relay: Relay) -> None:
+    """Tokens work once, so five connections take five of them."""
+    sockets = Opener(target(relay)).open_all([(0,)] * 5)
+    for opened in sockets:
+        assert not opened.getblocking()
+        opened.close()
+    jtis = {
+        record["relay"]["token"]["jti"]
+        for record in relay.audit()
+        if record["event"]["action"] == "token.issued"
+    }
+    assert len(jtis) == 5
+
+
+def test_the_issuer_says_where_to_connect(relay: Relay) -> None:
+    """Without an address the endpoint in the token's answer is taken."""
+    for opened in Opener(target(relay, path="")).open_all([(0,)]):
+        opened.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"session": "no.session.token"}, "The issuer gave no token: 401 "),
+        ({"channels": ["orders.42"]}, "The issuer gave no token: 403 "),
+        ({"path": "/ws/elsewhere"}, "/ws/elsewhere refused the handshake: 404"),
+        ({"path": "/ws/depth"}, "/ws/depth refused the handshake: 403 Forbidden. .*not allowed"),
+    ],
+)
+def test_a_refusal_is_told(relay: Relay, changed: dict[str, Any], sentence: str) -> None:
+    """Whoever says no is named, with what it said."""
+    with pytest.raises(BenchError, match=sentence):
+        Opener(target(relay, **changed)).open_all([(0,)] * 3)
+
+
+def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
+    """An HTTP server that issues no tokens, or upgrades nothing, is recognised."""
+    with pytest.raises(BenchError, match="The issuer gave no token: 404"):
+        Opener(Target(stream="", issuer=relay.internal_url, sessions=["x"], channels=["prices.X"])).open_all(
+            [(0,)]
+        )
+    with pytest.raises(BenchError, match="refused the handshake: 4"):
+        Opener(Target(stream=relay.url.replace("http", "ws"))).open_all([()])
+
+
+def test_many_channels_in_a_lane_are_subscribed(relay: Relay) -> None:
+    """More than a token may name go into the URL, and so does the lane; each connection has its own."""
+    channels = [f"prices.MANY.{number}" for number in range(100)]
+    opener = Opener(target(relay, channels=channels, interval_ms=100), receive_bytes=4096)
+    hands = [tuple(range(40)), tuple(range(40, 43))]
+    opened = opener.open_all(hands)
+    ticks = Ticks(run="0a1b2c3d", channels=channels)
+    publisher = TickPublisher(relay.internal_url, PUBLISHER_KEY)
+    publisher.publish_ends(ticks)
+    publisher.close()
+    for connection, hand in zip(opened, hands, strict=True):
+        assert ends_in(connection, ticks, len(hand)) == set(hand)
+        connection.close()
+    assert len(opener.seconds) == 2
+
+
+def test_tokens_may_be_taken_before(relay: Relay) -> None:
+    """What took them connects with them later; on the endpoint that was asked for."""
+    hands = [(0,)] * 3
+    opener = Opener(target(relay, channels=["trades.X"], path="/ws/trades", endpoint="trades"))
+    tokens = opener.take_all(hands, first=1)
+    assert len({token.wsToken for token in tokens}) == 3
+    assert tokens[0].wsToken not in repr(tokens[0])
+    for opened in opener.open_all(hands, tokens=tokens):
+        opened.close()
+
+
+def test_a_close_frame_is_read() -> None:
+    """Code and reason are taken from the end of what came; anything else gives nothing."""
+    assert close_reason(b'{"a":1}\x88\x0a\x11\x98replaced') == "Its close code: 4504 replaced"
+    assert close_reason(b"\x88\x02\x03\xe8") == "Its close code: 1000"
+    assert close_reason(b"\x88\x00") == ""
+    assert close_reason(b"") == ""
+
+
+def test_nobody_there_is_told() -> None:
+    """A target without an issuer needs no token; nobody there is a sentence."""
+    with pytest.raises(BenchError, match=r"ws://127\.0\.0\.1:1/ can't be reached"):
+        Opener(Target(stream="ws://127.0.0.1:1/")).open_all([()] * 2)

@@ -1,0 +1,87 @@
+"""The report: medians, ratios of the same run, and every doubt in words."""
+
+import json
+from dataclasses import replace
+
+from relay.bench.benchmarks.delivery import Measured
+from relay.bench.benchmarks.fanout import FanoutOptions, fanout_report
+from relay.bench.benchmarks.runs import Run
+from relay.bench.report.report import Report
+from tests.support.measured import GOOD, side
+
+OPTIONS = FanoutOptions(subscribers=10, rate=100, ticks=100, runs=3)
+
+
+def report(*runs: Run[Measured], options: FanoutOptions = OPTIONS) -> Report:
+    """Return the report of some runs."""
+    return fanout_report(options, list(runs))
+
+
+def test_figures_are_medians_and_ratios_are_of_one_run() -> None:
+    """A run in which both sides were three times slower changes no ratio."""
+    found = report(
+        Run(relay=side(1.01), yardstick=side(2.02)),
+        Run(relay=side(3.03), yardstick=side(6.06)),
+        Run(relay=side(1.01), yardstick=side(2.02)),
+    )
+    first = found.rows[0]
+    assert (first.name, first.relay, first.yardstick, first.ratio) == (
+        "CPU µs a delivery",
+        "1000.00",
+        "2000.00",
+        "0.50",
+    )
+
+
+def test_a_good_run_needs_no_words() -> None:
+    """Without anything to doubt there is no note."""
+    found = report(Run(relay=GOOD, yardstick=GOOD))
+    assert found.notes == []
+    assert found.is_whole
+
+
+def test_every_doubt_is_said() -> None:
+    """A busy load, a pace not kept, conflation, loss, repeats: each is a sentence that names the side."""
+    doubtful = side(1.0, published_per_s=41.0, complete=False, conflated=5, lost=6, repeated=7, wall_s=0.2)
+    said = "\n".join(report(Run(relay=GOOD, yardstick=doubtful)).notes)
+    assert "100% of a core against the yardstick" in said
+    assert "The yardstick kept no pace of 100 ticks/s: it took 41.0" in said
+    assert "The yardstick was stopped when its time was up; in one run after 100 ticks" in said
+    assert "The yardstick conflated 5 of 1,000 deliveries" in said
+    assert "The yardstick LOST 6 deliveries" in said
+    assert "The yardstick sent 7 deliveries twice" in said
+    assert "The relay" not in said
+
+
+def test_ticks_that_shared_a_write_are_told() -> None:
+    """A price that coalescing made is not passed off as the price of a write; flat out it is what was asked for."""
+    run = Run(relay=side(reads=400), yardstick=GOOD)
+    assert report(run).notes[0].startswith("The relay put 2.5 ticks into one write")
+    assert report(run, options=replace(OPTIONS, rate=0)).notes == []
+
+
+def test_a_loss_of_the_relay_is_a_failure() -> None:
+    """Conflation is legal; a subscriber without the last value is not, and the yardstick's losses are its own."""
+    assert report(Run(relay=side(conflated=5), yardstick=GOOD)).is_whole
+    assert report(Run(relay=GOOD, yardstick=side(lost=1))).is_whole
+    assert not report(Run(relay=side(lost=1), yardstick=GOOD)).is_whole
+    assert not report(Run(relay=side(repeated=1), yardstick=GOOD)).is_whole
+
+
+def test_what_is_unknown_is_shown_as_unknown() -> None:
+    """Without the relay's process there is no CPU, and no ratio of it."""
+    found = report(Run(relay=side(None), yardstick=GOOD))
+    assert (found.rows[0].relay, found.rows[0].ratio) == ("-", "-")
+    assert "--pid" in found.notes[0]
+
+
+def test_json_has_each_run_and_the_circumstances() -> None:
+    """A program finds medians, ratios, every run's own figures, and what machine it was."""
+    made = report(Run(relay=GOOD, yardstick=GOOD))
+    found = json.loads(json.dumps(made.json))
+    assert found["relay"]["cpu_us_a_delivery"] == 1000.0
+    assert found["ratio"]["cpu_us_a_delivery"] == 1.0
+    assert found["each"][0]["yardstick"]["delivered"] == 1000
+    assert found["each"][0]["relay"]["groups"][0]["windows"][0]["p99_ms"] == 2.0
+    assert found["machine"]["cores"] >= 1
+    assert made.headline == "fanout: 10 subscribers, 100 ticks/s, 100 ticks, medians of 3"
