@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from relay.core.errors import Reason, Refusal, UnavailableError
-from relay.net.http_client import Address
+from relay.net.http_client import UrlClient
 
 CONNECTIONS = 100
 """Most connections to the backend, for all log-ins together."""
@@ -38,7 +38,7 @@ class Backend:
     """The backend of the BFF. End it with `aclose`."""
 
     def __init__(self, *, origin: str, login_path: str, timeout_s: float) -> None:
-        self._login = Address(
+        self._login = UrlClient(
             origin + login_path, name="The backend's log-in", timeout_s=timeout_s, connections=CONNECTIONS
         )
 

@@ -21,7 +21,7 @@ import structlog
 
 from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
 from relay.core.jws import VerifyKey, parse_json_object
-from relay.net.http_client import Address
+from relay.net.http_client import UrlClient
 
 REFRESH_S: Final = 60.0
 """Age at which keys are read anew. Publishers announce a key hours before they use it."""
@@ -78,7 +78,7 @@ class JwksClient:
         Raises:
             ConfigurationError: if `url` is one that keys must not come from.
         """
-        self._address = Address(check_jwks_url(url), name="The JWKS address", timeout_s=TIMEOUT_S)
+        self._address = UrlClient(check_jwks_url(url), name="The JWKS address", timeout_s=TIMEOUT_S)
         self._read = read
         self._clock = clock
         self._keys: Mapping[str, VerifyKey] = {}

@@ -1,85 +1,116 @@
-"""Lets a few newcomers through in each turn of the event loop, so that a burst of them does not hold up prices.
+"""The admission queue: a concurrency limit for each turn of the event loop, so that a burst does not delay prices.
 
-When a market opens, thousands ask for a token and connect within a second. All that have arrived are ready in the
-same turn of the loop, at half a millisecond each, and whoever writes prices waits until they are through: seen with
-50 at a time, prices were 0.2 s old. Here they wait for their turn instead, first come, first served; between two turns
-the loop does what else is due. A newcomer who is alone does not wait.
+When a market opens, thousands of browsers ask for a token and connect within a second. All of their requests are ready
+in the same turn of the loop, and each takes half a millisecond. With 50 requests in one turn, prices were 0.2 s old.
+So each turn starts a few of them, in the order in which they came. Other work of the loop runs between two turns. A
+request that comes alone does not wait.
 
-Who has a token goes ahead of those who want one, and leaves them a quarter of the room at least. Without that, 15,000
-who asked for tokens at once stood in front of the first who had got theirs, until those had expired.
-
-Even to read what they send costs too much for one turn, 0.1 ms each and a thousand of them ready: so there is another
-turnstile at the door, where a connection's first bytes wait until somebody looks at them (`Turnstile.let_in`).
+The relay has three queues: requests and handshakes, first reads (accept pacing), and the ends of connections.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
+from typing import Any
 
-A_TURN = 3
-"""Let through in one turn: under 2 ms of work, as long as a slice of prices. One by one, the turns themselves would
-cost a third of the throughput."""
+REQUESTS_PER_TURN = 3
+"""Requests and handshakes started in one turn: under 2 ms of work, as long as a slice of prices. With one in each
+turn, the turns themselves would cost a third of the throughput."""
 
-AT_THE_DOOR = 4
-"""First bytes that are read in one turn: half a millisecond."""
+FIRST_READS_PER_TURN = 4
+"""Accept pacing: connections whose first bytes are read in one turn. To read and parse them takes 0.1 ms each, and a
+thousand connections can be ready in one turn."""
 
-AT_THE_EXIT = 20
-"""Ends of connections that are written up in one turn: thousands end at once when a proxy in front restarts."""
+CLOSED_PER_TURN = 20
+"""Ended connections whose audit event is written in one turn. Thousands end at once when a proxy restarts."""
 
 
-class Turnstile:
-    """One for all who do dear work on this loop before they are known. Made on the loop."""
+class AdmissionQueue:
+    """A queue that starts at most `per_turn` pieces of work in one turn of the loop. Create it on the running loop.
 
-    def __init__(self, a_turn: int = A_TURN) -> None:
+    Work with priority comes from a client that already has a token. It is started first, but one place of each turn is
+    left for work without priority. Without priority, 15,000 token requests were started before the first
+    handshake, and by then the first tokens had expired.
+    """
+
+    def __init__(self, per_turn: int = REQUESTS_PER_TURN) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ahead: deque[Callable[[], bool]] = deque()
-        self._waiting: deque[Callable[[], bool]] = deque()
-        self._a_turn = a_turn
-        self._room = a_turn
-        self._turning = False
+        self._with_priority: deque[Callable[[], bool]] = deque()
+        self._without_priority: deque[Callable[[], bool]] = deque()
+        self._per_turn = per_turn
+        self._room = per_turn
+        self._scheduled = False
 
-    async def enter(self, *, ahead: bool = False) -> None:
-        """Wait for a turn with room. Whoever gives up meanwhile keeps nobody else from entering."""
-        if self._takes_room():
+    async def enter(self, *, priority: bool = False) -> None:
+        """Wait for a turn that has room. A caller that is cancelled uses no room."""
+        if self._reserve_room():
             return
-        place = self._loop.create_future()
-        (self._ahead if ahead else self._waiting).append(partial(_wake, place))
-        await place
+        admitted = self._loop.create_future()
+        self._append(partial(_admit, admitted), priority=priority)
+        await admitted
 
-    def let_in(self, call: Callable[[], bool], *, ahead: bool = False) -> None:
-        """Call `call` in a turn with room, maybe now. It tells whether it did anything; if not, its room is free."""
-        if not self._takes_room():
-            (self._ahead if ahead else self._waiting).append(call)
+    def submit(self, call: Callable[[], bool], *, priority: bool = False) -> None:
+        """Call `call` in a turn that has room, at once if this turn has. It returns False if it used no room."""
+        if not self._reserve_room():
+            self._append(call, priority=priority)
         elif not call():
             self._room += 1
 
-    def _takes_room(self) -> bool:
-        """Take a place in this turn, if one is left."""
-        if not self._turning:
-            self._turning = True
-            self._loop.call_soon(self._turn)
+    def _append(self, call: Callable[[], bool], *, priority: bool) -> None:
+        (self._with_priority if priority else self._without_priority).append(call)
+
+    def _reserve_room(self) -> bool:
+        """Reserve a place in this turn. Return False if none is left."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run_turn)
         if not self._room:
             return False
         self._room -= 1
         return True
 
-    def _turn(self) -> None:
-        self._room = self._a_turn
+    def _run_turn(self) -> None:
+        self._room = self._per_turn
         try:
-            while self._room and (self._ahead or self._waiting):
-                last = self._room == 1 and self._waiting
-                queue = self._ahead if self._ahead and not last else self._waiting
+            while self._room and (self._with_priority or self._without_priority):
+                is_last = self._room == 1 and self._without_priority
+                queue = self._with_priority if self._with_priority and not is_last else self._without_priority
                 if queue.popleft()():
                     self._room -= 1
-        finally:  # one who fails keeps nobody behind it
-            self._turning = self._room < self._a_turn or bool(self._waiting or self._ahead)
-            if self._turning:
-                self._loop.call_soon(self._turn)  # runs behind those whom we have just let in
+        finally:  # a call that raises does not stop the queue
+            self._scheduled = self._room < self._per_turn or bool(
+                self._without_priority or self._with_priority
+            )
+            if self._scheduled:
+                self._loop.call_soon(self._run_turn)  # runs after the work that this turn has started
 
 
-def _wake(place: "asyncio.Future[None]") -> bool:
-    if place.done():  # given up
+def _admit(admitted: "asyncio.Future[None]") -> bool:
+    if admitted.done():  # its caller was cancelled
         return False
-    place.set_result(None)
+    admitted.set_result(None)
     return True
+
+
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class PacedRequests:
+    """ASGI middleware: each HTTP request waits in an admission queue before the application gets it."""
+
+    def __init__(
+        self,
+        app: Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]],
+        *,
+        admission_queue: AdmissionQueue,
+    ) -> None:
+        self._app = app
+        self._admission_queue = admission_queue
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        """Wait for a turn, then call the application."""
+        if scope["type"] == "http":
+            await self._admission_queue.enter()
+        await self._app(scope, receive, send)

@@ -19,7 +19,7 @@ import httpx
 from relay.core.errors import Reason, UnavailableError
 
 MAX_ANSWER_BYTES: Final = 65_536
-"""Longest answer that `Address` reads: a set of 64 keys has 30 KB; a user with all roles, or two JWTs, a few."""
+"""Longest answer that `UrlClient` reads: a set of 64 keys has 30 KB; a user with all roles, or two JWTs, a few."""
 
 _CUT_OFF = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 
@@ -68,14 +68,14 @@ def certificates_for(url: str) -> ssl.SSLContext | bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class UrlResponse:
     """An HTTP answer. The body stays out of the repr, because it says who a user is, or holds tokens."""
 
     status: int
     body: bytes = field(repr=False)
 
 
-class Address:
+class UrlClient:
     """One fixed URL that the relay calls. It connects at the first call. End it with `aclose`; calls may follow."""
 
     def __init__(self, url: str, *, name: str, timeout_s: float, connections: int = 4) -> None:
@@ -86,7 +86,7 @@ class Address:
         self._connections = connections
         self._client: httpx.AsyncClient | None = None
 
-    async def get(self, *, bearer: str | None = None) -> Answer:
+    async def get(self, *, bearer: str | None = None) -> UrlResponse:
         """GET the URL and return the answer, whatever its status.
 
         Raises:
@@ -96,7 +96,7 @@ class Address:
         # a server may close an idle connection at the moment of its next use; a second GET does no harm
         return await self._call("GET", attempts=2, headers=headers)
 
-    async def post(self, body: object) -> Answer:
+    async def post(self, body: object) -> UrlResponse:
         """POST `body` as JSON and return the answer, whatever its status. Raises as `get` does.
 
         It is sent once: the server may have acted on a request whose answer was lost.
@@ -109,7 +109,7 @@ class Address:
         if client is not None:
             await client.aclose()
 
-    async def _call(self, method: str, *, attempts: int, **content: Any) -> Answer:
+    async def _call(self, method: str, *, attempts: int, **content: Any) -> UrlResponse:
         try:
             # httpx's timeout is for each read: a server that sends a byte now and then would hold a caller for hours
             async with asyncio.timeout(self._timeout_s):
@@ -123,7 +123,7 @@ class Address:
             # from None: the library's own text may quote a header
             raise self._unavailable(f"did not answer: {type(error).__name__}") from None
 
-    async def _once(self, method: str, **content: Any) -> Answer:
+    async def _once(self, method: str, **content: Any) -> UrlResponse:
         async with self._connected().stream(method, self._url, **content) as response:
             body = b""
             async for (
@@ -132,7 +132,7 @@ class Address:
                 body += chunk
                 if len(body) > MAX_ANSWER_BYTES:
                     raise self._unavailable(f"answered with more than {MAX_ANSWER_BYTES} bytes")
-            return Answer(status=response.status_code, body=body)
+            return UrlResponse(status=response.status_code, body=body)
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:

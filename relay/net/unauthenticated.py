@@ -1,24 +1,21 @@
-"""Connections that have shown no token yet, counted by address, so that one address can't take all the room.
+"""Connections that have not shown a token yet, counted by address, so that one address can't use all the room.
 
-Beyond the limit an address is told so, as soon as its request is there. Those who send none are cut off as they
-connect, once it is crowded and their address has twice its limit already. Not before: when a market opens, honest
-clients connect by the thousand and take a while to say something.
-
-An IPv6 address counts as its /64: whoever has one of them has them all.
+A connection over its address's limit gets a refusal (429) as soon as its request has come. A client that sends no
+request can't be told. It is cut off when it connects, but only if the listener is crowded and the address has twice its
+limit already. When a market opens, honest clients connect by the thousand and need some time to send a request.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
-from relay.net.addresses import Network, network_of
-from relay.net.client_address import is_proxy
+from relay.net.addresses import Network, is_proxy, network_of
 
 
-class Waiting:
-    """Counts of connections without a token.
+class UnauthenticatedConnections:
+    """Counts of connections without a token, by address; an IPv6 address counts as its /64.
 
-    `limit` is per address; with more than `crowd` connections in all it is crowded; `proxies` have many clients behind
-    them.
+    `limit` is per address. The listener is crowded with more than `crowd` connections in all. `proxies` are addresses
+    that many clients share.
     """
 
     def __init__(self, *, limit: int, crowd: int, proxies: Sequence[Network] = ()) -> None:
@@ -28,28 +25,28 @@ class Waiting:
         self._counts: Counter[str] = Counter()
         self.total = 0
 
-    def enter(self, address: str) -> None:
-        """Count one more."""
+    def add(self, address: str) -> None:
+        """Count one connection more."""
         self.total += 1
         self._counts[network_of(address)] += 1
 
-    def leave(self, address: str) -> None:
-        """Count one less; forgets addresses that have none."""
+    def remove(self, address: str) -> None:
+        """Count one connection less. An address without connections is forgotten."""
         self.total -= 1
         network = network_of(address)
         self._counts[network] -= 1
         if self._counts[network] <= 0:
             del self._counts[network]
 
-    def crowds_out(self, peer: str, *, connections: int) -> bool:
-        """Tell whether a socket's peer takes room from others, too much even to be told. `connections`: open in all.
+    def must_drop(self, peer: str, *, connections: int) -> bool:
+        """Tell whether a new connection must be cut off without an answer. `connections` is the number of open ones.
 
-        Proxies never do: they connect when they have a client's whole request.
+        Connections from proxies are never cut off: a proxy connects when it has a client's whole request.
         """
         if connections <= self._crowd:
             return False
         return self._counts[network_of(peer)] > 2 * self._limit and not is_proxy(peer, self._proxies)
 
-    def too_many(self, address: str) -> bool:
-        """Tell whether the address has more than its limit waiting, the one that asks included."""
+    def over_limit(self, address: str) -> bool:
+        """Tell whether the address has more connections than its limit. The connection in question is counted."""
         return self._counts[network_of(address)] > self._limit

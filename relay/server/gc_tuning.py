@@ -21,7 +21,7 @@ FULL = 4_000
 """Of the second kind between two full ones."""
 
 
-def spare_the_living() -> None:
+def tune_gc() -> None:
     """Leave what the start has made out of all runs, and put off the full ones. Call it when everything is made."""
     gc.collect()
     gc.freeze()

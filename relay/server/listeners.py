@@ -22,7 +22,8 @@ from relay.core.revocations import Kind, Target
 from relay.ingest.openapi import DOCUMENT
 from relay.ingest.routes import ingest_routes
 from relay.issuer.routes import RouteOptions, issuer_routes
-from relay.net.client_address import parse_networks
+from relay.net.addresses import parse_networks
+from relay.net.admission import PacedRequests
 from relay.ops.health import health_routes
 from relay.server.keys import published_keys
 from relay.server.operators import operator_routes
@@ -33,7 +34,6 @@ from relay.server.options import (
 from relay.server.parts import Parts
 from relay.server.session_verifier import session_cookies
 from relay.sessions.base import Session
-from relay.web.admission import OneATurn
 from relay.web.answers import error_answer, json_answer
 from relay.web.client_identity import client_reader
 from relay.web.internal_only import InternalOnly
@@ -73,7 +73,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     routes += pages
     return _application(
         routes,
-        Middleware(OneATurn, turnstile=parts.turnstile),
+        Middleware(PacedRequests, admission_queue=parts.admission_queue),
     )
 
 

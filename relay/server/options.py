@@ -17,10 +17,10 @@ from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions
 from relay.limits.quotas import QuotaTerms
 from relay.limits.requests import Rates
-from relay.net.client_address import parse_networks
+from relay.net.addresses import parse_networks
 from relay.net.sockets import open_files
 from relay.net.tls import ServerTls, TlsFiles
-from relay.net.unauthenticated import Waiting
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.ops.operators import OperatorTerms
 from relay.settings.load import Settings
 from relay.stream.gate import EndpointOptions, GateOptions
@@ -29,19 +29,21 @@ from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
 
 
-def stream_strangers(settings: Settings) -> Waiting:
+def stream_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
     """Return the counts of the stream's connections that have shown no token yet."""
-    return _strangers(settings, crowd=settings.limits.connections // 2)
+    return _unauthenticated(settings, crowd=settings.limits.connections // 2)
 
 
-def http_strangers(settings: Settings) -> Waiting:
+def http_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
     """Return the counts of the public HTTP listener's connections that have sent nothing yet: each has an open file."""
-    return _strangers(settings, crowd=open_files() * 3 // 4)
+    return _unauthenticated(settings, crowd=open_files() * 3 // 4)
 
 
-def _strangers(settings: Settings, *, crowd: int) -> Waiting:
+def _unauthenticated(settings: Settings, *, crowd: int) -> UnauthenticatedConnections:
     proxies = parse_networks(settings.public.trusted_proxies)
-    return Waiting(limit=settings.limits.unauthenticated_per_address, crowd=crowd, proxies=proxies)
+    return UnauthenticatedConnections(
+        limit=settings.limits.unauthenticated_per_address, crowd=crowd, proxies=proxies
+    )
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

@@ -27,8 +27,8 @@ from relay.keys.live import LiveKeys
 from relay.keys.sources import FetchedKeys, KeySource
 from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
-from relay.net.admission import AT_THE_DOOR, Turnstile
-from relay.net.unauthenticated import Waiting
+from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.server.audit import copied, keeping
 from relay.server.keys import key_source
 from relay.server.options import (
@@ -40,7 +40,7 @@ from relay.server.options import (
     rates,
     stream_options,
     stream_patterns,
-    stream_strangers,
+    stream_unauthenticated,
 )
 from relay.server.process_roles import Role
 from relay.server.session_verifier import session_verifier
@@ -76,8 +76,8 @@ class Parts:
     ingest: Ingest
     ingest_sockets: IngestSockets
     backend: Backend | None
-    turnstile: Turnstile
-    door: Turnstile
+    admission_queue: AdmissionQueue
+    accept_queue: AdmissionQueue
     started_at: float = field(default_factory=time.time)
     loop_lag: Times = field(default_factory=Times)
     stopping: bool = False
@@ -125,8 +125,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             broker.attach(fanout.hub)
             backend = _backend(settings)
             seen = SeenSessions()
-            turnstile, door = Turnstile(), Turnstile(AT_THE_DOOR)
-            stream = _stream(settings, keys, fanout, state, auditor, turnstile, door)
+            admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
+            stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
             ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
             yield Parts(
                 settings=settings,
@@ -160,8 +160,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 ingest=ingest,
                 ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
                 backend=backend,
-                turnstile=turnstile,
-                door=door,
+                admission_queue=admission_queue,
+                accept_queue=accept_queue,
             )
             if backend is not None:
                 await backend.aclose()
@@ -180,20 +180,22 @@ def _stream(
     fanout: Fanout,
     state: SqliteState,
     auditor: WatchedAuditor,
-    turnstile: Turnstile,
-    door: Turnstile,
+    admission_queue: AdmissionQueue,
+    accept_queue: AdmissionQueue,
 ) -> Stream:
-    def make_gate(waiting: Waiting, closed: Callable[[], Reason | None]) -> Gate:
-        return Gate(gate_options(settings), keys=keys, state=state, waiting=waiting, closed=closed)
+    def make_gate(unauthenticated: UnauthenticatedConnections, closed: Callable[[], Reason | None]) -> Gate:
+        return Gate(
+            gate_options(settings), keys=keys, state=state, unauthenticated=unauthenticated, closed=closed
+        )
 
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
-        waiting=stream_strangers(settings),
+        unauthenticated=stream_unauthenticated(settings),
         fanout=fanout,
         auditor=auditor,
-        turnstile=turnstile,
-        door=door,
+        admission_queue=admission_queue,
+        accept_queue=accept_queue,
     )
 
 

@@ -25,14 +25,14 @@ from relay.core.errors import ConfigurationError
 from relay.ingest.frames import MAX_FRAME_BYTES
 from relay.metrics.lag import watch_loop
 from relay.net.sockets import bind, bound_port, raise_file_limit
-from relay.server.gc_tuning import spare_the_living
+from relay.server.gc_tuning import tune_gc
 from relay.server.keys import watch_keys
 from relay.server.listeners import internal_app, public_app
-from relay.server.options import ListenerTls, http_strangers, listener_tls
+from relay.server.options import ListenerTls, http_unauthenticated, listener_tls
 from relay.server.parts import Parts, make_parts
 from relay.server.process_roles import Role
 from relay.settings.load import Settings
-from relay.stream.heartbeat import beat_for_ever
+from relay.stream.heartbeat import run_heartbeat
 from relay.web.uvicorn_runner import HttpServer
 
 STOP_WITHIN_S = 1.8
@@ -103,12 +103,12 @@ async def _serve(
                 sockets["http"],
                 tls=public_tls,
                 strict_transport=tls.strict,
-                door=parts.door,
-                waiting=http_strangers(parts.settings),
+                accept_queue=parts.accept_queue,
+                unauthenticated=http_unauthenticated(parts.settings),
             )
         )
     async with anyio.create_task_group() as group:
-        group.start_soon(beat_for_ever, parts.fanout.hub, parts.stream.registry)
+        group.start_soon(run_heartbeat, parts.fanout.hub, parts.stream.registry)
         group.start_soon(watch_loop, parts.loop_lag)
         group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
         stream = None
@@ -180,7 +180,7 @@ def start(
     raise_file_limit()
 
     def started(ports: Ports) -> None:
-        spare_the_living()
+        tune_gc()
         announce(ports)
 
     anyio.run(

@@ -55,7 +55,7 @@ class Views:
             loop_lag=parts.loop_lag,
             endpoints=self._endpoints(now),
             publishers=self._publishers(now),
-            waiting=parts.stream.waiting.total,
+            waiting=parts.stream.unauthenticated.total,
             audit_waiting=parts.audit_log.lag,
             audit_lost=parts.audit_log.lost,
             state_waiting=parts.state.waiting,

@@ -18,7 +18,7 @@ from typing import Final
 
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact, parse_json_object
-from relay.net.http_client import Address, Answer
+from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.base import NotMine, Session
 from relay.sessions.cache import Answers
 from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, invalid, is_unix_seconds, to_session
@@ -50,7 +50,7 @@ class UpstreamVerifier:
 
     def __init__(self, options: UpstreamOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
-        self._address = Address(
+        self._address = UrlClient(
             options.me, name="session.upstream.me", timeout_s=options.timeout_s, connections=MAX_CHECKS
         )
         self._answers = Answers(keep_s=options.cache_s, clock=clock)
@@ -141,7 +141,7 @@ class UpstreamVerifier:
             self._answers.put(digest, answer)
         return answer
 
-    def _read(self, answer: Answer, token: Compact | Refusal, now: float) -> Session | Refusal:
+    def _read(self, answer: UrlResponse, token: Compact | Refusal, now: float) -> Session | Refusal:
         if answer.status == 401:
             # not "invalid", which would take the refresh cookie along
             return Refusal(reason=Reason.SESSION_EXPIRED, detail="session.upstream.me answered 401.")

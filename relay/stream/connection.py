@@ -36,7 +36,7 @@ from relay.core.errors import Reason
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
 from relay.core.subscribers import Subscriber
-from relay.net.admission import Turnstile
+from relay.net.admission import AdmissionQueue
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which nothing more is read from the client."""
@@ -58,12 +58,12 @@ _FORGOTTEN = Request(path="", headers=Headers())
 class StreamConnection(ServerConnection):
     """The library's connection with the relay's hooks. `on_made` and `on_lost` keep the counts of addresses.
 
-    `door` is where its first bytes wait until they are read.
+    `accept_queue` is where its first bytes wait until they are read.
     """
 
     # with ours beside the library's attributes there would be more than the 30 whose names instances can share
     __slots__ = (
-        "_door",
+        "_accept_queue",
         "_early_control_frames",
         "_handled",
         "_head_bytes",
@@ -96,7 +96,7 @@ class StreamConnection(ServerConnection):
         *,
         on_made: "Callable[[StreamConnection], None]",
         on_lost: "Callable[[StreamConnection], None]",
-        door: Turnstile,
+        accept_queue: AdmissionQueue,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
@@ -108,7 +108,7 @@ class StreamConnection(ServerConnection):
         self.stalled_beats = 0
         self._on_made = on_made
         self._on_lost = on_lost
-        self._door: Turnstile | None = door
+        self._accept_queue: AdmissionQueue | None = accept_queue
         self._hub: Hub | None = None
         self._subscriber: Subscriber | None = None
         self.client: ClientProtocol | None = None
@@ -238,11 +238,11 @@ class StreamConnection(ServerConnection):
         del self.write, self.pending
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. The first bytes wait at the door."""
-        if (door := self._door) is not None:
-            self._door = None
+        """See `asyncio.Protocol`. The first bytes wait at the accept queue."""
+        if (accept_queue := self._accept_queue) is not None:
+            self._accept_queue = None
             self.transport.pause_reading()
-            door.let_in(partial(self._begin, data), ahead=True)
+            accept_queue.submit(partial(self._begin, data), priority=True)
             return
         self.silent_rounds = 0
         if self.request is None:
@@ -261,7 +261,7 @@ class StreamConnection(ServerConnection):
             self.transport.pause_reading()
 
     def _begin(self, first: bytes) -> bool:
-        """Go on from the door. Tells whether the connection is still there."""
+        """Go on from the accept queue. Tells whether the connection is still there."""
         if self.transport.is_closing():
             return False
         self.transport.resume_reading()

@@ -27,7 +27,7 @@ from relay.core.events import Client
 from relay.core.revocations import key_is_cut_off, token_is_cut_off
 from relay.keys.sources import KeySource
 from relay.limits.retry_after import retry_after
-from relay.net.unauthenticated import Waiting
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.state.base import State
 from relay.stream.handshake import Asked, read_handshake
 from relay.web.headers import SECURITY_HEADERS
@@ -106,13 +106,13 @@ class Gate:
         *,
         keys: KeySource,
         state: State,
-        waiting: Waiting,
+        unauthenticated: UnauthenticatedConnections,
         closed: Callable[[], Reason | None],
     ) -> None:
         self._options = options
         self._keys = keys
         self._state = state
-        self._waiting = waiting
+        self._unauthenticated = unauthenticated
         self._closed = closed
 
     def inspect(self, request: Request, protocol: ServerProtocol, client: Client) -> Attempt | Denied:
@@ -136,7 +136,7 @@ class Gate:
         origin = origins[0] if origins else ""
         if origins and origin not in self._options.allowed_origins:
             return denied(Reason.ORIGIN_REFUSED)
-        if self._waiting.too_many(client.address):
+        if self._unauthenticated.over_limit(client.address):
             return denied(Reason.ADDRESS_LIMIT)
         asked = read_handshake(request, transports=self._options.transports)
         if isinstance(asked, Refusal):

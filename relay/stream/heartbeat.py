@@ -32,7 +32,7 @@ TCP goes on."""
 _PING = b"\x89\x00"
 
 
-async def beat_for_ever(hub: Hub, registry: Registry) -> None:
+async def run_heartbeat(hub: Hub, registry: Registry) -> None:
     """Beat until cancelled."""
     sweeps = beats = 0
     while True:

@@ -21,10 +21,9 @@ from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
-from relay.net.addresses import Network, plain
-from relay.net.admission import AT_THE_EXIT, Turnstile
-from relay.net.client_address import client_address
-from relay.net.unauthenticated import Waiting
+from relay.net.addresses import Network, canonical_address, client_address
+from relay.net.admission import CLOSED_PER_TURN, AdmissionQueue
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
@@ -63,19 +62,19 @@ class Stream:
         self,
         options: StreamOptions,
         *,
-        make_gate: Callable[[Waiting, Callable[[], Reason | None]], Gate],
-        waiting: Waiting,
+        make_gate: Callable[[UnauthenticatedConnections, Callable[[], Reason | None]], Gate],
+        unauthenticated: UnauthenticatedConnections,
         fanout: Fanout,
         auditor: Auditor,
-        turnstile: Turnstile,
-        door: Turnstile,
+        admission_queue: AdmissionQueue,
+        accept_queue: AdmissionQueue,
     ) -> None:
         self._options = options
-        self._turnstile = turnstile
-        self._door = door
-        self._exit = Turnstile(AT_THE_EXIT)
-        self.waiting = waiting
-        self._gate = make_gate(waiting, self._closed)
+        self._admission_queue = admission_queue
+        self._accept_queue = accept_queue
+        self._closing_queue = AdmissionQueue(CLOSED_PER_TURN)
+        self.unauthenticated = unauthenticated
+        self._gate = make_gate(unauthenticated, self._closed)
         self._fanout = fanout
         self._auditor = auditor
         self._draining = False
@@ -138,13 +137,15 @@ class Stream:
     # one connection, from its first byte to its last
 
     def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
-        return StreamConnection(*args, on_made=self._made, on_lost=self._lost, door=self._door, **options)
+        return StreamConnection(
+            *args, on_made=self._made, on_lost=self._lost, accept_queue=self._accept_queue, **options
+        )
 
     def _made(self, connection: StreamConnection) -> None:
         # counted before the first byte: a silent connection never reaches `_process_request`
         peer = _peer(connection)
         self._wait(connection, peer)
-        if self.waiting.crowds_out(peer, connections=self._open):
+        if self.unauthenticated.must_drop(peer, connections=self._open):
             connection.transport.abort()
 
     def _wait(self, connection: StreamConnection, address: str) -> None:
@@ -152,7 +153,7 @@ class Stream:
         if connection.protocol.state is CLOSED:  # gone already: nobody would take it out of the counts again
             return
         self._addresses[connection] = address
-        self.waiting.enter(address)
+        self.unauthenticated.add(address)
 
     def _lost(self, connection: StreamConnection) -> None:
         self._unwait(connection)
@@ -161,12 +162,12 @@ class Stream:
     def _unwait(self, connection: StreamConnection) -> None:
         address = self._addresses.pop(connection, None)
         if address is not None:
-            self.waiting.leave(address)
+            self.unauthenticated.remove(address)
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Run the gate; the library calls this before its own checks."""
         assert isinstance(connection, StreamConnection)
-        await self._turnstile.enter(ahead=True)
+        await self._admission_queue.enter(priority=True)
         peer = _peer(connection)
         address = client_address(
             peer, request.headers.get_all("X-Forwarded-For"), self._options.trusted_proxies
@@ -195,7 +196,7 @@ class Stream:
         if isinstance(admission, Admission):
             self._unwait(connection)
             connection.forget_handshake()
-            await self._turnstile.enter(ahead=True)  # many claims are answered at once
+            await self._admission_queue.enter(priority=True)  # many claims are answered at once
             await self._serve(connection, admission)
 
     async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admission | Denied:
@@ -265,7 +266,7 @@ class Stream:
         finally:
             connection.detach(Reason.LINK_LOST)
             registry.remove(connection)
-            await self._exit.enter()
+            await self._closing_queue.enter()
             await connection.wait_closed()
             self._auditor.note(closed_event(connection, admission, subscriber, usage))
 
@@ -340,4 +341,4 @@ def _auth_frame(message: str | bytes) -> Auth | Reason:
 
 def _peer(connection: StreamConnection) -> str:
     address = connection.remote_address
-    return plain(str(address[0])) if isinstance(address, tuple) else ""
+    return canonical_address(str(address[0])) if isinstance(address, tuple) else ""

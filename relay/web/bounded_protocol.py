@@ -15,8 +15,8 @@ from typing import Any, Final
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from relay.net.admission import Turnstile
-from relay.net.unauthenticated import Waiting
+from relay.net.admission import AdmissionQueue
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.web.answers import error_answer
 from relay.web.headers import SECURITY_HEADERS
 
@@ -29,18 +29,24 @@ HEAD_WITHIN_S: Final = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. `door`: where first bytes wait until they are read, if they do.
+    """uvicorn's protocol with bounds. `accept_queue`: where first bytes wait until they are read, if they do.
 
-    `waiting` counts by address who has not sent a request yet, if they are counted.
+    `unauthenticated` counts by address who has not sent a request yet, if they are counted.
     """
 
     head_within_s = HEAD_WITHIN_S
 
-    def __init__(self, *args: Any, door: Turnstile | None, waiting: Waiting | None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        accept_queue: AdmissionQueue | None,
+        unauthenticated: UnauthenticatedConnections | None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
-        self._door = door
-        self._waiting = waiting
-        self._stranger = ""
+        self._accept_queue = accept_queue
+        self._unauthenticated = unauthenticated
+        self._counted_address = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._in_head = True
         self._head_bytes = 0
@@ -54,12 +60,12 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`. The clock begins before the first byte: silent connections cost a file each."""
         super().connection_made(transport)
         self._start_clock()
-        self._count_stranger()
+        self._count_unauthenticated()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_clock()
-        self._forget_stranger()
+        self._uncount_unauthenticated()
         super().connection_lost(exc)
         for cycle, _app in self.pipeline:  # never begun, and each refers to this connection
             cycle.on_response = _nothing
@@ -69,12 +75,12 @@ class BoundedHttp(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         if self.transport.is_closing():
             return
-        if (door := self._door) is not None:
-            self._door = None
+        if (accept_queue := self._accept_queue) is not None:
+            self._accept_queue = None
             self._stop_clock()
-            self._forget_stranger()  # it has said something; that it has to wait is no fault of its own
+            self._uncount_unauthenticated()  # it has said something; that it has to wait is no fault of its own
             self.transport.pause_reading()
-            door.let_in(partial(self._begin, data))
+            accept_queue.submit(partial(self._begin, data))
             return
         if self._in_head:
             self._head_bytes += len(data)
@@ -90,14 +96,14 @@ class BoundedHttp(HttpToolsProtocol):
             self._start_clock()
 
     def _begin(self, first: bytes) -> bool:
-        """Go on from the door. Tells whether the connection is still there."""
+        """Go on from the accept queue. Tells whether the connection is still there."""
         if self.transport.is_closing():
             return False
         self._start_clock()
         self.transport.resume_reading()
         self.data_received(first)
         if self._in_head and self.cycle is None:
-            self._count_stranger()
+            self._count_unauthenticated()
         return True
 
     # the parser's callbacks
@@ -123,7 +129,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._stop_clock()
-        self._forget_stranger()
+        self._uncount_unauthenticated()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -153,20 +159,20 @@ class BoundedHttp(HttpToolsProtocol):
 
     # who has sent nothing yet, or no whole head
 
-    def _count_stranger(self) -> None:
+    def _count_unauthenticated(self) -> None:
         """Count it for its address, and cut it off if that takes the room of others."""
-        if self._waiting is None or self.client is None or self.transport.is_closing():
+        if self._unauthenticated is None or self.client is None or self.transport.is_closing():
             return
-        self._stranger = self.client[0]
-        self._waiting.enter(self._stranger)
-        if self._waiting.crowds_out(self._stranger, connections=self._waiting.total):
+        self._counted_address = self.client[0]
+        self._unauthenticated.add(self._counted_address)
+        if self._unauthenticated.must_drop(self._counted_address, connections=self._unauthenticated.total):
             self.transport.abort()
 
-    def _forget_stranger(self) -> None:
+    def _uncount_unauthenticated(self) -> None:
         """Count it no more."""
-        if self._waiting is not None and self._stranger:
-            self._waiting.leave(self._stranger)
-            self._stranger = ""
+        if self._unauthenticated is not None and self._counted_address:
+            self._unauthenticated.remove(self._counted_address)
+            self._counted_address = ""
 
     # the clock
 

@@ -5,15 +5,14 @@ from collections.abc import Callable, Sequence
 from starlette.requests import HTTPConnection
 
 from relay.core.events import Client
-from relay.net.addresses import Network, plain
-from relay.net.client_address import client_address
+from relay.net.addresses import Network, canonical_address, client_address
 
 
 def client_reader(trusted: Sequence[Network]) -> Callable[[HTTPConnection], Client]:
     """Return a function from a request to its `Client`, believing forwarded addresses from `trusted` proxies only."""
 
     def read(request: HTTPConnection) -> Client:
-        peer = plain(request.client.host) if request.client else ""
+        peer = canonical_address(request.client.host) if request.client else ""
         return Client(
             address=client_address(peer, request.headers.getlist("x-forwarded-for"), trusted),
             peer=peer,

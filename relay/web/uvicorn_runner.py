@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
-from relay.net.admission import Turnstile
+from relay.net.admission import AdmissionQueue
 from relay.net.tls import HANDSHAKE_WITHIN_S
-from relay.net.unauthenticated import Waiting
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.web.bounded_protocol import BoundedHttp
 from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.headers import SecurityHeaders
@@ -25,10 +25,16 @@ GRACE_S = 1
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, *, door: Turnstile | None, waiting: Waiting | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        accept_queue: AdmissionQueue | None,
+        unauthenticated: UnauthenticatedConnections | None,
+    ) -> None:
         super().__init__(config)
-        self._door = door
-        self._waiting = waiting
+        self._accept_queue = accept_queue
+        self._unauthenticated = unauthenticated
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -52,7 +58,11 @@ class _Server(uvicorn.Server):
 
     def _new_connection(self) -> asyncio.Protocol:
         return BoundedHttp(
-            self.config, self.server_state, self.lifespan.state, door=self._door, waiting=self._waiting
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            accept_queue=self._accept_queue,
+            unauthenticated=self._unauthenticated,
         )
 
 
@@ -67,14 +77,13 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         strict_transport: bool = False,
         max_frame_bytes: int | None = None,
-        door: Turnstile | None = None,
-        waiting: Waiting | None = None,
+        accept_queue: AdmissionQueue | None = None,
+        unauthenticated: UnauthenticatedConnections | None = None,
     ) -> None:
         """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so.
 
-        Where the application takes WebSockets, `max_frame_bytes` bounds what they may send at once; elsewhere offered
-        upgrades are ignored. New connections wait at the `door` and are counted by address in `waiting`, if there are
-        these.
+        If the application takes WebSockets, `max_frame_bytes` is their longest message; without it offered upgrades are
+        ignored. New connections wait in `accept_queue` and are counted in `unauthenticated`, if these are given.
         """
         self._sock = sock
         self._server = _Server(
@@ -96,8 +105,8 @@ class HttpServer:
                 limit_concurrency=None,
                 backlog=4096,
             ),
-            door=door,
-            waiting=waiting,
+            accept_queue=accept_queue,
+            unauthenticated=unauthenticated,
         )
 
     async def run(self) -> None:

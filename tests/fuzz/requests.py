@@ -14,9 +14,8 @@ from relay.core.events import Client, Event, to_record
 from relay.core.jws import VerifyKey, parse_json_object
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
-from relay.net.addresses import network_of, plain
-from relay.net.client_address import client_address, parse_networks
-from relay.net.unauthenticated import Waiting
+from relay.net.addresses import canonical_address, client_address, network_of, parse_networks
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.gate import Admission, Attempt, Denied, EndpointOptions, Gate, GateOptions, refusal_response
 from relay.stream.reports import denied_event
 from relay.web.client_identity import client_reader
@@ -68,7 +67,7 @@ GATE = Gate(
     ),
     keys=Folder(),
     state=NothingClaimed(),
-    waiting=Waiting(limit=100, crowd=10_000),
+    unauthenticated=UnauthenticatedConnections(limit=100, crowd=10_000),
     closed=lambda: None,
 )
 
@@ -126,8 +125,8 @@ def forwarded(data: bytes) -> None:
         if peer == "192.0.2.1":
             assert found == peer
     for value in values:
-        assert plain(plain(value)) == plain(value)
-        assert client_address(value, [], TRUSTED) in (value, plain(value), *_address(value))
+        assert canonical_address(canonical_address(value)) == canonical_address(value)
+        assert client_address(value, [], TRUSTED) in (value, canonical_address(value), *_address(value))
 
 
 def _address(text: str) -> list[str]:

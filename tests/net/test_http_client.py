@@ -9,7 +9,7 @@ import pytest
 
 import relay
 from relay.core.errors import UnavailableError
-from relay.net.http_client import MAX_ANSWER_BYTES, Address, async_client, blocking_client
+from relay.net.http_client import MAX_ANSWER_BYTES, UrlClient, async_client, blocking_client
 from tests.support.backend import ScriptedBackend, http_answer
 
 
@@ -39,7 +39,7 @@ async def test_a_cookie_is_not_kept() -> None:
 async def test_a_get_is_repeated_once_and_a_post_never() -> None:
     """A server that drops the connection gets two GETs and one POST."""
     server = ScriptedBackend()
-    address = Address(server.origin, name="The server", timeout_s=5)
+    address = UrlClient(server.origin, name="The server", timeout_s=5)
     for post, times in ((False, 2), (True, 1)):
         async with server.answering(b""):
             with pytest.raises(UnavailableError, match="The server did not answer: RemoteProtocolError"):
@@ -51,7 +51,7 @@ async def test_a_get_is_repeated_once_and_a_post_never() -> None:
 async def test_a_long_answer_is_refused() -> None:
     """Nobody's answer fills the memory."""
     server = ScriptedBackend()
-    address = Address(server.origin, name="The server", timeout_s=5)
+    address = UrlClient(server.origin, name="The server", timeout_s=5)
     async with server.answering(http_answer(200, b"x" * (MAX_ANSWER_BYTES + 1))):
         with pytest.raises(UnavailableError, match=f"The server answered with more than {MAX_ANSWER_BYTES}"):
             await address.get()

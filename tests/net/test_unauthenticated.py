@@ -1,46 +1,46 @@
 """Connections without a token, counted by address."""
 
-from relay.net.client_address import parse_networks
-from relay.net.unauthenticated import Waiting
+from relay.net.addresses import parse_networks
+from relay.net.unauthenticated import UnauthenticatedConnections
 
 
-def test_an_address_has_its_limit_and_others_have_theirs() -> None:
-    """The one that asks is counted already; who leaves makes room, and nothing is remembered of those who left."""
-    waiting = Waiting(limit=2, crowd=50)
+def test_each_address_has_a_limit_of_its_own() -> None:
+    """The connection in question is counted; an address without connections is forgotten."""
+    unauthenticated = UnauthenticatedConnections(limit=2, crowd=50)
     for _ in range(2):
-        waiting.enter("192.0.2.1")
-    assert not waiting.too_many("192.0.2.1")
-    waiting.enter("192.0.2.1")
-    assert waiting.too_many("192.0.2.1")
-    assert not waiting.too_many("192.0.2.2")
+        unauthenticated.add("192.0.2.1")
+    assert not unauthenticated.over_limit("192.0.2.1")
+    unauthenticated.add("192.0.2.1")
+    assert unauthenticated.over_limit("192.0.2.1")
+    assert not unauthenticated.over_limit("192.0.2.2")
     for _ in range(3):
-        waiting.leave("192.0.2.1")
-    assert not waiting._counts
+        unauthenticated.remove("192.0.2.1")
+    assert not unauthenticated._counts
 
 
 def test_an_ipv6_network_has_one_limit() -> None:
-    """2^64 addresses are one client's; and IPv4 clients of a dual-stack listener are not one network."""
-    waiting = Waiting(limit=2, crowd=50)
+    """A /64 of IPv6 is counted as one; IPv4-mapped addresses are counted one by one."""
+    unauthenticated = UnauthenticatedConnections(limit=2, crowd=50)
     for host in range(3):
-        waiting.enter(f"2001:db8::{host}")
-        waiting.enter(f"::ffff:192.0.2.{host}")
-    assert waiting.too_many("2001:db8::9")
-    assert not waiting.too_many("2001:db8:0:1::9")
-    assert not waiting.too_many("192.0.2.1")
+        unauthenticated.add(f"2001:db8::{host}")
+        unauthenticated.add(f"::ffff:192.0.2.{host}")
+    assert unauthenticated.over_limit("2001:db8::9")
+    assert not unauthenticated.over_limit("2001:db8:0:1::9")
+    assert not unauthenticated.over_limit("192.0.2.1")
     for host in range(3):
-        waiting.leave(f"2001:db8::{host}")
-        waiting.leave(f"192.0.2.{host}")
-    assert not waiting._counts
+        unauthenticated.remove(f"2001:db8::{host}")
+        unauthenticated.remove(f"192.0.2.{host}")
+    assert not unauthenticated._counts
 
 
-def test_only_in_a_crowd_one_address_can_be_too_much() -> None:
-    """While there is room for all nobody is cut off, and a proxy never."""
-    waiting = Waiting(limit=2, crowd=50, proxies=parse_networks(["192.0.2.9"]))
+def test_an_address_is_cut_off_only_when_the_listener_is_crowded() -> None:
+    """Nothing is cut off while there is room, and a proxy never."""
+    unauthenticated = UnauthenticatedConnections(limit=2, crowd=50, proxies=parse_networks(["192.0.2.9"]))
     for peer in ("192.0.2.1", "192.0.2.9") * 5:
-        waiting.enter(peer)
-    waiting.enter("192.0.2.2")
-    assert not waiting.crowds_out("192.0.2.1", connections=50)
-    assert waiting.crowds_out("192.0.2.1", connections=51)
-    assert not waiting.crowds_out("192.0.2.2", connections=51)
-    assert not waiting.crowds_out("192.0.2.9", connections=51)
-    assert waiting.total == 11
+        unauthenticated.add(peer)
+    unauthenticated.add("192.0.2.2")
+    assert not unauthenticated.must_drop("192.0.2.1", connections=50)
+    assert unauthenticated.must_drop("192.0.2.1", connections=51)
+    assert not unauthenticated.must_drop("192.0.2.2", connections=51)
+    assert not unauthenticated.must_drop("192.0.2.9", connections=51)
+    assert unauthenticated.total == 11

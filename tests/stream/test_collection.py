@@ -14,7 +14,7 @@ from websockets.http11 import Request, Response
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
-from relay.net.admission import Turnstile
+from relay.net.admission import AdmissionQueue
 from relay.stream.connection import StreamConnection
 
 
@@ -39,7 +39,7 @@ class Listener:
             *arguments,
             on_made=self._came,
             on_lost=lambda _connection: None,
-            door=Turnstile(),
+            accept_queue=AdmissionQueue(),
             **options,
         )
         self.freed.append(asyncio.Event())

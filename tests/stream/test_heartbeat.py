@@ -11,7 +11,7 @@ from websockets.frames import Opcode
 from relay.core.heartbeats import BEATS_A_HEARTBEAT
 from relay.stream import heartbeat
 from relay.stream.connection import StreamConnection
-from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, beat_for_ever
+from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, run_heartbeat
 from relay.stream.listener import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
 from tests.support.node import Node
 from tests.support.stream_wire import Wire, masked, text, until
@@ -57,7 +57,7 @@ async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
 
 async def test_the_heart_beats_by_itself(node: Node) -> None:
     """The real timer: about five seconds after the last frame, a heartbeat, with the server's clock."""
-    beating = asyncio.create_task(beat_for_ever(node.fanout.hub, node.stream.registry))
+    beating = asyncio.create_task(run_heartbeat(node.fanout.hub, node.stream.registry))
     try:
         async with node.dial("&channels=prices.A") as wire:
             await welcomed(wire)

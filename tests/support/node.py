@@ -14,9 +14,9 @@ from relay.core.channels import FeedOptions
 from relay.core.publications import Publication
 from relay.keys.files import create_signing_key
 from relay.keys.live import LiveKeys
-from relay.net.admission import Turnstile
-from relay.net.client_address import parse_networks
-from relay.net.unauthenticated import Waiting
+from relay.net.addresses import parse_networks
+from relay.net.admission import AdmissionQueue
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.state.sqlite import SqliteState
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
@@ -37,7 +37,7 @@ class Node:
     stream: Stream
     servers: list[Server]
     fanout: Fanout
-    waiting: Waiting
+    unauthenticated: UnauthenticatedConnections
     tickets: Tickets
     seqs: dict[str, int] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class Node:
         places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
         places += [
             self.stream._addresses,
-            self.waiting._counts,
+            self.unauthenticated._counts,
             *(server.handler_tasks for server in self.servers),
         ]
         places += [self.fanout.hub._subscribers, self.fanout.hub._subscriptions._patterns]
@@ -88,7 +88,10 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     keys = LiveKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
-    waiting, fanout = Waiting(limit=100, crowd=10_000), Fanout(lambda _name: FeedOptions())
+    unauthenticated, fanout = (
+        UnauthenticatedConnections(limit=100, crowd=10_000),
+        Fanout(lambda _name: FeedOptions()),
+    )
     stream = Stream(
         StreamOptions(
             trusted_proxies=parse_networks(proxies),
@@ -97,14 +100,14 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
             replace_oldest=True,
             drain_s=1,
         ),
-        make_gate=lambda waiting, closed: Gate(
-            options, keys=keys, state=state, waiting=waiting, closed=closed
+        make_gate=lambda unauthenticated, closed: Gate(
+            options, keys=keys, state=state, unauthenticated=unauthenticated, closed=closed
         ),
-        waiting=waiting,
+        unauthenticated=unauthenticated,
         fanout=fanout,
         auditor=auditor,
-        turnstile=Turnstile(),
-        door=Turnstile(),
+        admission_queue=AdmissionQueue(),
+        accept_queue=AdmissionQueue(),
     )
     sock = socket.create_server(("127.0.0.1", 0))
     servers = await stream.start(sock)
@@ -114,7 +117,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
             stream=stream,
             servers=servers,
             fanout=fanout,
-            waiting=waiting,
+            unauthenticated=unauthenticated,
             tickets=Tickets(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
         )
     finally:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relay.net.unauthenticated import Waiting
+from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.web.bounded_protocol import MAX_HEAD_BYTES, BoundedHttp
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.hostile_wire import Answer, exchange, head, read_answer
@@ -33,13 +33,13 @@ async def deaf(_request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def serving(waiting: Waiting | None = None) -> AsyncIterator[int]:
+async def serving(unauthenticated: UnauthenticatedConnections | None = None) -> AsyncIterator[int]:
     """Run the server on a free port, in this process."""
     app = Starlette(
         routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/deaf", deaf, methods=["POST"])]
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, sock, waiting=waiting)
+    server = HttpServer(app, sock, unauthenticated=unauthenticated)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.started()
@@ -195,12 +195,12 @@ async def test_bodies_do_not_count_as_heads(port: int) -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET / HT"])
 async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None:
     """They are cut off when it is crowded, and each counts until it has sent a request or is gone."""
-    waiting = Waiting(limit=2, crowd=10)
-    async with serving(waiting) as port, asyncio.timeout(20):
+    unauthenticated = UnauthenticatedConnections(limit=2, crowd=10)
+    async with serving(unauthenticated) as port, asyncio.timeout(20):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
         for _, writer in silent:
             writer.write(sent)
-        while waiting.total < 10:
+        while unauthenticated.total < 10:
             await turn()
         assert (await ask(port, "GET", "/echo")).status == 0
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
@@ -208,7 +208,7 @@ async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None
         assert (await read_answer(reader)).status == 200
         for _, one in [*silent, (reader, writer)]:
             one.close()
-        while waiting.total:
+        while unauthenticated.total:
             await turn()
         assert (await ask(port, "GET", "/echo")).status == 200
 
