@@ -1,7 +1,6 @@
-"""The house rules that no linter knows: what may lie where, what a module is called, how long it gets.
+"""The project's rules that no linter knows: places, names and lengths of modules, and the container image.
 
-Each rule keeps the code findable: a fixed top level, names that say what is inside, one idea a module. The
-image is looked at as well, because a Dockerfile that runs as root or takes a key along builds in silence.
+The Dockerfile is checked here because an image that runs as root, or that contains a key, builds without an error.
 """
 
 import ast
@@ -27,7 +26,9 @@ TOP_LEVEL = {
 }
 SAYS_NOTHING = {"utils", "util", "helpers", "helper", "common", "manager", "managers", "misc", "shared"}
 SHADOWS_STDLIB = {"logging", "token", "types", "secrets", "queue", "http"}
-MAX_LINES = 350
+COMMANDS = Path("relay/cli")
+"""A folder below this one is named after its command (`relay token`). Its modules are imported by full name only."""
+MAX_LINES = 500
 
 
 @cache
@@ -57,26 +58,62 @@ def tree(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text("utf-8"), filename=str(path))
 
 
+def imported(module: ast.Module) -> list[str]:
+    """Return the full names that a module imports, wherever it imports them."""
+    names: list[str] = []
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
 # --- places and names -----------------------------------------------------------------------------
 
 
 def test_the_top_level_is_fixed() -> None:
-    """Whoever opens the repository sees the same few entries; dotfiles aside, nothing is added."""
+    """The repository has these top-level entries and no others; names that begin with a dot are not counted."""
     entries = {path.parts[0] for path in files()}
     assert {entry for entry in entries if not entry.startswith(".")} - TOP_LEVEL == set()
 
 
 def test_names_say_what_is_inside() -> None:
-    """No module or folder is called after nothing, and none shadows a module of the standard library."""
-    parts = {
-        (path, part) for path in modules("relay", "tests", "examples") for part in path.with_suffix("").parts
-    }
-    wrong = sorted(str(path) for path, part in parts if part in SAYS_NOTHING | SHADOWS_STDLIB)
+    """No module or folder has a name without meaning, or the name of a module of the standard library."""
+    wrong = [
+        str(path)
+        for path in modules("relay", "tests", "examples")
+        for folder, part in zip(path.parents, reversed(path.with_suffix("").parts), strict=False)
+        if part in SAYS_NOTHING or (part in SHADOWS_STDLIB and not (folder == COMMANDS and path.stem != part))
+    ]
+    assert not wrong, wrong
+
+
+def test_helpers_of_tests_lie_in_one_folder() -> None:
+    """A module of tests that is neither a test nor a conftest lies in tests/support; the fuzzers have their own."""
+    wrong = [
+        str(path)
+        for path in modules("tests")
+        if path.parts[1] not in {"support", "fuzz"}
+        and not path.name.startswith("test_")
+        and path.name not in {"__init__.py", "conftest.py"}
+    ]
+    assert not wrong, wrong
+
+
+def test_no_module_imports_from_a_test() -> None:
+    """What several tests need is imported from tests/support, never from a test module or a conftest."""
+    wrong = [
+        f"{path}: {name}"
+        for path in modules("relay", "tests", "examples")
+        for name in imported(tree(path))
+        if name.startswith("tests.") and re.search(r"\.(test_\w+|conftest)(\.|$)", name)
+    ]
     assert not wrong, wrong
 
 
 def test_no_package_is_empty() -> None:
-    """A folder that holds nothing but __init__.py is a module, or not needed yet."""
+    """A package has at least one module beside its __init__.py."""
     folders = {path.parent for path in modules("relay") if path.name == "__init__.py"}
     others = {parent for path in files() if path.name != "__init__.py" for parent in path.parents}
     wrong = sorted(map(str, folders - others))
@@ -87,7 +124,7 @@ def test_no_package_is_empty() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    """Each module begins with a docstring; outside the package, one that only marks a folder may be empty."""
+    """Each module begins with a docstring; only an empty __init__.py of the tests has none."""
     paths = [
         path for path in modules("relay", "tests", "examples") if path.parts[0] == "relay" or lines_of(path)
     ]
@@ -96,7 +133,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def test_every_test_says_what_it_proves() -> None:
-    """Each test has one sentence about the behaviour that it pins down."""
+    """Each test has a docstring that states the behaviour that it checks."""
     silent = [
         f"{path}: {node.name}"
         for path in modules("tests")
@@ -109,14 +146,14 @@ def test_every_test_says_what_it_proves() -> None:
 
 
 def test_modules_stay_short() -> None:
-    """A module that outgrows its limit has more than one idea."""
+    """No module is longer than the limit: a longer one has more than one subject."""
     lengths = {str(path): len(lines_of(path)) for path in modules("relay", "tests", "examples")}
     long = {path: length for path, length in lengths.items() if length > MAX_LINES}
     assert not long, long
 
 
 def test_exceptions_to_the_checks_have_reasons() -> None:
-    """Each `noqa` and `type: ignore` names its rule and says why it is right here."""
+    """Each `noqa` and `type: ignore` names its rule and gives a reason."""
     suppression = re.compile(r"#\s*(noqa|type:\s*ignore)\b")
     explained = re.compile(r"#\s*(noqa: [A-Z0-9, ]+|type: ignore\[[a-z-, ]+\])\s*(#|-|:)\s*\S.*\w")
     bare = [
@@ -130,7 +167,7 @@ def test_exceptions_to_the_checks_have_reasons() -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    """Bash reads every shell script without a complaint."""
+    """Bash parses every shell script without an error."""
     shells = ("#!/usr/bin/env bash", "#!/bin/sh", "#!/bin/bash", "# shellcheck shell=")
     binary = {".png", ".gz", ".woff2", ".ico"}
     scripts = [
@@ -151,7 +188,7 @@ def test_shell_scripts_parse() -> None:
 
 @cache
 def instructions() -> tuple[tuple[str, str], ...]:
-    """Return the Dockerfile's instructions in order, each with its arguments on one line."""
+    """Return the Dockerfile's instructions in their order, each with its arguments on one line."""
     text = "\n".join(line for line in lines_of(Path("Dockerfile")) if not line.lstrip().startswith("#"))
     joined = re.sub(r"\\\n\s*", " ", text)
     found = [line.split(None, 1) for line in joined.splitlines() if line.strip()]
@@ -159,7 +196,7 @@ def instructions() -> tuple[tuple[str, str], ...]:
 
 
 def last_stage() -> dict[str, str]:
-    """Return the instructions of the stage that ships; of those given twice, the last."""
+    """Return the last stage's instructions; if one is repeated, its last value."""
     stage: dict[str, str] = {}
     for name, arguments in instructions():
         stage = {} if name == "FROM" else stage
@@ -168,12 +205,12 @@ def last_stage() -> dict[str, str]:
 
 
 def test_the_image_does_not_run_as_root() -> None:
-    """The user is a number other than 0, so that an orchestrator can check it."""
+    """The user is a number other than 0, because an orchestrator cannot check a name."""
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last_stage()["USER"])
 
 
-def test_the_image_says_how_it_is() -> None:
-    """The health check asks the relay itself, with what the image has: Python."""
+def test_the_image_checks_its_health() -> None:
+    """The health check calls the relay's /live with Python: the image has no curl."""
     how, argv = last_stage()["HEALTHCHECK"].split("CMD", 1)
     program, _, code = json.loads(argv)
     assert "--timeout=" in how
@@ -183,7 +220,7 @@ def test_the_image_says_how_it_is() -> None:
 
 
 def test_the_image_copies_only_what_exists() -> None:
-    """What COPY names is in the checkout, is let through by .dockerignore, and holds no settings or keys."""
+    """Each source of a COPY exists and is allowed by .dockerignore."""
     allowed = {line[1:] for line in lines_of(Path(".dockerignore")) if line.startswith("!")}
     for name, arguments in instructions():
         if name != "COPY" or "--from=" in arguments:
@@ -195,7 +232,7 @@ def test_the_image_copies_only_what_exists() -> None:
 
 
 def test_the_image_has_no_secret_in_it() -> None:
-    """No variable or build argument of the image is named like a secret, and nothing is fetched by ADD."""
+    """No variable or build argument has a secret's name, and no ADD fetches a file."""
     for name, arguments in instructions():
         assert name != "ADD"
         if name in {"ENV", "ARG"}:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from relay.audit.chain import Link
 from relay.audit.copying import Copy
-from tests.support.service import Relay, make_relay
+from tests.support.relay_process import Relay, make_relay
 
 
 async def printed(folder: Path, what: str) -> tuple[Relay, bytes]:

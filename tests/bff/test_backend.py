@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.backend import ScriptedBackend, http_answer
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import Answer, post
-from tests.support.service import Relay, running
+from tests.support.raw_http import Answer, post
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 CREDENTIALS = b'{"email":"demo@example.com","password":"demo"}'
 

@@ -6,9 +6,9 @@ from http.cookies import Morsel, SimpleCookie
 import jwt
 import pytest
 
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import Answer, exchange, head, post
-from tests.support.service import SECRET, Relay
+from tests.support.raw_http import Answer, exchange, head, post
+from tests.support.relay_process import SECRET, Relay
+from tests.support.shared_relay import recorded
 
 GOOD = {"email": "demo@example.com", "password": "demo"}
 

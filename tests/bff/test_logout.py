@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jwt
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import Answer, bearing, knock, post, upgrade
-from tests.support.service import SECRET, Relay, running
+from tests.support.raw_http import Answer, bearing, knock, post, upgrade
+from tests.support.relay_process import SECRET, Relay, running
+from tests.support.shared_relay import assert_quiet
 
 
 async def logout(relay: Relay, session: str, *more: tuple[str, str]) -> Answer:

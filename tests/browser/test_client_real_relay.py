@@ -15,8 +15,8 @@ from playwright.async_api import Page
 
 from tests.support.chromium import require_playwright
 from tests.support.cut_link import Link, linked
+from tests.support.relay_process import Relay, make_relay
 from tests.support.scripted_relay import Tab
-from tests.support.service import Relay, make_relay
 
 require_playwright()
 

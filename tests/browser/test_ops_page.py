@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.chromium import require_playwright
-from tests.support.operating import OPERATORS, OPS, READER, SECRET
-from tests.support.service import Relay, running
+from tests.support.operators import OPERATORS, OPS, READER, SECRET
+from tests.support.relay_process import Relay, running
 
 require_playwright()
 

@@ -1,5 +1,5 @@
-"""The command line as a fixture, as the tests of the keys have it."""
+"""The command line as a fixture: one call, and what came out of it."""
 
-from tests.keys.conftest import relay
+from tests.support.command_line import relay
 
 __all__ = ["relay"]

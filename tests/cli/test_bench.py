@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.bench_process import OnTerminal, bench, processes_of
-from tests.support.service import PUBLISHER_KEY, running
+from tests.support.relay_process import PUBLISHER_KEY, running
 
 SMALL = ("fanout", "--subscribers", "20", "--ticks", "20", "--rate", "100", "--runs", "1")
 LONG = ("fanout", "--subscribers", "5", "--ticks", "2500", "--rate", "50", "--runs", "1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.cli import main
-from tests.support.service import PUBLISHER_SECRET, REF_KEY, SECRET, make_relay
+from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, make_relay
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.listeners import COMMAND, asking, environment
-from tests.support.service import Relay, running
+from tests.support.listen_command import COMMAND, asking, environment
+from tests.support.relay_process import Relay, running
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import pytest
 
 from relay.cli.views import printable
-from tests.support.listeners import COMMAND, asking, environment
-from tests.support.service import Relay, running
+from tests.support.listen_command import COMMAND, asking, environment
+from tests.support.relay_process import Relay, running
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.cli.pouring import Lines
-from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
+from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
 
 COMMAND = [sys.executable, "-m", "relay", "publish"]
 

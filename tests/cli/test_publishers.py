@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.operating import OPERATORS, OPS, REVOKER
-from tests.support.service import Relay, running
+from tests.support.operators import OPERATORS, OPS, REVOKER
+from tests.support.relay_process import Relay, running
 
 
 @pytest.fixture(scope="module")

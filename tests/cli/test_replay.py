@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
 COMMAND = [sys.executable, "-m", "relay", "replay"]
 BEGIN = 1_723_161_254_000_000_000

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from relay.cli import main
-from tests.support.service import Relay, make_relay
+from tests.support.relay_process import Relay, make_relay
 
 Failing = Callable[[], str]
 

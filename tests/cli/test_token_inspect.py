@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import create_signing_key
-from tests.keys.conftest import RelayCommand
-from tests.support.forging import forge
+from tests.support.command_line import RelayCommand
+from tests.support.jws_forgery import forge
 
 ISSUER = "https://app.example.com"
 AUDIENCE = "wss://stream.example.com/ws/prices"

@@ -11,8 +11,8 @@ import jwt
 import pytest
 
 from relay.audit.verify import read_lines, verify
-from tests.keys.conftest import RelayCommand
-from tests.support.service import Relay, make_relay, running
+from tests.support.command_line import RelayCommand
+from tests.support.relay_process import Relay, make_relay, running
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import pytest
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import create_signing_key, load_keys
 from relay.keys.jwks import to_jwks
-from tests.keys.conftest import RelayCommand
-from tests.support.service import Relay, make_relay
+from tests.support.command_line import RelayCommand
+from tests.support.relay_process import Relay, make_relay
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from relay.client.frames import (
     parse_server_frame,
 )
 from relay.client.freshness import Freshness, ServerClock
-from tests.support.servers import WELCOME, stay, stream_server, value, welcome
-from tests.support.subscribing import following, says, subscriber, take
+from tests.support.scripted_servers import WELCOME, stay, stream_server, value, welcome
+from tests.support.sdk_subscriber import following, says, subscriber, take
 
 
 def _frame(kind: str, seq: int, **members: Any) -> Snapshot | Update:

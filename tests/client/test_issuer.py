@@ -6,7 +6,7 @@ import pytest
 
 from relay.client import TokenError, fetch_token
 from relay.core.errors import ConfigurationError
-from tests.support.servers import TOKEN, answer, http_server
+from tests.support.scripted_servers import TOKEN, answer, http_server
 
 GRANTED = {
     "wsToken": TOKEN,

@@ -9,7 +9,7 @@ from relay.client import Gap, Position
 from relay.client.frames import Acknowledged, Rejected, Snapshot, Subscribed, Update, parse_server_frame
 from relay.client.positions import Positions, Verdict
 from relay.core.errors import ConfigurationError
-from tests.support.servers import value
+from tests.support.scripted_servers import value
 
 NEW, REPEAT, HELD, JUMP = Verdict.NEW, Verdict.REPEAT, Verdict.HELD, Verdict.JUMP
 

@@ -9,8 +9,8 @@ import pytest
 
 from relay.client import Backoff, BatchError, Message, Publisher, PublishError, Receipt
 from relay.core.errors import ConfigurationError
-from tests.support.servers import answer, http_server
-from tests.support.service import PUBLISHER_KEY, running
+from tests.support.relay_process import PUBLISHER_KEY, running
+from tests.support.scripted_servers import answer, http_server
 
 KEY = "pricing.secret"
 TAKEN = {"channel": "prices.A", "epoch": "e1", "seq": 1}

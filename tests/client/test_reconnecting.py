@@ -11,8 +11,17 @@ from relay.client import (
     TokenError,
     Welcome,
 )
-from tests.support.servers import TOKEN, answer, http_server, refusal, stay, stream_server, value, welcome
-from tests.support.subscribing import closes, following, says, subscriber, take
+from tests.support.scripted_servers import (
+    TOKEN,
+    answer,
+    http_server,
+    refusal,
+    stay,
+    stream_server,
+    value,
+    welcome,
+)
+from tests.support.sdk_subscriber import closes, following, says, subscriber, take
 
 
 async def test_it_reconnects_and_asks_again() -> None:

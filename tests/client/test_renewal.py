@@ -24,9 +24,9 @@ from relay.client import (
     fetch_token,
 )
 from relay.client.renewal import Renewal
-from tests.support.servers import TOKEN, read, send, stay, stream_server, value, welcome
-from tests.support.service import Relay, running
-from tests.support.subscribing import following, fresh, subscriber, take
+from tests.support.relay_process import Relay, running
+from tests.support.scripted_servers import TOKEN, read, send, stay, stream_server, value, welcome
+from tests.support.sdk_subscriber import following, fresh, subscriber, take
 
 SHORT = """
 [endpoints.short]

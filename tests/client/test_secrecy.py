@@ -17,7 +17,7 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, running
+from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, running
 
 BAD_TOKEN = "canary1.canary2.canary3"
 

@@ -18,8 +18,8 @@ from relay.client.wishes import Wishes
 from relay.core.channels import FeedOptions
 from relay.core.hub import Hub
 from relay.core.messages import Mode
-from tests.core.test_hub import publication
-from tests.support.protocol_talk import Talk
+from tests.support.hub import publication
+from tests.support.protocol_client import Talk
 
 CHANNELS = ("trades.A", "trades.B")
 HISTORY = 5

@@ -25,8 +25,8 @@ from relay.client import (
     fetch_token,
 )
 from tests.support.proxying import Proxy, proxy_to
-from tests.support.service import PUBLISHER_KEY, Relay, running
-from tests.support.subscribing import following
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
+from tests.support.sdk_subscriber import following
 
 
 @pytest.fixture(scope="module")

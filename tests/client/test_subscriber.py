@@ -19,7 +19,7 @@ from relay.client import (
     Welcome,
 )
 from relay.core.errors import ConfigurationError, MalformedError
-from tests.support.servers import (
+from tests.support.scripted_servers import (
     TOKEN,
     read,
     send,
@@ -28,7 +28,7 @@ from tests.support.servers import (
     value,
     welcome,
 )
-from tests.support.subscribing import following, fresh, says, subscriber, take
+from tests.support.sdk_subscriber import following, fresh, says, subscriber, take
 
 
 async def test_prices_arrive() -> None:

@@ -12,7 +12,7 @@ from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
 from relay.core.subscriptions import Want
-from tests.core.test_hub import ENDLESS, Line, publication
+from tests.support.hub import ENDLESS, Line, publication
 
 CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "s.x", "s.y", "made.up"]
 NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>", "s.*"]

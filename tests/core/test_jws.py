@@ -26,7 +26,7 @@ from relay.core.jws import (
     parse_json_object,
     sign_compact,
 )
-from tests.support.forging import b64, forge
+from tests.support.jws_forgery import b64, forge
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 VERIFY = VerifyKey(kid="k", algorithm="EdDSA", key=KEY.public_key())

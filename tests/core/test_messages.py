@@ -11,15 +11,7 @@ from relay.core import messages
 from relay.core.errors import MalformedError, Reason
 from relay.core.messages import Auth, Ping, Refresh, Subscribe, Unknown, Unsubscribe, parse_client_frame
 from relay.core.publications import Publication
-
-kinds = st.sampled_from(["auth", "subscribe", "unsubscribe", "ping", "other", "", None, 1])
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-    max_leaves=8,
-)
-members = st.dictionaries(st.sampled_from(["id", "channels", "interval_ms", "token", "since", "x"]), values)
-objects = st.builds(lambda kind, rest: json.dumps({"type": kind} | rest), kinds, members)
+from tests.support.client_frames import objects, values
 
 
 @pytest.mark.parametrize(

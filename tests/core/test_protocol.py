@@ -7,8 +7,8 @@ from relay.core.events import Action
 from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME
 from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, RefreshAsked
 from relay.core.scope import Scope
-from tests.core.test_hub import flush, publication
-from tests.support.protocol_talk import MS, NOW, Talk, kinds
+from tests.support.hub import flush, publication
+from tests.support.protocol_client import MS, NOW, Talk, kinds
 
 # --- the beginning --------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ from relay.core.closes import Close, CloseCode
 from relay.core.errors import Reason
 from relay.core.protocol import FRAME_BURST, RefreshAsked, State
 from relay.core.scope import Scope
-from tests.core.test_hub import flush, publication
-from tests.core.test_messages import objects, values
-from tests.support.protocol_talk import MS, NOW, Talk, kinds
+from tests.support.client_frames import objects, values
+from tests.support.hub import flush, publication
+from tests.support.protocol_client import MS, NOW, Talk, kinds
 
 # --- other frames ---------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import pytest
 
 from relay.core.errors import Reason, Refusal
 from relay.core.tokens import SERVICE_SCOPE, Claims, Expected, examine, mint, verify
-from tests.support.forging import forge
-from tests.support.token_minting import CLAIMS, EXPECTED, HEADER, KEY, KEYS, NOW, PAYLOAD, PRIVATE
+from tests.support.jws_forgery import forge
+from tests.support.scoped_tokens import CLAIMS, EXPECTED, HEADER, KEY, KEYS, NOW, PAYLOAD, PRIVATE
 
 AT_SERVICE = replace(EXPECTED, audience="https://reports.example.com/v1/export", scope=SERVICE_SCOPE)
 SERVICE = replace(CLAIMS, audience=AT_SERVICE.audience, scope=SERVICE_SCOPE, channels=())

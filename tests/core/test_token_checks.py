@@ -11,8 +11,8 @@ from relay.core.tokens import (
     Expected,
     examine,
 )
-from tests.support.forging import forge
-from tests.support.token_minting import AUDIENCE, EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE, claims_reason
+from tests.support.jws_forgery import forge
+from tests.support.scoped_tokens import AUDIENCE, EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE, claims_reason
 
 # --- time
 

@@ -12,8 +12,8 @@ from relay.core.tokens import (
     examine,
     mint,
 )
-from tests.support.forging import b64, forge
-from tests.support.token_minting import (
+from tests.support.jws_forgery import b64, forge
+from tests.support.scoped_tokens import (
     CLAIMS,
     HEADER,
     KEY,

@@ -18,8 +18,8 @@ from relay.core.tokens import (
     mint,
     verify,
 )
-from tests.support.forging import b64, forge
-from tests.support.token_minting import (
+from tests.support.jws_forgery import b64, forge
+from tests.support.scoped_tokens import (
     CLAIMS,
     EXPECTED,
     HEADER,

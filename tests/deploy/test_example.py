@@ -9,9 +9,9 @@ from relay.core.errors import ConfigurationError
 from relay.doctor import Deployment, examine
 from relay.keys.files import create_signing_key
 from relay.settings.load import load
-from tests.docs.test_readmes import refusal
 from tests.support import readme
-from tests.support.fronting import EXAMPLES, filled
+from tests.support.command_line import refusal
+from tests.support.reverse_proxy import EXAMPLES, filled
 
 README = readme.read(EXAMPLES / "README.md")
 SECRETS = {

@@ -18,8 +18,8 @@ from relay.server.listeners import internal_app, public_app
 from relay.server.parts import make_parts
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
-from tests.support.hostile_wire import Answer, bearing, exchange, head, knock, upgrade
-from tests.support.service import Relay, make_relay, running
+from tests.support.raw_http import Answer, bearing, exchange, head, knock, upgrade
+from tests.support.relay_process import Relay, make_relay, running
 
 ALWAYS = {
     "cross-origin-resource-policy": "same-origin",

@@ -12,9 +12,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.certificates import Authority
-from tests.support.fronting import MIMIC, Front, caddy, nginx
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.visiting import price, take_token, visit
+from tests.support.reverse_proxy import MIMIC, Front, caddy, nginx
+from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.tls_clients import price, take_token, visit
 
 PROXIES = {"nginx": nginx, "caddy": caddy}
 

@@ -12,10 +12,10 @@ from websockets.exceptions import InvalidHandshake
 
 from relay.client import Publisher, ScopedToken, Snapshot, Subscriber, TokenError, fetch_token
 from tests.support.certificates import Authority
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import exchange, head
-from tests.support.service import PUBLISHER_KEY, Relay
-from tests.support.visiting import price, take_token, visit
+from tests.support.raw_http import exchange, head
+from tests.support.relay_process import PUBLISHER_KEY, Relay
+from tests.support.shared_relay import assert_quiet
+from tests.support.tls_clients import price, take_token, visit
 
 
 def public(relay: Relay) -> str:

@@ -16,7 +16,7 @@ from relay.net.tls import ServerTls, TlsFiles
 from relay.server.options import listener_tls
 from relay.settings.load import load
 from tests.support.certificates import DAY, Authority, Pair
-from tests.support.service import Relay
+from tests.support.relay_process import Relay
 
 Check = Callable[[], tuple[int, str]]
 

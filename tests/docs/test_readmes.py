@@ -18,6 +18,7 @@ import typer.main
 from relay.cli import app
 from relay.core.closes import CloseCode
 from tests.support import readme, tables
+from tests.support.command_line import refusal
 
 DOCUMENTS = {file: readme.read(file) for file in readme.documents()}
 BLOCKS = [block for document in DOCUMENTS.values() for block in document.blocks]
@@ -100,32 +101,6 @@ def leaves(command: Any, path: str) -> Iterator[str]:
         yield from leaves(inner, f"{path} {name}")
     if not hasattr(command, "commands"):
         yield path
-
-
-def refusal(arguments: list[str]) -> str | None:
-    """Say why the `relay` command would refuse these arguments, or None if it takes them. Runs nothing."""
-    command: Any = typer.main.get_command(app)
-    context = typer.Context(command, info_name="relay")
-    try:
-        while hasattr(command, "commands"):
-            if "--help" in arguments[:1]:
-                return None
-            context.allow_interspersed_args = False
-            _, arguments, _ = command.make_parser(context).parse_args(args=list(arguments))
-            if not arguments:
-                return None if command.invoke_without_command else f"{context.info_name} needs a command"
-            name, *arguments = arguments
-            if name not in command.commands:
-                return f"{context.info_name} has no command {name}"
-            command = command.commands[name]
-            context = typer.Context(command, info_name=name, parent=context)
-        values, extra, _ = command.make_parser(context).parse_args(args=list(arguments))
-    except typer.TyperException as error:
-        return error.format_message()
-    if extra:
-        return f"unexpected: {' '.join(extra)}"
-    missing = [param.name for param in command.params if param.required and not values.get(param.name)]
-    return f"missing: {', '.join(missing)}" if missing and not values.get("help") else None
 
 
 def test_every_command_is_documented() -> None:

@@ -11,8 +11,8 @@ from relay.doctor import CHECKS
 from relay.doctor.base import ClockReading
 from relay.doctor.checks.bounds import HIGHEST
 from relay.keys.files import create_signing_key
-from tests.doctor.conftest import Examine, change
 from tests.support.certificates import DAY, Authority
+from tests.support.doctor_deployment import Examine, change
 
 URL = 'url = "https://app.example.com"'
 ORIGINS = '"https://desk.example.com"'

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from relay.doctor import CHECKS
-from tests.doctor.conftest import change
-from tests.keys.conftest import RelayCommand, relay
+from tests.support.command_line import RelayCommand, relay
+from tests.support.doctor_deployment import change
 from tests.support.readme import ROOT
 
 __all__ = ["relay"]

@@ -12,8 +12,8 @@ import pytest
 from relay.doctor import gather
 from relay.doctor.probes import ahead_by, filesystem_of
 from relay.settings.load import load
-from tests.doctor.conftest import change
 from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.doctor_deployment import change
 
 
 @contextlib.asynccontextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from relay.core.errors import Reason
-from tests.support.operating import OPERATORS
-from tests.support.scraping import samples, scrape
-from tests.support.service import running
+from tests.support.metrics_scrape import samples, scrape
+from tests.support.operators import OPERATORS
+from tests.support.relay_process import running
 
 FOLDER = Path(__file__).parents[2] / "examples" / "monitoring"
 

@@ -11,11 +11,11 @@ import pytest
 
 from relay.settings.load import load
 from tests.support import readme
-from tests.support.forgeries import claims, signed
-from tests.support.hostile_wire import bearing, is_unspent, knock, upgrade
-from tests.support.service import REPORTS, Relay, make_relay, running
-from tests.support.service_process import ENVIRONMENT, FOLDER, example
-from tests.support.serving import call
+from tests.support.example_service import ENVIRONMENT, FOLDER, example
+from tests.support.forged_tokens import claims, signed
+from tests.support.protected_service import call
+from tests.support.raw_http import bearing, is_unspent, knock, upgrade
+from tests.support.relay_process import REPORTS, Relay, make_relay, running
 
 
 @pytest.fixture(scope="module")

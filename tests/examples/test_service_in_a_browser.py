@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.support import readme
 from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
-from tests.support.service import REPORTS, running
-from tests.support.service_process import FOLDER, example
+from tests.support.example_service import FOLDER, example
+from tests.support.relay_process import REPORTS, running
 
 require_playwright()
 

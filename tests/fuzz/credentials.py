@@ -14,9 +14,9 @@ from relay.sessions.cookies import SessionCookies, find_session
 from relay.sessions.signed import SignedOptions, SignedVerifier
 from relay.sessions.signed_keys import ALGORITHMS, read_keys
 from tests.fuzz.target import Target, at_once, latin, text_of
-from tests.support.forging import b64, forge
-from tests.support.session_minting import MINTED_AT, NAMES, RECORDED, VERIFIER, encrypted
-from tests.support.token_minting import EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE
+from tests.support.authjs_sessions import MINTED_AT, NAMES, RECORDED, VERIFIER, encrypted
+from tests.support.jws_forgery import b64, forge
+from tests.support.scoped_tokens import EXPECTED, HEADER, KEYS, NOW, PAYLOAD, PRIVATE
 
 SECRET = b"a secret of the backend's, of enough bytes"
 REF_KEY = b"a key for references"

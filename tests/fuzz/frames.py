@@ -13,7 +13,7 @@ from relay.core.scope import Scope
 from relay.core.tokens import MAX_TOKEN_BYTES
 from relay.ingest.routes import MAX_BATCH, _items
 from tests.fuzz.target import Target, text_of
-from tests.support.protocol_talk import Talk
+from tests.support.protocol_client import Talk
 
 
 def frame(data: bytes) -> None:

@@ -23,7 +23,7 @@ from relay.web.cookies import read_cookie
 from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
 from tests.fuzz.credentials import COOKIES
 from tests.fuzz.target import Target, at_once, latin
-from tests.support.token_minting import AUDIENCE, EXPECTED, KEYS
+from tests.support.scoped_tokens import AUDIENCE, EXPECTED, KEYS
 
 ORIGIN = EXPECTED.issuer
 TRUSTED = parse_networks(("10.0.0.0/8", "fd00::/8"))

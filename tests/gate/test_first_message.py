@@ -9,9 +9,9 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.forgeries import claims, signed
-from tests.support.hostile_wire import post
-from tests.support.service import Relay
+from tests.support.forged_tokens import claims, signed
+from tests.support.raw_http import post
+from tests.support.relay_process import Relay
 
 
 @contextlib.asynccontextmanager

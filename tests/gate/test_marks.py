@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import bearing, head, knock, post, upgrade
-from tests.support.service import Relay, make_relay
-from tests.support.stream_wire import open_wire, text
+from tests.support.raw_http import bearing, head, knock, post, upgrade
+from tests.support.raw_websocket import open_wire, text
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import assert_quiet, recorded
 
 HERE, ELSEWHERE, REFUSED = "127.0.0.1", "127.0.0.6", "127.0.0.7"
 OTHER_ORIGIN = "http://other.example"

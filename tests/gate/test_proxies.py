@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import exchange, head, knock, read_answer, upgrade
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import exchange, head, knock, read_answer, upgrade
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import assert_quiet, recorded
 
 PROXY, STRANGER = "127.0.0.4", "127.0.0.5"
 LIMIT = 3

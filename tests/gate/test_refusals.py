@@ -1,8 +1,8 @@
 """What is refused before the token is looked at, in which order, and that it stays unused."""
 
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
+from tests.support.relay_process import Relay
+from tests.support.shared_relay import recorded
 
 Fields = list[tuple[str, str]]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from websockets.asyncio.client import connect
 
-from tests.support.hostile_wire import bearing, is_unspent, knock, post, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import bearing, is_unspent, knock, post, upgrade
+from tests.support.relay_process import Relay
 
 
 @contextlib.contextmanager

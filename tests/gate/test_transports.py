@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, fresh, is_unspent, knock, upgrade
-from tests.support.service import Relay, running
+from tests.support.raw_http import bearing, fresh, is_unspent, knock, upgrade
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 
 @pytest.fixture(scope="module")

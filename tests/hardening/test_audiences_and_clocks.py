@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.forging import forge
-from tests.support.node import ORIGIN, STREAM_URL, Node, running_node
+from tests.support.jws_forgery import forge
+from tests.support.stream_node import ORIGIN, STREAM_URL, Node, running_node
 
 AUDIENCE = f"{STREAM_URL}/ws/prices"
 NOW = int(time.time())

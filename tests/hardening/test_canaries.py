@@ -12,10 +12,10 @@ import pytest
 from relay.audit.verify import verify
 from tests.support.backend import ScriptedBackend, http_answer
 from tests.support.canaries import Canaries, canary, hits
-from tests.support.forgeries import claims, signed
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, exchange, head, knock, post, upgrade
-from tests.support.service import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
+from tests.support.forged_tokens import claims, signed
+from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade
+from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
+from tests.support.shared_relay import assert_quiet
 
 
 @pytest.fixture(scope="module")

@@ -14,22 +14,29 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.deploy.conftest import authority, ca, secure
-from tests.keys.conftest import RelayCommand
-from tests.keys.conftest import relay as command
-from tests.sessions.test_service import with_session
+from tests.support.authjs_sessions import SECRET as AUTHJS_SECRET
+from tests.support.authjs_sessions import encrypted
 from tests.support.backends import Backend, running_backend
 from tests.support.canaries import Canaries, canary, hits
 from tests.support.certificates import Authority
-from tests.support.forgeries import claims, signed
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, exchange, head, knock, post, upgrade
-from tests.support.operating import OPERATORS, OPS, operate
-from tests.support.operating import SECRET as OPERATOR_SECRET
-from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay
-from tests.support.session_minting import SECRET as AUTHJS_SECRET
-from tests.support.session_minting import encrypted
-from tests.support.visiting import price, visit
+from tests.support.command_line import RelayCommand
+from tests.support.command_line import relay as command
+from tests.support.forged_tokens import claims, signed
+from tests.support.operators import OPERATORS, OPS, operate
+from tests.support.operators import SECRET as OPERATOR_SECRET
+from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade
+from tests.support.relay_process import (
+    PUBLISHER_KEY,
+    PUBLISHER_SECRET,
+    REF_KEY,
+    SECRET,
+    Relay,
+    make_relay,
+    with_session,
+)
+from tests.support.shared_relay import assert_quiet
+from tests.support.tls_clients import price, visit
+from tests.support.tls_relay import authority, ca, secure
 
 __all__ = ["authority", "ca", "command", "secure"]
 

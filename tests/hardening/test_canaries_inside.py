@@ -10,13 +10,12 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.hardening.test_floods import pour
 from tests.support.canaries import Canaries, canary, hits
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import head, knock, upgrade
-from tests.support.operating import OPERATORS, operate
-from tests.support.operating import SECRET as OPERATOR_SECRET
-from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, running
+from tests.support.operators import OPERATORS, operate
+from tests.support.operators import SECRET as OPERATOR_SECRET
+from tests.support.raw_http import head, knock, pour, upgrade
+from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, REF_KEY, SECRET, Relay, running
+from tests.support.shared_relay import assert_quiet
 
 ROUTES = (
     *("/metrics", "/v1/stats", "/v1/channels", "/v1/audit", "/v1/audit?limit=500", "/v1/connections"),

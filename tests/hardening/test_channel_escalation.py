@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tests.support.hostile_wire import ask, bearing, exchange, head, knock, upgrade
-from tests.support.service import Relay, Socket
+from tests.support.raw_http import ask, bearing, exchange, head, knock, upgrade
+from tests.support.relay_process import Relay, Socket
 
 OWN = "prices.BTC-USD"
 OTHERS = [

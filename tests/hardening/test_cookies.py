@@ -5,8 +5,8 @@ from http.cookies import SimpleCookie
 import jwt
 import pytest
 
-from tests.support.hostile_wire import Answer, post
-from tests.support.service import SECRET, Relay
+from tests.support.raw_http import Answer, post
+from tests.support.relay_process import SECRET, Relay
 
 LOGIN = b'{"email":"demo@example.com","password":"demo"}'
 

@@ -8,8 +8,8 @@ from starlette.routing import BaseRoute, Route
 from relay.server import listeners
 from relay.server.parts import make_parts
 from relay.settings.load import load
-from tests.support.hostile_wire import exchange, head, post
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import exchange, head, post
+from tests.support.relay_process import Relay, make_relay
 
 Fields = list[tuple[str, str]]
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.audit_logs import whole
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import bearing, fresh, head, knock, read_answer, upgrade
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import bearing, fresh, head, knock, pour, upgrade
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import assert_quiet, recorded
 
 BUDGET = 5
 FLOOD = 300
@@ -29,23 +29,6 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     yield relay
     relay.stop()
     assert_quiet(relay)
-
-
-async def pour(port: int, request: bytes, count: int, *, source: str) -> Counter[int]:
-    """Send so many requests over one connection where that stays open; returns how often each status came."""
-    found: Counter[int] = Counter()
-    writer: asyncio.StreamWriter | None = None
-    for _ in range(count):
-        if writer is None or writer.is_closing():
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
-        writer.write(request)
-        answer = await read_answer(reader)
-        found[answer.status] += 1
-        if answer.all("connection") == ["close"]:
-            writer.close()
-    if writer is not None:
-        writer.close()
-    return found
 
 
 def of(address: str, record: dict[str, Any]) -> bool:

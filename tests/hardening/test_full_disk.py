@@ -6,7 +6,7 @@ import resource
 from pathlib import Path
 
 from tests.support.audit_logs import whole
-from tests.support.service import Relay, running
+from tests.support.relay_process import Relay, running
 
 
 def limit(relay: Relay, size: int) -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.hostile_wire import bearing, fresh, is_unspent, knock, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import bearing, fresh, is_unspent, knock, upgrade
+from tests.support.relay_process import Relay
 
 
 def foreign(own: str) -> dict[str, list[str]]:

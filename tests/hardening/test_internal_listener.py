@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.hostile_wire import Answer, exchange, head
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.raw_http import Answer, exchange, head
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")
 TICK = b'{"channel":"prices.INTERNAL","data":1}'

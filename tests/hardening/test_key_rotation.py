@@ -12,11 +12,11 @@ import pytest
 from relay.core.tokens import SigningKey
 from relay.keys.life import OVERLAP_S
 from relay.keys.rotation import retire, revoke, rotate
-from tests.support.forgeries import claims, issuer_key
-from tests.support.forging import forge, header_of
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import bearing, fresh, knock, upgrade
-from tests.support.service import Relay, running
+from tests.support.forged_tokens import claims, issuer_key
+from tests.support.jws_forgery import forge, header_of
+from tests.support.raw_http import bearing, fresh, knock, upgrade
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet, recorded
 
 WORKERS = 8
 

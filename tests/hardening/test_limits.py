@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.backend import demo_backend
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import Answer, bearing, exchange, fresh, head, is_unspent, knock, upgrade
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import Answer, bearing, exchange, fresh, head, is_unspent, knock, upgrade
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import assert_quiet
 
 CONNECTIONS = 4
 PASSWORD = "demo"

@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 from relay.core.events import MAX_TEXT
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import ask, bearing, exchange, head, knock, post, publish, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import ask, bearing, exchange, head, knock, post, publish, upgrade
+from tests.support.relay_process import Relay
+from tests.support.shared_relay import recorded
 
 TEXTS = [
     '"}\r\n{"event":{"action":"token.issued"}}',

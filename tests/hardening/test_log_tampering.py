@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from relay.cli.audit import app
 from tests.support.audit_logs import hashed_anew, rewritten
-from tests.support.hostile_wire import bearing, knock, upgrade
-from tests.support.service import Relay, running
+from tests.support.raw_http import bearing, knock, upgrade
+from tests.support.relay_process import Relay, running
 
 Log = list[bytes]
 

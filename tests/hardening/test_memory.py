@@ -15,11 +15,11 @@ import httpx
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, exchange, head, knock, upgrade
-from tests.support.service import PUBLISHER_KEY, Relay, running
-from tests.support.stream_wire import PATIENCE_S, Wire, masked, open_wire
-from tests.support.tickets import dial, released
+from tests.support.minted_tokens import dial, released
+from tests.support.raw_http import bearing, exchange, head, knock, upgrade
+from tests.support.raw_websocket import PATIENCE_S, Wire, masked, open_wire
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
+from tests.support.shared_relay import assert_quiet
 
 MIB = 1 << 20
 ALLOWED = 8 * MIB

@@ -16,10 +16,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.support.forgeries import claims, issuer_key, signed
-from tests.support.forging import b64, forge
-from tests.support.hostile_wire import bearing, knock, upgrade
-from tests.support.service import Relay
+from tests.support.forged_tokens import claims, issuer_key, signed
+from tests.support.jws_forgery import b64, forge
+from tests.support.raw_http import bearing, knock, upgrade
+from tests.support.relay_process import Relay
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from relay.core.errors import ConfigurationError
 from relay.server.listeners import internal_app
 from relay.server.parts import make_parts
 from relay.settings.load import load
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import Answer, exchange, head
-from tests.support.operating import OPERATORS, OPS, READER, REVOKER, SECRET, operate
-from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
+from tests.support.operators import OPERATORS, OPS, READER, REVOKER, SECRET, operate
+from tests.support.raw_http import Answer, exchange, head
+from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
+from tests.support.shared_relay import assert_quiet, recorded
 
 OPEN = {"/live", "/ready", "/openapi.json"}
 PAGE = {"/ops", "/ops/{name}"}

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from tests.support.forgeries import claims, forged, signed
-from tests.support.hostile_wire import bearing, knock, post, upgrade
-from tests.support.service import Relay
+from tests.support.forged_tokens import claims, forged, signed
+from tests.support.raw_http import bearing, knock, post, upgrade
+from tests.support.relay_process import Relay
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests.hardening.test_poisoned_publications import DATA, watch
-from tests.ingest.test_socket import publishing
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.poisoned_publications import DATA, watch
+from tests.support.publisher_socket import publishing
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 POISONED = DATA | {
     "a member of the envelope twice": b'1,"data":2',

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.hostile_wire import bearing, exchange, head, knock, upgrade
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.raw_http import bearing, exchange, head, knock, upgrade
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 CHANNEL = "prices.FORGED"
 TICK: dict[str, Any] = {"channel": CHANNEL, "epoch": "x", "seq": 99, "ts": 1, "data": "forged"}

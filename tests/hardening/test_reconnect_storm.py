@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from relay.client import Closed, Snapshot, Subscriber, TokenError, Update, Welcome
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import post
-from tests.support.service import Relay, running
+from tests.support.raw_http import post
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 CLIENTS = 500
 ROOM = 50

@@ -8,9 +8,9 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import Answer, bearing, head, knock, read_answer, upgrade
-from tests.support.service import Relay, running
+from tests.support.raw_http import Answer, bearing, head, knock, read_answer, upgrade
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 
 async def at_once(relay: Relay, request: bytes, count: int) -> list[Answer]:

@@ -2,27 +2,10 @@
 
 import asyncio
 
-from tests.support.hostile_wire import bearing, head, post, read_answer, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import CLOSED, connect_once, post
+from tests.support.relay_process import Relay
 
 ROUNDS = 40
-CLOSED = b"\x88\x11\x11\x95session_revoked"
-
-
-async def connect_once(relay: Relay, token: str) -> bytes | None:
-    """Connect; return all that came up to the close frame or the end, or None if it was refused."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1])
-    try:
-        writer.write(head("GET", "/ws/prices", [*upgrade(relay), bearing(token)]))
-        if (await read_answer(reader)).status != 101:
-            return None
-        got = b""
-        async with asyncio.timeout(10):
-            while not got.endswith(CLOSED) and (chunk := await reader.read(65_536)):
-                got += chunk
-        return got
-    finally:
-        writer.close()
 
 
 async def test_no_socket_outlives_its_session(relay: Relay) -> None:

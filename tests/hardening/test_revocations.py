@@ -11,13 +11,12 @@ import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.hardening.test_revocation_race import CLOSED, connect_once
-from tests.support.forgeries import issuer_key
-from tests.support.forging import claims_of
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import bearing, knock, upgrade
-from tests.support.operating import OPERATORS, operate, revoke
-from tests.support.service import SECRET, Relay, running
+from tests.support.forged_tokens import issuer_key
+from tests.support.jws_forgery import claims_of
+from tests.support.operators import OPERATORS, operate, revoke
+from tests.support.raw_http import CLOSED, bearing, connect_once, knock, upgrade
+from tests.support.relay_process import SECRET, Relay, running
+from tests.support.shared_relay import assert_quiet, recorded
 
 ROUNDS = 15
 

@@ -18,9 +18,9 @@ from relay.sessions.base import Session
 from relay.sessions.recent_sessions import SeenSessions
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import post
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import post
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import recorded
 
 
 class Down:

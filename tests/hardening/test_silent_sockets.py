@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, head, knock, read_answer, upgrade
-from tests.support.service import Relay, running
+from tests.support.raw_http import bearing, head, knock, read_answer, upgrade
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 LIMIT = 20
 LAGGARDS = 2 * LIMIT - 4

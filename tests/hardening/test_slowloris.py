@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import bearing, head, knock, upgrade
-from tests.support.service import Relay, running
-from tests.support.stream_wire import until
-from tests.support.tickets import process_of
+from tests.support.minted_tokens import process_of
+from tests.support.raw_http import bearing, head, knock, upgrade
+from tests.support.raw_websocket import until
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 CONNECTIONS = 1000
 ADDRESSES = [f"127.0.6.{number}" for number in range(1, 21)]

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from relay.verify import MemorySingleUse, Verifier
-from tests.support.forgeries import claims, signed
-from tests.support.forging import forge
-from tests.support.hostile_wire import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
-from tests.support.service import PUBLISHER_KEY, REPORTS, SECRET, Relay
-from tests.support.serving import Service, serving
-from tests.support.stream_wire import open_wire, text
+from tests.support.forged_tokens import claims, signed
+from tests.support.jws_forgery import forge
+from tests.support.protected_service import Service, serving
+from tests.support.raw_http import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
+from tests.support.raw_websocket import open_wire, text
+from tests.support.relay_process import PUBLISHER_KEY, REPORTS, SECRET, Relay
 
 ISSUER = ("cookie", "bearer")
 GATE = ("subprotocol", "query", "first message", "refresh frame")

@@ -1,28 +1,19 @@
 """The relay that these tests share: one with operators."""
 
-import hashlib
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support.hardened_relays import assert_quiet
-from tests.support.operating import OPERATORS
-from tests.support.service import Relay, running
-
-EVERYTHING = "everything.secret"
-"""The key of a publisher of all channels."""
-
-_SECTION = f"""
-[publishers.everything]
-secret_sha256 = ["{hashlib.sha256(b"secret").hexdigest()}"]
-channels = [">"]
-"""
+from tests.support.operators import OPERATORS
+from tests.support.publisher_socket import ALL_CHANNELS_SECTION
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import assert_quiet
 
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """It must live to the end, and never log a traceback."""
-    with running(tmp_path_factory.mktemp("ingest-relay"), extra=OPERATORS + _SECTION) as shared:
+    with running(tmp_path_factory.mktemp("ingest-relay"), extra=OPERATORS + ALL_CHANNELS_SECTION) as shared:
         yield shared
         assert shared.process is not None
         assert shared.process.poll() is None

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.hardened_relays import recorded
-from tests.support.service import Relay
+from tests.support.relay_process import Relay
+from tests.support.shared_relay import recorded
 
 PATH = "/v1/publish/batch"
 NDJSON = "application/x-ndjson"

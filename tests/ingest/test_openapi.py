@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 
 from relay.ingest.openapi import DOCUMENT
-from tests.ingest.conftest import EVERYTHING
-from tests.support.service import Relay
+from tests.support.publisher_socket import ALL_CHANNELS_KEY
+from tests.support.relay_process import Relay
 
 
 def test_the_document_names_every_publishers_route() -> None:
@@ -29,7 +29,7 @@ def test_schemathesis_finds_no_difference(relay: Relay, tmp_path: Path) -> None:
     result = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{relay.internal_url}/openapi.json"),
-            *("--header", f"Authorization: Bearer {EVERYTHING}"),
+            *("--header", f"Authorization: Bearer {ALL_CHANNELS_KEY}"),
             *("--checks", "all", "--max-examples", "25", "--max-time", "12"),
             # to a JSON schema 1.0 is an integer, and a GET without an upgrade is a right one
             *("--exclude-checks", "positive_data_acceptance"),

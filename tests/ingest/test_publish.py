@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.hardened_relays import assert_quiet, recorded
-from tests.support.hostile_wire import exchange, head
-from tests.support.service import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, Socket, running
+from tests.support.raw_http import exchange, head
+from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, Socket, running
+from tests.support.shared_relay import assert_quiet, recorded
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")
 

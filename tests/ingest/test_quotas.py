@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from relay.core.errors import ConfigurationError
 from relay.limits.quotas import Quota, QuotaTerms
 from relay.settings.load import load
-from tests.ingest.test_socket import publishing
-from tests.support.operating import OPERATORS, READER, operate
-from tests.support.service import PUBLISHER_KEY, Relay, make_relay, running
+from tests.support.operators import OPERATORS, READER, operate
+from tests.support.publisher_socket import publishing
+from tests.support.relay_process import PUBLISHER_KEY, Relay, make_relay, running
 
 
 def publisher(name: str, **settings: object) -> str:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.support.readme import ROOT, read
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 
 async def test_what_a_newcomer_pastes_works(relay: Relay, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 import json
 import time
 
-from tests.support.hardened_relays import recorded
-from tests.support.operating import operate
-from tests.support.service import Relay
+from tests.support.operators import operate
+from tests.support.relay_process import Relay
+from tests.support.shared_relay import recorded
 
 
 async def test_a_late_retry_brings_no_old_price_back(relay: Relay) -> None:

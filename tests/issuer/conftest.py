@@ -1,5 +1,5 @@
 """The relay that these tests share."""
 
-from tests.support.hardened_relays import relay
+from tests.support.shared_relay import relay
 
 __all__ = ["relay"]

@@ -8,20 +8,10 @@ import httpx
 import jwt
 import pytest
 
-from tests.support.forging import forge
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import exchange, head, post
-from tests.support.service import SECRET, Relay
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """Return a token's claims, unchecked."""
-    return dict(jwt.decode(token, options={"verify_signature": False}))
-
-
-async def ask(relay: Relay, body: Any = None, **session: Any) -> httpx.Response:
-    """Ask with a fresh session of these claims, from the application's page."""
-    return await relay.ask(relay.session(**session), body=body)
+from tests.support.jws_forgery import claims_of, forge
+from tests.support.raw_http import exchange, head, post
+from tests.support.relay_process import SECRET, Relay
+from tests.support.shared_relay import recorded
 
 
 def cleared(answer: httpx.Response) -> set[str]:
@@ -33,7 +23,7 @@ def cleared(answer: httpx.Response) -> set[str]:
 
 async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
     """200 with these members and no others, as JSON that nobody caches or sniffs."""
-    answer = await ask(relay, {"endpoint": "prices", "channels": ["prices.BTC-USD"]})
+    answer = await relay.ask_as({"endpoint": "prices", "channels": ["prices.BTC-USD"]})
     assert answer.status_code == 200
     body = answer.json()
     assert body | {"wsToken": ""} == {
@@ -53,7 +43,7 @@ async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
 async def test_the_token_has_its_documented_claims(relay: Relay) -> None:
     """Header and claims are exactly those that the relay documents, with whole seconds."""
     now = int(time.time())
-    token = (await ask(relay, sub="alice", sid="secret-session-id")).json()["wsToken"]
+    token = (await relay.ask_as(sub="alice", sid="secret-session-id")).json()["wsToken"]
     assert {name: value for name, value in jwt.get_unverified_header(token).items() if name != "kid"} == {
         "typ": "scoped+jwt",
         "alg": "EdDSA",
@@ -85,13 +75,13 @@ async def test_two_tokens_have_nothing_in_common_but_the_session(relay: Relay) -
 async def test_nothing_asked_is_everything_granted(relay: Relay) -> None:
     """No body, an empty object and nulls give the default endpoint with all that the roles grant there."""
     for body in (None, {}, {"channels": None}, {"endpoint": "prices"}):
-        answer = (await ask(relay, body)).json()
+        answer = (await relay.ask_as(body)).json()
         assert (answer["endpoint"], answer["channels"]) == (f"{relay.stream_url}/ws/prices", ["prices.>"])
 
 
 async def test_another_endpoint_is_another_token(relay: Relay) -> None:
     """The endpoint asked for is the audience, with the channels that are granted there."""
-    answer = (await ask(relay, {"endpoint": "depth"})).json()
+    answer = (await relay.ask_as({"endpoint": "depth"})).json()
     assert answer["endpoint"] == claims_of(answer["wsToken"])["aud"] == f"{relay.stream_url}/ws/depth"
     assert answer["channels"] == ["depth.>"]
 
@@ -99,7 +89,7 @@ async def test_another_endpoint_is_another_token(relay: Relay) -> None:
 async def test_what_is_not_granted_is_named(relay: Relay) -> None:
     """The rest of the request is granted, and the token has that rest alone."""
     asked = ["prices.BTC-USD", "prices.ETH-USD", "prices.>", "orders.1", "prices.BTC-USD"]
-    answer = (await ask(relay, {"channels": asked}, roles=["guest"])).json()
+    answer = (await relay.ask_as({"channels": asked}, roles=["guest"])).json()
     assert answer["channels"] == claims_of(answer["wsToken"])["channels"] == ["prices.BTC-USD"]
     assert answer["rejected"] == [
         {"channel": channel, "code": "forbidden"} for channel in ("prices.ETH-USD", "prices.>", "orders.1")
@@ -109,7 +99,7 @@ async def test_what_is_not_granted_is_named(relay: Relay) -> None:
 async def test_roles_add_up(relay: Relay) -> None:
     """A role may come as a text or a list; those that nobody knows grant nothing."""
     for roles in ("trader", ["guest", "trader"], ["nobody", "trader"]):
-        answer = await ask(relay, {"channels": ["prices.ETH-USD"]}, roles=roles)
+        answer = await relay.ask_as({"channels": ["prices.ETH-USD"]}, roles=roles)
         assert answer.status_code == 200, roles
 
 
@@ -117,7 +107,7 @@ async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
     """Of a session of several roles; a role that adds nothing is not credited."""
     asked = {"channels": ["prices.ETH-USD", "prices.BTC-USD"]}
     assert (
-        await ask(relay, asked, sub="of-two-roles", roles=["guest", "trader", "nobody"])
+        await relay.ask_as(asked, sub="of-two-roles", roles=["guest", "trader", "nobody"])
     ).status_code == 200
     record = await recorded(relay, lambda one: one.get("user", {}).get("id") == "of-two-roles")
     assert record["relay"]["granted"] == [
@@ -129,14 +119,14 @@ async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
 @pytest.mark.parametrize("roles", [[], ["nobody"], ["trader.prices"], ["Trader"]])
 async def test_nothing_granted_is_403(relay: Relay, roles: list[str]) -> None:
     """Who is granted nothing gets no token: forbidden, and the log says nothing_granted."""
-    answer = await ask(relay, sub="roleless", roles=roles)
+    answer = await relay.ask_as(sub="roleless", roles=roles)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert (await relay.audited("token.denied", reason="nothing_granted"))["user"]["id"] == "roleless"
 
 
 async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:
     """Asking only for what is not granted is the same as being granted nothing."""
-    answer = await ask(relay, {"channels": ["depth.BTC-USD", ">", "*.BTC-USD"]})
+    answer = await relay.ask_as({"channels": ["depth.BTC-USD", ">", "*.BTC-USD"]})
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
@@ -171,7 +161,7 @@ async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:
 )
 async def test_a_malformed_request_is_400(relay: Relay, body: Any, code: str) -> None:
     """Each mistake has one sentence that says what is wrong, and is not worth a retry."""
-    answer = await ask(relay, body)
+    answer = await relay.ask_as(body)
     error = answer.json()
     assert (answer.status_code, error["code"], error["retryable"]) == (400, code, False)
     assert set(error) == {"code", "message", "retryable"}
@@ -182,7 +172,7 @@ async def test_a_malformed_request_is_400(relay: Relay, body: Any, code: str) ->
 async def test_32_channels_are_not_too_many(relay: Relay) -> None:
     """The longest request that is allowed makes a token that the gate takes."""
     asked = [f"prices.{'A' * 50}{index}" for index in range(32)]
-    answer = await ask(relay, {"channels": asked})
+    answer = await relay.ask_as({"channels": asked})
     assert answer.status_code == 200
     async with relay.connect(answer.json()["wsToken"]) as socket:
         assert len((await socket.read("subscribed"))["channels"]) == 32
@@ -248,7 +238,7 @@ async def test_dead_cookies_are_cleared_and_living_ones_kept(relay: Relay) -> No
     assert cleared(await relay.ask(headers=expired)) == {"access-token"}
     assert cleared(await relay.ask(headers=refresh)) == set()
     assert cleared(await relay.ask(headers={"Authorization": "Bearer garbage"})) == set()
-    assert cleared(await ask(relay, {"endpoint": "nowhere"})) == set()
+    assert cleared(await relay.ask_as({"endpoint": "nowhere"})) == set()
 
 
 async def test_both_addresses_of_the_route_are_one(relay: Relay) -> None:
@@ -269,7 +259,7 @@ async def test_only_post_is_answered(relay: Relay, method: str) -> None:
 async def test_the_log_has_what_was_asked_and_what_was_granted(relay: Relay) -> None:
     """token.issued names the user, the request and the token's claims, and never the token."""
     asked = {"channels": ["prices.BTC-USD", "orders.1"]}
-    token = (await ask(relay, asked, sub="logged")).json()["wsToken"]
+    token = (await relay.ask_as(asked, sub="logged")).json()["wsToken"]
     claims = claims_of(token)
     record = next(
         record

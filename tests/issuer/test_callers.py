@@ -4,8 +4,8 @@ import httpx
 import jwt
 import pytest
 
-from tests.support.hostile_wire import bearing, knock, post, upgrade
-from tests.support.service import Relay
+from tests.support.raw_http import bearing, knock, post, upgrade
+from tests.support.relay_process import Relay
 
 
 async def ask(relay: Relay, headers: dict[str, str], body: object = None) -> httpx.Response:

@@ -5,14 +5,14 @@ import time
 import pytest
 
 from relay.client import fetch_token
-from tests.issuer.test_answers import ask, claims_of
-from tests.support.hardened_relays import recorded
-from tests.support.service import REPORTS, Relay
+from tests.support.jws_forgery import claims_of
+from tests.support.relay_process import REPORTS, Relay
+from tests.support.shared_relay import recorded
 
 
 async def test_the_answer_names_the_service(relay: Relay) -> None:
     """The endpoint is the service's URL, and there are no channels, granted or rejected."""
-    answer = await ask(relay, {"endpoint": "reports"})
+    answer = await relay.ask_as({"endpoint": "reports"})
     assert answer.status_code == 200
     assert answer.json() | {"wsToken": ""} == {
         "wsToken": "",
@@ -27,7 +27,7 @@ async def test_the_answer_names_the_service(relay: Relay) -> None:
 async def test_the_token_is_for_that_url_and_to_call(relay: Relay) -> None:
     """Its scope is another than a socket's, it names no channels, and all else is as in every token."""
     claims, others = [
-        claims_of((await ask(relay, {"endpoint": endpoint}, sub="alice")).json()["wsToken"])
+        claims_of((await relay.ask_as({"endpoint": endpoint}, sub="alice")).json()["wsToken"])
         for endpoint in ("reports", "prices")
     ]
     assert claims.keys() <= others.keys() - {"channels"}
@@ -51,7 +51,7 @@ async def test_the_python_client_gets_one(relay: Relay) -> None:
 
 async def test_it_is_recorded_before_it_is_given_out(relay: Relay) -> None:
     """The audit log has what was asked and what the token says, as for every token."""
-    claims = claims_of((await ask(relay, {"endpoint": "reports"}, sub="bob")).json()["wsToken"])
+    claims = claims_of((await relay.ask_as({"endpoint": "reports"}, sub="bob")).json()["wsToken"])
     record = await recorded(relay, lambda found: found["relay"].get("token", {}).get("jti") == claims["jti"])
     assert (record["event"]["action"], record["user"]["id"]) == ("token.issued", "bob")
     assert record["relay"]["asked"] == {"endpoint": "reports", "channels": []}
@@ -62,7 +62,7 @@ async def test_it_is_recorded_before_it_is_given_out(relay: Relay) -> None:
 @pytest.mark.parametrize("roles", [[], ["guest"], ["nobody"]])
 async def test_who_may_not_call_gets_no_token(relay: Relay, roles: list[str]) -> None:
     """A grant elsewhere is none here."""
-    answer = await ask(relay, {"endpoint": "reports"}, sub="uncalled", roles=roles)
+    answer = await relay.ask_as({"endpoint": "reports"}, sub="uncalled", roles=roles)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert (await relay.audited("token.denied", reason="nothing_granted"))["http"]["response"] == {
         "status_code": 403
@@ -72,6 +72,6 @@ async def test_who_may_not_call_gets_no_token(relay: Relay, roles: list[str]) ->
 @pytest.mark.parametrize("channels", [["prices.>"], ["reports"], [], [1], "x"])
 async def test_channels_of_a_service_are_400(relay: Relay, channels: object) -> None:
     """Somebody who asks for them means something else; a token that ignores them would not be it."""
-    answer = await ask(relay, {"endpoint": "reports", "channels": channels})
+    answer = await relay.ask_as({"endpoint": "reports", "channels": channels})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
     assert "has no channels" in answer.json()["message"]

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from relay.keys.files import create_signing_key, load_keys, private_path, public_path
-from tests.support.folders import mistake
+from tests.support.key_folders import mistake
 
 # --- what is wrong with a folder
 

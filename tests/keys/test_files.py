@@ -21,7 +21,7 @@ from relay.keys.files import (
 )
 from relay.keys.jwks import key_id
 from relay.keys.life import KeyState
-from tests.support.folders import mistake, set_age
+from tests.support.key_folders import mistake, set_age
 
 # --- making and loading
 

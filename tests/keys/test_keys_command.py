@@ -8,8 +8,8 @@ import pytest
 
 from relay.keys.api_keys import check_bearer
 from relay.keys.files import load_keys
-from tests.keys.conftest import RelayCommand
-from tests.support.service import make_relay
+from tests.support.command_line import RelayCommand
+from tests.support.relay_process import make_relay
 
 
 def test_new(tmp_path: Path, relay: RelayCommand) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from relay.core.errors import Reason
 from relay.limits.requests import RateLimits, Rates
-from tests.support.hardened_relays import assert_quiet
-from tests.support.hostile_wire import exchange, head
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import exchange, head
+from tests.support.relay_process import Relay, make_relay
+from tests.support.shared_relay import assert_quiet
 
 
 @pytest.fixture(scope="module")

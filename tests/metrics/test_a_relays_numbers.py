@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.operating import OPERATORS, READER, operate, revoke
-from tests.support.scraping import OPENMETRICS, Samples, samples, scrape, value
-from tests.support.service import Relay, running
+from tests.support.metrics_scrape import OPENMETRICS, Samples, samples, scrape, value
+from tests.support.operators import OPERATORS, READER, operate, revoke
+from tests.support.relay_process import Relay, running
 
 MESSAGES = 7
 SOCKETS = 3

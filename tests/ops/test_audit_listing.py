@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.hardened_relays import recorded
-from tests.support.operating import OPERATORS, READER, operate
-from tests.support.service import Relay, running
+from tests.support.operators import OPERATORS, READER, operate
+from tests.support.relay_process import Relay, running
+from tests.support.shared_relay import recorded
 
 
 @pytest.fixture(scope="module")

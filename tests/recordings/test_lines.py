@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.recordings.lines import MAX_LINE_BYTES, QUOTE, TRADE, LineProblem, Recorded, Recording
-from tests.support.playing import BEGIN, line, play, recording, ticker, trade
+from tests.support.recordings import BEGIN, line, play, recording, ticker, trade
 
 
 @pytest.mark.parametrize("name", ["spot.gz", "spot.txt"])

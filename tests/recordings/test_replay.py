@@ -11,7 +11,7 @@ import pytest
 from relay.core.errors import ConfigurationError
 from relay.recordings import Replay
 from relay.recordings.replay import MAX_BATCH
-from tests.support.playing import Time, line, play, recording, ticker, trade
+from tests.support.recordings import Time, line, play, recording, ticker, trade
 
 MARKET = Path(os.environ.get("RELAY_MARKET", Path(__file__).parents[3] / "shared" / "market"))
 

@@ -13,12 +13,12 @@ import httpx
 import pytest
 
 from relay.keys.rotation import rotate
-from tests.support.forgeries import issuer_key
-from tests.support.forging import forge, header_of
-from tests.support.hostile_wire import bearing, knock, upgrade
-from tests.support.operating import OPERATORS, revoke
+from tests.support.forged_tokens import issuer_key
+from tests.support.jws_forgery import forge, header_of
+from tests.support.operators import OPERATORS, revoke
 from tests.support.ports import free_ports
-from tests.support.service import Relay, make_relay
+from tests.support.raw_http import bearing, knock, upgrade
+from tests.support.relay_process import Relay, make_relay
 
 
 @dataclass

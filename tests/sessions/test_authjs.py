@@ -15,8 +15,7 @@ from relay.sessions.authjs import MAX_CREDENTIAL_BYTES, AuthjsVerifier
 from relay.sessions.base import NotMine, Session
 from relay.sessions.claims import ClaimNames
 from relay.sessions.session_ref import session_ref
-from tests.support.forging import b64
-from tests.support.session_minting import (
+from tests.support.authjs_sessions import (
     MINTED_AT,
     NAMES,
     OPTIONS,
@@ -28,7 +27,8 @@ from tests.support.session_minting import (
     encrypted,
     recorded,
 )
-from tests.support.signing import REF_KEY
+from tests.support.jws_forgery import b64
+from tests.support.signed_sessions import REF_KEY
 
 NOW = MINTED_AT + 10
 

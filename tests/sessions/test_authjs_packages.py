@@ -9,7 +9,7 @@ import pytest
 from relay.core.errors import Refusal
 from relay.sessions.base import Session
 from relay.sessions.cookies import find_session
-from tests.support.session_minting import COOKIES, SECRET, VERIFIER, install_packages, mint
+from tests.support.authjs_sessions import COOKIES, SECRET, VERIFIER, install_packages, mint
 
 HTTP, HTTPS = "http://localhost:3000", "https://app.example.com"
 

@@ -22,11 +22,10 @@ from relay.sessions.session_ref import session_ref
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
-from tests.support import session_minting as minting
-from tests.support import signing
+from tests.support import authjs_sessions, signed_sessions
 from tests.support.backends import running_backend
-from tests.support.forging import forge
-from tests.support.signing import NOW, OPTIONS, PAYLOAD, REF_KEY, RSA, public_pem, token
+from tests.support.jws_forgery import forge
+from tests.support.signed_sessions import NOW, OPTIONS, PAYLOAD, REF_KEY, RSA, public_pem, token
 
 OPAQUE = "opaque-token-of-user-7"
 CLAIMS = PAYLOAD | {"roles": ["trader"]}
@@ -48,13 +47,13 @@ class Case:
 async def with_secret() -> AsyncIterator[Case]:
     """A JWT signed with a shared secret."""
     bad = forge({"alg": "HS256"}, CLAIMS, b"x" * 32)
-    foreign = (minting.encrypted(ENCRYPTED), OPAQUE, "", "...")
+    foreign = (authjs_sessions.encrypted(ENCRYPTED), OPAQUE, "", "...")
     yield Case(
         verifier=SignedVerifier(OPTIONS),
         good=token(CLAIMS),
         bad=bad,
         foreign=foreign,
-        secret=signing.SECRET.decode(),
+        secret=signed_sessions.SECRET.decode(),
     )
 
 
@@ -67,7 +66,7 @@ async def with_issuer() -> AsyncIterator[Case]:
         good=token(CLAIMS | issuer),
         bad=token(CLAIMS | issuer | {"token_use": "refresh"}),
         foreign=(token(CLAIMS), token(CLAIMS | {"iss": "https://other"}), OPAQUE),
-        secret=signing.SECRET.decode(),
+        secret=signed_sessions.SECRET.decode(),
     )
 
 
@@ -78,7 +77,7 @@ async def with_pem() -> AsyncIterator[Case]:
         verifier=SignedVerifier(replace(OPTIONS, algorithm="RS256", key=public_pem(RSA))),
         good=jwt.encode(CLAIMS, RSA, algorithm="RS256"),
         bad=token(CLAIMS),
-        foreign=(minting.encrypted(ENCRYPTED), OPAQUE),
+        foreign=(authjs_sessions.encrypted(ENCRYPTED), OPAQUE),
         secret=REF_KEY.decode(),
     )
 
@@ -93,7 +92,7 @@ async def with_jwks() -> AsyncIterator[Case]:
             verifier=SignedVerifier(replace(OPTIONS, algorithm="RS256", key=source)),
             good=jwt.encode(CLAIMS, RSA, algorithm="RS256", headers={"kid": "one"}),
             bad=jwt.encode(CLAIMS, RSA, algorithm="RS256", headers={"kid": "two"}),
-            foreign=(minting.encrypted(ENCRYPTED), OPAQUE),
+            foreign=(authjs_sessions.encrypted(ENCRYPTED), OPAQUE),
             secret=REF_KEY.decode(),
         )
 
@@ -122,11 +121,11 @@ async def with_backend() -> AsyncIterator[Case]:
 async def with_authjs(version: int) -> AsyncIterator[Case]:
     """An encrypted cookie."""
     yield Case(
-        verifier=AuthjsVerifier(minting.OPTIONS),
-        good=minting.encrypted(ENCRYPTED, version=version),
-        bad=minting.encrypted(ENCRYPTED, version=version, secret=minting.OTHER_SECRET),
+        verifier=AuthjsVerifier(authjs_sessions.OPTIONS),
+        good=authjs_sessions.encrypted(ENCRYPTED, version=version),
+        bad=authjs_sessions.encrypted(ENCRYPTED, version=version, secret=authjs_sessions.OTHER_SECRET),
         foreign=(token(CLAIMS), OPAQUE, ""),
-        secret=minting.SECRET,
+        secret=authjs_sessions.SECRET,
     )
 
 
@@ -134,14 +133,14 @@ async def with_authjs(version: int) -> AsyncIterator[Case]:
 async def in_order(index: int) -> AsyncIterator[Case]:
     """All of them in a row, seen with one's credentials. Behind it there is nobody, so nothing is foreign to it."""
     async with with_backend() as last:
-        verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS), last.verifier])
-        good = (token(CLAIMS), minting.encrypted(ENCRYPTED), OPAQUE)[index]
+        verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), last.verifier])
+        good = (token(CLAIMS), authjs_sessions.encrypted(ENCRYPTED), OPAQUE)[index]
         bad = (
             token(CLAIMS | {"token_use": "refresh"}),
-            minting.encrypted(ENCRYPTED, salt="x"),
+            authjs_sessions.encrypted(ENCRYPTED, salt="x"),
             "dead-token-of-nobody",
         )[index]
-        yield Case(verifier=verifier, good=good, bad=bad, foreign=(), secret=minting.SECRET)
+        yield Case(verifier=verifier, good=good, bad=bad, foreign=(), secret=authjs_sessions.SECRET)
 
 
 CASES: dict[str, Callable[[], AbstractAsyncContextManager[Case]]] = {
@@ -261,9 +260,9 @@ async def test_the_first_that_knows_it_decides() -> None:
         async def aclose(self) -> None:
             asked.append("closed")
 
-    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS), Lax()])
+    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), Lax()])
     assert isinstance(await verifier.verify(forge({"alg": "HS256"}, CLAIMS, b"x" * 32), now=NOW), Refusal)
-    assert isinstance(await verifier.verify(minting.encrypted(salt="x"), now=NOW), Refusal)
+    assert isinstance(await verifier.verify(authjs_sessions.encrypted(salt="x"), now=NOW), Refusal)
     assert asked == []
     assert isinstance(await verifier.verify(OPAQUE, now=NOW), Session)
     verifier.forget("ref")
@@ -273,7 +272,7 @@ async def test_the_first_that_knows_it_decides() -> None:
 
 async def test_nobody_knows_it() -> None:
     """The refusal then says what each of them found."""
-    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(minting.OPTIONS)])
+    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS)])
     refused = await verifier.verify(OPAQUE, now=NOW)
     assert isinstance(refused, Refusal)
     assert not isinstance(refused, NotMine)

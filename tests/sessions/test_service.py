@@ -9,19 +9,11 @@ import pytest
 
 from tests.support.backend import demo_backend
 from tests.support.backends import running_backend
-from tests.support.service import Relay, make_relay
+from tests.support.relay_process import make_relay, with_session
 
 LOGIN = {"email": "demo@example.com", "password": "demo"}
 CLAIMS = 'claims = { subject = "user.email", roles = "user.roles" }'
 CANARY = "canary-token-0123456789"
-
-
-def with_session(relay: Relay, *lines: str) -> Relay:
-    """Put these lines into the session section, in the place of the usual verifier's."""
-    file = relay.folder / "relay.toml"
-    kept = [line for line in file.read_text().split("\n") if not line.startswith("signed = ")]
-    file.write_text("\n".join(kept).replace("[session]\n", "\n".join(["[session]", *lines, ""])))
-    return relay
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.sessions.test_service import with_session
-from tests.support.service import Relay, make_relay
-from tests.support.session_minting import SECRET, encrypted
+from tests.support.authjs_sessions import SECRET, encrypted
+from tests.support.relay_process import Relay, make_relay, with_session
 
 NAMES = {5: "authjs.session-token", 4: "next-auth.session-token"}
 PART = 3936

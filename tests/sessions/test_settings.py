@@ -8,13 +8,13 @@ from relay.core.errors import ConfigurationError, Refusal
 from relay.server.session_verifier import session_cookies, session_verifier
 from relay.sessions.base import Session
 from relay.settings.load import Settings, load
-from tests.support import session_minting as minting
-from tests.support.service import make_relay
-from tests.support.signing import NOW, PAYLOAD, RSA, public_pem, token
+from tests.support import authjs_sessions
+from tests.support.relay_process import make_relay
+from tests.support.signed_sessions import NOW, PAYLOAD, RSA, public_pem, token
 
 SIGNED = f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", require = {{ token_use = "access" }} }}'
 UPSTREAM = 'upstream = { me = "http://backend:9000/auth/me" }'
-AUTHJS = f'authjs = {{ secrets = ["{minting.SECRET}"] }}'
+AUTHJS = f'authjs = {{ secrets = ["{authjs_sessions.SECRET}"] }}'
 REQUIRE = 'require = { token_use = "access" }'
 
 
@@ -175,15 +175,15 @@ async def test_all_three_in_a_row(tmp_path: Path) -> None:
         tmp_path,
         'verifier = ["signed", "authjs"]',
         SIGNED,
-        f'authjs = {{ secrets = ["{minting.SECRET}"], cookies = ["shop.session"] }}',
+        f'authjs = {{ secrets = ["{authjs_sessions.SECRET}"], cookies = ["shop.session"] }}',
         'claims = { subject = "user.id", roles = "user.roles" }',
     )
     verifier = session_verifier(found)
     payload = {"user": {"id": "u-1", "roles": ["guest"]}, "exp": NOW + 60, "iat": NOW}
-    session = await verifier.verify(minting.encrypted(payload, salt="shop.session"), now=NOW)
+    session = await verifier.verify(authjs_sessions.encrypted(payload, salt="shop.session"), now=NOW)
     assert isinstance(session, Session), session
     assert (session.subject, session.roles) == ("u-1", ("guest",))
-    assert isinstance(await verifier.verify(minting.encrypted(payload), now=NOW), Refusal)
+    assert isinstance(await verifier.verify(authjs_sessions.encrypted(payload), now=NOW), Refusal)
     assert isinstance(await verifier.verify(token(), now=NOW), Refusal)
     await verifier.aclose()
 
@@ -209,7 +209,7 @@ def test_secrets_show_nowhere(tmp_path: Path) -> None:
         str(found.model_dump()),
         repr(session_verifier(found)),
     ):
-        assert minting.SECRET not in shown
+        assert authjs_sessions.SECRET not in shown
         assert "s" * 40 not in shown
     short = settings(tmp_path, 'verifier = "authjs"', 'authjs = { secrets = ["hunter2"] }')
     with pytest.raises(ConfigurationError) as raised:

@@ -15,8 +15,8 @@ from relay.sessions.claims import ClaimNames
 from relay.sessions.session_ref import session_ref
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import ALGORITHMS
-from tests.support.forging import b64, forge
-from tests.support.signing import (
+from tests.support.jws_forgery import b64, forge
+from tests.support.signed_sessions import (
     ED25519,
     NOW,
     OPTIONS,

@@ -18,8 +18,8 @@ from relay.keys.fetching import JwksClient
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from tests.support.backends import Backend, Clock, running_backend
-from tests.support.forging import forge
-from tests.support.signing import (
+from tests.support.jws_forgery import forge
+from tests.support.signed_sessions import (
     ED25519,
     NOW,
     OPTIONS,

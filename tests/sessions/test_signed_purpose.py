@@ -8,7 +8,7 @@ import pytest
 from relay.core.errors import Reason, Refusal
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.sessions.signed import SignedVerifier
-from tests.support.signing import ED25519, NOW, OPTIONS, public_pem, reason, session, token
+from tests.support.signed_sessions import ED25519, NOW, OPTIONS, public_pem, reason, session, token
 
 # --- kinds of tokens
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from relay.core.errors import ConfigurationError, Reason
 from relay.sessions.signed import SignedOptions, SignedVerifier
-from tests.support.forging import b64, forge
-from tests.support.signing import (
+from tests.support.jws_forgery import b64, forge
+from tests.support.signed_sessions import (
     ED25519,
     OPTIONS,
     P256,

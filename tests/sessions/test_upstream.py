@@ -15,7 +15,7 @@ from relay.sessions.claims import ClaimNames
 from relay.sessions.session_ref import session_ref
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from tests.support.backends import Backend, Clock, running_backend
-from tests.support.signing import NOW, REF_KEY, token
+from tests.support.signed_sessions import NOW, REF_KEY, token
 
 USER = {"sub": "user-7", "roles": ["trader"], "sid": "session-1", "iat": NOW - 60}
 

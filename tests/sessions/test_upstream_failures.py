@@ -14,7 +14,7 @@ from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from tests.support.backend import ScriptedBackend, http_answer
 from tests.support.backends import Backend, running_backend
 from tests.support.ports import free_ports
-from tests.support.signing import NOW, REF_KEY
+from tests.support.signed_sessions import NOW, REF_KEY
 
 CREDENTIAL = "an-opaque-token-of-somebody"
 GOOD = {"sub": "user-7"}

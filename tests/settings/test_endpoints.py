@@ -10,7 +10,7 @@ from relay.core.errors import ConfigurationError
 from relay.core.tokens import SERVICE_SCOPE
 from relay.server.options import gate_options, issuer_options, policy
 from relay.settings.load import load
-from tests.support.service import REPORTS, make_relay
+from tests.support.relay_process import REPORTS, make_relay
 
 SERVICE = f'kind = "service"\nurl = "{REPORTS}"'
 

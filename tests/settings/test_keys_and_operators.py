@@ -6,7 +6,7 @@ import pytest
 
 from relay.core.errors import ConfigurationError
 from relay.settings.load import load
-from tests.support.service import make_relay
+from tests.support.relay_process import make_relay
 
 HASH = "0" * 64
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from relay.core.errors import ConfigurationError
 from relay.settings.load import load
-from tests.support.service import PUBLISHER_SECRET, REF_KEY, SECRET, make_relay
+from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, make_relay
 
 
 @pytest.fixture(autouse=True)

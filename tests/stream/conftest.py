@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 import uvloop
 
-from tests.support.node import Node, running_node
-from tests.support.service import Relay, running
+from tests.support.relay_process import Relay, running
+from tests.support.stream_node import Node, running_node
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.service import Relay, running
-from tests.support.stream_wire import Wire, masked, open_wire, text, until
-from tests.support.tickets import audited, connected, dial, process_of, released
+from tests.support.minted_tokens import audited, connected, dial, process_of, released
+from tests.support.raw_websocket import Wire, masked, open_wire, text, until
+from tests.support.relay_process import Relay, running
 
 GONE = (1000).to_bytes(2, "big")
 

@@ -13,9 +13,9 @@ from relay.core.errors import Reason
 from relay.core.publications import Publication
 from relay.core.revocations import Kind, Target
 from relay.stream.fanout import SLICE_S, WRITES_A_SLICE, Fanout, encode
-from tests.core.test_hub import wants
-from tests.support.node import Node
-from tests.support.stream_wire import masked, until
+from tests.support.hub import wants
+from tests.support.raw_websocket import masked, until
+from tests.support.stream_node import Node
 
 
 class Socket:

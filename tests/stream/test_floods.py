@@ -12,8 +12,8 @@ from relay.stream.connection import (
     READ_SLICE_BYTES,
     StreamConnection,
 )
-from tests.support.node import ORIGIN, Node
-from tests.support.stream_wire import masked, open_wire, text
+from tests.support.raw_websocket import masked, open_wire, text
+from tests.support.stream_node import ORIGIN, Node
 
 SMALLEST_FRAME = 6
 

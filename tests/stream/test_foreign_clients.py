@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.foreign import OPENERS, Client, Opener, Ticket, node_built_in
-from tests.support.service import Relay
-from tests.support.stream_wire import until
-from tests.support.tickets import audited
+from tests.support.foreign_clients import OPENERS, Client, Opener, Ticket, node_built_in
+from tests.support.minted_tokens import audited
+from tests.support.raw_websocket import until
+from tests.support.relay_process import Relay
 
 LARGEST = "x" * 65_480
 """A publication may have 64 KiB; with relay.v1 around it the frame's length takes 64 bits (RFC 6455 §5.2)."""

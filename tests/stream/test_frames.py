@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.service import Relay
-from tests.support.stream_wire import Wire, masked, text
-from tests.support.tickets import dial, released
+from tests.support.minted_tokens import dial, released
+from tests.support.raw_websocket import Wire, masked, text
+from tests.support.relay_process import Relay
 
 PING = b'{"type":"ping","id":1}'
 

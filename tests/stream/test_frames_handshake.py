@@ -5,9 +5,9 @@ import contextlib
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.hostile_wire import bearing, exchange, fresh, is_unspent, knock, upgrade
-from tests.support.service import Relay
-from tests.support.stream_wire import masked, open_wire
+from tests.support.raw_http import bearing, exchange, fresh, is_unspent, knock, upgrade
+from tests.support.raw_websocket import masked, open_wire
+from tests.support.relay_process import Relay
 
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """§1.3: the answer to the key `dGhlIHNhbXBsZSBub25jZQ==`."""

@@ -10,9 +10,9 @@ import struct
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.service import PUBLISHER_KEY, Relay
-from tests.support.stream_wire import PATIENCE_S, Wire, masked, text
-from tests.support.tickets import dial
+from tests.support.minted_tokens import dial
+from tests.support.raw_websocket import PATIENCE_S, Wire, masked, text
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 NO_MASK = bytes(4)
 """A masking key of zeros, which is a key like any other and leaves the payload as it is."""

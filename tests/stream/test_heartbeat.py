@@ -13,8 +13,8 @@ from relay.stream import heartbeat
 from relay.stream.connection import StreamConnection
 from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, run_heartbeat
 from relay.stream.listener import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
-from tests.support.node import Node
-from tests.support.stream_wire import Wire, masked, text, until
+from tests.support.raw_websocket import Wire, masked, text, until
+from tests.support.stream_node import Node
 
 
 async def welcomed(wire: Wire) -> None:

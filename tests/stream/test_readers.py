@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 from websockets.frames import Opcode
 
-from tests.support.service import PUBLISHER_KEY, Relay
-from tests.support.stream_wire import Wire, masked, open_wire, text
-from tests.support.tickets import audited, dial, process_of, released
+from tests.support.minted_tokens import audited, dial, process_of, released
+from tests.support.raw_websocket import Wire, masked, open_wire, text
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 CHANNELS = [f"prices.readers.S{number:02}" for number in range(20)]
 PADDING = "x" * 900

@@ -12,8 +12,8 @@ from relay.core.revocations import Kind, Target
 from relay.keys.live import LiveKeys
 from relay.keys.rotation import revoke
 from relay.stream.revoker import Revoker
-from tests.support.forging import claims_of
-from tests.support.node import Node, running_node
+from tests.support.jws_forgery import claims_of
+from tests.support.stream_node import Node, running_node
 
 USER = Target(kind=Kind.USER, name="user-1")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from websockets.frames import Opcode
 
-from tests.support.service import Relay, running
-from tests.support.stream_wire import masked, open_wire
-from tests.support.tickets import dial
+from tests.support.minted_tokens import dial
+from tests.support.raw_websocket import masked, open_wire
+from tests.support.relay_process import Relay, running
 
 WITHIN_S = 5
 """An orderly stop takes two; a machine that runs other tests beside this one takes longer."""

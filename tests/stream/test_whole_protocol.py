@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
-from tests.support.hardened_relays import recorded
-from tests.support.hostile_wire import bearing, head, read_answer, upgrade
-from tests.support.service import PUBLISHER_KEY, Relay, Socket, running
+from tests.support.raw_http import bearing, head, read_answer, upgrade
+from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
+from tests.support.shared_relay import recorded
 
 
 async def trades(

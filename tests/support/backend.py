@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.certificates import Pair
 from tests.support.ports import free_ports
-from tests.support.service import SECRET
+from tests.support.relay_process import SECRET
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from relay.verify import ConfigurationError, Reason, ScopedTokenMiddleware, UnavailableError
-from tests.support.hostile_wire import Answer
-from tests.support.serving import Service, serving
-from tests.support.tokens import ISSUER, bad_tokens, token, verifier
+from tests.support.protected_service import Service, serving
+from tests.support.raw_http import Answer
+from tests.support.service_tokens import ISSUER, bad_tokens, token, verifier
 
 BODY = {"code": "invalid_token", "message": "The token was refused. Take a new one.", "retryable": False}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.verify import ScopedTokenMiddleware
-from tests.support.tokens import ISSUER, token, verifier
+from tests.support.service_tokens import ISSUER, token, verifier
 
 GOOD = token().encode()
 VALUES = st.binary(max_size=60) | st.sampled_from(

@@ -19,7 +19,7 @@ from relay.verify import (
 from relay.verify.sqlite import SqliteSingleUse
 from tests.support.backends import Backend, running_backend
 from tests.support.ports import free_ports
-from tests.support.tokens import AUDIENCE, ISSUER, JWKS, bad_tokens, token, verifier
+from tests.support.service_tokens import AUDIENCE, ISSUER, JWKS, bad_tokens, token, verifier
 
 
 async def reason(verifier: Verifier, text: str, *, origin: str = ISSUER) -> Reason | None:

@@ -6,7 +6,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from relay.web.bounded_websocket import BoundedWebSocket
-from tests.support.stream_wire import open_wire
+from tests.support.raw_websocket import open_wire
 
 
 async def test_a_dead_client_is_let_go() -> None:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.web.bounded_protocol import MAX_HEAD_BYTES, BoundedHttp
 from relay.web.uvicorn_runner import HttpServer
-from tests.support.hostile_wire import Answer, exchange, head, read_answer
+from tests.support.raw_http import Answer, exchange, head, read_answer
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

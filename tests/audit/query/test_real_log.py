@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.support.service import running
+from tests.support.relay_process import running
 
 
 def ask(config: Path, *arguments: str) -> Any:

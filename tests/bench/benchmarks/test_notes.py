@@ -15,7 +15,7 @@ from relay.bench.benchmarks.slow_reader_figures import slow_reader_report
 from relay.bench.load.browsers import Arrived
 from relay.bench.load.connections import Connecting
 from relay.bench.load.slow_reader import Read
-from tests.support.measured import GOOD, side
+from tests.support.bench_results import GOOD, side
 
 SLOW = SlowReaderOptions(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_s=40, runs=1)
 MIXED = MixedOptions(subscribers=10, each=2, channels=4, rate=100, seconds=1, interval_ms=0, runs=1)

@@ -13,7 +13,7 @@ from relay.bench.load import browser as newcomers
 from relay.bench.load.browsers import Arrivals, Arrived
 from relay.bench.load.connections import Order
 from relay.bench.load.targets import Target
-from tests.support.service import Relay, running
+from tests.support.relay_process import Relay, running
 
 TOKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"wsToken":"t","endpoint":""}'
 WAIT = b"HTTP/1.1 429 X\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"

@@ -11,7 +11,7 @@ from relay.bench.load.opener import Opener, close_reason
 from relay.bench.load.publisher import TickPublisher
 from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
-from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
 
 @pytest.fixture(scope="module")

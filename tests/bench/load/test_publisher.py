@@ -10,7 +10,7 @@ from relay.bench import BenchError
 from relay.bench.load.processes import Child
 from relay.bench.load.publisher import Order, TickPublisher
 from relay.bench.load.ticks import QUOTE, Ticks, script_line
-from tests.support.service import PUBLISHER_KEY, Relay, running
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
 
 @pytest.fixture(scope="module")

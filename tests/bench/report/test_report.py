@@ -7,7 +7,7 @@ from relay.bench.benchmarks.delivery import Measured
 from relay.bench.benchmarks.fanout import FanoutOptions, fanout_report
 from relay.bench.benchmarks.runs import Run
 from relay.bench.report.report import Report
-from tests.support.measured import GOOD, side
+from tests.support.bench_results import GOOD, side
 
 OPTIONS = FanoutOptions(subscribers=10, rate=100, ticks=100, runs=3)
 

@@ -26,8 +26,8 @@ from relay.client import (
     fetch_token,
 )
 from tests.support.proxying import proxy_to
-from tests.support.service import PUBLISHER_KEY, Relay, running
-from tests.support.subscribing import following
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
+from tests.support.sdk_subscriber import following
 
 PROGRAM = """
 import asyncio, sys

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.client import Backoff, BatchError, Message, Publisher, PublishError, Receipt
-from tests.support.ingest_server import KEY, ingest_server, refused
+from tests.support.scripted_ingest import KEY, ingest_server, refused
 
 
 def _publisher(url: str, **options: Any) -> Publisher:

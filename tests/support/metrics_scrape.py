@@ -4,8 +4,8 @@ import httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.support.operating import READER
-from tests.support.service import Relay
+from tests.support.operators import READER
+from tests.support.relay_process import Relay
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

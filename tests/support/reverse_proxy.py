@@ -21,7 +21,7 @@ import pytest
 from tests.support.certificates import Authority
 from tests.support.ports import free_ports
 from tests.support.readme import ROOT
-from tests.support.service import Relay, make_relay
+from tests.support.relay_process import Relay, make_relay
 
 EXAMPLES = ROOT / "examples" / "deploy"
 MIMIC = "127.0.0.7"

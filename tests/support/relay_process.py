@@ -177,6 +177,10 @@ class Relay:
                 json=body,
             )
 
+    async def ask_as(self, body: Any = None, **claims: Any) -> httpx.Response:
+        """POST /auth/ws-token with a fresh session that has these claims."""
+        return await self.ask(self.session(**claims), body=body)
+
     async def logout(self, session: str) -> httpx.Response:
         """POST /api/auth/logout with the session in the cookie, from the application's own page."""
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
@@ -316,3 +320,11 @@ def running(folder: Path, **options: Any) -> Iterator[Relay]:
         yield relay
     finally:
         relay.stop()
+
+
+def with_session(relay: Relay, *lines: str) -> Relay:
+    """Put these lines into the session section, in the place of the usual verifier's."""
+    file = relay.folder / "relay.toml"
+    kept = [line for line in file.read_text().split("\n") if not line.startswith("signed = ")]
+    file.write_text("\n".join(kept).replace("[session]\n", "\n".join(["[session]", *lines, ""])))
+    return relay

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from relay.verify import ScopedTokenMiddleware, Verifier
-from tests.support.hostile_wire import Answer, exchange, head
+from tests.support.raw_http import Answer, exchange, head
 
 
 class Service:

@@ -25,7 +25,7 @@ from websockets.frames import Opcode
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.support.stream_wire import PATIENCE_S, masked, open_wire
+from tests.support.raw_websocket import PATIENCE_S, masked, open_wire
 
 Ending = tuple[int, str]
 

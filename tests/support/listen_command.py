@@ -3,7 +3,7 @@
 import os
 import sys
 
-from tests.support.service import Relay
+from tests.support.relay_process import Relay
 
 COMMAND = [sys.executable, "-m", "relay", "listen"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.backend import demo_backend
-from tests.support.service import Relay, running
+from tests.support.relay_process import Relay, running
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import psutil
 
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import load_keys
-from tests.support.service import Relay
-from tests.support.stream_wire import Wire, open_wire, until
+from tests.support.raw_websocket import Wire, open_wire, until
+from tests.support.relay_process import Relay
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from relay.core.events import Action
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol, Terms
 from relay.core.scope import Scope
-from tests.core.test_hub import Line, make_hub
+from tests.support.hub import Line, make_hub
 
 NOW = 1_795_319_000.25
 MS = 1_795_319_000_250

@@ -10,7 +10,7 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from tests.support.service import PUBLISHER_KEY, Relay, Socket
+from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket
 
 
 async def take_token(

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.service import PUBLISHER_KEY, Relay
+from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 Fields = Iterable[tuple[str, str]]
@@ -136,3 +137,39 @@ def bearing(token: str) -> tuple[str, str]:
 async def is_unspent(relay: Relay, token: str) -> bool:
     """Tell whether a token still opens a connection; it does not afterwards."""
     return (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
+
+
+async def pour(port: int, request: bytes, count: int, *, source: str) -> Counter[int]:
+    """Send so many requests over one connection where that stays open; returns how often each status came."""
+    found: Counter[int] = Counter()
+    writer: asyncio.StreamWriter | None = None
+    for _ in range(count):
+        if writer is None or writer.is_closing():
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
+        writer.write(request)
+        answer = await read_answer(reader)
+        found[answer.status] += 1
+        if answer.all("connection") == ["close"]:
+            writer.close()
+    if writer is not None:
+        writer.close()
+    return found
+
+
+CLOSED = b"\x88\x11\x11\x95session_revoked"
+
+
+async def connect_once(relay: Relay, token: str) -> bytes | None:
+    """Connect; return all that came up to the close frame or the end, or None if it was refused."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1])
+    try:
+        writer.write(head("GET", "/ws/prices", [*upgrade(relay), bearing(token)]))
+        if (await read_answer(reader)).status != 101:
+            return None
+        got = b""
+        async with asyncio.timeout(10):
+            while not got.endswith(CLOSED) and (chunk := await reader.read(65_536)):
+                got += chunk
+        return got
+    finally:
+        writer.close()

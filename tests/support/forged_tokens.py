@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from relay.core.tokens import SigningKey
 from relay.keys.files import load_keys
-from tests.support.forging import b64, forge
-from tests.support.service import SECRET, Relay
+from tests.support.jws_forgery import b64, forge
+from tests.support.relay_process import SECRET, Relay
 
 
 def issuer_key(relay: Relay) -> SigningKey:

@@ -11,7 +11,7 @@ from relay.client import (
     Event,
     Subscriber,
 )
-from tests.support.servers import (
+from tests.support.scripted_servers import (
     TOKEN,
     send,
     stay,

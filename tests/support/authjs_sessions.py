@@ -13,7 +13,7 @@ from joserfc.jwk import OctKey
 
 from relay.sessions.authjs import V4, V5, AuthjsOptions, AuthjsVerifier, _thumbprint, _v4_key, _v5_key
 from relay.sessions.cookies import SessionCookies, find_session
-from tests.support.signing import REF_KEY
+from tests.support.signed_sessions import REF_KEY
 
 FOLDER = Path(__file__).parent
 RECORDED: dict[str, Any] = json.loads((FOLDER / "minted_cookies.json").read_text())

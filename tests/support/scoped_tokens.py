@@ -13,7 +13,7 @@ from relay.core.tokens import (
     examine,
     verify,
 )
-from tests.support.forging import forge
+from tests.support.jws_forgery import forge
 
 NOW = 1_795_319_000
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

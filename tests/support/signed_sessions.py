@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from relay.core.errors import Reason, Refusal
 from relay.sessions.base import Session
 from relay.sessions.signed import SignedOptions, SignedVerifier
-from tests.support.forging import forge
+from tests.support.jws_forgery import forge
 
 NOW = 1_795_319_000
 SECRET = b"a secret of the backend that has more than 64 bytes, for HS512 too"

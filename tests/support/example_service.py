@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support import readme
 from tests.support.ports import free_ports
-from tests.support.service import REPORTS
+from tests.support.relay_process import REPORTS
 
 FOLDER = readme.ROOT / "examples" / "service"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(readme.ROOT)}

@@ -22,8 +22,8 @@ from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import EndpointOptions, Gate, GateOptions
 from relay.stream.service import Stream, StreamOptions
-from tests.support.stream_wire import Wire, open_wire, until
-from tests.support.tickets import Tickets
+from tests.support.minted_tokens import Tickets
+from tests.support.raw_websocket import Wire, open_wire, until
 
 ORIGIN = "https://app.example.com"
 STREAM_URL = "wss://stream.example.com"

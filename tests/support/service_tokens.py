@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.keys.jwks import to_jwks, verify_key
 from relay.verify import MemorySingleUse, SingleUse, Verifier
-from tests.support.forging import forge
+from tests.support.jws_forgery import forge
 
 ISSUER = "https://app.example.com"
 AUDIENCE = "https://reports.example.com/v1/export"

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.service import Relay
+from tests.support.relay_process import Relay
 
 SECRET = "test-operator-secret"
 OPS = f"ops.{SECRET}"
