@@ -32,7 +32,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from relay.core.errors import ConfigurationError
+from relay.core.bearer import bearer_token
+from relay.core.errors import ConfigurationError, Refusal
 
 EMAIL, PASSWORD = "demo@example.com", "demo"
 USER = {"name": "Demo Trader", "email": EMAIL, "roles": ["trader"]}
@@ -135,8 +136,8 @@ def create_app(accounts: Accounts) -> Starlette:
         return Response(status_code=204)
 
     def _session(request: Request) -> str | None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        return accounts.session_of(token.strip()) if scheme.lower() == "bearer" else None
+        token = bearer_token(request.headers.getlist("authorization"))
+        return None if isinstance(token, Refusal) else accounts.session_of(token)
 
     return Starlette(
         routes=[

@@ -65,7 +65,7 @@ def ingest_routes(ingest: Ingest, client_of: ClientOf, *, watchers: Callable[[st
 
 async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
     message: str | None = None
-    publisher = ingest.identify(request.headers.get("authorization", ""))
+    publisher = ingest.identify(request.headers.getlist("authorization"))
     if isinstance(publisher, Refusal):
         refusal, publisher = publisher, ""
     else:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from relay.audit.base import Auditor
 from relay.broker.base import Broker, Dropped, Position
+from relay.core.bearer import bearer_token
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
 from relay.core.patterns import covers
@@ -73,10 +74,10 @@ class Ingest:
         """The broker's epoch now: when it changes, last values and keys are gone."""
         return self._broker.epoch
 
-    def identify(self, authorization: str) -> str | Refusal:
-        """Return the name of the publisher whose key stands in an Authorization header (RFC 6750 §2.1)."""
-        scheme, _, presented = authorization.partition(" ")
-        name = self._check_key(presented.strip() if scheme.lower() == "bearer" else "", self._digests)
+    def identify(self, authorization: Sequence[str]) -> str | Refusal:
+        """Return the publisher's name whose key is in a request's Authorization headers."""
+        presented = bearer_token(authorization)
+        name = None if isinstance(presented, Refusal) else self._check_key(presented, self._digests)
         return Refusal(reason=Reason.PUBLISHER_UNKNOWN) if name is None else name
 
     async def publish(self, publisher: str, body: bytes) -> Accepted | Refusal:

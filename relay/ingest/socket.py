@@ -72,7 +72,7 @@ class IngestSockets:
 
     async def _serve(self, websocket: WebSocket) -> None:
         client = self._client_of(websocket)
-        publisher = self._ingest.identify(websocket.headers.get("authorization", ""))
+        publisher = self._ingest.identify(websocket.headers.getlist("authorization"))
         refusal = publisher if isinstance(publisher, Refusal) else None
         if self._draining.is_set():
             refusal = Refusal(reason=Reason.DRAINING)

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from relay.core.bearer import bearer_token
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
@@ -167,7 +168,7 @@ def _credential(request: Request, cookies: SessionCookies) -> str | Refusal:
     """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
     if "authorization" not in request.headers:
         return read_cookie(request, cookies)
-    token = request.headers["authorization"].partition(" ")[2].strip(" \t")
-    if not is_bearer(request) or not token:
+    token = bearer_token(request.headers.getlist("authorization"))
+    if isinstance(token, Refusal):
         return Refusal(reason=Reason.SESSION_INVALID, detail="Authorization is not one Bearer token.")
     return token

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.audit.base import Auditor
+from relay.core.bearer import bearer_token
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
@@ -111,9 +112,8 @@ class Operators:
         return self._repeats.take(name, self._client_of(request).address, f"{request.url.path} {what}")
 
     def _identify(self, request: Request) -> str | None:
-        headers = request.headers.getlist("authorization")
-        scheme, _, presented = headers[0].partition(" ") if len(headers) == 1 else ("", "", "")
-        return check_bearer(presented.strip(" \t"), self._digests) if scheme.lower() == "bearer" else None
+        presented = bearer_token(request.headers.getlist("authorization"))
+        return None if isinstance(presented, Refusal) else check_bearer(presented, self._digests)
 
     def _note(
         self,

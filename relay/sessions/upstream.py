@@ -10,12 +10,12 @@ not kept and no longer shared: it may have begun before the backend knew.
 """
 
 import asyncio
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from relay.core.bearer import is_bearer_token
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact, parse_json_object
 from relay.net.http_client import UrlClient, UrlResponse
@@ -29,9 +29,6 @@ MAX_CHECKS: Final = 64
 
 MAX_WAITING: Final = 20_000
 """Tokens that may wait for a call: as many as are kept answers. Beyond it callers are refused at once."""
-
-_BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)
-"""RFC 6750 §2.1. Anything else is nothing that this header can carry, and could be a second header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +69,7 @@ class UpstreamVerifier:
         """
         if len(credential) > MAX_CREDENTIAL_BYTES:
             return invalid(f"It has more than {MAX_CREDENTIAL_BYTES} bytes.")
-        if not _BEARER.fullmatch(credential):
+        if not is_bearer_token(credential):
             return NotMine(detail="It is nothing that a Bearer header can carry.")
         token = parse_compact(credential, max_bytes=MAX_CREDENTIAL_BYTES)
         if isinstance(token, Compact) and is_scoped(token.header):

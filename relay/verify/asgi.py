@@ -10,10 +10,10 @@ Plain ASGI, without a framework: it goes before any application, for HTTP and fo
 
 import json
 import logging
-import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from typing import Any
 
+from relay.core.bearer import bearer_token
 from relay.core.closes import Answer, answer_for
 from relay.core.errors import ConfigurationError, Reason, Refusal
 from relay.core.tokens import Claims
@@ -28,7 +28,6 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 CLAIMS_KEY = "relay.claims"
 """Where in the scope the claims are; Starlette's `request.state.relay_claims` has them too."""
 
-_BEARER = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)  # RFC 6750 §2.1, RFC 9110 §11.1
 _RETRY_AFTER_S = b"2"
 _ORIGIN_REASONS = frozenset({Reason.ORIGIN_REFUSED, Reason.ORIGIN_MISSING, Reason.TOKEN_ORIGIN})
 
@@ -83,7 +82,7 @@ class ScopedTokenMiddleware:
         origins = found.get(b"origin", [])
         if len(origins) > 1:
             return Refusal(reason=Reason.ORIGIN_REFUSED)
-        token = _bearer(found.get(b"authorization", []))
+        token = bearer_token([value.decode("latin-1") for value in found.get(b"authorization", [])])
         if isinstance(token, Refusal):
             return token
         origin = origins[0].decode("latin-1") if origins else ""
@@ -91,15 +90,6 @@ class ScopedTokenMiddleware:
             # a page's GET to its own origin has no Origin, and no page can write this header itself
             origin = self._verifier.own_origin
         return await self._verifier.verify(token, origin=origin)
-
-
-def _bearer(values: list[bytes]) -> str | Refusal:
-    if not values:
-        return Refusal(reason=Reason.TOKEN_MISSING)
-    if len(values) > 1:
-        return Refusal(reason=Reason.TOKEN_REPEATED)
-    match = _BEARER.fullmatch(values[0].strip(b" \t"))
-    return match[1].decode("ascii") if match else Refusal(reason=Reason.TOKEN_MALFORMED)
 
 
 def _answer(reason: Reason) -> Answer:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from relay.core.bearer import bearer_token
 from relay.core.errors import Reason, Refusal
 
 HEADER = "X-Relay-CSRF"
@@ -54,5 +55,4 @@ def check_csrf(request: Request, options: CsrfOptions) -> Refusal | None:
 
 def is_bearer(request: Request) -> bool:
     """Tell whether the request carries one Authorization header, and that is a Bearer token (RFC 6750 §2.1)."""
-    values = request.headers.getlist("authorization")
-    return len(values) == 1 and values[0][:7].lower() == "bearer "
+    return isinstance(bearer_token(request.headers.getlist("authorization")), str)
