@@ -31,6 +31,21 @@ def blocks(*languages: str) -> list[readme.Block]:
     return [block for block in BLOCKS if block.language in languages]
 
 
+MAX_README_LINES = 250
+MAX_README_BYTES = 16 * 1024
+"""What a newcomer reads before the first try. The reference is in the rooms."""
+
+
+def test_the_readme_stays_short() -> None:
+    """The first document has at most 250 lines and 16 KB, and the two commands on its first screen."""
+    text = (readme.ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= MAX_README_LINES
+    assert len(text.encode()) <= MAX_README_BYTES
+    first_screen = text.splitlines()[:25]
+    assert any(line.startswith("bash examples/demo") for line in first_screen)
+    assert any(line.startswith("bash tests/run") for line in first_screen)
+
+
 # --- blocks ---------------------------------------------------------------------------------------
 
 
