@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["verify", *map(str, arguments)])
 
 
-def test_a_whole_log(path: Path, lines: Lines) -> None:
+def test_verifying_an_undamaged_log_exits_with_0(path: Path, lines: Lines) -> None:
     """One line says up to where it is whole and that the end is unproven; exit code 0."""
     result = run(path)
     assert result.exit_code == 0
@@ -48,7 +48,7 @@ def test_a_whole_log_with_its_head(path: Path, lines: Lines) -> None:
     assert "cut off" in result.stdout
 
 
-def test_a_damaged_log(path: Path, lines: Lines) -> None:
+def test_verifying_a_damaged_log_names_the_first_bad_line(path: Path, lines: Lines) -> None:
     """The first bad line is named; exit code 1."""
     lines[2] = lines[2].replace(b"user-2", b"user-9")
     path.write_bytes(b"".join(lines))
@@ -59,7 +59,7 @@ def test_a_damaged_log(path: Path, lines: Lines) -> None:
     )
 
 
-def test_as_json(path: Path, lines: Lines) -> None:
+def test_the_verdict_as_json_is_one_object(path: Path, lines: Lines) -> None:
     """A program gets the verdict as one object."""
     link = unseal(lines[-1]).link
     result = run(path, "--json")
@@ -102,7 +102,7 @@ def test_what_can_not_be_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["x", "w:0:" + "0" * 64, "w:1:" + "0" * 63, ":::", "\x1b[31m"])
-def test_a_malformed_head(path: Path, lines: Lines, head: str) -> None:
+def test_a_malformed_head_is_a_usage_error(path: Path, lines: Lines, head: str) -> None:
     """A head that is none is refused with its form; exit code 2."""
     result = run(path, "--head", head)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -112,7 +112,7 @@ def test_a_malformed_head(path: Path, lines: Lines, head: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"\x00" * 100_000, b"[" * 100_000, b"\x1b[31m\n" * 10, os.urandom(10_000), b"{}\n"]
 )
-def test_garbage(path: Path, content: bytes) -> None:
+def test_verifying_any_file_prints_none_of_its_content(path: Path, content: bytes) -> None:
     """Any file gets its line, with nothing of its content in it."""
     path.write_bytes(content)
     result = run(path)
@@ -121,7 +121,7 @@ def test_garbage(path: Path, content: bytes) -> None:
     assert result.stdout.rstrip("\n").isprintable()
 
 
-def test_an_empty_log(path: Path) -> None:
+def test_an_empty_log_is_undamaged_and_proves_nothing(path: Path) -> None:
     """A log without a record is not damaged, and says that it proves nothing."""
     path.touch()
     result = run(path)

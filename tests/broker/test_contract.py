@@ -92,7 +92,7 @@ async def test_a_reset_channel_begins_its_versions_anew(broker: Broker) -> None:
     assert not await broker.reset("b")
 
 
-async def test_channels_are_bounded(broker: Broker, node: Node) -> None:
+async def test_a_channel_above_the_limit_is_refused(broker: Broker, node: Node) -> None:
     """One more is refused and changes nothing."""
     await publish(broker)
     await publish(broker, channel="b")

@@ -158,7 +158,7 @@ def test_connect_tells_tokens_from_connections(tmp_path: Path) -> None:
     assert any("fewer than 500" in note for note in found["notes"])
 
 
-def test_connect_without_subscribers(tmp_path: Path) -> None:
+def test_connect_without_subscribers_measures_one_burst(tmp_path: Path) -> None:
     """Then there is one burst, and no prices to be late."""
     found = measured(tmp_path, "connect", "--connections", "5", "--hold", "0")
     assert found["relay"]["burst_p99_ms"] is None

@@ -127,7 +127,7 @@ def test_shown_settings_have_no_secrets(relay: Command, monkeypatch: pytest.Monk
     assert not [secret for secret in (SECRET, REF_KEY, PUBLISHER_SECRET) if secret in out]
 
 
-def test_the_command_itself(folder: Path) -> None:
+def test_the_process_prints_one_line_and_exits_with_2(folder: Path) -> None:
     """As a process it does the same: one line, exit code 2, no traceback."""
     (folder / "relay.toml").write_text("[")
     command = [sys.executable, "-m", "relay", "config", "check", "--config", str(folder / "relay.toml")]

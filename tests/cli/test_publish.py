@@ -56,7 +56,7 @@ async def reading(relay: Relay, *channels: str) -> AsyncIterator[Socket]:
         yield socket
 
 
-async def test_one_value(relay: Relay) -> None:
+async def test_a_value_is_published_byte_for_byte(relay: Relay) -> None:
     """The value goes out byte for byte, and its position is printed."""
     async with reading(relay, "prices.ONE") as socket:
         done = await asyncio.to_thread(run, "prices.ONE", '{"p": 1.10000000000000000001}', *to(relay))
@@ -78,7 +78,7 @@ def test_lines_from_standard_input(relay: Relay) -> None:
     assert done.stdout.decode().startswith("3 published, 2 failed, in ")
 
 
-def test_envelopes(relay: Relay) -> None:
+def test_each_line_of_envelopes_names_its_channel(relay: Relay) -> None:
     """With --envelope each line names its channel; foreign channels and other forms are refused one by one."""
     lines = [
         {"channel": "prices.E1", "data": 1},

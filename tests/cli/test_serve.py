@@ -113,7 +113,7 @@ def test_it_says_where_it_listens_and_does_so_once(relay: Relay, failing: Failin
     assert '"event": "started"' in relay.log_path.read_text()
 
 
-def test_the_command_itself(relay: Relay) -> None:
+def test_the_process_prints_one_line_and_exits_with_2(relay: Relay) -> None:
     """As a process it does the same: one line, exit code 2, no traceback."""
     change(relay, "[public]", "[public")
     command = [sys.executable, "-m", "relay", "serve", "--config", str(relay.folder / "relay.toml")]

@@ -49,7 +49,7 @@ def fresh(key: SigningKey, *, age: int = 0, subject: str = "user-7") -> str:
     )
 
 
-def test_a_good_token(key: SigningKey, relay: RelayCommand) -> None:
+def test_every_member_of_a_token_is_explained(key: SigningKey, relay: RelayCommand) -> None:
     """Every member is explained, times are also relative, and what else must be checked is said."""
     done = relay("token", "inspect", fresh(key))
     assert done.code == 0
@@ -98,13 +98,13 @@ def test_a_kid_that_is_none_is_a_reason_also_without_keys(key: SigningKey, relay
     assert "token_key_unknown" in done.out
 
 
-def test_standard_input(key: SigningKey, relay: RelayCommand) -> None:
+def test_a_dash_reads_the_token_from_standard_input(key: SigningKey, relay: RelayCommand) -> None:
     """`-` reads the token from there, with its line end, so that it shows in no process list."""
     for end in (b"", b"\n", b"\r\n"):
         assert relay("token", "inspect", "-", stdin=fresh(key).encode() + end).code == 0
 
 
-def test_json(key: SigningKey, relay: RelayCommand) -> None:
+def test_the_json_has_the_same_findings_as_the_text(key: SigningKey, relay: RelayCommand) -> None:
     """One object, with the same answers."""
     good = json.loads(relay("token", "inspect", fresh(key), "--json").out)
     assert (good["acceptable"], good["refusals"], len(good["unchecked"])) == (True, [], 1)
@@ -161,7 +161,7 @@ def on_terminal(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
         return process.wait(), shown.decode()
 
 
-def test_on_a_terminal(key: SigningKey) -> None:
+def test_a_terminal_gets_a_table_and_no_markup_of_a_claim(key: SigningKey) -> None:
     """A table, with colours, in which a claim is no markup and no escape sequence."""
     code, shown = on_terminal("token", "inspect", "-", stdin=hostile_token(key.key).encode())
     assert code == 1
@@ -193,7 +193,9 @@ def test_on_a_terminal(key: SigningKey) -> None:
     ids=lambda text: ascii(text[:20]),
 )
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_garbage(text: str, options: tuple[str, ...], relay: RelayCommand) -> None:
+def test_text_that_is_no_token_is_refused_with_a_reason(
+    text: str, options: tuple[str, ...], relay: RelayCommand
+) -> None:
     """Refused, with a reason."""
     done = relay("token", "inspect", *options, "--", text)
     assert done.code == 1
@@ -215,7 +217,9 @@ def test_garbage_on_standard_input(stdin: bytes, relay: RelayCommand) -> None:
         max_size=6,
     ),
 )
-def test_any_claims(relay: RelayCommand, header: dict[str, Any], payload: dict[str, Any]) -> None:
+def test_inspect_never_fails_on_any_claims(
+    relay: RelayCommand, header: dict[str, Any], payload: dict[str, Any]
+) -> None:
     """No combination of members makes it fail."""
     assert relay("token", "inspect", forge(header, payload, b"x" * 32)).code == 1
 
@@ -230,6 +234,6 @@ def test_any_claims(relay: RelayCommand, header: dict[str, Any], payload: dict[s
         ("inspect", "a", "--keys-dir", "keys"),
     ],
 )
-def test_usage(arguments: tuple[str, ...], relay: RelayCommand) -> None:
+def test_wrong_arguments_are_a_usage_error(arguments: tuple[str, ...], relay: RelayCommand) -> None:
     """A missing or unknown argument is a usage error."""
     assert relay("token", *arguments).code == 2

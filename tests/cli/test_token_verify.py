@@ -97,7 +97,9 @@ def test_every_reason_is_named_in_plain_words(deployment: Relay, claims: Claims,
     )
 
 
-def test_a_forged_signature(deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand) -> None:
+def test_a_payload_changed_after_signing_is_refused(
+    deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand
+) -> None:
     """A token whose payload was changed after signing."""
     header, _, signature = mint(claims, key).split(".")
     _, payload, _ = mint(replace(claims, subject="admin"), key).split(".")
@@ -116,7 +118,9 @@ def test_the_endpoint_by_name(
     assert done.err.startswith("There is no [endpoints.orders]; the settings have prices, ")
 
 
-def test_the_origin(deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand) -> None:
+def test_the_origin_is_compared_where_it_is_given(
+    deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand
+) -> None:
     """Compared with who would connect, where that is said."""
     done = relay("token", "verify", mint(claims, key), "--origin", "")
     assert (done.code, reasons(done.out)) == (1, ["token_origin"])
@@ -138,7 +142,9 @@ def test_a_folder_of_keys(deployment: Relay, key: SigningKey, claims: Claims, re
     assert reasons(done.out) == ["token_issuer", "token_audience", "token_origin"]
 
 
-def test_a_jwks_file(deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand) -> None:
+def test_keys_are_read_from_a_jwks_file(
+    deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand
+) -> None:
     """The keys as a file, as somebody sent it."""
     path = deployment.folder / "jwks.json"
     path.write_text(json.dumps(to_jwks(load_keys(deployment.folder / "keys").verify)))
@@ -171,7 +177,7 @@ def jwks_url(deployment: Relay) -> Iterator[str]:
         server.server_close()
 
 
-def test_a_jwks_address(
+def test_keys_are_fetched_from_the_issuers_jwks(
     deployment: Relay, key: SigningKey, claims: Claims, jwks_url: str, relay: RelayCommand
 ) -> None:
     """The issuer's own publication, fetched."""
@@ -195,7 +201,9 @@ def test_a_jwks_address_that_has_none(
     assert "must begin with https://" in done.err
 
 
-def test_json(deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand) -> None:
+def test_the_json_has_the_same_findings_as_the_text(
+    deployment: Relay, key: SigningKey, claims: Claims, relay: RelayCommand
+) -> None:
     """One object, with the same answers."""
     done = relay("token", "verify", mint(claims, key), "--json")
     found = json.loads(done.out)
@@ -255,7 +263,9 @@ def test_a_bad_jwks_file(tmp_path: Path, relay: RelayCommand, content: str | Non
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "a.b.c", "e30.e30.AAAA", "\x1b[2J", "A" * 5_000])
-def test_garbage(deployment: Relay, text: str, relay: RelayCommand) -> None:
+def test_text_that_is_no_token_is_refused_and_never_printed_raw(
+    deployment: Relay, text: str, relay: RelayCommand
+) -> None:
     """Refused, with a reason, and nothing of it reaches the terminal raw."""
     done = relay("token", "verify", "--", text)
     assert done.code == 1

@@ -36,7 +36,7 @@ def test_the_servers_wish_is_a_lower_bound_and_costs_no_patience() -> None:
     assert backoff.next() == 0.5
 
 
-def test_reset_starts_anew() -> None:
+def test_reset_returns_to_the_first_delay() -> None:
     """Something worked: the next failure waits as shortly as the first."""
     backoff = Backoff(random=_Highest())
     for _ in range(5):

@@ -53,7 +53,7 @@ async def test_a_tokens_repr_does_not_hold_it() -> None:
         assert TOKEN not in repr(await fetch_token(server.url, "session-1"))
 
 
-async def test_refusals_are_typed() -> None:
+async def test_a_refusal_has_the_issuers_code_and_status() -> None:
     """A refusal has the issuer's code, status and sentence, and is final."""
     refused = {"code": "invalid_session", "message": "There is no valid session.", "retryable": False}
     async with http_server(answer(401, refused)) as server:

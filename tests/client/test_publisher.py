@@ -20,7 +20,7 @@ def _publisher(url: str, **options: Any) -> Publisher:
     return Publisher(url, KEY, transport="http", backoff=lambda: Backoff(first_s=0, cap_s=0), **options)
 
 
-async def test_one_value() -> None:
+async def test_a_value_is_posted_in_its_envelope_with_the_key() -> None:
     """A value goes out in its envelope with the key, and its position comes back."""
     async with http_server(answer(200, TAKEN)) as server, _publisher(server.url) as publisher:
         receipt = await publisher.publish("prices.A", {"bid": "1.10"}, source_ts=7)
@@ -76,7 +76,7 @@ async def test_a_busy_relay_is_asked_again() -> None:
     assert len({body for _, _, body in server.requests}) == 1
 
 
-async def test_attempts_are_bounded() -> None:
+async def test_a_relay_that_stays_busy_ends_in_an_error() -> None:
     """A relay that stays busy ends in an error that says so."""
     busy = {"code": "unavailable", "message": "Later.", "retryable": True}
     async with http_server(answer(503, busy)) as server, _publisher(server.url, attempts=3) as publisher:
@@ -87,7 +87,7 @@ async def test_attempts_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 413])
-async def test_refusals_are_final(status: int) -> None:
+async def test_a_final_refusal_is_raised_at_once(status: int) -> None:
     """What would be the same next time is raised at once, with code, message and status."""
     refused = {"code": "no", "message": "Never.", "retryable": False}
     async with http_server(answer(status, refused)) as server, _publisher(server.url) as publisher:

@@ -65,7 +65,7 @@ async def test_the_servers_delay_is_kept() -> None:
 
 
 @pytest.mark.parametrize("code", [1003, 1008, 1009, 3003, 4501, 4503, 4504, 4999])
-async def test_final_codes_stop(code: int) -> None:
+async def test_a_final_close_code_ends_the_iteration(code: int) -> None:
     """What would be the same next time ends the iteration with the code."""
     async with stream_server(says(then=closes(code, "why"))) as stream, subscriber(stream.url) as prices:
         await following(prices)
@@ -78,7 +78,7 @@ async def test_final_codes_stop(code: int) -> None:
 @pytest.mark.parametrize(
     "code", [1000, 1001, 1011, 1012, 1013, 3000, 3008, 4001, 4008, 4012, 4029, 4499, 3999]
 )
-async def test_other_codes_reconnect(code: int) -> None:
+async def test_every_other_close_code_leads_to_a_reconnect(code: int) -> None:
     """Everything below 4500 that is no bug, and every unknown code, leads to another attempt."""
     async with stream_server(says(then=closes(code)), says()) as stream, subscriber(stream.url) as prices:
         _, closed, again = await take(prices, 3)
@@ -149,7 +149,7 @@ async def test_retry_after_is_kept() -> None:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 426, 302])
-async def test_refused_upgrades_stop(status: int) -> None:
+async def test_a_final_refusal_of_the_upgrade_is_raised(status: int) -> None:
     """What the next attempt would not change is raised, with the relay's own sentence."""
     body = {"code": "forbidden", "message": "Not from there.", "retryable": False}
     async with stream_server(refusal(status, body)) as stream, subscriber(stream.url) as prices:

@@ -31,7 +31,7 @@ from tests.support.scripted_servers import (
 from tests.support.sdk_subscriber import following, fresh, says, subscriber, take
 
 
-async def test_prices_arrive() -> None:
+async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates() -> None:
     """Token in the subprotocol, channels in the URL; then welcome, ack, snapshot and updates as events."""
     ack = {
         "type": "subscribed",

@@ -25,7 +25,7 @@ def test_no_answer_without_a_reason() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_close_texts_fit(reason: Reason) -> None:
+def test_close_texts_fit_into_a_close_frame(reason: Reason) -> None:
     """A longer text would make the library raise instead of closing."""
     close = close_for(reason)
     assert 0 < len(close.text.encode()) <= MAX_CLOSE_TEXT_BYTES

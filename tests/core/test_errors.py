@@ -22,19 +22,19 @@ def test_every_reason_has_a_sentence(reason: Reason) -> None:
     assert "\n" not in sentence
 
 
-def test_sentences_differ() -> None:
+def test_each_reason_has_a_sentence_of_its_own() -> None:
     """No two reasons are explained in the same words, and there is no sentence without a reason."""
     assert set(EXPLANATIONS) == set(Reason)
     assert len(set(EXPLANATIONS.values())) == len(EXPLANATIONS)
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_names_are_plain(reason: Reason) -> None:
+def test_a_reasons_value_is_its_name_in_lower_case(reason: Reason) -> None:
     """A reason's value is its name in lower case, so that logs and code can be searched for one word."""
     assert reason.value == reason.name.lower()
 
 
-def test_refusal_as_text() -> None:
+def test_a_refusal_reads_as_its_detail_or_its_reasons_sentence() -> None:
     """A refusal reads as its detail, or as the reason's sentence where there is none."""
     assert str(Refusal(reason=Reason.TOKEN_SIGNATURE)) == EXPLANATIONS[Reason.TOKEN_SIGNATURE]
     assert str(Refusal(reason=Reason.TOKEN_SIGNATURE, detail="Because.")) == "Because."

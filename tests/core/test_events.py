@@ -49,7 +49,7 @@ def test_no_sentence_without_an_action() -> None:
     assert len(set(ACTION_EXPLANATIONS.values())) == len(Action)
 
 
-def test_a_full_record() -> None:
+def test_every_field_stands_where_the_elastic_common_schema_has_it() -> None:
     """Every field stands where the Elastic Common Schema has it."""
     event = Event(
         action=Action.CONNECT_DENIED,

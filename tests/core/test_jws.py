@@ -54,7 +54,7 @@ def test_a_token_is_taken_apart() -> None:
 @pytest.mark.parametrize(
     ("algorithm", "key", "verify"), [("EdDSA", KEY, VERIFY), ("HS256", SECRET.key, SECRET)]
 )
-def test_signing_and_checking(algorithm: str, key: Any, verify: VerifyKey) -> None:
+def test_check_signature_accepts_what_sign_compact_makes(algorithm: str, key: Any, verify: VerifyKey) -> None:
     """What `sign_compact` makes, `check_signature` accepts, with the header that was given and no more."""
     token = parse(sign_compact(b'{"a":1}', key=key, algorithm=algorithm, headers={"typ": "x", "kid": "k"}))
     assert isinstance(token, Compact)
@@ -79,7 +79,7 @@ def changed(part: int, change: str) -> str:
 @pytest.mark.parametrize(
     "change", ["{}=", "{}==", " {}", "{} ", "{}\n", "\t{}", "{}+", "{}/", "{}%3D", "", "{}é", "A"]
 )
-def test_one_spelling_only(part: int, change: str) -> None:
+def test_a_token_in_another_base64_spelling_is_malformed(part: int, change: str) -> None:
     """Padding, white space, the other base64 alphabet, an empty part: not the token any more, before any check."""
     assert refused(changed(part, change)) is Reason.TOKEN_MALFORMED
 
@@ -158,7 +158,7 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize("data", BAD_JSON, ids=lambda data: data[:24])
-def test_json_is_strict(data: bytes) -> None:
+def test_json_that_parsers_read_differently_is_refused(data: bytes) -> None:
     """Everything that two parsers could read differently, or one of them not at all, is refused."""
     with pytest.raises(ValueError, match=r"."):
         parse_json_object(data)
@@ -308,7 +308,7 @@ def signature_is_right(jws: str, jwk: Mapping[str, Any], algorithm: str) -> bool
 
 
 @pytest.mark.skipif(not VECTORS.is_dir(), reason=NO_VECTORS)
-def test_wycheproof() -> None:
+def test_no_forgery_of_project_wycheproof_passes() -> None:
     """No forgery of Project Wycheproof passes; where its verdict is not ours, the difference is listed above."""
     cases = vectors("wycheproof*.json")
     assert len(cases) > 400
@@ -322,7 +322,7 @@ def test_wycheproof() -> None:
 
 
 @pytest.mark.skipif(not VECTORS.is_dir(), reason=NO_VECTORS)
-def test_cookbook() -> None:
+def test_the_examples_of_the_rfcs_verify() -> None:
     """The examples of RFC 7520 and RFC 8037 verify, and don't with any character of the payload changed."""
     cases = [case for case in vectors("cookbook*.json") if "compact" in case["output"]]
     known = [case for case in cases if not case["input"]["alg"].startswith("ML-DSA")]  # not for JWS here

@@ -30,7 +30,9 @@ from tests.support.client_frames import objects, values
         ('{"type":"","id":9007199254740991}', Unknown(type="", id=9007199254740991)),
     ],
 )
-def test_frames_are_read(text: str, frame: messages.ClientFrame) -> None:
+def test_a_clients_frame_is_read_with_its_members_in_any_order(
+    text: str, frame: messages.ClientFrame
+) -> None:
     """Members come in any order, unknown ones are left alone, and an unknown type is not an error yet."""
     assert parse_client_frame(text) == frame
 

@@ -29,7 +29,7 @@ def looks_like_channel(text: str) -> bool:
 @pytest.mark.parametrize(
     "name", ["a", "prices.BTC-USD", "fx.EUR/USD", "x.^GSPC", "a=b:c~d+e_f", "BRK.B", "a" * 64]
 )
-def test_channel_names(name: str) -> None:
+def test_an_exact_name_is_a_channel_and_a_pattern(name: str) -> None:
     """These are exact channels, and patterns too."""
     assert check_channel(name) == name
     assert check_pattern(name) == name
@@ -37,7 +37,7 @@ def test_channel_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["*", ">", "a.*", "*.a", "a.>", "*.>", "a.*.b.>"])
-def test_patterns(name: str) -> None:
+def test_a_name_with_a_wildcard_is_a_pattern_and_no_channel(name: str) -> None:
     """These are patterns with a wildcard, and no channels."""
     assert check_pattern(name) == name
     assert is_wildcard(name)
@@ -81,7 +81,7 @@ def test_patterns(name: str) -> None:
         ],
     ],
 )
-def test_neither(name: str) -> None:
+def test_a_malformed_name_is_refused_with_one_sentence(name: str) -> None:
     """These are neither channel nor pattern, and the refusal is one sentence that says what is."""
     for check in (check_channel, check_pattern):
         with pytest.raises(MalformedError, match="segments of letters") as caught:
@@ -90,7 +90,7 @@ def test_neither(name: str) -> None:
 
 
 @given(st.text(max_size=80) | st.text(alphabet="ab.*>-", max_size=80))
-def test_any_text(text: str) -> None:
+def test_any_text_is_a_channel_or_malformed(text: str) -> None:
     """Whatever text comes, the answer is yes or a MalformedError, the same as by the rule's other wording."""
     assert is_channel(text) == looks_like_channel(text)
     if is_channel(text):
@@ -122,7 +122,7 @@ def matched(pattern: str, universe: list[str]) -> frozenset[str]:
     return frozenset(channel for channel in universe if expression.fullmatch(channel))
 
 
-def test_covers_every_case() -> None:
+def test_a_pattern_covers_another_exactly_if_it_matches_its_channels() -> None:
     """`covers` is exactly "matches at least the same channels", for every pair of short patterns.
 
     The channels have one segment and one letter more than the patterns, so that `>` and `*` show their limits.
@@ -139,7 +139,7 @@ def test_covers_every_case() -> None:
             assert covers(granted, channel) == (channel in channels), (granted, channel)
 
 
-def test_case_matters() -> None:
+def test_names_that_differ_in_case_are_different_channels() -> None:
     """Two spellings never mean one channel."""
     assert not covers("prices.btc", "prices.BTC")
     assert not covers("Prices.>", "prices.BTC")

@@ -28,7 +28,7 @@ def refusal(raw: bytes) -> MalformedError:
     return caught.value
 
 
-def test_a_publication() -> None:
+def test_channel_data_and_source_time_are_read() -> None:
     """Channel, data and the source's time come out."""
     draft = parse_draft(b'{"channel":"prices.BTC-USD","data":{"bid":1.5},"source_ts":1795319000219}')
     assert (draft.channel, bytes(draft.data), draft.source_ts) == (
@@ -81,7 +81,7 @@ def test_an_escaped_line_break_stays() -> None:
     ids=bytes.hex,
 )
 @pytest.mark.parametrize("place", [b'"%s"', b'{"%s":1}', b'["a",{"b":"x%sy"}]'])
-def test_invalid_utf8(raw: bytes, place: bytes) -> None:
+def test_a_body_of_invalid_utf8_is_refused(raw: bytes, place: bytes) -> None:
     """A browser fails the whole connection on it (RFC 6455 §8.1): stray, cut, overlong, surrogate, out of range."""
     assert "UTF-8" in refusal(body(place % raw)).detail
 
@@ -101,7 +101,7 @@ def test_numbers_that_are_not_json(data: bytes) -> None:
 @pytest.mark.parametrize(
     "data", [b'"\\ud800"', b'"\\udc00"', b'"\\ud800x"', b'"\\ud800\\u0041"', b'{"\\udfff":1}']
 )
-def test_lone_surrogates(data: bytes) -> None:
+def test_a_lone_surrogate_is_refused(data: bytes) -> None:
     """They can't be written as UTF-8, and whoever tries to pass the value on fails."""
     assert refusal(body(data)).reason is Reason.PUBLICATION_MALFORMED
 
@@ -116,7 +116,7 @@ def test_lone_surrogates(data: bytes) -> None:
         b'{"channel":"a","data":[{"x":{"y":1,"\\u0079":2}}]}',
     ],
 )
-def test_duplicate_names(raw: bytes) -> None:
+def test_a_member_that_stands_twice_is_refused(raw: bytes) -> None:
     """Parsers differ in which one wins; in the envelope that would be a way around the channel check."""
     assert "twice" in refusal(raw).detail
 
@@ -210,7 +210,7 @@ def test_a_number_of_thousands_of_digits() -> None:
         *[b'{"channel":"a","data":1,"extra":1}', b'{"Channel":"a","data":1}', b'[{"channel":"a","data":1}]'],
     ],
 )
-def test_other_bodies(raw: bytes) -> None:
+def test_a_body_of_another_form_is_refused(raw: bytes) -> None:
     """What is not of the documented form is refused, with a sentence for the publisher."""
     assert refusal(raw).reason is Reason.PUBLICATION_MALFORMED
 
@@ -218,7 +218,7 @@ def test_other_bodies(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "channel", [b"", b"prices.*", b"prices.>", b"a b", b"a..b", b"\xc3\xa9", b"a" * 65, b"a\\n"]
 )
-def test_other_channels(channel: bytes) -> None:
+def test_a_channel_that_is_not_exact_is_refused(channel: bytes) -> None:
     """A publication is for one exact channel."""
     assert "is not a channel" in refusal(body(b"1", channel)).detail
 
@@ -227,13 +227,13 @@ def test_other_channels(channel: bytes) -> None:
     "value",
     [b"-1", b"1.5", b"1.0", b"true", b'"1795319000219"', b"[]", b"9007199254740992", b"1e3", b"9" * 30],
 )
-def test_other_source_times(value: bytes) -> None:
+def test_a_source_time_that_is_no_whole_millisecond_is_refused(value: bytes) -> None:
     """Unix time in whole milliseconds, exact in JavaScript too."""
     refusal(b'{"channel":"a","data":1,"source_ts":' + value + b"}")
 
 
 @pytest.mark.parametrize("value", [0, 1, 1795319000219, 2**53 - 1])
-def test_source_times(value: int) -> None:
+def test_a_source_time_is_kept_as_it_was_sent(value: int) -> None:
     """They come out as they went in; null is none."""
     assert parse_draft(b'{"channel":"a","data":1,"source_ts":%d}' % value).source_ts == value
     assert parse_draft(b'{"channel":"a","data":1,"source_ts":null}').source_ts is None
@@ -246,7 +246,9 @@ json_values = st.recursive(
 
 
 @given(value=json_values, ascii_only=st.booleans(), indent=st.sampled_from([None, 1]))
-def test_any_json(*, value: object, ascii_only: bool, indent: int | None) -> None:
+def test_any_json_value_is_kept_but_for_its_line_breaks(
+    *, value: object, ascii_only: bool, indent: int | None
+) -> None:
     """Any JSON value goes through unchanged, however it is written; only line breaks become spaces."""
     data = json.dumps(value, ensure_ascii=ascii_only, indent=indent).encode()
     assert spliced(data) == data.replace(b"\n", b" ")
@@ -263,7 +265,7 @@ bodies = (
 @given(bodies)
 @example(body(b"1"))
 @example(body(b'"\x80"'))
-def test_any_bytes(raw: bytes) -> None:
+def test_any_bytes_are_malformed_or_json_that_browsers_parse(raw: bytes) -> None:
     """Whatever comes is a MalformedError with a sentence, or text that every browser can parse."""
     try:
         draft = parse_draft(raw)
@@ -302,7 +304,7 @@ def test_members_that_do_not_fit(members: bytes, sentence: str) -> None:
     assert sentence in refusal(b'{"channel":"a",' + members + b"}").detail
 
 
-def test_all_members() -> None:
+def test_every_optional_member_is_read() -> None:
     """What a publisher may say beside channel and data."""
     draft = parse_draft(
         b'{"channel":"a","data":null,"version":0,"version_epoch":9007199254740991,"idempotency_key":"k 1"}'

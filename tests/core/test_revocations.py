@@ -98,7 +98,9 @@ def test_no_name_can_pass_for_another_kind(one: str, other: str, kind: Kind, ano
         (TOKEN, True, AT - 60, False),
     ],
 )
-def test_sessions(target: Target, own_id: bool, issued_at: float, gone: bool) -> None:  # a table
+def test_a_session_issued_before_a_revocation_is_revoked(
+    target: Target, own_id: bool, issued_at: float, gone: bool
+) -> None:  # a table
     """The issuer's side of the same rule."""
     found = session_is_cut_off(
         ref="a" * 32,

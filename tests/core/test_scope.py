@@ -65,7 +65,7 @@ def test_intersection_keeps_exact_channels(one: Scope, other: Scope, channel: st
 
 
 @given(scopes)
-def test_intersection_with_itself(scope: Scope) -> None:
+def test_the_intersection_of_a_scope_with_itself_is_the_scope(scope: Scope) -> None:
     """A scope loses nothing against itself."""
     assert set(scope.intersect(scope).patterns) == set(scope.patterns)
 

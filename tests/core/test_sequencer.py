@@ -94,7 +94,7 @@ def test_keys_are_bounded_over_all_channels(monkeypatch: pytest.MonkeyPatch) -> 
     assert number(made, "busy", key="0") == (11, None)
 
 
-def test_channels_are_bounded() -> None:
+def test_a_channel_above_the_limit_is_refused_by_the_settings_name() -> None:
     """The sentence names the setting."""
     made = Sequencer(max_channels=1)
     number(made)
@@ -123,7 +123,9 @@ def test_a_reset_forgets_versions_and_keys_and_no_number() -> None:
         )
     )
 )
-def test_any_publications(sent: list[tuple[str, int | None, int, str | None]]) -> None:
+def test_any_publications_are_numbered_without_gaps(
+    sent: list[tuple[str, int | None, int, str | None]],
+) -> None:
     """Against lists: numbers without gaps, versions that only grow, and no key twice."""
     made = Sequencer(max_channels=10)
     kept: dict[str, list[tuple[tuple[int, int] | None, str | None]]] = {"a": [], "b": []}

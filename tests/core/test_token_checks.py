@@ -20,7 +20,7 @@ from tests.support.scoped_tokens import AUDIENCE, EXPECTED, HEADER, KEYS, NOW, P
 @pytest.mark.parametrize(
     ("lifetime", "accepted"), [(1, True), (30, True), (31, False), (0, False), (-5, False), (604_800, False)]
 )
-def test_lifetime(lifetime: int, *, accepted: bool) -> None:
+def test_a_token_that_lives_longer_than_30_seconds_is_refused(lifetime: int, *, accepted: bool) -> None:
     """A token that claims more than 30 seconds is refused even in its first one."""
     wanted = None if accepted else Reason.TOKEN_LIFETIME
     assert claims_reason({"exp": NOW + lifetime}) is wanted
@@ -41,13 +41,13 @@ def test_lifetime(lifetime: int, *, accepted: bool) -> None:
         *[(32, "expired"), (33, "expired"), (60, "expired"), (90, "expired"), (1e9, "expired")],
     ],
 )
-def test_clock_skew(skew: float, expected: str | None) -> None:
+def test_two_seconds_of_clock_skew_are_accepted(skew: float, expected: str | None) -> None:
     """Two seconds either way, counted from iat and from exp."""
     assert claims_reason(now=NOW + skew) is (Reason(f"token_{expected}") if expected else None)
 
 
 @pytest.mark.parametrize(("ahead", "accepted"), [(0, True), (2, True), (3, False), (60, False)])
-def test_not_before(ahead: int, *, accepted: bool) -> None:
+def test_a_token_before_its_nbf_is_refused(ahead: int, *, accepted: bool) -> None:
     """nbf is checked for itself, with the same leeway."""
     assert claims_reason({"nbf": NOW + ahead}) is (None if accepted else Reason.TOKEN_NOT_YET_VALID)
 
@@ -75,7 +75,7 @@ def test_not_before(ahead: int, *, accepted: bool) -> None:
         "*",
     ],
 )
-def test_other_audiences(audience: str) -> None:
+def test_an_audience_must_be_equal_character_for_character(audience: str) -> None:
     """Equal, character for character; both ways round, so that no prefix matches."""
     assert claims_reason({"aud": audience}) is Reason.TOKEN_AUDIENCE
     assert claims_reason(expected=replace(EXPECTED, audience=audience)) is Reason.TOKEN_AUDIENCE
@@ -156,7 +156,7 @@ def test_examine_names_every_claim_that_is_wrong() -> None:
         assert name in refusal.detail
 
 
-def test_examine_of_garbage() -> None:
+def test_examine_of_no_token_has_one_reason() -> None:
     """There is nothing to show, and one reason."""
     found = examine("garbage", KEYS, now=NOW, expected=EXPECTED)
     assert (found.header, found.payload, len(found.refusals)) == ({}, {}, 1)

@@ -31,25 +31,25 @@ from tests.support.scoped_tokens import (
 @pytest.mark.parametrize(
     "change", ["{}=", "{}==", " {}", "{} ", "{}\n", "\ufeff{}", "Bearer {}", '"{}"', "{}.", "{}.e30"]
 )
-def test_other_spellings(change: str) -> None:
+def test_a_token_with_anything_around_it_is_malformed(change: str) -> None:
     """A good token with anything around it is not that token."""
     assert reason(change.format(mint(CLAIMS, KEY))) is Reason.TOKEN_MALFORMED
 
 
 @pytest.mark.parametrize("place", ["iat", "exp", "jti", "aud", "channels"])
-def test_duplicate_claims(place: str) -> None:
+def test_a_claim_that_stands_twice_is_refused(place: str) -> None:
     """Parsers differ in which one wins, so none does."""
     twice = json.dumps(PAYLOAD)[:-1] + f", {json.dumps(place)}: {json.dumps(PAYLOAD[place])}}}"
     assert reason(forge(HEADER, twice.encode(), PRIVATE)) is Reason.TOKEN_MALFORMED
 
 
-def test_duplicate_header_members() -> None:
+def test_a_header_member_that_stands_twice_is_refused() -> None:
     """The same for the header, where a second alg might be the one that counts elsewhere."""
     twice = b'{"alg":"none","typ":"scoped+jwt","kid":"key-1","alg":"EdDSA"}'
     assert reason(forge(twice, PAYLOAD, PRIVATE)) is Reason.TOKEN_MALFORMED
 
 
-def test_5_megabytes() -> None:
+def test_a_token_of_5_megabytes_is_too_large() -> None:
     """Too large, whatever is in it."""
     assert reason(mint(CLAIMS, KEY) + "A" * 5_000_000) is Reason.TOKEN_TOO_LARGE
     assert reason("." * 5_000_000) is Reason.TOKEN_TOO_LARGE
@@ -59,7 +59,7 @@ def test_5_megabytes() -> None:
     st.text(st.characters(), max_size=300) | st.binary(max_size=100).map(lambda data: f"{b64(data)}.e30.AAAA")
 )
 @example("\ud800.\ud800.\ud800")
-def test_any_text(text: str) -> None:
+def test_any_text_is_refused_with_a_reason(text: str) -> None:
     """Whatever comes is refused with a reason, and nothing raises."""
     assert reason(text) is not None
 
@@ -79,7 +79,9 @@ wild = st.recursive(
     st.dictionaries(st.sampled_from([*HEADER, "crit", "b64", "jku"]), wild, max_size=3),
     st.dictionaries(st.sampled_from([*PAYLOAD, "session_exp", "x"]), wild, max_size=4),
 )
-def test_any_claims(header: dict[str, Any], payload: dict[str, Any]) -> None:
+def test_any_signed_claims_are_examined_without_an_error(
+    header: dict[str, Any], payload: dict[str, Any]
+) -> None:
     """Validly signed nonsense gets a reason too: `examine` explains it, `verify` refuses it, neither raises."""
     text = forge(HEADER | header, PAYLOAD | payload, PRIVATE)
     if reason(text) is None:
@@ -95,7 +97,7 @@ TIMES = ["iat", "nbf", "exp"]
 
 
 @pytest.mark.parametrize("name", PAYLOAD)
-def test_missing_claims(name: str) -> None:
+def test_each_of_the_twelve_claims_is_required(name: str) -> None:
     """All twelve are required."""
     assert claims_reason(without=name) is Reason.TOKEN_CLAIMS
 
@@ -150,13 +152,13 @@ def test_origin_of_another_type(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 2, "1", 1.0, True, None, [1]])
-def test_other_versions(value: object) -> None:
+def test_another_version_than_1_is_refused(value: object) -> None:
     """Version 1, the number."""
     assert claims_reason({"ver": value}) is Reason.TOKEN_CLAIMS
 
 
 @pytest.mark.parametrize("name", ["admin", "roles", "cnf", "act", "", "ISS"])
-def test_unknown_claims(name: str) -> None:
+def test_an_unknown_claim_is_refused(name: str) -> None:
     """The issuer writes no others; somebody else's claim must not be believed to be understood."""
     assert claims_reason({name: 1}) is Reason.TOKEN_CLAIMS
 

@@ -71,7 +71,7 @@ channel_lists = st.lists(
     st.one_of(st.none(), st.integers(1, 2**52)),
     st.floats(-2, 1.9),
 )
-def test_minting_and_verifying(
+def test_a_minted_token_is_accepted_within_its_life(
     subject: str,
     jti: str,
     channels: list[str],
@@ -142,7 +142,7 @@ def test_the_largest_token_fits() -> None:
     ids=["raw", "pem", "pem without its last newline", "der", "ssh", "base64", "empty"],
 )
 @pytest.mark.parametrize("alg", ["HS256", "hs256", "EdDSA"])
-def test_algorithm_confusion(public: bytes, alg: str) -> None:
+def test_a_public_key_is_never_an_hmac_secret(public: bytes, alg: str) -> None:
     """The public key, which everybody has, is no HMAC secret in any of its forms."""
     expected = Reason.TOKEN_SIGNATURE if alg == "EdDSA" else Reason.TOKEN_HEADER
     assert reason(forge(HEADER | {"alg": alg}, PAYLOAD, public)) is expected
@@ -151,7 +151,7 @@ def test_algorithm_confusion(public: bytes, alg: str) -> None:
 @pytest.mark.parametrize(
     "alg", ["none", "None", "NONE", "nOnE", "", None, 0, [], "eddsa", "EDDSA", "Ed25519", "ES256"]
 )
-def test_other_algorithms(alg: object) -> None:
+def test_another_algorithm_than_eddsa_is_refused(alg: object) -> None:
     """Only EdDSA, spelt so; with a signature and without one."""
     assert header_reason({"alg": alg}) is Reason.TOKEN_HEADER
     unsigned = reason(forge(HEADER | {"alg": alg}, PAYLOAD, None))
@@ -161,7 +161,7 @@ def test_other_algorithms(alg: object) -> None:
 @pytest.mark.parametrize(
     "kid", ["../../../../dev/null", "/etc/passwd", "k" * 2000, "", "KEY-1", "key-1 ", "key-1\x00"]
 )
-def test_unknown_kid(kid: str) -> None:
+def test_an_unknown_kid_is_refused(kid: str) -> None:
     """The kid is a name to look up and nothing else: no path, no pattern, no near miss."""
     assert header_reason({"kid": kid}) is Reason.TOKEN_KEY_UNKNOWN
 
@@ -193,19 +193,19 @@ def test_kid_of_8_kilobytes() -> None:
     ],
     ids=lambda extra: next(iter(extra)) or "empty",
 )
-def test_other_header_members(extra: dict[str, Any]) -> None:
+def test_a_token_that_brings_its_own_key_is_refused(extra: dict[str, Any]) -> None:
     """A token that brings its own key, or wants something understood, is refused although the signature is right."""
     assert header_reason(extra) is Reason.TOKEN_HEADER
 
 
 @pytest.mark.parametrize("typ", ["JWT", "jwt", "scoped+JWT", "application/scoped+jwt", "", None, 1, "at+jwt"])
-def test_other_types(typ: object) -> None:
+def test_a_token_of_another_type_is_refused(typ: object) -> None:
     """A token of another kind under the same key is no scoped token."""
     assert header_reason({"typ": typ}) is Reason.TOKEN_HEADER
 
 
 @pytest.mark.parametrize(("name", "expected"), [("typ", "header"), ("alg", "header"), ("kid", "key_unknown")])
-def test_missing_header_members(name: str, expected: str) -> None:
+def test_each_of_the_three_header_members_is_required(name: str, expected: str) -> None:
     """None of the three may be left out."""
     header = {key: value for key, value in HEADER.items() if key != name}
     assert reason(forge(header, PAYLOAD, PRIVATE)) is Reason(f"token_{expected}")

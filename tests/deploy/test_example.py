@@ -65,7 +65,7 @@ def test_placeholders_do_not_start(tmp_path: Path) -> None:
         load(path)
 
 
-def test_the_commands_exist() -> None:
+def test_each_relay_command_of_the_readme_exists() -> None:
     """Each `relay` command of the README is one."""
     found = [
         readme.relay_arguments(command)

@@ -114,7 +114,7 @@ async def test_what_the_proxy_holds_for_a_slow_reader(tmp_path: Path) -> None:
     assert len(seen) < 40
 
 
-async def test_the_public_routes(front: Front, ca: ssl.SSLContext) -> None:
+async def test_keys_and_browser_client_pass_with_their_headers(front: Front, ca: ssl.SSLContext) -> None:
     """Keys and browser client come through with their headers, over TLS that browsers are told to stay with."""
     async with httpx.AsyncClient(verify=ca, trust_env=False) as client:
         for path in ("/.well-known/jwks.json", "/client/relay-client.js"):

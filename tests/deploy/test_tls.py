@@ -151,7 +151,9 @@ async def logged(relay: Relay, text: str) -> None:
             await asyncio.sleep(0.01)  # the log is a file: there is nothing to await
 
 
-async def test_a_renewed_certificate(running: Relay, authority: Authority, ca: ssl.SSLContext) -> None:
+async def test_sighup_loads_a_renewed_certificate_and_keeps_connections(
+    running: Relay, authority: Authority, ca: ssl.SSLContext
+) -> None:
     """SIGHUP takes the new files on all listeners; who is connected stays connected."""
     assert running.process is not None
     before = await serial(running.ports[0], ca)

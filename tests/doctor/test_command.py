@@ -25,7 +25,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.doctor.probes.filesystem_of", lambda _path: "ext4")
 
 
-def test_a_good_deployment(relay: RelayCommand) -> None:
+def test_a_deployment_without_findings_exits_with_0(relay: RelayCommand) -> None:
     """Exit code 0 and one line."""
     done = relay("doctor", "--offline")
     assert (done.code, done.out) == (0, f"All is well: {len(CHECKS)} checks found nothing.\n")
@@ -56,7 +56,7 @@ def test_notes_alone_are_fine(folder: Path, relay: RelayCommand) -> None:
     assert (done.code, done.out.splitlines()[-1]) == (0, f"1 note from {len(CHECKS)} checks.")
 
 
-def test_json(folder: Path, relay: RelayCommand) -> None:
+def test_the_json_has_the_same_findings_as_the_text(folder: Path, relay: RelayCommand) -> None:
     """One object, with the same findings."""
     assert json.loads(relay("doctor", "--offline", "--json").out) == {
         "fine": True,
@@ -105,7 +105,7 @@ def test_no_secret_is_quoted(folder: Path, relay: RelayCommand) -> None:
         assert "Zq8v" not in done.out + done.err
 
 
-def test_on_a_terminal(folder: Path) -> None:
+def test_a_terminal_gets_a_table_of_findings(folder: Path) -> None:
     """A table with the four things that a finding says."""
     change(folder, ('"subprotocol", "first', '"query", "first'))
     ours, theirs = pty.openpty()

@@ -27,7 +27,9 @@ async def backend(folder: Path, answer: bytes) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize(("ours", "found"), [(0, (0, 0)), (3600, (3598, 3600)), (-3600, (-3602, -3598))])
-async def test_a_backends_clock(folder: Path, ours: int, found: tuple[int, int]) -> None:
+async def test_a_backends_clock_is_read_from_the_date_of_any_answer(
+    folder: Path, ours: int, found: tuple[int, int]
+) -> None:
     """The date of any answer will do, a refusal's as well."""
     date = formatdate(time.time() - ours, usegmt=True)
     async with backend(folder, http_answer(401, {}, f"Date: {date}")):
@@ -71,7 +73,7 @@ def test_whole_seconds_are_allowed_for(asked: float, answered: float, theirs: fl
     assert ahead_by(asked, answered, theirs) == pytest.approx(ahead)
 
 
-async def test_this_machines_limits(folder: Path) -> None:
+async def test_the_soft_limit_of_open_files_is_read(folder: Path) -> None:
     """The limit is the one that counts: the soft one."""
     deployment = await gather(load(folder / "relay.toml"), None, ask=False)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

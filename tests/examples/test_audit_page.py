@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "command",
     [line.partition("#")[0].strip() for line in PAGE.splitlines() if line.startswith("relay audit")],
 )
-def test_its_commands_run(folder: Path, command: str) -> None:
+def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
     """As they stand; the one that goes on for ever is ended by its own option."""
     words = command.partition(">")[0].split()[1:] + (["--no-follow"] if " tail " in command else [])
     result = subprocess.run(

@@ -203,7 +203,9 @@ async def test_later_tokens_operators_and_batches(tmp_path: Path) -> None:
 # --- TLS
 
 
-async def test_over_tls(secure: Relay, authority: Authority, ca: ssl.SSLContext) -> None:
+async def test_no_secret_of_tls_or_its_traffic_is_logged(
+    secure: Relay, authority: Authority, ca: ssl.SSLContext
+) -> None:
     """Neither the certificate's key nor what comes over TLS; nor what comes in the clear where TLS is spoken."""
     marks = marked("garbage")
     secure.start()
@@ -240,7 +242,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_commands(folder: Path, command: RelayCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_print_no_secret_of_the_settings(
+    folder: Path, command: RelayCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What they print has no secret of the settings and no token but the one that was asked for, on standard output."""
     marks = marked("short secret", "key from outside", "session")
     [minted] = command("token", "mint", "--user", "alice").out.split()

@@ -140,7 +140,7 @@ async def test_a_refresh_widens_nothing(relay: Relay) -> None:
         await only_its_own(relay, socket)
 
 
-async def test_ten_thousand_channels(relay: Relay) -> None:
+async def test_a_connection_takes_1024_of_ten_thousand_channels(relay: Relay) -> None:
     """Of a trader who may have all of them a connection takes 1024, a frame names 256, and a URL its line's worth."""
     names = [f"prices.C{number:05}" for number in range(10_000)]
     async with relay.connect(await relay.token(channels=["prices.>"])) as socket:

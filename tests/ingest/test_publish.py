@@ -184,7 +184,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     assert_quiet(relay)
 
 
-async def test_channels_are_bounded(narrow: Relay) -> None:
+async def test_a_channel_above_the_limit_is_refused(narrow: Relay) -> None:
     """The channel after limits.channels is refused; those that exist go on."""
     for name in ("A", "B", "C", "A"):
         assert (await narrow.publish(f"prices.{name}", 1)).status_code == 200

@@ -32,7 +32,7 @@ def test_names_that_cannot_be_in_the_settings(name: str) -> None:
         new_bearer_key(name)
 
 
-def test_several_hashes() -> None:
+def test_each_of_several_hashes_is_accepted_during_a_rotation() -> None:
     """During a rotation both keys are good; upper case hex is the same hash."""
     (old, old_hash), (new, new_hash) = new_bearer_key("a"), new_bearer_key("a")
     known = {"a": (old_hash.upper(), new_hash)}
@@ -41,7 +41,7 @@ def test_several_hashes() -> None:
     assert check_bearer(old, {"a": []}) is None
 
 
-def test_another_publishers_key() -> None:
+def test_a_secret_is_accepted_under_its_own_name_only() -> None:
     """A secret is good under its own name only."""
     (_, first), (second_key, second) = new_bearer_key("a"), new_bearer_key("b")
     known = {"a": [first], "b": [second]}
@@ -81,6 +81,6 @@ def test_a_key_that_is_too_long_is_not_hashed() -> None:
 
 @given(st.text(st.characters(), max_size=60), st.lists(st.text(max_size=8), max_size=3))
 @example("\ud800.\udfff", ["\ud800"])
-def test_any_text(presented: str, hashes: list[str]) -> None:
+def test_any_text_is_refused_without_an_error(presented: str, hashes: list[str]) -> None:
     """Whatever is presented, and whatever stands in the settings, the answer is no, and nothing raises."""
     assert check_bearer(presented, {"pricing": [DIGEST], presented.partition(".")[0]: hashes}) is None

@@ -22,7 +22,7 @@ from tests.support.key_folders import mistake
 # --- what is wrong with a folder
 
 
-def test_missing_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_with_the_command_that_makes_a_key(tmp_path: Path) -> None:
     """The sentence has the command that makes a key there."""
     assert f"relay keys new --dir {tmp_path / 'keys'}" in mistake(tmp_path / "keys")
 
@@ -33,7 +33,7 @@ def test_a_file_instead_of_a_folder(tmp_path: Path) -> None:
     assert "not a directory" in mistake(tmp_path / "keys")
 
 
-def test_empty_folder(tmp_path: Path) -> None:
+def test_a_folder_without_a_key_is_reported(tmp_path: Path) -> None:
     """Also where other files are in it."""
     (tmp_path / "README").touch()
     assert f"Run `relay keys new --dir {tmp_path}`" in mistake(tmp_path)

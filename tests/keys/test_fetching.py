@@ -83,7 +83,9 @@ async def test_a_hundred_at_once(publisher: Backend, client: JwksClient) -> None
     assert len(publisher.calls) == 1
 
 
-async def test_made_up_kids(publisher: Backend, client: JwksClient, clock: Clock) -> None:
+async def test_unknown_kids_cause_one_fetch_in_a_cool_down(
+    publisher: Backend, client: JwksClient, clock: Clock
+) -> None:
     """However many come, the publisher is asked once in a cool-down; known kids are answered all the while."""
     assert await client.key(ONE.kid) == ONE
     for index in range(50):
@@ -204,7 +206,7 @@ async def test_a_publisher_that_hangs(publisher: Backend, client: JwksClient, cl
     assert await client.key(ONE.kid) == ONE
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection_is_reported_in_one_sentence() -> None:
     """A refused connection is said in one sentence."""
     [port] = free_ports(1)
     client = JwksClient(f"http://127.0.0.1:{port}/jwks.json", read=from_jwks)

@@ -37,7 +37,7 @@ def test_a_new_key_is_loaded_again(tmp_path: Path) -> None:
     assert ring.verify[made.kid].key == made.key.public_key()
 
 
-def test_file_modes(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_a_private_key(tmp_path: Path) -> None:
     """The private file is for its owner alone, whatever the umask; so is a folder that was made for it."""
     before = os.umask(0)
     try:

@@ -17,7 +17,7 @@ KEY = verify_key(PRIVATE.public_key())
 JWK = to_jwk(KEY)
 
 
-def test_rfc_8037_example() -> None:
+def test_the_key_of_rfc_8037_is_read_and_written() -> None:
     """The key of RFC 8037 A.2 is read, and written with the same members."""
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo", "kid": "a"}
     key = from_jwk(jwk)
@@ -62,7 +62,7 @@ def test_members_that_nobody_knows_are_ignored() -> None:
     assert list(from_jwks({"keys": [few | {"iat": 1, "x5t": "y"}], "more": 1})) == [KEY.kid]
 
 
-def test_an_empty_set() -> None:
+def test_an_empty_set_has_no_keys() -> None:
     """It is one."""
     assert from_jwks({"keys": []}) == {}
 
@@ -97,7 +97,7 @@ def test_an_empty_set() -> None:
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_broken_keys(change: dict[str, Any]) -> None:
+def test_a_broken_key_refuses_the_whole_set(change: dict[str, Any]) -> None:
     """A key that is meant for us and is broken refuses the set: to go on without it would be to lose it silently."""
     with pytest.raises(MalformedError):
         from_jwks({"keys": [JWK | change]})
@@ -133,7 +133,7 @@ def test_the_same_kid_twice() -> None:
         from_jwks({"keys": [JWK, other]})
 
 
-def test_too_many_keys() -> None:
+def test_a_set_of_more_than_64_keys_is_refused() -> None:
     """64 are read, 65 are not."""
     keys = [JWK | {"kid": str(number)} for number in range(MAX_KEYS + 1)]
     assert len(from_jwks({"keys": keys[:-1]})) == MAX_KEYS
@@ -154,7 +154,7 @@ json_values = st.recursive(
         lambda change: {"keys": [JWK | change]}, st.dictionaries(st.sampled_from(list(JWK)), json_values)
     )
 )
-def test_any_json(document: object) -> None:
+def test_any_json_is_a_set_of_keys_or_malformed(document: object) -> None:
     """Keys that verify, or a MalformedError with a sentence."""
     try:
         found = from_jwks(document)

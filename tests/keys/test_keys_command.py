@@ -12,7 +12,7 @@ from tests.support.command_line import RelayCommand
 from tests.support.relay_process import make_relay
 
 
-def test_new(tmp_path: Path, relay: RelayCommand) -> None:
+def test_new_prints_the_key_its_files_and_its_setting(tmp_path: Path, relay: RelayCommand) -> None:
     """It names the key and its files, and prints the line for relay.toml."""
     folder = tmp_path / "my keys"
     done = relay("keys", "new", "--dir", str(folder))
@@ -59,7 +59,7 @@ def test_new_beside_a_bad_key(tmp_path: Path, relay: RelayCommand) -> None:
     assert "x.private.pem holds no private key" in done.err
 
 
-def test_publisher(relay: RelayCommand) -> None:
+def test_publisher_prints_a_key_and_a_section_that_accepts_it(relay: RelayCommand) -> None:
     """The key's own line is the key, and the rest is a section of relay.toml that accepts it."""
     done = relay("keys", "publisher", "pricing", "--channels", "prices.>", "--channels", "fx.*")
     assert done.code == 0
@@ -71,7 +71,7 @@ def test_publisher(relay: RelayCommand) -> None:
     assert presented.split(".")[1] not in section
 
 
-def test_publisher_without_channels(relay: RelayCommand) -> None:
+def test_a_publisher_without_channels_may_publish_nothing(relay: RelayCommand) -> None:
     """It may publish nothing until somebody decides what, and the line says so."""
     done = relay("keys", "publisher", "pricing")
     assert tomllib.loads(done.out.split("\n\n")[1])["publishers"]["pricing"]["channels"] == []
@@ -90,7 +90,7 @@ def test_publisher_with_bad_arguments(arguments: tuple[str, ...], relay: RelayCo
 
 
 @pytest.mark.parametrize("arguments", [("keys", "new"), ("keys", "publisher"), ("keys", "nonsense")])
-def test_usage(arguments: tuple[str, ...], relay: RelayCommand) -> None:
+def test_wrong_arguments_are_a_usage_error(arguments: tuple[str, ...], relay: RelayCommand) -> None:
     """A missing argument or an unknown command is a usage error."""
     assert relay(*arguments).code == 2
 
@@ -147,7 +147,7 @@ def test_the_settings_say_where_and_how_long(
     assert sorted(listed(relay, str(tmp_path / "keys")).values()) == ["next", "signing"]
 
 
-def test_operator(relay: RelayCommand) -> None:
+def test_operator_prints_a_key_and_a_section_that_accepts_it(relay: RelayCommand) -> None:
     """As for a publisher: the key once, and a section that accepts it."""
     done = relay("keys", "operator", "ops", "--may", "read", "--may", "revoke", "--may", "read")
     key, section = done.out.split("\n\n")

@@ -44,7 +44,7 @@ async def verdict(text: str, verifier: AuthjsVerifier = VERIFIER, *, now: float 
 
 
 @pytest.mark.parametrize("name", RECORDED["cookies"])
-async def test_recorded_cookies(name: str) -> None:
+async def test_each_recorded_cookie_opens_with_its_secret_only(name: str) -> None:
     """Each cookie that the real packages set opens with its secret, whole or in parts, and with no other."""
     text = recorded(name)
     own = OTHER_SECRET if "other" in name else SECRET
@@ -75,7 +75,7 @@ async def test_without_a_session_id(name: str) -> None:
     assert session.ref == session_ref(REF_KEY, session_id=None, subject="user-7")
 
 
-async def test_rotation() -> None:
+async def test_cookies_of_the_old_and_the_new_secret_are_sessions() -> None:
     """With the new secret first and the old one behind it, cookies of both are sessions; then the old one goes."""
     both = AuthjsVerifier(replace(OPTIONS, secrets=(OTHER_SECRET, SECRET)))
     for name in ("v5 https", "v5 other secret", "v4 https", "v4 other secret"):
@@ -88,7 +88,7 @@ async def test_rotation() -> None:
 # --- keys
 
 
-async def test_another_cookies_salt() -> None:
+async def test_another_cookie_of_authjs_is_no_session() -> None:
     """Auth.js encrypts a sign-in's state and PKCE verifier with the same secret, and those are no sessions."""
     for salt in ("authjs.state", "__Secure-authjs.pkce.code_verifier", ""):
         assert await verdict(encrypted(salt=salt)) is Reason.SESSION_INVALID
@@ -102,7 +102,7 @@ async def test_cookies_of_another_name() -> None:
     assert await verdict(encrypted(), named) is Reason.SESSION_INVALID
 
 
-async def test_the_kid() -> None:
+async def test_a_wrong_kid_opens_nothing() -> None:
     """It is a look-up among our own keys: a wrong one opens nothing, and without one all of them are tried."""
     assert await verdict(encrypted()) is None
     assert await verdict(encrypted(kid=None)) is None
@@ -122,7 +122,7 @@ def rewritten(text: str, **header: Any) -> str:
 
 
 @pytest.mark.parametrize("version", [4, 5])
-async def test_one_changed_byte(version: int) -> None:
+async def test_a_cookie_with_one_changed_byte_does_not_open(version: int) -> None:
     """In the IV, the text or the tag: nothing opens it."""
     parts = encrypted(version=version).split(".")
     for index in (2, 3, 4):
@@ -203,7 +203,7 @@ async def test_the_other_encryption_of_the_same_key() -> None:
         *[(86_400, Reason.SESSION_EXPIRED), (-2, None), (-3, Reason.SESSION_INVALID)],
     ],
 )
-async def test_times(skew: float, expected: Reason | None) -> None:
+async def test_an_expired_or_future_session_is_refused(skew: float, expected: Reason | None) -> None:
     """Its end counts, with two seconds of leeway, and it can't come from the future."""
     assert await verdict(encrypted(), now=MINTED_AT + skew) is expected
 
@@ -220,7 +220,7 @@ async def test_claims_of_another_form(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("without", ["exp", "sub"])
-async def test_missing_claims(without: str) -> None:
+async def test_a_session_without_subject_or_end_is_refused(without: str) -> None:
     """A session is somebody's, and ends."""
     payload = {name: value for name, value in PAYLOAD.items() if name != without}
     assert await verdict(encrypted(payload)) is Reason.SESSION_INVALID
@@ -252,7 +252,7 @@ async def test_claims_in_an_object() -> None:
 # --- size and form
 
 
-async def test_sizes() -> None:
+async def test_a_cookie_above_16_kib_is_refused_unopened() -> None:
     """16 KiB are the most that is decrypted; more is refused unopened, also when it is good."""
     room = encrypted(PAYLOAD | {"pad": "x" * 11_000})
     assert len(room) < MAX_CREDENTIAL_BYTES
@@ -266,7 +266,7 @@ async def test_sizes() -> None:
 @example("....")
 @example("\ud800....")
 @example(f"{b64(b'{' * 300)}....")
-async def test_any_text(text: str) -> None:
+async def test_any_text_is_refused_without_an_error(text: str) -> None:
     """A cookie has whatever somebody put into it."""
     assert isinstance(await VERIFIER.verify(text, now=NOW), NotMine)
 

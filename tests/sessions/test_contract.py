@@ -165,7 +165,7 @@ async def case(request: pytest.FixtureRequest) -> AsyncIterator[Case]:
         await found.verifier.aclose()
 
 
-async def test_a_good_credential(case: Case) -> None:
+async def test_a_good_credential_is_a_session(case: Case) -> None:
     """It is a session: who, with which roles, and a reference that is the same wherever the session is seen."""
     for _ in range(2):
         session = await case.verifier.verify(case.good, now=NOW)
@@ -175,7 +175,7 @@ async def test_a_good_credential(case: Case) -> None:
         assert session.issued_at == NOW - 60
 
 
-async def test_mine_and_bad(case: Case) -> None:
+async def test_a_bad_credential_of_the_verifiers_kind_is_refused(case: Case) -> None:
     """It is refused, and nobody else may be asked."""
     refused = await case.verifier.verify(case.bad, now=NOW)
     assert isinstance(refused, Refusal)
@@ -184,7 +184,7 @@ async def test_mine_and_bad(case: Case) -> None:
     assert str(refused).endswith(".")
 
 
-async def test_not_mine(case: Case) -> None:
+async def test_a_credential_of_another_kind_goes_to_the_next_verifier(case: Case) -> None:
     """It is of another kind: the next one is asked, and without a next one it is a refusal all the same."""
     for credential in case.foreign:
         refused = await case.verifier.verify(credential, now=NOW)
@@ -193,7 +193,7 @@ async def test_not_mine(case: Case) -> None:
         assert str(refused).endswith(".")
 
 
-async def test_too_long(case: Case) -> None:
+async def test_a_credential_of_five_megabytes_is_refused(case: Case) -> None:
     """Five megabytes are refused, whatever they are."""
     for credential in ("a" * 5_000_000, f"{case.good}{'a' * 5_000_000}", "." * 5_000_000):
         assert isinstance(await case.verifier.verify(credential, now=NOW), Refusal)
@@ -215,7 +215,7 @@ async def test_nothing_is_said_of_secrets(case: Case) -> None:
         assert secret not in said
 
 
-async def test_forgetting(case: Case) -> None:
+async def test_a_forgotten_session_can_be_verified_again(case: Case) -> None:
     """It can be done before, twice, and for sessions that nobody knows; the session can be verified again."""
     session = await case.verifier.verify(case.good, now=NOW)
     assert isinstance(session, Session)
@@ -234,7 +234,7 @@ async def test_closing(case: Case) -> None:
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(text=st.text(max_size=200) | st.text("abcXYZ019-_.=+/~ ", max_size=60))
-async def test_any_text(case: Case, text: str) -> None:
+async def test_any_text_is_refused_without_an_error(case: Case, text: str) -> None:
     """A cookie has whatever somebody put into it: that is a refusal and never an error."""
     try:
         answer = await case.verifier.verify(text, now=NOW)
@@ -270,7 +270,7 @@ async def test_the_first_that_knows_it_decides() -> None:
     assert asked == [OPAQUE, "ref", "closed"]
 
 
-async def test_nobody_knows_it() -> None:
+async def test_a_credential_that_no_verifier_knows_has_every_finding() -> None:
     """The refusal then says what each of them found."""
     verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS)])
     refused = await verifier.verify(OPAQUE, now=NOW)

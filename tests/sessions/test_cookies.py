@@ -17,7 +17,7 @@ def find(*headers: str) -> str | Reason:
     return found.reason if isinstance(found, Refusal) else found
 
 
-def test_one_cookie() -> None:
+def test_a_cookies_value_is_found_as_it_was_sent() -> None:
     """The value comes back as it was sent, among others, in quotes or not."""
     for header in (f"{OWN}=abc", f"a=b; {OWN}=abc; c=d", f"a=b;{OWN} = abc ;", f'{OWN}="abc"'):
         assert find(header) == "abc"
@@ -43,7 +43,7 @@ def test_one_cookie() -> None:
         *[f"{PLAIN}.\u0661=a", f"{PLAIN}.100=a", f"{PLAIN}. 0=a"],
     ],
 )
-def test_a_missing_cookie(header: str) -> None:
+def test_a_missing_or_empty_cookie_is_no_session(header: str) -> None:
     """Other names are others, and an empty cookie is none: so Auth.js clears them."""
     assert find(header) is Reason.SESSION_MISSING
 
@@ -80,7 +80,7 @@ def test_parts_that_make_no_whole(header: str) -> None:
     ],
     ids=str,
 )
-def test_planted_cookies(headers: list[str]) -> None:
+def test_a_cookie_that_is_sent_twice_is_refused(headers: list[str]) -> None:
     """A name twice, a part twice, a whole one beside parts: somebody else put one of them there."""
     assert find(*headers) is Reason.SESSION_REPEATED
 
@@ -106,7 +106,7 @@ pairs = st.lists(st.tuples(names, st.text("ab", max_size=2)), max_size=8)
 
 
 @given(pairs, st.integers(0, 8))
-def test_any_cookies(cookies: list[tuple[str, str]], cut: int) -> None:
+def test_a_session_has_all_parts_of_one_name_only(cookies: list[tuple[str, str]], cut: int) -> None:
     """What is found is always all of one name's values, each of which came once; where headers are cut is the same."""
     one = "; ".join(f"{name}={value}" for name, value in cookies)
     found = find(one)
@@ -124,6 +124,6 @@ def test_any_cookies(cookies: list[tuple[str, str]], cut: int) -> None:
 
 
 @given(st.lists(st.text(st.characters(codec="latin-1"), max_size=80), max_size=4))
-def test_any_text(headers: list[str]) -> None:
+def test_any_header_is_read_without_an_error(headers: list[str]) -> None:
     """No header makes the reader fail, and a session that is found is never empty."""
     assert find(*headers) != ""

@@ -12,7 +12,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 @given(texts, texts)
-def test_the_form(session_id: str, subject: str) -> None:
+def test_a_session_reference_has_32_hex_digits(session_id: str, subject: str) -> None:
     """32 hex digits, the same each time, with nothing of the id in it."""
     ref = session_ref(KEY, session_id=session_id, subject=subject)
     assert re.fullmatch(r"[0-9a-f]{32}", ref)

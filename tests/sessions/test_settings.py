@@ -58,7 +58,7 @@ def mistake(folder: Path, *lines: str) -> str:
         ),
     ],
 )
-def test_verifiers(tmp_path: Path, lines: list[str], order: tuple[str, ...]) -> None:
+def test_verifiers_are_one_name_or_a_list(tmp_path: Path, lines: list[str], order: tuple[str, ...]) -> None:
     """One by its name, or several in a list; signed is the default."""
     assert settings(tmp_path, *lines).session.verifier == order
 
@@ -188,7 +188,7 @@ async def test_all_three_in_a_row(tmp_path: Path) -> None:
     await verifier.aclose()
 
 
-def test_where_sessions_stand(tmp_path: Path) -> None:
+def test_sessions_are_read_from_the_configured_cookies(tmp_path: Path) -> None:
     """In the session cookie, and in Auth.js's: behind https only in those that a page over http can't set."""
     names = ("authjs.session-token", "next-auth.session-token")
     secure = tuple(f"__Secure-{name}" for name in names)

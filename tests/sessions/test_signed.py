@@ -33,7 +33,7 @@ from tests.support.signed_sessions import (
 # --- a session
 
 
-async def test_a_session() -> None:
+async def test_a_signed_token_is_a_session() -> None:
     """Who it is, with which roles, and a reference instead of the session's id."""
     assert await session(token()) == Session(
         subject="user-7",
@@ -60,7 +60,7 @@ async def test_without_a_session_claim_in_the_settings() -> None:
     assert not (await session(token({"sid": 1}), verifier)).own_id
 
 
-async def test_other_claim_names() -> None:
+async def test_the_settings_name_the_claims() -> None:
     """The settings say which claims mean what."""
     verifier = SignedVerifier(
         replace(OPTIONS, claims=ClaimNames(subject="uid", roles="groups", session="session"))
@@ -74,23 +74,23 @@ async def test_other_claim_names() -> None:
     ("roles", "expected"),
     [(["a", "b"], ("a", "b")), ("a", ("a",)), ("a b,c", ("a b,c",)), ([], ())],
 )
-async def test_roles(roles: object, expected: tuple[str, ...]) -> None:
+async def test_roles_are_a_list_or_one_text(roles: object, expected: tuple[str, ...]) -> None:
     """A list, or one role as a text, which is not split."""
     assert (await session(token({"roles": roles}))).roles == expected
 
 
-async def test_without_roles() -> None:
+async def test_a_session_without_a_roles_claim_has_no_roles() -> None:
     """No claim, no roles: the policy then grants nothing."""
     assert (await session(token(without="roles"))).roles == ()
 
 
 @pytest.mark.parametrize("iat", [NOW - 60, NOW - 60.5])
-async def test_issued_at(iat: float) -> None:
+async def test_a_session_keeps_its_issued_at_time(iat: float) -> None:
     """It tells whether a revocation came after it; RFC 7519 allows a fraction."""
     assert (await session(token({"iat": iat}))).issued_at == iat
 
 
-async def test_without_iat() -> None:
+async def test_a_session_without_iat_is_older_than_every_revocation() -> None:
     """The session then counts as older than every revocation."""
     assert (await session(token(without="iat"))).issued_at == 0
 
@@ -122,7 +122,7 @@ async def test_a_session_id_fits_into_a_revocation(length: int) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-async def test_every_algorithm(algorithm: str) -> None:
+async def test_a_token_of_each_supported_algorithm_is_a_session(algorithm: str) -> None:
     """What PyJWT signs with the backend's key is a session; with one byte changed it is none."""
     private = PRIVATE_KEYS.get(algorithm)
     key = public_pem(private) if private else SECRET
@@ -154,14 +154,14 @@ async def test_other_algorithms_in_the_header(alg: object) -> None:
     assert await reason(token(alg=alg)) is Reason.SESSION_INVALID
 
 
-async def test_no_signature() -> None:
+async def test_a_token_without_a_signature_is_refused() -> None:
     """With alg none, or with the right alg and nothing behind the dot."""
     for alg in ("none", "HS256"):
         assert await reason(forge({"alg": alg}, PAYLOAD, None)) is Reason.SESSION_INVALID
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "PS256", "ES256", "EdDSA"])
-async def test_algorithm_confusion(algorithm: str) -> None:
+async def test_a_public_key_is_never_an_hmac_secret(algorithm: str) -> None:
     """An HMAC with the public key as its secret, in each of its forms, is no signature."""
     private = PRIVATE_KEYS[algorithm]
     pem = public_pem(private)

@@ -73,7 +73,7 @@ def signed(private: Any, *, kid: str | None = "one", algorithm: str = "RS256") -
     return jwt.encode(PAYLOAD, private, algorithm=algorithm, headers={"kid": kid} if kid is not None else {})
 
 
-async def test_a_published_key(publisher: Backend, verifier: SignedVerifier) -> None:
+async def test_a_token_of_a_published_key_is_a_session(publisher: Backend, verifier: SignedVerifier) -> None:
     """A token with its kid is a session; the key is fetched once."""
     for _ in range(3):
         assert (await session(signed(RSA), verifier)).subject == "user-7"
@@ -110,7 +110,9 @@ async def test_headers_that_name_addresses(publisher: Backend, verifier: SignedV
     assert len(publisher.calls) == 1
 
 
-async def test_rotation(publisher: Backend, verifier: SignedVerifier, clock: Clock) -> None:
+async def test_tokens_of_the_old_and_the_new_key_are_sessions(
+    publisher: Backend, verifier: SignedVerifier, clock: Clock
+) -> None:
     """The new key works from its first token on, the old one until it is withdrawn."""
     await session(signed(RSA), verifier)
     both = [jwk(RSA, kid="one"), jwk(OTHER_RSA, kid="two")]
@@ -224,7 +226,9 @@ wild = (
     ),
     st.sampled_from([RSA, P256, ED25519]),
 )
-def test_any_members(algorithm: str, members: dict[str, Any], private: Any) -> None:
+def test_any_published_keys_are_read_or_malformed(
+    algorithm: str, members: dict[str, Any], private: Any
+) -> None:
     """Whatever somebody publishes, it is keys or it is malformed."""
     try:
         found = read_keys({"keys": [jwk(private) | members]}, algorithm)

@@ -56,7 +56,7 @@ async def test_required_values_have_a_type(wanted: str | int | bool, claim: obje
         ],
     ],
 )
-async def test_typ(typ: str, header: object, *, accepted: bool) -> None:
+async def test_the_typ_is_compared_as_a_media_type(typ: str, header: object, *, accepted: bool) -> None:
     """Compared as a media type (RFC 7515 §4.1.9)."""
     verifier = SignedVerifier(replace(OPTIONS, require={}, typ=typ))
     assert await reason(token(typ=header), verifier) is (None if accepted else Reason.SESSION_INVALID)
@@ -77,7 +77,7 @@ async def test_typ(typ: str, header: object, *, accepted: bool) -> None:
         ],
     ],
 )
-async def test_audience(audience: object, *, accepted: bool) -> None:
+async def test_the_audience_is_one_text_or_a_list_that_has_it(audience: object, *, accepted: bool) -> None:
     """One, or a list that has it (RFC 7519 §4.1.3)."""
     verifier = SignedVerifier(replace(OPTIONS, require={}, audience="relay"))
     assert await reason(token({"aud": audience}), verifier) is (None if accepted else Reason.SESSION_INVALID)
@@ -85,7 +85,7 @@ async def test_audience(audience: object, *, accepted: bool) -> None:
 
 
 @pytest.mark.parametrize("issuer", ["https://other", "https://backend/", None, ["https://backend"], ""])
-async def test_issuer(issuer: object) -> None:
+async def test_another_issuer_than_the_configured_one_is_refused(issuer: object) -> None:
     """Exactly the one of the settings, where one is set."""
     verifier = SignedVerifier(replace(OPTIONS, issuer="https://backend"))
     assert (await session(token({"iss": "https://backend"}), verifier)).subject == "user-7"
@@ -130,13 +130,13 @@ async def test_our_own_scoped_token_is_no_session() -> None:
         *[(-62, None), (-63, Reason.SESSION_INVALID)],
     ],
 )
-async def test_times(skew: float, expected: Reason | None) -> None:
+async def test_an_expired_token_has_a_reason_of_its_own(skew: float, expected: Reason | None) -> None:
     """Expired is an answer of its own: it is what a refresh mends. The leeway is two seconds."""
     assert await reason(token(), now=NOW + skew) is expected
 
 
 @pytest.mark.parametrize(("ahead", "accepted"), [(-60, True), (2, True), (3, False)])
-async def test_not_before(ahead: int, *, accepted: bool) -> None:
+async def test_a_token_before_its_nbf_is_refused(ahead: int, *, accepted: bool) -> None:
     """nbf counts where it is set."""
     assert await reason(token({"nbf": NOW + ahead})) is (None if accepted else Reason.SESSION_INVALID)
 
@@ -160,6 +160,6 @@ async def test_a_leeway_of_its_own() -> None:
     assert await reason(token(), verifier, now=NOW + 900) is Reason.SESSION_EXPIRED
 
 
-async def test_expired_comes_last() -> None:
+async def test_a_token_with_another_fault_is_not_called_expired() -> None:
     """What is wrong in itself is not called expired: no refresh would mend it."""
     assert await reason(token({"token_use": "refresh", "exp": NOW - 900})) is Reason.SESSION_INVALID

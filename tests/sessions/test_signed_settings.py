@@ -57,24 +57,24 @@ async def test_claims_of_another_form(changes: dict[str, Any]) -> None:
     assert await reason(token(changes)) is Reason.SESSION_INVALID
 
 
-async def test_without_a_subject() -> None:
+async def test_a_token_without_a_subject_is_refused() -> None:
     """A session is somebody's."""
     assert await reason(token(without="sub")) is Reason.SESSION_INVALID
 
 
-async def test_duplicate_claims() -> None:
+async def test_a_claim_that_stands_twice_is_refused() -> None:
     """Parsers differ in which one wins: one of them sees an admin."""
     twice = json.dumps(PAYLOAD)[:-1] + ', "sub": "admin"}'
     assert await reason(forge({"alg": "HS256"}, twice.encode(), SECRET)) is Reason.SESSION_INVALID
 
 
 @pytest.mark.parametrize("change", ["", "{}=", "{} ", " {}", '"{}"', "Bearer {}", "{}.", "{}\n", "{}é"])
-async def test_other_spellings(change: str) -> None:
+async def test_a_token_with_anything_around_it_is_malformed(change: str) -> None:
     """A good token with anything around it, or nothing at all."""
     assert await reason(change.format(token())) is Reason.SESSION_INVALID
 
 
-async def test_sizes() -> None:
+async def test_a_token_above_8192_bytes_is_refused() -> None:
     """8192 bytes are the most, and 5 MB are refused as fast."""
     room = {"pad": "x" * 5500}
     assert len(token(room)) < 8192
@@ -94,7 +94,9 @@ wild = st.recursive(
     st.dictionaries(st.sampled_from([*PAYLOAD, "nbf", "aud", "iss"]), wild, max_size=4),
     st.dictionaries(st.text(max_size=4), wild, max_size=2),
 )
-async def test_any_claims(changes: dict[str, Any], header: dict[str, Any]) -> None:
+async def test_any_signed_claims_are_a_session_or_refused(
+    changes: dict[str, Any], header: dict[str, Any]
+) -> None:
     """Validly signed nonsense is a session or a refusal, and nothing raises."""
     assert await reason(token(changes, **header)) in (None, Reason.SESSION_INVALID, Reason.SESSION_EXPIRED)
 
@@ -103,7 +105,7 @@ async def test_any_claims(changes: dict[str, Any], header: dict[str, Any]) -> No
     st.text(st.characters(), max_size=300) | st.binary(max_size=90).map(lambda data: f"{b64(data)}.e30.AAAA")
 )
 @example("\ud800.\ud800.\ud800")
-async def test_any_text(text: str) -> None:
+async def test_any_text_is_refused_without_an_error(text: str) -> None:
     """A cookie has whatever somebody put into it."""
     assert await reason(text) is Reason.SESSION_INVALID
 
@@ -157,7 +159,7 @@ def test_algorithms_that_do_not_exist_here(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize(("algorithm", "least"), [("HS256", 32), ("HS384", 48), ("HS512", 64)])
-def test_short_secrets(algorithm: str, least: int) -> None:
+def test_a_secret_shorter_than_its_hash_is_refused(algorithm: str, least: int) -> None:
     """As long as the hash, which is what RFC 7518 §3.2 asks for."""
     SignedVerifier(replace(OPTIONS, algorithm=algorithm, key=b"s" * least))
     assert f"needs {least} or more" in mistake(replace(OPTIONS, algorithm=algorithm, key=b"s" * (least - 1)))

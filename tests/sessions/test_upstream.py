@@ -52,7 +52,7 @@ async def session(verifier: UpstreamVerifier, credential: str = "opaque-token") 
 # --- what is asked and understood
 
 
-async def test_a_session(backend: Backend, verifier: UpstreamVerifier) -> None:
+async def test_the_answer_of_the_backend_is_the_session(backend: Backend, verifier: UpstreamVerifier) -> None:
     """The token goes to /auth/me as Bearer, without cookies, and the answer is the session."""
     assert await session(verifier) == Session(
         subject="user-7",
@@ -86,7 +86,7 @@ async def test_without_a_session_id(backend: Backend, verifier: UpstreamVerifier
         ({"https://x.example/id": "u"}, ClaimNames(subject="https://x.example/id"), ("u", ())),
     ],
 )
-async def test_other_names(
+async def test_claims_are_read_from_where_the_settings_say(
     backend: Backend, answer: dict[str, Any], names: ClaimNames, expected: tuple[str, tuple[str, ...]]
 ) -> None:
     """Claims stand where the settings say, in objects too; ids may be whole numbers, as databases have them."""
@@ -120,7 +120,7 @@ async def test_an_answer_that_says_nobody(
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, Reason.SESSION_EXPIRED), (403, Reason.SESSION_INVALID)])
-async def test_a_refused_token(
+async def test_401_keeps_the_refresh_cookie_and_403_is_final(
     backend: Backend, verifier: UpstreamVerifier, status: int, reason: Reason
 ) -> None:
     """401 is what a refresh may mend, and so it leaves the refresh cookie alone; 403 is final."""
@@ -163,7 +163,9 @@ async def test_who_gives_up_does_not_end_it(backend: Backend, verifier: Upstream
     assert len(backend.calls) == 1
 
 
-async def test_answers_are_kept(backend: Backend, verifier: UpstreamVerifier, clock: Clock) -> None:
+async def test_answers_are_cached_for_five_seconds(
+    backend: Backend, verifier: UpstreamVerifier, clock: Clock
+) -> None:
     """For five seconds and no longer."""
     await session(verifier)
     clock.now += 4.9

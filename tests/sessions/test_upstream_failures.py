@@ -43,7 +43,7 @@ async def backend() -> AsyncIterator[Backend]:
 
 
 @pytest.mark.parametrize("status", [201, 204, 301, 302, 307, 400, 404, 405, 429, 500, 502, 503])
-async def test_other_statuses(backend: Backend, status: int) -> None:
+async def test_a_status_other_than_200_401_and_403_is_an_outage(backend: Backend, status: int) -> None:
     """Only 200 is a yes and only 401 and 403 are a no, whatever the body says; nothing is kept of the rest."""
     verifier = verifier_for(backend.url)
     backend.answers(b"" if status == 204 else GOOD, status=status, headers={"location": "/elsewhere"})
@@ -79,7 +79,7 @@ async def test_what_is_no_json_object(backend: Backend, body: bytes) -> None:
     await verifier.aclose()
 
 
-async def test_a_compressed_answer(backend: Backend) -> None:
+async def test_a_compressed_answer_is_refused(backend: Backend) -> None:
     """It was not asked for, and is not unpacked."""
     import gzip
 
@@ -131,7 +131,7 @@ async def test_too_many_that_wait(backend: Backend, monkeypatch: pytest.MonkeyPa
     await verifier.aclose()
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection_is_an_outage() -> None:
     """A refused connection is no answer."""
     [port] = free_ports(1)
     verifier = verifier_for(f"http://127.0.0.1:{port}/auth/me")

@@ -23,7 +23,9 @@ HEADERS = st.lists(
 
 
 @given(HEADERS, st.text(max_size=20), st.sampled_from(["http", "websocket"]))
-def test_any_headers(headers: list[tuple[bytes, bytes]], path: str, kind: str) -> None:
+def test_any_headers_are_refused_without_an_error(
+    headers: list[tuple[bytes, bytes]], path: str, kind: str
+) -> None:
     """Refused with 401 or 403; nothing raises, and the application is not called."""
     sent: list[Any] = []
 

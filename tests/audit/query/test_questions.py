@@ -53,13 +53,13 @@ def test_why_of_a_user(day: Day) -> None:
     assert {step.user for step in told} == {"guest-1"}
 
 
-def test_why_of_nobody(day: Day) -> None:
+def test_explaining_an_unknown_id_finds_no_records(day: Day) -> None:
     """Nothing is nothing."""
     assert timeline.why(lambda: lines(day), "nobody", reading=Reading()) == []
 
 
 @pytest.mark.parametrize("hour", [0, 6, 12, 23.9])
-def test_who_was_connected(day: Day, hour: float) -> None:
+def test_connected_at_a_time_lists_the_open_connections(day: Day, hour: float) -> None:
     """Exactly those that had begun and not ended."""
     at = BEGIN + timedelta(hours=hour)
     for endpoint in ("prices", "trades", "nowhere"):

@@ -172,7 +172,7 @@ def test_latencies_before_and_after_are_kept_apart(pairs: list[Pair]) -> None:
     assert [window.samples for window in counted.groups[0].windows] == [0, 3]
 
 
-def test_silence_ends_it(pairs: list[Pair]) -> None:
+def test_the_counter_gives_up_when_nothing_arrives(pairs: list[Pair]) -> None:
     """When nothing arrives any more it gives up, and says that it did."""
     counted = count(pairs, lambda: None, published=[1, 0], stall_s=0.05)
     assert counted.stalled

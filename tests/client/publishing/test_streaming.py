@@ -23,7 +23,7 @@ async def _until(condition: Any) -> None:
             await asyncio.sleep(0.001)
 
 
-async def test_one_value() -> None:
+async def test_a_value_is_sent_with_an_id_and_its_ack_is_a_receipt() -> None:
     """The key goes with the handshake, a value is one line with an id, and the ack becomes a receipt."""
     async with ingest_server() as ingest, _publisher(ingest.url) as publisher:
         receipt = await publisher.publish("prices.A", {"bid": "1.10"}, version=7, source_ts=5)
@@ -221,7 +221,7 @@ async def test_a_busy_relay_is_asked_again() -> None:
     assert len(ingest.handshakes) == 3
 
 
-async def test_attempts_are_bounded() -> None:
+async def test_an_unreachable_relay_ends_in_an_error_with_its_address() -> None:
     """A relay that is not there ends in an error that names the address, for each that waited."""
     async with _publisher("http://127.0.0.1:9", attempts=3) as publisher:
         with pytest.raises(PublishError, match=r"127\.0\.0\.1:9.*can't be reached") as caught:
