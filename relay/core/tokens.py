@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from relay.core.errors import Reason, Refusal
+from relay.core.grants import NO_OPTIONS, OPTION_CLAIMS, GrantOptions
 from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact, sign_compact
 from relay.core.patterns import is_pattern
 from relay.core.scope import MAX_CHANNELS, Scope
@@ -38,7 +39,8 @@ _HEADER_NAMES = frozenset({"typ", "alg", "kid"})
 _TEXTS = ("iss", "aud", "sub", "jti", "scope", "sid")
 _TIMES = ("iat", "nbf", "exp")
 _CLAIMS = frozenset({*_TEXTS, *_TIMES, "origin", "ver"})
-_OPTIONAL = frozenset({"session_exp", "session_iat", "min_interval_ms"})
+_OPTIONAL_TIMES = ("session_exp", "session_iat")
+_OPTIONAL = frozenset({*_OPTIONAL_TIMES, *OPTION_CLAIMS, "channels", "asker"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ class Claims:
     expires_at: int
     session_expires_at: int | None = None
     session_issued_at: int | None = None
-    min_interval_ms: int | None = None
+    options: GrantOptions = NO_OPTIONS
     asker: str | None = None
     scope: str = SCOPE
 
@@ -75,6 +77,18 @@ class Claims:
     def channel_scope(self) -> Scope:
         """What the token grants."""
         return Scope(self.channels)
+
+    def record(self, *, kid: str = "") -> dict[str, Any]:
+        """Return the token's fields of a record of the audit log. `kid` names the key that signed it, "" if unknown."""
+        return {
+            "jti": self.jti,
+            **({"kid": kid} if kid else {}),
+            "aud": self.audience,
+            "scope": self.scope,
+            "channels": list(self.channels),
+            "iat": self.issued_at,
+            "exp": self.expires_at,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +135,7 @@ def mint(claims: Claims, key: SigningKey) -> str:
         payload["session_exp"] = claims.session_expires_at
     if claims.session_issued_at is not None:
         payload["session_iat"] = claims.session_issued_at
-    if claims.min_interval_ms is not None:
-        payload["min_interval_ms"] = claims.min_interval_ms
+    payload |= claims.options.to_claims()
     if claims.asker is not None:
         payload["asker"] = claims.asker
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
@@ -225,19 +238,27 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
 
     if missing := sorted(_CLAIMS - payload.keys()):
         yield wrong(f"Missing: {', '.join(missing)}.")
-    if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL - {"channels", "asker"}):
+    if extra := sorted(payload.keys() - _CLAIMS - _OPTIONAL):
         yield wrong(f"Unknown: {_listed(extra)}.")
     for name in (*_TEXTS, "asker"):
         if name in payload and (not isinstance(payload[name], str) or not payload[name]):
             yield wrong(f"{name} must be a text that is not empty.")
-    for name in (*_TIMES, *_OPTIONAL):
-        if name in payload and (type(payload[name]) is not int or not 0 < payload[name] < 1 << 53):
+    for name in (*_TIMES, *_OPTIONAL_TIMES):
+        if name in payload and not _is_whole(payload[name]):
             yield wrong(f"{name} must be whole Unix seconds.")
+    for name in OPTION_CLAIMS:
+        if name in payload and not _is_whole(payload[name]):
+            yield wrong(f"{name} must be a whole number above 0.")
     if "origin" in payload and not isinstance(payload["origin"], str):
         yield wrong("origin must be a text.")
     if "ver" in payload and (type(payload["ver"]) is not int or payload["ver"] != VERSION):
         yield wrong(f"ver must be {VERSION}.")
     yield from _check_channels(payload)
+
+
+def _is_whole(value: object) -> bool:
+    """Tell whether a value is a whole number above 0 that every JSON parser reads exactly (RFC 8259 §6)."""
+    return type(value) is int and 0 < value < 1 << 53
 
 
 def _check_channels(payload: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -298,7 +319,7 @@ def _to_claims(payload: Mapping[str, Any], expected: Expected) -> Claims:
         expires_at=payload["exp"],
         session_expires_at=payload.get("session_exp"),
         session_issued_at=payload.get("session_iat"),
-        min_interval_ms=payload.get("min_interval_ms"),
+        options=GrantOptions.from_claims(payload),
         asker=payload.get("asker"),
         scope=expected.scope,
     )

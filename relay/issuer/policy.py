@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from relay.core.grants import NO_OPTIONS, GrantOptions, merged
 from relay.core.scope import MAX_CHANNELS, Scope
 from relay.core.tokens import SCOPE
 
@@ -26,10 +27,10 @@ class EndpointTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a role may ask for on one endpoint, and how fast at most. On a service: no channels."""
+    """What a role may ask for on one endpoint. On a service: no channels."""
 
     channels: tuple[str, ...]
-    min_interval_ms: int = 0
+    options: GrantOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +44,9 @@ class Policy:
         grants = self._of(roles, endpoint)
         return Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels)))
 
-    def min_interval_ms(self, roles: Iterable[str], endpoint: str) -> int | None:
-        """Return the fastest interval that any of the roles allows on an endpoint; None: any."""
-        return min((grant.min_interval_ms for grant in self._of(roles, endpoint)), default=0) or None
+    def options(self, roles: Iterable[str], endpoint: str) -> GrantOptions:
+        """Return the most generous options that the roles have on an endpoint."""
+        return merged(grant.options for grant in self._of(roles, endpoint))
 
     def permits(self, roles: Iterable[str], endpoint: str) -> bool:
         """Tell whether any of the roles has a grant on an endpoint at all; for a service that is everything."""

@@ -185,7 +185,7 @@ class Issuer:
             expires_at=issued_at + self.options.ttl_s,
             session_expires_at=session.expires_at,
             session_issued_at=int(session.issued_at) or None,
-            min_interval_ms=self._policy.min_interval_ms(session.roles, request.endpoint),
+            options=self._policy.options(session.roles, request.endpoint),
             asker=self._askers.claim(jti, client) if compared else None,
             scope=terms.scope,
         )
@@ -257,15 +257,7 @@ def _issued(
             "asked": _asked(request),
             "rejected": [{"channel": name, "reason": reason.value} for name, reason in refused.items()],
             **({"granted": [{"channel": name, "roles": roles} for name, roles in by.items()]} if by else {}),
-            "token": {
-                "jti": claims.jti,
-                "kid": kid,
-                "aud": claims.audience,
-                "scope": claims.scope,
-                "channels": list(claims.channels),
-                "iat": claims.issued_at,
-                "exp": claims.expires_at,
-            },
+            "token": claims.record(kid=kid),
         },
     )
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from relay.core.channels import FeedOptions
+from relay.core.grants import GrantOptions
 from relay.core.messages import Mode
 from relay.core.patterns import covers
 from relay.core.tokens import SERVICE_SCOPE
@@ -22,6 +23,7 @@ from relay.net.sockets import open_files
 from relay.net.tls import ServerTls, TlsFiles
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.ops.operators import OperatorTerms
+from relay.settings.endpoints import channels_of, options_of
 from relay.settings.load import Settings
 from relay.stream.gate import EndpointOptions, GateOptions
 from relay.stream.service import StreamOptions
@@ -151,7 +153,7 @@ def gate_options(settings: Settings) -> GateOptions:
                 path=endpoint.path,
                 audience=settings.public.stream_url + endpoint.path,
                 max_age_s=endpoint.max_age_s,
-                min_interval_ms=endpoint.min_interval_ms,
+                options=GrantOptions.of(endpoint),
             )
             for name, endpoint in settings.sockets.items()
         },
@@ -192,9 +194,7 @@ def policy(settings: Settings) -> Policy:
     return Policy(
         {
             role: {
-                name: Grant(channels=() if grant is True else grant)
-                if grant is True or isinstance(grant, tuple)
-                else Grant(channels=grant.channels, min_interval_ms=grant.min_interval_ms)
+                name: Grant(channels=channels_of(grant), options=options_of(grant))
                 for name, grant in by_endpoint.items()
             }
             for role, by_endpoint in settings.grants.items()

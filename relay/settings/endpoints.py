@@ -11,8 +11,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
+from relay.core.grants import NO_OPTIONS, GrantOptions
+from relay.core.messages import Mode
 from relay.core.patterns import covers
-from relay.settings.sections import Endpoint, Grant, Origin, Pattern, Section
+from relay.settings.sections import Origin, Pattern, Section
 
 _SERVICE_URL = re.compile(r"(https?://[^/]*)(/[A-Za-z0-9._~/-]{0,200})")
 _ORIGIN: TypeAdapter[str] = TypeAdapter(Origin)
@@ -29,6 +31,54 @@ def _service_url(value: str) -> str:
         )
     _ORIGIN.validate_python(parts[1])
     return value
+
+
+class History(Section):
+    """How much of a stream channel is kept, so that a client that comes back misses nothing."""
+
+    messages: int = Field(default=1000, ge=0, le=100_000, description="Messages kept of each stream channel.")
+    seconds: int = Field(default=300, ge=0, le=86_400, description="Age at which they are let go.")
+
+
+class Grant(Section):
+    """What a role may ask for on one endpoint, where a list of patterns does not say enough."""
+
+    channels: tuple[Pattern, ...] = Field(
+        min_length=1, description="The channels and patterns, where the grant is a table with options."
+    )
+    min_interval_ms: int = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="The fastest interval that a subscription of this role may have.",
+    )
+
+
+class Endpoint(Section):
+    """One thing to connect to."""
+
+    kind: Literal["socket"] = Field(
+        default="socket",
+        description="socket: a path of this relay; service: a URL of another service that takes scoped tokens.",
+    )
+    path: str = Field(
+        pattern=r"^/[A-Za-z0-9/_-]{1,128}$", description="Path on the stream listener, matched exactly."
+    )
+    channels: tuple[Pattern, ...] = Field(
+        min_length=1, max_length=32, description="Channels that exist here."
+    )
+    mode: Mode = Field(
+        default=Mode.LATEST,
+        description="latest: a slow reader gets the newest value; stream: every message or an honest end (4008).",
+    )
+    history: History = History()
+    min_interval_ms: int = Field(
+        default=0, ge=0, le=1000, description="The fastest interval that a subscription may have here."
+    )
+    max_age_s: int = Field(
+        default=3600, ge=1, le=86_400, description="A connection is closed (4001) at this age."
+    )
+    silence_ms: int = Field(default=5000, ge=100, description="A value older than this is called stale.")
 
 
 class ServiceEndpoint(Section):
@@ -59,7 +109,11 @@ def _endpoint(value: object) -> Endpoint | ServiceEndpoint:
     return Endpoint.model_validate(value)
 
 
-def _grant(value: object) -> tuple[str, ...] | Grant | Literal[True]:
+GrantValue = tuple[str, ...] | Grant | Literal[True]
+"""A grant as it was written: a list of patterns, a table with options, or true for a service."""
+
+
+def _grant(value: object) -> GrantValue:
     if value is True or value == "true":  # in a variable everything is a text
         return True
     if value is False:
@@ -72,19 +126,29 @@ def _grant(value: object) -> tuple[str, ...] | Grant | Literal[True]:
 AnyEndpoint = Annotated[Endpoint | ServiceEndpoint, BeforeValidator(_endpoint)]
 """An [endpoints.NAME] of either kind."""
 
-AnyGrant = Annotated[tuple[str, ...] | Grant | Literal[True], BeforeValidator(_grant)]
+AnyGrant = Annotated[GrantValue, BeforeValidator(_grant)]
 """What a role may ask for: channels of a socket, with a fastest interval or without; of a service, true."""
 
 
-def misfit(
-    name: str, endpoint: Endpoint | ServiceEndpoint, grant: tuple[str, ...] | Grant | Literal[True]
-) -> str | None:
+def channels_of(grant: GrantValue) -> tuple[str, ...]:
+    """Return the channels and patterns of a grant; a service has none."""
+    if isinstance(grant, Grant):
+        return grant.channels
+    return () if grant is True else grant
+
+
+def options_of(grant: GrantValue) -> GrantOptions:
+    """Return the options of a grant. Only a table has options."""
+    return GrantOptions.of(grant) if isinstance(grant, Grant) else NO_OPTIONS
+
+
+def misfit(name: str, endpoint: Endpoint | ServiceEndpoint, grant: GrantValue) -> str | None:
     """Say why `grant` can't be one on the endpoint `name`, as a part of a sentence; None if it can."""
     if isinstance(endpoint, ServiceEndpoint):
         return None if grant is True else "a service has no channels: write true"
     if grant is True:
         return 'true is for services; a socket\'s channels are listed, like ["prices.>"]'
-    for pattern in grant.channels if isinstance(grant, Grant) else grant:
+    for pattern in channels_of(grant):
         if not any(covers(own, pattern) for own in endpoint.channels):
             return f"{pattern} lies outside endpoints.{name}.channels"
     return None

@@ -26,12 +26,11 @@ from pydantic_settings import (
 
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import may_overlap
-from relay.settings.audit import Audit
-from relay.settings.endpoints import AnyEndpoint, AnyGrant, ServiceEndpoint, misfit
+from relay.settings.endpoints import AnyEndpoint, AnyGrant, Endpoint, ServiceEndpoint, misfit
 from relay.settings.sections import (
+    Audit,
     Bff,
     Csrf,
-    Endpoint,
     Engine,
     Limits,
     ListenSection,

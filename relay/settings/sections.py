@@ -18,7 +18,6 @@ from pydantic import (
 )
 
 from relay.core.errors import ConfigurationError, MalformedError
-from relay.core.messages import Mode
 from relay.core.patterns import check_pattern
 from relay.keys.api_keys import May
 from relay.keys.fetching import check_jwks_url
@@ -174,47 +173,6 @@ class Tokens(Section):
     )
 
 
-class History(Section):
-    """How much of a stream channel is kept, so that a client that comes back misses nothing."""
-
-    messages: int = Field(default=1000, ge=0, le=100_000, description="Messages kept of each stream channel.")
-    seconds: int = Field(default=300, ge=0, le=86_400, description="Age at which they are let go.")
-
-
-class Grant(Section):
-    """What a role may ask for on one endpoint, where a list of patterns does not say enough."""
-
-    channels: tuple[Pattern, ...] = Field(min_length=1, description="Channels and patterns.")
-    min_interval_ms: int = Field(default=0, ge=0, le=1000, description="The fastest interval.")
-
-
-class Endpoint(Section):
-    """One thing to connect to."""
-
-    kind: Literal["socket"] = Field(
-        default="socket",
-        description="socket: a path of this relay; service: a URL of another service that takes scoped tokens.",
-    )
-    path: str = Field(
-        pattern=r"^/[A-Za-z0-9/_-]{1,128}$", description="Path on the stream listener, matched exactly."
-    )
-    channels: tuple[Pattern, ...] = Field(
-        min_length=1, max_length=32, description="Channels that exist here."
-    )
-    mode: Mode = Field(
-        default=Mode.LATEST,
-        description="latest: a slow reader gets the newest value; stream: every message or an honest end (4008).",
-    )
-    history: History = History()
-    min_interval_ms: int = Field(
-        default=0, ge=0, le=1000, description="The fastest interval that a subscription may have here."
-    )
-    max_age_s: int = Field(
-        default=3600, ge=1, le=86_400, description="A connection is closed (4001) at this age."
-    )
-    silence_ms: int = Field(default=5000, ge=100, description="A value older than this is called stale.")
-
-
 class Publisher(Section):
     """A backend team that may publish."""
 
@@ -312,6 +270,41 @@ class Limits(Section):
         description="Denials of one user or address that are recorded singly in a minute; the rest is counted.",
     )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
+
+
+class Audit(Section):
+    """The audit log."""
+
+    path: Path = Field(
+        default=Path("audit.jsonl"), description="File of the audit log, one JSON object a line."
+    )
+    keys_dir: Path = Field(
+        default=Path("audit-keys"),
+        description="Folder of the key that signs the log's checkpoints; made at the first start. Not tokens.keys_dir.",
+    )
+    rotate_mb: int = Field(
+        default=256,
+        ge=0,
+        le=1 << 20,
+        description="Size in MB from which the log goes on in another file; 0: never.",
+    )
+    rotate_hours: int = Field(
+        default=24,
+        ge=0,
+        le=8784,
+        description="Age in hours from which the log goes on in another file; 0: never.",
+    )
+    keep_days: int = Field(
+        default=0, ge=0, le=36600, description="Days after which whole older files are deleted; 0: never."
+    )
+    fsync: Literal["never", "checkpoint", "always"] = Field(
+        default="checkpoint",
+        description="When to wait for the disk, against a power cut: never, at checkpoints, or at every write.",
+    )
+    stdout: Literal["nothing", "checkpoints", "records"] = Field(
+        default="nothing",
+        description="What of the log is copied to standard output, where other lines then go to standard error.",
+    )
 
 
 class Log(Section):

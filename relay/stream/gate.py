@@ -24,6 +24,7 @@ from relay.core import tokens
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
+from relay.core.grants import GrantOptions
 from relay.core.revocations import key_is_cut_off, token_is_cut_off
 from relay.keys.sources import KeySource
 from relay.limits.retry_after import retry_after
@@ -41,7 +42,7 @@ class EndpointOptions:
     path: str
     audience: str
     max_age_s: int
-    min_interval_ms: int
+    options: GrantOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

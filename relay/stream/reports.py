@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from relay.core import tokens
 from relay.core.closes import CloseCode, answer_for
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import Action, Event
@@ -34,7 +33,7 @@ def denied_event(denied: Denied) -> Event:
     relay: dict[str, Any] = {"origin": denied.origin, "detail": detail}
     if claims is not None:
         relay["session"] = {"ref": claims.session_ref}
-        relay["token"] = _token(claims) | {"transport": denied.transport}
+        relay["token"] = claims.record() | {"transport": denied.transport}
     elif denied.transport:
         relay["token"] = {"transport": denied.transport}
     return Event(
@@ -123,7 +122,7 @@ def _token_used(
         relay={
             "origin": attempt.origin,
             "session": {"ref": claims.session_ref},
-            "token": {**_token(claims), "kid": admission.kid, "transport": attempt.asked.transport},
+            "token": claims.record(kid=admission.kid) | {"transport": attempt.asked.transport},
             "connection": {"id": str(connection.id)},
             **more,
         },
@@ -145,14 +144,3 @@ def _ending(connection: StreamConnection) -> tuple[int, Reason, str]:
             "relay",
         )
     return int(CloseCode.ABNORMAL), Reason.LINK_LOST, "network"
-
-
-def _token(claims: tokens.Claims) -> dict[str, Any]:
-    return {
-        "jti": claims.jti,
-        "aud": claims.audience,
-        "scope": claims.scope,
-        "channels": list(claims.channels),
-        "iat": claims.issued_at,
-        "exp": claims.expires_at,
-    }

@@ -319,7 +319,7 @@ class Stream:
 
 def _floor_ms(admission: Admission) -> int:
     """Return the fastest interval that the endpoint and the token allow."""
-    return max(admission.attempt.endpoint.min_interval_ms, admission.claims.min_interval_ms or 0)
+    return admission.claims.options.narrowed(admission.attempt.endpoint.options).min_interval_ms
 
 
 def _expiry(admission: Admission, now: float) -> float:

@@ -11,6 +11,7 @@ from websockets.server import ServerProtocol
 from relay.audit.chain import Link, seal
 from relay.core.errors import MalformedError, Refusal
 from relay.core.events import Client, Event, to_record
+from relay.core.grants import NO_OPTIONS
 from relay.core.jws import VerifyKey, parse_json_object
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
@@ -59,7 +60,7 @@ GATE = Gate(
         issuer=EXPECTED.issuer,
         endpoints={
             "/ws/prices": EndpointOptions(
-                name="prices", path="/ws/prices", audience=AUDIENCE, max_age_s=3600, min_interval_ms=0
+                name="prices", path="/ws/prices", audience=AUDIENCE, max_age_s=3600, options=NO_OPTIONS
             )
         },
         allowed_origins=frozenset({ORIGIN}),

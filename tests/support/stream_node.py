@@ -11,6 +11,7 @@ from websockets.asyncio.server import Server
 
 from relay.audit.jsonl import JsonlAuditor
 from relay.core.channels import FeedOptions
+from relay.core.grants import NO_OPTIONS
 from relay.core.publications import Publication
 from relay.keys.files import create_signing_key
 from relay.keys.live import LiveKeys
@@ -77,7 +78,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
         path="/ws/prices",
         audience=f"{STREAM_URL}/ws/prices",
         max_age_s=3600,
-        min_interval_ms=0,
+        options=NO_OPTIONS,
     )
     options = GateOptions(
         issuer=ORIGIN,

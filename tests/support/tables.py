@@ -25,6 +25,7 @@ from relay.core.closes import ANSWERS, close_for
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
+from relay.settings.endpoints import Grant
 from relay.settings.load import Settings
 from tests.support import readme
 
@@ -106,6 +107,8 @@ def settings_fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iter
                     yield from settings_fields(section, f"{key}.NAME.")
             else:
                 yield f"{key}.ROLE.ENDPOINT" if key == "grants" else key, field
+        if key == "grants":
+            yield from settings_fields(Grant, f"{key}.ROLE.ENDPOINT.")
 
 
 def _sections_in(kind: Any) -> list[type[BaseModel]]:

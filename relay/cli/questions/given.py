@@ -22,8 +22,8 @@ from relay.audit.query.records import Reading
 from relay.cli.serve import config_path
 from relay.cli.views import printable
 from relay.core.errors import ConfigurationError, RelayError
-from relay.settings.audit import Audit
 from relay.settings.load import load
+from relay.settings.sections import Audit
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}

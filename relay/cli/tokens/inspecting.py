@@ -26,6 +26,7 @@ from relay.cli.tokens.showing import (
     shown,
 )
 from relay.core.errors import Reason, Refusal
+from relay.core.grants import OPTION_CLAIMS
 from relay.core.tokens import ALGORITHM, SCOPE, SERVICE_SCOPE, TYPE, VERSION, Examination, examine
 
 _HEADER_WORDS = {
@@ -48,7 +49,7 @@ _CLAIM_WORDS = {
     "session_iat": "beginning of the log-in session",
     "origin": 'the browser origin that asked; "" for a server-side caller',
     "asker": "keyed hash of who asked for it, to tell whether another one uses it",
-    "min_interval_ms": "milliseconds between two values of a channel at least",
+    **OPTION_CLAIMS,
     "ver": f"version of this format; {VERSION}",
 }
 _TIMES = frozenset({"iat", "nbf", "exp", "session_exp", "session_iat"})

@@ -153,15 +153,7 @@ def _issued(claims: tokens.Claims, kid: str, endpoint: str) -> Event:
             "session": {"ref": claims.session_ref},
             "origin": claims.origin,
             "asked": {"endpoint": endpoint, "channels": list(claims.channels)},
-            "token": {
-                "jti": claims.jti,
-                "kid": kid,
-                "aud": claims.audience,
-                "scope": claims.scope,
-                "channels": list(claims.channels),
-                "iat": claims.issued_at,
-                "exp": claims.expires_at,
-            },
+            "token": claims.record(kid=kid),
         },
     )
 

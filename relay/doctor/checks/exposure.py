@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from relay.doctor.base import Check, Deployment, Severity, host_of, is_loopback
-from relay.settings.sections import Grant
+from relay.settings.endpoints import channels_of
 
 _WIDEST = {4: 8, 6: 24}
 """Prefix lengths below which a network of proxies is too wide: 10.0.0.0/8 is somebody's own, and the widest that a
@@ -99,10 +99,9 @@ def _internal_plain(deployment: Deployment) -> Iterator[str]:
 def _wide_grant(deployment: Deployment) -> Iterator[str]:
     settings = deployment.settings
     named = [
-        (f"grants.{role}.{endpoint}", grant.channels if isinstance(grant, Grant) else grant)
+        (f"grants.{role}.{endpoint}", channels_of(grant))
         for role, by_endpoint in settings.grants.items()
         for endpoint, grant in by_endpoint.items()
-        if grant is not True  # of a service, which has no channels
     ]
     named += [(f"publishers.{name}.channels", one.channels) for name, one in settings.publishers.items()]
     for setting, patterns in named:
