@@ -1,11 +1,13 @@
-"""A channel as the hub keeps it: its newest value, its history, and its subscribers in groups of one pace.
+"""Channels: the newest value, the history, and the groups of subscribers that share frames.
 
-All who want a channel at the same interval form a group and share its frames. The group at interval 0 gets every
-message; the others get, at each beat of their lane, the newest value if there was one.
+Subscribers of one channel with the same flush interval and the same encoder form an interval group. A frame is
+encoded once for a group, and the same bytes are written to all its subscribers. The group with interval 0 gets
+every message. The other groups get the newest value once per interval, if there is a new one.
 
-A joiner is sent the channel's value at once and must then get what comes after it, no more and no less. Frames
-are numbered in the order in which they were put to the group; a joiner remembers the number that its value
-already contains (`Group.joining`) and enters the shared flush behind it.
+A new subscriber is sent the newest value at once. After that it must get all later messages and no earlier one.
+For this, the frames of a group are numbered in the order in which they are queued. A subscriber that joins while
+frames are queued is kept in `Group.joining`, with the number of the last frame that its value already contains.
+The next flush sends it the later frames only and moves it to `Group.subscribers`.
 """
 
 from collections import deque
@@ -20,13 +22,24 @@ from relay.core.publications import Publication
 if TYPE_CHECKING:
     from relay.core.subscribers import Subscriber
 
-LANES_MS = (0, 50, 100, 250, 500, 1000)
-"""Intervals that a subscription may have. Few, so that many subscribers share each frame and each beat."""
+Encoder = Callable[[bytes], bytes]
+"""Turns one message into one frame of a transport, for example a WebSocket text frame.
+
+The encoder identifies the transport: all connections of a transport must pass the same function object, because
+only subscribers with equal encoders share frames.
+"""
+
+INTERVALS_MS = (0, 50, 100, 250, 500, 1000)
+"""The flush intervals that a subscription may have. They are few, so that many subscribers share each frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FeedOptions:
-    """How a channel behaves. `history_*` bound what is kept for those who come back, in messages and milliseconds."""
+class ChannelOptions:
+    """How a channel behaves.
+
+    A channel is stale after `silence_ms` without a sign of life of its publisher. `history_messages` and
+    `history_ms` bound the history, which is kept for subscribers that resume.
+    """
 
     mode: Mode = Mode.LATEST
     silence_ms: int = 5000
@@ -35,8 +48,12 @@ class FeedOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelState:
-    """A channel as an acknowledgement shows it. `seq` 0: no value yet. `recovered`: all that was missed will come."""
+class AckedState:
+    """A channel's state as an acknowledgement shows it.
+
+    `seq` is 0 if the channel has no value yet. `recovered` means that the subscriber will get every message that
+    it missed.
+    """
 
     mode: Mode
     epoch: str
@@ -45,56 +62,78 @@ class ChannelState:
     recovered: bool
 
 
-def lane_for(interval_ms: int, floor_ms: int = 0) -> int:
-    """Return the lane for a wish: the next slower one that exists, no faster than the floor, at most 1000 ms."""
-    wish = max(interval_ms, floor_ms)
-    return next((lane for lane in LANES_MS if lane >= wish), LANES_MS[-1])
+def granted_interval(interval_ms: int, floor_ms: int = 0) -> int:
+    """Return the flush interval for a requested one: the next longer one that exists, and never below `floor_ms`.
+
+    The longest interval, 1000 ms, is the answer to every longer request.
+    """
+    at_least = max(interval_ms, floor_ms)
+    return next((interval for interval in INTERVALS_MS if interval >= at_least), INTERVALS_MS[-1])
 
 
-class Feed:
-    """One channel: the newest value, ready to be sent, and who gets it."""
+class Value:
+    """One publication and its `update` frames, one per transport that has needed it so far."""
+
+    __slots__ = ("_updates", "publication")
+
+    def __init__(self, publication: Publication) -> None:
+        self.publication = publication
+        # Pairs and not a dict: there are one or two transports, and a dict would add 230 bytes to each message
+        # of a history.
+        self._updates: tuple[tuple[Encoder, bytes], ...] = ()
+
+    def update(self, encode: Encoder) -> bytes:
+        """Return the value as an `update` frame. The first subscriber of a transport has it encoded."""
+        for encoder, frame in self._updates:
+            if encoder == encode:
+                return frame
+        frame = encode(messages.update(self.publication))
+        self._updates += ((encode, frame),)
+        return frame
+
+
+class Channel:
+    """One channel. It has a value from the first publication on, and keeps one until the process ends."""
 
     __slots__ = (
-        "_encode",
-        "_snapshot",
-        "_update",
+        "_newest",
+        "_snapshots",
         "generation",
         "groups",
-        "heard_ms",
         "history",
         "last",
+        "last_heard_ms",
         "name",
-        "noted",
         "options",
         "stale",
-        "watchers",
+        "subscriber_count",
+        "was_stale",
     )
 
-    def __init__(self, name: str, options: FeedOptions, encode: Callable[[bytes], bytes]) -> None:
+    def __init__(self, name: str, options: ChannelOptions) -> None:
         self.name = name
         self.options = options
         self.last: Publication | None = None
-        # counts changes of epoch: the text alone can't tell when an older epoch comes back
+        # Counts changes of the epoch. The epoch's text is not enough: an older epoch can come back.
         self.generation = 0
-        self.heard_ms = 0  # when its publisher was last heard of; a sign of life counts too
+        self.last_heard_ms = 0  # time of the publisher's last sign of life, which a publication is too
         self.stale = False
-        self.noted = False  # whether it was ever called stale, so that subscribers may have to be told again
-        self.watchers = 0  # subscribers, those included that have yet to get its value
-        self.groups: dict[int, Group] = {}
-        self.history: deque[tuple[Publication, bytes]] = deque()
-        self._encode = encode
-        self._update = b""
-        self._snapshot = b""
+        self.was_stale = False  # if it ever was, a subscriber may know an outdated status
+        self.subscriber_count = 0  # includes subscribers that have not got the newest value yet
+        self.groups: dict[tuple[int, Encoder], Group] = {}
+        self.history: deque[Value] = deque()
+        self._newest: Value | None = None
+        self._snapshots: dict[Encoder, bytes] = {}
 
-    def group(self, lane: int) -> "Group":
-        """Return the group of a lane, made if need be."""
-        group = self.groups.get(lane)
+    def group(self, interval_ms: int, encode: Encoder) -> "Group":
+        """Return the group of an interval and a transport. It is created if it does not exist."""
+        group = self.groups.get((interval_ms, encode))
         if group is None:
-            group = self.groups[lane] = Group(self, lane)
+            group = self.groups[interval_ms, encode] = Group(self, interval_ms, encode)
         return group
 
     def accept(self, publication: Publication) -> bool:
-        """Take a value. False: it was seen before. A change of epoch is a new generation."""
+        """Make `publication` the newest value. False: it is a repetition. A change of epoch is a new generation."""
         last = self.last
         if last is None or last.epoch != publication.epoch:
             self.generation += 1
@@ -102,53 +141,56 @@ class Feed:
         elif publication.seq <= last.seq:
             return False
         self.last = publication
-        self.heard_ms = publication.ts
-        self._update = self._snapshot = b""
+        self.last_heard_ms = publication.ts
+        self._newest = value = Value(publication)
+        if self._snapshots:
+            self._snapshots = {}
         if self.options.history_messages:
-            if self.history and self.history[-1][0].seq + 1 != publication.seq:
-                self.history.clear()  # a gap in it would be a gap in somebody's replay
-            self.history.append((publication, self.update()))
+            if self.history and self.history[-1].publication.seq + 1 != publication.seq:
+                self.history.clear()  # a replay from a history with a gap would have the gap too
+            self.history.append(value)
             self._trim(publication.ts)
         return True
 
-    def update(self) -> bytes:
-        """Return the newest value as an `update` frame; made when somebody needs it."""
-        if not self._update and self.last is not None:
-            self._update = self._encode(messages.update(self.last))
-        return self._update
+    def update(self, encode: Encoder) -> bytes:
+        """Return the newest value as an `update` frame. The channel must have a value."""
+        assert self._newest is not None
+        return self._newest.update(encode)
 
-    def snapshot(self) -> bytes:
-        """Return the newest value as a `snapshot` frame."""
-        if not self._snapshot and self.last is not None:
-            self._snapshot = self._encode(messages.snapshot(self.last))
-        return self._snapshot
+    def snapshot(self, encode: Encoder) -> bytes:
+        """Return the newest value as a `snapshot` frame. The channel must have a value."""
+        frame = self._snapshots.get(encode)
+        if frame is None:
+            assert self.last is not None
+            frame = self._snapshots[encode] = encode(messages.snapshot(self.last))
+        return frame
 
-    def status(self) -> bytes:
-        """Return whether the channel is stale, and since when, as a `status` frame."""
-        return self._encode(messages.status(channel=self.name, stale=self.stale, since=self.heard_ms))
+    def status(self, encode: Encoder) -> bytes:
+        """Return a `status` frame: whether the channel is stale, and the time of its last sign of life."""
+        return encode(messages.status(channel=self.name, stale=self.stale, since=self.last_heard_ms))
 
-    def since(self, epoch: str, seq: int) -> list[bytes] | None:
-        """Return all frames after `seq` of `epoch`, or None if not all of them are kept: never a part."""
+    def missed_since(self, epoch: str, seq: int) -> list[Value] | None:
+        """Return all values after `seq` of `epoch`. None: the history does not have all of them."""
         last = self.last
         if last is None or last.epoch != epoch or seq > last.seq or self.options.mode is not Mode.STREAM:
             return None
         if seq == last.seq:
             return []
         self._trim(last.ts)
-        if not self.history or self.history[0][0].seq > seq + 1:
+        if not self.history or self.history[0].publication.seq > seq + 1:
             return None
-        return [frame for publication, frame in self.history if publication.seq > seq]
+        return [value for value in self.history if value.publication.seq > seq]
 
     def _trim(self, now_ms: int) -> None:
         history, options = self.history, self.options
         while len(history) > options.history_messages or (
-            history and now_ms - history[0][0].ts > options.history_ms
+            history and now_ms - history[0].publication.ts > options.history_ms
         ):
             history.popleft()
 
 
-class Entry(NamedTuple):
-    """A frame that waits in a group. Numbers grow by one with each frame that was ever put."""
+class QueuedFrame(NamedTuple):
+    """A frame that waits in a group for the next flush. `number` counts all frames that were ever queued there."""
 
     number: int
     frame: bytes
@@ -156,60 +198,74 @@ class Entry(NamedTuple):
 
 
 class Group:
-    """The subscribers of one channel in one lane, and the frames that the next flush will bring them."""
+    """An interval group: subscribers that share frames, and the frames that the next flush writes to them."""
 
-    __slots__ = ("count", "feed", "flushed", "joining", "lane", "pending", "put_generation", "subscribers")
+    __slots__ = (
+        "channel",
+        "encode",
+        "flushed_generation",
+        "frame_count",
+        "interval_ms",
+        "joining",
+        "queue",
+        "queued_generation",
+        "subscribers",
+    )
 
-    def __init__(self, feed: Feed, lane: int) -> None:
-        self.feed = feed
-        self.lane = lane
-        self.flushed = feed.generation  # of what was flushed last: what those who are here know
-        self.put_generation = feed.generation  # of what was put last
-        self.count = 0
-        self.pending: list[Entry] = []
-        # dicts for their order and their removal in constant time
+    def __init__(self, channel: Channel, interval_ms: int, encode: Encoder) -> None:
+        self.channel = channel
+        self.interval_ms = interval_ms
+        self.encode = encode
+        # The generation that the subscribers know: that of the last value that was flushed.
+        self.flushed_generation = channel.generation
+        self.queued_generation = channel.generation  # that of the last value that was queued
+        self.frame_count = 0
+        self.queue: list[QueuedFrame] = []
+        # Dicts, because they keep the order and remove in constant time.
         self.subscribers: dict[Subscriber, None] = {}
         self.joining: dict[Subscriber, int] = {}
 
-    def put_value(self) -> None:
-        """Queue the feed's newest value. In a lane it replaces the one that waits."""
-        feed = self.feed
-        if self.lane:
-            self.pending = [entry for entry in self.pending if not entry.is_value]
-        known = self.flushed if self.lane else self.put_generation
-        # a client can't tell a new epoch from a jump back in seq, unless it begins with a snapshot
-        self._put(feed.update() if known == feed.generation else feed.snapshot(), is_value=True)
-        self.put_generation = feed.generation
+    def queue_value(self) -> None:
+        """Queue the channel's newest value. In a group with an interval it replaces the value that is queued."""
+        channel = self.channel
+        if self.interval_ms:
+            self.queue = [queued for queued in self.queue if not queued.is_value]
+        known = self.flushed_generation if self.interval_ms else self.queued_generation
+        # An `update` does not name the epoch, so a client can't tell a new epoch from a seq that goes back.
+        # Each epoch therefore begins with a snapshot.
+        is_known = known == channel.generation
+        self._queue(channel.update(self.encode) if is_known else channel.snapshot(self.encode), is_value=True)
+        self.queued_generation = channel.generation
 
-    def put_note(self, frame: bytes) -> None:
-        """Queue a frame about the channel that is no value."""
-        self._put(frame, is_value=False)
+    def queue_status(self) -> None:
+        """Queue a `status` frame."""
+        self._queue(self.channel.status(self.encode), is_value=False)
 
-    def take(self) -> tuple[int, list[Entry]]:
-        """Return what is pending, and the generation that those who get it knew before."""
-        before, self.flushed = self.flushed, self.put_generation
-        pending, self.pending = self.pending, []
-        return before, pending
+    def drain(self) -> tuple[int, list[QueuedFrame]]:
+        """Empty the queue and return its frames, with the generation that the subscribers knew before them."""
+        before, self.flushed_generation = self.flushed_generation, self.queued_generation
+        queue, self.queue = self.queue, []
+        return before, queue
 
-    def enter(self, subscriber: "Subscriber") -> int:
-        """Let a subscriber in who has the newest value already; returns how many values wait, of which it gets none."""
-        if self.pending:
+    def join(self, subscriber: "Subscriber") -> int:
+        """Add a subscriber that has the newest value. Returns how many queued values it will not get."""
+        if self.queue:
             self.subscribers.pop(subscriber, None)
-            self.joining[subscriber] = self.count
+            self.joining[subscriber] = self.frame_count
         else:
             self.subscribers[subscriber] = None
-        return sum(entry.is_value for entry in self.pending)
+        return sum(queued.is_value for queued in self.queue)
 
     def remove(self, subscriber: "Subscriber") -> None:
-        """Let a subscriber go."""
+        """Remove a subscriber, if it is in this group."""
         self.subscribers.pop(subscriber, None)
         self.joining.pop(subscriber, None)
 
-    def forget_if_empty(self) -> None:
-        """Leave the feed when nobody is here any more."""
-        if not self.subscribers and not self.joining and not self.pending:
-            self.feed.groups.pop(self.lane, None)
+    def delete_if_empty(self) -> None:
+        """Delete the group from its channel if it has no subscriber and nothing queued."""
+        if not self.subscribers and not self.joining and not self.queue:
+            self.channel.groups.pop((self.interval_ms, self.encode), None)
 
-    def _put(self, frame: bytes, *, is_value: bool) -> None:
-        self.count += 1
-        self.pending.append(Entry(self.count, frame, is_value))
+    def _queue(self, frame: bytes, *, is_value: bool) -> None:
+        self.frame_count += 1
+        self.queue.append(QueuedFrame(self.frame_count, frame, is_value))

@@ -1,342 +1,421 @@
-"""The hub: one tick in, the same bytes out to every subscriber, with as few writes as the kernel allows.
+"""The hub: one publication comes in, and the same bytes go out to every subscriber of a transport.
 
-On loopback the `send` system call is most of a delivery's cost, so the design is about calling it less often:
+The hub is pure. It writes to sinks and is told when to flush. It has no socket, clock or task, and it runs on one
+thread.
 
-- A tick is encoded once. Server frames are not masked, so the same bytes fit every socket.
-- Publishing only queues the frame at the channel's groups. A flush takes what waits on all channels and writes
-  once to each subscriber, however many ticks and channels that is. While nothing is going on that is one tick,
-  one write; what comes in while a flush runs makes up the next. There is no timer and no added delay.
-- A flush is done in slices, so that handshakes, pings and publishes go on in between.
-- Lanes: whoever asked for an interval gets the newest value at each of its beats, the same bytes for the lane.
+The cost of a delivery on loopback is mostly the `send` system call, so the design makes few of these calls:
 
-Who can't keep up (the transport still holds bytes) gets nothing more until it has drained. On `latest` channels it then
-gets each one's newest value. On `stream` channels its messages wait in a bounded queue, and when that is full the
-connection ends. What a newcomer gets first (snapshots, replays) goes the same way, a slice at a time, behind the rest.
+- A publication is encoded once per transport that has subscribers, when the first of them needs it. WebSocket frames
+  of a server are not masked (RFC 6455 §5.1), so the same bytes fit every WebSocket connection.
+- `publish` only queues frames at the channel's interval groups. `flush` takes what is queued on all channels and
+  writes once to each subscriber. On an idle relay that is one publication and one write. Publications that
+  arrive while a flush runs form the next flush. There is no timer and no added delay.
+- A flush is done in slices, so that handshakes, pings and publications are handled between them.
+- Subscribers with a flush interval get the newest value once per interval, and share its bytes too.
 
-The hub is pure: sinks, an `encode` for frames, beats that somebody else counts; no socket, clock or task. One thread.
+A subscriber whose sink still has pending bytes gets no further write. Its messages go to its backlog until the sink has
+drained. For `latest` channels the backlog keeps only which channels are outdated, and the newest value of each is
+sent later. For `stream` channels it is a bounded queue of frames, and a full queue ends the connection. Snapshots
+and replays of new subscriptions also go through the backlog, one slice at a time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import final
 
 from relay.core import messages
-from relay.core.batches import Batch, Held, Piece, gather, pieces_of
-from relay.core.channels import LANES_MS, ChannelState, Feed, FeedOptions, Group
+from relay.core.channels import (
+    INTERVALS_MS,
+    AckedState,
+    Channel,
+    ChannelOptions,
+    Encoder,
+    Group,
+    QueuedFrame,
+)
 from relay.core.counters import Counters
-from relay.core.heartbeats import send_heartbeats
-from relay.core.liveness import Silence
+from relay.core.liveness import SilenceDetector, send_heartbeats
 from relay.core.messages import Mode
 from relay.core.publications import Publication
-from relay.core.subscribers import Behind, Sink, Subscriber
-from relay.core.subscriptions import Subscriptions, Want
+from relay.core.subscribers import Backlog, Sink, Subscriber
+from relay.core.subscriptions import SubscribeRequest, Subscriptions
 
 SLICE_BYTES = 16_384
-"""Bytes of snapshots, replays and newest values written at once to one subscriber: about what the kernel takes
-without queueing (TCP_NOTSENT_LOWAT of the stream's listener), so that the values behind it stay changeable."""
+"""Bytes of snapshots, replays and newest values written at once to one subscriber. The kernel accepts about as much
+without queueing (TCP_NOTSENT_LOWAT of the stream's listener). What is still in the backlog can be replaced by newer
+values, and bytes in the kernel's queue can't."""
 
-TRICKLE_MS = 16
-"""Between two slices to one subscriber that takes them at once: with 16 KiB a slice, 1 MiB/s."""
+CATCH_UP_MS = 16
+"""Time between two slices to one subscriber whose sink accepts them at once. With 16 KiB a slice: 1 MiB/s."""
 
 QUEUE_BYTES = 1 << 20
-"""What a slow reader may have waiting of `stream` channels: seven seconds of 145 KB/s, and Centrifugo's default."""
+"""Bytes of `stream` channels that may wait for a slow subscriber: seven seconds of 145 KB/s, and Centrifugo's
+default."""
+
+
+@final
+@dataclass(slots=True)
+class Chunk:
+    """What one flush writes of one channel: `count` values in `data`.
+
+    `generation` is the channel's generation that the subscriber knew before it.
+    """
+
+    channel: Channel
+    generation: int
+    data: bytes
+    count: int
+
+
+Chunks = Chunk | list[Chunk]
+Batch = dict[Subscriber, Chunks]
+"""What the running flush still has to write. Most subscribers have one chunk, which all of them share."""
 
 
 class Hub:
-    """Fans publications out to subscribers.
+    """Sends publications to subscribers.
 
-    `encode` turns a message into a WebSocket frame; `options` tells how a channel behaves. `wake` is called when
-    a flush becomes due while none is: call `flush` soon, and again as long as it returns True. `wake_lane` is
-    called with an interval in milliseconds when something waits for that lane's next beat: call `beat_lane`
-    then; `TRICKLE_MS` is such a lane as well.
+    `options` returns how a channel behaves. `wake` is called when a flush becomes due while none is: the caller must
+    call `flush` soon, and again while it returns True. `wake_interval` is called with an interval in milliseconds
+    when something waits for it: the caller must call `flush_interval` when the interval is over. `CATCH_UP_MS` is such
+    an interval too.
     """
 
     def __init__(
         self,
         *,
-        encode: Callable[[bytes], bytes],
         wake: Callable[[], None],
-        wake_lane: Callable[[int], None],
-        options: Callable[[str], FeedOptions] = lambda _name: FeedOptions(),
+        wake_interval: Callable[[int], None],
+        options: Callable[[str], ChannelOptions] = lambda _name: ChannelOptions(),
     ) -> None:
         self.counters = Counters()
-        self._encode = encode
         self._wake = wake
-        self._wake_lane = wake_lane
-        self._options = options
+        self._wake_interval = wake_interval
         self._beat = 0
-        self._subscriptions = Subscriptions(encode=encode, options=options)
+        self._subscriptions = Subscriptions(options=options)
         self._subscribers: dict[Subscriber, None] = {}
-        self._touched: dict[int, list[Group]] = {lane: [] for lane in LANES_MS}  # with something pending
-        self._batch: Batch = {}  # what the running flush still has to write
-        self._trickle: dict[Subscriber, None] = {}  # who gets a slice at the next beat
-        self._silence = Silence()
+        # interval -> the groups that have something queued
+        self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
+        self._batch: Batch = {}
+        self._catching_up: dict[Subscriber, None] = {}  # they get a slice after CATCH_UP_MS
+        self._silence = SilenceDetector()
 
     @property
     def flushing(self) -> bool:
-        """Tell whether a flush has begun that is not over."""
+        """Whether a flush has begun and is not finished."""
         return bool(self._batch)
 
-    def feeds(self) -> Sequence[Feed]:
-        """Return the channels that have a value, in no order. They come, and never go."""
-        return self._subscriptions.valued()
+    def channels(self) -> Sequence[Channel]:
+        """Return the channels that have a value, in no order. A channel with a value is never removed."""
+        return self._subscriptions.with_value()
 
     # subscribers
 
-    def join(self, sink: Sink) -> Subscriber:
-        """Add a connection, subscribed to nothing."""
-        subscriber = Subscriber(sink, self._beat)
+    def join(self, sink: Sink, encode: Encoder) -> Subscriber:
+        """Add a connection without any subscription. `encode` makes frames of its transport."""
+        subscriber = Subscriber(sink, encode, self._beat)
         self._subscribers[subscriber] = None
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:
-        """Forget a connection. Nothing is written to its sink any more. Leaving twice is fine."""
+        """Remove a connection. Nothing is written to its sink after this. A second call does nothing."""
         self._subscribers.pop(subscriber, None)
         self._batch.pop(subscriber, None)
-        self._trickle.pop(subscriber, None)
-        subscriber.behind = None
+        self._catching_up.pop(subscriber, None)
+        subscriber.backlog = None
         self._subscriptions.clear(subscriber)
 
     def send(self, subscriber: Subscriber, message: bytes) -> None:
-        """Write one message to one subscriber now: an acknowledgement, an error."""
-        frame = self._encode(message)
-        subscriber.beat = self._beat
+        """Write one message, such as an acknowledgement or an error, to one subscriber now."""
+        frame = subscriber.encode(message)
+        subscriber.last_beat = self._beat
         subscriber.bytes += len(frame)
         subscriber.write(frame)
 
     # subscriptions
 
-    def watchers(self, name: str) -> int:
+    def subscriber_count(self, name: str) -> int:
         """Return how many subscribers a channel has, or would have if it had a value."""
-        return self._subscriptions.watchers(name)
+        return self._subscriptions.subscriber_count(name)
 
-    def state(self, name: str, since: tuple[str, int] | None = None) -> ChannelState:
-        """Return a channel's state as `subscribe` would find it, also of one that nobody has published to."""
-        return self._subscriptions.state(name, since)
+    def acked_state(self, name: str, since: tuple[str, int] | None = None) -> AckedState:
+        """Return the state of a channel as `subscribe` would find it. The channel need not exist."""
+        return self._subscriptions.acked_state(name, since)
 
-    def matches(self, pattern: str) -> int:
+    def match_count(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""
         return len(self._subscriptions.matching(pattern))
 
     def subscribe(
-        self, subscriber: Subscriber, wants: Iterable[Want], *, after: Iterable[bytes] = ()
+        self, subscriber: Subscriber, requests: Iterable[SubscribeRequest], *, after: Iterable[bytes] = ()
     ) -> None:
-        """Subscribe to channels and patterns, valid and allowed; send what they begin with, in one write with the
-        messages `after` which it comes. Subscribing twice is the same as once; with another lane it moves there, and a
-        stream channel with `since` begins anew from there.
+        """Subscribe to channels and patterns, and send their first data.
+
+        The caller has checked that the names are valid and allowed. The messages `after` are written before the data,
+        in the same write if possible. A repeated subscription changes nothing, except that a new interval replaces the
+        old one and that a `stream` channel with `since` starts again from there.
         """
-        self._settle(subscriber)
-        for want in wants:
-            self._subscriptions.add(subscriber, want)
-        self._catch_up(subscriber, [self._encode(message) for message in after])
+        self._flush_subscriber(subscriber)
+        for request in requests:
+            self._subscriptions.add(subscriber, request)
+        self._catch_up(subscriber, [subscriber.encode(message) for message in after])
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
-        """Undo `subscribe` by the same names; returns those that were subscribed. Nothing of them is sent after it."""
-        self._settle(subscriber)
-        done = [name for name in names if self._subscriptions.discard(subscriber, name)]
-        self._catch_up(subscriber)  # what is covered by another name may have changed its lane
-        return done
+        """Undo `subscribe` of the same names, and return those that were subscribed.
+
+        Nothing of them is sent afterwards, unless another subscription covers it.
+        """
+        self._flush_subscriber(subscriber)
+        removed = [name for name in names if self._subscriptions.discard(subscriber, name)]
+        self._catch_up(subscriber)  # a channel that another name covers may have changed its interval
+        return removed
 
     def drained(self, subscriber: Subscriber) -> None:
-        """Send what a slow subscriber missed. Call it when the sink has nothing pending any more."""
-        if subscriber.behind is not None and subscriber in self._subscribers:
-            self._settle(subscriber)
+        """Send the backlog of a subscriber. Call this when its sink has no pending bytes any more."""
+        if subscriber.backlog is not None and subscriber in self._subscribers:
+            self._flush_subscriber(subscriber)
             self._catch_up(subscriber)
 
     # publications
 
     def publish(self, publication: Publication) -> bool:
-        """Take one publication. False: it was seen before (brokers deliver at least once)."""
-        feed = self._subscriptions.feed(publication.channel)
-        if feed.last is None:
-            self._subscriptions.first_value(feed)
-        if not feed.accept(publication):
+        """Accept one publication. False: it is a repetition (brokers deliver at least once)."""
+        channel = self._subscriptions.find_or_create(publication.channel)
+        if channel.last is None:
+            self._subscriptions.attach_patterns(channel)
+        if not channel.accept(publication):
             self.counters.duplicates += 1
             return False
         self.counters.publications += 1
-        live_again = self._silence.heard_of(feed)
-        for group in feed.groups.values():
-            self._touch(group)
-            group.put_value()
-        if live_again:
-            self._tell_state(feed)
+        is_live_again = self._silence.heard(channel)
+        for group in channel.groups.values():
+            self._schedule(group)
+            group.queue_value()
+        if is_live_again:
+            self._queue_status(channel)
         return True
 
     def alive(self, name: str, *, ts: int) -> None:
-        """Hear at `ts`, in Unix ms, that a channel's value is unchanged. One without a value stays stale."""
-        feed = self._subscriptions.known(name)
-        if feed is None or feed.last is None:
+        """Record a sign of life: at `ts`, in Unix ms, the value is unchanged. Without a value it is ignored."""
+        channel = self._subscriptions.find(name)
+        if channel is None or channel.last is None:
             return
-        feed.heard_ms = max(feed.heard_ms, ts)
-        if self._silence.heard_of(feed):
-            self._tell_state(feed)
+        channel.last_heard_ms = max(channel.last_heard_ms, ts)
+        if self._silence.heard(channel):
+            self._queue_status(channel)
 
-    def sweep(self, *, now_ms: int) -> None:
-        """Call channels stale that have been silent for longer than they may, and tell their subscribers."""
-        for feed in self._silence.sweep(now_ms=now_ms):
-            self._tell_state(feed)
+    def mark_stale(self, *, now_ms: int) -> None:
+        """Mark channels as stale that were silent for longer than they may, and tell their subscribers."""
+        for channel in self._silence.find_stale(now_ms=now_ms):
+            self._queue_status(channel)
 
     def flush(self, max_writes: int) -> bool:
-        """Write to at most `max_writes` subscribers. True: there is more to do."""
+        """Write to at most `max_writes` subscribers. True: there is more to write."""
         if not self._batch:
-            self._collect(0)
+            self._gather(0)
         batch, beat = self._batch, self._beat
-        # summed up here: the counters' attributes would cost a tenth of a delivery
+        # Summed up in local variables: the counters' attributes would cost a tenth of a delivery.
         writes = deliveries = size = 0
         try:
             for _ in range(min(max_writes, len(batch))):
-                if not batch:  # a subscriber that overflowed took others with it
+                if not batch:  # an overflow ended one connection, and others with it
                     break
-                subscriber, held = batch.popitem()
-                if subscriber.behind is not None or subscriber.pending():
-                    self._hold(subscriber, held)
+                subscriber, chunks = batch.popitem()
+                if subscriber.backlog is not None or subscriber.pending():
+                    self._add_to_backlog(subscriber, chunks)
                     continue
-                if type(held) is Piece:
-                    data, count = held.data, held.count
+                if type(chunks) is Chunk:
+                    data, count = chunks.data, chunks.count
                 else:
-                    data = b"".join([piece.data for piece in held])
-                    count = sum([piece.count for piece in held])
+                    data = b"".join([chunk.data for chunk in chunks])
+                    count = sum([chunk.count for chunk in chunks])
                 subscriber.write(data)
-                subscriber.beat = beat
+                subscriber.last_beat = beat
                 subscriber.messages += count
                 subscriber.bytes += len(data)
                 writes += 1
                 deliveries += count
                 size += len(data)
-        finally:  # also when a sink broke its word and raised
+        finally:  # counted too if a sink broke its contract and raised
             counters = self.counters
             counters.writes += writes
             counters.deliveries += deliveries
             counters.bytes += size
-        return bool(batch or self._touched[0])
+        return bool(batch or self._queued[0])
 
-    def beat_lane(self, interval_ms: int) -> None:
-        """Queue a lane's newest values for the flush, or give the next slice to those who catch up."""
-        if interval_ms == TRICKLE_MS:
-            waiting, self._trickle = self._trickle, {}
-            for subscriber in waiting:
+    def flush_interval(self, interval_ms: int) -> None:
+        """Move the newest values of an interval's groups to the flush. For `CATCH_UP_MS`, write the next slices."""
+        if interval_ms == CATCH_UP_MS:
+            subscribers, self._catching_up = self._catching_up, {}
+            for subscriber in subscribers:
                 self.drained(subscriber)
-        else:
-            idle = not self._batch and not self._touched[0]
-            self._collect(interval_ms)
-            if idle and self._batch:
-                self._wake()
+            return
+        is_idle = not self._batch and not self._queued[0]
+        self._gather(interval_ms)
+        if is_idle and self._batch:
+            self._wake()
 
     def beat(self, *, now_ms: int) -> Iterator[None]:
-        """Count one beat, and return what sends the heartbeats that are due, with room between slices for others."""
+        """Count one beat, and return an iterator that writes the heartbeats that are due, a slice at each step."""
         self._beat += 1
-        frame = self._encode(messages.heartbeat(ts=now_ms))
-        return send_heartbeats(self._subscribers, frame, beat=self._beat)
+        return send_heartbeats(self._subscribers, messages.heartbeat(ts=now_ms), beat=self._beat)
 
-    # what goes out when
+    # what is written when
 
-    def _touch(self, group: Group) -> None:
-        """Note that something is about to be put to a group."""
-        if group.pending:
+    def _schedule(self, group: Group) -> None:
+        """Make sure that a group is flushed. Call this before anything is queued in it."""
+        if group.queue:
             return
-        touched = self._touched[group.lane]
-        touched.append(group)
-        if len(touched) > 1:
+        queued = self._queued[group.interval_ms]
+        queued.append(group)
+        if len(queued) > 1:
             return
-        if group.lane:
-            self._wake_lane(group.lane)
+        if group.interval_ms:
+            self._wake_interval(group.interval_ms)
         elif not self._batch:
             self._wake()
 
-    def _collect(self, lane: int) -> None:
-        """Take what is pending in a lane, by subscriber."""
-        touched, self._touched[lane] = self._touched[lane], []
-        self._batch = gather(touched, self._batch)
+    def _queue_status(self, channel: Channel) -> None:
+        """Queue a `status` frame for all subscribers of a channel."""
+        for group in channel.groups.values():
+            self._schedule(group)
+            group.queue_status()
 
-    def _hold(self, subscriber: Subscriber, held: Held) -> None:
-        """Keep for a slow reader what it must have: the newest value of one kind, every message of the other."""
-        behind = subscriber.fall_behind()
-        for piece in pieces_of(held):
-            if not piece.count and piece.feed.options.mode is Mode.LATEST:
-                behind.notes[piece.feed] = None
-            elif piece.feed.options.mode is Mode.LATEST:
-                behind.dirty.setdefault(piece.feed, piece.generation)
-                subscriber.conflated += piece.count
-                self.counters.conflated += piece.count
+    def _gather(self, interval_ms: int) -> None:
+        """Move what is queued in the groups of an interval to the batch."""
+        groups, self._queued[interval_ms] = self._queued[interval_ms], []
+        self._batch = gather(groups, self._batch)
+
+    def _add_to_backlog(self, subscriber: Subscriber, chunks: Chunks) -> None:
+        """Keep what a slow subscriber must get: all messages of `stream` channels, and which others are outdated."""
+        backlog = subscriber.ensure_backlog()
+        for chunk in _as_list(chunks):
+            if not chunk.count and chunk.channel.options.mode is Mode.LATEST:
+                backlog.statuses[chunk.channel] = None
+            elif chunk.channel.options.mode is Mode.LATEST:
+                backlog.outdated.setdefault(chunk.channel, chunk.generation)
+                self._count_conflated(subscriber, chunk.count)
             else:
-                behind.queue.append((piece.feed, piece.data, piece.count, True))
-                behind.queued_bytes += len(piece.data)
-        if behind.queued_bytes > QUEUE_BYTES:
+                backlog.queue.append((chunk.channel, chunk.data, chunk.count, True))
+                backlog.queued_bytes += len(chunk.data)
+        if backlog.queued_bytes > QUEUE_BYTES:
             self.counters.overflows += 1
             self.leave(subscriber)
             subscriber.overflow()
 
-    def _settle(self, subscriber: Subscriber) -> None:
-        """Give a subscriber now what the running flush holds for it: what it has is about to change."""
-        held = self._batch.pop(subscriber, None)
-        if held is None:
+    def _flush_subscriber(self, subscriber: Subscriber) -> None:
+        """Write what the running flush holds for one subscriber. Needed before its subscriptions change."""
+        chunks = self._batch.pop(subscriber, None)
+        if chunks is None:
             return
-        if subscriber.behind is not None or subscriber.pending():
-            self._hold(subscriber, held)
+        if subscriber.backlog is not None or subscriber.pending():
+            self._add_to_backlog(subscriber, chunks)
             return
-        pieces = pieces_of(held)
-        self._write(subscriber, [piece.data for piece in pieces], sum(piece.count for piece in pieces))
+        listed = _as_list(chunks)
+        self._write(subscriber, [chunk.data for chunk in listed], sum(chunk.count for chunk in listed))
 
     def _catch_up(self, subscriber: Subscriber, frames: Sequence[bytes] = ()) -> None:
-        """Write `frames` and what a subscriber is behind with, as fast as its sink takes it; snapshots a slice at
-        a beat. `_settle` comes before it.
+        """Write `frames` and then the backlog while the sink accepts it. `_flush_subscriber` comes before this.
+
+        First values of subscriptions are written one slice per `CATCH_UP_MS`.
         """
-        if frames and (subscriber.behind is None or subscriber.pending()):
+        if frames and (subscriber.backlog is None or subscriber.pending()):
             self._write(subscriber, frames, 0)
             frames = ()
-        while (behind := subscriber.behind) is not None and not subscriber.pending():
-            beginning = self._write_slice(subscriber, behind, frames)
+        while (backlog := subscriber.backlog) is not None and not subscriber.pending():
+            is_limited = self._write_slice(subscriber, backlog, frames)
             frames = ()
-            if behind.is_over():
-                subscriber.behind = None
-            elif beginning:
-                if not self._trickle:
-                    self._wake_lane(TRICKLE_MS)
-                self._trickle[subscriber] = None
+            if backlog.is_empty():
+                subscriber.backlog = None
+            elif is_limited:
+                if not self._catching_up:
+                    self._wake_interval(CATCH_UP_MS)
+                self._catching_up[subscriber] = None
                 return
 
-    def _write_slice(self, subscriber: Subscriber, behind: Behind, before: Sequence[bytes]) -> bool:
-        """Write one slice. True: it was filled by what subscriptions begin with."""
-        frames, size, count, beginning = list(before), 0, 0, False
-        while behind.dirty and size < SLICE_BYTES:
-            feed, generation = next(iter(behind.dirty.items()))
-            del behind.dirty[feed]
-            frames.append(feed.update() if generation == feed.generation else feed.snapshot())
+    def _write_slice(self, subscriber: Subscriber, backlog: Backlog, before: Sequence[bytes]) -> bool:
+        """Write one slice of a backlog. True: the slice is full and has first values of subscriptions."""
+        frames, size, count, has_first_values = list(before), 0, 0, False
+        encode = subscriber.encode
+        while backlog.outdated and size < SLICE_BYTES:
+            channel, generation = next(iter(backlog.outdated.items()))
+            del backlog.outdated[channel]
+            is_known = generation == channel.generation
+            frames.append(channel.update(encode) if is_known else channel.snapshot(encode))
             count += 1
             size += len(frames[-1])
-            beginning = beginning or not generation
-            if feed.noted:
-                behind.notes[feed] = None  # it may have been told the opposite, or by a pattern's ack nothing
-            # everything pending is contained in that value: enter the shared flush behind it
-            waiting = feed.group(subscriber.lane(feed)).enter(subscriber)
-            if generation and waiting > 1:
-                subscriber.conflated += waiting - 1
-                self.counters.conflated += waiting - 1
-        while behind.notes and size < SLICE_BYTES:
-            feed, _ = behind.notes.popitem()
-            frames.append(feed.status())
+            has_first_values = has_first_values or not generation
+            if channel.was_stale:
+                # The subscriber may know an outdated status. The acknowledgement of a pattern names none.
+                backlog.statuses[channel] = None
+            # The value contains all that is queued in the group, so the subscriber gets what is queued after it.
+            contained = subscriber.group(channel).join(subscriber)
+            if generation and contained > 1:
+                self._count_conflated(subscriber, contained - 1)
+        while backlog.statuses and size < SLICE_BYTES:
+            channel, _ = backlog.statuses.popitem()
+            frames.append(channel.status(encode))
             size += len(frames[-1])
-        while behind.queue and size < SLICE_BYTES:
-            _, data, messages_in, live = behind.queue.popleft()
+        while backlog.queue and size < SLICE_BYTES:
+            _, data, messages_in, is_live = backlog.queue.popleft()
             frames.append(data)
             count += messages_in
             size += len(data)
-            if live:
-                behind.queued_bytes -= len(data)
+            if is_live:
+                backlog.queued_bytes -= len(data)
         self._write(subscriber, frames, count)
-        return beginning and size >= SLICE_BYTES
+        return has_first_values and size >= SLICE_BYTES
 
     def _write(self, subscriber: Subscriber, frames: Sequence[bytes], count: int) -> None:
-        """Write outside the shared flush, which has these lines in itself: a call more would be felt there."""
+        """Write to one subscriber. `flush` has its own copy of these lines: a call per delivery would be measurable."""
         data = b"".join(frames)
         subscriber.write(data)
-        subscriber.beat = self._beat
+        subscriber.last_beat = self._beat
         subscriber.messages += count
         subscriber.bytes += len(data)
         self.counters.writes += 1
         self.counters.deliveries += count
         self.counters.bytes += len(data)
 
-    def _tell_state(self, feed: Feed) -> None:
-        """Queue a status for all who watch a channel."""
-        for group in feed.groups.values():
-            self._touch(group)
-            group.put_note(feed.status())
+    def _count_conflated(self, subscriber: Subscriber, count: int) -> None:
+        subscriber.conflated += count
+        self.counters.conflated += count
+
+
+def gather(groups: Iterable[Group], batch: Batch) -> Batch:
+    """Drain the queues of `groups`, and return what each subscriber gets, added to what `batch` already holds."""
+    for group in groups:
+        before, queue = group.drain()
+        chunk = _chunk(group.channel, before, queue)
+        if not batch:
+            batch = dict.fromkeys(group.subscribers, chunk)  # a loop in C; by far the most common case
+        else:
+            for subscriber in group.subscribers:
+                _add(batch, subscriber, chunk)
+        if group.joining:
+            for subscriber, contained in group.joining.items():
+                group.subscribers[subscriber] = None
+                if later := [queued for queued in queue if queued.number > contained]:
+                    _add(batch, subscriber, _chunk(group.channel, before, later))
+            group.joining.clear()
+        group.delete_if_empty()
+    return batch
+
+
+def _chunk(channel: Channel, generation: int, queue: Sequence[QueuedFrame]) -> Chunk:
+    data = queue[0].frame if len(queue) == 1 else b"".join([queued.frame for queued in queue])
+    return Chunk(channel, generation, data, sum([queued.is_value for queued in queue]))
+
+
+def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:
+    chunks = batch.get(subscriber)
+    if chunks is None:
+        batch[subscriber] = chunk
+    elif type(chunks) is Chunk:
+        batch[subscriber] = [chunks, chunk]
+    else:
+        chunks.append(chunk)
+
+
+def _as_list(chunks: Chunks) -> list[Chunk]:
+    return [chunks] if type(chunks) is Chunk else chunks

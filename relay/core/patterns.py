@@ -1,21 +1,23 @@
-"""Channel names and patterns: dot-separated segments, NATS's wildcards.
+"""Channel names and patterns: dot-separated segments with the wildcards of NATS.
 
-A channel is at most 64 bytes of segments `[A-Za-z0-9_=^/:~+-]+`. In a pattern `*` stands for exactly one
-segment and a last `>` for one or more. Names are case-sensitive and never normalised: what is not of this
-form is refused, so that no two spellings can mean the same channel
-(https://docs.nats.io/nats-concepts/subjects).
+A channel name has at most 64 bytes, in segments of `[A-Za-z0-9_=^/:~+-]+`. In a pattern, `*` stands for exactly one
+segment, and `>` as the last segment stands for one or more (https://docs.nats.io/nats-concepts/subjects).
+
+Names are case-sensitive and are never normalised. Every other form is refused, so that two spellings can't mean
+the same channel.
 """
 
 import re
+from typing import Generic, TypeVar
 
 from relay.core.errors import MalformedError
 
 MAX_CHANNEL_BYTES = 64
-"""Longest channel name: exchanges' symbols stay below 32. NATS and Pusher allow 200, in every frame."""
+"""Longest channel name. Exchanges' symbols stay below 32 bytes. NATS and Pusher allow 200; each frame has the name."""
 
 _SEGMENT = r"[A-Za-z0-9_=^/:~+\-]+"
 CHANNEL_REGEX = rf"{_SEGMENT}(?:\.{_SEGMENT})*"
-"""A channel, as JSON Schema and JavaScript read regular expressions too."""
+"""A channel name. JSON Schema and JavaScript read this regular expression too."""
 
 _CHANNEL = re.compile(CHANNEL_REGEX, re.ASCII)
 _PATTERN = re.compile(rf"(?:(?:{_SEGMENT}|\*)\.)*(?:{_SEGMENT}|\*|>)", re.ASCII)
@@ -32,7 +34,7 @@ def is_pattern(text: str) -> bool:
 
 
 def is_wildcard(pattern: str) -> bool:
-    """Tell whether a valid pattern has a wildcard, and so can match more than one channel."""
+    """Tell whether a valid pattern has a wildcard. Such a pattern can match more than one channel."""
     return pattern.endswith(">") or "*" in pattern
 
 
@@ -40,7 +42,7 @@ def check_channel(text: str) -> str:
     """Return `text` if it is an exact channel name.
 
     Raises:
-        MalformedError: if it is not; the sentence says what a channel name is.
+        MalformedError: if it is not. The text says what a channel name is.
     """
     if not is_channel(text):
         raise MalformedError(
@@ -54,18 +56,18 @@ def check_pattern(text: str) -> str:
     """Return `text` if it is a channel name or pattern.
 
     Raises:
-        MalformedError: if it is not; the sentence says what a pattern is.
+        MalformedError: if it is not. The text says what a pattern is.
     """
     if not is_pattern(text):
         raise MalformedError(
             f"{text[:80]!r} is not a channel or pattern: use dot-separated segments of letters, digits and "
-            f"_=^/:~+-, * for one segment, a last > for the rest, at most {MAX_CHANNEL_BYTES} bytes."
+            f"_=^/:~+-, * for one segment, > at the end for the rest, at most {MAX_CHANNEL_BYTES} bytes."
         )
     return text
 
 
 def may_overlap(one: str, other: str) -> bool:
-    """Tell whether some channel could match both patterns."""
+    """Tell whether a channel can exist that matches both patterns."""
     first, second = one.split("."), other.split(".")
     for index in range(max(len(first), len(second))):
         a = first[index] if index < len(first) else None
@@ -79,17 +81,64 @@ def may_overlap(one: str, other: str) -> bool:
     return True
 
 
-def covers(granted: str, asked: str) -> bool:
-    """Tell whether every channel that `asked` can match is matched by `granted` too. Both are valid patterns.
+def covers(granted: str, requested: str) -> bool:
+    """Tell whether `granted` matches every channel that `requested` can match. Both are valid patterns.
 
-    With `asked` an exact channel this is plain matching. `>` covers `*` and `>`, but `*` does not cover `>`.
+    If `requested` is an exact channel, this is plain matching. `>` covers `*` and `>`, but `*` does not cover `>`.
     """
-    have, want = granted.split("."), asked.split(".")
-    for index, segment in enumerate(have):
+    granted_segments, requested_segments = granted.split("."), requested.split(".")
+    for index, segment in enumerate(granted_segments):
         if segment == ">":
-            return len(want) > index
-        if index >= len(want) or want[index] == ">":
+            return len(requested_segments) > index
+        if index >= len(requested_segments) or requested_segments[index] == ">":
             return False
-        if segment != "*" and segment != want[index]:
+        if segment != "*" and segment != requested_segments[index]:
             return False
-    return len(want) == len(have)
+    return len(requested_segments) == len(granted_segments)
+
+
+Item = TypeVar("Item")
+
+
+class ChannelIndex(Generic[Item]):
+    """A tree of items by the segments of their channel names. Items are never removed.
+
+    Finding the matches of a pattern costs as much as the branches that it reaches, not as much as all channels. One
+    frame may have 256 patterns: to compare each with each of 5000 channels held the event loop for three seconds.
+    """
+
+    __slots__ = ("branches", "item")
+
+    def __init__(self) -> None:
+        self.branches: dict[str, ChannelIndex[Item]] = {}
+        self.item: Item | None = None
+
+    def add(self, name: str, item: Item) -> None:
+        """Store `item` under the channel `name`."""
+        node = self
+        for segment in name.split("."):
+            node = node.branches.setdefault(segment, ChannelIndex())
+        node.item = item
+
+    def matching(self, pattern: str) -> list[Item]:
+        """Return the items whose channel a valid pattern matches."""
+        nodes: list[ChannelIndex[Item]] = [self]
+        for segment in pattern.split("."):
+            if segment == ">":
+                return [item for node in nodes for branch in node.branches.values() for item in branch.all()]
+            if segment == "*":
+                nodes = [branch for node in nodes for branch in node.branches.values()]
+            else:
+                nodes = [node.branches[segment] for node in nodes if segment in node.branches]
+        return [node.item for node in nodes if node.item is not None]
+
+    def all(self) -> list[Item]:
+        """Return all items of this branch."""
+        found: list[Item] = []
+        nodes = [self]
+        while nodes:
+            node = nodes.pop()
+            nodes.extend(node.branches.values())
+            if node.item is not None:
+                found.append(node.item)
+        return found

@@ -8,7 +8,7 @@ and answers with a `Close` when the connection has to end. What a client may sen
     CLOSED    ignored     ignored            ignored                       ignored       ignored
 
 (`auth` is a first frame only, which the shell takes, because checking a token waits for the state store. For the same
-reason a `refresh` is handed back as a `RefreshAsked`; the shell comes back with the new token's claims, or why not.)
+reason a `refresh` is handed back as a `RefreshRequest`; the shell comes back with the new token's claims, or why not.)
 
 Times are Unix seconds on one clock that the shell passes in as `now`; frames carry Unix milliseconds.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.core import messages
-from relay.core.channels import lane_for
+from relay.core.channels import granted_interval
 from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
@@ -26,7 +26,7 @@ from relay.core.hub import Hub
 from relay.core.patterns import is_pattern, is_wildcard
 from relay.core.scope import Scope
 from relay.core.subscribers import Subscriber
-from relay.core.subscriptions import Want
+from relay.core.subscriptions import SubscribeRequest
 from relay.core.token_bucket import TokenBucket
 
 FRAMES_PER_S = 10
@@ -60,7 +60,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class RefreshAsked:
+class RefreshRequest:
     """The client sent a new token: check it, then call `refreshed` or `refresh_refused`."""
 
     token: str = field(repr=False)
@@ -132,7 +132,7 @@ class ClientProtocol:
         frame = messages.Subscribe(channels=channels, interval_ms=interval_ms)
         self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED)
 
-    def receive(self, text: str, now: float) -> Close | RefreshAsked | None:
+    def receive(self, text: str, now: float) -> Close | RefreshRequest | None:
         """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
         if self.state is State.CLOSED:
             return None
@@ -148,13 +148,13 @@ class ClientProtocol:
                 self._subscribe(frame, now=now)
             case messages.Unsubscribe():
                 patterns = self._subscriber.patterns.keys() & frame.channels
-                self._charge(sum(map(self._hub.matches, patterns)), now)
+                self._charge(sum(map(self._hub.match_count, patterns)), now)
                 done = self._hub.unsubscribe(self._subscriber, frame.channels)
                 self._send(messages.unsubscribed(id=frame.id, channels=done))
             case messages.Ping():
                 self._send(messages.pong(id=frame.id, ts=_ms(now)))
             case messages.Refresh():
-                return RefreshAsked(frame.token, frame.id)
+                return RefreshRequest(frame.token, frame.id)
             case messages.Auth():
                 return self.close(Reason.FRAME_MALFORMED)
             case messages.Unknown():
@@ -192,7 +192,7 @@ class ClientProtocol:
             self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
         return None
 
-    def refreshed(self, asked: RefreshAsked, *, scope: Scope, expires_at: float, floor_ms: int) -> None:
+    def refreshed(self, asked: RefreshRequest, *, scope: Scope, expires_at: float, floor_ms: int) -> None:
         """Go on with a new token. It can only take away: what falls out of its scope is unsubscribed with a frame, and
         what comes faster than it allows is slowed down.
         """
@@ -207,11 +207,15 @@ class ClientProtocol:
             self._send(messages.unsubscribed(id=None, channels=done))
         self._send(messages.refreshed(id=asked.id, expires_at=_ms(expires_at)))
         self._floor_ms = max(self._floor_ms, floor_ms)
-        lanes = {**subscriber.exact, **subscriber.patterns}
-        slower = [Want(name=name, lane=lane_for(lane, self._floor_ms)) for name, lane in lanes.items()]
-        self._hub.subscribe(subscriber, [want for want in slower if want.lane != lanes[want.name]])
+        intervals = {**subscriber.exact, **subscriber.patterns}
+        requests = [
+            SubscribeRequest(name=name, interval_ms=granted_interval(interval_ms, self._floor_ms))
+            for name, interval_ms in intervals.items()
+        ]
+        slower = [request for request in requests if request.interval_ms != intervals[request.name]]
+        self._hub.subscribe(subscriber, slower)
 
-    def refresh_refused(self, asked: RefreshAsked, *, reason: Reason) -> None:
+    def refresh_refused(self, asked: RefreshRequest, *, reason: Reason) -> None:
         """Say that a new token was refused; the connection lives on to its old end."""
         if self.state is State.CLOSED:
             return
@@ -260,14 +264,16 @@ class ClientProtocol:
     ) -> None:
         """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
         accepted, rejected = self._sort(frame.channels)
-        lane = lane_for(frame.interval_ms, self._floor_ms)
+        interval_ms = granted_interval(frame.interval_ms, self._floor_ms)
         since = {name: (at.epoch, at.seq) for name, at in frame.since.items()}
-        wants = [Want(name=name, lane=lane, since=since.get(name)) for name in accepted]
+        requests = [
+            SubscribeRequest(name=name, interval_ms=interval_ms, since=since.get(name)) for name in accepted
+        ]
         # decided before the ack, sent after it
-        acks = [self._ack(want) for want in wants]
+        acks = [self._ack(request) for request in requests]
         self._charge(sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck)), now)
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
-        self._hub.subscribe(self._subscriber, wants, after=[*after, ack])
+        self._hub.subscribe(self._subscriber, requests, after=[*after, ack])
         if accepted or action is Action.CONNECT_ACCEPTED:
             self._report(action, accepted, None)
         for code, reason in _REPORTED.items():
@@ -315,18 +321,21 @@ class ClientProtocol:
             )
         return list(accepted), rejected
 
-    def _ack(self, want: Want) -> messages.ChannelAck | messages.PatternAck:
-        state = self._hub.state(want.name, want.since)
+    def _ack(self, request: SubscribeRequest) -> messages.ChannelAck | messages.PatternAck:
+        state = self._hub.acked_state(request.name, request.since)
         # every message of a stream channel comes at once
-        lane = 0 if state.mode is messages.Mode.STREAM else want.lane
-        if is_wildcard(want.name):
+        interval_ms = 0 if state.mode is messages.Mode.STREAM else request.interval_ms
+        if is_wildcard(request.name):
             return messages.PatternAck(
-                channel=want.name, mode=state.mode, interval_ms=lane, matches=self._hub.matches(want.name)
+                channel=request.name,
+                mode=state.mode,
+                interval_ms=interval_ms,
+                matches=self._hub.match_count(request.name),
             )
         return messages.ChannelAck(
-            channel=want.name,
+            channel=request.name,
             mode=state.mode,
-            interval_ms=lane,
+            interval_ms=interval_ms,
             epoch=state.epoch,
             seq=state.seq,
             state="stale" if state.stale else "live",

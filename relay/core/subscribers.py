@@ -1,72 +1,78 @@
-"""One connection's place in the hub: its sink, what it is subscribed to, and what it is behind with."""
+"""A connection in the hub: its sink, its subscriptions, and its backlog while it reads too slowly."""
 
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.core.channels import LANES_MS, Feed
+from relay.core.channels import INTERVALS_MS, Channel, Encoder, Group
 
-# How a subscriber's names cover a channel, packed into one number: a count for each lane, filled by patterns; above
-# them one bit for the exact name; above that the lane in force. A dict for each of a million subscriptions would be
-# 200 MB.
+# How a subscriber's names cover a channel, packed into one number. The lowest bits count the patterns, with one field
+# of FIELD bits per flush interval. Above them one bit stands for the exact name. The highest bits are the index of the
+# interval in force. A dict for each of a million subscriptions would take 200 MB.
 FIELD = 12
-EXACT = 1 << FIELD * len(LANES_MS)
-LANE_SHIFT = FIELD * len(LANES_MS) + 1
-COVERED = (1 << LANE_SHIFT) - 1
+EXACT = 1 << FIELD * len(INTERVALS_MS)
+INTERVAL_SHIFT = FIELD * len(INTERVALS_MS) + 1
+COVERED = (1 << INTERVAL_SHIFT) - 1
 
 
-def one_pattern(lane: int) -> int:
-    """Return the cover of one pattern in `lane`."""
-    return 1 << FIELD * LANES_MS.index(lane)
+def one_pattern(interval_ms: int) -> int:
+    """Return the cover of one pattern with a flush interval."""
+    return 1 << FIELD * INTERVALS_MS.index(interval_ms)
 
 
-def fastest_lane(cover: int) -> int:
-    """Return the fastest lane of the patterns in a cover; 0 if there is the exact name alone."""
-    return LANES_MS[((cover & -cover).bit_length() - 1) // FIELD % len(LANES_MS)]
+def shortest_interval(cover: int) -> int:
+    """Return the shortest flush interval of the patterns in a cover, or 0 if it has the exact name only."""
+    return INTERVALS_MS[((cover & -cover).bit_length() - 1) // FIELD % len(INTERVALS_MS)]
+
+
+def interval_of(cover: int) -> int:
+    """Return the flush interval in force."""
+    return INTERVALS_MS[cover >> INTERVAL_SHIFT]
 
 
 class Sink(Protocol):
-    """One connection's outgoing side."""
+    """The outgoing side of a connection. The encoder of its transport is passed to `Hub.join`."""
 
     def write(self, data: bytes, /) -> None:
-        """Hand over whole frames. Must not raise and must not call back into the hub."""
+        """Send whole frames. Must not raise and must not call the hub."""
         ...
 
     def pending(self) -> int:
-        """Return the bytes handed over that the kernel has not taken yet."""
+        """Return the number of bytes that were written and that the kernel has not accepted yet."""
         ...
 
     def overflow(self) -> None:
-        """End the connection: it was too slow for a `stream` channel, and has left the hub already."""
+        """End the connection: it was too slow for a `stream` channel. The hub has removed its subscriber already."""
         ...
 
 
 @dataclass(slots=True)
-class Behind:
-    """What a subscriber still has to get."""
+class Backlog:
+    """What a subscriber still has to get, because its sink did not accept more when it was due."""
 
-    # feed -> the generation that the subscriber last saw of it; 0: it has not had the snapshot yet
-    dirty: dict[Feed, int] = field(default_factory=dict)
-    notes: dict[Feed, None] = field(default_factory=dict)  # feeds whose status it has to be told
-    # feed, frames, messages in them, and whether they are live (or a replay)
-    queue: deque[tuple[Feed, bytes, int, bool]] = field(default_factory=deque)
-    queued_bytes: int = 0  # of live messages; replays are bounded by the history
+    # channel -> the generation of the value that the subscriber has; 0: it has none and needs a snapshot
+    outdated: dict[Channel, int] = field(default_factory=dict)
+    statuses: dict[Channel, None] = field(default_factory=dict)  # channels whose status must be sent
+    # channel, frames, number of messages in them, and whether they are live (False: from the history)
+    queue: deque[tuple[Channel, bytes, int, bool]] = field(default_factory=deque)
+    queued_bytes: int = 0  # live messages only; replays are bounded by the history
 
-    def is_over(self) -> bool:
-        """Tell whether nothing is left."""
-        return not (self.dirty or self.notes or self.queue)
+    def is_empty(self) -> bool:
+        """Tell whether nothing is left to send."""
+        return not (self.outdated or self.statuses or self.queue)
 
 
 class Subscriber:
-    """One sink's place in the hub. Made by `Hub.join`; its counters may be read at any time."""
+    """One connection's state in the hub. `Hub.join` makes it. Its counters may be read at any time."""
 
     __slots__ = (
-        "beat",
-        "behind",
+        "backlog",
         "bytes",
+        "channels",
         "conflated",
+        "encode",
         "exact",
-        "feeds",
+        "last_beat",
         "messages",
         "overflow",
         "patterns",
@@ -74,26 +80,27 @@ class Subscriber:
         "write",
     )
 
-    def __init__(self, sink: Sink, beat: int) -> None:
-        # bound once: looking them up for each delivery costs a tenth of it
+    def __init__(self, sink: Sink, encode: Encoder, beat: int) -> None:
+        # Bound once: an attribute look-up through the sink for each delivery costs a tenth of the delivery.
         self.write = sink.write
         self.pending = sink.pending
         self.overflow = sink.overflow
-        self.beat = beat
-        self.behind: Behind | None = None
-        self.exact: dict[str, int] = {}  # name -> lane
+        self.encode = encode
+        self.last_beat = beat  # the heartbeat count when something was written last
+        self.backlog: Backlog | None = None
+        self.exact: dict[str, int] = {}  # name -> flush interval
         self.patterns: dict[str, int] = {}
-        self.feeds: dict[Feed, int] = {}  # feed -> how it is covered
+        self.channels: dict[Channel, int] = {}  # channel -> how it is covered
         self.messages = 0
         self.bytes = 0
         self.conflated = 0
 
-    def lane(self, feed: Feed) -> int:
-        """Return the lane in which a feed that it is subscribed to comes."""
-        return LANES_MS[self.feeds[feed] >> LANE_SHIFT]
+    def group(self, channel: Channel) -> Group:
+        """Return the interval group in which it gets a channel that it is subscribed to."""
+        return channel.group(interval_of(self.channels[channel]), self.encode)
 
-    def fall_behind(self) -> Behind:
-        """Return what it is behind with, from now on something."""
-        if self.behind is None:
-            self.behind = Behind()
-        return self.behind
+    def ensure_backlog(self) -> Backlog:
+        """Return the backlog. It is created if there is none."""
+        if self.backlog is None:
+            self.backlog = Backlog()
+        return self.backlog

@@ -1,218 +1,233 @@
-"""Who is subscribed to what: exact names and patterns on one side, channels with their groups on the other.
+"""Who is subscribed to what: exact names and patterns of the subscribers, and the channels that they cover.
 
-A channel can be covered by its exact name and by several patterns at once and is sent once: in the exact name's
-lane, else in the fastest of the patterns'. Matching is done when a subscription or a channel appears, never per
-tick. All that changes here leaves the subscriber without a gap and without a repeat; the hub settles what its
-running flush holds for the subscriber before it calls.
+A channel can be covered by its exact name and by several patterns of one subscriber. It is sent once. The flush
+interval is that of the exact name, or else the shortest of the patterns'. Patterns are matched when a subscription
+is added and when a channel gets its first value, never for each tick.
+
+Each change here leaves the subscriber without a gap and without a repetition. For this the hub must first write what
+its running flush holds for the subscriber.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from relay.core.channels import LANES_MS, ChannelState, Feed, FeedOptions
-from relay.core.index import ChannelIndex
+from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions
 from relay.core.messages import Mode
-from relay.core.patterns import covers, is_wildcard
-from relay.core.subscribers import COVERED, EXACT, LANE_SHIFT, Subscriber, fastest_lane, one_pattern
+from relay.core.patterns import ChannelIndex, covers, is_wildcard
+from relay.core.subscribers import (
+    COVERED,
+    EXACT,
+    INTERVAL_SHIFT,
+    Subscriber,
+    interval_of,
+    one_pattern,
+    shortest_interval,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
-    """One subscription. `lane` is one of `LANES_MS`; `since` is (epoch, seq) of the last message that was seen."""
+class SubscribeRequest:
+    """A request for one channel or pattern.
+
+    `interval_ms` is one of `INTERVALS_MS`. `since` is (epoch, seq) of the last message that the subscriber has.
+    """
 
     name: str
-    lane: int = 0
+    interval_ms: int = 0
     since: tuple[str, int] | None = None
 
 
 class Subscriptions:
-    """The channels of one hub, and who gets them."""
+    """The channels of one hub and their subscribers."""
 
-    def __init__(self, *, encode: Callable[[bytes], bytes], options: Callable[[str], FeedOptions]) -> None:
-        self._encode = encode
+    def __init__(self, *, options: Callable[[str], ChannelOptions]) -> None:
         self._options = options
-        self._feeds: dict[str, Feed] = {}
-        self._valued: ChannelIndex[Feed] = ChannelIndex()  # those that have a value; it stays, and so do they
+        self._channels: dict[str, Channel] = {}
+        self._with_value: ChannelIndex[Channel] = ChannelIndex()
         self._patterns: dict[str, dict[Subscriber, None]] = {}
 
-    def feed(self, name: str) -> Feed:
-        """Return the channel called `name`, made if need be."""
-        feed = self._feeds.get(name)
-        if feed is None:
-            feed = self._feeds[name] = Feed(name, self._options(name), self._encode)
-        return feed
+    def find(self, name: str) -> Channel | None:
+        """Return the channel called `name`, or None."""
+        return self._channels.get(name)
 
-    def first_value(self, feed: Feed) -> None:
-        """Let the patterns in on a channel. Before it has a value it is a name that some client made up."""
-        self._valued.add(feed.name, feed)
+    def find_or_create(self, name: str) -> Channel:
+        """Return the channel called `name`. It is created if it does not exist."""
+        channel = self._channels.get(name)
+        if channel is None:
+            channel = self._channels[name] = Channel(name, self._options(name))
+        return channel
+
+    def attach_patterns(self, channel: Channel) -> None:
+        """Subscribe pattern subscribers to a channel that is about to get its first value.
+
+        Before that the channel may be a name that a client invented, and patterns do not match it.
+        """
+        self._with_value.add(channel.name, channel)
         for pattern, subscribers in self._patterns.items():
-            if covers(pattern, feed.name):
+            if covers(pattern, channel.name):
                 for subscriber in subscribers:
-                    cover = subscriber.feeds.get(feed, 0) + one_pattern(subscriber.patterns[pattern])
-                    self._cover(subscriber, feed, cover)
+                    cover = subscriber.channels.get(channel, 0) + one_pattern(subscriber.patterns[pattern])
+                    self._set_cover(subscriber, channel, cover)
 
-    def known(self, name: str) -> Feed | None:
-        """Return the channel called `name` if it exists."""
-        return self._feeds.get(name)
-
-    def state(self, name: str, since: tuple[str, int] | None) -> ChannelState:
-        """Return a channel's state, also of one that nobody has published to. `since` is what somebody has of it."""
-        feed = self.known(name)
-        if feed is None or feed.last is None:
-            return ChannelState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
-        return ChannelState(
-            mode=feed.options.mode,
-            epoch=feed.last.epoch,
-            seq=feed.last.seq,
-            stale=feed.stale,
-            recovered=since is not None and feed.since(*since) is not None,
+    def acked_state(self, name: str, since: tuple[str, int] | None) -> AckedState:
+        """Return the state of a channel, which need not exist. `since` is the last message that a subscriber has."""
+        channel = self.find(name)
+        if channel is None or channel.last is None:
+            return AckedState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
+        return AckedState(
+            mode=channel.options.mode,
+            epoch=channel.last.epoch,
+            seq=channel.last.seq,
+            stale=channel.stale,
+            recovered=since is not None and channel.missed_since(*since) is not None,
         )
 
-    def valued(self) -> list[Feed]:
+    def with_value(self) -> list[Channel]:
         """Return the channels that have a value, in no order."""
-        return self._valued.all()
+        return self._with_value.all()
 
-    def matching(self, pattern: str) -> list[Feed]:
+    def matching(self, pattern: str) -> list[Channel]:
         """Return the channels with a value that a pattern matches."""
-        return self._valued.matching(pattern)
+        return self._with_value.matching(pattern)
 
-    def watchers(self, name: str) -> int:
+    def subscriber_count(self, name: str) -> int:
         """Return how many subscribers a channel has, or would have if it had a value."""
-        feed = self._feeds.get(name)
-        if feed is not None and feed.last is not None:
-            return feed.watchers
-        waiting = {
+        channel = self._channels.get(name)
+        if channel is not None and channel.last is not None:
+            return channel.subscriber_count
+        by_pattern = {
             subscriber
             for pattern, subscribers in self._patterns.items()
             if covers(pattern, name)
             for subscriber in subscribers
         }
-        by_name = 0 if feed is None else feed.watchers
-        return by_name + sum(name not in subscriber.exact for subscriber in waiting)
+        by_name = 0 if channel is None else channel.subscriber_count
+        return by_name + sum(name not in subscriber.exact for subscriber in by_pattern)
 
-    def add(self, subscriber: Subscriber, want: Want) -> None:
+    def add(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
         """Subscribe to one channel or pattern."""
-        if is_wildcard(want.name):
-            self._add_pattern(subscriber, want)
-        else:
-            subscriber.exact[want.name] = want.lane
-            feed = self.feed(want.name)
-            cover = subscriber.feeds.get(feed, 0) | EXACT
-            if want.since is not None and feed.last is not None and feed.options.mode is Mode.STREAM:
-                # begun anew from there, also where the token or a pattern has subscribed it already: who resumes
-                # would otherwise miss what came while it was away, and be told that it has it
-                self._remove(subscriber, feed)
-            self._cover(subscriber, feed, cover, since=want.since)
+        if is_wildcard(request.name):
+            self._add_pattern(subscriber, request)
+            return
+        subscriber.exact[request.name] = request.interval_ms
+        channel = self.find_or_create(request.name)
+        cover = subscriber.channels.get(channel, 0) | EXACT
+        resumes = request.since is not None and channel.last is not None
+        if resumes and channel.options.mode is Mode.STREAM:
+            # The token or a pattern may have subscribed it to this channel already. Start again from `since`:
+            # otherwise the subscriber would miss what came while it was away, and would be told that it recovered.
+            self._remove(subscriber, channel)
+        self._set_cover(subscriber, channel, cover, since=request.since)
 
     def discard(self, subscriber: Subscriber, name: str) -> bool:
-        """Undo `add` by the same name. False: there is nothing to undo."""
+        """Undo `add` of the same name. False: the subscriber has no such subscription."""
         if name in subscriber.patterns:
             change = one_pattern(subscriber.patterns.pop(name))
-            self._drop_pattern(name, subscriber)
-            for feed in self._valued.matching(name):
-                self._cover(subscriber, feed, subscriber.feeds[feed] - change)
+            self._discard_pattern(name, subscriber)
+            for channel in self._with_value.matching(name):
+                self._set_cover(subscriber, channel, subscriber.channels[channel] - change)
         elif name in subscriber.exact:
             del subscriber.exact[name]
-            feed = self._feeds[name]
-            self._cover(subscriber, feed, subscriber.feeds[feed] & ~EXACT)
+            channel = self._channels[name]
+            self._set_cover(subscriber, channel, subscriber.channels[channel] & ~EXACT)
         else:
             return False
         return True
 
     def clear(self, subscriber: Subscriber) -> None:
-        """Undo everything that a subscriber added."""
+        """Remove all subscriptions of a subscriber."""
         for pattern in subscriber.patterns:
-            self._drop_pattern(pattern, subscriber)
-        for feed in list(subscriber.feeds):
-            self._remove(subscriber, feed)
+            self._discard_pattern(pattern, subscriber)
+        for channel in list(subscriber.channels):
+            self._remove(subscriber, channel)
         subscriber.exact.clear()
         subscriber.patterns.clear()
 
-    def _add_pattern(self, subscriber: Subscriber, want: Want) -> None:
-        old = subscriber.patterns.get(want.name)
-        change = one_pattern(want.lane) - (0 if old is None else one_pattern(old))
+    def _add_pattern(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
+        old = subscriber.patterns.get(request.name)
+        change = one_pattern(request.interval_ms) - (0 if old is None else one_pattern(old))
         if not change:
             return
-        subscriber.patterns[want.name] = want.lane
-        self._patterns.setdefault(want.name, {})[subscriber] = None
-        for feed in self._valued.matching(want.name):
-            self._cover(subscriber, feed, subscriber.feeds.get(feed, 0) + change)
+        subscriber.patterns[request.name] = request.interval_ms
+        self._patterns.setdefault(request.name, {})[subscriber] = None
+        for channel in self._with_value.matching(request.name):
+            self._set_cover(subscriber, channel, subscriber.channels.get(channel, 0) + change)
 
-    def _drop_pattern(self, pattern: str, subscriber: Subscriber) -> None:
+    def _discard_pattern(self, pattern: str, subscriber: Subscriber) -> None:
         subscribers = self._patterns.get(pattern, {})
         subscribers.pop(subscriber, None)
         if not subscribers:
             self._patterns.pop(pattern, None)
 
-    def _cover(
-        self, subscriber: Subscriber, feed: Feed, cover: int, *, since: tuple[str, int] | None = None
+    def _set_cover(
+        self, subscriber: Subscriber, channel: Channel, cover: int, *, since: tuple[str, int] | None = None
     ) -> None:
-        """Set how a subscriber's names cover a feed: it begins, ends, or moves to another lane."""
+        """Set how a subscriber's names cover a channel. The channel starts, ends, or changes its interval."""
         cover &= COVERED
-        old = subscriber.feeds.get(feed, 0)
+        old = subscriber.channels.get(channel, 0)
         if not cover:
-            self._remove(subscriber, feed)
+            self._remove(subscriber, channel)
             return
-        lane = 0
-        if feed.options.mode is Mode.LATEST:
-            # the exact name's lane first, else the fastest of the patterns'
-            lane = subscriber.exact[feed.name] if cover & EXACT else fastest_lane(cover)
-        subscriber.feeds[feed] = cover | LANES_MS.index(lane) << LANE_SHIFT
+        interval_ms = 0
+        if channel.options.mode is Mode.LATEST:
+            interval_ms = subscriber.exact[channel.name] if cover & EXACT else shortest_interval(cover)
+        subscriber.channels[channel] = cover | INTERVALS_MS.index(interval_ms) << INTERVAL_SHIFT
         if not old:
-            feed.watchers += 1
-            self._begin(subscriber, feed, since)
-        elif old >> LANE_SHIFT != LANES_MS.index(lane):
-            self._move(subscriber, feed, LANES_MS[old >> LANE_SHIFT])
+            channel.subscriber_count += 1
+            self._start(subscriber, channel, since)
+        elif interval_of(old) != interval_ms:
+            self._change_interval(subscriber, channel, interval_of(old))
 
-    def _begin(self, subscriber: Subscriber, feed: Feed, since: tuple[str, int] | None) -> None:
-        if feed.last is None:
-            feed.group(subscriber.lane(feed)).subscribers[subscriber] = (
-                None  # its first value is a snapshot for all
-            )
+    def _start(self, subscriber: Subscriber, channel: Channel, since: tuple[str, int] | None) -> None:
+        if channel.last is None:
+            # The first value is a snapshot for all subscribers.
+            subscriber.group(channel).subscribers[subscriber] = None
             return
-        missed = None if since is None else feed.since(*since)
+        missed = None if since is None else channel.missed_since(*since)
         if missed is None:
-            subscriber.fall_behind().dirty[feed] = 0
+            subscriber.ensure_backlog().outdated[channel] = 0
             return
         if missed:
-            subscriber.fall_behind().queue.extend((feed, frame, 1, False) for frame in missed)
-        feed.group(subscriber.lane(feed)).enter(subscriber)
+            encode = subscriber.encode
+            replay = [(channel, value.update(encode), 1, False) for value in missed]
+            subscriber.ensure_backlog().queue.extend(replay)
+        subscriber.group(channel).join(subscriber)
 
-    def _move(self, subscriber: Subscriber, feed: Feed, old_lane: int) -> None:
-        """Change the lane without a gap or a repeat."""
-        group = feed.groups.get(old_lane)
-        dirty = subscriber.behind is not None and feed in subscriber.behind.dirty
+    def _change_interval(self, subscriber: Subscriber, channel: Channel, old_interval_ms: int) -> None:
+        """Move a subscriber to the group of its new interval, without a gap or a repetition."""
+        group = channel.groups.get((old_interval_ms, subscriber.encode))
+        outdated = subscriber.backlog is not None and channel in subscriber.backlog.outdated
         if group is not None:
             contained = group.joining.get(subscriber, 0)
-            waiting = [entry for entry in group.pending if entry.number > contained]
-            if waiting and not dirty:
-                dirty = any(entry.is_value for entry in waiting)
-                if dirty:
-                    subscriber.fall_behind().dirty[feed] = group.flushed
+            not_sent = [queued for queued in group.queue if queued.number > contained]
+            if not_sent and not outdated:
+                outdated = any(queued.is_value for queued in not_sent)
+                if outdated:
+                    subscriber.ensure_backlog().outdated[channel] = group.flushed_generation
                 else:
-                    subscriber.fall_behind().notes[feed] = None
+                    subscriber.ensure_backlog().statuses[channel] = None
             group.remove(subscriber)
-            group.forget_if_empty()
-        if not dirty:
-            feed.group(subscriber.lane(feed)).enter(subscriber)
+            group.delete_if_empty()
+        if not outdated:
+            subscriber.group(channel).join(subscriber)
 
-    def _remove(self, subscriber: Subscriber, feed: Feed) -> None:
-        cover = subscriber.feeds.pop(feed, 0)
+    def _remove(self, subscriber: Subscriber, channel: Channel) -> None:
+        cover = subscriber.channels.pop(channel, 0)
         if cover:
-            feed.watchers -= 1
-        group = feed.groups.get(LANES_MS[cover >> LANE_SHIFT])
+            channel.subscriber_count -= 1
+        group = channel.groups.get((interval_of(cover), subscriber.encode))
         if group is not None:
             group.remove(subscriber)
-            group.forget_if_empty()
-        behind = subscriber.behind
-        if behind is not None:
-            behind.dirty.pop(feed, None)
-            behind.notes.pop(feed, None)
-            if any(item[0] is feed for item in behind.queue):
-                behind.queue = deque(item for item in behind.queue if item[0] is not feed)
-                behind.queued_bytes = sum(len(item[1]) for item in behind.queue if item[3])
-            if behind.is_over():
-                subscriber.behind = None
-        if feed.last is None and not feed.groups:
-            self._feeds.pop(feed.name, None)  # names that clients made up must not pile up
+            group.delete_if_empty()
+        backlog = subscriber.backlog
+        if backlog is not None:
+            backlog.outdated.pop(channel, None)
+            backlog.statuses.pop(channel, None)
+            if any(item[0] is channel for item in backlog.queue):
+                backlog.queue = deque(item for item in backlog.queue if item[0] is not channel)
+                backlog.queued_bytes = sum(len(item[1]) for item in backlog.queue if item[3])
+            if backlog.is_empty():
+                subscriber.backlog = None
+        if channel.last is None and not channel.groups:
+            self._channels.pop(channel.name, None)  # clients can invent names without end

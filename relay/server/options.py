@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from relay.core.channels import FeedOptions
+from relay.core.channels import ChannelOptions
 from relay.core.grants import GrantOptions
 from relay.core.messages import Mode
 from relay.core.patterns import covers
@@ -173,11 +173,11 @@ def endpoint_of(settings: Settings) -> Callable[[str], str | None]:
     return endpoint
 
 
-def feed_options(settings: Settings) -> Callable[[str], FeedOptions]:
+def channel_options(settings: Settings) -> Callable[[str], ChannelOptions]:
     """Return how a channel, or the channels of a pattern, behave: as the endpoint says that has them."""
     named = endpoint_of(settings)
     options = {
-        name: FeedOptions(
+        name: ChannelOptions(
             mode=endpoint.mode,
             silence_ms=endpoint.silence_ms,
             history_messages=endpoint.history.messages if endpoint.mode is Mode.STREAM else 0,
@@ -185,7 +185,7 @@ def feed_options(settings: Settings) -> Callable[[str], FeedOptions]:
         )
         for name, endpoint in settings.sockets.items()
     }
-    default = FeedOptions()
+    default = ChannelOptions()
     return lambda channel: options.get(named(channel) or "", default)
 
 

@@ -32,7 +32,7 @@ from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.server.audit import copied, keeping
 from relay.server.keys import key_source
 from relay.server.options import (
-    feed_options,
+    channel_options,
     gate_options,
     issuer_options,
     policy,
@@ -120,7 +120,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
         )
         try:
-            fanout = Fanout(feed_options(settings))
+            fanout = Fanout(channel_options(settings))
             broker = MemoryBroker(max_channels=settings.limits.channels)
             broker.attach(fanout.hub)
             backend = _backend(settings)

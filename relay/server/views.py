@@ -19,7 +19,7 @@ from relay.audit.query.explain import tell
 from relay.audit.query.records import from_parsed
 from relay.audit.query.timeline import RecentStory, recent_story
 from relay.audit.recent import Wanted, find_recent
-from relay.core.channels import Feed
+from relay.core.channels import Channel
 from relay.core.errors import Reason, UnavailableError
 from relay.core.patterns import covers
 from relay.metrics.readings import EndpointReading, PublisherReading, Readings
@@ -64,13 +64,15 @@ class Views:
     def channels(self, after: str, limit: int, pattern: str) -> tuple[int, Sequence[Mapping[str, Any]]]:
         """Return how many channels with a value match, and the first `limit` of them by name after a name."""
         matching = [
-            feed for feed in self._parts.fanout.hub.feeds() if not pattern or covers(pattern, feed.name)
+            channel
+            for channel in self._parts.fanout.hub.channels()
+            if not pattern or covers(pattern, channel.name)
         ]
         page = heapq.nsmallest(
-            limit, (feed for feed in matching if feed.name > after), key=lambda feed: feed.name
+            limit, (channel for channel in matching if channel.name > after), key=lambda channel: channel.name
         )
         now = time.time()
-        return len(matching), [self._channel(feed, now) for feed in page]
+        return len(matching), [self._channel(channel, now) for channel in page]
 
     def publishers(self) -> Sequence[Mapping[str, Any]]:
         """Return every publisher that the settings name, with what it may and what it did."""
@@ -128,11 +130,11 @@ class Views:
     def _endpoints(self, now: float) -> Mapping[str, EndpointReading]:
         ages: dict[str | None, list[float]] = {name: [] for name in self._parts.settings.sockets}
         stale = dict.fromkeys(ages, 0)
-        for feed in self._parts.fanout.hub.feeds():
-            name = self._endpoint_of(feed.name)
-            if feed.last is not None and name in ages:  # a publisher's channel may belong to none
-                ages[name].append(max(0.0, now - feed.last.ts / 1000))
-                stale[name] += feed.stale
+        for channel in self._parts.fanout.hub.channels():
+            name = self._endpoint_of(channel.name)
+            if channel.last is not None and name in ages:  # a publisher's channel may belong to none
+                ages[name].append(max(0.0, now - channel.last.ts / 1000))
+                stale[name] += channel.stale
         live = self._parts.stream.registry.by_endpoint
         return {
             name: EndpointReading(
@@ -160,18 +162,18 @@ class Views:
             for name, counts in self._parts.ingest.counts.items()
         }
 
-    def _channel(self, feed: Feed, now: float) -> Mapping[str, Any]:
-        assert feed.last is not None, "feeds() returns those that have a value"
+    def _channel(self, channel: Channel, now: float) -> Mapping[str, Any]:
+        assert channel.last is not None, "channels() returns those that have a value"
         return {
-            "channel": feed.name,
-            "endpoint": self._endpoint_of(feed.name),
-            "mode": feed.options.mode.value,
-            "epoch": feed.last.epoch,
-            "seq": feed.last.seq,
-            "last_at": feed.last.ts / 1000,
-            "age_s": round(max(0.0, now - feed.last.ts / 1000), 3),
-            "stale": feed.stale,
-            "subscribers": feed.watchers,
+            "channel": channel.name,
+            "endpoint": self._endpoint_of(channel.name),
+            "mode": channel.options.mode.value,
+            "epoch": channel.last.epoch,
+            "seq": channel.last.seq,
+            "last_at": channel.last.ts / 1000,
+            "age_s": round(max(0.0, now - channel.last.ts / 1000), 3),
+            "stale": channel.stale,
+            "subscribers": channel.subscriber_count,
         }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from websockets.frames import Frame, Opcode
 
-from relay.core.channels import FeedOptions
+from relay.core.channels import ChannelOptions
 from relay.core.counters import Times
 from relay.core.hub import Hub
 
@@ -27,9 +27,9 @@ class Fanout:
     """The hub of this node, and the turns of the loop in which it writes."""
 
     def __init__(
-        self, options: Callable[[str], FeedOptions], *, clock: Callable[[], float] = time.perf_counter
+        self, options: Callable[[str], ChannelOptions], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.hub = Hub(encode=encode, wake=self._wake, wake_lane=self._wake_lane, options=options)
+        self.hub = Hub(wake=self._wake, wake_interval=self._wake_interval, options=options)
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._scheduled = False
@@ -48,10 +48,10 @@ class Fanout:
             self._woken_at = self._clock()
             self._loop.call_soon(self._turn)
 
-    def _wake_lane(self, interval_ms: int) -> None:
-        # all beats of a lane lie on one grid: what comes between two of them shares the next, whoever began it
+    def _wake_interval(self, interval_ms: int) -> None:
+        # The flushes of an interval lie on one time grid, so that all its groups share them.
         period = interval_ms / 1000
-        self._loop.call_later(period - self._loop.time() % period, self.hub.beat_lane, interval_ms)
+        self._loop.call_later(period - self._loop.time() % period, self.hub.flush_interval, interval_ms)
 
     def _turn(self) -> None:
         self._scheduled = False

@@ -12,15 +12,15 @@ from websockets.protocol import OPEN
 
 from relay.core.closes import close_for
 from relay.core.errors import Reason
-from relay.core.heartbeats import BEATS_A_HEARTBEAT
 from relay.core.hub import Hub
+from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import HEARTBEAT_MS
 from relay.stream.connection import StreamConnection
 from relay.stream.registry import Registry
 
 SWEEP_S = 0.25
 """How often silent channels are looked for: a price is called stale a quarter of a second late at most."""
-SWEEPS_A_BEAT = round(HEARTBEAT_MS / 1000 / BEATS_A_HEARTBEAT / SWEEP_S)
+SWEEPS_A_BEAT = round(HEARTBEAT_MS / 1000 / BEATS_PER_HEARTBEAT / SWEEP_S)
 PING_EVERY_BEATS = 16
 """A ping each 20 s: below the 30 to 60 s after which proxies and NAT forget a quiet connection."""
 SILENT_ROUNDS = 3
@@ -38,7 +38,7 @@ async def run_heartbeat(hub: Hub, registry: Registry) -> None:
     while True:
         await anyio.sleep(SWEEP_S)
         now = time.time()
-        hub.sweep(now_ms=int(now * 1000))
+        hub.mark_stale(now_ms=int(now * 1000))
         sweeps += 1
         if sweeps % SWEEPS_A_BEAT:
             continue

@@ -20,12 +20,12 @@ from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
-from relay.core.protocol import ClientProtocol, RefreshAsked, Terms
+from relay.core.protocol import ClientProtocol, RefreshRequest, Terms
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
-from relay.stream.fanout import Fanout
+from relay.stream.fanout import Fanout, encode
 from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
 from relay.stream.listener import TOKEN_WITHIN_S, listen
 from relay.stream.registry import Registry
@@ -229,7 +229,7 @@ class Stream:
         claims = admission.claims
         hub, registry = self._fanout.hub, self.registry
         registry.add(connection, admission)
-        subscriber = hub.join(connection)
+        subscriber = hub.join(connection, encode)
 
         usage = Usage(claims.channel_scope)
 
@@ -280,7 +280,7 @@ class Stream:
                     result = client.receive(message, time.time())
                 else:
                     result = client.close(Reason.FRAME_BINARY)
-                if isinstance(result, RefreshAsked):
+                if isinstance(result, RefreshRequest):
                     if refreshed := await self._refresh(connection, client, admission, result):
                         usage.widen(refreshed.claims.channel_scope)
                 elif result is not None:
@@ -289,7 +289,11 @@ class Stream:
             return
 
     async def _refresh(
-        self, connection: StreamConnection, client: ClientProtocol, admission: Admission, asked: RefreshAsked
+        self,
+        connection: StreamConnection,
+        client: ClientProtocol,
+        admission: Admission,
+        asked: RefreshRequest,
     ) -> Admission | None:
         """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on with it."""
         attempt = replace(admission.attempt, asked=replace(admission.attempt.asked, transport="refresh"))

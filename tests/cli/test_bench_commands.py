@@ -82,7 +82,7 @@ def test_mixed_in_a_lane_keeps_the_newest(tmp_path: Path) -> None:
         assert figures["delivered"] + figures["conflated"] == 300
         assert figures["conflated"] > 0
         assert (figures["lost"], figures["repeated"]) == (0, 0)
-    assert any("A lane of 250 ms" in note for note in found["notes"])
+    assert any("With an interval of 250 ms" in note for note in found["notes"])
 
 
 def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_connect_without_subscribers_measures_one_burst(tmp_path: Path) -> None:
 
 
 def test_replay_loses_no_trade(tmp_path: Path) -> None:
-    """Every trade reaches everybody once; prices go by their lane."""
+    """Every trade reaches everybody once; prices come at their interval."""
     found = measured(
         tmp_path,
         "replay",
@@ -260,7 +260,7 @@ def refused(
         (("mixed", "--each", "9", "--channels", "8"), "--each 9 is more than there are: --channels is 8"),
         (("mixed", "--rate", "nan"), "--rate"),
         (("mixed", "--rate", "0"), "--rate"),
-        (("mixed", "--interval", "60"), "there are lanes of 0, 50, 100, 250, 500, 1000 ms"),
+        (("mixed", "--interval", "60"), "the relay has the intervals 0, 50, 100, 250, 500, 1000 ms"),
         (("mixed", "--rate", "1000000", "--seconds", "1800"), "more than 10,000,000 ticks"),
         (("slow-reader", "--rate-bytes", "0"), "--rate-bytes"),
         (("slow-reader", "--seconds", "inf"), "--seconds"),

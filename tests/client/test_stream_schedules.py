@@ -15,7 +15,7 @@ from relay.client.events import Gap
 from relay.client.frames import Problem, Snapshot, Subscribed, Unsubscribed, Update, parse_server_frame
 from relay.client.inbox import Inbox
 from relay.client.wishes import Wishes
-from relay.core.channels import FeedOptions
+from relay.core.channels import ChannelOptions
 from relay.core.hub import Hub
 from relay.core.messages import Mode
 from tests.support.hub import publication
@@ -43,10 +43,9 @@ class World:
         self._starts += 1
         self._seqs = dict.fromkeys(CHANNELS, 0)
         self._hub = Hub(
-            encode=lambda message: message + b"\n",
             wake=lambda: None,
-            wake_lane=lambda _: None,
-            options=lambda _: FeedOptions(mode=Mode.STREAM, history_messages=HISTORY, history_ms=1 << 50),
+            wake_interval=lambda _: None,
+            options=lambda _: ChannelOptions(mode=Mode.STREAM, history_messages=HISTORY, history_ms=1 << 50),
         )
         self.connect()
 

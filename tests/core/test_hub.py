@@ -4,11 +4,23 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from relay.core.channels import ChannelState
-from relay.core.hub import SLICE_BYTES, TRICKLE_MS
+from relay.core.channels import AckedState, ChannelOptions
+from relay.core.hub import CATCH_UP_MS, SLICE_BYTES
+from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard
-from tests.support.hub import ENDLESS, Line, flush, joined, make_hub, publication, wants
+from relay.core.subscriptions import SubscribeRequest
+from tests.support.hub import (
+    ENDLESS,
+    Line,
+    event_frame,
+    flush,
+    joined,
+    line_frame,
+    make_hub,
+    publication,
+    subscribe_requests,
+)
 
 # --- one thing at a time --------------------------------------------------------------------------
 
@@ -58,9 +70,11 @@ def test_what_a_subscription_answers_shares_its_first_write(published: bool, roo
     if published:
         hub.publish(publication("a", 7))
     line = Line(room)
-    subscriber = hub.join(line)
+    subscriber = hub.join(line, line_frame)
     hub.send(subscriber, b'{"type":"pong"}')
-    hub.subscribe(subscriber, wants(["a"]), after=[b'{"type":"welcome"}', b'{"type":"subscribed"}'])
+    hub.subscribe(
+        subscriber, subscribe_requests(["a"]), after=[b'{"type":"welcome"}', b'{"type":"subscribed"}']
+    )
     together = published and room == ENDLESS
     kinds = [frame["type"] for frame in line.frames()]
     assert kinds == ["pong", "welcome", "subscribed", *["snapshot"] * together]
@@ -96,7 +110,7 @@ def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
         hub.publish(publication("a", seq))
     assert hub.flush(1)  # the other one's turn
     hub.publish(publication("b", 1))
-    hub.subscribe(subscriber, wants(["b"]))
+    hub.subscribe(subscriber, subscribe_requests(["b"]))
     assert line.seqs() == [("snapshot", "a", 1), ("update", "a", 2), ("snapshot", "b", 1)]
     hub.unsubscribe(subscriber, ["b"])
     flush(hub)
@@ -133,8 +147,8 @@ def test_a_slow_reader_catches_up_in_steps() -> None:
     line.take(ENDLESS)
     hub.drained(subscriber)
     steps = 0
-    while subscriber.behind is not None:
-        hub.beat_lane(TRICKLE_MS)
+    while subscriber.backlog is not None:
+        hub.flush_interval(CATCH_UP_MS)
         steps += 1
     assert steps
     rest = line.frames()
@@ -166,10 +180,10 @@ def test_names_that_clients_make_up_do_not_pile_up() -> None:
     everything, _ = joined(hub, [">"])
     _, subscriber = joined(hub, [])
     for number in range(50):
-        hub.subscribe(subscriber, wants([f"made.up.{number}"]))
+        hub.subscribe(subscriber, subscribe_requests([f"made.up.{number}"]))
         hub.unsubscribe(subscriber, [f"made.up.{number}"])
-    assert hub._subscriptions._feeds == {}
-    hub.subscribe(subscriber, wants(["a"]))
+    assert hub._subscriptions._channels == {}
+    hub.subscribe(subscriber, subscribe_requests(["a"]))
     hub.publish(publication("a", 1))
     flush(hub)
     assert everything.seqs() == [("snapshot", "a", 1)]
@@ -194,11 +208,74 @@ def test_a_channel_that_is_covered_twice_comes_once() -> None:
 def test_the_state_of_a_channel() -> None:
     """Epoch, seq and time of its newest value, or none."""
     hub, _ = make_hub()
-    assert hub.state("a") == ChannelState(mode=Mode.LATEST, epoch="", seq=0, stale=True, recovered=False)
+    assert hub.acked_state("a") == AckedState(mode=Mode.LATEST, epoch="", seq=0, stale=True, recovered=False)
     hub.publish(publication("a", 7))
     assert not hub.publish(publication("a", 7))
-    assert hub.state("a") == ChannelState(mode=Mode.LATEST, epoch="e1", seq=7, stale=False, recovered=False)
+    assert hub.acked_state("a") == AckedState(
+        mode=Mode.LATEST, epoch="e1", seq=7, stale=False, recovered=False
+    )
     assert hub.counters.duplicates == 1
+
+
+# --- two transports in one hub --------------------------------------------------------------------
+
+
+def test_a_transport_without_subscribers_costs_nothing() -> None:
+    """A publication is encoded once per transport that has subscribers, whatever their number and interval."""
+    encoded: list[tuple[str, bytes]] = []
+
+    def as_line(message: bytes) -> bytes:
+        encoded.append(("line", message))
+        return message + b"\n"
+
+    def as_event(message: bytes) -> bytes:
+        encoded.append(("event", message))
+        return b"data: " + message + b"\n\n"
+
+    hub, _ = make_hub()
+    hub.publish(publication("a", 1))
+    assert encoded == []
+    lines = [Line() for _ in range(3)]
+    for line in lines:
+        hub.subscribe(hub.join(line, as_line), subscribe_requests(["a"]))
+    hub.publish(publication("a", 2))
+    flush(hub)
+    assert [kind for kind, _ in encoded] == ["line"] * 2  # a snapshot and an update
+    events = [Line(), Line()]
+    hub.subscribe(hub.join(events[0], as_event), subscribe_requests(["a"]))
+    hub.subscribe(hub.join(events[1], as_event), subscribe_requests(["a"], 50))
+    hub.publish(publication("a", 3))
+    hub.flush_interval(50)
+    flush(hub)
+    assert [kind for kind, _ in encoded[2:]] == ["event", "line", "event"]
+    assert len({id(line.writes[-1]) for line in lines}) == 1
+    assert events[0].writes[-1] is events[1].writes[-1]
+    assert events[0].writes[-1] == b"data: " + lines[0].writes[-1] + b"\n"
+
+
+def test_a_replay_is_encoded_for_the_transport_that_resumes() -> None:
+    """The history is kept once; each transport gets the missed messages as frames of its own."""
+    hub, _ = make_hub(lambda _: ChannelOptions(mode=Mode.STREAM, history_messages=9, history_ms=1000))
+    for seq in range(1, 5):
+        hub.publish(publication("a", seq))
+    for encode in (line_frame, event_frame):
+        line = Line(encode=encode)
+        hub.subscribe(hub.join(line, encode), [SubscribeRequest(name="a", since=("e1", 2))])
+        assert line.seqs() == [("update", "a", 3), ("update", "a", 4)]
+
+
+def test_heartbeats_and_statuses_reach_each_transport_as_its_frames() -> None:
+    """What is no value has the form of the transport too."""
+    hub, _ = make_hub()
+    lines = [joined(hub, ["a"], encode=encode)[0] for encode in (line_frame, event_frame, event_frame)]
+    hub.publish(publication("a", 1))
+    hub.mark_stale(now_ms=1_000_000)
+    flush(hub)
+    for _ in range(BEATS_PER_HEARTBEAT):
+        list(hub.beat(now_ms=7))
+    for line in lines:
+        assert [frame["type"] for frame in line.frames()] == ["snapshot", "status", "heartbeat"]
+    assert lines[1].writes[-1] is lines[2].writes[-1]
 
 
 names = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
@@ -219,4 +296,4 @@ def test_a_pattern_finds_the_channels_that_it_covers(channels: set[str], pattern
     expected = {name for name in channels if covers(pattern, name)}
     assert {channel for _, channel, _ in line.seqs()} == expected
     if is_wildcard(pattern):
-        assert hub.matches(pattern) == len(expected)
+        assert hub.match_count(pattern) == len(expected)

@@ -5,31 +5,31 @@ from typing import Any
 
 import pytest
 
-from relay.core.channels import LANES_MS, FeedOptions
-from relay.core.heartbeats import BEATS_A_HEARTBEAT
-from relay.core.hub import TRICKLE_MS, Hub
+from relay.core.channels import INTERVALS_MS, ChannelOptions, Encoder
+from relay.core.hub import CATCH_UP_MS, Hub
+from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
-from relay.core.subscriptions import Want
-from tests.support.hub import ENDLESS, Line, publication
+from relay.core.subscriptions import SubscribeRequest
+from tests.support.hub import ENDLESS, Line, event_frame, line_frame, publication
 
 CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "s.x", "s.y", "made.up"]
 NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>", "s.*"]
-STREAM = FeedOptions(mode=Mode.STREAM, silence_ms=30, history_messages=6, history_ms=1000)
-LATEST = FeedOptions(mode=Mode.LATEST, silence_ms=50)
+STREAM = ChannelOptions(mode=Mode.STREAM, silence_ms=30, history_messages=6, history_ms=1000)
+LATEST = ChannelOptions(mode=Mode.LATEST, silence_ms=50)
 
 
-def options(name: str) -> FeedOptions:
+def options(name: str) -> ChannelOptions:
     """Channels of `s` are streams with a short history."""
     return STREAM if name.startswith("s.") else LATEST
 
 
 class Reader(Line):
-    """A subscriber and what is true of it: checks each frame as it comes."""
+    """A subscriber of one of two transports and what is true of it: checks each frame as it comes."""
 
-    def __init__(self, model: "Model", room: int) -> None:
-        super().__init__(room)
+    def __init__(self, model: "Model", room: int, encode: Encoder) -> None:
+        super().__init__(room, encode)
         self.model = model
         self.never_blocked = True
         self.gone = False
@@ -40,9 +40,9 @@ class Reader(Line):
         self.at: dict[str, int] = {}  # channel -> index in its history of the value seen last
         self.counted = [0, 0]  # messages, bytes
         self.heard = model.beats
-        self.subscriber = model.hub.join(self)
+        self.subscriber = model.hub.join(self, encode)
 
-    def wants(self, channel: str) -> bool:
+    def covers(self, channel: str) -> bool:
         return any(covers(name, channel) for name in self.names)
 
     def write(self, data: bytes) -> None:
@@ -60,7 +60,7 @@ class Reader(Line):
                     frame["channel"], False
                 )  # live, unless an ack or a status says otherwise
             elif frame["type"] == "status":
-                assert self.wants(frame["channel"])
+                assert self.covers(frame["channel"])
                 assert frame["channel"] in self.at
                 self.stale[frame["channel"]] = frame["state"] == "stale"
 
@@ -68,7 +68,7 @@ class Reader(Line):
         channel, index = frame["channel"], frame["data"]
         history = self.model.history[channel]
         now, before = history[index], self.at.get(channel)
-        assert self.wants(channel)
+        assert self.covers(channel)
         assert frame["seq"] == now.seq
         if frame["type"] == "snapshot":
             assert frame["epoch"] == now.epoch
@@ -89,13 +89,12 @@ class Model:
     def __init__(self, seed: int) -> None:
         self.dice = Random(seed)
         self.hub = Hub(
-            encode=lambda message: message + b"\n",
             wake=self.wake,
-            wake_lane=self.wake_lane,
+            wake_interval=self.wake_interval,
             options=options,
         )
         self.due = False
-        self.lanes_due: set[int] = set()
+        self.intervals_due: set[int] = set()
         self.now_ms = 0
         self.beats = 0
         self.history: dict[str, list[Publication]] = {name: [] for name in CHANNELS}
@@ -113,43 +112,43 @@ class Model:
             self.unsubscribe,
         ]
         steps += [self.repeat, self.change_epoch, self.acknowledge, self.beat, self.come_to_rest]
-        steps += [self.beat_lane, self.sweep, self.come_back]
+        steps += [self.flush_interval, self.mark_stale, self.come_back]
         (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4])
         chosen()
         # what is due is known to the caller
-        assert self.due or not (self.hub._touched[0] or self.hub._batch)
-        assert self.lanes_due >= {lane for lane, groups in self.hub._touched.items() if lane and groups}
-        assert TRICKLE_MS in self.lanes_due or not self.hub._trickle
+        assert self.due or not (self.hub._queued[0] or self.hub._batch)
+        assert self.intervals_due >= {ms for ms, groups in self.hub._queued.items() if ms and groups}
+        assert CATCH_UP_MS in self.intervals_due or not self.hub._catching_up
         wanted = {name for reader in self.readers for name in reader.names if not is_wildcard(name)}
         assert (
-            set(self.hub._subscriptions._feeds)
+            set(self.hub._subscriptions._channels)
             == {name for name, history in self.history.items() if history} | wanted
         )
         for reader in self.readers:
             assert [reader.subscriber.messages, reader.subscriber.bytes] == reader.counted
-            assert reader.waiting or reader.subscriber.behind is None
+            assert reader.waiting or reader.subscriber.backlog is None
 
     def wake(self) -> None:
         self.due = True
 
-    def wake_lane(self, interval_ms: int) -> None:
-        assert interval_ms not in self.lanes_due
-        self.lanes_due.add(interval_ms)
+    def wake_interval(self, interval_ms: int) -> None:
+        assert interval_ms not in self.intervals_due
+        self.intervals_due.add(interval_ms)
 
-    def beat_lane(self) -> None:
-        if self.lanes_due:
-            lane = self.dice.choice(sorted(self.lanes_due))
-            self.lanes_due.discard(lane)
-            self.hub.beat_lane(lane)
+    def flush_interval(self) -> None:
+        if self.intervals_due:
+            interval_ms = self.dice.choice(sorted(self.intervals_due))
+            self.intervals_due.discard(interval_ms)
+            self.hub.flush_interval(interval_ms)
 
-    def sweep(self) -> None:
+    def mark_stale(self) -> None:
         self.now_ms += self.dice.randint(1, 40)
-        self.hub.sweep(now_ms=self.now_ms)
+        self.hub.mark_stale(now_ms=self.now_ms)
 
     def stale(self, channel: str) -> bool:
         """Tell whether the last look found the channel silent."""
-        feed = self.hub._subscriptions.known(channel)
-        return feed is not None and feed.stale
+        found = self.hub._subscriptions.find(channel)
+        return found is not None and found.stale
 
     def come_back(self) -> None:
         """Leave and resume a stream from what was seen last: all that was missed comes, or a snapshot."""
@@ -162,17 +161,20 @@ class Model:
             self.hub.unsubscribe(reader.subscriber, [channel])
             for _ in range(self.dice.randint(0, 9)):
                 self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
-            state = self.hub.state(channel, (seen.epoch, seen.seq))
+            state = self.hub.acked_state(channel, (seen.epoch, seen.seq))
             reader.stale[channel] = state.stale  # the acknowledgement tells it anew
             if not state.recovered:
                 del reader.at[channel]
-            self.hub.subscribe(reader.subscriber, [Want(name=channel, since=(seen.epoch, seen.seq))])
+            self.hub.subscribe(
+                reader.subscriber, [SubscribeRequest(name=channel, since=(seen.epoch, seen.seq))]
+            )
 
     def names(self) -> list[str]:
         return self.dice.sample(NAMES, self.dice.randint(1, 3))
 
     def join(self) -> None:
-        reader = Reader(self, self.dice.choice([0, 100, 700, ENDLESS, ENDLESS, ENDLESS]))
+        room = self.dice.choice([0, 100, 700, ENDLESS, ENDLESS, ENDLESS])
+        reader = Reader(self, room, self.dice.choice([line_frame, event_frame]))
         self.readers.append(reader)
         self.subscribe(reader)
 
@@ -212,11 +214,13 @@ class Model:
         if reader or self.readers:
             reader, names = reader or self.dice.choice(self.readers), self.names()
             reader.names |= set(names)
-            lane = self.dice.choice(LANES_MS) if self.dice.random() < 0.3 else 0
-            reader.unhurried = reader.unhurried or lane > 0
+            interval_ms = self.dice.choice(INTERVALS_MS) if self.dice.random() < 0.3 else 0
+            reader.unhurried = reader.unhurried or interval_ms > 0
             acked = [name for name in names if not is_wildcard(name) and self.history.get(name)]
-            reader.stale |= {name: self.hub.state(name).stale for name in acked}
-            self.hub.subscribe(reader.subscriber, [Want(name=name, lane=lane) for name in names])
+            reader.stale |= {name: self.hub.acked_state(name).stale for name in acked}
+            self.hub.subscribe(
+                reader.subscriber, [SubscribeRequest(name=name, interval_ms=interval_ms) for name in names]
+            )
 
     def unsubscribe(self) -> None:
         if self.readers:
@@ -224,8 +228,8 @@ class Model:
             done = self.hub.unsubscribe(reader.subscriber, [*names, *names])
             assert sorted(done) == sorted(reader.names & set(names))
             reader.names -= set(names)
-            reader.stale = {c: told for c, told in reader.stale.items() if reader.wants(c)}
-            reader.at = {channel: index for channel, index in reader.at.items() if reader.wants(channel)}
+            reader.stale = {c: told for c, told in reader.stale.items() if reader.covers(c)}
+            reader.at = {channel: index for channel, index in reader.at.items() if reader.covers(channel)}
 
     def flush(self) -> None:
         if self.due:
@@ -247,17 +251,17 @@ class Model:
 
     def beat(self) -> None:
         self.beats += 1
-        due = [r for r in self.readers if self.beats - r.heard >= BEATS_A_HEARTBEAT and not r.waiting]
+        due = [r for r in self.readers if self.beats - r.heard >= BEATS_PER_HEARTBEAT and not r.waiting]
         counts = {reader: len(reader.writes) for reader in self.readers}
         list(self.hub.beat(now_ms=0))
         assert [reader for reader in self.readers if len(reader.writes) > counts[reader]] == due
 
     def come_to_rest(self) -> None:
         """Flush and drain all there is: then everybody has the newest value of everything."""
-        while self.due or self.lanes_due or any(reader.waiting for reader in self.readers):
-            self.dice.choice([self.flush, self.drain, self.beat_lane])()
+        while self.due or self.intervals_due or any(reader.waiting for reader in self.readers):
+            self.dice.choice([self.flush, self.drain, self.flush_interval])()
         for reader in self.readers:
-            newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.wants(name)}
+            newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.covers(name)}
             assert reader.at == newest
             assert {name: reader.stale[name] for name in newest} == {
                 name: self.stale(name) for name in newest
@@ -274,12 +278,12 @@ def test_any_order_of_things(seed: int) -> None:
     hub = model.hub
     for reader in model.readers:
         hub.leave(reader.subscriber)
-    assert [hub._subscribers, hub._batch, hub._trickle, hub._subscriptions._patterns] == [{}, {}, {}, {}]
-    while model.lanes_due:
-        model.beat_lane()
+    assert [hub._subscribers, hub._batch, hub._catching_up, hub._subscriptions._patterns] == [{}, {}, {}, {}]
+    while model.intervals_due:
+        model.flush_interval()
     while hub.flush(9):
         pass
-    assert not any(hub._touched.values())
-    for feed in hub._subscriptions._feeds.values():
-        assert feed.last is not None
-        assert feed.groups == {}
+    assert not any(hub._queued.values())
+    for channel in hub._subscriptions._channels.values():
+        assert channel.last is not None
+        assert channel.groups == {}

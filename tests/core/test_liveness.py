@@ -1,9 +1,11 @@
 """Heartbeats: who gets one, and that thousands that are due at once are written a slice at a time."""
 
-from relay.core.heartbeats import A_SLICE, BEATS_A_HEARTBEAT, send_heartbeats
+from relay.core.liveness import BEATS_PER_HEARTBEAT, HEARTBEATS_PER_SLICE, send_heartbeats
 from relay.core.subscribers import Subscriber
+from tests.support.hub import line_frame
 
-FRAME = b"heartbeat"
+MESSAGE = b"heartbeat"
+FRAME = b"heartbeat\n"
 
 
 class Line:
@@ -22,23 +24,25 @@ class Line:
 
 
 def crowd(lines: list[Line], heard: int = 0) -> dict[Subscriber, None]:
-    return dict.fromkeys(Subscriber(line, heard) for line in lines)
+    return dict.fromkeys(Subscriber(line, line_frame, heard) for line in lines)
 
 
 def test_thousands_that_are_silent_are_written_to_in_slices() -> None:
     """After each slice somebody else may have the loop; whoever left or heard something meanwhile gets none."""
-    lines = [Line() for _ in range(2 * A_SLICE + 10)]
+    lines = [Line() for _ in range(2 * HEARTBEATS_PER_SLICE + 10)]
     subscribers = crowd(lines)
     order = list(subscribers)
-    beating = send_heartbeats(subscribers, FRAME, beat=BEATS_A_HEARTBEAT)
+    beating = send_heartbeats(subscribers, MESSAGE, beat=BEATS_PER_HEARTBEAT)
     next(beating)
-    assert [len(line.writes) for line in lines] == [1] * A_SLICE + [0] * (A_SLICE + 10)
+    assert [len(line.writes) for line in lines] == [1] * HEARTBEATS_PER_SLICE + [0] * (
+        HEARTBEATS_PER_SLICE + 10
+    )
     del subscribers[order[-1]]
-    order[-2].beat = BEATS_A_HEARTBEAT
+    order[-2].last_beat = BEATS_PER_HEARTBEAT
     subscribers |= crowd([Line()])
     list(beating)
-    assert [line.writes for line in lines] == [[FRAME]] * (2 * A_SLICE + 8) + [[], []]
-    assert {one.beat for one in order[:-2]} == {BEATS_A_HEARTBEAT}
+    assert [line.writes for line in lines] == [[FRAME]] * (2 * HEARTBEATS_PER_SLICE + 8) + [[], []]
+    assert {one.last_beat for one in order[:-2]} == {BEATS_PER_HEARTBEAT}
     assert order[0].bytes == len(FRAME)
 
 
@@ -46,5 +50,5 @@ def test_who_heard_something_or_has_bytes_waiting_gets_none() -> None:
     """What waits to be sent says more than a heartbeat would."""
     heard, stalled, silent = Line(), Line(waiting=1), Line()
     subscribers = crowd([heard], heard=2) | crowd([stalled, silent], heard=1)
-    list(send_heartbeats(subscribers, FRAME, beat=BEATS_A_HEARTBEAT + 1))
+    list(send_heartbeats(subscribers, MESSAGE, beat=BEATS_PER_HEARTBEAT + 1))
     assert [len(line.writes) for line in (heard, stalled, silent)] == [0, 0, 1]

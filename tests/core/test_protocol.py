@@ -5,7 +5,7 @@ import pytest
 from relay.core.errors import Reason
 from relay.core.events import Action
 from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME
-from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, RefreshAsked
+from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, RefreshRequest
 from relay.core.scope import Scope
 from tests.support.hub import flush, publication
 from tests.support.protocol_client import MS, NOW, Talk, kinds
@@ -49,7 +49,7 @@ def test_a_connection_that_was_closed_before_it_opened_says_nothing() -> None:
     talk = Talk()
     talk.client.close(Reason.CLIENT_CLOSED)
     assert talk.open("prices.A") == []
-    assert talk.hub._subscriptions._feeds == {}
+    assert talk.hub._subscriptions._channels == {}
 
 
 # --- subscriptions --------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int,
     """The ack says what the hub found when it last looked for silent channels."""
     talk = Talk()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
-    talk.hub.sweep(now_ms=MS + silent_ms)
+    talk.hub.mark_stale(now_ms=MS + silent_ms)
     assert talk.open("prices.A")[1]["channels"][0]["state"] == state
 
 
@@ -87,7 +87,7 @@ def test_silence_is_told_and_so_is_its_end() -> None:
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.open("prices.A")
     for _ in range(2):
-        talk.hub.sweep(now_ms=MS + 5001)
+        talk.hub.mark_stale(now_ms=MS + 5001)
         flush(talk.hub)
     told = talk.line.frames()
     assert told == [{"type": "status", "channel": "prices.A", "state": "stale", "since": MS}]
@@ -102,7 +102,7 @@ def test_silence_is_told_and_so_is_its_end() -> None:
     [(0, 0, 0), (1, 0, 50), (100, 0, 100), (300, 0, 500), (9999, 0, 1000), (0, 200, 250)],
 )
 def test_an_interval_is_granted_as_a_lane(asked: int, floor: int, granted: int) -> None:
-    """The ack names the lane: the next slower one that exists, and no faster than the token and endpoint allow."""
+    """The ack names the interval: the next longer one that exists, and no faster than the token and endpoint allow."""
     talk = Talk(floor_ms=floor)
     talk.open("prices.A")
     (ack,) = talk.say(type="subscribe", channels=["prices.B", "prices.*"], interval_ms=asked)
@@ -198,10 +198,10 @@ def test_a_sign_of_life_keeps_a_channel_live() -> None:
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.open("prices.A")
     talk.hub.alive("prices.A", ts=MS + 4000)
-    talk.hub.sweep(now_ms=MS + 9000)
+    talk.hub.mark_stale(now_ms=MS + 9000)
     flush(talk.hub)
     assert talk.line.frames() == []
-    talk.hub.sweep(now_ms=MS + 9001)
+    talk.hub.mark_stale(now_ms=MS + 9001)
     flush(talk.hub)
     (status,) = talk.line.frames()
     assert (status["state"], status["since"]) == ("stale", MS + 4000)
@@ -219,7 +219,7 @@ def test_a_channel_without_a_value_is_not_alive() -> None:
     talk.hub.alive("prices.NONE", ts=MS)
     flush(talk.hub)
     assert talk.line.frames() == []
-    assert talk.hub.state("prices.A").stale
+    assert talk.hub.acked_state("prices.A").stale
 
 
 # --- what everybody pays for
@@ -229,7 +229,7 @@ def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
     """A role that lost its real time does not keep it as long as its connection lives; a gain is not handed out."""
     talk = Talk("prices.>")
     talk.open("prices.A", "prices.*")
-    asked = RefreshAsked("t", 1)
+    asked = RefreshRequest("t", 1)
     talk.client.refreshed(asked, scope=Scope(("prices.>",)), expires_at=NOW + 60, floor_ms=1000)
     subscriber = talk.subscriber
     assert set(subscriber.exact.values()) | set(subscriber.patterns.values()) == {1000}

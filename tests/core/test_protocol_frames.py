@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.core.closes import Close, CloseCode
 from relay.core.errors import Reason
-from relay.core.protocol import FRAME_BURST, RefreshAsked, State
+from relay.core.protocol import FRAME_BURST, RefreshRequest, State
 from relay.core.scope import Scope
 from tests.support.client_frames import objects, values
 from tests.support.hub import flush, publication
@@ -135,7 +135,7 @@ def test_a_connection_ends_at_its_age_limit() -> None:
         code=CloseCode.TOKEN_EXPIRED, text="token_expired", reason=Reason.CONNECTION_EXPIRED
     )
     assert talk.hub._subscribers == {}
-    assert talk.hub._subscriptions._feeds == {}
+    assert talk.hub._subscriptions._channels == {}
 
 
 def test_a_refresh_goes_on_with_less_or_the_same() -> None:
@@ -143,8 +143,8 @@ def test_a_refresh_goes_on_with_less_or_the_same() -> None:
     talk = Talk("prices.>")
     talk.open("prices.A", "prices.B")
     asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
-    assert isinstance(asked, RefreshAsked)
-    assert "t" not in repr(asked).replace("RefreshAsked", "")
+    assert isinstance(asked, RefreshRequest)
+    assert "t" not in repr(asked).replace("RefreshRequest", "")
     talk.client.tick(NOW + 3541)
     talk.line.frames()
     talk.client.refreshed(asked, scope=Scope(("prices.A", "depth.>")), expires_at=NOW + 7200, floor_ms=0)
@@ -162,7 +162,7 @@ def test_a_refused_refresh_changes_nothing() -> None:
     talk = Talk()
     talk.open("prices.A")
     asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
-    assert isinstance(asked, RefreshAsked)
+    assert isinstance(asked, RefreshRequest)
     talk.client.refresh_refused(asked, reason=Reason.TOKEN_REPLAYED)
     (error,) = talk.line.frames()
     assert (error["type"], error["id"], error["code"]) == ("error", 4, "invalid_token")

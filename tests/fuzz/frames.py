@@ -7,7 +7,7 @@ from typing import Any
 from relay.core.errors import MalformedError
 from relay.core.messages import parse_client_frame, snapshot, update
 from relay.core.patterns import check_channel, check_pattern, covers, is_channel, is_pattern, may_overlap
-from relay.core.protocol import RefreshAsked
+from relay.core.protocol import RefreshRequest
 from relay.core.publications import Publication, parse_draft
 from relay.core.scope import Scope
 from relay.core.tokens import MAX_TOKEN_BYTES
@@ -26,7 +26,7 @@ def frame(data: bytes) -> None:
             parse_client_frame(text)
         except MalformedError as error:
             error.detail.encode()
-        if isinstance(asked := talk.client.receive(text, talk.now), RefreshAsked):
+        if isinstance(asked := talk.client.receive(text, talk.now), RefreshRequest):
             talk.client.refreshed(asked, scope=Scope(("prices.A",)), expires_at=talk.now + 60, floor_ms=0)
         talk.wait(0.2)
     while talk.hub.flush(100):

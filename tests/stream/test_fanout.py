@@ -7,13 +7,13 @@ from itertools import count
 import pytest
 from websockets.frames import Opcode
 
-from relay.core.channels import FeedOptions
+from relay.core.channels import ChannelOptions
 from relay.core.closes import close_for
 from relay.core.errors import Reason
 from relay.core.publications import Publication
 from relay.core.revocations import Kind, Target
 from relay.stream.fanout import SLICE_S, WRITES_A_SLICE, Fanout, encode
-from tests.support.hub import wants
+from tests.support.hub import subscribe_requests
 from tests.support.raw_websocket import masked, until
 from tests.support.stream_node import Node
 
@@ -52,10 +52,10 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 
     errors: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
-    fanout = Fanout(lambda _name: FeedOptions())
+    fanout = Fanout(lambda _name: ChannelOptions())
     sinks = [Socket() for _ in range(3)] + [Socket(fails=True)] + [Socket() for _ in range(3)]
     for sink in sinks:
-        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
+        fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
     for seq in (1, 2):
         fanout.hub.publish(Publication(channel="a", epoch="e", seq=seq, ts=1, data=b"1"))
         await until(partial(all_have, seq))
@@ -64,10 +64,10 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 
 async def test_a_long_flush_lets_others_in() -> None:
     """With more subscribers than a slice holds, the loop gets its turn before the flush is over."""
-    fanout = Fanout(lambda _name: FeedOptions())
+    fanout = Fanout(lambda _name: ChannelOptions())
     sinks = [Socket() for _ in range(2 * WRITES_A_SLICE + 1)]
     for sink in sinks:
-        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
+        fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
     fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
     written: list[int] = []
     while not written or written[-1] < len(sinks):
@@ -154,19 +154,19 @@ async def test_nothing_is_left_of_any_connection(node: Node) -> None:
                 wire.reset()
     await node.empty()
     await until(lambda: len(asyncio.all_tasks()) == tasks)
-    feeds = node.fanout.hub._subscriptions._feeds
-    assert list(feeds) == ["prices.A"]
-    assert feeds["prices.A"].groups == {}
+    channels = node.fanout.hub._subscriptions._channels
+    assert list(channels) == ["prices.A"]
+    assert channels["prices.A"].groups == {}
 
 
 async def test_prices_get_half_of_a_busy_loop() -> None:
     """When others had the loop for as long as several slices take, so many are written at once: a tick waits for one
     such turn or two, and not for four."""
     clock = count(1, 3 * SLICE_S)  # so much later at each look: when it is woken, and when its turn comes
-    fanout = Fanout(lambda _name: FeedOptions(), clock=lambda: next(clock))
+    fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: next(clock))
     sinks = [Socket() for _ in range(8 * WRITES_A_SLICE)]
     for sink in sinks:
-        fanout.hub.subscribe(fanout.hub.join(sink), wants(["a"]))
+        fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
     fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
     written: list[int] = []
     while not written or written[-1] < len(sinks):
@@ -178,9 +178,9 @@ async def test_prices_get_half_of_a_busy_loop() -> None:
 async def test_flushes_are_timed_from_what_came_first() -> None:
     """One flush over two turns is one time, from when it was woken; what came meanwhile counts from its beginning."""
     now = 10.0
-    fanout = Fanout(lambda _name: FeedOptions(), clock=lambda: now)
+    fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: now)
     for _ in range(2 * WRITES_A_SLICE):
-        fanout.hub.subscribe(fanout.hub.join(Socket()), wants(["a"]))
+        fanout.hub.subscribe(fanout.hub.join(Socket(), encode), subscribe_requests(["a"]))
 
     async def publish(seq: int) -> None:
         """Publish; the loop's next turn writes to half of the sinks, the one after to the others."""

@@ -8,7 +8,7 @@ import time
 import pytest
 from websockets.frames import Opcode
 
-from relay.core.heartbeats import BEATS_A_HEARTBEAT
+from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.stream import heartbeat
 from relay.stream.connection import StreamConnection
 from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, run_heartbeat
@@ -44,8 +44,8 @@ async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
     async with node.dial("&channels=prices.A") as quiet, node.dial("&channels=prices.B") as busy:
         await welcomed(quiet)
         await welcomed(busy)
-        for beat in range(2 * BEATS_A_HEARTBEAT):
-            if beat % BEATS_A_HEARTBEAT == 1:
+        for beat in range(2 * BEATS_PER_HEARTBEAT):
+            if beat % BEATS_PER_HEARTBEAT == 1:
                 node.publish("prices.B")
                 await busy.message("snapshot", "update")
             list(node.fanout.hub.beat(now_ms=beat))

@@ -1,4 +1,4 @@
-"""What goes beyond prices as fast as they come: streams, lanes, silence, refresh, a planned restart."""
+"""What goes beyond prices as fast as they come: streams, intervals, silence, refresh, a planned restart."""
 
 import asyncio
 import contextlib

@@ -1,22 +1,37 @@
 """A hub of the core with sinks that keep what was written: no socket, no clock."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from relay.core.channels import ChannelOptions, Encoder
 from relay.core.hub import Hub
 from relay.core.publications import Publication
 from relay.core.subscribers import Subscriber
-from relay.core.subscriptions import Want
+from relay.core.subscriptions import SubscribeRequest
 
 ENDLESS = 1 << 40
+
+
+def line_frame(message: bytes) -> bytes:
+    """Encode a message for a transport whose frames are lines."""
+    return message + b"\n"
+
+
+def event_frame(message: bytes) -> bytes:
+    """Encode a message for a second transport, whose frames look like Server-Sent Events."""
+    return b"data: " + message + b"\n\n"
+
+
+_PREFIXES: dict[Encoder, bytes] = {line_frame: b"", event_frame: b"data: "}
 
 
 class Line:
     """A sink over a kernel that takes `room` bytes and then none until `take` makes room."""
 
-    def __init__(self, room: int = ENDLESS) -> None:
+    def __init__(self, room: int = ENDLESS, encode: Encoder = line_frame) -> None:
         self.room = room
+        self.encode = encode
         self.waiting = 0
         self.writes: list[bytes] = []
         self.overflown = False
@@ -42,9 +57,12 @@ class Line:
         self.overflown = True
 
     def frames(self) -> list[dict[str, Any]]:
-        """Return the frames that were written since the last call."""
+        """Return the messages that were written since the last call. All must be frames of its own transport."""
         data, self.read = b"".join(self.writes[self.read :]), len(self.writes)
-        return [json.loads(frame) for frame in data.splitlines()]
+        prefix = _PREFIXES[self.encode]
+        lines = [line for line in data.splitlines() if line]
+        assert all(line.startswith(prefix) for line in lines)
+        return [json.loads(line.removeprefix(prefix)) for line in lines]
 
     def seqs(self) -> list[tuple[str, str, int]]:
         """Return type, channel and seq of the new frames."""
@@ -58,25 +76,29 @@ def publication(
     return Publication(channel=channel, epoch=epoch, seq=seq, ts=at, data=json.dumps(data).encode())
 
 
-def wants(names: Iterable[str], lane: int = 0) -> list[Want]:
-    return [Want(name=name, lane=lane) for name in names]
+def subscribe_requests(names: Iterable[str], interval_ms: int = 0) -> list[SubscribeRequest]:
+    return [SubscribeRequest(name=name, interval_ms=interval_ms) for name in names]
 
 
-def make_hub() -> tuple[Hub, list[None]]:
-    """Return a hub whose frames are lines, and what its `wake` appends to."""
+def make_hub(
+    options: Callable[[str], ChannelOptions] = lambda _name: ChannelOptions(),
+) -> tuple[Hub, list[None]]:
+    """Return a hub, and the list to which its `wake` appends."""
     woken: list[None] = []
     hub = Hub(
-        encode=lambda message: message + b"\n",
         wake=lambda: woken.append(None),
-        wake_lane=lambda _interval_ms: None,
+        wake_interval=lambda _interval_ms: None,
+        options=options,
     )
     return hub, woken
 
 
-def joined(hub: Hub, names: Iterable[str], room: int = ENDLESS) -> tuple[Line, Subscriber]:
-    line = Line(room)
-    subscriber = hub.join(line)
-    hub.subscribe(subscriber, wants(names))
+def joined(
+    hub: Hub, names: Iterable[str], room: int = ENDLESS, encode: Encoder = line_frame
+) -> tuple[Line, Subscriber]:
+    line = Line(room, encode)
+    subscriber = hub.join(line, encode)
+    hub.subscribe(subscriber, subscribe_requests(names))
     return line, subscriber
 
 

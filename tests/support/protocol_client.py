@@ -9,7 +9,7 @@ from relay.core.events import Action
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol, Terms
 from relay.core.scope import Scope
-from tests.support.hub import Line, make_hub
+from tests.support.hub import Line, line_frame, make_hub
 
 NOW = 1_795_319_000.25
 MS = 1_795_319_000_250
@@ -23,7 +23,7 @@ class Talk:
     ) -> None:
         self.hub = hub or make_hub()[0]
         self.line = Line()
-        self.subscriber = self.hub.join(self.line)
+        self.subscriber = self.hub.join(self.line, line_frame)
         self.reports: list[tuple[Action, list[str], Reason | None]] = []
         self.now = NOW
         terms = Terms(

@@ -10,7 +10,7 @@ from typing import Any
 from websockets.asyncio.server import Server
 
 from relay.audit.jsonl import JsonlAuditor
-from relay.core.channels import FeedOptions
+from relay.core.channels import ChannelOptions
 from relay.core.grants import NO_OPTIONS
 from relay.core.publications import Publication
 from relay.keys.files import create_signing_key
@@ -91,7 +91,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
     unauthenticated, fanout = (
         UnauthenticatedConnections(limit=100, crowd=10_000),
-        Fanout(lambda _name: FeedOptions()),
+        Fanout(lambda _name: ChannelOptions()),
     )
     stream = Stream(
         StreamOptions(

@@ -76,7 +76,7 @@ def delivery_notes(runs: Sequence[Run[Measured]], *, rate: float, interval_ms: i
         found += loss_notes(side, measured)
     if interval_ms:
         found.append(
-            f"A lane of {interval_ms} ms: a price waits for the next beat, and only each channel's newest is sent. "
+            f"With an interval of {interval_ms} ms a price waits for its end, and only each channel's newest is sent. "
             "The others count as conflated, on both sides."
         )
     if any(run.relay.server_cpu_s is None for run in runs):

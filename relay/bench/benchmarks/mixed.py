@@ -30,7 +30,7 @@ FIGURES = (*COST, *latency_figures(), *PACE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MixedOptions:
-    """What to measure: `rate` ticks a second on all channels together, for `seconds`; lanes of `interval_ms`."""
+    """What to measure: `rate` ticks a second on all channels together, for `seconds`; prices every `interval_ms`."""
 
     subscribers: int
     each: int
@@ -79,13 +79,13 @@ def measure_mixed(options: MixedOptions, progress: Progress) -> Report:
 
 def mixed_report(options: MixedOptions, runs: list[Run[Measured]]) -> Report:
     """Put the figures together."""
-    lane = f", lanes of {options.interval_ms} ms" if options.interval_ms else ""
+    interval = f", intervals of {options.interval_ms} ms" if options.interval_ms else ""
     return make_report(
         "mixed",
         FIGURES,
         runs,
         headline=f"mixed: {options.subscribers:,} subscribers of {options.each} of {options.channels} channels each, "
-        f"{options.rate:g} ticks/s for {options.seconds:g} s{lane}, medians of {options.runs}",
+        f"{options.rate:g} ticks/s for {options.seconds:g} s{interval}, medians of {options.runs}",
         yardstick="broadcast()",
         yardstick_is="websockets.broadcast() to each channel's subscribers, on uvloop",
         options={

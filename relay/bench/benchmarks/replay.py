@@ -1,8 +1,8 @@
 """`relay bench replay`: recorded market traffic, many times as fast, to subscribers of all or some of it.
 
-Each subscriber has two connections, as dashboards do: prices in a lane, where only the newest counts, and trades as
-a stream, of which not one may be missing. Real traffic comes in bursts; what is asked is whether anything is lost in
-them, and how late it is.
+Each subscriber has two connections, as dashboards do: prices with an interval, where only the newest counts, and
+trades as a stream, of which not one may be missing. Real traffic comes in bursts. The benchmark shows whether
+anything is lost in them, and how late it is.
 """
 
 import secrets
@@ -32,7 +32,7 @@ from relay.core.errors import ConfigurationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayOptions:
-    """What to measure: `files` at `speed` times their pace, at most `seconds` of it, prices in lanes of
+    """What to measure: `files` at `speed` times their pace, at most `seconds` of it, prices every
     `interval_ms`, to subscribers of `each` symbols (0: of all).
     """
 

@@ -71,7 +71,7 @@ def yardstick_subject(
         stream = f"ws://127.0.0.1:{child.hear(within_s=STALL_S)['port']}/"
 
         def target(channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
-            del endpoint, interval_ms  # everything is one endpoint here, and the lane is the server's
+            del endpoint, interval_ms  # everything is one endpoint here, and the interval is the server's
             return Target(stream=stream, channels=channels)
 
         yield Subject(target=target, source=child, pid=child.pid)

@@ -9,7 +9,7 @@ acknowledgement, who names none gets nothing.
     out  {"port": p}
     …    and then as `relay.bench.load.publisher`
 
-With an interval the newest values of the channels of mode `latest` are broadcast at each beat, as a lane does;
+With an interval the newest values of the channels of mode `latest` are broadcast at each beat, as an interval group is;
 messages of streams go out at once.
 """
 

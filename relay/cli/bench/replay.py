@@ -34,7 +34,7 @@ def replay(
 ) -> None:
     """Recorded market traffic, faster: is a trade lost in its bursts, and how late is it?
 
-    Each subscriber takes the prices of its symbols in a lane and their trades as
+    Each subscriber takes the prices of its symbols with an interval and their trades as
     a stream, from which nothing may be missing. --seconds ends it early. The yardstick does
     the same with websockets.broadcast().
     """

@@ -96,7 +96,7 @@ def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
 
 
 def test_many_channels_in_a_lane_are_subscribed(relay: Relay) -> None:
-    """More than a token may name go into the URL, and so does the lane; each connection has its own."""
+    """More than a token may name go into the URL, and so does the interval; each connection has its own."""
     channels = [f"prices.MANY.{number}" for number in range(100)]
     opener = Opener(target(relay, channels=channels, interval_ms=100), receive_bytes=4096)
     hands = [tuple(range(40)), tuple(range(40, 43))]
