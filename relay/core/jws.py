@@ -2,8 +2,7 @@
 
 PyJWT's own `decode` reads the wall clock, accepts duplicate JSON keys, any size and a trailing `=`, so that
 one token has several spellings. Here a token has exactly one spelling: three unpadded base64url parts in
-canonical form. JSON is read strictly: an object without duplicate names, no NaN, no lone surrogate, no number
-that becomes infinite or takes quadratic time to read.
+canonical form, with strict JSON in them (`relay.core.strict_json`).
 
 A key verifies with one algorithm only, which is what stops algorithm confusion (RFC 8725 §3.1): the header's
 `alg` is compared with the key's, never used to choose.
@@ -11,17 +10,16 @@ A key verifies with one algorithm only, which is what stops algorithm confusion 
 
 import base64
 import contextlib
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from jwt import PyJWS
 from jwt.algorithms import Algorithm
 from jwt.exceptions import PyJWTError
 
+from relay.core import strict_json
 from relay.core.errors import Reason, Refusal
 
 _jws = PyJWS()
@@ -29,9 +27,6 @@ _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 _LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """What a last, incomplete group of so many characters may end with: the others have bits that nothing reads."""
-
-_MAX_DIGITS = 32
-"""Most digits of a whole number: 64-bit numbers have 20, and reading takes quadratic time in them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,55 +65,6 @@ class Compact:
     signature: bytes = field(repr=False)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a name appears twice")
-    return result
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _whole(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a whole number has more than {_MAX_DIGITS} digits")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    if math.isinf(number := float(text)):
-        raise ValueError("a number is out of range")
-    return number
-
-
-_strict = json.JSONDecoder(
-    object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_int=_whole, parse_float=_finite
-)
-
-
-def parse_json_object(data: bytes) -> dict[str, Any]:
-    """Parse strict UTF-8 JSON that must be an object without duplicate names at any level.
-
-    Raises:
-        ValueError: with a short reason, for anything else.
-    """
-
-    try:
-        value = _strict.decode(data.decode("utf-8"))
-        if b"\\u" in data:
-            # an escaped lone surrogate parses, and then breaks whoever writes the value out again
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except UnicodeError:
-        raise ValueError("not valid Unicode") from None
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    return value
-
-
 def decode_part(part: str) -> bytes:
     """Decode unpadded base64url (RFC 7515 §2) that is in its one canonical spelling.
 
@@ -146,11 +92,11 @@ def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
             detail=f"A token has three parts between dots, this one {len(parts)}.",
         )
     try:
-        header = parse_json_object(decode_part(parts[0]))
+        header = strict_json.parse_object(decode_part(parts[0]))
     except ValueError as error:
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The header can't be read: {error}.")
     try:
-        payload = parse_json_object(decode_part(parts[1]))
+        payload = strict_json.parse_object(decode_part(parts[1]))
     except ValueError as error:
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The payload can't be read: {error}.")
     try:

@@ -7,12 +7,12 @@ So the body is parsed whole and strictly by the standard library first, and only
 whose `Raw` copies bytes unseen.
 """
 
-import json
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
+from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason
 from relay.core.patterns import check_channel
 
@@ -140,32 +140,12 @@ def _malformed(sentence: str) -> MalformedError:
     return MalformedError(sentence, reason=Reason.PUBLICATION_MALFORMED)
 
 
-def _pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(items)
-    if len(result) != len(items):
-        raise _malformed("A name appears twice in one object.")
-    return result
-
-
-def _constant(name: str) -> NoReturn:
-    raise _malformed(f"{name} is not JSON: send null, or a text.")
-
-
-_strict = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant)
-
-
 def _check_strict(body: bytes) -> None:
     """Refuse whatever a strict parser anywhere might refuse: encoding, syntax, duplicate names, depth."""
     try:
-        value = _strict.decode(body.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise _malformed(f"The body is not UTF-8 (at byte {error.start}).") from None
-    except RecursionError:
-        raise _malformed(f"The body is nested deeper than {MAX_DEPTH}.") from None
-    except json.JSONDecodeError as error:
-        raise _malformed(f"The body is not JSON: {error}.") from None
-    except ValueError:  # Python reads no whole number of more than 4300 digits, and neither would its clients
-        raise _malformed("A number has thousands of digits: send a text.") from None
+        value = strict_json.parse(body)
+    except ValueError as error:
+        raise _malformed(f"The body is not strict JSON: {error}.") from None
     if not isinstance(value, dict):
         raise _malformed('A publication is an object: {"channel": …, "data": …}.')
     # counting brackets first keeps the walk away from ordinary ticks, which have two

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from relay.core import strict_json
 from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
-from relay.core.jws import VerifyKey, parse_json_object
+from relay.core.jws import VerifyKey
 from relay.net.http_client import UrlClient
 
 REFRESH_S: Final = 60.0
@@ -157,7 +158,7 @@ class JwksClient:
         if answer.status != 200:
             raise _unusable(f"answered {answer.status}, not 200")
         try:
-            return self._read(parse_json_object(answer.body))
+            return self._read(strict_json.parse_object(answer.body))
         except MalformedError as error:
             raise _unusable(f"answered with keys that can't be used: {error.detail}") from None
         except ValueError as error:

@@ -14,8 +14,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from relay.core import strict_json
 from relay.core.errors import ConfigurationError, MalformedError
-from relay.core.jws import parse_json_object
 from relay.core.tokens import SigningKey
 from relay.keys.jwks import from_jwk, verify_key
 from relay.keys.life import KeyRecord, KeyState
@@ -82,7 +82,7 @@ def load_public(path: Path) -> KeyRecord:
         ConfigurationError: if it is broken, misnamed or of another kind.
     """
     try:
-        jwk = parse_json_object(_read(path, private=False))
+        jwk = strict_json.parse_object(_read(path, private=False))
         key = from_jwk(jwk)
     except ValueError as error:
         raise ConfigurationError(f"{path} holds no public key: {error}.") from None

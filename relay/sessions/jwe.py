@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwe import JWERegistry, decrypt_compact
 from joserfc.jwk import OctKey
 
-from relay.core.jws import parse_json_object
+from relay.core import strict_json
 
 _HEADER_MEMBERS: Final = frozenset({"alg", "enc", "kid", "typ", "cty"})
 _MAX_HEADER_CHARS: Final = 512
@@ -86,7 +86,7 @@ def decrypt(token: Encrypted, key: ContentKey) -> dict[str, Any] | None:
         plaintext = decrypt_compact(token.text, key.key, registry=registry).plaintext
     except (JoseError, ValueError):  # ValueError: an IV or a text of a length that no such cipher has
         return None
-    return parse_json_object(plaintext or b"")
+    return strict_json.parse_object(plaintext or b"")
 
 
 def _read_header(text: str) -> Mapping[str, Any]:
@@ -95,7 +95,7 @@ def _read_header(text: str) -> Mapping[str, Any]:
         raise ValueError("it has no five parts")
     if len(head) > _MAX_HEADER_CHARS:
         raise ValueError(f"its header has more than {_MAX_HEADER_CHARS} characters")
-    return parse_json_object(_decode(head))
+    return strict_json.parse_object(_decode(head))
 
 
 def _decode(part: str) -> bytes:

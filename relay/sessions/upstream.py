@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from relay.core import strict_json
 from relay.core.bearer import is_bearer_token
 from relay.core.errors import Reason, Refusal, UnavailableError
-from relay.core.jws import Compact, parse_compact, parse_json_object
+from relay.core.jws import Compact, parse_compact
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.base import NotMine, Session
 from relay.sessions.cache import Answers
@@ -149,7 +150,7 @@ class UpstreamVerifier:
                 Reason.BACKEND_UNAVAILABLE, f"session.upstream.me answered {answer.status}."
             )
         try:
-            claims = parse_json_object(answer.body)
+            claims = strict_json.parse_object(answer.body)
         except ValueError as error:
             raise UnavailableError(
                 Reason.BACKEND_UNAVAILABLE, f"session.upstream.me answered with no JSON object: {error}."

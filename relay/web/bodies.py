@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
 
+from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason
-from relay.core.jws import parse_json_object
 
 BODY_WITHIN_S: Final = 10.0
 """Seconds for a whole body: a batch of 1 MiB at 1 Mbit/s."""
@@ -60,6 +60,6 @@ async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any
     if kind != "application/json":
         raise MalformedError("Send the body as application/json, or none.")
     try:
-        return parse_json_object(body)
+        return strict_json.parse_object(body)
     except ValueError as error:
         raise MalformedError(f"The body is not a JSON object: {error}.") from None

@@ -74,7 +74,7 @@ def test_lines_from_standard_input(relay: Relay) -> None:
     assert done.returncode == 1
     first, second = done.stderr.decode().splitlines()
     assert first.startswith("line 3: ")
-    assert second == "line 5: A name appears twice in one object."
+    assert second == "line 5: The body is not strict JSON: a name appears twice in one object."
     assert done.stdout.decode().startswith("3 published, 2 failed, in ")
 
 

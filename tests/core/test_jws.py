@@ -16,6 +16,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from jwt.warnings import InsecureKeyLengthWarning
 
+from relay.core import strict_json
 from relay.core.errors import Reason, Refusal
 from relay.core.jws import (
     Compact,
@@ -23,7 +24,6 @@ from relay.core.jws import (
     check_signature,
     decode_part,
     parse_compact,
-    parse_json_object,
     sign_compact,
 )
 from tests.support.jws_forgery import b64, forge
@@ -161,7 +161,7 @@ BAD_JSON = [
 def test_json_that_parsers_read_differently_is_refused(data: bytes) -> None:
     """Everything that two parsers could read differently, or one of them not at all, is refused."""
     with pytest.raises(ValueError, match=r"."):
-        parse_json_object(data)
+        strict_json.parse_object(data)
     for text in (forge(data, {}, KEY), forge({}, data, KEY)):
         assert refused(text) in (Reason.TOKEN_MALFORMED, Reason.TOKEN_TOO_LARGE)
 
@@ -172,14 +172,14 @@ def test_json_that_parsers_read_differently_is_refused(data: bytes) -> None:
 )
 def test_plain_json_is_read(data: bytes) -> None:
     """Strict is not more than JSON asks for."""
-    assert parse_json_object(data) == json.loads(data)
+    assert strict_json.parse_object(data) == json.loads(data)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")))
 def test_any_bytes_as_json(data: bytes) -> None:
     """An object comes out that can be written again, or a ValueError."""
     try:
-        value = parse_json_object(data)
+        value = strict_json.parse_object(data)
     except ValueError:
         return
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -291,7 +291,7 @@ def signature_is_right(jws: str, jwk: Mapping[str, Any], algorithm: str) -> bool
         public = {name: value for name, value in jwk.items() if name not in PRIVATE_MEMBERS}
         key = PyJWK(public, algorithm=algorithm).key
         header_part, payload_part, signature_part = jws.split(".")
-        header, signature = parse_json_object(decode_part(header_part)), decode_part(signature_part)
+        header, signature = strict_json.parse_object(decode_part(header_part)), decode_part(signature_part)
         if payload_part:  # some are empty, which no token's is
             decode_part(payload_part)
     except (PyJWTError, ValueError):

@@ -2,8 +2,8 @@
 
 import json
 
+from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason, Refusal
-from relay.core.jws import parse_json_object
 from relay.core.tokens import Claims, examine, signed_claims, verify
 from relay.keys.api_keys import check_bearer, hash_secret
 from relay.keys.jwks import from_jwks, to_jwks
@@ -70,7 +70,7 @@ def session_claims(data: bytes) -> None:
     for credential in (forge({"alg": "HS256"}, data, SECRET), encrypted(data)):
         _check_session(at_once(BEHIND_EACH_OTHER.verify(credential, now=NOW)))
     try:
-        payload = parse_json_object(data)
+        payload = strict_json.parse_object(data)
     except ValueError:
         return
     check_times(payload, now=NOW, leeway_s=2, grace_s=0)
@@ -102,7 +102,7 @@ def cookie(data: bytes) -> None:
 def jwks(data: bytes) -> None:
     """Any answer of who publishes keys, read by a stream and by each kind of session verifier."""
     try:
-        document = parse_json_object(data)
+        document = strict_json.parse_object(data)
     except ValueError:
         return
     try:

@@ -9,10 +9,11 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from relay.audit.chain import Link, seal
+from relay.core import strict_json
 from relay.core.errors import MalformedError, Refusal
 from relay.core.events import Client, Event, to_record
 from relay.core.grants import NO_OPTIONS
-from relay.core.jws import VerifyKey, parse_json_object
+from relay.core.jws import VerifyKey
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
 from relay.net.addresses import canonical_address, client_address, network_of, parse_networks
@@ -140,7 +141,7 @@ def _address(text: str) -> list[str]:
 def token_request(data: bytes) -> None:
     """Any body of a token request, from a browser and from a server."""
     try:
-        body = parse_json_object(data)
+        body = strict_json.parse_object(data)
     except ValueError as error:
         str(error).encode()
         return
@@ -166,7 +167,7 @@ def path(data: bytes) -> None:
 def json_text(data: bytes) -> None:
     """Any bytes as the JSON of a request's body: read so that it can be written again, or a ValueError."""
     try:
-        value = parse_json_object(data)
+        value = strict_json.parse_object(data)
     except ValueError as error:
         str(error).encode()
         return

@@ -137,7 +137,7 @@ def test_a_folder_or_pipe_by_the_name_of_a_key(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         (lambda jwk: b"", "no public key"),
-        (lambda jwk: b"\xff", "not valid Unicode"),
+        (lambda jwk: b"\xff", "not UTF-8"),
         (lambda jwk: b"[]", "not a JSON object"),
         (lambda jwk: json.dumps(jwk)[:-1] + ',"kid":"x"}', "a name appears twice"),
         (lambda jwk: jwk | {"d": "AAAA"}, "private or secret key"),

@@ -27,8 +27,9 @@ from relay.cli.tokens.showing import (
     refusals_as_json,
     shown,
 )
+from relay.core import strict_json
 from relay.core.errors import ConfigurationError, MalformedError, Reason, Refusal, UnavailableError
-from relay.core.jws import VerifyKey, parse_json_object
+from relay.core.jws import VerifyKey
 from relay.core.tokens import SCOPE, SERVICE_SCOPE, Expected, examine
 from relay.keys.fetching import check_jwks_url
 from relay.keys.files import load_keys
@@ -182,7 +183,7 @@ def _read_jwks(path: Path) -> Mapping[str, VerifyKey]:
             data = file.read(_MAX_JWKS_BYTES + 1)
         if len(data) > _MAX_JWKS_BYTES:
             raise ValueError(f"it has more than {_MAX_JWKS_BYTES} bytes")
-        return from_jwks(parse_json_object(data))
+        return from_jwks(strict_json.parse_object(data))
     except OSError as error:
         raise ConfigurationError(
             f"{path} can't be read ({(error.strerror or str(error)).lower()})."
