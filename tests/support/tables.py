@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import pydantic_core
+import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS
+from relay.cli import app
 from relay.core.closes import ANSWERS, close_for
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
@@ -78,6 +80,24 @@ def _anomalies(_: Path) -> list[str]:
 def _checks(_: Path) -> list[str]:
     rows = [(f"`{check.name}`", check.severity.value, check.finds, check.do) for check in CHECKS]
     return _table(("check", "severity", "finds", "what to do"), rows)
+
+
+def _commands(_: Path) -> list[str]:
+    """Each command with the first sentence of its help."""
+    found = _leaves(typer.main.get_command(app), "relay")
+    return _table(("command", "does"), [(f"`{name}`", _first_line(command)) for name, command in found])
+
+
+def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield the full name of each command below `command`, and the command."""
+    for part, inner in getattr(command, "commands", {}).items():
+        yield from _leaves(inner, f"{name} {part}")
+    if not hasattr(command, "commands"):
+        yield name, command
+
+
+def _first_line(command: Any) -> str:
+    return " ".join((command.help or "").partition("\n\n")[0].split()).replace("|", "\\|")
 
 
 # --- settings -------------------------------------------------------------------------------------
@@ -150,6 +170,7 @@ PARTS: Final[dict[str, Callable[[Path], list[str]]]] = {
     "anomalies": _anomalies,
     "checks": _checks,
     "settings": _settings,
+    "commands": _commands,
     "rooms": _rooms,
 }
 """Each generated part by its name. A function gets the file that the part is for, and returns its lines."""
