@@ -1,40 +1,73 @@
-"""The command line. One module a group of commands; what people did wrong is one line and exit code 2."""
+"""The command line: one module a command. A user's mistake is one line on standard error and exit code 2."""
 
 import sys
+from typing import Annotated
 
 import typer
 
-from relay.cli import audit, bench, config, keys, tokens
-from relay.cli.demo import demo
-from relay.cli.doctor import doctor
-from relay.cli.listen import listen
-from relay.cli.publish import publish
-from relay.cli.publishers import publishers
-from relay.cli.questions import add_questions
-from relay.cli.replay import replay
-from relay.cli.serve import serve
+from relay import __version__
+from relay.cli.lazy import LazyGroup
 from relay.core.errors import RelayError
+
+
+class _Commands(LazyGroup):
+    entries = {
+        "serve": ("relay.cli.serve:serve", "Run the relay until SIGINT or SIGTERM."),
+        "demo": (
+            "relay.cli.demo:demo",
+            "Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser.",
+        ),
+        "doctor": ("relay.cli.doctor:doctor", "Check a deployment for what is legal but unwise."),
+        "publish": (
+            "relay.cli.publish:publish",
+            "Publish one JSON value, or JSON lines from files or standard input.",
+        ),
+        "publishers": (
+            "relay.cli.publisher_rates:publishers",
+            "Show who publishes what at which rate, and what was refused or dropped.",
+        ),
+        "listen": ("relay.cli.listen:listen", "Show the values of channels as they come."),
+        "replay": (
+            "relay.cli.replay:replay",
+            "Publish recorded quotes and trades again, each to PREFIX.SYMBOL.",
+        ),
+        "config": ("relay.cli.config:app", "Check or show the settings."),
+        "keys": (
+            "relay.cli.keys:app",
+            "Make and rotate signing keys, and make keys for publishers and operators.",
+        ),
+        "token": ("relay.cli.token:app", "Explain, check and make scoped tokens."),
+        "audit": ("relay.cli.audit:app", "Check the audit log, and query it."),
+        "bench": ("relay.cli.bench:app", "Measure the relay on this machine, beside a yardstick."),
+    }
+
 
 app = typer.Typer(
     name="relay",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="A realtime relay with scoped tokens: prices to thousands of browsers, and no access token in any of them.",
 )
-app.command()(serve)
-app.command()(demo)
-app.add_typer(config.app, name="config")
-app.command()(doctor)
-app.add_typer(keys.app, name="keys")
-app.add_typer(tokens.app, name="token")
-add_questions(audit.app)
-app.add_typer(audit.app, name="audit")
-app.add_typer(bench.app, name="bench")
-app.command()(publish)
-app.command()(publishers)
-app.command()(listen)
-app.command()(replay)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"relay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def relay(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the name and version, and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that come before a command's name."""
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 import typer
 
-from relay.cli.serve import ConfigOption, RoleOption, config_path
+from relay.cli.options import ConfigOption, config_path
+from relay.cli.serve import RoleOption
 from relay.server.process_roles import SPLIT_NOTE, Role
 
 app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")

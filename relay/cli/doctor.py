@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relay.cli.serve import ConfigOption, config_path
+from relay.cli.options import ConfigOption, JsonOption, config_path
 
 if TYPE_CHECKING:
     from relay.doctor import Finding
@@ -23,7 +23,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 def doctor(
     config: ConfigOption = None,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no other server what time it is.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a deployment for what is legal but unwise.
 

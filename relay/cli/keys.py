@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from relay.cli.serve import ConfigOption, config_path
+from relay.cli.options import ConfigOption, JsonOption, config_path
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import check_pattern
 from relay.keys.api_keys import May, new_bearer_key
@@ -102,7 +102,7 @@ def rotate(
 def list_keys(
     folder: FolderOption = None,
     config: ConfigOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show each key's state: next, signing, overlapping, retired or revoked."""
     folder, _ = _settings(folder, config)

@@ -1,7 +1,7 @@
 """`relay listen`: what a subscriber gets, as a live table on a terminal and as JSON lines into a pipe.
 
 What a channel brings (values, whether it is stale, what of a stream is lost) goes to standard output; what
-happens to the connection goes to standard error. How either looks is in `relay.cli.views`.
+happens to the connection goes to standard error. How either looks is in `relay.cli.listen_output`.
 """
 
 from typing import Annotated
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from relay.cli.publish import run_to_exit
-from relay.cli.views import Board, Lines
+from relay.cli.listen_output import Board, Lines
+from relay.cli.output import run_to_exit
 from relay.client import (
     ClientError,
     Closed,

@@ -1,33 +1,20 @@
-"""`relay publish`: one value from the command line, or JSON lines (`relay.cli.pouring`)."""
+"""`relay publish`: one value from the command line, or JSON lines (`relay.cli.ndjson`)."""
 
-import asyncio
-import os
-import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from relay.cli.pouring import opened, pour
+from relay.cli.ndjson import opened, publish_lines
+from relay.cli.options import DEFAULT_URL, PublishKeyOption, UrlOption, require_publish_key
+from relay.cli.output import run_to_exit
 from relay.client import Publisher
-from relay.core.errors import ConfigurationError, MalformedError, RelayError
+from relay.core.errors import ConfigurationError
 from relay.core.patterns import check_channel
 
-DEFAULT_URL = "http://127.0.0.1:8002"
 ONE_VALUE_ATTEMPTS = 3
 """A person waits for the answer: a wrong address is told within two seconds."""
-
-UrlOption = Annotated[str, typer.Option("--url", help="The relay's internal address.")]
-KeyOption = Annotated[
-    str,
-    typer.Option(
-        "--key",
-        envvar="RELAY_PUBLISH_KEY",
-        metavar="NAME.SECRET",
-        help="The publisher key. The environment variable keeps it out of the process list.",
-    ),
-]
 
 
 def publish(
@@ -49,7 +36,7 @@ def publish(
         ),
     ] = None,
     url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
+    key: PublishKeyOption = "",
     envelope: Annotated[
         bool, typer.Option("--envelope", help='Lines are {"channel": …, "data": …} and name their channel.')
     ] = False,
@@ -64,47 +51,12 @@ def publish(
         raise ConfigurationError("Name a channel, or give --envelope and lines that name theirs.")
     if value is not None and files:
         raise ConfigurationError("Give either a value or --file.")
-    require_key(key)
+    require_publish_key(key)
     if value is not None:
         run_to_exit(_publish_one(url, key, channel, value))
     if channel:
         check_channel(channel)
     run_to_exit(_publish_lines(Publisher(url, key), files or [], channel))
-
-
-def require_key(key: str) -> None:
-    """Refuse to go on without a publisher key.
-
-    Raises:
-        ConfigurationError: if there is none.
-    """
-    if not key:
-        raise ConfigurationError(
-            "A publisher key is needed, as --key or in RELAY_PUBLISH_KEY; `relay keys publisher NAME` makes one."
-        )
-
-
-def run_to_exit(main: Coroutine[Any, Any, int]) -> None:
-    """Run a command and leave with its exit code: one sentence for what went wrong, and quiet endings.
-
-    Exit codes: 2 for what the caller must mend, 1 for other errors; 130 for Ctrl-C and 141 for a reader of our
-    output that has left, which is what shells show for those two.
-    """
-    try:
-        code = asyncio.run(main)
-    except (ConfigurationError, MalformedError) as error:
-        sys.stderr.write(f"{error}\n")
-        code = 2
-    except RelayError as error:
-        sys.stderr.write(f"{error}\n")
-        code = 1
-    except KeyboardInterrupt:
-        code = 130
-    except BrokenPipeError:
-        # the interpreter's last flush would complain about the closed pipe once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
-    raise typer.Exit(code)
 
 
 async def _publish_one(url: str, key: str, channel: str, value: str) -> int:
@@ -118,4 +70,4 @@ async def _publish_one(url: str, key: str, channel: str, value: str) -> int:
 
 async def _publish_lines(publisher: Publisher, files: Sequence[Path], channel: str) -> int:
     with opened(files) as sources:
-        return 1 if await pour(publisher, sources, channel) else 0
+        return 1 if await publish_lines(publisher, sources, channel) else 0

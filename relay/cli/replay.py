@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from relay.cli.publish import DEFAULT_URL, KeyOption, UrlOption, require_key, run_to_exit
+from relay.cli.options import DEFAULT_URL, PublishKeyOption, UrlOption, require_publish_key
+from relay.cli.output import run_to_exit
 from relay.client import BatchError, Publisher, PublishError
 from relay.client.receipts import Result
 from relay.core.errors import RelayError
@@ -35,7 +36,7 @@ def replay(
     *,
     speed: Annotated[float, typer.Option("--speed", help="10 plays ten times as fast.")] = 1.0,
     url: UrlOption = DEFAULT_URL,
-    key: KeyOption = "",
+    key: PublishKeyOption = "",
     channel_prefix: Annotated[
         str, typer.Option("--channel-prefix", help="What stands before the symbol in a quote's channel.")
     ] = "prices",
@@ -44,7 +45,7 @@ def replay(
     ] = "trades",
 ) -> None:
     """Publish recorded quotes and trades again, each to PREFIX.SYMBOL."""
-    require_key(key)
+    require_publish_key(key)
     notes = _Notes()
     recording = Replay(
         files,

@@ -2,33 +2,18 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from relay.cli.options import ConfigOption, config_path
 from relay.server.process_roles import Role
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        envvar="RELAY_CONFIG",
-        help="The settings file. Without it RELAY_* variables alone count.",
-    ),
-]
-
-
-def config_path(config: Path | None) -> Path | None:
-    """Return the settings file: as told, else relay.toml of this folder if there is one."""
-    here = Path("relay.toml")
-    return config if config is not None or not here.exists() else here
-
 
 RoleOption = Annotated[
     Role,
-    typer.Option("--role", help="Which part runs here; only the issuer needs the private key."),
+    typer.Option(
+        "--role", help="The part of the relay that runs here. Only the issuer needs the private key."
+    ),
 ]
 
 

@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from relay.audit.chain import unseal
-from relay.cli.audit import Exit, app
+from relay.cli.audit import app
+from relay.cli.audit.verify import Exit
 from tests.support.audit_logs import Lines, write_log
 
 
@@ -133,7 +134,7 @@ def test_an_empty_log_is_undamaged_and_proves_nothing(path: Path) -> None:
 
 def test_colour_is_for_terminals_only(path: Path, lines: Lines) -> None:
     """A terminal sees colour, a pipe sees plain text."""
-    command = [sys.executable, "-c", "from relay.cli.audit import Exit, app; app()", "verify", str(path)]
+    command = [sys.executable, "-c", "from relay.cli.audit import app; app()", "verify", str(path)]
     environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.cli.views import printable
+from relay.cli.output import printable
 from tests.support.listen_command import COMMAND, asking, environment
 from tests.support.relay_process import Relay, running
 

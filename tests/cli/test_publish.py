@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.cli.pouring import Lines
+from relay.cli.ndjson import Lines
 from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
 
 COMMAND = [sys.executable, "-m", "relay", "publish"]

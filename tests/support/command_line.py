@@ -2,7 +2,7 @@
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,21 @@ import typer
 import typer.main
 
 from relay.cli import app, main
+from relay.cli.lazy import LazyCommand
+
+
+def loaded(command: Any) -> Any:
+    """Return a command of a group as it runs. A group imports its commands when they are needed."""
+    return command.load() if isinstance(command, LazyCommand) else command
+
+
+def commands(group: Any, path: str = "relay") -> Iterator[tuple[str, Any, Any]]:
+    """Yield each command below `group`: its full name, the command as its group lists it, and as it runs."""
+    for name, listed in group.commands.items():
+        command = loaded(listed)
+        yield f"{path} {name}", listed, command
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{path} {name}")
 
 
 def refusal(arguments: list[str]) -> str | None:
@@ -28,7 +43,7 @@ def refusal(arguments: list[str]) -> str | None:
             name, *arguments = arguments
             if name not in command.commands:
                 return f"{context.info_name} has no command {name}"
-            command = command.commands[name]
+            command = loaded(command.commands[name])
             context = typer.Context(command, info_name=name, parent=context)
         values, extra, _ = command.make_parser(context).parse_args(args=list(arguments))
     except typer.TyperException as error:

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 import pydantic_core
-import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer.main import get_command
 
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS
 from relay.cli import app
@@ -30,6 +30,7 @@ from relay.doctor import CHECKS
 from relay.settings.endpoints import Grant
 from relay.settings.load import Settings
 from tests.support import readme
+from tests.support.command_line import commands
 
 NO_VALUE: Final = "\N{EN DASH}"
 
@@ -84,16 +85,8 @@ def _checks(_: Path) -> list[str]:
 
 def _commands(_: Path) -> list[str]:
     """Each command with the first sentence of its help."""
-    found = _leaves(typer.main.get_command(app), "relay")
+    found = [(name, one) for name, _, one in commands(get_command(app)) if not hasattr(one, "commands")]
     return _table(("command", "does"), [(f"`{name}`", _first_line(command)) for name, command in found])
-
-
-def _leaves(command: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield the full name of each command below `command`, and the command."""
-    for part, inner in getattr(command, "commands", {}).items():
-        yield from _leaves(inner, f"{name} {part}")
-    if not hasattr(command, "commands"):
-        yield name, command
 
 
 def _first_line(command: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from relay.audit.chain import Link, seal
 from relay.audit.query import connected, privileges, summaries
 from relay.audit.query.records import Reading, Record
-from relay.cli.questions.following import _grow
+from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
 from tests.support.audit_days import BEGIN

@@ -19,17 +19,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from relay.cli.output import printable
 from relay.client import Closed, Event, Gap, Snapshot, Status, Subscribed, Update, Welcome
 
 REDRAW_S = 0.25
 RATE_WINDOW_S = 3.0
-
-
-def printable(text: str) -> str:
-    """Return `text` with everything replaced that a terminal might obey."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
 
 
 _WHITE_SPACE = bytes.maketrans(b"\r\n\t", b"   ")

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from relay.audit.query.explain import tell
 from relay.audit.query.records import Record
-from relay.cli.questions.given import FilesOption, Log
-from relay.cli.serve import ConfigOption
-from relay.cli.views import printable
+from relay.cli.audit.input import FilesOption, Log
+from relay.cli.options import ConfigOption
+from relay.cli.output import printable
 from relay.core.errors import RelayError
 
 LOOK_EVERY_S = 0.25
@@ -28,15 +28,22 @@ def tail(
     *,
     file: FilesOption = None,
     config: ConfigOption = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Records that are there already.")] = 10,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on as the log grows.")] = True,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="Records of the existing log to show first.")
+    ] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Show new records as they are written.")
+    ] = True,
     action: Annotated[str, typer.Option("--action", help="Only this action, like connect.denied.")] = "",
     user: Annotated[str, typer.Option("--user", help="Only this user.")] = "",
-    outcome: Annotated[str, typer.Option("--outcome", help="Only success or failure.")] = "",
+    outcome: Annotated[str, typer.Option("--outcome", help="Only this outcome: success or failure.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the log's own lines.")] = False,
 ) -> None:
-    """Show the newest records, and the next ones as they come, also when a new file is begun."""
-    log = Log(file, config=config)
+    """Show the newest records, and each new one as it is written.
+
+    A new file of the log is followed as well.
+    """
+    log = Log(file=file, config=config)
 
     def wanted(record: Record) -> bool:
         return (
@@ -54,30 +61,30 @@ def tail(
         else:
             console.print(_line(record), soft_wrap=True)
 
-    there: deque[tuple[bytes, Record]] = deque(maxlen=lines)
+    newest: deque[tuple[bytes, Record]] = deque(maxlen=lines)
     is_old = True
     try:
         for line in _grow(log.newest, follow=follow):
             if line is None:
                 is_old = False
-                for shown in there:
+                for shown in newest:
                     show(*shown)
                 continue
             for record in filter(wanted, log.reading.records([line])):
                 if is_old:
-                    there.append((line, record))
+                    newest.append((line, record))
                 else:
                     show(line, record)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except BrokenPipeError:  # nobody reads any more, which is no fault of the log
+    except BrokenPipeError:  # standard output is closed: no error of the log
         raise
     except OSError as error:
         raise RelayError(f"{printable(str(log.newest))} can't be read: {error.strerror}.") from None
 
 
 def _plain(line: bytes) -> str:
-    """Return a line as it is if the relay wrote it: printable ASCII. Others are written anew, escaped."""
+    """Return a line as it is if it is printable ASCII, as the relay writes it. Escape any other line."""
     text = line.decode("utf-8", "replace")
     if text.isascii() and text.rstrip("\n").isprintable():
         return text
@@ -85,20 +92,20 @@ def _plain(line: bytes) -> str:
 
 
 def _line(record: Record) -> Text:
-    marks = f"  [!] {', '.join(record.relay.anomalies)}" if record.relay.anomalies else ""
+    anomalies = f"  [!] {', '.join(record.relay.anomalies)}" if record.relay.anomalies else ""
     return (
         Text(f"{printable(record.at)} ", style="dim")
         + Text(printable(record.event.action), style=_STYLES.get(record.event.outcome, ""))
         + Text(f" {printable(record.user.id or record.client.ip)}", style="bold")
         + Text(f" {printable(tell(record))}")
-        + Text(printable(marks), style="bold red")
+        + Text(printable(anomalies), style="bold red")
     )
 
 
 def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
-    """Return a file's lines, None where its end is for now, and then each that is written.
+    """Return a file's lines, then None at its present end, and then each line that is written later.
 
-    A file that takes its place is read whole.
+    A file that replaces it is read from its beginning.
     """
     file = path.open("rb")
     try:
@@ -107,7 +114,7 @@ def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
             if line.endswith(b"\n"):
                 yield line
             else:
-                part = line  # it is being written
+                part = line  # the writer has not finished it
         yield None
         while follow:
             part += file.readline()
@@ -115,7 +122,7 @@ def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
                 yield part
                 part = b""
             elif _replaced(file.fileno(), path):
-                # what was written between the last look and the change of files
+                # lines that were written after the last read and before the replacement
                 yield from (
                     line for line in (part + file.read()).splitlines(keepends=True) if line.endswith(b"\n")
                 )
@@ -130,6 +137,6 @@ def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
 def _replaced(descriptor: int, path: Path) -> bool:
     try:
         now = path.stat()
-    except FileNotFoundError:  # for a moment, between two files
+    except FileNotFoundError:  # for a moment, between two files of the log
         return False
     return (now.st_dev, now.st_ino) != (os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino)

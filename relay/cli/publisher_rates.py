@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from relay.cli.publish import DEFAULT_URL
-from relay.cli.views import printable
+from relay.cli.options import DEFAULT_URL, JsonOption, UrlOption
+from relay.cli.output import printable
 from relay.client.answers import check_base_url, read_json, read_problem
 from relay.core.errors import ConfigurationError, RelayError
 from relay.net.http_client import blocking_client
@@ -27,7 +27,7 @@ Row = dict[str, Any]
 
 def publishers(
     *,
-    url: Annotated[str, typer.Option("--url", help="The relay's internal address.")] = DEFAULT_URL,
+    url: UrlOption = DEFAULT_URL,
     key: Annotated[
         str,
         typer.Option(
@@ -40,7 +40,7 @@ def publishers(
     interval: Annotated[
         float, typer.Option("--interval", min=0.1, max=60.0, help="Seconds over which rates are taken.")
     ] = 1.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show who publishes what at which rate, and what was refused or dropped."""
     if not key:

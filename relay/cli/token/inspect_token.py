@@ -13,12 +13,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from relay.cli.tokens.showing import (
-    JsonOption,
+from relay.cli.options import JsonOption
+from relay.cli.token.output import (
     TokenArgument,
     print_verdict,
     read_token,
@@ -158,6 +155,10 @@ def _print_rows(findings: _Findings) -> None:
             typer.echo(f"{name}: {value}  ({words})")
         typer.echo("")
         return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("member", "value", "meaning"):
         table.add_column(heading, overflow="fold")

@@ -23,8 +23,8 @@ import typer
 
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.writing import Keeping
-from relay.cli.serve import ConfigOption, config_path
-from relay.cli.tokens.showing import JsonOption, quiet_log, shown
+from relay.cli.options import ConfigOption, JsonOption, config_path
+from relay.cli.token.output import quiet_log, shown
 from relay.core import tokens
 from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event

@@ -1,29 +1,23 @@
-"""What all questions have in common: which files, which span of time, and how an answer is shown."""
+"""What the queries read: the log's files, and the span of time that they are asked about."""
 
-import json
+import functools
+import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 from relay.audit.files import log_files
 from relay.audit.query.records import Reading
-from relay.cli.serve import config_path
-from relay.cli.views import printable
+from relay.cli.options import ConfigOption, config_path
+from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
-from relay.settings.load import load
-from relay.settings.sections import Audit
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -36,18 +30,20 @@ FilesOption = Annotated[
         "--file",
         "-f",
         metavar="FILE",
-        help="A file of the log; give it once for each, in any order. Default: all files that the settings name.",
+        help="A file of the log; repeat it for several, in any order. Default: all files that the settings name.",
     ),
 ]
 SinceOption = Annotated[
-    str, typer.Option("--since", help="Only from then on: 2h, 30m, 7d, or a time like 2026-11-26T09:00.")
+    str,
+    typer.Option("--since", help="Only records from this time on: 2h, 30m or 7d ago, or 2026-11-26T09:00."),
 ]
-UntilOption = Annotated[str, typer.Option("--until", help="Only up to then.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UntilOption = Annotated[str, typer.Option("--until", help="Only records up to this time.")]
+
+P = ParamSpec("P")
 
 
 def parse_time(text: str, *, option: str) -> datetime:
-    """Return a moment that a person named: so long ago, or a date and time, in UTC if it does not say.
+    """Return the time that `text` means: so long ago, or a date and time, in UTC if it names no zone.
 
     Raises:
         ConfigurationError: if it is neither.
@@ -57,19 +53,24 @@ def parse_time(text: str, *, option: str) -> datetime:
             return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # what lies before the year 1 is no time either
+    except (ValueError, OverflowError):  # OverflowError: a time before the year 1
         raise ConfigurationError(
             f"{option}: {text[:40]!r} is no time. Give 2h, 30m or 7d for so long ago, or 2026-11-26T09:00."
         ) from None
 
 
 class Log:
-    """The files of a log and the span of them that is asked about."""
+    """The files of a log, and the span of time that is read of them."""
 
     def __init__(
-        self, files: Sequence[Path] | None, *, config: Path | None = None, since: str = "", until: str = ""
+        self,
+        *,
+        file: FilesOption = None,
+        config: ConfigOption = None,
+        since: SinceOption = "",
+        until: UntilOption = "",
     ) -> None:
-        self._files = _in_order(files) if files else log_files(_configured(config))
+        self._files = _in_order(file) if file else log_files(_configured(config))
         self.reading = Reading(
             since=parse_time(since, option="--since") if since else None,
             until=parse_time(until, option="--until") if until else None,
@@ -84,7 +85,7 @@ class Log:
         """Read all lines, oldest first, with a progress bar on a terminal."""
         try:
             if sys.stderr.isatty():
-                yield from self._watched()
+                yield from self._lines_with_progress()
                 return
             for path in self._files:
                 with path.open("rb") as file:
@@ -92,8 +93,8 @@ class Log:
         except OSError as error:
             raise RelayError(f"{printable(str(error.filename))} can't be read: {error.strerror}.") from None
 
-    def tell_missing(self) -> None:
-        """Say on standard error what an answer may lack: lines that are no records, and events that are not there."""
+    def report_missing(self) -> None:
+        """Say on standard error what the answer may lack: events that were lost, and lines that are no records."""
         if self.reading.lost:
             sys.stderr.write(
                 f"{self.reading.lost} events of this time could not be recorded; see relay audit stats.\n"
@@ -103,7 +104,10 @@ class Log:
                 f"{self.reading.unreadable} lines are no records and were passed over; see relay audit verify.\n"
             )
 
-    def _watched(self) -> Iterator[bytes]:
+    def _lines_with_progress(self) -> Iterator[bytes]:
+        from rich.console import Console
+        from rich.progress import Progress
+
         total = sum(path.stat().st_size for path in self._files)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Reading", total=total)
@@ -118,22 +122,47 @@ class Log:
                         yield line
 
 
+def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:
+    """Give a command the options that name a log and a span of time, and pass the `Log` as its first argument.
+
+    After the answer, the command says what the log could not record.
+    """
+    shared = inspect.signature(Log).parameters
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **options: Any) -> None:
+        log = Log(**{name: options.pop(name) for name in shared})
+        command(log, *args, **options)
+        log.report_missing()
+
+    _, *own = inspect.signature(command).parameters.values()
+    parameters = [*own, *shared.values()]
+    # Typer reads both the signature and the annotations
+    wrapped.__dict__["__signature__"] = inspect.Signature(parameters)
+    wrapped.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return wrapped
+
+
 def _configured(config: Path | None) -> Path:
-    """Return where the settings keep the log; without any it is where it is by default.
+    """Return where the settings keep the log, or where it is by default.
 
     Raises:
         ConfigurationError: if there are settings with mistakes in them.
     """
     path = config_path(config)
     if path is not None:
+        from relay.settings.load import load
+
         return load(path).audit.path
+    from relay.settings.sections import Audit
+
     return Path(os.environ.get("RELAY_AUDIT__PATH", Audit().path))
 
 
 def _in_order(files: Sequence[Path]) -> list[Path]:
-    """Return files in the order of their first records' times: they may be several relays', which number apart.
+    """Return the files in the order of their first records' times: several relays number their records separately.
 
-    One that can't be read is told of when it is.
+    A file that can't be read is reported when it is read.
     """
 
     def begins(path: Path) -> str:
@@ -142,35 +171,3 @@ def _in_order(files: Sequence[Path]) -> list[Path]:
         return ""
 
     return sorted(files, key=begins)
-
-
-def show(
-    rows: Sequence[dict[str, Any]],
-    *,
-    as_json: bool,
-    columns: Sequence[str],
-    nothing: str,
-    right: Sequence[str] = (),
-) -> None:
-    """Print rows as JSON, or as a table of these columns with everything escaped that a terminal might obey."""
-    if as_json:
-        sys.stdout.write(json.dumps(list(rows)) + "\n")
-        return
-    console = Console()
-    if not rows:
-        console.print(Text(nothing))  # it may quote what was asked, brackets and all
-        return
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for name in columns:
-        table.add_column(
-            name.replace("_", " "), justify="right" if name in right else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(_cell(row[name]))) for name in columns))
-    console.print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -11,10 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Final
 
-import structlog
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from relay.core.errors import EXPLANATIONS, ConfigurationError, Refusal
 from relay.core.tokens import MAX_TOKEN_BYTES
@@ -23,7 +20,6 @@ MAX_SHOWN_CHARS: Final = 400
 """Characters of a value that are shown; a channel list of 32 may have more, and its start is enough."""
 
 TokenArgument = Annotated[str, typer.Argument(help="The token, or - to read it from standard input.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def read_token(argument: str) -> str:
@@ -44,6 +40,8 @@ def read_token(argument: str) -> str:
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
     """Keep what the relay's parts log off the terminal: the command says it in its own sentence, and ends."""
+    import structlog
+
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
@@ -82,6 +80,9 @@ def print_verdict(verdict: str, refusals: Sequence[Refusal], unchecked: Sequence
         for line, _ in lines:
             typer.echo(line)
         return
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console()
     for line, style in lines:
         console.print(Text(line, style=style))

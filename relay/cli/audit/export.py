@@ -8,22 +8,13 @@ from typing import Annotated
 import typer
 
 from relay.audit.query.records import Record
-from relay.cli.questions.given import FilesOption, Log, SinceOption, UntilOption
-from relay.cli.serve import ConfigOption
-from relay.cli.views import printable
+from relay.cli.audit.input import Log, query
+from relay.cli.output import printable
 
 _COLUMNS = (
     *("at", "action", "outcome", "reason", "user", "address", "endpoint", "session", "roles", "jti"),
-    *(
-        "connection",
-        "channels",
-        "close_code",
-        "duration_ms",
-        "messages_out",
-        "anomalies",
-        "publisher",
-        "operator",
-    ),
+    *("connection", "channels", "close_code", "duration_ms", "messages_out", "anomalies"),
+    *("publisher", "operator"),
 )
 
 
@@ -33,22 +24,18 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+@query
 def export(
+    log: Log,
     *,
-    format: Annotated[Format, typer.Option("--format", help="The form of the output.")] = Format.CSV,  # noqa: A002  # the option's name
-    file: FilesOption = None,
-    config: ConfigOption = None,
-    since: SinceOption = "",
-    until: UntilOption = "",
+    format: Annotated[Format, typer.Option("--format", help="The format of the output.")] = Format.CSV,  # noqa: A002  # the option's name
 ) -> None:
     """Write the log as CSV (RFC 4180), a row for each record."""
     assert format is Format.CSV
-    log = Log(file, config=config, since=since, until=until)
     writer = csv.writer(sys.stdout, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
     for record in log.reading.records(log.lines()):
         writer.writerow([_safe(value) for value in _row(record)])
-    log.tell_missing()
 
 
 def _row(record: Record) -> tuple[object, ...]:
@@ -63,7 +50,7 @@ def _row(record: Record) -> tuple[object, ...]:
 
 
 def _safe(value: object) -> object:
-    """Return a cell that a spreadsheet won't run: a text that begins like a formula gets an apostrophe in front."""
+    """Return a cell that a spreadsheet does not run: an apostrophe is put before a text that begins like a formula."""
     if not isinstance(value, str):
         return value
     text = printable(value)

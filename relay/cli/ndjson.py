@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from relay.cli.views import printable
+from relay.cli.output import printable
 from relay.client import BatchError, Message, Publisher, PublishError, Result
 from relay.core.errors import ConfigurationError, RelayError
 from relay.core.publications import MAX_PUBLICATION_BYTES
@@ -123,7 +123,7 @@ def _message(line: bytes | None, channel: str) -> Message:
     )
 
 
-async def pour(publisher: Publisher, sources: Sequence[Source], channel: str) -> int:
+async def publish_lines(publisher: Publisher, sources: Sequence[Source], channel: str) -> int:
     """Publish all lines; returns how many failed. Lines are values of `channel`, or name theirs if that is "".
 
     Raises:

@@ -17,9 +17,8 @@ from typing import Annotated, Any, Final
 import anyio
 import typer
 
-from relay.cli.serve import ConfigOption, config_path
-from relay.cli.tokens.showing import (
-    JsonOption,
+from relay.cli.options import ConfigOption, JsonOption, config_path
+from relay.cli.token.output import (
     TokenArgument,
     print_verdict,
     quiet_log,

@@ -1,0 +1,99 @@
+"""`relay audit scopes`: which grants were never used, and what other grants would have taken away."""
+
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from relay.audit.query import privileges
+from relay.cli.audit.input import Log, query
+from relay.cli.audit.output import print_rows
+from relay.cli.options import JsonOption
+from relay.core.errors import ConfigurationError
+from relay.core.patterns import is_pattern
+
+_GRANT_COLUMNS = ("whose", "endpoint", "scope", "tokens", "users", "connections", "used_by")
+_LOSS_COLUMNS = ("user", "roles", "endpoint", "scope", "tokens", "connections", "missed")
+
+
+@query
+def scopes(
+    log: Log,
+    *,
+    candidate: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidate",
+            metavar="FILE",
+            # escaped: Typer reads help as Rich's markup
+            help="A relay.toml with other \\[grants]: show who would have lost what.",
+        ),
+    ] = None,
+    users: Annotated[bool, typer.Option("--users", help="Group by user instead of by role.")] = False,
+    unused: Annotated[bool, typer.Option("--unused", help="Only grants that were never used.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what was granted and never used; or with other grants, who would have lost what."""
+    records = log.reading.records(log.lines())
+    if candidate is not None:
+        rows = [
+            asdict(loss) | {"missed": sorted(loss.missed)}
+            for loss in privileges.losses(records, _grants(candidate))
+        ]
+        nothing = "Nobody would have lost anything."
+        print_rows(
+            rows,
+            as_json=as_json,
+            columns=_LOSS_COLUMNS,
+            nothing=nothing,
+            right=("tokens", "connections"),
+        )
+        return
+    rows = [
+        asdict(grant) | {"users": len(grant.users), "used_by": len(grant.used_by)}
+        for grant in privileges.scopes(records, by_user=users)
+        if not (unused and grant.connections)
+    ]
+    print_rows(
+        rows,
+        as_json=as_json,
+        columns=_GRANT_COLUMNS,
+        nothing="No token was issued.",
+        right=("tokens", "users", "connections", "used_by"),
+    )
+
+
+def _grants(path: Path) -> privileges.Grants:
+    """Read the [grants] of a settings file, which need not have anything else.
+
+    Raises:
+        ConfigurationError: if it has none, or they do not have the form of grants.
+    """
+    try:
+        grants = tomllib.loads(path.read_text("utf-8")).get("grants")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--candidate: {path} can't be read: {error}") from None
+    if not isinstance(grants, dict):
+        raise ConfigurationError(f"--candidate: {path} has no [grants].")
+    for role, by_endpoint in grants.items():
+        if not isinstance(by_endpoint, dict):
+            raise ConfigurationError(
+                f"--candidate: grants.{role} is a table of endpoints and their channels."
+            )
+    return {
+        role: {endpoint: _patterns(role, endpoint, grant) for endpoint, grant in by_endpoint.items()}
+        for role, by_endpoint in grants.items()
+    }
+
+
+def _patterns(role: str, endpoint: str, grant: object) -> list[str]:
+    if grant is True:  # a service has no channels
+        return []
+    patterns = grant.get("channels") if isinstance(grant, dict) else grant
+    if not isinstance(patterns, list) or not all(
+        isinstance(one, str) and is_pattern(one) for one in patterns
+    ):
+        raise ConfigurationError(f"--candidate: grants.{role}.{endpoint} is a list of channels and patterns.")
+    return patterns

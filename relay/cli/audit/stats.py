@@ -1,0 +1,47 @@
+"""`relay audit stats`: the log in numbers."""
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from relay.audit.query import summaries
+from relay.cli.audit.input import Log, query
+from relay.cli.audit.output import print_rows
+from relay.cli.options import JsonOption
+from relay.cli.output import printable
+
+
+@query
+def stats(log: Log, *, as_json: JsonOption = False) -> None:
+    """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
+    found = summaries.stats(log.reading.records(log.lines()))
+    refusals = [
+        {"action": action, "reason": reason, "count": count}
+        for (action, reason), count in found.refusals.most_common()
+    ]
+    tables: dict[str, list[dict[str, Any]]] = {
+        "actions": _counted("action", found.actions.most_common()),
+        "refusals": refusals,
+        "endpoints": _counted("endpoint", found.endpoints.most_common()),
+        "users_refused": _counted("user", found.users.most_common(summaries.TOP)),
+        "addresses_refused": _counted("address", found.addresses.most_common(summaries.TOP)),
+        "lost": _counted("action", found.lost.most_common()),
+    }
+    if as_json:
+        facts = {"records": found.records, "first": found.first, "last": found.last}
+        sys.stdout.write(json.dumps(facts | tables) + "\n")
+        return
+    span = f", from {printable(found.first)} to {printable(found.last)}" if found.records else ""
+    console = Console()
+    console.print(Text(f"{found.records:,} records{span}"))
+    for name, rows in tables.items():
+        if rows:
+            console.print(Text(f"\n{name.replace('_', ' ')}", style="bold"))
+            print_rows(rows, as_json=False, columns=list(rows[0]), nothing="", right=["count"])
+
+
+def _counted(name: str, counts: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    return [{name: key or "-", "count": count} for key, count in counts if count]

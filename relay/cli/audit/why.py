@@ -1,0 +1,46 @@
+"""`relay audit why`: the timeline of a token, a connection, a session or a user."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from relay.audit.query import timeline
+from relay.cli.audit.input import Log, query
+from relay.cli.options import JsonOption
+from relay.cli.output import printable
+
+
+@query
+def why(
+    log: Log,
+    about: Annotated[
+        str,
+        typer.Argument(
+            metavar="JTI|CONNECTION|SESSION|USER",
+            help="A token's id, a connection's id, a session's reference, or a user.",
+        ),
+    ],
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything that happened to a token, a connection, a session or a user, oldest first."""
+    steps = timeline.why(log.lines, about, reading=log.reading)
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
+        return
+    console = Console()
+    if not steps:
+        console.print(Text(f"Nothing in the log is about {printable(about)}."))
+    for step in steps:
+        client = " ".join(text for text in (step.user, step.address and f"from {step.address}") if text)
+        anomalies = f"  [!] {', '.join(step.marks)}" if step.marks else ""
+        head = Text(f"{printable(step.at)}  ", style="dim") + Text(printable(step.action), style="bold")
+        console.print(
+            head + Text(f"  {printable(client)}", style="dim") + Text(printable(anomalies), style="bold red")
+        )
+        console.print(Text(f"    {printable(step.sentence)}"))
