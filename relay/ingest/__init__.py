@@ -1,1 +1,1 @@
-"""Publishing: a backend team's key, its channels, and what it sends."""
+"""Publishing: the routes and the WebSocket that backend teams send their messages to."""

@@ -1,4 +1,4 @@
-"""Frames of the publisher's socket, relay.ingest.v1: NDJSON in, and acks, errors and the end out. No socket here."""
+"""Frames of the publishers' WebSocket protocol, relay.ingest.v1. Pure: no socket and no clock here."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ PROTOCOL = "relay.ingest.v1"
 
 MAX_FRAME_BYTES = 1 << 20
 MAX_FRAME_MESSAGES = 256
-"""Of one frame. Handled 64 at a time, so that prices to subscribers go out in between."""
+"""Most messages in one frame."""
 
 WINDOW = 4096
-"""Messages that may be on their way without an ack: 0.2 s of 20,000 a second, and a few MB at most of prices."""
+"""Messages that a publisher may send ahead of the acks: 0.2 s at 20,000 a second, and a few MB of prices at most."""
 
 
 class _Identity(msgspec.Struct):
@@ -26,8 +26,8 @@ _identity = msgspec.json.Decoder(_Identity)
 encode = msgspec.json.Encoder().encode
 
 
-def identify(line: bytes) -> int | None:
-    """Return the id of a message that is wrong in some other way, None if it can't be told."""
+def message_id(line: bytes) -> int | None:
+    """Return the id of a message that is malformed in another way, or None if it has no readable id."""
     try:
         return _identity.decode(line).id
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -35,7 +35,7 @@ def identify(line: bytes) -> int | None:
 
 
 def welcome(*, publisher: str, epoch: str, streams: Sequence[str], credit: int, ts: int) -> dict[str, Any]:
-    """Return the first frame. `streams` are the patterns of the channels whose messages all count, one by one."""
+    """Return the first frame. `streams` are the patterns of the stream channels, on which no message is conflated."""
     return {
         "type": "welcome",
         "protocol": PROTOCOL,
@@ -52,32 +52,33 @@ def welcome(*, publisher: str, epoch: str, streams: Sequence[str], credit: int, 
     }
 
 
-class Ledger:
-    """What is to be acknowledged on one connection: which ids are settled, and what the publisher was not told yet."""
+class AckState:
+    """The acknowledgement state of one connection: the settled ids, and the members of the next ack."""
 
     def __init__(self) -> None:
         self.upto = 0
-        self._told: dict[str, str] = {}  # channel -> epoch; bounded by the channels that there are
-        self._epochs: dict[str, str] = {}
+        # channel → the epoch that the publisher knows; bounded by the number of existing channels
+        self._known_epochs: dict[str, str] = {}
+        self._new_epochs: dict[str, str] = {}
         self._dropped: dict[Drop, list[int]] = {}
 
     def published(self, id_: int, channel: str, epoch: str, dropped: Drop | None) -> None:
-        """Settle a message that was published, or dropped."""
+        """Settle a message that was published or dropped."""
         self.upto = id_
-        if self._told.get(channel) != epoch:
-            self._told[channel] = self._epochs[channel] = epoch
+        if self._known_epochs.get(channel) != epoch:
+            self._known_epochs[channel] = self._new_epochs[channel] = epoch
         if dropped is not None:
             self._dropped.setdefault(dropped, []).append(id_)
 
     def refused(self, id_: int) -> None:
-        """Settle a message whose error goes out before the next ack."""
+        """Settle a message whose error is sent before the next ack."""
         self.upto = id_
 
     def ack(self, *, credit: int) -> Mapping[str, Any]:
-        """Return the ack of all that is settled; `credit` is the highest id that may be sent from now on."""
+        """Return the ack of all settled messages. `credit` is the highest id that the publisher may send."""
         frame: dict[str, Any] = {"type": "ack", "upto": self.upto, "credit": credit}
-        if self._epochs:
-            frame["epoch"] = self._epochs
+        if self._new_epochs:
+            frame["epoch"] = self._new_epochs
         frame |= {why.value: ids for why, ids in self._dropped.items()}
-        self._epochs, self._dropped = {}, {}
+        self._new_epochs, self._dropped = {}, {}
         return frame

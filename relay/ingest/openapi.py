@@ -1,7 +1,7 @@
 """GET /openapi.json: the publishers' routes as an OpenAPI 3.1 document, for clients in other languages.
 
-Made of the constants that the code checks with, so that a bound can't be one thing here and another there. The
-WebSocket at /v1/ingest is described in words: OpenAPI knows no messages.
+The bounds come from the constants that the code checks with, so that document and code can't differ. The messages of
+the WebSocket at /v1/ingest are described in words, because OpenAPI has no form for them.
 """
 
 from typing import Any
@@ -32,17 +32,17 @@ def _ref(name: str) -> dict[str, str]:
 
 
 def _answers(schema: str, *more: int) -> dict[str, Any]:
-    """Return the answers of one route: what 200 has, and the errors that are possible beside 401 and 421."""
+    """Return the answers of one route: the schema of 200, and its errors. `more` adds to those of every route."""
     texts = {
-        400: "The request is not of its form; the message says what is wrong. Nothing was published.",
+        400: "The request is malformed; the message says why. Nothing was published.",
         401: "The publisher key is missing or wrong.",
-        403: "A channel is outside the key's, or a browser has called.",
-        405: "Another method.",
+        403: "The key may not publish to a channel, or the request comes from a browser.",
+        405: "The route does not have this method.",
         413: "The body is too large.",
-        421: "The Host is none of listen.internal_hosts.",
-        426: "Without an upgrade there is nothing here.",
-        429: "Beyond the publisher's quota.",
-        503: "The relay can't take it now.",
+        421: "The Host header is not in listen.internal_hosts.",
+        426: "The route is a WebSocket: send an upgrade.",
+        429: "The publisher's quota is used up for now.",
+        503: "The relay can't accept it now.",
     }
     errors = {
         str(status): {"description": texts[status], "content": {_JSON: {"schema": _ref("Error")}}}
@@ -63,19 +63,19 @@ _SCHEMAS = {
         ["channel", "data"],
         channel=_ref("Channel"),
         data={"description": "Any JSON; it reaches subscribers byte for byte."},
-        source_ts=_MAYBE | {"description": "When the value came about, in Unix milliseconds."},
+        source_ts=_MAYBE | {"description": "When the value was made, in Unix milliseconds."},
         version=_MAYBE
-        | {"description": "Grows with each value of the channel; what is not newer is dropped."},
-        version_epoch=_MAYBE | {"description": "A higher one begins the versions anew."},
+        | {"description": "Grows with each value of the channel. A value that is not newer is dropped."},
+        version_epoch=_MAYBE | {"description": "A higher one starts a new sequence of versions."},
         idempotency_key={
             "type": ["string", "null"],
             "pattern": "^[ -~]+$",
             "minLength": 1,
             "maxLength": MAX_KEY_CHARS,
-            "description": "Names the message; what has the same on its channel once more is dropped.",
+            "description": "Names the message. A later message of the channel with the same key is dropped.",
         },
     )
-    | {"description": "A version_epoch needs a version beside it."},
+    | {"description": "A version_epoch needs a version."},
     "SignOfLife": _object(["channel", "alive"], channel=_ref("Channel"), alive={"const": True}),
     "Channel": _CHANNEL,
     "Position": _object(
@@ -96,7 +96,7 @@ _SCHEMAS = {
         messages={
             "type": "array",
             "description": f"At most {MAX_BATCH}, else 413.",
-            "items": {"description": "A Message; what is none has its error at its place."},
+            "items": {"description": "A Message. A malformed one gets an error in its place."},
         },
     ),
     "Message": {"oneOf": [_ref("Value"), _ref("SignOfLife")]},
@@ -104,7 +104,7 @@ _SCHEMAS = {
         ["results"],
         results={
             "type": "array",
-            "description": "One a message, in order.",
+            "description": "One for each message, in order.",
             "items": {"oneOf": [_ref("Position"), _ref("Error")]},
         },
     ),
@@ -119,8 +119,9 @@ DOCUMENT: dict[str, Any] = {
     "info": {
         "title": "scoped-relay: publishing",
         "version": __version__,
-        "description": "On the internal listener, for backends. A 2xx means: checked, numbered, kept as the channel's "
-        "last value, handed to the fan-out; not that anybody has received it.",
+        "description": "On the internal listener, for backends. A 2xx means that the message was checked, numbered, "
+        "kept as the channel's last value and handed to the fan-out. It does not mean that a subscriber "
+        "has received it.",
     },
     "security": [{"publisher": []}],
     "paths": {
@@ -136,7 +137,7 @@ DOCUMENT: dict[str, Any] = {
             "post": {
                 "operationId": "publishBatch",
                 "summary": f"Publish up to {MAX_BATCH} messages and {MAX_BATCH_BYTES} bytes",
-                "description": "Or as application/x-ndjson, one message a line. One bad message spoils no other.",
+                "description": "Or as application/x-ndjson, a message a line. A bad message does not stop the others.",
                 "requestBody": {"required": True, "content": {_JSON: {"schema": _ref("Batch")}}},
                 "responses": _answers("Results", 413, 429),
             }
@@ -144,7 +145,7 @@ DOCUMENT: dict[str, Any] = {
         "/v1/subscribers": {
             "get": {
                 "operationId": "countSubscribers",
-                "summary": "How many watch these channels now",
+                "summary": "Count the subscribers of these channels now",
                 "parameters": [
                     {
                         "name": "channel",
@@ -166,8 +167,8 @@ DOCUMENT: dict[str, Any] = {
             "get": {
                 "operationId": "ingest",
                 "summary": "Upgrade to a WebSocket",
-                "description": 'Text frames of one message or more, one a line, each with type "publish" and an id '
-                "counted from 1; answered by acks with credit.",
+                "description": 'Text frames with one or more messages, one a line, each with type "publish" and an id '
+                "from 1 on. Acks with credit answer them.",
                 "responses": {"101": {"description": "The WebSocket is open."}} | _answers("", 426, 503),
             }
         },

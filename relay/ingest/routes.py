@@ -14,8 +14,7 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import MAX_PUBLICATION_BYTES
-from relay.ingest.refusals import Refusals
-from relay.ingest.service import Accepted, Ingest
+from relay.ingest.service import Accepted, Ingest, RefusalSummary
 from relay.ingest.subscriber_counts import count_subscribers
 from relay.limits.retry_after import jittered, retry_after
 from relay.web.answers import json_answer, refusal_answer
@@ -23,37 +22,39 @@ from relay.web.bodies import read_body
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 1 << 20
-"""One batch holds the event loop for about 10 ms at these bounds; more would be felt by every subscriber."""
+"""With these bounds one batch keeps the event loop busy for about 10 ms. All subscribers would notice a longer time."""
 
 ClientOf = Callable[[Request], Client]
 Handler = Callable[[Request, Ingest, ClientOf, str], Awaitable[Response | Refusal]]
 
 
 _ENVELOPE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"messages"[ \t\r\n]*:(.*)\}[ \t\r\n]*', re.DOTALL)
-"""Taken off by hand: of two members called messages a decoder would take the last and silently lose the first."""
+"""The envelope is removed by hand: with two `messages` members a decoder would silently drop the first one."""
 
 _messages = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def ingest_routes(ingest: Ingest, client_of: ClientOf, *, watchers: Callable[[str], int]) -> list[Route]:
-    """Return the publishers' routes of the internal listener. `watchers` counts a channel's subscribers."""
+def ingest_routes(
+    ingest: Ingest, client_of: ClientOf, *, subscriber_count: Callable[[str], int]
+) -> list[Route]:
+    """Return the publishers' routes of the internal listener."""
 
     async def one(request: Request) -> Response:
-        return await _answered(request, ingest, client_of, _one)
+        return await _respond(request, ingest, client_of, _publish_one)
 
     async def batch(request: Request) -> Response:
-        return await _answered(request, ingest, client_of, _batch)
+        return await _respond(request, ingest, client_of, _publish_batch)
 
     async def subscribers(request: Request) -> Response:
-        return await _answered(request, ingest, client_of, count)
+        return await _respond(request, ingest, client_of, count)
 
     async def count(
         request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
     ) -> Response | Refusal:
-        return count_subscribers(request, ingest, publisher, watchers=watchers)
+        return count_subscribers(request, ingest, publisher, subscriber_count=subscriber_count)
 
     async def no_upgrade(request: Request) -> Response:
-        return await _answered(request, ingest, client_of, _no_upgrade)
+        return await _respond(request, ingest, client_of, _no_upgrade)
 
     return [
         Route("/v1/ingest", no_upgrade, methods=["GET"]),
@@ -63,7 +64,7 @@ def ingest_routes(ingest: Ingest, client_of: ClientOf, *, watchers: Callable[[st
     ]
 
 
-async def _answered(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
+async def _respond(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
     message: str | None = None
     publisher = ingest.identify(request.headers.getlist("authorization"))
     if isinstance(publisher, Refusal):
@@ -94,26 +95,30 @@ async def _no_upgrade(*_arguments: object) -> Refusal:
     return Refusal(reason=Reason.NOT_AN_UPGRADE)
 
 
-async def _one(request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str) -> Response | Refusal:
+async def _publish_one(
+    request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
+) -> Response | Refusal:
     body = await read_body(request, max_bytes=MAX_PUBLICATION_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     result = await ingest.publish(publisher, body)
     return result if isinstance(result, Refusal) else json_answer(200, _accepted(result))
 
 
-async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publisher: str) -> Response | Refusal:
+async def _publish_batch(
+    request: Request, ingest: Ingest, client_of: ClientOf, publisher: str
+) -> Response | Refusal:
     if refusal := ingest.over_quota(publisher):
-        return refusal  # nothing of it would be published
+        return refusal  # none of its messages would be published
     body = await read_body(request, max_bytes=MAX_BATCH_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     items = _items(body, request.headers.get("content-type", ""))
     results: list[Mapping[str, Any]] = []
-    refusals = Refusals()
+    refusals = RefusalSummary()
     for item in items:
         try:
             result = await ingest.publish(publisher, item)
         except (MalformedError, UnavailableError) as error:
             result = Refusal.of(error)
         results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))
-    refusals.report(ingest, client_of(request), publisher=publisher)
+    refusals.record(ingest, client_of(request), publisher=publisher)
     answer = json_answer(200, {"results": results})
     if Reason.RATE_LIMITED in refusals:
         answer.headers["Retry-After"] = retry_after(_wait_s(ingest, publisher))
@@ -121,7 +126,7 @@ async def _batch(request: Request, ingest: Ingest, client_of: ClientOf, publishe
 
 
 def _items(body: bytes, content_type: str) -> list[bytes]:
-    """Cut a batch into its messages; each is then checked by itself, so that one bad one spoils no other."""
+    """Split a batch into its messages. Each is checked alone, so that a bad message does not stop the others."""
     kind = content_type.split(";")[0].strip().lower()
     if kind == "application/x-ndjson":
         items = [line for line in body.split(b"\n") if line.strip()]

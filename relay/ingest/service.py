@@ -1,7 +1,7 @@
-"""Takes one publication: whose key, which channel, what bytes, and then the broker.
+"""The checks before a message reaches the broker, for every way of publishing: key, quota, form, channel.
 
-A success means: checked, numbered, kept as the channel's last value, handed to the fan-out. It does not mean
-that anybody has received it.
+A success means that the message was checked, numbered, kept as the channel's last value and handed to the fan-out.
+It does not mean that a subscriber has received it.
 """
 
 import time
@@ -12,23 +12,23 @@ from functools import lru_cache
 from relay.audit.base import Auditor
 from relay.broker.base import Broker, Dropped, Position
 from relay.core.bearer import bearer_token
+from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
 from relay.core.patterns import covers
 from relay.core.publications import Draft, parse_draft
 from relay.core.sequencer import Drop
-from relay.ingest.counts import PublisherCounts
 from relay.limits.quotas import Quota, QuotaTerms
 
-KNOWN_CHANNELS = 65_536
-"""Answers remembered of whether a key may publish to a channel: some patterns each time would cost a microsecond."""
+MAX_REMEMBERED_CHANNELS = 65_536
+"""Remembered results of whether a key may publish to a channel. Matching the patterns each time costs a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherTerms:
-    """A backend team: the SHA-256 digests (hex) of its keys' secrets, and what it may publish, and how much.
+    """One publisher's settings: the SHA-256 digests (hex) of its keys' secrets, its channel patterns and its quota.
 
-    `exclusive`: nobody else has channels in common with it; the settings see to that.
+    `exclusive` means that no other publisher may have a channel in common. The settings check that at start.
     """
 
     secret_sha256: tuple[str, ...] = field(repr=False)
@@ -39,18 +39,57 @@ class PublisherTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A publication that was taken, and where it stands; or one that was dropped, and where the kept one stands."""
+    """The position of a published message; of a dropped one, the position of the message that was kept before."""
 
     channel: str
     position: Position
     dropped: Drop | None = None
 
 
+@dataclass(slots=True)
+class PublisherCounts:
+    """One publisher's counts since the relay's start, for metrics and operators. `bytes` counts published data.
+
+    `stale` and `duplicate` messages were dropped. `connections` is the number of open sockets at /v1/ingest.
+    `last_at` is the time of the last published message or sign of life, in Unix seconds; 0 means never.
+    """
+
+    published: int = 0
+    bytes: int = 0
+    alive: int = 0
+    refused: int = 0
+    connections: int = 0
+    dropped: dict[Drop, int] = field(default_factory=lambda: dict.fromkeys(Drop, 0))
+    last_at: float = 0.0
+
+    @property
+    def stale(self) -> int:
+        """Messages dropped because their version was not newer."""
+        return self.dropped[Drop.STALE]
+
+    @property
+    def duplicate(self) -> int:
+        """Messages dropped because their idempotency key was known."""
+        return self.dropped[Drop.DUPLICATE]
+
+    def count_published(self, size: int) -> None:
+        """Count a published message of `size` bytes."""
+        self.published += 1
+        self.bytes += size
+        self.last_at = time.time()
+
+    def count_alive(self) -> None:
+        """Count a sign of life."""
+        self.alive += 1
+        self.last_at = time.time()
+
+
 CheckKey = Callable[[str, Mapping[str, Sequence[str]]], str | None]
+"""Returns whose key a text is: the port of `relay.keys.api_keys.check_bearer`."""
 
 
 class Ingest:
-    """Publishes on behalf of publishers. `counts` has what each of them did."""
+    """Publishes on behalf of publishers. `counts` has the counts of each, by name."""
 
     def __init__(
         self,
@@ -67,11 +106,11 @@ class Ingest:
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
-        self.may_publish = lru_cache(KNOWN_CHANNELS)(self._covers)
+        self.may_publish = lru_cache(MAX_REMEMBERED_CHANNELS)(self._covers)
 
     @property
     def epoch(self) -> str:
-        """The broker's epoch now: when it changes, last values and keys are gone."""
+        """The broker's current epoch. When it changes, the last values and idempotency keys are gone."""
         return self._broker.epoch
 
     def identify(self, authorization: Sequence[str]) -> str | Refusal:
@@ -84,16 +123,16 @@ class Ingest:
         """Publish one message.
 
         Raises:
-            MalformedError: if the body is not as documented; nothing was published.
-            UnavailableError: if the broker can't take it now; nothing was published.
+            MalformedError: if the body is not of the documented form. Nothing was published.
+            UnavailableError: if the broker can't accept it now. Nothing was published.
         """
         if refusal := self.over_quota(publisher):
             return refusal
         self.charge(publisher, len(body))
-        return await self.take(publisher, parse_draft(body))
+        return await self.publish_draft(publisher, parse_draft(body))
 
     def over_quota(self, publisher: str) -> Refusal | None:
-        """Return why a publisher has to wait, if it has."""
+        """Return a refusal if the publisher has used up its quota for now."""
         if not self._quotas[publisher].wait_s(time.monotonic()):
             return None
         terms = self.publishers[publisher].quota
@@ -101,15 +140,15 @@ class Ingest:
         return Refusal(reason=Reason.RATE_LIMITED, detail=f"The quota of {publisher} is {quota}.")
 
     def charge(self, publisher: str, size: int) -> None:
-        """Charge the quota for a message of `size` bytes, before anybody looks at it: a bad one costs as much."""
+        """Charge the quota for a message of `size` bytes. Call it before parsing: a malformed message costs as much."""
         self._quotas[publisher].charge(time.monotonic(), size)
 
     def quota(self, publisher: str) -> Quota:
-        """Return a publisher's quota, to be asked with `time.monotonic()`."""
+        """Return a publisher's quota. Its methods need the time of `time.monotonic()`."""
         return self._quotas[publisher]
 
-    async def take(self, publisher: str, draft: Draft) -> Accepted | Refusal:
-        """Publish one message that was parsed and charged. Raises as `publish` does."""
+    async def publish_draft(self, publisher: str, draft: Draft) -> Accepted | Refusal:
+        """Publish one message that is already parsed and charged. Raises as `publish` does."""
         channel = draft.channel
         if not self.may_publish(publisher, channel):
             return Refusal(
@@ -120,17 +159,17 @@ class Ingest:
         now = int(time.time() * 1000)
         if draft.alive:
             position = await self._broker.alive(channel, ts=now)
-            counts.note_alive()
+            counts.count_alive()
             return Accepted(channel=channel, position=position)
         outcome = await self._broker.publish(draft, ts=now)
         if isinstance(outcome, Dropped):
             counts.dropped[outcome.why] += 1
             return Accepted(channel=channel, position=outcome.position, dropped=outcome.why)
-        counts.note_published(len(bytes(draft.data)))
+        counts.count_published(len(bytes(draft.data)))
         return Accepted(channel=channel, position=outcome)
 
     async def reset(self, channel: str) -> bool:
-        """Forget a channel's versions and keys. False: nothing was ever published there.
+        """Forget a channel's versions and idempotency keys. Returns False if nothing was ever published there.
 
         Raises:
             UnavailableError: if the broker can't be reached.
@@ -140,7 +179,7 @@ class Ingest:
     def deny(
         self, refusal: Refusal, client: Client, *, status: int, publisher: str = "", count: int = 1
     ) -> None:
-        """Note refused publications in the audit log; `count` of them at once for a batch."""
+        """Record refused messages in the audit log, `count` of them in one record."""
         if publisher:
             self.counts[publisher].refused += count
         self._auditor.note(
@@ -155,3 +194,35 @@ class Ingest:
 
     def _covers(self, publisher: str, channel: str) -> bool:
         return any(covers(pattern, channel) for pattern in self.publishers[publisher].channels)
+
+
+class RefusalSummary:
+    """The refusals of one batch or frame: an error for each message, and one audit record for each reason."""
+
+    def __init__(self) -> None:
+        self._details: dict[Reason, list[str]] = {}
+
+    def __contains__(self, reason: Reason) -> bool:
+        """Tell whether a message was refused for this reason."""
+        return reason in self._details
+
+    def add(self, refusal: Refusal) -> Mapping[str, object]:
+        """Add one refusal and return the members of the error that the publisher gets."""
+        answer = answer_for(refusal.reason)
+        self._details.setdefault(refusal.reason, []).append(refusal.detail)
+        return {
+            "code": answer.code,
+            "message": refusal.detail or answer.message,
+            "retryable": answer.retryable,
+        }
+
+    def record(self, ingest: Ingest, client: Client, *, publisher: str) -> None:
+        """Record them in the audit log. A thousand bad messages of one reason are one record with a count."""
+        for reason, details in self._details.items():
+            ingest.deny(
+                Refusal(reason=reason, detail=details[0]),
+                client,
+                status=answer_for(reason).status,
+                publisher=publisher,
+                count=len(details),
+            )

@@ -1,10 +1,10 @@
-"""GET /v1/ingest: one WebSocket for many publications, with cumulative acks and credit.
+"""GET /v1/ingest: one WebSocket for many messages, with cumulative acks and credit.
 
-Each text frame is one publication or several, one a line, numbered from 1. They are taken in their order, a few
-at a time so that subscribers get their prices in between, and each frame is answered by one ack of all that is
-settled. A publisher may send as many messages ahead as its credit says: one that is too fast waits for it, and
-nobody's memory grows. One bad message has its own error and spoils no other; a frame whose messages can't be
-told apart is a bug of the client, and ends the connection.
+- Each text frame has one or more messages, one a line, with ids from 1. They are published in their order.
+- Each frame is answered by one ack, which covers every settled message.
+- Credit bounds how many messages a publisher may send ahead of the acks, and so the relay's memory.
+- A malformed message gets an error of its own, and the others are published. A message without a readable id is a
+  bug of the client and ends the connection, because no error could name it.
 """
 
 import asyncio
@@ -21,27 +21,26 @@ from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import parse_numbered
-from relay.ingest.frames import MAX_FRAME_MESSAGES, WINDOW, Ledger, encode, identify, welcome
-from relay.ingest.refusals import Refusals
-from relay.ingest.service import Ingest
+from relay.ingest.frames import MAX_FRAME_MESSAGES, WINDOW, AckState, encode, message_id, welcome
+from relay.ingest.service import Ingest, RefusalSummary
 from relay.web.answers import refusal_answer
 
 PATH = "/v1/ingest"
 
 MESSAGES_A_TURN = 64
-"""Taken before the loop may do something else: about 2 ms, as long as a slice of prices."""
+"""Messages published before other tasks run: about 2 ms, as long as one slice of the fan-out loop."""
 
 MIN_WAIT_S = 0.02
-"""Between two looks at a quota: fifty frames of credit a second, and no more, to a publisher at its limit."""
+"""Seconds between two checks of a quota: a publisher at its limit gets at most 50 frames with credit a second."""
 
 RECONNECT_WITHIN_MS = 2000
-"""Publishers come back within two seconds and a half of a drain: the prices wait for them."""
+"""Publishers reconnect 0.5 to 2.5 s after a drain. No prices arrive until then, so the time is short."""
 
 ClientOf = Callable[[HTTPConnection], Client]
 
 
-class _Over(Exception):  # noqa: N818  # an end, and whose fault it is the close says
-    """The connection ends with this close."""
+class _CloseConnection(Exception):  # noqa: N818  # control flow: the close code says whose fault it is
+    """End the connection with this close."""
 
     def __init__(self, close: Close, detail: str = "") -> None:
         super().__init__(detail)
@@ -65,7 +64,7 @@ class IngestSockets:
         return WebSocketRoute(PATH, self._serve)
 
     async def drain(self) -> None:
-        """Settle what has been received, tell the publishers when to come back, and wait until they are gone."""
+        """Settle the received messages, tell the publishers when to reconnect, and wait until they are gone."""
         self._draining.set()
         if self._open:
             await asyncio.wait(self._open, timeout=2.0)
@@ -88,7 +87,9 @@ class IngestSockets:
         self._open.add(task)
         counts.connections += 1
         try:
-            await _Link(websocket, self._ingest, publisher, client, self._streams).run(self._draining)
+            await _PublisherConnection(websocket, self._ingest, publisher, client, self._streams).run(
+                self._draining
+            )
         except WebSocketDisconnect:
             pass
         finally:
@@ -96,7 +97,7 @@ class IngestSockets:
             self._open.discard(task)
 
 
-class _Link:
+class _PublisherConnection:
     """One publisher's connection."""
 
     def __init__(
@@ -112,14 +113,14 @@ class _Link:
         self._publisher = publisher
         self._client = client
         self._streams = streams
-        self._ledger = Ledger()
+        self._acks = AckState()
         self._quota = ingest.quota(publisher)
         self._window = self._quota.window(WINDOW)
         self._last_id = 0
         self._credit = 0
 
     async def run(self, draining: asyncio.Event) -> None:
-        """Take frames until either side ends it."""
+        """Publish the messages of each frame until either side ends the connection."""
         self._grant()
         await self._send(
             welcome(
@@ -133,35 +134,35 @@ class _Link:
         drained = asyncio.ensure_future(draining.wait())
         try:
             while (frame := await self._next(drained)) is not None:
-                await self._take(frame)
+                await self._publish_frame(frame)
             await self._send({"type": "reconnect", "delay_ms": 500 + secrets.randbelow(RECONNECT_WITHIN_MS)})
             await self._end(close_for(Reason.SERVER_RESTARTING))
-        except _Over as over:
-            answer = answer_for(over.close.reason)
+        except _CloseConnection as end:
+            answer = answer_for(end.close.reason)
             await self._send(
                 {
                     "type": "error",
                     "code": answer.code,
-                    "message": over.detail or answer.message,
+                    "message": end.detail or answer.message,
                     "retryable": answer.retryable,
                 }
             )
-            refusal = Refusal(reason=over.close.reason, detail=over.detail)
+            refusal = Refusal(reason=end.close.reason, detail=end.detail)
             self._ingest.deny(refusal, self._client, status=answer.status, publisher=self._publisher)
-            await self._end(over.close)
+            await self._end(end.close)
         finally:
             drained.cancel()
 
     async def _next(self, drained: "asyncio.Future[Any]") -> bytes | None:
-        """Return the next frame; None when the relay drains and nothing has come."""
+        """Return the next frame, or None if the relay drains and no frame has arrived."""
         receiving = asyncio.ensure_future(self._websocket.receive())
         try:
             while not (receiving.done() or drained.done()):
-                # a publisher that has used all its credit waits for more, and the quota makes it with time
+                # a publisher without credit sends nothing: check the quota again when it allows more
                 wait = max(MIN_WAIT_S, self._quota.wait_s(time.monotonic())) if self._is_short else None
                 await asyncio.wait({receiving, drained}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if self._is_short and self._grant():
-                    await self._send(self._ledger.ack(credit=self._credit))
+                    await self._send(self._acks.ack(credit=self._credit))
             if not receiving.done():
                 return None
             message = receiving.result()
@@ -171,73 +172,73 @@ class _Link:
             raise WebSocketDisconnect(message["code"])
         text = message.get("text")
         if text is None:
-            raise _Over(close_for(Reason.FRAME_BINARY))
+            raise _CloseConnection(close_for(Reason.FRAME_BINARY))
         data = text.encode()
         assert isinstance(data, bytes)
         return data
 
-    async def _take(self, frame: bytes) -> None:
+    async def _publish_frame(self, frame: bytes) -> None:
         lines = [line for line in frame.split(b"\n") if line.strip()]
         if len(lines) > MAX_FRAME_MESSAGES:
-            raise _Over(
+            raise _CloseConnection(
                 close_for(Reason.FRAME_TOO_LARGE),
                 f"A frame has at most {MAX_FRAME_MESSAGES} messages, this one {len(lines)}.",
             )
-        refusals = Refusals()
+        refusals = RefusalSummary()
         try:
             for number, line in enumerate(lines, 1):
                 await self._publish(line, refusals)
                 if not number % MESSAGES_A_TURN:
                     await asyncio.sleep(0)
         finally:
-            refusals.report(self._ingest, self._client, publisher=self._publisher)
+            refusals.record(self._ingest, self._client, publisher=self._publisher)
             if lines:
                 await self._acknowledge()
 
-    async def _publish(self, line: bytes, refusals: Refusals) -> None:
+    async def _publish(self, line: bytes, refusals: RefusalSummary) -> None:
         self._ingest.charge(self._publisher, len(line))
         try:
             draft = parse_numbered(line)
-            self._in_turn(draft.id)
-            result = await self._ingest.take(self._publisher, draft)
+            self._check_id(draft.id)
+            result = await self._ingest.publish_draft(self._publisher, draft)
         except MalformedError as error:
-            id_ = identify(line)
+            id_ = message_id(line)
             if id_ is None:
-                raise _Over(close_for(Reason.FRAME_MALFORMED), error.detail) from None
+                raise _CloseConnection(close_for(Reason.FRAME_MALFORMED), error.detail) from None
             if id_ != self._last_id:
-                self._in_turn(id_)
+                self._check_id(id_)
             result = Refusal.of(error)
         except UnavailableError as error:
             result = Refusal.of(error)
         if isinstance(result, Refusal):
-            self._ledger.refused(self._last_id)
+            self._acks.refused(self._last_id)
             await self._send({"type": "error", "id": self._last_id} | dict(refusals.add(result)))
         else:
-            self._ledger.published(self._last_id, result.channel, result.position.epoch, result.dropped)
+            self._acks.published(self._last_id, result.channel, result.position.epoch, result.dropped)
 
-    def _in_turn(self, id_: int) -> None:
+    def _check_id(self, id_: int) -> None:
         if id_ != self._last_id + 1:
-            raise _Over(
+            raise _CloseConnection(
                 close_for(Reason.FRAME_MALFORMED),
                 f"The id is {id_}, and {self._last_id + 1} was expected: ids count from 1.",
             )
         if id_ > self._credit:
-            raise _Over(
+            raise _CloseConnection(
                 close_for(Reason.FRAMES_TOO_FAST), f"The credit ends at {self._credit}: wait for an ack."
             )
         self._last_id = id_
 
     async def _acknowledge(self) -> None:
         self._grant()
-        await self._send(self._ledger.ack(credit=self._credit))
+        await self._send(self._acks.ack(credit=self._credit))
 
     @property
     def _is_short(self) -> bool:
-        """Whether there will be more credit with time."""
+        """Whether the quota will allow more credit later."""
         return self._credit < self._last_id + self._window
 
     def _grant(self) -> bool:
-        """Raise the credit to what the quota allows. True: it was raised."""
+        """Raise the credit to what the quota allows. Returns whether it was raised."""
         before = self._credit
         self._credit = max(before, self._last_id + self._quota.room(time.monotonic(), self._window))
         return self._credit > before

@@ -1,8 +1,8 @@
-"""GET /v1/subscribers: how many watch a channel, so that a publisher can stop computing what nobody does.
+"""GET /v1/subscribers: the number of subscribers of a channel. A publisher can skip values that nobody receives.
 
-`?channel=prices.BTC-USD`, given once for each channel; its own channels only. Counted are this node's subscribers,
-by name and by pattern, also of channels that have no value yet. It is a number of the moment: whoever stops publishing
-should ask again every few seconds, and say `alive` meanwhile if the value stands.
+`?channel=prices.BTC-USD`, once for each channel, and only for the publisher's own channels. The number covers this
+node's subscribers, by name and by pattern, also on channels without a value. It changes at any time: a publisher that
+has stopped should ask again every few seconds, and send `alive` while the last value is still right.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from relay.ingest.service import Ingest
 from relay.web.answers import json_answer
 
 MAX_CHANNELS = 100
-"""Named in one request: 7 KB of a request line at most, which is below what servers and proxies take."""
+"""Most channels in one request: the request line then has 7 KB at most, which servers and proxies accept."""
 
 
 def count_subscribers(
-    request: Request, ingest: Ingest, publisher: str, *, watchers: Callable[[str], int]
+    request: Request, ingest: Ingest, publisher: str, *, subscriber_count: Callable[[str], int]
 ) -> Response | Refusal:
-    """Answer one request of a publisher.
+    """Answer one request.
 
     Raises:
-        MalformedError: if the query is not as documented.
+        MalformedError: if the query is not of the documented form.
     """
     query = request.query_params
     channels = query.getlist("channel")
@@ -40,4 +40,4 @@ def count_subscribers(
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN, detail=f"The key {publisher} may not publish to {channel}."
             )
-    return json_answer(200, {"subscribers": {channel: watchers(channel) for channel in channels}})
+    return json_answer(200, {"subscribers": {channel: subscriber_count(channel) for channel in channels}})

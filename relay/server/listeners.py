@@ -86,7 +86,9 @@ def internal_app(parts: Parts) -> Starlette:
             *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
             *(
                 (
-                    *ingest_routes(parts.ingest, client_of, watchers=parts.fanout.hub.subscriber_count),
+                    *ingest_routes(
+                        parts.ingest, client_of, subscriber_count=parts.fanout.hub.subscriber_count
+                    ),
                     parts.ingest_sockets.route,
                 )
                 if parts.role.streams
