@@ -24,9 +24,12 @@ from typer.main import get_command
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS
 from relay.cli import app
 from relay.core.closes import ANSWERS, close_for
+from relay.core.counters import Counters, Times
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
+from relay.metrics.prometheus import _Relay
+from relay.metrics.readings import EndpointReading, PublisherReading, Readings
 from relay.settings.endpoints import Grant
 from relay.settings.load import Settings
 from tests.support import readme
@@ -81,6 +84,39 @@ def _anomalies(_: Path) -> list[str]:
 def _checks(_: Path) -> list[str]:
     rows = [(f"`{check.name}`", check.severity.value, check.finds, check.do) for check in CHECKS]
     return _table(("check", "severity", "finds", "what to do"), rows)
+
+
+def _metrics(_: Path) -> list[str]:
+    """Each metric of the relay's own with its labels, read of a relay that has one endpoint and one publisher."""
+    endpoint = EndpointReading(connections=0, channels=0, stale=0, newest_s=0, oldest_s=0)
+    publisher = PublisherReading(
+        published=0, bytes=0, alive=0, refused=0, stale=0, duplicate=0, connections=0, silent_s=0
+    )
+    readings = Readings(
+        version="",
+        role="",
+        node="",
+        at=0,
+        started_at=0,
+        stopping=False,
+        events={},
+        hub=Counters(),
+        turns=Times(),
+        flushes=Times(),
+        loop_lag=Times(),
+        endpoints={"": endpoint},
+        publishers={"": publisher},
+        waiting=0,
+        audit_waiting=0,
+        audit_lost={},
+        state_waiting=0,
+    )
+    rows = []
+    for family in _Relay(lambda: readings).collect():
+        suffix = "_total" if family.type == "counter" else ""
+        labels = ", ".join(getattr(family, "_labelnames", ()))
+        rows.append((f"`{family.name}{suffix}`", family.type, labels, family.documentation))
+    return _table(("metric", "type", "labels", "meaning"), rows)
 
 
 def _commands(_: Path) -> list[str]:
@@ -164,6 +200,7 @@ PARTS: Final[dict[str, Callable[[Path], list[str]]]] = {
     "checks": _checks,
     "settings": _settings,
     "commands": _commands,
+    "metrics": _metrics,
     "rooms": _rooms,
 }
 """Each generated part by its name. A function gets the file that the part is for, and returns its lines."""
