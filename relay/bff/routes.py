@@ -19,6 +19,7 @@ from relay.bff.backend import Backend, LoggedIn
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
 from relay.sessions.base import Session
 from relay.sessions.cookies import SessionCookies
@@ -58,8 +59,8 @@ class BffParts:
     backend: Backend
     auditor: Auditor
     client_of: Callable[[Request], Client]
-    limit_address: Callable[[str], tuple[Refusal, float] | None]
-    limit_login: Callable[[str, str], tuple[Refusal, float] | None]
+    limit_address: Callable[[str], Limited | None]
+    limit_login: Callable[[str, str], Limited | None]
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
     session_of: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
@@ -105,11 +106,11 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         if refusal := check_csrf(request, options.csrf):
             return refuse(refusal)
         if limited := parts.limit_address(client.address):
-            return refuse(limited[0], retry_after_s=limited[1])
+            return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
         credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
         name = credentials["email"]
         if limited := parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
-            return refuse(limited[0], retry_after_s=limited[1])
+            return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
         result = await parts.backend.login(credentials)
         if isinstance(result, Refusal):
             return refuse(result)
@@ -152,7 +153,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
     response: Response = Response(status_code=204)
     limited = parts.limit_address(client.address)
     try:
-        session = limited[0] if limited else await _session(request, options, parts)
+        session = limited.refusal if limited else await _session(request, options, parts)
         if isinstance(session, Session):
             await parts.end_session(session)
             parts.auditor.note(
@@ -178,7 +179,9 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
             retry_after_s=jittered(1.0),
         )
     if limited:
-        response = refusal_answer(limited[0], message=_STREAMS_GO_ON, retry_after_s=limited[1])
+        response = refusal_answer(
+            limited.refusal, message=_STREAMS_GO_ON, retry_after_s=limited.retry_after_s
+        )
     for cookie in (options.access_cookie, options.refresh_cookie):
         clear_cookie(response, cookie)
     return response

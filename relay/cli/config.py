@@ -13,7 +13,7 @@ app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
     from relay.server import parts
-    from relay.server.options import listener_tls
+    from relay.server.certificates import listener_tls
     from relay.settings.load import load
 
     path = config_path(config)

@@ -31,7 +31,7 @@ def doctor(
     warning was found; 2: the relay would not even start with these settings.
     """
     from relay.doctor import CHECKS, Severity, examine, gather
-    from relay.server.options import listener_tls
+    from relay.server.certificates import listener_tls
     from relay.settings.load import load
 
     path = config_path(config)

@@ -21,7 +21,7 @@ from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.resetting import reset_handler
 from relay.ops.revocations import Revocations
-from relay.server.options import operator_terms
+from relay.server.options import operator_terms, ref_key
 from relay.server.parts import Parts
 from relay.server.views import Views
 from relay.sessions.session_ref import session_ref
@@ -31,7 +31,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     """Return the routes that need an operator's key, and the page that uses them."""
     operators = Operators(operator_terms(parts.settings), auditor=parts.auditor, client_of=client_of)
     registry = parts.stream.registry
-    ref_key = parts.settings.session.ref_key.get_secret_value().encode()
+    key = ref_key(parts.settings)
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:
         if target.kind is Kind.KEY and isinstance(parts.keys, LiveKeys):
@@ -40,16 +40,11 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
                 f"The keys of this relay are the files in {parts.settings.tokens.keys_dir}: "
                 "run `relay keys revoke KID`, which acts within a second."
             )
-        closed = await parts.revoker.revoke(target, client=client, operator=operator)
-        if target.kind is Kind.SESSION:
-            parts.verifier.forget(
-                target.name
-            )  # after the revocation is recorded, see `SessionVerifier.forget`
-        return closed
+        return await parts.revoker.revoke(target, client=client, operator=operator)
 
     revocations = Revocations(
         revoke=revoke,
-        ref_of=lambda session_id: session_ref(ref_key, session_id=session_id, subject=""),
+        ref_of=lambda session_id: session_ref(key, session_id=session_id, subject=""),
         client_of=client_of,
         keep_s=parts.settings.session.max_s,
     )

@@ -6,9 +6,13 @@ The shells can't import the settings, so that none of them can grow a dependence
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from relay.audit.copying import Copy
+from relay.audit.writing import Keeping, Sync
 from relay.core.channels import ChannelOptions
+from relay.core.errors import ConfigurationError
 from relay.core.grants import GrantOptions
 from relay.core.messages import Mode
 from relay.core.patterns import covers
@@ -16,11 +20,11 @@ from relay.core.tokens import SERVICE_SCOPE
 from relay.ingest.service import PublisherTerms
 from relay.issuer.policy import EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions
+from relay.keys.files import create_signing_key, load_keys
 from relay.limits.quotas import QuotaTerms
 from relay.limits.requests import Rates
 from relay.net.addresses import parse_networks
 from relay.net.sockets import open_files
-from relay.net.tls import ServerTls, TlsFiles
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.ops.operators import OperatorTerms
 from relay.settings.endpoints import channels_of, options_of
@@ -29,6 +33,11 @@ from relay.stream.gate import EndpointOptions, GateOptions
 from relay.stream.service import StreamOptions
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
+
+
+def ref_key(settings: Settings) -> bytes:
+    """Return the key of the session references, which no log shows."""
+    return settings.session.ref_key.get_secret_value().encode()
 
 
 def stream_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
@@ -97,49 +106,6 @@ def stream_options(settings: Settings) -> StreamOptions:
         connections_per_session=settings.limits.connections_per_session,
         replace_oldest=settings.limits.over == "replace",
         drain_s=settings.limits.drain_s,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ListenerTls:
-    """TLS of the listeners, None where a listener speaks plain HTTP. `strict` says that browsers get HSTS."""
-
-    public: ServerTls | None
-    internal: ServerTls | None
-    strict: bool
-
-    @property
-    def sides(self) -> tuple[ServerTls, ...]:
-        """Those that there are."""
-        return tuple(side for side in (self.public, self.internal) if side is not None)
-
-    def check(self) -> None:
-        """Read renewed certificates. See `ServerTls.check`."""
-        for side in self.sides:
-            side.check()
-
-
-def tls_files(settings: Settings) -> tuple[TlsFiles | None, TlsFiles | None]:
-    """Return where the certificates of the public listeners and of the internal one are."""
-    listen = settings.listen
-    return tuple(  # type: ignore[return-value]  # one for each of two names
-        None if files is None else TlsFiles(setting=f"listen.{name}", cert=files.cert, key=files.key)
-        for name, files in (("tls", listen.tls), ("internal_tls", listen.internal_tls))
-    )
-
-
-def listener_tls(settings: Settings) -> ListenerTls:
-    """Read the listeners' certificates.
-
-    Raises:
-        ConfigurationError: with one sentence about the first file that can't be used.
-    """
-    public, internal = (None if files is None else ServerTls(files) for files in tls_files(settings))
-    return ListenerTls(
-        public=public,
-        internal=internal,
-        # browsers keep HSTS for the name on all ports: on `localhost` it would break whatever else runs there
-        strict=public is not None and urlsplit(settings.public.url).hostname != "localhost",
     )
 
 
@@ -239,3 +205,51 @@ def cookie_options(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
         CookieOptions(name=settings.session.cookie, max_age_s=bff.access_max_age_s, secure=secure),
         CookieOptions(name=bff.refresh_cookie, max_age_s=bff.refresh_max_age_s, secure=secure),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class AuditKey:
+    """The key that signs checkpoints, a `relay.audit.checkpoints.Signer`."""
+
+    kid: str
+    key: Ed25519PrivateKey
+
+    def sign(self, data: bytes, /) -> bytes:
+        """See `Signer.sign`."""
+        return self.key.sign(data)
+
+
+def audit_keeping(settings: Settings) -> Keeping:
+    """Return how the log is kept. The key is made if its folder is missing.
+
+    Raises:
+        ConfigurationError: if the folder has no key to sign with, can't be written, or is the tokens' own.
+    """
+    audit = settings.audit
+    return Keeping(
+        signer=_signer(settings),
+        sync=Sync(audit.fsync),
+        rotate_bytes=audit.rotate_mb << 20,
+        rotate_s=audit.rotate_hours * 3600,
+        keep_s=audit.keep_days * 86_400,
+    )
+
+
+def audit_copy(settings: Settings) -> Copy | None:
+    """Return what copies the log to standard output, if the settings want it."""
+    what = settings.audit.stdout
+    return None if what == "nothing" else Copy(checkpoints_only=what == "checkpoints")
+
+
+def _signer(settings: Settings) -> AuditKey:
+    folder = settings.audit.keys_dir
+    if folder.resolve() == settings.tokens.keys_dir.resolve():
+        raise ConfigurationError(
+            f"audit.keys_dir: {folder} is tokens.keys_dir too, whose keys are published and sign tokens; name another."
+        )
+    signing = load_keys(folder).signing if folder.exists() else create_signing_key(folder)
+    if signing is None:
+        raise ConfigurationError(
+            f"audit.keys_dir: {folder} has no private key; make one with `relay keys new --dir {folder}`."
+        )
+    return AuditKey(signing.kid, signing.key)

@@ -29,15 +29,17 @@ from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
 from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.server.audit import copied, keeping
 from relay.server.keys import key_source
 from relay.server.options import (
+    audit_copy,
+    audit_keeping,
     channel_options,
     gate_options,
     issuer_options,
     policy,
     publisher_terms,
     rates,
+    ref_key,
     stream_options,
     stream_patterns,
     stream_unauthenticated,
@@ -98,12 +100,12 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
     keys, verifier = check(settings, role)
     state = SqliteState.open(settings.engine.state_path)
     try:
-        askers = Askers(settings.session.ref_key.get_secret_value().encode())
+        askers = Askers(ref_key(settings))
         known = read_head(settings.engine.state_path, settings.audit.path)
         audit_log = JsonlAuditor.open(
             settings.audit.path,
             node=socket.gethostname(),
-            keeping=replace(keeping(settings), copy=copied(settings)),
+            keeping=replace(audit_keeping(settings), copy=audit_copy(settings)),
             keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
         )
         if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
@@ -143,6 +145,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                     state=state,
                     registry=stream.registry,
                     seen=seen.of,
+                    forget=verifier.forget,
                     auditor=auditor,
                     keep_s=settings.session.max_s,
                 ),

@@ -8,6 +8,7 @@ from functools import partial
 
 from relay.core.errors import ConfigurationError
 from relay.keys.fetching import JwksClient
+from relay.server.options import ref_key
 from relay.sessions.authjs import AuthjsOptions, AuthjsVerifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.chain import InOrder
@@ -37,10 +38,6 @@ def _claim_names(settings: Settings) -> ClaimNames:
     )
 
 
-def _ref_key(settings: Settings) -> bytes:
-    return settings.session.ref_key.get_secret_value().encode()
-
-
 def _signed(settings: Settings) -> SessionVerifier:
     signed = settings.session.signed
     assert signed is not None  # the settings' own check
@@ -48,7 +45,7 @@ def _signed(settings: Settings) -> SessionVerifier:
         SignedOptions(
             algorithm=signed.algorithm,
             key=_signed_key(signed),
-            ref_key=_ref_key(settings),
+            ref_key=ref_key(settings),
             issuer=signed.issuer,
             audience=signed.audience,
             typ=signed.typ,
@@ -79,7 +76,7 @@ def _upstream(settings: Settings) -> SessionVerifier:
     return UpstreamVerifier(
         UpstreamOptions(
             me=upstream.me,
-            ref_key=_ref_key(settings),
+            ref_key=ref_key(settings),
             timeout_s=upstream.timeout_s,
             cache_s=upstream.cache_s,
             claims=_claim_names(settings),
@@ -94,7 +91,7 @@ def _authjs(settings: Settings) -> SessionVerifier:
         AuthjsOptions(
             secrets=tuple(secret.get_secret_value() for secret in authjs.secrets),
             cookies=_authjs_cookies(settings),
-            ref_key=_ref_key(settings),
+            ref_key=ref_key(settings),
             claims=_claim_names(settings),
         )
     )

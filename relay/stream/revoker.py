@@ -19,7 +19,8 @@ from relay.stream.registry import Registry
 class Revoker:
     """Revokes on this node. `keep_s` is how long a revocation is kept: as long as a log-in can last.
 
-    `seen` gives the sessions with which a user asked for tokens here.
+    `seen` gives the sessions with which a user asked for tokens here. `forget` is called with a revoked session's
+    reference, so that no cached answer of the session verifier outlives it.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class Revoker:
         state: State,
         registry: Registry,
         seen: Callable[[str], Iterable[str]],
+        forget: Callable[[str], None],
         auditor: Auditor,
         keep_s: float,
     ) -> None:
         self._state = state
         self._seen = seen
+        self._forget = forget
         self._registry = registry
         self._auditor = auditor
         self._keep_s = keep_s
@@ -51,6 +54,8 @@ class Revoker:
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
         closed = self._registry.end(target)
         self._auditor.note(_event(target, client=client, user=user, operator=operator, closed=closed))
+        if target.kind is Kind.SESSION:
+            self._forget(target.name)  # not before the store has the revocation, see `SessionVerifier.forget`
         return closed
 
     def _sessions(self, target: Target) -> list[Target]:

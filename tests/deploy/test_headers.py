@@ -14,8 +14,9 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relay.demo.pages import demo_pages
 from relay.net.sockets import bound_port
-from relay.server.listeners import internal_app, public_app
+from relay.server.internal import internal_app
 from relay.server.parts import make_parts
+from relay.server.public import public_app
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import Answer, bearing, exchange, head, knock, upgrade

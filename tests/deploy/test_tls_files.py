@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from relay.cli import main
 from relay.core.errors import ConfigurationError
 from relay.net.tls import ServerTls, TlsFiles
-from relay.server.options import listener_tls
+from relay.server.certificates import listener_tls
 from relay.settings.load import load
 from tests.support.certificates import DAY, Authority, Pair
 from tests.support.relay_process import Relay

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from relay.server import listeners
 from relay.server.parts import make_parts
+from relay.server.public import public_app
 from relay.settings.load import load
 from tests.support.raw_http import exchange, head, post
 from tests.support.relay_process import Relay, make_relay
@@ -22,7 +22,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
 
     async def public_routes() -> list[BaseRoute]:
         async with make_parts(load(folder / "relay.toml")) as parts:
-            return listeners.public_app(parts, ()).routes
+            return public_app(parts, ()).routes
 
     table = asyncio.run(public_routes())
     assert all(isinstance(route, Route) for route in table), "a mount would hide its routes from this test"

@@ -9,7 +9,7 @@ import pytest
 from starlette.routing import Route, WebSocketRoute
 
 from relay.core.errors import ConfigurationError
-from relay.server.listeners import internal_app
+from relay.server.internal import internal_app
 from relay.server.parts import make_parts
 from relay.settings.load import load
 from tests.support.operators import OPERATORS, OPS, READER, REVOKER, SECRET, operate

@@ -11,9 +11,9 @@ from relay.audit.anomalies import Askers
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.issuer.service import Issuer
 from relay.net.sockets import bind
-from relay.server.listeners import public_app
 from relay.server.options import issuer_options, policy
 from relay.server.parts import make_parts
+from relay.server.public import public_app
 from relay.sessions.base import Session
 from relay.sessions.recent_sessions import SeenSessions
 from relay.settings.load import load

@@ -48,12 +48,13 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
         yield running
 
 
-def revoker(node: Node, store: Store) -> Revoker:
+def revoker(node: Node, store: Store, *, forget: Callable[[str], None] = lambda _ref: None) -> Revoker:
     """Return a revoker of this node that keeps revocations for ten minutes."""
     return Revoker(
         state=store,
         registry=node.stream.registry,
         seen={"user-1": ["one", "three"]}.get,  # type: ignore[arg-type]  # asked for this user only
+        forget=forget,
         auditor=node.stream._auditor,
         keep_s=600,
     )
@@ -87,6 +88,17 @@ async def test_a_store_that_is_down_closes_nothing(node: Node) -> None:
         assert len(node.connections) == 1
 
 
+async def test_a_revoked_session_is_forgotten_after_it_is_stored(node: Node) -> None:
+    """An answer of the session verifier that comes in between must not outlive the revocation."""
+    store, forgotten = Store(), list[tuple[str, list[str]]]()
+    session = Target(kind=Kind.SESSION, name="one")
+    revoking = revoker(node, store, forget=lambda ref: forgotten.append((ref, list(store.revoked))))
+    await revoking.revoke(session, client=Client(), operator="ops")
+    assert forgotten == [("one", ["one"])]
+    with pytest.raises(UnavailableError):
+        await revoker(node, Store(down=True), forget=pytest.fail).revoke(session, client=Client())
+
+
 def during_claim(node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[object]]) -> None:
     """Let `act` happen after all of the gate's checks and before the connection is registered."""
     state = node.stream._gate._state
@@ -117,6 +129,7 @@ async def test_what_is_revoked_between_gate_and_registration_ends(
         state=state,
         registry=node.stream.registry,
         seen=lambda _user: (),
+        forget=lambda _ref: None,
         auditor=node.stream._auditor,
         keep_s=600,
     )

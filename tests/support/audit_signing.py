@@ -13,7 +13,7 @@ from relay.audit.verify import read_lines, verify_files
 from relay.audit.writing import Keeping
 from relay.core.jws import VerifyKey
 from relay.keys.jwks import verify_key
-from relay.server.audit import AuditKey
+from relay.server.options import AuditKey
 from tests.support.audit_logs import an_event
 
 

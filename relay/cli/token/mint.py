@@ -32,8 +32,7 @@ from relay.core.patterns import check_pattern
 from relay.core.scope import Scope
 from relay.issuer.policy import EndpointTerms
 from relay.keys.files import load_keys
-from relay.server.audit import keeping
-from relay.server.options import issuer_options
+from relay.server.options import audit_keeping, issuer_options, ref_key
 from relay.sessions.session_ref import session_ref
 from relay.settings.load import Settings, load
 
@@ -83,7 +82,7 @@ def mint(
     _check_log(path)
     with quiet_log():
         # the relay's own log is signed throughout; one for this purpose alone is chained only
-        kept = keeping(settings) if path == settings.audit.path else None
+        kept = audit_keeping(settings) if path == settings.audit.path else None
         anyio.run(_record, path, _issued(claims, key.kid, name), kept)
     if as_json:
         answer = {
@@ -127,13 +126,12 @@ def _claims(
             f"{', '.join(sorted(settings.allowed_origins))}."
         )
     now = int(time.time())
-    ref_key = settings.session.ref_key.get_secret_value().encode()
     return tokens.Claims(
         issuer=settings.public.url,
         audience=terms.audience,
         subject=user,
         # there is no session: what cuts off all of this user's cuts off this one too
-        session_ref=session_ref(ref_key, session_id=None, subject=user),
+        session_ref=session_ref(ref_key(settings), session_id=None, subject=user),
         channels=patterns or terms.channels,
         origin=origin,
         jti=secrets.token_urlsafe(16),

@@ -9,7 +9,7 @@ from cryptography import x509
 
 from relay.doctor.base import Check, Deployment, Severity, host_of
 from relay.net.tls import TlsFiles, read_certificate
-from relay.server.options import tls_files
+from relay.server.certificates import tls_files
 
 SOON_DAYS = 14
 """Days before its end from which a certificate is a finding. Those who renew by machine do it with 30 days left."""

@@ -1,0 +1,36 @@
+"""The internal HTTP application: publishing, health, and the routes that need an operator's key."""
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay.ingest.openapi import DOCUMENT
+from relay.ingest.routes import ingest_routes
+from relay.ops.health import health_routes
+from relay.server.application import application
+from relay.server.operators import operator_routes
+from relay.server.parts import Parts
+from relay.web.answers import json_answer
+from relay.web.client_identity import client_reader
+from relay.web.internal_only import InternalOnly
+
+
+def internal_app(parts: Parts) -> Starlette:
+    """Return the application that backends and operators reach."""
+    client_of = client_reader(())  # no proxy stands in front of this listener
+    routes: list[BaseRoute] = [
+        *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
+        *operator_routes(parts, client_of),
+        Route("/openapi.json", _openapi),
+    ]
+    if parts.role.streams:
+        routes += ingest_routes(parts.ingest, client_of, subscriber_count=parts.fanout.hub.subscriber_count)
+        routes.append(parts.ingest_sockets.route)
+    hosts = frozenset(parts.settings.listen.internal_hosts)
+    return application(routes, Middleware(InternalOnly, hosts=hosts))
+
+
+async def _openapi(_request: Request) -> Response:
+    return json_answer(200, DOCUMENT)

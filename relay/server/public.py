@@ -1,0 +1,90 @@
+"""The public HTTP application: tokens, log-in and log-out, the browser client, and further pages."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.resources import files
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from relay.bff.backend import Backend
+from relay.bff.routes import BffOptions, BffParts, bff_routes
+from relay.core.errors import Refusal
+from relay.core.events import Client
+from relay.core.revocations import Kind, Target
+from relay.issuer.routes import RouteOptions, issuer_routes
+from relay.net.addresses import parse_networks
+from relay.net.admission import PacedRequests
+from relay.server.application import application
+from relay.server.keys import published_keys
+from relay.server.options import cookie_options, csrf_options, ref_key
+from relay.server.parts import Parts
+from relay.server.session_verifier import session_cookies
+from relay.sessions.base import Session
+from relay.web.client_identity import client_reader
+
+
+def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
+    """Return the application that browsers reach; `pages` are further routes of it."""
+    settings = parts.settings
+    client_of = client_reader(parse_networks(settings.public.trusted_proxies))
+    csrf = csrf_options(settings)
+    access, refresh = cookie_options(settings)
+    routes: list[BaseRoute] = list(
+        issuer_routes(
+            parts.issuer,
+            RouteOptions(
+                csrf=csrf,
+                session=session_cookies(settings),
+                cookies=(access, refresh),
+                public_origin=settings.public.url,
+                client_of=client_of,
+            ),
+            partial(published_keys, parts.keys),
+        )
+    )
+    if parts.backend is not None:
+        options = BffOptions(
+            csrf=csrf,
+            session=session_cookies(settings),
+            access_cookie=access,
+            refresh_cookie=refresh,
+            ref_key=ref_key(settings),
+        )
+        routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+    routes.append(Route("/client/relay-client.js", _browser_client))
+    routes += pages
+    return application(routes, Middleware(PacedRequests, admission_queue=parts.admission_queue))
+
+
+def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:
+    async def authenticate(credential: str) -> Session | Refusal:
+        return await parts.issuer.authenticate(credential, now=time.time())
+
+    async def session_of(credential: str) -> Session | Refusal:
+        grace_s = parts.settings.session.max_s
+        return await parts.issuer.authenticate(credential, now=time.time(), grace_s=grace_s)
+
+    async def end_session(session: Session) -> None:
+        target = Target(kind=Kind.SESSION, name=session.ref)
+        await parts.revoker.revoke(target, user=session.subject, client=Client())
+
+    return BffParts(
+        backend=backend,
+        auditor=parts.auditor,
+        client_of=client_of,
+        limit_address=parts.issuer.limits.address,
+        limit_login=parts.issuer.limits.login,
+        authenticate=authenticate,
+        session_of=session_of,
+        end_session=end_session,
+    )
+
+
+async def _browser_client(_request: Request) -> Response:
+    script = files("relay").joinpath("browser/relay-client.js").read_bytes()
+    return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})
