@@ -1,20 +1,28 @@
-"""The broker port: it numbers publications and brings them to every node's hub.
+"""The broker port: it numbers publications and delivers them to every node.
 
-Guarantees that every adapter gives, and that its contract test checks:
+Each node keeps the last values and the history in its hub, as a cache: the hub answers subscribers without waiting.
+The broker has the original, for a node that starts, that lost its connection, or whose history is too short.
 
-- `publish` returns when the publication is numbered, kept as its channel's last value and handed to delivery.
-  It does not wait until anybody has received it.
-- Within one epoch `seq` counts from 1 per channel without gaps. A new epoch is a new sequencer's life: numbers
-  start again, and what was kept before may be gone.
-- A receiver gets each channel's publications in order of `seq`, at least once: after a reconnect some may come
-  again, and the hub drops those by epoch and seq. The first publication of a channel that a receiver gets may
-  have any seq.
-- What has a `version` not newer than the channel's newest, or an `idempotency_key` that was seen there lately, is
-  dropped: no number, no delivery, no sign of life (`relay.core.sequencer`).
-- Signs of life reach every node too, and may overtake publications; one of a channel without a value is nothing.
-- Delivery calls the receiver from the event loop's thread, never concurrently with itself.
+Every adapter gives these guarantees, and the contract tests check them:
+
+- Epoch. An epoch is the life of one sequencer. A new epoch begins when numbers may have been lost: numbers then start
+  again at 1, and publications of the old epoch may be gone. An old epoch never comes back.
+- Order. Within an epoch, `seq` counts a channel's publications from 1 without gaps. A receiver gets the publications
+  of a channel in the order of `seq`. There is no order between channels.
+- At least once. After a reconnect a receiver may get publications again. It drops them by epoch and `seq`. The first
+  publication of a channel that a receiver gets may have any `seq`.
+- Position. `load` returns every channel's last value, and the delivery position at which they were read. A receiver
+  that takes these values and is then attached after this position misses no publication that was made later.
+- Numbered before delivered. `publish` returns when the publication has its number, is kept as the last value of its
+  channel and is handed over for delivery. It does not wait until a receiver has it.
+- No duplicates. A publication is dropped if its `version` is not newer than the channel's newest, or if its
+  `idempotency_key` was seen on the channel lately. It gets no number, is not delivered and is no sign of life
+  (`relay.core.sequencer`).
+- Signs of life reach every node and may overtake publications. They do not create a channel.
+- The receiver is called on the event loop's thread, one call at a time.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,20 +31,20 @@ from relay.core.sequencer import Drop
 
 
 class Receiver(Protocol):
-    """One node's hub, as a broker knows it. What the calls return is the hub's own business."""
+    """The hub of one node, as the broker uses it. The broker ignores what the calls return."""
 
     def publish(self, publication: Publication) -> object:
-        """Take a publication."""
+        """Accept a publication."""
         ...
 
     def alive(self, channel: str, *, ts: int) -> object:
-        """Hear that a channel's publisher is there, at `ts` in Unix ms."""
+        """Accept a sign of life of a channel's publisher, at `ts` in Unix ms."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where a publication stands: its sequencer's epoch, and its number in the channel, counted from 1."""
+    """The position of a publication in its channel: the sequencer's epoch, and its number, which starts at 1."""
 
     epoch: str
     seq: int
@@ -44,7 +52,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dropped:
-    """A publication that came before, or too late. `position` is the first one's, or the channel's newest."""
+    """The outcome for a repeated or outdated publication, and why it was dropped.
+
+    `position` is that of the first publication with the same key, or of the channel's newest publication.
+    """
 
     why: Drop
     position: Position
@@ -53,25 +64,39 @@ class Dropped:
 Outcome = Position | Dropped
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """Every channel's last value, and the delivery position at which they were read.
+
+    Only the adapter reads `delivery_position`. It differs between two calls of `load` if a publication was made in
+    between.
+    """
+
+    values: Sequence[Publication]
+    delivery_position: str
+
+
 class Broker(Protocol):
     """Numbers publications and delivers them to the receiver of every node."""
 
     @property
     def epoch(self) -> str:
-        """The sequencer's life."""
+        """The current epoch."""
         ...
 
     async def publish(self, draft: Draft, *, ts: int) -> Outcome:
-        """Number and deliver one value. `ts` is the time of ingest in Unix ms.
+        """Number one publication and hand it over for delivery. `ts` is the time of ingest in Unix ms.
 
         Raises:
-            UnavailableError: if the broker can't be reached; nothing was stored.
+            UnavailableError: if the broker can't be reached. Nothing was stored.
             MalformedError: if the channel is new and no more channels are allowed.
         """
         ...
 
     async def alive(self, channel: str, *, ts: int) -> Position:
-        """Tell every node that a channel's value is unchanged; returns where it stands, with seq 0 if it has none.
+        """Tell every node that a channel's value is unchanged.
+
+        Returns the position of the channel's newest publication, with `seq` 0 if there is none.
 
         Raises:
             UnavailableError: if the broker can't be reached.
@@ -79,13 +104,32 @@ class Broker(Protocol):
         ...
 
     async def reset(self, channel: str) -> bool:
-        """Forget the versions and keys of a channel, whose numbers go on. False: it has no value.
+        """Forget the versions and keys of a channel. Its numbers go on. False: the channel has no publication.
 
         Raises:
             UnavailableError: if the broker can't be reached.
         """
         ...
 
-    def attach(self, receiver: Receiver) -> None:
-        """Name the one receiver of this node, before anything is published."""
+    async def load(self) -> Loaded:
+        """Return every channel's last value. A node calls this when it starts, and again when it may have a gap.
+
+        Raises:
+            UnavailableError: if the broker can't be reached.
+        """
+        ...
+
+    async def history(self, channel: str, *, after: Position) -> Sequence[Publication] | None:
+        """Return all publications of a channel after a position, in order. None: not all of them are kept.
+
+        A part is never returned. Call this before `Hub.subscribe`, and only if the hub's own history does not reach
+        back to the position.
+
+        Raises:
+            UnavailableError: if the broker can't be reached.
+        """
+        ...
+
+    def attach(self, receiver: Receiver, *, after: str) -> None:
+        """Deliver to this node's only receiver what was published after a delivery position of `load`."""
         ...

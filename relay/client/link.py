@@ -95,9 +95,9 @@ class Link:
 
     async def _send(self, members: dict[str, Any], ask: Ask | None) -> int:
         loop = asyncio.get_running_loop()
-        if self._bucket is not None and (wait_s := self._bucket.take(loop.time())):
+        if self._bucket is not None and (wait_s := self._bucket.acquire(loop.time())):
             await asyncio.sleep(wait_s)
-            self._bucket.take(loop.time())
+            self._bucket.acquire(loop.time())
         self._last_id += 1
         id = self._last_id
         if ask is not None:

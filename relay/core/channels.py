@@ -11,7 +11,7 @@ The next flush sends it the later frames only and moves it to `Group.subscribers
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -169,17 +169,37 @@ class Channel:
         """Return a `status` frame: whether the channel is stale, and the time of its last sign of life."""
         return encode(messages.status(channel=self.name, stale=self.stale, since=self.last_heard_ms))
 
-    def missed_since(self, epoch: str, seq: int) -> list[Value] | None:
-        """Return all values after `seq` of `epoch`. None: the history does not have all of them."""
+    def missed_since(
+        self, epoch: str, seq: int, from_broker: Sequence[Publication] = ()
+    ) -> list[Value] | None:
+        """Return all values after `seq` of `epoch`. None: not all of them are known.
+
+        `from_broker` is what the broker has after `seq`. It is used if the history does not reach back to `seq`.
+        """
         last = self.last
         if last is None or last.epoch != epoch or seq > last.seq or self.options.mode is not Mode.STREAM:
             return None
         if seq == last.seq:
             return []
-        self._trim(last.ts)
-        if not self.history or self.history[0].publication.seq > seq + 1:
+        if self._reaches_back_to(seq):
+            return [value for value in self.history if value.publication.seq > seq]
+        values = {value.seq: Value(value) for value in from_broker if value.epoch == epoch}
+        values |= {value.publication.seq: value for value in self.history}
+        if last.seq - seq > len(values):  # also bounds the range below: a client may name any `seq`
             return None
-        return [value for value in self.history if value.publication.seq > seq]
+        missed = [values[number] for number in range(seq + 1, last.seq + 1) if number in values]
+        return missed if len(missed) == last.seq - seq else None
+
+    def lacks_history(self, epoch: str, seq: int) -> bool:
+        """Tell whether there were messages after `seq` of `epoch` that the history does not have. The broker may."""
+        last = self.last
+        is_earlier = last is not None and last.epoch == epoch and 0 <= seq < last.seq
+        return is_earlier and self.options.mode is Mode.STREAM and not self._reaches_back_to(seq)
+
+    def _reaches_back_to(self, seq: int) -> bool:
+        assert self.last is not None
+        self._trim(self.last.ts)
+        return bool(self.history) and self.history[0].publication.seq <= seq + 1
 
     def _trim(self, now_ms: int) -> None:
         history, options = self.history, self.options

@@ -138,9 +138,16 @@ class Hub:
         """Return how many subscribers a channel has, or would have if it had a value."""
         return self._subscriptions.subscriber_count(name)
 
-    def acked_state(self, name: str, since: tuple[str, int] | None = None) -> AckedState:
+    def acked_state(self, request: SubscribeRequest) -> AckedState:
         """Return the state of a channel as `subscribe` would find it. The channel need not exist."""
-        return self._subscriptions.acked_state(name, since)
+        return self._subscriptions.acked_state(request)
+
+    def lacks_history(self, name: str, epoch: str, seq: int) -> bool:
+        """Tell whether a subscriber that resumes from `seq` of `epoch` missed messages that the hub does not have.
+
+        The broker may have them: pass what it has to `subscribe`, as `SubscribeRequest.from_broker`.
+        """
+        return self._subscriptions.lacks_history(name, epoch, seq)
 
     def match_count(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""

@@ -1,19 +1,25 @@
-"""One connection's side of relay.v1, as a state machine without I/O.
+"""The relay's side of one relay.v1 connection, as a state machine without I/O.
 
-The shell feeds it text frames and the time, and asks when it next wants to be woken; it writes through the hub
-and answers with a `Close` when the connection has to end. What a client may send when:
+The shell passes in text frames and the time, and asks when `tick` must be called. The state machine writes
+through the hub. It returns a `Close` when the connection has to end. What happens to the frames of a client:
 
-    state     auth        refresh            subscribe, unsubscribe, ping  unknown type  not a message
-    OPEN      close 1008  asks for a check   answered                      error frame   close 1008
-    CLOSED    ignored     ignored            ignored                       ignored       ignored
+    state     auth        refresh          subscribe                unsubscribe, ping  unknown type  not a message
+    OPEN      close 1008  RefreshRequest   answered, or             answered           error frame   close 1008
+                                           HistoryRequest
+    CLOSED    ignored     ignored          ignored                  ignored            ignored       ignored
 
-(`auth` is a first frame only, which the shell takes, because checking a token waits for the state store. For the same
-reason a `refresh` is handed back as a `RefreshRequest`; the shell comes back with the new token's claims, or why not.)
+Some frames need an answer from outside, which the shell must wait for. They are returned as requests. The shell calls
+back with the answer before it passes in the next frame:
 
-Times are Unix seconds on one clock that the shell passes in as `now`; frames carry Unix milliseconds.
+- `RefreshRequest`: the new token must be checked and used up in the state store. Then `refreshed` or `refresh_refused`.
+- `HistoryRequest`: a channel is resumed from further back than the hub remembers. Then `subscribe_with_history`.
+
+`auth` is allowed as the first frame only. The shell handles it before this state machine exists.
+
+Times are Unix seconds on one clock, which the shell passes in as `now`. Frames carry Unix milliseconds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -24,6 +30,7 @@ from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
 from relay.core.hub import Hub
 from relay.core.patterns import is_pattern, is_wildcard
+from relay.core.publications import Publication
 from relay.core.scope import Scope
 from relay.core.subscribers import Subscriber
 from relay.core.subscriptions import SubscribeRequest
@@ -31,16 +38,16 @@ from relay.core.token_bucket import TokenBucket
 
 FRAMES_PER_S = 10
 FRAME_BURST = 20
-"""A page that subscribes to a screen of widgets one by one sends some dozens; Binance allows 5 a second."""
+"""A page that subscribes a screen of widgets one by one sends some dozens of frames. Binance allows 5 a second."""
 MATCHES_A_FRAME = 500
-"""Channels matched by the patterns of a subscription that cost as much as one more frame, about a millisecond of
-everybody's time. They may be owed: one large pattern is always taken, and the next frames wait for it."""
+"""Matched channels of a subscription's patterns that cost as much as one more frame: about a millisecond of the event
+loop. This may go below zero: one large pattern is always accepted, and the next frames have to wait for it."""
 WARN_BEFORE_S = 60
-"""Seconds before its end at which a connection is warned: a new token takes one request, and a few retries."""
+"""Seconds before its end at which a connection is warned. A new token takes one request, and a few retries."""
 
 
 class State(Enum):
-    """Whether the connection still takes frames."""
+    """Whether the connection still accepts frames."""
 
     OPEN = auto()
     CLOSED = auto()
@@ -48,9 +55,9 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What one connection may do, settled when it was let in. `expires_at` is in Unix seconds.
+    """What one connection may do, as its token and its endpoint allow.
 
-    `floor_ms` is the fastest interval that its token and its endpoint allow.
+    `expires_at` is in Unix seconds. `floor_ms` is the shortest flush interval.
     """
 
     connection: str
@@ -61,22 +68,36 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class RefreshRequest:
-    """The client sent a new token: check it, then call `refreshed` or `refresh_refused`."""
+    """The client sent a new token. Check it, then call `refreshed` or `refresh_refused`."""
 
     token: str = field(repr=False)
     id: int | None
 
 
-Report = Callable[[Action, Sequence[str], Reason | None], None]
-"""Called for the audit log: what happened, to which channels, and why if it was refused.
+@dataclass(frozen=True, slots=True)
+class HistoryRequest:
+    """The client resumes channels from further back than the hub's history reaches.
 
-The first call of each connection is `CONNECT_ACCEPTED`, with what it subscribes to as it opens: one record and not
-two, because nearly all connections subscribe once, in their URL.
+    `since` says for each of them which message the client has last. Ask the broker for the messages after it, then
+    call `subscribe_with_history`.
+    """
+
+    frame: messages.Subscribe
+    since: Mapping[str, messages.Since]
+
+
+_NO_HISTORIES: Mapping[str, Sequence[Publication]] = {}
+
+Report = Callable[[Action, Sequence[str], Reason | None], None]
+"""Called for the audit log: the action, its channels, and the reason if it was refused.
+
+The first call of each connection is `CONNECT_ACCEPTED`, with the channels that it subscribes to as it opens. This is
+one record and not two, because nearly all connections subscribe once, in their URL.
 """
 
 
 class ClientProtocol:
-    """The relay's side of one connection, from its admission to its end."""
+    """The relay's side of one connection, from its acceptance to its end."""
 
     __slots__ = (
         "_bucket",
@@ -105,8 +126,8 @@ class ClientProtocol:
         self._refused_in_a_row = 0
         self.state = State.OPEN
 
-    def open(self, *, asked: Sequence[str], interval_ms: int, now: float) -> None:
-        """Send `welcome`, and subscribe to what the URL asked for, else to the exact channels of the token."""
+    def open(self, *, channels: Sequence[str], interval_ms: int, now: float) -> None:
+        """Send `welcome`, and subscribe to the URL's `channels`. Without any: to the token's exact channels."""
         if self.state is State.CLOSED:
             self._report(Action.CONNECT_ACCEPTED, (), None)
             return
@@ -117,26 +138,26 @@ class ClientProtocol:
             expires_at=_ms(self._expires_at),
             frames_per_s=FRAMES_PER_S,
         )
-        channels = list(asked) or [name for name in terms.scope.patterns if not is_wildcard(name)]
-        if not channels:
+        names = list(channels) or [name for name in terms.scope.patterns if not is_wildcard(name)]
+        if not names:
             self._report(Action.CONNECT_ACCEPTED, (), None)
             self._send(welcome)
             self._send(
                 messages.error(
                     code="nothing_subscribed",
-                    message="No channel was named in the URL, and the token names patterns only: send a subscribe.",
+                    message="The URL names no channel and the token has patterns only. Send a subscribe frame.",
                     retryable=False,
                 )
             )
             return
-        frame = messages.Subscribe(channels=channels, interval_ms=interval_ms)
+        frame = messages.Subscribe(channels=names, interval_ms=interval_ms)
         self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED)
 
-    def receive(self, text: str, now: float) -> Close | RefreshRequest | None:
-        """Handle one text frame. A `Close` says how to end the connection; nothing is written after it."""
+    def receive(self, text: str, now: float) -> Close | RefreshRequest | HistoryRequest | None:
+        """Handle one text frame. After a `Close` the shell must end the connection; nothing is written any more."""
         if self.state is State.CLOSED:
             return None
-        if wait := self._bucket.take(now):
+        if wait := self._bucket.acquire(now):
             return self._too_fast(wait)
         self._refused_in_a_row = 0
         try:
@@ -145,12 +166,14 @@ class ClientProtocol:
             return self.close(Reason.FRAME_MALFORMED)
         match frame:
             case messages.Subscribe():
+                if since := self._missing_history(frame):
+                    return HistoryRequest(frame, since)
                 self._subscribe(frame, now=now)
             case messages.Unsubscribe():
                 patterns = self._subscriber.patterns.keys() & frame.channels
                 self._charge(sum(map(self._hub.match_count, patterns)), now)
-                done = self._hub.unsubscribe(self._subscriber, frame.channels)
-                self._send(messages.unsubscribed(id=frame.id, channels=done))
+                removed = self._hub.unsubscribe(self._subscriber, frame.channels)
+                self._send(messages.unsubscribed(id=frame.id, channels=removed))
             case messages.Ping():
                 self._send(messages.pong(id=frame.id, ts=_ms(now)))
             case messages.Refresh():
@@ -162,27 +185,27 @@ class ClientProtocol:
                     messages.error(
                         id=frame.id,
                         code="unknown_type",
-                        message=f"{messages.PROTOCOL} has no {frame.type[:40]!r} for clients to send.",
+                        message=f"{messages.PROTOCOL} has no frame type {frame.type[:40]!r} for clients.",
                         retryable=False,
                     )
                 )
         return None
 
     def control_frame(self, now: float) -> Close | None:
-        """Count a ping or pong of the WebSocket layer; they cost as much as a message."""
+        """Count a ping or pong of the WebSocket layer. It costs as much as a message."""
         if self.state is State.CLOSED:
             return None
-        if wait := self._bucket.take(now):
+        if wait := self._bucket.acquire(now):
             return self._too_fast(wait)
         self._refused_in_a_row = 0
         return None
 
     def next_deadline(self) -> float:
-        """Return when `tick` wants to be called, in Unix seconds."""
+        """Return when `tick` must be called, in Unix seconds."""
         return self._expires_at if self._warned else self._expires_at - WARN_BEFORE_S
 
     def tick(self, now: float) -> Close | None:
-        """Do what is due at `now`: warn that the connection's time is nearly over, or end it."""
+        """Do what is due at `now`: warn the client that the connection is about to expire, or end it."""
         if self.state is State.CLOSED:
             return None
         if now >= self._expires_at:
@@ -192,20 +215,22 @@ class ClientProtocol:
             self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
         return None
 
-    def refreshed(self, asked: RefreshRequest, *, scope: Scope, expires_at: float, floor_ms: int) -> None:
-        """Go on with a new token. It can only take away: what falls out of its scope is unsubscribed with a frame, and
-        what comes faster than it allows is slowed down.
+    def refreshed(self, request: RefreshRequest, *, scope: Scope, expires_at: float, floor_ms: int) -> None:
+        """Continue with a new token. A new token never adds rights to a connection.
+
+        Channels outside its scope are unsubscribed, and the client is told with a frame. Subscriptions with a shorter
+        interval than it allows get a longer one.
         """
         if self.state is State.CLOSED:
             return
         self._scope = self._scope.intersect(scope)
         self._expires_at, self._warned = expires_at, False
         subscriber = self._subscriber
-        fallen = [name for name in (*subscriber.exact, *subscriber.patterns) if not self._scope.allows(name)]
-        if fallen:
-            done = self._hub.unsubscribe(subscriber, fallen)
-            self._send(messages.unsubscribed(id=None, channels=done))
-        self._send(messages.refreshed(id=asked.id, expires_at=_ms(expires_at)))
+        outside = [name for name in (*subscriber.exact, *subscriber.patterns) if not self._scope.allows(name)]
+        if outside:
+            removed = self._hub.unsubscribe(subscriber, outside)
+            self._send(messages.unsubscribed(id=None, channels=removed))
+        self._send(messages.refreshed(id=request.id, expires_at=_ms(expires_at)))
         self._floor_ms = max(self._floor_ms, floor_ms)
         intervals = {**subscriber.exact, **subscriber.patterns}
         requests = [
@@ -215,22 +240,34 @@ class ClientProtocol:
         slower = [request for request in requests if request.interval_ms != intervals[request.name]]
         self._hub.subscribe(subscriber, slower)
 
-    def refresh_refused(self, asked: RefreshRequest, *, reason: Reason) -> None:
-        """Say that a new token was refused; the connection lives on to its old end."""
+    def refresh_refused(self, request: RefreshRequest, *, reason: Reason) -> None:
+        """Tell the client that its new token was refused. The connection keeps its old token and its old end."""
         if self.state is State.CLOSED:
             return
         answer = answer_for(reason)
         self._send(
-            messages.error(id=asked.id, code=answer.code, message=answer.message, retryable=answer.retryable)
+            messages.error(
+                id=request.id, code=answer.code, message=answer.message, retryable=answer.retryable
+            )
         )
 
+    def subscribe_with_history(
+        self, request: HistoryRequest, histories: Mapping[str, Sequence[Publication]], now: float
+    ) -> None:
+        """Handle the `subscribe` of a `HistoryRequest`, with the broker's answers by channel.
+
+        A channel that is missing in `histories` begins with a snapshot.
+        """
+        if self.state is State.OPEN:
+            self._subscribe(request.frame, now=now, histories=histories)
+
     def announce_restart(self, *, delay_ms: int) -> None:
-        """Tell the client that the relay is about to restart, and when to come back."""
+        """Tell the client that the relay is about to restart, and when to reconnect."""
         if self.state is State.OPEN:
             self._send(messages.reconnect(delay_ms=delay_ms))
 
     def close(self, reason: Reason) -> Close:
-        """Stop taking and sending anything, and say how to end the connection."""
+        """Stop accepting and sending frames, and return how the connection must be ended."""
         self.state = State.CLOSED
         self._hub.leave(self._subscriber)
         return close_for(reason)
@@ -247,7 +284,7 @@ class ClientProtocol:
         self._send(
             messages.error(
                 code="rate_limited",
-                message=f"At most {FRAMES_PER_S} frames a second; this one was not looked at.",
+                message=f"The limit is {FRAMES_PER_S} frames a second. This frame was ignored.",
                 retryable=True,
                 retry_after_ms=int(wait * 1000) + 1,
             )
@@ -261,15 +298,22 @@ class ClientProtocol:
         now: float,
         after: Sequence[bytes] = (),
         action: Action = Action.SUBSCRIBE_ACCEPTED,
+        histories: Mapping[str, Sequence[Publication]] = _NO_HISTORIES,
     ) -> None:
-        """Acknowledge first, then let the hub send the snapshots: no data may come before its ack."""
-        accepted, rejected = self._sort(frame.channels)
+        """Subscribe. The acknowledgement goes first: no data may come before it."""
+        accepted, rejected = self._check_names(frame.channels)
         interval_ms = granted_interval(frame.interval_ms, self._floor_ms)
         since = {name: (at.epoch, at.seq) for name, at in frame.since.items()}
         requests = [
-            SubscribeRequest(name=name, interval_ms=interval_ms, since=since.get(name)) for name in accepted
+            SubscribeRequest(
+                name=name,
+                interval_ms=interval_ms,
+                since=since.get(name),
+                from_broker=histories.get(name, ()),
+            )
+            for name in accepted
         ]
-        # decided before the ack, sent after it
+        # The acknowledgement describes the state that the hub then sends: nothing may happen in between.
         acks = [self._ack(request) for request in requests]
         self._charge(sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck)), now)
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
@@ -280,12 +324,24 @@ class ClientProtocol:
             if names := [item.channel for item in rejected if item.code == code]:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)
 
+    def _missing_history(self, frame: messages.Subscribe) -> dict[str, messages.Since]:
+        """Return the channels that are resumed from further back than the hub's history reaches."""
+        names = frame.channels[: messages.MAX_CHANNELS_A_FRAME]
+        return {
+            name: since
+            for name, since in frame.since.items()
+            if name in names
+            and self._scope.allows(name)
+            and self._hub.lacks_history(name, since.epoch, since.seq)
+        }
+
     def _charge(self, matched: int, now: float) -> None:
-        """Count what patterns cost that match so many channels."""
+        """Charge the frame rate for patterns that match so many channels."""
         if matched:
             self._bucket.charge(now, matched / MATCHES_A_FRAME)
 
-    def _sort(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
+    def _check_names(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
+        """Split `names` into those that may be subscribed and those that are rejected."""
         room = (
             messages.MAX_CHANNELS_A_CONNECTION - len(self._subscriber.exact) - len(self._subscriber.patterns)
         )
@@ -293,9 +349,9 @@ class ClientProtocol:
         rejected: list[messages.Rejection] = []
         for name in dict.fromkeys(names[: messages.MAX_CHANNELS_A_FRAME]):
             if not is_pattern(name):
-                rejected.append(_reject(name, "malformed", "This is not a channel or pattern."))
+                rejected.append(_reject(name, "malformed", "This is not a channel name or pattern."))
             elif not self._scope.allows(name):
-                rejected.append(_reject(name, "forbidden", "This lies outside the token's scope."))
+                rejected.append(_reject(name, "forbidden", "This is outside the token's scope."))
             elif name in self._subscriber.exact or name in self._subscriber.patterns:
                 accepted[name] = None
             elif room <= 0:
@@ -315,15 +371,15 @@ class ClientProtocol:
                 _reject(
                     names[messages.MAX_CHANNELS_A_FRAME],
                     "too_many_channels",
-                    f"A frame names at most {messages.MAX_CHANNELS_A_FRAME} channels; "
-                    f"this one and what follows ({left} in all) were left out.",
+                    f"A frame may name {messages.MAX_CHANNELS_A_FRAME} channels. "
+                    f"This one and all after it ({left} in all) were ignored.",
                 )
             )
         return list(accepted), rejected
 
     def _ack(self, request: SubscribeRequest) -> messages.ChannelAck | messages.PatternAck:
-        state = self._hub.acked_state(request.name, request.since)
-        # every message of a stream channel comes at once
+        state = self._hub.acked_state(request)
+        # Stream channels have no interval: each of their messages is sent at once.
         interval_ms = 0 if state.mode is messages.Mode.STREAM else request.interval_ms
         if is_wildcard(request.name):
             return messages.PatternAck(
@@ -351,7 +407,7 @@ _REPORTED: dict[messages.RejectionCode, Reason] = {
 
 
 def _reject(name: str, code: messages.RejectionCode, message: str) -> messages.Rejection:
-    # the name comes from outside and goes back out: as much of it as a channel may have
+    # The client chose the name, and it goes back to the client: not longer than a channel name may be.
     return messages.Rejection(channel=name[:64], code=code, message=message)
 
 

@@ -9,12 +9,13 @@ its running flush holds for the subscriber.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions
+from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Value
 from relay.core.messages import Mode
 from relay.core.patterns import ChannelIndex, covers, is_wildcard
+from relay.core.publications import Publication
 from relay.core.subscribers import (
     COVERED,
     EXACT,
@@ -31,11 +32,13 @@ class SubscribeRequest:
     """A request for one channel or pattern.
 
     `interval_ms` is one of `INTERVALS_MS`. `since` is (epoch, seq) of the last message that the subscriber has.
+    `from_broker` is what the broker has after it, if the hub's own history does not reach back.
     """
 
     name: str
     interval_ms: int = 0
     since: tuple[str, int] | None = None
+    from_broker: Sequence[Publication] = ()
 
 
 class Subscriptions:
@@ -70,18 +73,24 @@ class Subscriptions:
                     cover = subscriber.channels.get(channel, 0) + one_pattern(subscriber.patterns[pattern])
                     self._set_cover(subscriber, channel, cover)
 
-    def acked_state(self, name: str, since: tuple[str, int] | None) -> AckedState:
-        """Return the state of a channel, which need not exist. `since` is the last message that a subscriber has."""
-        channel = self.find(name)
+    def acked_state(self, request: SubscribeRequest) -> AckedState:
+        """Return the state of a channel, which need not exist, or of a pattern."""
+        channel = self.find(request.name)
         if channel is None or channel.last is None:
-            return AckedState(mode=self._options(name).mode, epoch="", seq=0, stale=True, recovered=False)
+            mode = self._options(request.name).mode
+            return AckedState(mode=mode, epoch="", seq=0, stale=True, recovered=False)
         return AckedState(
             mode=channel.options.mode,
             epoch=channel.last.epoch,
             seq=channel.last.seq,
             stale=channel.stale,
-            recovered=since is not None and channel.missed_since(*since) is not None,
+            recovered=_missed(channel, request) is not None,
         )
+
+    def lacks_history(self, name: str, epoch: str, seq: int) -> bool:
+        """Tell whether a channel had messages after `seq` of `epoch` that its history does not have."""
+        channel = self.find(name)
+        return channel is not None and channel.lacks_history(epoch, seq)
 
     def with_value(self) -> list[Channel]:
         """Return the channels that have a value, in no order."""
@@ -118,7 +127,7 @@ class Subscriptions:
             # The token or a pattern may have subscribed it to this channel already. Start again from `since`:
             # otherwise the subscriber would miss what came while it was away, and would be told that it recovered.
             self._remove(subscriber, channel)
-        self._set_cover(subscriber, channel, cover, since=request.since)
+        self._set_cover(subscriber, channel, cover, request)
 
     def discard(self, subscriber: Subscriber, name: str) -> bool:
         """Undo `add` of the same name. False: the subscriber has no such subscription."""
@@ -161,7 +170,7 @@ class Subscriptions:
             self._patterns.pop(pattern, None)
 
     def _set_cover(
-        self, subscriber: Subscriber, channel: Channel, cover: int, *, since: tuple[str, int] | None = None
+        self, subscriber: Subscriber, channel: Channel, cover: int, request: SubscribeRequest | None = None
     ) -> None:
         """Set how a subscriber's names cover a channel. The channel starts, ends, or changes its interval."""
         cover &= COVERED
@@ -175,16 +184,16 @@ class Subscriptions:
         subscriber.channels[channel] = cover | INTERVALS_MS.index(interval_ms) << INTERVAL_SHIFT
         if not old:
             channel.subscriber_count += 1
-            self._start(subscriber, channel, since)
+            self._start(subscriber, channel, request)
         elif interval_of(old) != interval_ms:
             self._change_interval(subscriber, channel, interval_of(old))
 
-    def _start(self, subscriber: Subscriber, channel: Channel, since: tuple[str, int] | None) -> None:
+    def _start(self, subscriber: Subscriber, channel: Channel, request: SubscribeRequest | None) -> None:
         if channel.last is None:
             # The first value is a snapshot for all subscribers.
             subscriber.group(channel).subscribers[subscriber] = None
             return
-        missed = None if since is None else channel.missed_since(*since)
+        missed = None if request is None else _missed(channel, request)
         if missed is None:
             subscriber.ensure_backlog().outdated[channel] = 0
             return
@@ -231,3 +240,7 @@ class Subscriptions:
                 subscriber.backlog = None
         if channel.last is None and not channel.groups:
             self._channels.pop(channel.name, None)  # clients can invent names without end
+
+
+def _missed(channel: Channel, request: SubscribeRequest) -> list[Value] | None:
+    return None if request.since is None else channel.missed_since(*request.since, request.from_broker)

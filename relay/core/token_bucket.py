@@ -1,11 +1,11 @@
-"""A token bucket without a clock: how fast one peer may go."""
+"""A token bucket without a clock, which limits the rate of one peer."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class TokenBucket:
-    """Allows `rate` takes a second on the long run and `burst` at once. `now` is in seconds, of any one clock."""
+    """Allows `rate` calls a second in the long run and `burst` at once. `now` is in seconds of any one clock."""
 
     rate: float
     burst: float
@@ -17,21 +17,21 @@ class TokenBucket:
         """Return a bucket that allows a whole burst at once."""
         return cls(rate, burst, burst, now)
 
-    def take(self, now: float) -> float:
-        """Take one. Returns 0.0 if it was allowed, else the seconds to wait until it would be."""
+    def acquire(self, now: float) -> float:
+        """Acquire one token. Returns 0.0 if there was one, or else the seconds until there is one."""
         wait = self.wait(now, 1)
         if not wait:
             self.level -= 1
         return wait
 
     def wait(self, now: float, amount: float) -> float:
-        """Return the seconds until `amount` may be taken, 0.0 for now."""
-        # a wall clock that is set back must not charge everybody for the hours that it took away
+        """Return the seconds until there are `amount` tokens. 0.0: there are as many now."""
+        # A wall clock may be set back. The peer must not wait for the hours that the clock lost.
         self.level = min(self.burst, self.level + max(0.0, now - self.at) * self.rate)
         self.at = now
         return max(0.0, (amount - self.level) / self.rate)
 
     def charge(self, now: float, amount: float) -> None:
-        """Take `amount` whether it is there or not: what is owed must come in before anything may be taken again."""
+        """Remove `amount` tokens. The level may go below zero; `acquire` then waits until it is above zero again."""
         self.wait(now, amount)
         self.level -= amount

@@ -124,7 +124,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         try:
             fanout = Fanout(channel_options(settings))
             broker = MemoryBroker(max_channels=settings.limits.channels)
-            broker.attach(fanout.hub)
+            await fanout.connect(broker)
             backend = _backend(settings)
             seen = SeenSessions()
             admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)

@@ -1,21 +1,29 @@
-"""Runs the hub on the event loop: flushes by turn, frames by the library, one beat for everybody."""
+"""The hub on the event loop: when it flushes, and where its history comes from.
+
+While one flush is written, publications queue for the next. Each turn of the loop writes one slice and then lets
+handshakes, publications and heartbeats run.
+"""
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from websockets.frames import Frame, Opcode
 
+from relay.broker.base import Broker, Position
 from relay.core.channels import ChannelOptions
 from relay.core.counters import Times
+from relay.core.errors import UnavailableError
 from relay.core.hub import Hub
+from relay.core.protocol import HistoryRequest
+from relay.core.publications import Publication
 
-WRITES_A_SLICE = 250
-"""Writes in one turn of the loop: about 2 ms at 7.5 µs each, the longest that a handshake should have to wait."""
+WRITES_PER_SLICE = 250
+"""Writes of one slice: about 2 ms at 7.5 µs each. A handshake should not have to wait longer."""
 SLICE_S = 0.002
 MAX_SLICES = 4
-"""As many at once, if the loop kept prices waiting for as long: a tick to 1000 readers then waits for one such turn
-and not for four. More would keep publishers waiting: with 10, recorded bursts came a quarter later than with 3."""
+"""Slices in one turn, if the loop kept prices waiting for as long. A tick to 1000 subscribers then waits for one such
+turn and not for four. More would keep publishers waiting: with 10, recorded bursts came a quarter later than with 3."""
 
 
 def encode(message: bytes) -> bytes:
@@ -24,23 +32,53 @@ def encode(message: bytes) -> bytes:
 
 
 class Fanout:
-    """The hub of this node, and the turns of the loop in which it writes."""
+    """The hub of this node, connected to the event loop and to the broker."""
 
     def __init__(
         self, options: Callable[[str], ChannelOptions], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.hub = Hub(wake=self._wake, wake_interval=self._wake_interval, options=options)
+        self._broker: Broker | None = None
         self._loop = asyncio.get_running_loop()
         self._clock = clock
         self._scheduled = False
         self._woken_at = 0.0
-        self._under_way = False
-        self._taken_at = 0.0  # when the flush under way began; 0: the one before left nothing behind
-        self._came_at = 0.0  # when the oldest of it may have come
+        self._flushing = False
+        self._flush_began_at = (
+            0.0  # of the running flush, or of the last one if publications came during it; or 0
+        )
+        self._oldest_at = 0.0  # when the oldest publication of the running flush may have come
         self.turns = Times()
         """How long each turn of writing held the loop."""
         self.flushes = Times()
-        """From the moment at which the oldest value of a flush may have come, until the last write of it."""
+        """From the time at which the oldest publication of a flush may have come to the flush's last write."""
+
+    async def connect(self, broker: Broker) -> None:
+        """Load the last values of a broker into the hub, and receive all later publications from it.
+
+        Raises:
+            UnavailableError: if the broker can't be reached.
+        """
+        loaded = await broker.load()
+        for publication in loaded.values:
+            self.hub.publish(publication)
+        broker.attach(self.hub, after=loaded.delivery_position)
+        self._broker = broker
+
+    async def load_histories(self, request: HistoryRequest) -> dict[str, Sequence[Publication]]:
+        """Return what the broker has for each channel of a request. Channels that it can't complete are left out."""
+        found: dict[str, Sequence[Publication]] = {}
+        if self._broker is None:
+            return found
+        for channel, since in request.since.items():
+            try:
+                after = Position(epoch=since.epoch, seq=since.seq)
+                history = await self._broker.history(channel, after=after)
+            except UnavailableError:
+                break  # the remaining channels begin with a snapshot too, which the hub has
+            if history is not None:
+                found[channel] = history
+        return found
 
     def _wake(self) -> None:
         if not self._scheduled:
@@ -55,26 +93,27 @@ class Fanout:
 
     def _turn(self) -> None:
         self._scheduled = False
-        # half of the loop's time is for prices, if there is so much to write and so much else to do
+        # The more the loop kept publications waiting, the more is written now. If there is much to write and much
+        # else to do, half of the loop's time is for prices.
         began = self._clock()
         waited = began - self._woken_at
-        if not self._under_way:
-            # what comes while one flush is written wakes nobody: it may be as old as that flush
-            self._came_at = self._taken_at or self._woken_at
-            self._taken_at, self._under_way = began, True
+        if not self._flushing:
+            # Publications that come while a flush is written wake nobody. They may be as old as that flush.
+            self._oldest_at = self._flush_began_at or self._woken_at
+            self._flush_began_at, self._flushing = began, True
         slices = min(MAX_SLICES, max(1, round(waited / SLICE_S)))
         more = True
         try:
-            more = self.hub.flush(WRITES_A_SLICE * slices)
+            more = self.hub.flush(WRITES_PER_SLICE * slices)
         finally:
             ended = self._clock()
-            # if one connection's write ever fails, the loop logs it and the others go on: the hub wakes nobody
-            # while a flush is under way, so to stop here would be to stop for good
+            # If the write of one connection ever raises, the loop logs it and the flush continues for the others. The
+            # hub does not wake while a flush is unfinished, so without this it would never be flushed again.
             if more:
                 self._wake()
             self.turns.add(ended - began)
             if not self.hub.flushing:
-                self.flushes.add(ended - self._came_at)
-                self._under_way = False
+                self.flushes.add(ended - self._oldest_at)
+                self._flushing = False
                 if not more:
-                    self._taken_at = 0.0
+                    self._flush_began_at = 0.0

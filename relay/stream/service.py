@@ -20,7 +20,7 @@ from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
-from relay.core.protocol import ClientProtocol, RefreshRequest, Terms
+from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, Terms
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
@@ -261,7 +261,7 @@ class Stream:
                 connection.end(close_for(cut_off))
                 return
             asked = admission.attempt.asked
-            client.open(asked=asked.channels, interval_ms=asked.interval_ms, now=now)
+            client.open(channels=asked.channels, interval_ms=asked.interval_ms, now=now)
             await self._receive(connection, client, admission, usage)
         finally:
             connection.detach(Reason.LINK_LOST)
@@ -283,6 +283,9 @@ class Stream:
                 if isinstance(result, RefreshRequest):
                     if refreshed := await self._refresh(connection, client, admission, result):
                         usage.widen(refreshed.claims.channel_scope)
+                elif isinstance(result, HistoryRequest):
+                    histories = await self._fanout.load_histories(result)
+                    client.subscribe_with_history(result, histories, time.time())
                 elif result is not None:
                     connection.end(result)
         except ConnectionClosed:

@@ -36,10 +36,10 @@ def node() -> Node:
 
 
 @pytest.fixture(params=[lambda: MemoryBroker(max_channels=2)], ids=["memory"])
-def broker(request: pytest.FixtureRequest, node: Node) -> Broker:
+async def broker(request: pytest.FixtureRequest, node: Node) -> Broker:
     """A new broker with room for two channels, and a receiver."""
     made: Broker = request.param()
-    made.attach(node)
+    made.attach(node, after=(await made.load()).delivery_position)
     return made
 
 
@@ -100,3 +100,63 @@ async def test_a_channel_above_the_limit_is_refused(broker: Broker, node: Node) 
         await publish(broker, channel="c")
     await publish(broker)
     assert [p.channel for p in node.publications] == ["a", "b", "a"]
+
+
+async def test_a_new_broker_has_no_values(broker: Broker) -> None:
+    """A node that starts first begins with nothing."""
+    assert list((await broker.load()).values) == []
+
+
+async def test_a_node_that_starts_later_has_every_last_value(broker: Broker, node: Node) -> None:
+    """It loads what the first node was given last, without what was dropped, and then gets what comes."""
+    await publish(broker, ',"version":5')
+    await publish(broker, ',"version":6,"source_ts":7')
+    await publish(broker, ',"version":6')
+    await broker.alive("b", ts=1)
+    await publish(broker, channel="b")
+    loaded = await broker.load()
+    newest = {publication.channel: publication for publication in node.publications}
+    assert {publication.channel: publication for publication in loaded.values} == newest
+    assert len(loaded.values) == 2
+    later = Node()
+    broker.attach(later, after=loaded.delivery_position)
+    await publish(broker)
+    assert [(p.channel, p.seq) for p in later.publications] == [("a", 3)]
+
+
+async def test_each_publication_moves_the_delivery_position(broker: Broker) -> None:
+    """A node can tell that it would miss one. What is dropped, and signs of life, move nothing."""
+    before = (await broker.load()).delivery_position
+    await broker.alive("a", ts=1)
+    assert (await broker.load()).delivery_position == before
+    await publish(broker, ',"version":1')
+    after = (await broker.load()).delivery_position
+    assert after != before
+    await publish(broker, ',"version":1')
+    assert (await broker.load()).delivery_position == after
+
+
+async def test_a_history_is_whole_or_none(broker: Broker, node: Node) -> None:
+    """It has all that came after the position, in order; without the epoch or the channel there is none."""
+    for _ in range(4):
+        await publish(broker)
+    kept = await broker.history("a", after=Position(epoch=broker.epoch, seq=2))
+    assert kept is None or list(kept) == node.publications[2:]
+    assert await broker.history("a", after=Position(epoch="another", seq=2)) is None
+    assert await broker.history("b", after=Position(epoch=broker.epoch, seq=0)) is None
+
+
+async def test_the_memory_broker_has_no_history_beside_the_hubs() -> None:
+    """The hub was given every publication: what it does not keep any more is gone."""
+    broker = MemoryBroker(max_channels=2)
+    await publish(broker)
+    assert await broker.history("a", after=Position(epoch=broker.epoch, seq=0)) is None
+
+
+async def test_a_gap_before_the_memory_brokers_delivery_is_refused() -> None:
+    """It delivers by a call, so it can't bring what was published between `load` and `attach`."""
+    broker = MemoryBroker(max_channels=2)
+    loaded = await broker.load()
+    await publish(broker)
+    with pytest.raises(ValueError, match="call load again"):
+        broker.attach(Node(), after=loaded.delivery_position)

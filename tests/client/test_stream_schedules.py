@@ -56,7 +56,7 @@ class World:
         self._asks = deque(self._inbox.resume(self._wishes.missing(asked), again=not query))
         self._sent: dict[int, Ask] = {}
         self._talk = Talk(self._scope, hub=self._hub)
-        self._talk.client.open(asked=list(asked), interval_ms=0, now=self._talk.now)
+        self._talk.client.open(channels=list(asked), interval_ms=0, now=self._talk.now)
 
     def publish(self, channel: str) -> None:
         """Publish the channel's next number."""

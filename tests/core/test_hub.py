@@ -208,10 +208,12 @@ def test_a_channel_that_is_covered_twice_comes_once() -> None:
 def test_the_state_of_a_channel() -> None:
     """Epoch, seq and time of its newest value, or none."""
     hub, _ = make_hub()
-    assert hub.acked_state("a") == AckedState(mode=Mode.LATEST, epoch="", seq=0, stale=True, recovered=False)
+    assert hub.acked_state(SubscribeRequest(name="a")) == AckedState(
+        mode=Mode.LATEST, epoch="", seq=0, stale=True, recovered=False
+    )
     hub.publish(publication("a", 7))
     assert not hub.publish(publication("a", 7))
-    assert hub.acked_state("a") == AckedState(
+    assert hub.acked_state(SubscribeRequest(name="a")) == AckedState(
         mode=Mode.LATEST, epoch="e1", seq=7, stale=False, recovered=False
     )
     assert hub.counters.duplicates == 1
@@ -262,6 +264,74 @@ def test_a_replay_is_encoded_for_the_transport_that_resumes() -> None:
         line = Line(encode=encode)
         hub.subscribe(hub.join(line, encode), [SubscribeRequest(name="a", since=("e1", 2))])
         assert line.seqs() == [("update", "a", 3), ("update", "a", 4)]
+
+
+# --- more history than the hub keeps --------------------------------------------------------------
+
+SHORT = ChannelOptions(mode=Mode.STREAM, history_messages=2, history_ms=1000)
+
+
+@pytest.mark.parametrize(
+    ("since", "lacks"),
+    [
+        (("e1", 1), True),
+        (("e1", 2), False),
+        (("e1", 4), False),
+        (("e1", 9), False),
+        (("e1", -1), False),
+        (("e0", 1), False),
+    ],
+)
+def test_the_broker_is_asked_only_for_what_the_hub_does_not_keep(since: tuple[str, int], lacks: bool) -> None:
+    """Not for messages that the hub has, that nobody has yet, or that belong to another epoch."""
+    hub, _ = make_hub(lambda _: SHORT)
+    assert not hub.lacks_history("a", *since)
+    for seq in range(1, 5):
+        hub.publish(publication("a", seq))
+    assert hub.lacks_history("a", *since) == lacks
+
+
+def test_a_channel_of_newest_values_has_no_history_to_ask_for() -> None:
+    """Its snapshot is all that a client needs."""
+    hub, _ = make_hub()
+    hub.publish(publication("a", 4))
+    assert not hub.lacks_history("a", "e1", 1)
+
+
+@pytest.mark.parametrize(
+    ("has", "recovered"),
+    [
+        ([2, 3], True),  # what comes before the hub's own
+        ([2, 3, 4, 5, 6, 7], True),  # the same, and some of it, and what the hub has not got yet
+        ([3], False),
+        ([2], False),
+        ([], False),
+    ],
+)
+def test_the_brokers_history_completes_the_hubs(has: list[int], recovered: bool) -> None:
+    """All that was missed comes once and in order, or nothing of it and a snapshot; the ack says which."""
+    hub, _ = make_hub(lambda _: SHORT)
+    for seq in range(1, 6):
+        hub.publish(publication("a", seq))
+    line = Line()
+    request = SubscribeRequest(name="a", since=("e1", 1), from_broker=[publication("a", seq) for seq in has])
+    assert hub.acked_state(request).recovered == recovered
+    subscriber = hub.join(line, line_frame)
+    hub.subscribe(subscriber, [request])
+    replay = [("update", "a", seq) for seq in range(2, 6)]
+    assert line.seqs() == (replay if recovered else [("snapshot", "a", 5)])
+    hub.publish(publication("a", 6))
+    flush(hub)
+    assert line.seqs() == [("update", "a", 6)]
+
+
+def test_a_position_that_a_client_invents_costs_nothing() -> None:
+    """A seq that is far away is compared and not counted down to; another epoch's publications are no help."""
+    hub, _ = make_hub(lambda _: SHORT)
+    hub.publish(publication("a", 1 << 60))
+    for since in (("e1", 0), ("e1", -(1 << 60))):
+        request = SubscribeRequest(name="a", since=since, from_broker=[publication("a", 1, "e0")])
+        assert not hub.acked_state(request).recovered
 
 
 def test_heartbeats_and_statuses_reach_each_transport_as_its_frames() -> None:

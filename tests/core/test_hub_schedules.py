@@ -161,13 +161,12 @@ class Model:
             self.hub.unsubscribe(reader.subscriber, [channel])
             for _ in range(self.dice.randint(0, 9)):
                 self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
-            state = self.hub.acked_state(channel, (seen.epoch, seen.seq))
+            request = SubscribeRequest(name=channel, since=(seen.epoch, seen.seq))
+            state = self.hub.acked_state(request)
             reader.stale[channel] = state.stale  # the acknowledgement tells it anew
             if not state.recovered:
                 del reader.at[channel]
-            self.hub.subscribe(
-                reader.subscriber, [SubscribeRequest(name=channel, since=(seen.epoch, seen.seq))]
-            )
+            self.hub.subscribe(reader.subscriber, [request])
 
     def names(self) -> list[str]:
         return self.dice.sample(NAMES, self.dice.randint(1, 3))
@@ -217,7 +216,7 @@ class Model:
             interval_ms = self.dice.choice(INTERVALS_MS) if self.dice.random() < 0.3 else 0
             reader.unhurried = reader.unhurried or interval_ms > 0
             acked = [name for name in names if not is_wildcard(name) and self.history.get(name)]
-            reader.stale |= {name: self.hub.acked_state(name).stale for name in acked}
+            reader.stale |= {name: self.hub.acked_state(SubscribeRequest(name=name)).stale for name in acked}
             self.hub.subscribe(
                 reader.subscriber, [SubscribeRequest(name=name, interval_ms=interval_ms) for name in names]
             )

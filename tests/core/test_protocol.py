@@ -1,13 +1,17 @@
 """One connection: how it begins, and its subscriptions."""
 
+import json
+
 import pytest
 
+from relay.core.channels import ChannelOptions
 from relay.core.errors import Reason
 from relay.core.events import Action
-from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME
-from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, RefreshRequest
+from relay.core.messages import MAX_CHANNELS_A_CONNECTION, MAX_CHANNELS_A_FRAME, Mode
+from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, HistoryRequest, RefreshRequest
 from relay.core.scope import Scope
-from tests.support.hub import flush, publication
+from relay.core.subscriptions import SubscribeRequest
+from tests.support.hub import flush, make_hub, publication
 from tests.support.protocol_client import MS, NOW, Talk, kinds
 
 # --- the beginning --------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def test_a_channel_without_a_value_is_not_alive() -> None:
     talk.hub.alive("prices.NONE", ts=MS)
     flush(talk.hub)
     assert talk.line.frames() == []
-    assert talk.hub.acked_state("prices.A").stale
+    assert talk.hub.acked_state(SubscribeRequest(name="prices.A")).stale
 
 
 # --- what everybody pays for
@@ -256,3 +260,68 @@ def test_a_pattern_costs_what_it_matches() -> None:
     assert "unsubscribed" in kinds(talk.say(type="unsubscribe", channels=["prices.*"]))
     talk.wait(5)
     assert talk.say(type="ping")[0]["type"] == "pong"
+
+
+# --- more history than the hub keeps --------------------------------------------------------------
+
+
+def resumable() -> Talk:
+    """Return a connection whose hub keeps two messages of each channel, after five on one of them."""
+    options = ChannelOptions(mode=Mode.STREAM, history_messages=2, history_ms=1 << 50)
+    talk = Talk("prices.>", hub=make_hub(lambda _: options)[0])
+    talk.open("prices.B")
+    for seq in range(1, 6):
+        talk.hub.publish(publication("prices.A", seq))
+    return talk
+
+
+def subscribe_since(talk: Talk, seq: int) -> object:
+    """Send a `subscribe` that resumes two channels, of which one is outside the scope, and return what is asked for."""
+    since = {name: {"epoch": "e1", "seq": seq} for name in ("prices.A", "orders.A", "prices.C")}
+    frame = {"type": "subscribe", "id": 1, "channels": ["prices.A", "orders.A"], "since": since}
+    return talk.client.receive(json.dumps(frame), talk.now)
+
+
+def test_the_shell_is_asked_for_history_that_the_hub_does_not_keep() -> None:
+    """For channels of the frame and the scope only; with the answer all that was missed comes after the ack."""
+    talk = resumable()
+    request = subscribe_since(talk, 1)
+    assert isinstance(request, HistoryRequest)
+    assert {name: (since.epoch, since.seq) for name, since in request.since.items()} == {
+        "prices.A": ("e1", 1)
+    }
+    assert talk.line.frames() == []
+    talk.client.subscribe_with_history(
+        request, {"prices.A": [publication("prices.A", seq) for seq in (2, 3)]}, talk.now
+    )
+    ack, *replay = talk.line.frames()
+    assert [channel["recovered"] for channel in ack["channels"]] == [True]
+    assert [frame["seq"] for frame in replay] == [2, 3, 4, 5]
+
+
+def test_without_an_answer_a_resumed_channel_begins_with_a_snapshot() -> None:
+    """The broker keeps no more than the hub, or can't be reached."""
+    talk = resumable()
+    request = subscribe_since(talk, 1)
+    assert isinstance(request, HistoryRequest)
+    talk.client.subscribe_with_history(request, {}, talk.now)
+    ack, snapshot = talk.line.frames()
+    assert [channel["recovered"] for channel in ack["channels"]] == [False]
+    assert (snapshot["type"], snapshot["seq"]) == ("snapshot", 5)
+
+
+def test_nobody_is_asked_for_history_that_the_hub_keeps() -> None:
+    """The usual resume is answered at once."""
+    talk = resumable()
+    assert subscribe_since(talk, 3) is None
+    assert [frame.get("seq") for frame in talk.line.frames()[1:]] == [4, 5]
+
+
+def test_history_that_comes_after_the_end_is_ignored() -> None:
+    """A connection may be closed while the broker is asked."""
+    talk = resumable()
+    request = subscribe_since(talk, 1)
+    assert isinstance(request, HistoryRequest)
+    talk.client.close(Reason.SESSION_REVOKED)
+    talk.client.subscribe_with_history(request, {}, talk.now)
+    assert talk.line.frames() == []

@@ -12,17 +12,17 @@ pauses = st.lists(st.floats(0, 3, allow_nan=False), max_size=120)
 def test_a_burst_and_then_the_rate() -> None:
     """The burst is there at once; the next one has to wait for its turn, and the answer says how long."""
     bucket = TokenBucket.full(rate=10, burst=20, now=100.0)
-    assert [bucket.take(100.0) for _ in range(20)] == [0.0] * 20
-    assert bucket.take(100.0) == pytest.approx(0.1)
-    assert bucket.take(100.05) == pytest.approx(0.05)
-    assert bucket.take(100.11) == 0.0
-    assert bucket.take(100.11) > 0
+    assert [bucket.acquire(100.0) for _ in range(20)] == [0.0] * 20
+    assert bucket.acquire(100.0) == pytest.approx(0.1)
+    assert bucket.acquire(100.05) == pytest.approx(0.05)
+    assert bucket.acquire(100.11) == 0.0
+    assert bucket.acquire(100.11) > 0
 
 
 def test_rest_fills_no_more_than_a_burst() -> None:
     """After a night of silence there is one burst, not a night's worth."""
     bucket = TokenBucket.full(rate=10, burst=20, now=0)
-    assert [bucket.take(86_400) for _ in range(21)].count(0.0) == 20
+    assert [bucket.acquire(86_400) for _ in range(21)].count(0.0) == 20
 
 
 @given(pauses)
@@ -32,7 +32,7 @@ def test_never_more_than_burst_and_rate_allow(waits: list[float]) -> None:
     allowed: list[float] = []
     for wait in waits:
         now += wait
-        if not bucket.take(now):
+        if not bucket.acquire(now):
             allowed.append(now)
     for first in range(len(allowed)):
         for last in range(first, len(allowed)):
@@ -45,15 +45,15 @@ def test_the_wait_is_long_enough(waits: list[float]) -> None:
     bucket, now = TokenBucket.full(rate=10, burst=3, now=0), 0.0
     for wait in waits:
         now += wait / 10
-        if told := bucket.take(now):
+        if told := bucket.acquire(now):
             now += told + 1e-6
-            assert bucket.take(now) == 0.0
+            assert bucket.acquire(now) == 0.0
 
 
 def test_a_clock_that_is_set_back_charges_nobody() -> None:
     """An hour back must not lock every client out for an hour; the rate goes on from there."""
     bucket = TokenBucket.full(rate=10, burst=20, now=7200.0)
-    assert bucket.take(7200.0) == 0.0
-    assert [bucket.take(3600.0) for _ in range(19)] == [0.0] * 19
-    assert bucket.take(3600.0) == pytest.approx(0.1)
-    assert bucket.take(3600.2) == 0.0
+    assert bucket.acquire(7200.0) == 0.0
+    assert [bucket.acquire(3600.0) for _ in range(19)] == [0.0] * 19
+    assert bucket.acquire(3600.0) == pytest.approx(0.1)
+    assert bucket.acquire(3600.2) == 0.0

@@ -7,12 +7,16 @@ from itertools import count
 import pytest
 from websockets.frames import Opcode
 
+from relay.broker.base import Loaded, Position
+from relay.broker.memory import MemoryBroker
 from relay.core.channels import ChannelOptions
 from relay.core.closes import close_for
-from relay.core.errors import Reason
-from relay.core.publications import Publication
+from relay.core.errors import Reason, UnavailableError
+from relay.core.messages import Since, Subscribe
+from relay.core.protocol import HistoryRequest
+from relay.core.publications import Publication, parse_draft
 from relay.core.revocations import Kind, Target
-from relay.stream.fanout import SLICE_S, WRITES_A_SLICE, Fanout, encode
+from relay.stream.fanout import SLICE_S, WRITES_PER_SLICE, Fanout, encode
 from tests.support.hub import subscribe_requests
 from tests.support.raw_websocket import masked, until
 from tests.support.stream_node import Node
@@ -65,7 +69,7 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 async def test_a_long_flush_lets_others_in() -> None:
     """With more subscribers than a slice holds, the loop gets its turn before the flush is over."""
     fanout = Fanout(lambda _name: ChannelOptions())
-    sinks = [Socket() for _ in range(2 * WRITES_A_SLICE + 1)]
+    sinks = [Socket() for _ in range(2 * WRITES_PER_SLICE + 1)]
     for sink in sinks:
         fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
     fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
@@ -73,7 +77,7 @@ async def test_a_long_flush_lets_others_in() -> None:
     while not written or written[-1] < len(sinks):
         await asyncio.sleep(0)
         written.append(sum(len(sink.writes) for sink in sinks))
-    assert [count for count in written if count] == [WRITES_A_SLICE, 2 * WRITES_A_SLICE, len(sinks)]
+    assert [count for count in written if count] == [WRITES_PER_SLICE, 2 * WRITES_PER_SLICE, len(sinks)]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ async def test_prices_get_half_of_a_busy_loop() -> None:
     such turn or two, and not for four."""
     clock = count(1, 3 * SLICE_S)  # so much later at each look: when it is woken, and when its turn comes
     fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: next(clock))
-    sinks = [Socket() for _ in range(8 * WRITES_A_SLICE)]
+    sinks = [Socket() for _ in range(8 * WRITES_PER_SLICE)]
     for sink in sinks:
         fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
     fanout.hub.publish(Publication(channel="a", epoch="e", seq=1, ts=1, data=b"1"))
@@ -172,14 +176,14 @@ async def test_prices_get_half_of_a_busy_loop() -> None:
     while not written or written[-1] < len(sinks):
         await asyncio.sleep(0)
         written.append(sum(len(sink.writes) for sink in sinks))
-    assert [total for total in written if total] == [3 * WRITES_A_SLICE, 6 * WRITES_A_SLICE, len(sinks)]
+    assert [total for total in written if total] == [3 * WRITES_PER_SLICE, 6 * WRITES_PER_SLICE, len(sinks)]
 
 
 async def test_flushes_are_timed_from_what_came_first() -> None:
     """One flush over two turns is one time, from when it was woken; what came meanwhile counts from its beginning."""
     now = 10.0
     fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: now)
-    for _ in range(2 * WRITES_A_SLICE):
+    for _ in range(2 * WRITES_PER_SLICE):
         fanout.hub.subscribe(fanout.hub.join(Socket(), encode), subscribe_requests(["a"]))
 
     async def publish(seq: int) -> None:
@@ -202,3 +206,61 @@ async def test_flushes_are_timed_from_what_came_first() -> None:
     now = 13.5
     await asyncio.sleep(0)
     assert times() == (4.0 + 0.5, 3, 5)
+
+
+class Archive(MemoryBroker):
+    """A broker that keeps every publication, as one with a store does, and can be out of reach."""
+
+    def __init__(self) -> None:
+        super().__init__(max_channels=9)
+        self.kept: list[Publication] = []
+        self.is_down = False
+        self.questions = 0
+
+    async def load(self) -> Loaded:
+        """See `Broker.load`; remembers what it has as its history."""
+        loaded = await super().load()
+        self.kept += loaded.values
+        return loaded
+
+    async def history(self, channel: str, *, after: Position) -> list[Publication] | None:
+        """See `Broker.history`."""
+        self.questions += 1
+        if self.is_down:
+            raise UnavailableError(Reason.STATE_UNAVAILABLE)
+        found = [one for one in self.kept if one.channel == channel and one.seq > after.seq]
+        return found or None
+
+
+async def test_a_node_that_starts_has_the_brokers_last_values() -> None:
+    """The hub gets them before anything else, and then what is published."""
+    broker, fanout = Archive(), Fanout(lambda _name: ChannelOptions())
+    for channel in ("a", "a", "b"):
+        await broker.publish(parse_draft(b'{"channel":"%b","data":1}' % channel.encode()), ts=1)
+    await fanout.connect(broker)
+    assert {one.name: one.last and one.last.seq for one in fanout.hub.channels()} == {"a": 2, "b": 1}
+    await broker.publish(parse_draft(b'{"channel":"a","data":1}'), ts=1)
+    assert {one.name: one.last and one.last.seq for one in fanout.hub.channels()} == {"a": 3, "b": 1}
+
+
+@pytest.mark.parametrize(("is_down", "found", "questions"), [(False, {"a": [1]}, 2), (True, {}, 1)])
+async def test_histories_are_the_brokers_as_far_as_it_has_them(
+    is_down: bool, found: dict[str, list[int]], questions: int
+) -> None:
+    """A channel that it does not have begins with a snapshot, and so do all when it can't be reached."""
+    broker, fanout = Archive(), Fanout(lambda _name: ChannelOptions())
+    await broker.publish(parse_draft(b'{"channel":"a","data":1}'), ts=1)
+    await fanout.connect(broker)
+    broker.is_down = is_down
+    since = dict.fromkeys(("a", "b"), Since(epoch=broker.epoch, seq=0))
+    request = HistoryRequest(Subscribe(channels=["a", "b"]), since)
+    histories = await fanout.load_histories(request)
+    assert {name: [one.seq for one in history] for name, history in histories.items()} == found
+    assert broker.questions == questions
+
+
+async def test_a_node_without_a_broker_has_no_other_history() -> None:
+    """What its hub does not keep is gone."""
+    fanout = Fanout(lambda _name: ChannelOptions())
+    request = HistoryRequest(Subscribe(channels=["a"]), {"a": Since(epoch="e", seq=0)})
+    assert await fanout.load_histories(request) == {}

@@ -40,7 +40,7 @@ class Talk:
         self.reports.append((action, list(channels), reason))
 
     def open(self, *asked: str) -> list[dict[str, Any]]:
-        self.client.open(asked=asked, interval_ms=0, now=self.now)
+        self.client.open(channels=asked, interval_ms=0, now=self.now)
         return self.line.frames()
 
     def say(self, **frame: Any) -> list[dict[str, Any]]:
