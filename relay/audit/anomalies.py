@@ -53,7 +53,7 @@ ANOMALY_OF: Mapping[Reason, Anomaly] = {
 """The refusals of tokens that were signed here and are still alive. Each has a mark, and a record of its own."""
 
 
-class Askers:
+class ClientIdentity:
     """Makes the claim `asker`, and compares it with who comes."""
 
     def __init__(self, ref_key: bytes) -> None:

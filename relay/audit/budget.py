@@ -36,7 +36,7 @@ _Key = tuple[str, str, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decision:
     """What becomes of a denial: whether it has its own record, and whether it belongs to a burst."""
 
     recorded: bool
@@ -44,7 +44,7 @@ class Verdict:
 
 
 class DenialBudget:
-    """Counts one minute's denials; `take_overflow` begins the next one. `each` is for one user or address."""
+    """Counts one minute's denials; `end_period` begins the next one. `each` is for one user or address."""
 
     def __init__(self, *, each: int) -> None:
         self._each = each
@@ -53,7 +53,7 @@ class DenialBudget:
         self._overflow: dict[str, Counter[str]] = {}
         self._beyond: Counter[_Key] = Counter()
 
-    def take(self, event: Event) -> Verdict:
+    def count(self, event: Event) -> Decision:
         """Count a denial and tell what becomes of it."""
         ours = event.reason is not None and answer_for(event.reason).status >= 500
         counts, keys, most = self._counts, _keys(event, ours=ours), 0
@@ -71,9 +71,9 @@ class DenialBudget:
             reasons[event.reason.value if event.reason else "none"] += 1
             for key in keys if room else ():
                 self._beyond[key] += 1
-        return Verdict(recorded=recorded, burst=not ours and most >= BURST)
+        return Decision(recorded=recorded, burst=not ours and most >= BURST)
 
-    def take_overflow(self) -> Mapping[str, Any] | None:
+    def end_period(self) -> Mapping[str, Any] | None:
         """Return what was only counted since the last call, fit for a record, and begin a new minute."""
         overflow, beyond = self._overflow, self._beyond
         self._recorded = 0

@@ -27,7 +27,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from relay.audit.checkpoints import CheckpointNote
+from relay.audit.checkpoints import CheckpointDetails
 from relay.core.errors import MalformedError
 from relay.core.events import MAX_DEPTH, MAX_LIST, MAX_TEXT, Action, clip
 
@@ -85,7 +85,7 @@ class Unreadable(msgspec.Struct, frozen=True):
     sha256: Digest
 
 
-class GapNote(msgspec.Struct, frozen=True):
+class GapDetails(msgspec.Struct, frozen=True):
     """What an `audit.gap` record says about itself: events lost by action, and bytes that it accounts for."""
 
     lost: dict[str, int] = {}
@@ -101,8 +101,8 @@ class Sealed:
     link: Link
     prev: str
     intact: bool
-    gap: GapNote | None
-    checkpoint: CheckpointNote | None
+    gap: GapDetails | None
+    checkpoint: CheckpointDetails | None
     at: str
     """The record's `@timestamp`."""
 
@@ -134,15 +134,15 @@ class _Record(msgspec.Struct, frozen=True, rename={"at": "@timestamp"}):
 
 
 class _GapRecord(msgspec.Struct, frozen=True):
-    relay: GapNote
+    relay: GapDetails
 
 
-class _CheckpointDetails(msgspec.Struct, frozen=True):
-    checkpoint: CheckpointNote
+class _CheckpointRelay(msgspec.Struct, frozen=True):
+    checkpoint: CheckpointDetails
 
 
 class _CheckpointRecord(msgspec.Struct, frozen=True):
-    relay: _CheckpointDetails
+    relay: _CheckpointRelay
 
 
 def _plain_type(levels: int) -> Any:
@@ -237,8 +237,8 @@ def unseal(line: bytes) -> Sealed:
         link=Link(chain.writer, chain.seq, chain.hash),
         prev=chain.prev,
         intact=intact,
-        gap=_gap_note(line) if action == Action.AUDIT_GAP else None,
-        checkpoint=_checkpoint_note(line) if action == Action.AUDIT_CHECKPOINT else None,
+        gap=_gap_details(line) if action == Action.AUDIT_GAP else None,
+        checkpoint=_checkpoint_details(line) if action == Action.AUDIT_CHECKPOINT else None,
         at=record.at,
     )
 
@@ -247,14 +247,14 @@ def _digest(prev: str, body: bytes) -> str:
     return hashlib.sha256(prev.encode() + body).hexdigest()
 
 
-def _gap_note(line: bytes) -> GapNote:
+def _gap_details(line: bytes) -> GapDetails:
     try:
         return _gap_decoder.decode(line).relay
     except msgspec.DecodeError:
-        return GapNote()
+        return GapDetails()
 
 
-def _checkpoint_note(line: bytes) -> CheckpointNote | None:
+def _checkpoint_details(line: bytes) -> CheckpointDetails | None:
     try:
         return _checkpoint_decoder.decode(line).relay.checkpoint
     except msgspec.DecodeError:

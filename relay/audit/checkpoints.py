@@ -49,7 +49,7 @@ class Moment(StrEnum):
     """The relay stopped in order. Where another record is the last, it died, and may have taken events with it."""
 
 
-class CheckpointNote(msgspec.Struct, frozen=True, kw_only=True):
+class CheckpointDetails(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint says about itself. `oldest` is the first record that the log kept then."""
 
     kid: Annotated[str, msgspec.Meta(max_length=128)]
@@ -70,7 +70,7 @@ def checkpoint_event(signer: Signer, *, head: str, at: str, moment: Moment, olde
     return Event(action=Action.AUDIT_CHECKPOINT, relay={"checkpoint": note})
 
 
-def is_genuine(note: CheckpointNote, keys: Mapping[str, VerifyKey], *, head: str, at: str) -> bool:
+def is_genuine(note: CheckpointDetails, keys: Mapping[str, VerifyKey], *, head: str, at: str) -> bool:
     """Tell whether the checkpoint after `head` was signed by one of `keys`."""
     key = keys.get(note.kid)
     try:

@@ -49,8 +49,8 @@ def _same(one: Path, other: Path) -> bool:
     return False
 
 
-def mend(path: Path) -> None:
-    """Tidy up after a crash in the middle of `change`. Call it as the log's only writer.
+def clean_up(path: Path) -> None:
+    """Tidy up after a crash in the middle of `swap_in`. Call it as the log's only writer.
 
     Raises:
         OSError: if something can't be removed.
@@ -61,7 +61,7 @@ def mend(path: Path) -> None:
             old.unlink()
 
 
-def change(path: Path, first: int) -> Path:
+def swap_in(path: Path, first: int) -> Path:
     """Give the log's file its older name, and the one made ready the log's; returns the older name.
 
     At every moment there is a file at `path`, so that no other process can take the log over in between.
@@ -79,7 +79,7 @@ def change(path: Path, first: int) -> Path:
     return old
 
 
-def drop_older(path: Path, before: float) -> list[Path]:
+def delete_older(path: Path, before: float) -> list[Path]:
     """Delete the older files that were last written to before a time (Unix seconds); returns which.
 
     Only from the oldest on, or a file with a wrong time would tear a hole into the chain.

@@ -20,7 +20,7 @@ import structlog
 from relay.audit.chain import Link
 from relay.audit.checkpoints import Moment
 from relay.audit.logfile import LogFile
-from relay.audit.writing import Entry, Keeping, Writing, why
+from relay.audit.writer import Entry, LogOptions, LogWriter, cause_of
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Event
 from relay.group_commit import GroupCommit
@@ -51,24 +51,24 @@ class JsonlAuditor:
 
     def __init__(
         self,
-        writing: Writing,
+        log_writer: LogWriter,
         *,
         node: str,
         clock: Callable[[], float],
         retry_s: float,
         keep_head: Callable[[Link], Awaitable[None]] | None,
     ) -> None:
-        self._writing = writing
+        self._log_writer = log_writer
         self.node = node
         self._clock = clock
         self._retry_s = retry_s
         self._keep_head = keep_head
         self._kept: Link | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._healing: asyncio.Task[None] | None = None
+        self._retrying: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
         self._closed = False
-        self._writer: GroupCommit[Entry, Exception | None] = GroupCommit(
+        self._commits: GroupCommit[Entry, Exception | None] = GroupCommit(
             self._commit, name="relay-audit", answer_within_s=_ANSWER_WITHIN_S, max_waiting=_MAX_WAITING
         )
 
@@ -80,7 +80,7 @@ class JsonlAuditor:
         node: str,
         clock: Callable[[], float] = time.time,
         retry_s: float = 1.0,
-        keeping: Keeping | None = None,
+        options: LogOptions | None = None,
         keep_head: Callable[[Link], Awaitable[None]] | None = None,
     ) -> "JsonlAuditor":
         """Open the log at `path` and go on with its chain, or begin a new one.
@@ -95,30 +95,30 @@ class JsonlAuditor:
         file = LogFile.open(path)
         if file.unreadable is not None:
             _log.warning("the audit log ends with a torn line", path=str(path), bytes=file.unreadable.bytes)
-        writing = Writing(file, path, node=node, clock=clock, keeping=keeping or Keeping())
-        writing.report()
-        return cls(writing, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
+        log_writer = LogWriter(file, path, node=node, clock=clock, options=options or LogOptions())
+        log_writer.report()
+        return cls(log_writer, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
 
     @property
     def lag(self) -> int:
         """Events that are not in the file yet."""
-        return self._writer.waiting
+        return self._commits.waiting
 
     @property
     def lost(self) -> dict[str, int]:
         """Events that could not be recorded since the log was opened, by action."""
-        return self._writing.losses.ever()
+        return self._log_writer.losses.ever()
 
     @property
     def head(self) -> Link:
         """The place of the last record that is in the file. Kept elsewhere, it proves the log's end."""
-        return self._writing.head
+        return self._log_writer.head
 
     async def record(self, event: Event) -> None:
         """See `Auditor.record`. An event whose caller stopped waiting may still be written."""
         try:
             self._loop = asyncio.get_running_loop()
-            error = await self._writer.submit(Entry(event, self._clock(), noted=False))
+            error = await self._commits.submit(Entry(event, self._clock(), noted=False))
         except (TimeoutError, asyncio.QueueFull) as busy:
             error = busy
         if error is not None:
@@ -128,12 +128,12 @@ class JsonlAuditor:
 
     def note(self, event: Event) -> None:
         """See `Auditor.note`."""
-        if self._writer.waiting < MAX_NOTES:
+        if self._commits.waiting < MAX_NOTES:
             with suppress(asyncio.QueueFull, RuntimeError):  # closed, or no event loop runs here
                 self._loop = asyncio.get_running_loop()
-                self._writer.post(Entry(event, self._clock(), noted=True), within_s=NOTE_WITHIN_S)
+                self._commits.post(Entry(event, self._clock(), noted=True), within_s=NOTE_WITHIN_S)
                 return
-        self._writing.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
+        self._log_writer.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
         if self._closed:  # no gap record can tell of it any more
             _log.error("an audit event is lost: it came after the log was closed", action=event.action.value)
 
@@ -142,18 +142,18 @@ class JsonlAuditor:
         if self._closed:
             return
         self._closed = True
-        for task in (self._healing, self._signing):
+        for task in (self._retrying, self._signing):
             if task is not None:
                 task.cancel()
-        await self._writer.aclose()
-        await asyncio.to_thread(self._writing.close)
-        await self._keep()
+        await self._commits.aclose()
+        await asyncio.to_thread(self._log_writer.close)
+        await self._keep_signed_head()
 
     def _commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
         """Runs on the writer's thread."""
-        outcomes = self._writing.commit(entries)
-        follow = self._writing.due or (self._writing.unsigned and self._signing is None)
-        if (follow or self._writing.signed is not self._kept) and self._loop is not None:
+        outcomes = self._log_writer.commit(entries)
+        follow = self._log_writer.due or (self._log_writer.unsigned and self._signing is None)
+        if (follow or self._log_writer.signed is not self._kept) and self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended without `aclose`: nobody can try again
                 self._loop.call_soon_threadsafe(self._follow_up)
         return outcomes
@@ -165,27 +165,27 @@ class JsonlAuditor:
         if self._closed:
             return
         loop = asyncio.get_running_loop()
-        if self._writing.due and (self._healing is None or self._healing.done()):
-            self._healing = loop.create_task(self._heal())
+        if self._log_writer.due and (self._retrying is None or self._retrying.done()):
+            self._retrying = loop.create_task(self._retry())
         if self._signing is None:
             self._signing = loop.create_task(self._sign())
 
-    async def _heal(self) -> None:
-        while self._writing.due:
+    async def _retry(self) -> None:
+        while self._log_writer.due:
             await asyncio.sleep(self._retry_s)
-            await self._writer.run(self._writing.report)
+            await self._commits.run(self._log_writer.report)
 
     async def _sign(self) -> None:
         """Keep the last checkpoint's place, and make the next one in time, until nothing is unsigned."""
-        await self._keep()
-        while self._writing.unsigned:
+        await self._keep_signed_head()
+        while self._log_writer.unsigned:
             await asyncio.sleep(CHECKPOINT_WITHIN_S)
-            await self._writer.run(lambda: self._writing.checkpoint(Moment.INTERVAL))
-            await self._keep()
+            await self._commits.run(lambda: self._log_writer.checkpoint(Moment.INTERVAL))
+            await self._keep_signed_head()
         self._signing = None
 
-    async def _keep(self) -> None:
-        head = self._writing.signed
+    async def _keep_signed_head(self) -> None:
+        head = self._log_writer.signed
         if self._keep_head is None or head is None or head is self._kept:
             self._kept = head
             return
@@ -202,4 +202,4 @@ def _reason(error: Exception) -> str:
         return f"no answer within {_ANSWER_WITHIN_S:g} s"
     if isinstance(error, asyncio.QueueFull):
         return "too many events wait, or it is closed"
-    return why(error)
+    return cause_of(error)

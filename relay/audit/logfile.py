@@ -10,26 +10,77 @@ moments away; `sync` is against that, and its caller decides how often the disk 
 
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from relay.audit.chain import MAX_LINE, Link, Unreadable, unseal
-from relay.audit.files import change, mend, next_name, old_files
-from relay.audit.tail import Tail, Torn, read_tail
+from relay.audit.checkpoints import Moment
+from relay.audit.files import clean_up, next_name, old_files, swap_in
 from relay.core.errors import ConfigurationError, MalformedError
+
+MAX_END_BYTES = 8 << 20
+"""Bytes searched for the last intact record: eight of the longest lines. No crash leaves more than that."""
+
+_FIRST_BLOCK = 64 << 10
+_LINE_BEGIN = b'{"@timestamp":"'
+
+
+class TornBytes:
+    """Bytes at the end of a log that are no record, counted and hashed as they come."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.ended = True
+        """Whether the last byte is a newline, so that a record can follow."""
+        self._hash = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        """Take in `data`, which stands in the file after what came before."""
+        if data:
+            self.size += len(data)
+            self.ended = data.endswith(b"\n")
+            self._hash.update(data)
+
+    def described(self) -> Unreadable:
+        """Return these bytes as a gap record names them, with the newline that ends them."""
+        if self.ended:
+            return Unreadable(bytes=self.size, sha256=self._hash.hexdigest())
+        ended = self._hash.copy()
+        ended.update(b"\n")
+        return Unreadable(bytes=self.size + 1, sha256=ended.hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """The end of a log. `head` is None if it has no record, `ended` False if the last byte is no newline.
+
+    `closed`: its writer stopped in order, or it has never had one.
+    """
+
+    head: Link | None
+    torn: TornBytes
+    ended: bool
+    closed: bool
+
+    @classmethod
+    def of_nothing(cls) -> "LogEnd":
+        """Return the end of a log that has not begun."""
+        return cls(None, TornBytes(), ended=True, closed=True)
 
 
 class LogFile:
     """An audit log that is open for writing, and locked. Not thread-safe: one thread at a time."""
 
-    def __init__(self, file: int, path: Path, tail: Tail) -> None:
+    def __init__(self, file: int, path: Path, tail: LogEnd) -> None:
         self._file = file
         self._path = path
-        self.closed_in_order = tail.closed
+        self.closed_cleanly = tail.closed
         """Whether whoever wrote the log before stopped in order."""
         self.size = os.fstat(file).st_size
         self.first, self.began = _first_record(file) if self.size else (None, None)
@@ -56,8 +107,8 @@ class LogFile:
             if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):
                 raise _unusable(path, "it is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mend(path)
-            return cls(file, path, read_tail(file, path) if os.fstat(file).st_size else _tail_before(path))
+            clean_up(path)
+            return cls(file, path, read_end(file, path) if os.fstat(file).st_size else _end_before(path))
         except BlockingIOError:
             os.close(file)
             raise ConfigurationError(
@@ -96,7 +147,7 @@ class LogFile:
             count += 1
             self.head = link
         if count:
-            self._torn, torn_from = Torn(), position
+            self._torn, torn_from = TornBytes(), position
         self._torn.add(data[torn_from:written])
         if written:
             self._ended = data[written - 1 : written] == b"\n"
@@ -138,7 +189,7 @@ class LogFile:
                 written += os.write(file, data[written:])
             os.fdatasync(self._file)  # no new file may be on the disk without the end of the old one
             os.fdatasync(file)
-            old = change(self._path, self.first)
+            old = swap_in(self._path, self.first)
         except OSError:
             os.close(file)
             beside.unlink(missing_ok=True)
@@ -166,17 +217,17 @@ class LogFile:
         return written, None
 
 
-def _tail_before(path: Path) -> Tail:
+def _end_before(path: Path) -> LogEnd:
     """Return the end of the newest of the older files: an empty one goes on with its chain."""
     older = old_files(path)
     if not older:
-        return Tail.of_nothing()
+        return LogEnd.of_nothing()
     file = os.open(older[-1][1], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        tail = read_tail(file, older[-1][1])
+        tail = read_end(file, older[-1][1])
     finally:
         os.close(file)
-    return Tail(tail.head, Torn(), ended=True, closed=tail.closed)
+    return LogEnd(tail.head, TornBytes(), ended=True, closed=tail.closed)
 
 
 def _first_record(file: int) -> tuple[int | None, float | None]:
@@ -191,4 +242,69 @@ def _unusable(path: Path, why: str | None) -> ConfigurationError:
     return ConfigurationError(
         f"audit.path: {path} can't be used as the audit log ({why}). "
         "Name a file in a folder that this process may write to."
+    )
+
+
+def read_end(file: int, path: Path) -> LogEnd:
+    """Read the end of the log behind the descriptor `file`; `path` is for the message.
+
+    Raises:
+        ConfigurationError: if the file is no audit log.
+        OSError: if it can't be read.
+    """
+    size = os.fstat(file).st_size
+    block = _FIRST_BLOCK
+    while True:
+        start = max(0, size - block)
+        data = _read(file, start, size)
+        found = _last_record(data, whole=start == 0)
+        if found is not None:
+            return found
+        if start == 0 and _may_be_torn(data):
+            torn = TornBytes()
+            torn.add(data)
+            return LogEnd(None, torn, torn.ended, closed=False)
+        if start == 0 or block >= MAX_END_BYTES:
+            raise ConfigurationError(
+                f"audit.path: {path} is no audit log, or its end is damaged (no record was found in its last "
+                f"{len(data)} bytes). Name another file, or move this one away and keep it."
+            )
+        block *= 2
+
+
+def _read(file: int, start: int, end: int) -> bytes:
+    parts = []
+    while start < end and (part := os.pread(file, end - start, start)):
+        parts.append(part)
+        start += len(part)
+    return b"".join(parts)
+
+
+def _last_record(data: bytes, *, whole: bool) -> LogEnd | None:
+    """Look for the last intact record in `data`, the end of the file, or all of it if `whole`."""
+    end = len(data)
+    while end > 0:
+        begin = data.rfind(b"\n", 0, end - 1) + 1
+        if begin == 0 and not whole:
+            return None  # this line's beginning lies before `data`
+        try:
+            sealed = unseal(data[begin:end])
+        except MalformedError:
+            pass
+        else:
+            if sealed.intact:
+                torn = TornBytes()
+                torn.add(data[end:])
+                note = sealed.checkpoint
+                closed = note is not None and note.moment is Moment.CLOSED and not torn.size
+                return LogEnd(sealed.link, torn, data.endswith(b"\n"), closed)
+        end = begin
+    return None
+
+
+def _may_be_torn(data: bytes) -> bool:
+    """Tell whether all there is can be what a process left that died while it wrote its first record."""
+    return all(
+        line.startswith(_LINE_BEGIN) or (line and _LINE_BEGIN.startswith(line))
+        for line in data.removesuffix(b"\n").split(b"\n")
     )

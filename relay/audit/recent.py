@@ -20,7 +20,7 @@ _BLOCK = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class RecentQuery:
     """Which records: of an action, with an outcome, about somebody or something; "" for any.
 
     `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are numbers of
@@ -36,38 +36,38 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class RecentRecords:
     """Records, newest first. `whole` is False if older ones that match may exist: the search ended before them."""
 
     records: list[dict[str, Any]]
     whole: bool
 
 
-def find_recent(paths: Sequence[Path], wanted: Wanted) -> Found:
+def find_recent(paths: Sequence[Path], query: RecentQuery) -> RecentRecords:
     """Return the newest records that are wanted from a log's files, given oldest first.
 
     Raises:
         OSError: if the file can't be read.
     """
     # as the log's canonical form spells them; a line that has them may still have them elsewhere
-    needles = [json.dumps(text).encode() for text in (wanted.action, wanted.outcome, wanted.about) if text]
+    needles = [json.dumps(text).encode() for text in (query.action, query.outcome, query.about) if text]
     records: list[dict[str, Any]] = []
     for line in newest_lines(paths):
         if line is None:
-            return Found(records=records, whole=False)
-        if not wanted.after and not all(needle in line for needle in needles):
+            return RecentRecords(records=records, whole=False)
+        if not query.after and not all(needle in line for needle in needles):
             continue
         record = _parse(line)
         if record is None:
             continue
         seq = record["relay"]["chain"]["seq"]
-        if seq <= wanted.after:
+        if seq <= query.after:
             break
-        if _matches(record, seq, wanted):
+        if _matches(record, seq, query):
             records.append(record)
-            if len(records) == wanted.limit:
-                return Found(records=records, whole=False)
-    return Found(records=records, whole=True)
+            if len(records) == query.limit:
+                return RecentRecords(records=records, whole=False)
+    return RecentRecords(records=records, whole=True)
 
 
 def subjects_of(record: dict[str, Any]) -> set[str]:
@@ -83,13 +83,13 @@ def subjects_of(record: dict[str, Any]) -> set[str]:
     return {text for text in found if isinstance(text, str)}
 
 
-def _matches(record: dict[str, Any], seq: int, wanted: Wanted) -> bool:
+def _matches(record: dict[str, Any], seq: int, query: RecentQuery) -> bool:
     event = record["event"]
     return (
-        (wanted.before is None or seq < wanted.before)
-        and wanted.action in ("", event.get("action"))
-        and wanted.outcome in ("", event.get("outcome"))
-        and (not wanted.about or wanted.about in subjects_of(record))
+        (query.before is None or seq < query.before)
+        and query.action in ("", event.get("action"))
+        and query.outcome in ("", event.get("outcome"))
+        and (not query.about or query.about in subjects_of(record))
     )
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from relay.audit.anomalies import ANOMALY_OF, Anomaly, Askers
+from relay.audit.anomalies import ANOMALY_OF, Anomaly, ClientIdentity
 from relay.audit.base import Auditor, Observer
 from relay.audit.budget import PERIOD_S, DenialBudget
 from relay.core.events import Action, Event, is_denial, to_line
@@ -41,14 +41,14 @@ class WatchedAuditor:
         self,
         auditor: ClosableAuditor,
         *,
-        askers: Askers,
+        client_identity: ClientIdentity,
         denials: int,
         clock: Callable[[], float] = time.time,
         observers: Sequence[Observer] = (),
     ) -> None:
         self._auditor = auditor
         self._observers = tuple(observers)
-        self._askers = askers
+        self._client_identity = client_identity
         self._budget = DenialBudget(each=denials)
         self._clock = clock
         self._since = 0.0
@@ -66,7 +66,7 @@ class WatchedAuditor:
         self._observe(event)
         if is_denial(event):
             self._begin_minute()
-            verdict = self._budget.take(event)
+            verdict = self._budget.count(event)
             if not verdict.recorded:
                 return
             if verdict.burst:
@@ -83,7 +83,7 @@ class WatchedAuditor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if overflow := self._budget.take_overflow():
+        if overflow := self._budget.end_period():
             since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
             event = Event(action=Action.DENIALS_AGGREGATED, relay={**overflow, "since": since})
             self._auditor.note(_with_marks(event, [Anomaly.DENIAL_BURST]))
@@ -106,7 +106,7 @@ class WatchedAuditor:
         if event.reason is not None and event.reason in ANOMALY_OF:
             marks.append(ANOMALY_OF[event.reason])
         if event.asker:
-            marks += self._askers.differences(event.asker, event.relay["token"]["jti"], event.client)
+            marks += self._client_identity.differences(event.asker, event.relay["token"]["jti"], event.client)
         return _with_marks(event, marks) if marks else event
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from relay.audit.anomalies import Askers
+from relay.audit.anomalies import ClientIdentity
 from relay.audit.base import Auditor
 from relay.core import tokens
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
@@ -117,7 +117,7 @@ class Issuer:
         *,
         policy: Policy,
         limits: RateLimits,
-        askers: Askers,
+        client_identity: ClientIdentity,
         verifier: SessionVerifier,
         seen: SeenSessions,
         state: State,
@@ -126,7 +126,7 @@ class Issuer:
     ) -> None:
         self.options = options
         self.limits = limits
-        self._askers = askers
+        self._client_identity = client_identity
         self._policy = policy
         self._verifier = verifier
         self._seen = seen
@@ -186,7 +186,7 @@ class Issuer:
             session_expires_at=session.expires_at,
             session_issued_at=int(session.issued_at) or None,
             options=self._policy.options(session.roles, request.endpoint),
-            asker=self._askers.claim(jti, client) if compared else None,
+            asker=self._client_identity.claim(jti, client) if compared else None,
             scope=terms.scope,
         )
         try:

@@ -12,8 +12,8 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.audit.query.timeline import RecentStory
-from relay.audit.recent import Wanted
+from relay.audit.query.timeline import RecentTimeline
+from relay.audit.recent import RecentQuery
 from relay.core.errors import MalformedError
 from relay.core.events import Action
 from relay.ops.operators import Done, Handler
@@ -38,7 +38,7 @@ class AuditPage:
     whole: bool
 
 
-def feed_handler(find: Callable[[Wanted], Awaitable[AuditPage]]) -> Handler:
+def feed_handler(find: Callable[[RecentQuery], Awaitable[AuditPage]]) -> Handler:
     """Return the handler of the newest records."""
 
     async def serve(request: Request, _operator: str) -> Done:
@@ -63,7 +63,7 @@ def feed_handler(find: Callable[[Wanted], Awaitable[AuditPage]]) -> Handler:
     return serve
 
 
-def story_handler(find: Callable[[str, int], Awaitable[RecentStory]]) -> Handler:
+def story_handler(find: Callable[[str, int], Awaitable[RecentTimeline]]) -> Handler:
     """Return the handler of stories. `find` takes whose it is, and how many steps at most."""
 
     async def serve(request: Request, _operator: str) -> Done:
@@ -84,7 +84,7 @@ def story_handler(find: Callable[[str, int], Awaitable[RecentStory]]) -> Handler
     return serve
 
 
-def _asked(query: Mapping[str, str]) -> Wanted:
+def _asked(query: Mapping[str, str]) -> RecentQuery:
     if unknown := sorted(query.keys() - _MEMBERS):
         raise MalformedError(
             f"Unknown parameter: {unknown[0][:40]!r}. There are limit, action, outcome, about, after and before."
@@ -99,7 +99,7 @@ def _asked(query: Mapping[str, str]) -> Wanted:
         raise MalformedError("outcome is success or failure.")
     if len(about) > MAX_ABOUT_CHARS:
         raise MalformedError(f"about has at most {MAX_ABOUT_CHARS} characters.")
-    return Wanted(
+    return RecentQuery(
         limit=limit,
         action=action,
         outcome=outcome,

@@ -9,8 +9,7 @@ from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from relay.audit.copying import Copy
-from relay.audit.writing import Keeping, Sync
+from relay.audit.writer import LogOptions, StdoutCopy, Sync
 from relay.core.channels import ChannelOptions
 from relay.core.errors import ConfigurationError
 from relay.core.grants import GrantOptions
@@ -219,14 +218,14 @@ class AuditKey:
         return self.key.sign(data)
 
 
-def audit_keeping(settings: Settings) -> Keeping:
+def audit_log_options(settings: Settings) -> LogOptions:
     """Return how the log is kept. The key is made if its folder is missing.
 
     Raises:
         ConfigurationError: if the folder has no key to sign with, can't be written, or is the tokens' own.
     """
     audit = settings.audit
-    return Keeping(
+    return LogOptions(
         signer=_signer(settings),
         sync=Sync(audit.fsync),
         rotate_bytes=audit.rotate_mb << 20,
@@ -235,10 +234,10 @@ def audit_keeping(settings: Settings) -> Keeping:
     )
 
 
-def audit_copy(settings: Settings) -> Copy | None:
+def audit_copy(settings: Settings) -> StdoutCopy | None:
     """Return what copies the log to standard output, if the settings want it."""
     what = settings.audit.stdout
-    return None if what == "nothing" else Copy(checkpoints_only=what == "checkpoints")
+    return None if what == "nothing" else StdoutCopy(checkpoints_only=what == "checkpoints")
 
 
 def _signer(settings: Settings) -> AuditKey:

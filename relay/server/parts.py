@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from relay.audit.anomalies import Askers
+from relay.audit.anomalies import ClientIdentity
 from relay.audit.chain import Link
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
@@ -32,7 +32,7 @@ from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.server.keys import key_source
 from relay.server.options import (
     audit_copy,
-    audit_keeping,
+    audit_log_options,
     channel_options,
     gate_options,
     issuer_options,
@@ -100,12 +100,12 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
     keys, verifier = check(settings, role)
     state = SqliteState.open(settings.engine.state_path)
     try:
-        askers = Askers(ref_key(settings))
+        client_identity = ClientIdentity(ref_key(settings))
         known = read_head(settings.engine.state_path, settings.audit.path)
         audit_log = JsonlAuditor.open(
             settings.audit.path,
             node=socket.gethostname(),
-            keeping=replace(audit_keeping(settings), copy=audit_copy(settings)),
+            options=replace(audit_log_options(settings), copy=audit_copy(settings)),
             keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
         )
         if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
@@ -117,7 +117,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
-            askers=askers,
+            client_identity=client_identity,
             denials=settings.limits.denials_recorded,
             observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
         )
@@ -153,7 +153,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                     issuer_options(settings),
                     policy=policy(settings),
                     limits=RateLimits(rates(settings)),
-                    askers=askers,
+                    client_identity=client_identity,
                     verifier=verifier,
                     seen=seen,
                     state=state,

@@ -15,10 +15,10 @@ import anyio
 
 from relay import __version__
 from relay.audit.files import log_files
-from relay.audit.query.explain import tell
+from relay.audit.query.explain import explain
 from relay.audit.query.records import from_parsed
-from relay.audit.query.timeline import RecentStory, recent_story
-from relay.audit.recent import Wanted, find_recent
+from relay.audit.query.timeline import RecentTimeline, recent_timeline
+from relay.audit.recent import RecentQuery, find_recent
 from relay.core.channels import Channel
 from relay.core.errors import Reason, UnavailableError
 from relay.core.patterns import covers
@@ -101,7 +101,7 @@ class Views:
         """Return up to so many connections that are younger than a place, oldest first."""
         return _connections(self._parts.stream.registry, place, limit)
 
-    async def audit(self, wanted: Wanted) -> AuditPage:
+    async def audit(self, wanted: RecentQuery) -> AuditPage:
         """Return the newest records of the audit log that are wanted.
 
         Raises:
@@ -109,13 +109,13 @@ class Views:
         """
         return await self._of_the_log(partial(_page, wanted=wanted))
 
-    async def story(self, about: str, limit: int) -> RecentStory:
+    async def story(self, about: str, limit: int) -> RecentTimeline:
         """Return the newest steps of the story of a token, a connection, a session or a user.
 
         Raises:
             UnavailableError: if the log can't be read.
         """
-        return await self._of_the_log(partial(recent_story, about=about, limit=limit))
+        return await self._of_the_log(partial(recent_timeline, about=about, limit=limit))
 
     async def _of_the_log(self, read: Callable[[Sequence[Path]], Answer]) -> Answer:
         """Read the log's files in a thread."""
@@ -177,9 +177,9 @@ class Views:
         }
 
 
-def _page(paths: Sequence[Path], *, wanted: Wanted) -> AuditPage:
+def _page(paths: Sequence[Path], *, wanted: RecentQuery) -> AuditPage:
     found = find_recent(paths, wanted)
-    told = [tell(record) if (record := from_parsed(one)) else "" for one in found.records]
+    told = [explain(record) if (record := from_parsed(one)) else "" for one in found.records]
     return AuditPage(records=found.records, told=told, whole=found.whole)
 
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly, Askers
+from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly, ClientIdentity
 from relay.core.events import Client
 
-ASKERS = Askers(b"k" * 32)
+ASKERS = ClientIdentity(b"k" * 32)
 CLIENT = Client(address="192.0.2.1", peer="10.0.0.1", user_agent="Mozilla/5.0 (X11)")
 
 
@@ -41,7 +41,11 @@ def test_another_address_of_one_ipv6_network_is_no_other() -> None:
 
 def test_the_claim_tells_nothing() -> None:
     """Two tokens of one browser have nothing in common, and without the key nobody can try addresses out."""
-    claims = {ASKERS.claim("one", CLIENT), ASKERS.claim("two", CLIENT), Askers(b"other").claim("one", CLIENT)}
+    claims = {
+        ASKERS.claim("one", CLIENT),
+        ASKERS.claim("two", CLIENT),
+        ClientIdentity(b"other").claim("one", CLIENT),
+    }
     assert len(claims) == 3
     assert all(len(claim) == 24 and claim.isalnum() for claim in claims)
 

@@ -21,7 +21,7 @@ def denial(
 
 def recorded(budget: DenialBudget, *events: Event) -> int:
     """Tell how many of the events have their own record."""
-    return sum(budget.take(event).recorded for event in events)
+    return sum(budget.count(event).recorded for event in events)
 
 
 def test_an_address_has_its_budget_and_others_have_theirs() -> None:
@@ -30,7 +30,7 @@ def test_an_address_has_its_budget_and_others_have_theirs() -> None:
     assert recorded(budget, *[denial() for _ in range(10)]) == 3
     assert recorded(budget, denial(action=Action.LOGIN_FAILED, reason=Reason.RATE_LIMITED)) == 0
     assert recorded(budget, denial("192.0.2.2")) == 1
-    assert budget.take_overflow() == {
+    assert budget.end_period() == {
         "denied": {"token.denied": {"csrf_failed": 7}, "login.failed": {"rate_limited": 1}},
         "count": 8,
         "users": {},
@@ -44,7 +44,7 @@ def test_a_user_has_a_budget_from_all_addresses_together() -> None:
     budget = DenialBudget(each=3)
     assert recorded(budget, *[denial(f"192.0.2.{host}", "mallory") for host in range(10)]) == 3
     assert recorded(budget, *[denial("198.51.100.1", f"user-{number}") for number in range(10)]) == 3
-    overflow = budget.take_overflow()
+    overflow = budget.end_period()
     assert overflow is not None
     assert overflow["users"]["mallory"] == 7
     assert overflow["addresses"]["198.51.100.1"] == 7
@@ -65,7 +65,7 @@ def test_a_publisher_has_a_budget_and_its_neighbours_have_theirs() -> None:
     assert recorded(budget, *[refused("flooder") for _ in range(100)]) == 3
     assert recorded(budget, *[refused("neighbour") for _ in range(4)]) == 3
     assert recorded(budget, denial()) == 1
-    overflow = budget.take_overflow()
+    overflow = budget.end_period()
     assert overflow is not None
     assert overflow["publishers"] == {"flooder": 97, "neighbour": 1}
     assert overflow["addresses"] == {}
@@ -85,15 +85,15 @@ def test_refusals_of_signed_tokens_are_never_only_counted(reason: Reason) -> Non
     budget = DenialBudget(each=3)
     events = [denial(reason=reason, action=Action.CONNECT_DENIED, user="u") for _ in range(500)]
     assert recorded(budget, *events) == 500
-    assert budget.take_overflow() is None
+    assert budget.end_period() is None
 
 
 def test_a_new_minute_is_a_new_budget() -> None:
     """What was counted is told once."""
     budget = DenialBudget(each=3)
     recorded(budget, *[denial() for _ in range(10)])
-    assert budget.take_overflow() is not None
-    assert budget.take_overflow() is None
+    assert budget.end_period() is not None
+    assert budget.end_period() is None
     assert recorded(budget, denial()) == 1
 
 
@@ -103,7 +103,7 @@ def test_a_flood_from_everywhere_is_bounded() -> None:
     events = (denial(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}") for number in range(100_000))
     assert recorded(budget, *events) == SHARES
     assert len(budget._counts) <= MAX_KEYS
-    overflow = budget.take_overflow()
+    overflow = budget.end_period()
     assert overflow is not None
     assert overflow["count"] == 100_000 - SHARES
     assert len(json.dumps(overflow)) < 500
@@ -114,10 +114,10 @@ def test_a_burst_is_the_clients_own() -> None:
     """From the twentieth denial on it is a burst; refusals that are the relay's doing make none."""
     budget = DenialBudget(each=1000)
     ours = [denial(reason=Reason.DRAINING, action=Action.CONNECT_DENIED) for _ in range(100)]
-    assert not any(budget.take(event).burst for event in ours)
-    bursts = [budget.take(denial()).burst for _ in range(BURST + 1)]
+    assert not any(budget.count(event).burst for event in ours)
+    bursts = [budget.count(denial()).burst for _ in range(BURST + 1)]
     assert bursts == [False] * (BURST - 1) + [True, True]
-    assert not budget.take(denial("192.0.2.2")).burst
+    assert not budget.count(denial("192.0.2.2")).burst
 
 
 def test_refused_operators_have_a_budget_and_others_none() -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audit import tail
+from relay.audit import logfile
 from relay.audit.chain import Link, seal, unseal
 from relay.audit.logfile import LogFile
 from relay.core.errors import ConfigurationError
@@ -115,7 +115,7 @@ def test_a_file_that_is_no_log_is_refused_and_left_alone(path: Path, content: by
 
 def test_a_tail_without_any_record_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More damage at the end than a crash can leave needs a person, and the search for a record ends."""
-    monkeypatch.setattr(tail, "MAX_TAIL", 1 << 17)
+    monkeypatch.setattr(logfile, "MAX_END_BYTES", 1 << 17)
     write_log(path, 3)
     with path.open("ab") as file:
         file.write(b"x" * (1 << 18))

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from relay.audit.anomalies import Askers
+from relay.audit.anomalies import ClientIdentity
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Action, Client, Event, to_labels, to_record
 from tests.support.audit_logs import records, whole
 
-ASKERS = Askers(b"k" * 32)
+ASKERS = ClientIdentity(b"k" * 32)
 CLIENT = Client(address="192.0.2.1", user_agent="Mozilla/5.0 (X11)")
 
 
 def opened(path: Path, *, denials: int = 5) -> WatchedAuditor:
     """Return an auditor in front of a real log."""
-    return WatchedAuditor(JsonlAuditor.open(path, node="node-1"), askers=ASKERS, denials=denials)
+    return WatchedAuditor(JsonlAuditor.open(path, node="node-1"), client_identity=ASKERS, denials=denials)
 
 
 def connect(reason: Reason | None = None, client: Client = CLIENT, asker: str | None = None) -> Event:
@@ -130,7 +130,7 @@ async def test_observers_see_every_event_once(tmp_path: Path) -> None:
 
     auditor = WatchedAuditor(
         JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
-        askers=ASKERS,
+        client_identity=ASKERS,
         denials=5,
         observers=[fail, lambda event: seen.append(to_labels(event))],
     )
@@ -157,7 +157,7 @@ async def test_what_could_not_be_recorded_is_not_seen(tmp_path: Path) -> None:
     seen: list[Event] = []
     auditor = WatchedAuditor(
         JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
-        askers=ASKERS,
+        client_identity=ASKERS,
         denials=5,
         observers=[seen.append],
     )

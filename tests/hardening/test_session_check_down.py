@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from relay.audit.anomalies import Askers
+from relay.audit.anomalies import ClientIdentity
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.issuer.service import Issuer
 from relay.net.sockets import bind
@@ -46,7 +46,7 @@ async def public_listener(folder: Path) -> AsyncIterator[Relay]:
             issuer_options(settings),
             policy=policy(settings),
             limits=parts.issuer.limits,
-            askers=Askers(b"key"),
+            client_identity=ClientIdentity(b"key"),
             verifier=Down(),
             seen=SeenSessions(),
             state=parts.state,

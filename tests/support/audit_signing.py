@@ -8,9 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from relay.audit.chain import Link
 from relay.audit.files import log_files
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.verdict import Verdict
-from relay.audit.verify import read_lines, verify_files
-from relay.audit.writing import Keeping
+from relay.audit.verify import Verdict, read_lines, verify_files
+from relay.audit.writer import LogOptions
 from relay.core.jws import VerifyKey
 from relay.keys.jwks import verify_key
 from relay.server.options import AuditKey
@@ -25,12 +24,12 @@ def a_key() -> AuditKey:
 
 SIGNER = a_key()
 KEYS: Mapping[str, VerifyKey] = {SIGNER.kid: verify_key(SIGNER.key.public_key())}
-SIGNED = Keeping(signer=SIGNER)
+SIGNED = LogOptions(signer=SIGNER)
 
 
-async def write(path: Path, count: int, keeping: Keeping = SIGNED, *, batch: int = 50) -> None:
+async def write(path: Path, count: int, options: LogOptions = SIGNED, *, batch: int = 50) -> None:
     """Have a real auditor open the log, write `count` events in so large batches, and close it."""
-    auditor = JsonlAuditor.open(path, node="node-1", keeping=keeping)
+    auditor = JsonlAuditor.open(path, node="node-1", options=options)
     for number in range(count):
         auditor.note(an_event(number))
         if number % batch == batch - 1:

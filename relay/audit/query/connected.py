@@ -25,7 +25,7 @@ class Connected:
     killed: bool
 
 
-def who(records: Iterable[Record], endpoint: str, *, at: datetime) -> list[Connected]:
+def connected_at(records: Iterable[Record], endpoint: str, *, at: datetime) -> list[Connected]:
     """Return the connections to an endpoint that were open at a moment, the oldest first."""
     moment = iso(at)
     begun: dict[str, Record] = {}

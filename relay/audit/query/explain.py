@@ -16,7 +16,7 @@ _SAYINGS = {action.value: text for action, text in ACTION_EXPLANATIONS.items()} 
 """What there is to say where a record's details add nothing to it."""
 
 
-def tell(record: Record) -> str:
+def explain(record: Record) -> str:
     """Return what a record says: what happened, why, and what its marks mean. Who it was stands beside it."""
     said = [_what(record)]
     # that a client closed its connection is what the sentence says

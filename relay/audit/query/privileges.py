@@ -15,7 +15,7 @@ SERVICE = "(service)"
 
 
 @dataclass(slots=True)
-class Grant:
+class GrantUse:
     """One pattern that a role, or a user, was granted on an endpoint, and what was made of it."""
 
     whose: str
@@ -35,17 +35,17 @@ class _Token:
     scope: Scope
     by: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Which of the names each grant is of; without an entry, of all."""
-    lost: dict[str, "Loss"] = field(default_factory=dict)
+    lost: dict[str, "LostGrant"] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
 
-def scopes(records: Iterable[Record], *, by_user: bool = False) -> list[Grant]:
+def grant_uses(records: Iterable[Record], *, by_user: bool = False) -> list[GrantUse]:
     """Return each grant with how many tokens had it and how many connections used it; those never used come first.
 
     Of a session of several roles, those count that grant it. A connection uses a grant when it subscribes, so that
     those still open count too.
     """
-    grants: dict[tuple[str, str, str], Grant] = {}
+    grants: dict[tuple[str, str, str], GrantUse] = {}
     tokens: dict[str, _Token] = {}
     for record in records:
         own = record.relay
@@ -86,12 +86,12 @@ def _used(record: Record, scope: Scope) -> set[str]:
     return {pattern for name in record.relay.channels for pattern in scope.narrowest(name)}
 
 
-def _grant(grants: dict[tuple[str, str, str], Grant], whose: str, endpoint: str, scope: str) -> Grant:
-    return grants.setdefault((whose, endpoint, scope), Grant(whose, endpoint, scope))
+def _grant(grants: dict[tuple[str, str, str], GrantUse], whose: str, endpoint: str, scope: str) -> GrantUse:
+    return grants.setdefault((whose, endpoint, scope), GrantUse(whose, endpoint, scope))
 
 
 @dataclass(slots=True)
-class Loss:
+class LostGrant:
     """What a user would not have been granted as it was: by how many tokens, and how many connections would miss it.
 
     A pattern that would be granted in part counts as lost for the tokens, and for those connections that subscribed
@@ -107,32 +107,32 @@ class Loss:
     missed: set[str] = field(default_factory=set)
 
 
-def losses(records: Iterable[Record], candidate: Grants) -> list[Loss]:
+def lost_grants(records: Iterable[Record], candidate: Grants) -> list[LostGrant]:
     """Return what the tokens of the log would not have had under other grants; what was used comes first."""
-    other = _Other(candidate)
+    changed = _Candidate(candidate)
     for record in records:
         action = record.event.action
         if action == Action.TOKEN_ISSUED:
-            other.issued(record)
+            changed.issued(record)
         elif action in SUBSCRIBES:
-            other.subscribed(record)
+            changed.subscribed(record)
         elif action == Action.CONNECTION_CLOSED:
-            other.closed(record)
-    return sorted(other.found, key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
+            changed.closed(record)
+    return sorted(changed.found, key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
 
 
-class _Other:
+class _Candidate:
     """The log's events under other grants."""
 
     def __init__(self, grants: Grants) -> None:
         self._grants = grants
-        self._found: dict[tuple[str, tuple[str, ...], str, str], Loss] = {}
+        self._found: dict[tuple[str, tuple[str, ...], str, str], LostGrant] = {}
         self._tokens: dict[str, _Token] = {}
         """Those that would have had less."""
         self._scopes: dict[tuple[tuple[str, ...], str], Scope] = {}
 
     @property
-    def found(self) -> Iterable[Loss]:
+    def found(self) -> Iterable[LostGrant]:
         """What would have been lost."""
         return self._found.values()
 
@@ -145,7 +145,9 @@ class _Other:
         token = _Token(roles, Scope(own.token.channels))
         for name in lost:
             key = (record.user.id, roles, own.endpoint, name)
-            token.lost[name] = self._found.setdefault(key, Loss(record.user.id, roles, own.endpoint, name))
+            token.lost[name] = self._found.setdefault(
+                key, LostGrant(record.user.id, roles, own.endpoint, name)
+            )
             token.lost[name].tokens += 1
         if lost:
             self._tokens[own.token.jti] = token

@@ -18,7 +18,7 @@ class Session(msgspec.Struct, frozen=True):
     roles: tuple[str, ...] = ()
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestedScope(msgspec.Struct, frozen=True):
     """What a token was asked for. No channels: all that is granted."""
 
     channels: tuple[str, ...] = ()
@@ -65,32 +65,32 @@ class Connection(msgspec.Struct, frozen=True):
     scopes: Scopes = Scopes()
 
 
-class Named(msgspec.Struct, frozen=True):
+class Identified(msgspec.Struct, frozen=True):
     """A publisher, an operator or a user."""
 
     id: str = ""
 
 
-class Address(msgspec.Struct, frozen=True):
+class ClientFields(msgspec.Struct, frozen=True):
     """Where somebody came from."""
 
     ip: str = ""
 
 
-class Chain(msgspec.Struct, frozen=True):
+class ChainFields(msgspec.Struct, frozen=True):
     """Which log the record is of, and its number there: a chain is written by one process after the other."""
 
     writer: str = ""
     seq: int = 0
 
 
-class Own(msgspec.Struct, frozen=True):
+class RelayFields(msgspec.Struct, frozen=True):
     """The project's own fields."""
 
     endpoint: str = ""
     origin: str = ""
     session: Session = Session()
-    asked: Asked = Asked()
+    asked: RequestedScope = RequestedScope()
     rejected: tuple[Rejected, ...] = ()
     granted: tuple[Granted, ...] = ()
     token: Token = Token()
@@ -98,8 +98,8 @@ class Own(msgspec.Struct, frozen=True):
     channels: tuple[str, ...] = ()
     count: int = 0
     anomalies: tuple[str, ...] = ()
-    publisher: Named = Named()
-    operator: Named = Named()
+    publisher: Identified = Identified()
+    operator: Identified = Identified()
     method: str = ""
     sought: dict[str, str] = {}
     revoked: str = ""
@@ -107,16 +107,16 @@ class Own(msgspec.Struct, frozen=True):
     denied: dict[str, dict[str, int]] = {}
     lost: dict[str, int] = {}
     unclean_end: bool = False
-    chain: Chain = Chain()
+    chain: ChainFields = ChainFields()
 
 
-class Place(msgspec.Struct, frozen=True):
+class UrlFields(msgspec.Struct, frozen=True):
     """What was called."""
 
     path: str = ""
 
 
-class What(msgspec.Struct, frozen=True):
+class EventFields(msgspec.Struct, frozen=True):
     """What happened, and why it was refused if it was."""
 
     action: str
@@ -127,12 +127,12 @@ class What(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """One record. `at` is ISO 8601 in UTC with milliseconds, so that texts compare like times."""
 
-    event: What
+    event: EventFields
     at: str = msgspec.field(name="@timestamp")
-    user: Named = Named()
-    client: Address = Address()
-    url: Place = Place()
-    relay: Own = Own()
+    user: Identified = Identified()
+    client: ClientFields = ClientFields()
+    url: UrlFields = UrlFields()
+    relay: RelayFields = RelayFields()
 
 
 _decoder = msgspec.json.Decoder(Record)
@@ -142,7 +142,7 @@ _ENDS = (b"}\n", b"}")
 _GAP = b'"audit.gap"'
 
 
-class Reading:
+class RecordReader:
     """Reads lines as records. `since` and `until` bound them in time.
 
     Of the last pass, `unreadable` counts the lines that are no records (of those that were not wanted, the ones that

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from relay.audit.query.explain import tell
-from relay.audit.query.records import Reading, Record, having
+from relay.audit.query.explain import explain
+from relay.audit.query.records import Record, RecordReader, having
 from relay.audit.recent import newest_lines
 
 Lines = Callable[[], Iterable[bytes]]
@@ -35,14 +35,14 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecentStory:
+class RecentTimeline:
     """A story's newest steps, oldest first. `whole` is False if there may be older ones."""
 
     steps: Sequence[Step]
     whole: bool
 
 
-def why(lines: Lines, about: str, *, reading: Reading, limit: int | None = None) -> list[Step]:
+def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | None = None) -> list[Step]:
     """Return the story of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
 
     Of a token or connection everything belongs to it that has either of their ids; of a session or a user what has
@@ -50,17 +50,17 @@ def why(lines: Lines, about: str, *, reading: Reading, limit: int | None = None)
     """
     known = {about}
     for _ in range(_PASSES):
-        found = _read(lines, reading, known, _ids, limit)
+        found = _read(lines, reader, known, _ids, limit)
         ids = set().union(*(_ids(record) for record in found))
         if not found or ids <= known:
             break
         known |= ids
     if not found:
-        found = _read(lines, reading, known, _owners, limit)
+        found = _read(lines, reader, known, _owners, limit)
     return [_step(record) for record in found]
 
 
-def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> RecentStory:
+def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentTimeline:
     """Return the newest `limit` steps of a story, as far back as `relay.audit.recent` looks.
 
     Raises:
@@ -76,19 +76,19 @@ def recent_story(paths: Sequence[Path], about: str, *, limit: int) -> RecentStor
                 return
             yield line
 
-    steps = why(lines, about, reading=Reading(), limit=limit)
-    return RecentStory(steps=steps[::-1], whole=whole and len(steps) < limit)
+    steps = timeline_of(lines, about, reader=RecordReader(), limit=limit)
+    return RecentTimeline(steps=steps[::-1], whole=whole and len(steps) < limit)
 
 
 def _read(
     lines: Lines,
-    reading: Reading,
+    reader: RecordReader,
     names: set[str],
     names_of: Callable[[Record], set[str]],
     limit: int | None,
 ) -> list[Record]:
     """Return the records of which one of the names is among `names`."""
-    records = reading.records(lines(), having(*names))
+    records = reader.records(lines(), having(*names))
     return list(islice((record for record in records if not names.isdisjoint(names_of(record))), limit))
 
 
@@ -113,6 +113,6 @@ def _step(record: Record) -> Step:
         origin=own.origin,
         token=own.token.jti,
         connection=own.connection.id,
-        sentence=tell(record),
+        sentence=explain(record),
         marks=own.anomalies,
     )

@@ -21,6 +21,6 @@ def anomalies(log: Log, *, as_json: JsonOption = False) -> None:
             "address": record.client.ip,
             "jti": record.relay.token.jti,
         }
-        for record in summaries.anomalies(log.reading.records(log.lines()))
+        for record in summaries.anomalies(log.reader.records(log.lines()))
     ]
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")

@@ -34,7 +34,7 @@ def export(
     assert format is Format.CSV
     writer = csv.writer(sys.stdout, lineterminator="\r\n")
     writer.writerow(_COLUMNS)
-    for record in log.reading.records(log.lines()):
+    for record in log.reader.records(log.lines()):
         writer.writerow([_safe(value) for value in _row(record)])
 
 

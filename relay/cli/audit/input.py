@@ -14,7 +14,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from relay.audit.files import log_files
-from relay.audit.query.records import Reading
+from relay.audit.query.records import RecordReader
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
@@ -71,7 +71,7 @@ class Log:
         until: UntilOption = "",
     ) -> None:
         self._files = _in_order(file) if file else log_files(_configured(config))
-        self.reading = Reading(
+        self.reader = RecordReader(
             since=parse_time(since, option="--since") if since else None,
             until=parse_time(until, option="--until") if until else None,
         )
@@ -95,13 +95,13 @@ class Log:
 
     def report_missing(self) -> None:
         """Say on standard error what the answer may lack: events that were lost, and lines that are no records."""
-        if self.reading.lost:
+        if self.reader.lost:
             sys.stderr.write(
-                f"{self.reading.lost} events of this time could not be recorded; see relay audit stats.\n"
+                f"{self.reader.lost} events of this time could not be recorded; see relay audit stats.\n"
             )
-        if self.reading.unreadable:
+        if self.reader.unreadable:
             sys.stderr.write(
-                f"{self.reading.unreadable} lines are no records and were passed over; see relay audit verify.\n"
+                f"{self.reader.unreadable} lines are no records and were passed over; see relay audit verify.\n"
             )
 
     def _lines_with_progress(self) -> Iterator[bytes]:
@@ -167,7 +167,7 @@ def _in_order(files: Sequence[Path]) -> list[Path]:
 
     def begins(path: Path) -> str:
         with suppress(OSError), path.open("rb") as file:
-            return next((record.at for record in Reading().records([file.readline()])), "")
+            return next((record.at for record in RecordReader().records([file.readline()])), "")
         return ""
 
     return sorted(files, key=begins)

@@ -36,11 +36,11 @@ def scopes(
     as_json: JsonOption = False,
 ) -> None:
     """Show what was granted and never used; or with other grants, who would have lost what."""
-    records = log.reading.records(log.lines())
+    records = log.reader.records(log.lines())
     if candidate is not None:
         rows = [
             asdict(loss) | {"missed": sorted(loss.missed)}
-            for loss in privileges.losses(records, _grants(candidate))
+            for loss in privileges.lost_grants(records, _grants(candidate))
         ]
         nothing = "Nobody would have lost anything."
         print_rows(
@@ -53,7 +53,7 @@ def scopes(
         return
     rows = [
         asdict(grant) | {"users": len(grant.users), "used_by": len(grant.used_by)}
-        for grant in privileges.scopes(records, by_user=users)
+        for grant in privileges.grant_uses(records, by_user=users)
         if not (unused and grant.connections)
     ]
     print_rows(

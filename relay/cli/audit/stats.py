@@ -17,7 +17,7 @@ from relay.cli.output import printable
 @query
 def stats(log: Log, *, as_json: JsonOption = False) -> None:
     """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
-    found = summaries.stats(log.reading.records(log.lines()))
+    found = summaries.stats(log.reader.records(log.lines()))
     refusals = [
         {"action": action, "reason": reason, "count": count}
         for (action, reason), count in found.refusals.most_common()

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from relay.audit.query.explain import tell
+from relay.audit.query.explain import explain
 from relay.audit.query.records import Record
 from relay.cli.audit.input import FilesOption, Log
 from relay.cli.options import ConfigOption
@@ -70,7 +70,7 @@ def tail(
                 for shown in newest:
                     show(*shown)
                 continue
-            for record in filter(wanted, log.reading.records([line])):
+            for record in filter(wanted, log.reader.records([line])):
                 if is_old:
                     newest.append((line, record))
                 else:
@@ -97,7 +97,7 @@ def _line(record: Record) -> Text:
         Text(f"{printable(record.at)} ", style="dim")
         + Text(printable(record.event.action), style=_STYLES.get(record.event.outcome, ""))
         + Text(f" {printable(record.user.id or record.client.ip)}", style="bold")
-        + Text(f" {printable(tell(record))}")
+        + Text(f" {printable(explain(record))}")
         + Text(printable(anomalies), style="bold red")
     )
 

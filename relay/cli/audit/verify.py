@@ -18,8 +18,7 @@ import typer
 
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import log_files
-from relay.audit.verdict import Kind, Problem, Verdict
-from relay.audit.verify import read_lines, verify_files
+from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
 from relay.cli.options import ConfigOption, JsonOption, config_path
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey

@@ -25,7 +25,9 @@ def who(
     """Show who was connected to an endpoint at a moment."""
     log = Log(file=file, config=config)
     moment = parse_time(at, option="--at")
-    rows = [asdict(row) for row in connected.who(log.reading.records(log.lines()), endpoint, at=moment)]
+    rows = [
+        asdict(row) for row in connected.connected_at(log.reader.records(log.lines()), endpoint, at=moment)
+    ]
     if not as_json:
         rows = [row | {"until": _until(row)} for row in rows]
     nothing = f"Nobody was connected to {printable(endpoint)} then."

@@ -29,7 +29,7 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
-    steps = timeline.why(log.lines, about, reading=log.reading)
+    steps = timeline.timeline_of(log.lines, about, reader=log.reader)
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return

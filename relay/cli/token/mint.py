@@ -22,7 +22,7 @@ import anyio
 import typer
 
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.writing import Keeping
+from relay.audit.writer import LogOptions
 from relay.cli.options import ConfigOption, JsonOption, config_path
 from relay.cli.token.output import quiet_log, shown
 from relay.core import tokens
@@ -32,7 +32,7 @@ from relay.core.patterns import check_pattern
 from relay.core.scope import Scope
 from relay.issuer.policy import EndpointTerms
 from relay.keys.files import load_keys
-from relay.server.options import audit_keeping, issuer_options, ref_key
+from relay.server.options import audit_log_options, issuer_options, ref_key
 from relay.sessions.session_ref import session_ref
 from relay.settings.load import Settings, load
 
@@ -82,7 +82,7 @@ def mint(
     _check_log(path)
     with quiet_log():
         # the relay's own log is signed throughout; one for this purpose alone is chained only
-        kept = audit_keeping(settings) if path == settings.audit.path else None
+        kept = audit_log_options(settings) if path == settings.audit.path else None
         anyio.run(_record, path, _issued(claims, key.kid, name), kept)
     if as_json:
         answer = {
@@ -181,9 +181,9 @@ def _check_log(path: Path) -> None:
         )
 
 
-async def _record(path: Path, event: Event, kept: Keeping | None) -> None:
+async def _record(path: Path, event: Event, kept: LogOptions | None) -> None:
     try:
-        auditor = JsonlAuditor.open(path, node=socket.gethostname(), keeping=kept)
+        auditor = JsonlAuditor.open(path, node=socket.gethostname(), options=kept)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"{error}\nThere is no token without a record. The log is the relay's alone while it runs: name another "

@@ -9,7 +9,7 @@ from typing import Any
 
 from relay.audit.chain import Link, seal
 from relay.audit.query import connected, privileges, summaries
-from relay.audit.query.records import Reading, Record
+from relay.audit.query.records import Record, RecordReader
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
@@ -22,7 +22,7 @@ def written(*events: tuple[str, Event]) -> list[Record]:
     for at, event in events:
         line, head = seal(to_record(event, timestamp=f"2026-11-26T{at}.000Z", event_id="e", node="n"), head)
         found.append(line)
-    return list(Reading().records(found))
+    return list(RecordReader().records(found))
 
 
 def connection(action: Action, name: str, **relay: Any) -> Event:
@@ -42,7 +42,7 @@ def test_who_knows_that_a_relay_was_killed() -> None:
     )
 
     def open_at(hour: float) -> dict[str, tuple[str, bool]]:
-        found = connected.who(log, "prices", at=BEGIN + timedelta(hours=hour))
+        found = connected.connected_at(log, "prices", at=BEGIN + timedelta(hours=hour))
         return {row.connection: (row.until, row.killed) for row in found}
 
     assert open_at(8.02) == {
@@ -62,12 +62,12 @@ def test_a_service_is_a_grant_too() -> None:
         relay={"token": {"jti": "t", "channels": []}, "session": {"ref": "r", "roles": ["trader", "staff"]}},
     )
     log = written(("08:00:00", issued))
-    assert [(grant.whose, grant.scope) for grant in privileges.scopes(log)] == [
+    assert [(grant.whose, grant.scope) for grant in privileges.grant_uses(log)] == [
         ("staff", privileges.SERVICE),
         ("trader", privileges.SERVICE),
     ]
-    assert privileges.losses(log, {"staff": {"reports": []}}) == []
-    (loss,) = privileges.losses(log, {"staff": {"prices": ["prices.>"]}})
+    assert privileges.lost_grants(log, {"staff": {"reports": []}}) == []
+    (loss,) = privileges.lost_grants(log, {"staff": {"prices": ["prices.>"]}})
     assert (loss.scope, loss.tokens, loss.connections) == (privileges.SERVICE, 1, 0)
 
 
@@ -112,7 +112,7 @@ def test_of_several_roles_those_count_that_grant() -> None:
                 ),
             ),
         )
-        found = privileges.scopes(log)
+        found = privileges.grant_uses(log)
         assert {(grant.whose, grant.scope) for grant in found} == expected
         assert {grant.connections for grant in found} == {1}
 

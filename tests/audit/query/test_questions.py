@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.audit.query import connected, privileges, summaries, timeline
-from relay.audit.query.records import Reading, Record
+from relay.audit.query.records import Record, RecordReader
 from tests.support.audit_days import BEGIN, GRANTED, Day, make_day
 
 TOKENS = 10_000
@@ -31,23 +31,23 @@ def lines(day: Day) -> Iterator[bytes]:
 
 def records(day: Day) -> Iterator[Record]:
     """Read the file's records."""
-    return Reading().records(lines(day))
+    return RecordReader().records(lines(day))
 
 
 @pytest.mark.parametrize("number", [0, 1, 4711, TOKENS - 1])
 def test_why_tells_the_whole_story(day: Day, number: int) -> None:
     """Asked by the token or by the connection: the same, from the request to the close."""
     jti = f"jti-{number}"
-    told = timeline.why(lambda: lines(day), jti, reading=Reading())
+    told = timeline.timeline_of(lambda: lines(day), jti, reader=RecordReader())
     assert sorted(step.action for step in told) == sorted(day.stories[jti])
     assert [step.at for step in told] == sorted(step.at for step in told)
     if len(told) > 1:
-        assert timeline.why(lambda: lines(day), f"connection-{number}", reading=Reading()) == told
+        assert timeline.timeline_of(lambda: lines(day), f"connection-{number}", reader=RecordReader()) == told
 
 
 def test_why_of_a_user(day: Day) -> None:
     """Everything under that name, and nothing of a longer one."""
-    told = timeline.why(lambda: lines(day), "guest-1", reading=Reading())
+    told = timeline.timeline_of(lambda: lines(day), "guest-1", reader=RecordReader())
     plain = [json.loads(line) for line in lines(day) if b'"guest-1"' in line]
     assert len(told) == sum(record["user"]["id"] == "guest-1" for record in plain) > 20
     assert {step.user for step in told} == {"guest-1"}
@@ -55,7 +55,7 @@ def test_why_of_a_user(day: Day) -> None:
 
 def test_explaining_an_unknown_id_finds_no_records(day: Day) -> None:
     """Nothing is nothing."""
-    assert timeline.why(lambda: lines(day), "nobody", reading=Reading()) == []
+    assert timeline.timeline_of(lambda: lines(day), "nobody", reader=RecordReader()) == []
 
 
 @pytest.mark.parametrize("hour", [0, 6, 12, 23.9])
@@ -63,17 +63,17 @@ def test_connected_at_a_time_lists_the_open_connections(day: Day, hour: float) -
     """Exactly those that had begun and not ended."""
     at = BEGIN + timedelta(hours=hour)
     for endpoint in ("prices", "trades", "nowhere"):
-        found = connected.who(records(day), endpoint, at=at)
+        found = connected.connected_at(records(day), endpoint, at=at)
         assert {row.connection for row in found} == day.open_at(endpoint, at)
 
 
 def test_scopes_say_what_was_used(day: Day) -> None:
     """Per role: tokens that had it, connections that used it; what nobody used stands first."""
-    found = privileges.scopes(records(day))
+    found = privileges.grant_uses(records(day))
     assert {(g.whose, g.endpoint, g.scope): g.tokens for g in found} == dict(day.granted)
     assert {(g.whose, g.endpoint, g.scope): g.connections for g in found if g.connections} == dict(day.used)
     assert not found[0].connections
-    by_user = privileges.scopes(records(day), by_user=True)
+    by_user = privileges.grant_uses(records(day), by_user=True)
     assert sum(grant.tokens for grant in by_user) == sum(day.granted.values())
 
 
@@ -83,7 +83,7 @@ def test_a_candidate_names_who_would_have_lost_what(day: Day) -> None:
         "trader": {"prices": ["prices.>"], "trades": ["trades.>"]},
         "guest": {"prices": ["prices.BTC-USD"]},
     }
-    found = privileges.losses(records(day), candidate)
+    found = privileges.lost_grants(records(day), candidate)
     assert {(loss.user, loss.endpoint, loss.scope): loss.tokens for loss in found} == {
         key: count for key, count in day.lost.items() if count
     }
@@ -92,7 +92,7 @@ def test_a_candidate_names_who_would_have_lost_what(day: Day) -> None:
 
 def test_a_narrower_grant_is_missed_by_those_who_used_the_rest(day: Day) -> None:
     """Traders watched SOL-USD under prices.>: with BTC-USD alone every such connection would have missed it."""
-    found = privileges.losses(
+    found = privileges.lost_grants(
         records(day),
         {"trader": {"prices": ["prices.BTC-USD"], "trades": ["trades.>"]}, "guest": GRANTED["guest"]},
     )
@@ -102,7 +102,7 @@ def test_a_narrower_grant_is_missed_by_those_who_used_the_rest(day: Day) -> None
     } == {key: count for key, count in day.watched.items() if key[2] == "prices.>"}
     assert set().union(*(loss.missed for loss in found)) == {"prices.SOL-USD"}
     wide = {"trader": {"prices": ["prices.SOL-USD"], "trades": ["trades.>"]}, "guest": GRANTED["guest"]}
-    assert not any(loss.connections for loss in privileges.losses(records(day), wide)), (
+    assert not any(loss.connections for loss in privileges.lost_grants(records(day), wide)), (
         "all that was used is granted"
     )
 
@@ -119,7 +119,7 @@ def test_stats_and_anomalies_count_right(day: Day) -> None:
 def test_a_span_of_time(day: Day) -> None:
     """Both ends belong to it."""
     noon = BEGIN + timedelta(hours=12)
-    inside = list(Reading(since=noon, until=noon + timedelta(hours=1)).records(lines(day)))
+    inside = list(RecordReader(since=noon, until=noon + timedelta(hours=1)).records(lines(day)))
     plain = [json.loads(line)["@timestamp"] for line in lines(day)]
     assert (
         len(inside)
@@ -130,10 +130,10 @@ def test_a_span_of_time(day: Day) -> None:
 
 def test_what_is_no_record_is_counted() -> None:
     """And the rest is read."""
-    reading = Reading()
+    reader = RecordReader()
     good = b'{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"action":"logout"}}\n'
-    found = list(reading.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n"]))
-    assert ([record.event.action for record in found], reading.unreadable) == (["logout"], 3)
+    found = list(reader.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n"]))
+    assert ([record.event.action for record in found], reader.unreadable) == (["logout"], 3)
 
 
 # the commands

@@ -5,6 +5,9 @@ What can't be written is counted, and told by the next record that can be. Check
 followed by another one, and files that are older than they need be are deleted.
 """
 
+import os
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,16 +22,89 @@ import structlog
 
 from relay.audit.chain import Link, seal
 from relay.audit.checkpoints import EVERY, Moment, Signer, checkpoint_event
-from relay.audit.copying import Copy
-from relay.audit.files import drop_older, old_files
+from relay.audit.files import delete_older, old_files
 from relay.audit.logfile import LogFile
-from relay.audit.losses import Loss, Losses
 from relay.core.events import Action, Event, to_record
+
+_log = structlog.get_logger("relay.audit")
 
 _ROTATE_AGAIN_S = 60.0
 """After a change of files that failed: until then the old one is written on, and one line in the log says why."""
 
-_log = structlog.get_logger("relay.audit")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What was lost: events by action, when the first happened (Unix seconds), and why the last one was."""
+
+    counts: dict[str, int]
+    since: float
+    cause: str
+
+
+class LostEvents:
+    """Counts lost events by action. Bounded: there are no more entries than actions."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._since = 0.0
+        self._cause = ""
+        self._ever: Counter[str] = Counter()
+
+    def add(self, action: Action, *, at: float, cause: str) -> None:
+        """Count one event of `action` that happened at `at` (Unix seconds)."""
+        with self._lock:
+            if not self._counts:
+                self._since = at
+            self._counts[action.value] += 1
+            self._ever[action.value] += 1
+            self._cause = cause
+
+    def ever(self) -> dict[str, int]:
+        """Return the events lost since the start by action, those that a gap record has told of included."""
+        with self._lock:
+            return dict(self._ever)
+
+    def pending(self) -> Loss | None:
+        """Return what no gap record has told of yet; once one has, pass it to `reported`."""
+        with self._lock:
+            if not self._counts:
+                return None
+            return Loss(counts=dict(self._counts), since=self._since, cause=self._cause)
+
+    def reported(self, loss: Loss) -> None:
+        """Forget `loss`, but not what was added since it was taken."""
+        with self._lock:
+            self._counts.subtract(loss.counts)
+            self._counts += Counter()  # drops the entries that are zero
+
+
+_CHECKPOINT = b'"action":"audit.checkpoint"'
+# a quote inside a string is always escaped, so this can't match in what came from outside
+
+
+class StdoutCopy:
+    """Writes the log's lines, or its checkpoints alone, to a descriptor as well. For one thread at a time."""
+
+    def __init__(self, *, checkpoints_only: bool, descriptor: int = 1) -> None:
+        self._checkpoints_only = checkpoints_only
+        self._descriptor = descriptor
+        self._failing = False
+
+    def write(self, lines: Sequence[tuple[bytes, Link]]) -> None:
+        """StdoutCopy lines that are in the file now. Never raises."""
+        data = b"".join(
+            line + b"\n" for line, _ in lines if not self._checkpoints_only or _CHECKPOINT in line
+        )
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            if not self._failing:
+                _log.error("the audit log can't be copied to standard output", error=error.strerror)
+            self._failing = True
+        else:
+            self._failing = False
 
 
 class Sync(StrEnum):
@@ -40,7 +116,7 @@ class Sync(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Keeping:
+class LogOptions:
     """How a log is kept. `signer` None: without checkpoints. Sizes in bytes, times in seconds; 0: never.
 
     `copy` gets the lines too, once they are in the file.
@@ -51,7 +127,7 @@ class Keeping:
     rotate_bytes: int = 0
     rotate_s: float = 0
     keep_s: float = 0
-    copy: Copy | None = None
+    copy: StdoutCopy | None = None
 
 
 class Entry(NamedTuple):
@@ -62,23 +138,23 @@ class Entry(NamedTuple):
     noted: bool
 
 
-class Writing:
+class LogWriter:
     """Writes a log's records. Not thread-safe: one thread at a time."""
 
     def __init__(
-        self, file: LogFile, path: Path, *, node: str, clock: Callable[[], float], keeping: Keeping
+        self, file: LogFile, path: Path, *, node: str, clock: Callable[[], float], options: LogOptions
     ) -> None:
-        self.losses = Losses()
+        self.losses = LostEvents()
         self._file = file
         self._path = path
         self._node = node
         self._clock = clock
-        self._keeping = keeping
+        self._options = options
         self._ids = _random_ids()
         self._failing = False
         self._rotate_after = 0.0
-        self._unclean = keeping.signer is not None and not file.closed_in_order
-        self._due: Moment | None = Moment.OPENED if keeping.signer is not None else None
+        self._unclean = options.signer is not None and not file.closed_cleanly
+        self._due: Moment | None = Moment.OPENED if options.signer is not None else None
         self._signed_seq = file.head.seq
         self.signed: Link | None = None
         """The last checkpoint that was written: the head to keep elsewhere."""
@@ -102,7 +178,7 @@ class Writing:
     @property
     def unsigned(self) -> bool:
         """Whether records stand below the last checkpoint."""
-        return self._keeping.signer is not None and self._file.head.seq > self._signed_seq
+        return self._options.signer is not None and self._file.head.seq > self._signed_seq
 
     def commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
         """Write what is due, then `entries`. Never raises: each has its own outcome."""
@@ -119,8 +195,8 @@ class Writing:
                 self.losses.reported(loss)
         for entry in entries[count:]:
             if entry.noted:
-                self.losses.add(entry.event.action, at=entry.at, cause=why(error))
-        self._tell(error)
+                self.losses.add(entry.event.action, at=entry.at, cause=cause_of(error))
+        self._log_outcome(error)
         return [None] * count + [error] * (len(entries) - count)
 
     def report(self) -> None:
@@ -130,7 +206,7 @@ class Writing:
 
     def checkpoint(self, moment: Moment) -> None:
         """Sign what was written since the last checkpoint, if something was."""
-        if self._keeping.signer is not None and (self.unsigned or moment is Moment.CLOSED):
+        if self._options.signer is not None and (self.unsigned or moment is Moment.CLOSED):
             self._due = moment
             self.commit(())
 
@@ -168,23 +244,23 @@ class Writing:
         if signed:
             self._signed(lines[at][1])
         if count and (
-            self._keeping.sync is Sync.ALWAYS or (signed and self._keeping.sync is Sync.CHECKPOINT)
+            self._options.sync is Sync.ALWAYS or (signed and self._options.sync is Sync.CHECKPOINT)
         ):
             try:
                 self._file.sync()
             except OSError as failure:
                 error = failure
-                if self._keeping.sync is Sync.ALWAYS:  # nobody may be told that it is on the disk
+                if self._options.sync is Sync.ALWAYS:  # nobody may be told that it is on the disk
                     return 0, failure
         return count - signed, error
 
     def _copy(self, lines: Sequence[tuple[bytes, Link]]) -> None:
-        if self._keeping.copy is not None:
-            self._keeping.copy.write(lines)
+        if self._options.copy is not None:
+            self._options.copy.write(lines)
 
     def _moment(self, coming: int) -> Moment | None:
         """Return which checkpoint goes with the next batch."""
-        if self._keeping.signer is None:
+        if self._options.signer is None:
             return None
         if self._due is not None:
             return self._due
@@ -196,11 +272,11 @@ class Writing:
         self.signed = link
 
     def _sealed_checkpoint(self, head: Link, moment: Moment) -> tuple[bytes, Link]:
-        assert self._keeping.signer is not None
+        assert self._options.signer is not None
         now = self._clock()
         older = old_files(self._path)
         event = checkpoint_event(
-            self._keeping.signer,
+            self._options.signer,
             head=str(head),
             at=_iso(now),
             moment=moment,
@@ -234,20 +310,20 @@ class Writing:
 
     def _rotate(self) -> None:
         """Go on in another file if this one is large or old enough. If that fails, it is written on."""
-        keeping, file, now = self._keeping, self._file, self._clock()
+        options, file, now = self._options, self._file, self._clock()
         # without checkpoints nothing could tell a second file from one whose beginning was cut off
-        if keeping.signer is None or now < self._rotate_after or not file.rotatable:
+        if options.signer is None or now < self._rotate_after or not file.rotatable:
             return
         if file.began is None:
             file.began = now
-        large = 0 < keeping.rotate_bytes <= file.size
-        if not large and not 0 < keeping.rotate_s <= now - file.began:
+        large = 0 < options.rotate_bytes <= file.size
+        if not large and not 0 < options.rotate_s <= now - file.began:
             return
         try:
             old = file.rotate(*(sealed := self._sealed_checkpoint(file.head, Moment.ROTATED)))
         except OSError as error:
             self._rotate_after = now + _ROTATE_AGAIN_S
-            _log.error("no new audit file can be begun; the old one is written on", error=why(error))
+            _log.error("no new audit file can be begun; the old one is written on", error=cause_of(error))
             return
         self._copy([sealed])
         self._signed(sealed[1])
@@ -256,25 +332,25 @@ class Writing:
         self._drop_old()
 
     def _drop_old(self) -> None:
-        if not self._keeping.keep_s:
+        if not self._options.keep_s:
             return
         try:
-            for old in drop_older(self._path, self._clock() - self._keeping.keep_s):
+            for old in delete_older(self._path, self._clock() - self._options.keep_s):
                 _log.info("an old audit file was deleted, as audit.keep_days says", file=old.name)
         except OSError as error:
-            _log.error("old audit files can't be deleted", error=why(error))
+            _log.error("old audit files can't be deleted", error=cause_of(error))
 
-    def _tell(self, error: Exception | None) -> None:
+    def _log_outcome(self, error: Exception | None) -> None:
         """Log when writing begins to fail and when it works again."""
         with suppress(OSError, ValueError):  # a standard error that is closed or full is no reason to fail
             if error is not None and not self._failing:
-                _log.error("the audit log can't be written", path=str(self._path), error=why(error))
+                _log.error("the audit log can't be written", path=str(self._path), error=cause_of(error))
             elif error is None and self._failing:
                 _log.warning("the audit log is written again", path=str(self._path))
         self._failing = error is not None
 
 
-def why(error: Exception | None) -> str:
+def cause_of(error: Exception | None) -> str:
     """Say in a few words why a record could not be written."""
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return error.strerror or str(error)

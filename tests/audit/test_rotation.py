@@ -18,8 +18,8 @@ from relay.audit.checkpoints import EVERY
 from relay.audit.files import log_files, old_files, old_name
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.logfile import LogFile
-from relay.audit.verdict import Kind
-from relay.audit.writing import Keeping, Sync
+from relay.audit.verify import Kind
+from relay.audit.writer import LogOptions, Sync
 from tests.support.audit_logs import (
     an_event,
     full_disk,
@@ -80,7 +80,7 @@ async def test_a_checkpoint_comes_in_time(path: Path, monkeypatch: pytest.Monkey
     """A single record is signed without another one, and the place is given away to be kept elsewhere."""
     monkeypatch.setattr("relay.audit.jsonl.CHECKPOINT_WITHIN_S", 0)
     kept: asyncio.Queue[Link] = asyncio.Queue()
-    auditor = JsonlAuditor.open(path, node="node-1", keeping=SIGNED, keep_head=kept.put)
+    auditor = JsonlAuditor.open(path, node="node-1", options=SIGNED, keep_head=kept.put)
     await auditor.record(an_event())
     while (await kept.get()).seq < 3:
         pass
@@ -126,7 +126,7 @@ async def test_a_log_without_its_checkpoints_is_no_log(path: Path) -> None:
 
 async def test_another_key_signs_nothing_here(path: Path) -> None:
     """A checkpoint of a key that is not among those given is named."""
-    await write(path, 3, Keeping(signer=a_key()))
+    await write(path, 3, LogOptions(signer=a_key()))
     problem = all_verified(path).problem
     assert problem is not None
     assert (problem.kind, problem.line) == (Kind.BAD_CHECKPOINT, 1)
@@ -201,7 +201,7 @@ async def test_a_file_is_followed_by_another_after_a_time(path: Path) -> None:
     now = [1_795_319_000.0]
     daily = replace(SIGNED, rotate_s=86_400)
     for _ in range(3):
-        auditor = JsonlAuditor.open(path, node="node-1", keeping=daily, clock=lambda: now[0])
+        auditor = JsonlAuditor.open(path, node="node-1", options=daily, clock=lambda: now[0])
         await auditor.record(an_event())
         await auditor.aclose()
         now[0] += 50_000
@@ -234,7 +234,7 @@ async def test_a_full_disk_keeps_the_old_file(path: Path) -> None:
     """Where no other file can be begun, the log goes on in the old one, whole, and says why once."""
     await write(path, 5)
     with capture_logs() as logs:
-        auditor = JsonlAuditor.open(path, node="node-1", keeping=replace(SIGNED, rotate_bytes=1))
+        auditor = JsonlAuditor.open(path, node="node-1", options=replace(SIGNED, rotate_bytes=1))
         path.with_name(".audit.jsonl.next").mkdir()
         await auditor.record(an_event())
         await auditor.record(an_event())
@@ -266,7 +266,7 @@ async def test_a_process_that_died_is_marked(path: Path) -> None:
 def test_wherever_a_crash_cut_the_log_it_goes_on(
     tmp_path_factory: pytest.TempPathFactory, signed_log: list[bytes], keep: int
 ) -> None:
-    """Torn bytes are accounted for before the checkpoint of the new start, and all of it verifies."""
+    """TornBytes bytes are accounted for before the checkpoint of the new start, and all of it verifies."""
     path = tmp_path_factory.mktemp("torn") / "audit.jsonl"
     path.write_bytes(b"".join(signed_log)[:keep])
     with capture_logs():
@@ -279,7 +279,7 @@ def test_wherever_a_crash_cut_the_log_it_goes_on(
 @pytest.mark.parametrize("sync", Sync)
 async def test_a_full_disk_costs_no_checkpoint(path: Path, sync: Sync) -> None:
     """What could not be signed in time is signed with the first record that fits again."""
-    auditor = JsonlAuditor.open(path, node="node-1", keeping=replace(SIGNED, sync=sync), retry_s=0)
+    auditor = JsonlAuditor.open(path, node="node-1", options=replace(SIGNED, sync=sync), retry_s=0)
     with full_disk(path, room=100):
         for number in range(5):
             auditor.note(an_event(number))

@@ -57,14 +57,14 @@ async def test_lost_notes_are_reported_without_another_event(auditor: JsonlAudit
         auditor.note(an_event())
         with pytest.raises(UnavailableError):
             await auditor.record(an_event())
-    assert auditor._healing is not None
-    await auditor._healing
+    assert auditor._retrying is not None
+    await auditor._retrying
     assert [gap["lost"] for gap in gaps(path)] == [{"connect.denied": 1}]
     with full_disk(path):
         auditor.note(an_event())
         with pytest.raises(UnavailableError):
             await auditor.record(an_event())
-    await auditor._healing
+    await auditor._retrying
     assert [gap["lost"] for gap in gaps(path)] == [{"connect.denied": 1}] * 2
 
 
@@ -112,7 +112,7 @@ async def test_a_disk_that_hangs_is_as_good_as_one_that_refuses(
     def hang() -> None:
         going_on.wait()
 
-    hanging = asyncio.ensure_future(auditor._writer.run(hang))
+    hanging = asyncio.ensure_future(auditor._commits.run(hang))
     with pytest.raises(UnavailableError, match="no answer within") as refused:
         await auditor.record(an_event())
     assert refused.value.reason is Reason.AUDIT_UNAVAILABLE

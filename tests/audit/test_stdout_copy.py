@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.audit.chain import Link
-from relay.audit.copying import Copy
+from relay.audit.writer import StdoutCopy
 from tests.support.relay_process import Relay, make_relay
 
 
@@ -64,7 +64,7 @@ def test_a_reader_that_has_gone_is_told_of_once(*, checkpoints_only: bool) -> No
     """The file is the log; each outage of the copy is one line in the process's own."""
     reader, writer = os.pipe()
     line = (b'{"event":{"action":"audit.checkpoint"}}', Link("w", 1, "0" * 64))
-    copy = Copy(checkpoints_only=checkpoints_only, descriptor=writer)
+    copy = StdoutCopy(checkpoints_only=checkpoints_only, descriptor=writer)
     copy.write([line])
     assert os.read(reader, 100) == line[0] + b"\n"
     os.close(reader)
