@@ -21,7 +21,7 @@ from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
 from relay.sessions.base import Session, SessionVerifier
-from relay.sessions.recent_sessions import SeenSessions
+from relay.sessions.recent_sessions import RecentSessions
 from relay.state.base import State
 
 
@@ -119,7 +119,7 @@ class Issuer:
         limits: RateLimits,
         client_identity: ClientIdentity,
         verifier: SessionVerifier,
-        seen: SeenSessions,
+        recent_sessions: RecentSessions,
         state: State,
         auditor: Auditor,
         key: Callable[[], tokens.SigningKey],
@@ -129,7 +129,7 @@ class Issuer:
         self._client_identity = client_identity
         self._policy = policy
         self._verifier = verifier
-        self._seen = seen
+        self._recent_sessions = recent_sessions
         self._state = state
         self._auditor = auditor
         self._key = key
@@ -152,7 +152,7 @@ class Issuer:
         ):
             return Refusal(reason=Reason.SESSION_REVOKED)
         if session.own_id:  # what goes by its user's name is found by it
-            self._seen.note(session.subject, session.ref)
+            self._recent_sessions.add(session.subject, session.ref)
         return session
 
     async def issue(

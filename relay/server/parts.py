@@ -47,7 +47,7 @@ from relay.server.options import (
 from relay.server.process_roles import Role
 from relay.server.session_verifier import session_verifier
 from relay.sessions.base import SessionVerifier
-from relay.sessions.recent_sessions import SeenSessions
+from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import Settings
 from relay.state.sqlite import SqliteState, read_head
 from relay.stream.fanout import Fanout
@@ -126,7 +126,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             broker = MemoryBroker(max_channels=settings.limits.channels)
             await fanout.connect(broker)
             backend = _backend(settings)
-            seen = SeenSessions()
+            recent_sessions = RecentSessions()
             admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
             stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
             ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
@@ -144,7 +144,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 revoker=Revoker(
                     state=state,
                     registry=stream.registry,
-                    seen=seen.of,
+                    recent_sessions_of=recent_sessions.of,
                     forget=verifier.forget,
                     auditor=auditor,
                     keep_s=settings.session.max_s,
@@ -155,7 +155,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                     limits=RateLimits(rates(settings)),
                     client_identity=client_identity,
                     verifier=verifier,
-                    seen=seen,
+                    recent_sessions=recent_sessions,
                     state=state,
                     auditor=auditor,
                     key=keys.signing_key,

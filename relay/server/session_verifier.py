@@ -11,7 +11,7 @@ from relay.keys.fetching import JwksClient
 from relay.server.options import ref_key
 from relay.sessions.authjs import AuthjsOptions, AuthjsVerifier
 from relay.sessions.base import SessionVerifier
-from relay.sessions.chain import InOrder
+from relay.sessions.chain import VerifierChain
 from relay.sessions.claims import ClaimNames
 from relay.sessions.cookies import SessionCookies
 from relay.sessions.signed import KeySource, SignedOptions, SignedVerifier
@@ -28,7 +28,7 @@ def session_verifier(settings: Settings) -> SessionVerifier:
         ConfigurationError: if a key can't be read or does not fit.
     """
     makers = {"signed": _signed, "upstream": _upstream, "authjs": _authjs}
-    return InOrder([makers[name](settings) for name in settings.session.verifier])
+    return VerifierChain([makers[name](settings) for name in settings.session.verifier])
 
 
 def _claim_names(settings: Settings) -> ClaimNames:

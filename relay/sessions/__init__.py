@@ -1,1 +1,1 @@
-"""Who is behind a credential: the ways to tell, behind one port."""
+"""Session verifiers: from a credential to its user, by one port (`relay.sessions.base`)."""

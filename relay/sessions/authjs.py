@@ -5,13 +5,12 @@ Both derive the key from the application's secret with HKDF-SHA256, each in its 
     v5   A256CBC-HS512   salt: the cookie's name   info: "Auth.js Generated Encryption Key (<the cookie's name>)"
     v4   A256GCM         salt: ""                  info: "NextAuth.js Generated Encryption Key"
 
-(auth/core `packages/core/src/jwt.ts`, next-auth v4 `src/jwt/index.ts`.) The salt is what tells a session from the
-other things that Auth.js encrypts with the same secret, the sign-in's state and PKCE verifier: those have another
-cookie's name there, and so another key. A key is made for each secret and cookie name once, at the start; v5 names
-the right one in `kid`, an RFC 7638 thumbprint, and so with several secrets nothing is tried out.
+(auth/core `packages/core/src/jwt.ts`, next-auth v4 `src/jwt/index.ts`.) Auth.js encrypts other cookies with the same
+secret: the sign-in's state and the PKCE verifier. Their salt is their own cookie's name, so they have other keys and
+never pass as a session.
 
-Auth.js mints a session's cookie anew as it is used: `iat` is the last use and not the log-in, and `jti` changes
-with it. An id that stays has to be put into the token by the application (the `jwt` callback).
+Auth.js mints a session's cookie again at each use. So `iat` is the time of the last use and not of the log-in, and
+`jti` changes. Only the application can add an id that stays the same (in the `jwt` callback).
 """
 
 import base64
@@ -31,13 +30,13 @@ from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, invali
 from relay.sessions.jwe import ContentKey, Encrypted, decrypt, is_direct, parse_encrypted
 
 MAX_CREDENTIAL_BYTES: Final = 16_384
-"""Longest session, all chunks together: four full cookies, which is more than most proxies pass."""
+"""Longest session in bytes, all chunks together: four full cookies. Most proxies pass less."""
 
 MIN_SECRET_BYTES: Final = 32
-"""Shortest secret. A stolen cookie lets its thief guess at leisure, and `npx auth secret` makes 44 characters."""
+"""Shortest secret in bytes. The thief of a cookie can guess secrets offline. `npx auth secret` makes 44 characters."""
 
 MAX_SECRETS: Final = 4
-"""Two during a rotation. Each is tried on a v4 cookie, which does not say by which it was made."""
+"""Most secrets. A rotation needs two. A v4 cookie does not name its key, so each secret is tried."""
 
 V5: Final = "A256CBC-HS512"
 V4: Final = "A256GCM"
@@ -45,7 +44,7 @@ V4: Final = "A256GCM"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthjsOptions:
-    """The application's secrets, the newest first, and the names of its session cookies, which v5 uses as salts."""
+    """The application's secrets, the newest first, and the names of its session cookies, which are the salts of v5."""
 
     secrets: tuple[str, ...] = field(repr=False)
     cookies: tuple[str, ...]
@@ -55,7 +54,7 @@ class AuthjsOptions:
 
 
 class AuthjsVerifier:
-    """A `SessionVerifier` for encrypted sessions. It asks nobody."""
+    """A `SessionVerifier` for encrypted sessions. It makes no calls."""
 
     def __init__(self, options: AuthjsOptions) -> None:
         """Derive the keys.
@@ -65,14 +64,15 @@ class AuthjsVerifier:
         """
         if not 0 < len(options.secrets) <= MAX_SECRETS:
             raise ConfigurationError(
-                f"session.authjs.secrets needs 1 to {MAX_SECRETS} secrets, this application's AUTH_SECRET first."
+                f"session.authjs.secrets needs 1 to {MAX_SECRETS} secrets: set the application's AUTH_SECRET first."
             )
         if min(len(secret.encode()) for secret in options.secrets) < MIN_SECRET_BYTES:
             raise ConfigurationError(
-                f"session.authjs.secrets has one of fewer than {MIN_SECRET_BYTES} bytes: whoever steals a cookie "
-                "can guess it; set a longer one here and in the application (`npx auth secret` makes one)."
+                f"session.authjs.secrets has a secret of fewer than {MIN_SECRET_BYTES} bytes, which the thief of a "
+                "cookie can guess: set a longer one here and in the application (`npx auth secret` makes one)."
             )
         self._options = options
+        # derived once, at start: HKDF for each request would be wasted time
         self._v4 = [ContentKey.of(V4, _v4_key(secret)) for secret in options.secrets]
         raw = [_v5_key(secret, salt=name) for secret in options.secrets for name in options.cookies]
         self._v5 = {_thumbprint(key): ContentKey.of(V5, key) for key in raw}
@@ -80,7 +80,7 @@ class AuthjsVerifier:
     async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if not is_direct(credential, (V5, V4)):
-            return NotMine(detail="It is no encrypted session of Auth.js.")
+            return NotMine(detail="It is not an encrypted session of Auth.js.")
         if len(credential) > MAX_CREDENTIAL_BYTES:
             return invalid(f"It has more than {MAX_CREDENTIAL_BYTES} bytes.")
         try:
@@ -98,21 +98,22 @@ class AuthjsVerifier:
             self._options.claims,
             ref_key=self._options.ref_key,
             now=now,
-            # unlike an access token's, its end is the session's: use moves it on, and no use ends it
+            # here exp is the session's own end: each use moves it on, and it comes when the session is not used
             expires_at=int(claims["exp"]),
         )
 
     def forget(self, ref: str) -> None:
-        """See `SessionVerifier.forget`. Nothing of a session is kept here."""
+        """See `SessionVerifier.forget`. This verifier keeps nothing about sessions."""
 
     async def aclose(self) -> None:
-        """See `SessionVerifier.aclose`. There is nothing to close."""
+        """See `SessionVerifier.aclose`. There are no connections."""
 
     def _keys(self, token: Encrypted) -> Sequence[ContentKey]:
         if token.encryption == V4:
             return self._v4
         if token.kid is None:
             return list(self._v5.values())
+        # v5 names its key by an RFC 7638 thumbprint, so nothing is tried
         key = self._v5.get(token.kid)
         return [key] if key else []
 
@@ -131,7 +132,7 @@ def _derive(secret: str, *, salt: str, info: str, size: int) -> bytes:
 
 
 def _thumbprint(key: bytes) -> str:
-    """Return the RFC 7638 thumbprint of a symmetric key, with SHA-512 as Auth.js has it for 64 bytes."""
+    """Return the RFC 7638 thumbprint of a symmetric key with SHA-512, which Auth.js uses for keys of 64 bytes."""
     members = {"k": _encode(key), "kty": "oct"}
     return _encode(hashlib.sha512(json.dumps(members, separators=(",", ":")).encode()).digest())
 

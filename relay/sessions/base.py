@@ -1,12 +1,13 @@
-"""The session port: who is behind this cookie?
+"""The session port: a verifier turns a credential into a `Session` or a `Refusal`.
 
-A verifier turns a credential (the session cookie's value, or the same as a Bearer token) into a `Session`, or
-into a refusal. It never sees requests, cookies' names or CSRF: those are the shells' business.
+The credential is the session cookie's value, or the same text as a Bearer token. A verifier never sees a request, a
+cookie's name or CSRF headers; the HTTP routes handle those.
 
-There are two ways to refuse, because several verifiers can stand one behind the other. `NotMine` says that the
-credential is of another kind, by its form alone: the next verifier is asked. Any other `Refusal` says "mine, and
-bad": nobody else is asked, or a token with a forged signature would get a second chance somewhere laxer, and each
-forgery would be a call to the backend.
+Several verifiers can be tried in order (`relay.sessions.chain`), so there are two kinds of refusal:
+
+- `NotMine`: by its form alone, the credential is of another kind. The next verifier is tried.
+- Any other `Refusal`: the credential is of this kind and bad. No other verifier is tried. Otherwise a forged token
+  would get a second chance at a verifier with laxer checks, and each forgery would cost a call to the backend.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from relay.core.errors import Reason, Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A logged-in user. `ref` is a keyed hash that may appear in tokens and logs; the session's id never does.
+    """A logged-in user. `ref` is a keyed hash that may appear in tokens and logs; the session's id may not.
 
-    `own_id` False says that the backend gives sessions no id, so that `ref` stands for all of the user's.
-    `issued_at` and `expires_at` are Unix seconds; `expires_at` is the log-in's end, where the backend tells it.
+    `own_id` is False if the backend gives sessions no id. `ref` then names all sessions of the user.
+    `issued_at` and `expires_at` are Unix seconds. `expires_at` is the end of the log-in, if the backend tells it.
     """
 
     subject: str
@@ -33,35 +34,35 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotMine(Refusal):
-    """The credential is of a kind that this verifier does not know. By itself it is a refusal like any other."""
+    """The credential is of a kind that this verifier does not know. Without another verifier it is a plain refusal."""
 
     reason: Reason = Reason.SESSION_INVALID
 
 
 class SessionVerifier(Protocol):
-    """Tells who is behind a credential.
+    """Turns a credential into its session.
 
-    Guarantees: no credential, whatever is in it, makes `verify` raise anything but `UnavailableError`; no refusal,
-    error or repr quotes a credential or a key; what is too long is refused before it is looked at.
+    Guarantees: whatever a credential holds, `verify` raises nothing but `UnavailableError`. No refusal, error or repr
+    quotes a credential or a key. A credential that is too long is refused before it is parsed.
     """
 
     async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
-        """Return the session, or why there is none. `now` is Unix seconds.
+        """Return the session, or the reason why there is none. `now` is Unix seconds.
 
-        `grace_s` is how long after its end a credential still tells whose it was, for who logs out with it.
+        `grace_s` is for log-outs: the seconds after its end in which a credential still identifies its session.
 
         Raises:
-            UnavailableError: if somebody else has to be asked and does not answer. The caller fails closed.
+            UnavailableError: if another server has to be asked and does not answer. The caller fails closed.
         """
         ...
 
     def forget(self, ref: str) -> None:
-        """Remember nothing of the session with this reference, because it was logged out or revoked.
+        """Forget the session with this reference, because it was logged out or revoked.
 
-        The caller records the revocation first: an answer that is under way now may still come out as a session.
+        The caller records the revocation before: a check that is running now may still return the session.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close connections to others. May be called twice."""
+        """Close the connections to other servers. May be called twice, and the verifier may be used again."""
         ...

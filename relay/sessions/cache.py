@@ -1,8 +1,4 @@
-"""What the backend said of a session some seconds ago, kept under a digest of the credential.
-
-Never under the credential: a memory dump, a debugger or a repr of this must hold nothing that opens an account.
-The digest is keyed with a secret of this process, so that it can't be compared with anything elsewhere either.
-"""
+"""A cache of the backend's recent answers about sessions."""
 
 import hashlib
 import secrets
@@ -12,43 +8,47 @@ from collections.abc import Callable
 from relay.core.errors import Refusal
 from relay.sessions.base import Session
 
-MAX_ANSWERS = 20_000
-"""Answers kept: 15,000 browsers in one burst and some; 20 MB at most, a kilobyte each."""
+MAX_ENTRIES = 20_000
+"""Most entries: a burst of 15,000 browsers and a reserve. They take 20 MB at most, a kilobyte each."""
 
 
-class Answers:
-    """Sessions and refusals by digest, each for the same short time; the oldest goes when there are too many."""
+class SessionCache:
+    """Sessions and refusals by the credential's digest. All live equally long; when full, the oldest is dropped."""
 
     def __init__(self, *, keep_s: float, clock: Callable[[], float]) -> None:
-        """`clock` is monotonic, in seconds. With `keep_s` 0 nothing is kept."""
+        """`keep_s` is the life of an entry in seconds; 0 switches the cache off. `clock` is monotonic, in seconds."""
         self._keep_s = keep_s
         self._clock = clock
         self._key = secrets.token_bytes(32)
-        # all live equally long, so the oldest entry is also the next to go
+        # all entries live equally long, so the oldest one expires first
         self._entries: OrderedDict[bytes, tuple[float, Session | Refusal]] = OrderedDict()
 
     def digest(self, credential: str) -> bytes:
-        """Return what stands for `credential` here."""
+        """Return the cache key of `credential`.
+
+        The credential itself is not kept: a memory dump, a debugger or a repr must show nothing that opens an account.
+        The digest's key is a secret of this process, so the digest can't be compared with other data.
+        """
         return hashlib.blake2b(credential.encode(), key=self._key, digest_size=16).digest()
 
     def get(self, digest: bytes) -> Session | Refusal | None:
-        """Return the answer, unless it is too old."""
+        """Return the cached answer, or None if there is none or it has expired."""
         until, answer = self._entries.get(digest, (0.0, None))
         return answer if self._clock() < until else None
 
     def put(self, digest: bytes, answer: Session | Refusal) -> None:
-        """Keep `answer` from now on, and let go what is too old or too many."""
+        """Add `answer`, and drop expired and surplus entries."""
         now = self._clock()
         self._entries[digest] = (now + self._keep_s, answer)
         self._entries.move_to_end(digest)
         while self._entries:
             oldest, (until, _) = next(iter(self._entries.items()))
-            if until > now and len(self._entries) <= MAX_ANSWERS:
+            if until > now and len(self._entries) <= MAX_ENTRIES:
                 break
             del self._entries[oldest]
 
     def forget(self, ref: str) -> None:
-        """Drop every answer about the session with this reference."""
+        """Drop every entry of the session with this reference."""
         gone = [
             digest
             for digest, (_, answer) in self._entries.items()

@@ -1,7 +1,7 @@
-"""Several verifiers in one place, asked in the order of `session.verifier`.
+"""Several session verifiers in the order of `session.verifier`. The first that knows the credential's kind decides.
 
-Applications move from one kind of session to another while users are logged in with both, and server-side callers
-have JWTs where browsers have an encrypted cookie. The first verifier that knows the credential's kind decides.
+An application needs several while it moves from one kind of session to another, or if its server-side callers send
+JWTs and its browsers an encrypted cookie.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from relay.core.errors import Reason, Refusal
 from relay.sessions.base import NotMine, Session, SessionVerifier
 
 
-class InOrder:
+class VerifierChain:
     """A `SessionVerifier` made of others."""
 
     def __init__(self, verifiers: Sequence[SessionVerifier]) -> None:
         self._verifiers = tuple(verifiers)
 
     async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
-        """See `SessionVerifier.verify`. Never answers `NotMine` itself: there is nobody behind it."""
-        strangers = []
+        """See `SessionVerifier.verify`. Never returns `NotMine`, because no other verifier follows."""
+        details = []
         for verifier in self._verifiers:
             answer = await verifier.verify(credential, now=now, grace_s=grace_s)
             if not isinstance(answer, NotMine):
                 return answer
-            strangers.append(str(answer))
-        return Refusal(reason=Reason.SESSION_INVALID, detail=" ".join(strangers))
+            details.append(str(answer))
+        return Refusal(reason=Reason.SESSION_INVALID, detail=" ".join(details))
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`."""

@@ -1,8 +1,8 @@
-"""From what a backend says about a session to a `Session`: which claim means what, and what it must look like.
+"""From a backend's claims to a `Session`: the meaning of each claim, and its checks.
 
-The same for all verifiers, wherever the claims came from: a JWT, an encrypted cookie or the backend's /auth/me.
-A claim that is there and is not what it should be refuses the session and is not taken for absent: falling back
-would let a bug of the backend merge sessions, or drop roles, unseen.
+It is the same for all verifiers, whether the claims come from a JWT, an encrypted cookie or the backend's /auth/me.
+A claim of the wrong form refuses the session; it does not count as absent. Otherwise a bug of the backend could merge
+sessions or drop roles without an error.
 """
 
 import math
@@ -15,23 +15,23 @@ from relay.sessions.base import Session
 from relay.sessions.session_ref import session_ref
 
 MAX_SUBJECT_CHARS: Final = 256
-"""Longest user id: it has to fit into a scoped token of 4096 bytes beside 32 channels."""
+"""Longest user id: it must fit into a scoped token of 4096 bytes together with 32 channels."""
 
 MAX_SESSION_ID_CHARS: Final = 256
-"""Longest session id: as long as a revocation may name."""
+"""Longest session id, the same as in a revocation."""
 
 MAX_AHEAD_S: Final = 60.0
-"""How far the backend's clock may be ahead of ours."""
+"""Seconds by which the backend's clock may be ahead of the relay's."""
 
 _ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimNames:
-    """Which claim means what. A dot leads into an object ("user.id"), unless a claim has just that name.
+    """The names of the claims. A dot leads into an object ("user.id"), unless a claim has exactly that name.
 
-    `session` names the session's own id; None, or a session without it: it stands for all of its user's.
-    `issued_at` names the log-in's time in Unix seconds.
+    `session` is the claim with the session's own id. Without it, all sessions of a user count as one.
+    `issued_at` is the claim with the time of the log-in in Unix seconds.
     """
 
     subject: str = "sub"
@@ -45,12 +45,12 @@ DEFAULT_NAMES: Final = ClaimNames()
 
 
 def invalid(detail: str) -> Refusal:
-    """Return the refusal of a session that no refresh can mend."""
+    """Return the refusal of a session that no refresh can repair."""
     return Refusal(reason=Reason.SESSION_INVALID, detail=detail)
 
 
 def is_unix_seconds(value: object) -> TypeGuard[float]:
-    """Tell whether `value` is a time as RFC 7519 §2 has it: a number, perhaps with a fraction."""
+    """Tell whether `value` is a NumericDate of RFC 7519 §2: a number, which may have a fraction."""
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -60,9 +60,9 @@ def is_unix_seconds(value: object) -> TypeGuard[float]:
 
 
 def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float, grace_s: float) -> Refusal | None:
-    """Check exp, nbf and iat against `now`. Expired is an answer of its own: it is what a refresh mends."""
+    """Check exp, nbf and iat against `now`. An expired session has a reason of its own: a refresh can repair it."""
     if "exp" not in payload:
-        return invalid("It has no exp, and would never end.")
+        return invalid("It has no exp, so it would never end.")
     for name in ("exp", "nbf", "iat"):
         if not is_unix_seconds(payload.get(name, 1)):
             return invalid(f"{name} must be Unix seconds.")
@@ -82,9 +82,9 @@ def to_session(
     expires_at: int | None = None,
     number_ids: bool = False,
 ) -> Session | Refusal:
-    """Return the session that `payload` speaks of, or what is wrong with it.
+    """Return the session that `payload` describes, or the reason why it is invalid.
 
-    `number_ids` takes whole numbers for ids, as databases have them.
+    `number_ids` accepts whole numbers as ids, because databases have them.
     """
     subject = _id(_find(payload, names.subject), number_ids=number_ids)
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
@@ -93,7 +93,7 @@ def to_session(
     if roles is _ABSENT:
         roles = []
     if isinstance(roles, str):
-        roles = [roles]  # one role, not several in one text: nobody agrees on what separates them
+        roles = [roles]  # one role: there is no agreed separator for several roles in one text
     if not isinstance(roles, list) or not all(isinstance(role, str) and role for role in roles):
         return invalid(f"{names.roles} must be a role or a list of them.")
     session_id = _ABSENT
@@ -103,13 +103,13 @@ def to_session(
         isinstance(session_id, str) and 0 < len(session_id) <= MAX_SESSION_ID_CHARS
     ):
         return invalid(f"{names.session} must be a text of 1 to {MAX_SESSION_ID_CHARS} characters.")
-    # without it a session counts as older than any revocation: cut off too often, never too seldom
+    # without it the session counts as older than any revocation: it may be ended without need, never missed
     issued_at = _find(payload, names.issued_at)
     if issued_at is _ABSENT:
         issued_at = 0.0
     elif not is_unix_seconds(issued_at):
         return invalid(f"{names.issued_at} must be Unix seconds.")
-    elif issued_at > now + MAX_AHEAD_S:  # in milliseconds, perhaps: it would outlive every revocation
+    elif issued_at > now + MAX_AHEAD_S:  # perhaps in milliseconds: no revocation would ever be newer
         return invalid(f"{names.issued_at} lies in the future. It must be the log-in's time in Unix seconds.")
     own_id = session_id if isinstance(session_id, str) else None
     return Session(
@@ -127,7 +127,7 @@ def _id(value: Any, *, number_ids: bool) -> Any:
 
 
 def _find(payload: Mapping[str, Any], name: str) -> Any:
-    if name in payload:  # names of claims may be URLs, which have dots
+    if name in payload:  # the names of claims may be URLs, which contain dots
         return payload[name]
     found: Any = payload
     for part in name.split("."):

@@ -1,9 +1,10 @@
-"""Where a session stands in a request: which cookie, and how its parts go together.
+"""The session in a request's Cookie headers: which cookie, and how its chunks are joined.
 
-Browsers keep 4096 bytes a cookie, so Auth.js cuts a longer session into `NAME.0`, `NAME.1` and so on. Whichever
-cookie it is, everything that could have been planted by a sibling domain beside the real one is refused, because
-which of two a parser takes is chance (cookie tossing): the same name twice, a chunk twice, and chunks beside a
-whole one. Values are taken as they are: base64url and dots need no decoding.
+Browsers keep 4096 bytes a cookie, so Auth.js splits a longer session into `NAME.0`, `NAME.1` and so on.
+
+A sibling domain can plant a cookie of the same name (cookie tossing), and parsers differ in which of the two they take.
+So these are refused: a name twice, a chunk twice, and chunks together with a whole cookie. Values are used as they
+are, because base64url and dots need no decoding.
 """
 
 import re
@@ -15,23 +16,23 @@ from typing import Final
 from relay.core.errors import Reason, Refusal
 
 MAX_CHUNKS: Final = 5
-"""Most parts of a session. Auth.js puts 3936 bytes into each, and 16 KiB are read."""
+"""Most chunks of a session. Auth.js puts 3936 bytes into each, and the relay reads 16 KiB."""
 
 _INDEX = re.compile(r"0|[1-9][0-9]?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionCookies:
-    """Names of cookies that may hold the session, the preferred first. Those in `chunked` may come in parts."""
+    """Names of cookies that may hold the session, in order of preference. Those in `chunked` may come in chunks."""
 
     names: tuple[str, ...]
     chunked: frozenset[str] = frozenset()
 
 
 def find_session(headers: Iterable[str], cookies: SessionCookies) -> str | Refusal:
-    """Return the session in the Cookie headers' values: of the first name that has one.
+    """Return the session in the values of the Cookie headers: the cookie of the first name that is present.
 
-    A name that has something refusable is refused, whatever stands under the others. An empty cookie is none.
+    A bad cookie is refused, whatever the later names hold. An empty cookie counts as absent.
     """
     pairs = list(_pairs(headers))
     for name in cookies.names:
@@ -46,7 +47,7 @@ def _pairs(headers: Iterable[str]) -> Iterator[tuple[str, str]]:
         for part in header.split(";"):
             name, separator, value = part.partition("=")
             if separator:
-                # white space as RFC 6265 §5.2 has it: Python strips more, and "\xa0__Host-name" would pass for __Host-
+                # white space of RFC 6265 §5.2 only: Python strips more, and "\xa0__Host-name" would pass as __Host-name
                 yield name.strip(" \t"), value.strip(" \t").strip('"')
 
 
@@ -61,12 +62,12 @@ def _of_name(pairs: list[tuple[str, str]], name: str, *, chunked: bool) -> str |
     present = {key: values[0] for key, values in parts.items() if values[0]}
     if name in present:
         if len(present) > 1:
-            return Refusal(reason=Reason.SESSION_REPEATED, detail=f"{name} came both whole and in parts.")
+            return Refusal(reason=Reason.SESSION_REPEATED, detail=f"{name} came both whole and in chunks.")
         return present[name]
     wanted = [f"{name}.{index}" for index in range(len(present))]
     if len(wanted) > MAX_CHUNKS or present.keys() != set(wanted):
         return Refusal(
             reason=Reason.SESSION_INVALID,
-            detail=f"The parts of {name} are not 0, 1 and so on, {MAX_CHUNKS} at most.",
+            detail=f"The chunks of {name} are not 0, 1 and so on, {MAX_CHUNKS} at most.",
         )
     return "".join(present[key] for key in wanted)

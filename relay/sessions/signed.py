@@ -1,12 +1,6 @@
-"""Sessions that are a JWT signed by the backend: in the session cookie, or the same one as a Bearer token.
+"""Sessions that are a JWT signed by the backend, in the session cookie or as a Bearer token.
 
-The backend signs more than sessions with the same key: a refresh token that lives for 7 days, a link in a
-mail, perhaps. A signature alone proves only that the backend made it, so the verifier won't start without
-something that tells a session from the rest (RFC 8725 §3.12): `typ`, `audience`, or a claim in `require`. Our
-own scoped tokens are never a session, whoever signed them: one that leaked must not be changed into fresh
-ones for ever.
-
-What is not a JWT, or names another issuer than the one that is wanted, is none of this verifier's business.
+A text that is not a JWT, and a JWT of another issuer, are left to other verifiers (`NotMine`).
 """
 
 from collections.abc import Mapping
@@ -22,31 +16,31 @@ from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, invali
 from relay.sessions.signed_keys import MAX_KID_CHARS, check_algorithm, load_key
 
 MAX_CREDENTIAL_BYTES: Final = 8192
-"""Longest session token: browsers keep 4096 bytes a cookie, proxies pass 8 KB of headers."""
+"""Longest session token: browsers keep 4096 bytes a cookie, and proxies pass 8 KB of headers."""
 
 
 class KeySource(Protocol):
-    """Public keys by name, from wherever the backend publishes them."""
+    """The port for the public keys that a backend publishes."""
 
     async def key(self, kid: str) -> VerifyKey | None:
-        """Return the key called `kid` ("": the one without a name), or None if there is none.
+        """Return the key with this `kid` ("": the key without a kid), or None if there is none.
 
         Raises:
-            UnavailableError: if that can't be told now.
+            UnavailableError: if the keys can't be fetched now.
         """
         ...
 
     async def aclose(self) -> None:
-        """Close connections. May be called twice."""
+        """Close the connections. May be called twice."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedOptions:
-    """How the backend's sessions look.
+    """The form of the backend's sessions.
 
-    `key` is the HMAC secret, or a public key in PEM form, or a source of public keys. `require` names claims and
-    the values they must have.
+    `key` is the HMAC secret, or a public key in PEM form, or a source of public keys. `require` has claims and their
+    required values.
     """
 
     algorithm: str
@@ -61,7 +55,7 @@ class SignedOptions:
 
 
 class SignedVerifier:
-    """A `SessionVerifier` for JWTs signed with one algorithm. It asks nobody, but for a source of keys."""
+    """A `SessionVerifier` for JWTs signed with one algorithm. It makes no calls, except to a source of keys."""
 
     def __init__(self, options: SignedOptions) -> None:
         """Check `options` and load the key.
@@ -79,8 +73,8 @@ class SignedVerifier:
             self._keys = load_key(options.algorithm, options.key)
         elif options.algorithm.startswith("HS"):
             raise ConfigurationError(
-                f"session.signed.jwks_url can't be used with {options.algorithm}: whoever reads a published secret "
-                "could sign with it."
+                f"session.signed.jwks_url can't be used with {options.algorithm}: each reader of a published secret "
+                "could sign with it. Use an algorithm with public keys, such as RS256."
             )
         else:
             self._keys = options.key
@@ -88,7 +82,7 @@ class SignedVerifier:
     async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if credential.count(".") != 2:
-            return NotMine(detail="It is no JWT.")
+            return NotMine(detail="It is not a JWT.")
         token = parse_compact(credential, max_bytes=MAX_CREDENTIAL_BYTES)
         if isinstance(token, Refusal):
             return invalid(token.detail)
@@ -109,7 +103,7 @@ class SignedVerifier:
         return to_session(token.payload, self._options.claims, ref_key=self._options.ref_key, now=now)
 
     def forget(self, ref: str) -> None:
-        """See `SessionVerifier.forget`. Nothing of a session is kept here."""
+        """See `SessionVerifier.forget`. This verifier keeps nothing about sessions."""
 
     async def aclose(self) -> None:
         """See `SessionVerifier.aclose`."""
@@ -118,17 +112,17 @@ class SignedVerifier:
 
     async def _key(self, header: Mapping[str, Any]) -> VerifyKey | Refusal:
         if isinstance(self._keys, VerifyKey):
-            return self._keys  # one key: what the header calls it does not matter
+            return self._keys  # there is one key, so the header's kid does not matter
         kid = header.get("kid", "")
         if not isinstance(kid, str) or len(kid) > MAX_KID_CHARS:
-            return invalid(f"The header's kid is no text of at most {MAX_KID_CHARS} characters.")
+            return invalid(f"The header's kid is not a text of at most {MAX_KID_CHARS} characters.")
         if header.get("alg") != self._options.algorithm:
-            return invalid(f"The header's alg is not {self._options.algorithm}.")  # before anybody is asked
+            return invalid(f"The header's alg is not {self._options.algorithm}.")  # before a call for the key
         return await self._keys.key(kid) or invalid("The backend publishes no key with the header's kid.")
 
 
 def media_type(typ: object) -> str:
-    """Return a `typ` as RFC 7515 §4.1.9 compares it: in lower case, "application/" left out."""
+    """Return a `typ` in the form for comparison (RFC 7515 §4.1.9): lower case, without "application/"."""
     return typ.lower().removeprefix("application/") if isinstance(typ, str) else ""
 
 
@@ -139,27 +133,33 @@ def is_scoped(header: Mapping[str, Any]) -> bool:
 
 def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> str:
     if is_scoped(header):
-        return "It is a scoped token, and those are never a session."
+        # with any signature: a leaked scoped token must not buy more scoped tokens
+        return "It is a scoped token, and a scoped token is never a session."
     if options.typ is not None and media_type(header.get("typ")) != media_type(options.typ):
         return f"The header's typ is not {options.typ}."
     if "crit" in header:
-        return "The header has crit, and no extension is known here."  # RFC 7515 §4.1.11: then refuse
+        return "The header has crit, and the relay knows no extension."  # RFC 7515 §4.1.11
     return ""
 
 
 def _wrong_purpose(payload: Mapping[str, Any], options: SignedOptions) -> str:
     if options.audience is not None:
-        audience = payload.get("aud")  # RFC 7519 §4.1.3: one, or a list of them
+        audience = payload.get("aud")  # RFC 7519 §4.1.3: one text, or a list of texts
         if options.audience not in (audience if isinstance(audience, list) else [audience]):
             return f"aud does not name {options.audience}."
     for name, value in options.require.items():
         claim = payload.get(name)
-        if type(claim) is not type(value) or claim != value:  # True == 1 in Python, and not in JSON
+        if type(claim) is not type(value) or claim != value:  # True == 1 in Python, but not in JSON
             return f"{name} is not {value!r}."
     return ""
 
 
 def _check_discriminator(options: SignedOptions) -> None:
+    """Check that something tells a session from the other tokens of the same key (RFC 8725 §3.12).
+
+    The backend may sign a 7-day refresh token or a link in a mail with this key. Its signature alone proves only that
+    the backend made the token.
+    """
     typ = media_type(options.typ)
     if typ == SCOPED_TYPE:
         raise ConfigurationError(
@@ -167,10 +167,10 @@ def _check_discriminator(options: SignedOptions) -> None:
         )
     if typ == "" and options.typ is not None:
         raise ConfigurationError("session.signed.typ is empty: leave it out, or name the header's typ.")
-    # every JWT may say typ JWT, and so that tells nothing
+    # any JWT may have typ JWT, so that value tells nothing
     if not options.audience and not options.require and typ in ("", "jwt"):
         raise ConfigurationError(
-            "session.signed must say what tells a session from other tokens of the same key, or a 7-day "
-            'refresh token would pass as one: set require = { token_use = "access" } with a claim that only '
+            "session.signed must tell a session from other tokens of the same key, or a 7-day refresh token "
+            'would pass as a session: set require = { token_use = "access" } with a claim that only '
             "sessions have, or audience, or a typ other than JWT."
         )

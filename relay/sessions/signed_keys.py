@@ -1,9 +1,6 @@
-"""The keys that a backend signs its sessions with: given in the settings, or read from a JWKS that it publishes.
+"""The keys that a backend signs its sessions with: from the settings, or from a JWK Set that it publishes.
 
-The algorithm is fixed with the key, and a key fits one kind of algorithm only. An HMAC secret that looks like a
-public key is refused at start: with it, whoever knows the public key could sign. From a set that somebody else
-publishes, keys for other purposes are passed over (RFC 7517 §5); a private or secret member refuses the whole
-set, because whoever published it has lost that key.
+Each key has one fixed algorithm (RFC 8725 §3.1).
 """
 
 from collections.abc import Mapping
@@ -18,10 +15,10 @@ from jwt.exceptions import InvalidKeyError
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
 
-_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: no shorter than the hash
+_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: at least the length of the hash
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _RSA_BITS = range(2048, 8193)
-"""At least 2048 (RFC 7518 §3.3); a longer key than 8192 costs more than a millisecond a signature."""
+"""At least 2048 (RFC 7518 §3.3). Above 8192 the check of a signature takes more than a millisecond."""
 _CURVES: dict[str, type[ec.EllipticCurve]] = {
     "ES256": ec.SECP256R1,
     "ES384": ec.SECP384R1,
@@ -29,10 +26,10 @@ _CURVES: dict[str, type[ec.EllipticCurve]] = {
 }
 
 ALGORITHMS: Final = (*_SECRET_BYTES, *sorted(_RSA), *_CURVES, "EdDSA")
-"""What a backend may sign its sessions with."""
+"""The algorithms that a backend may sign its sessions with."""
 
 MAX_KEYS: Final = 64
-"""Keys read from one set: providers have two to five."""
+"""Most keys in one JWK Set. Providers have two to five."""
 
 MAX_KID_CHARS: Final = 128
 """Longest `kid`: thumbprints have 43 characters, some providers use 64."""
@@ -42,7 +39,7 @@ def check_algorithm(algorithm: str) -> None:
     """Check that sessions may be signed with `algorithm`.
 
     Raises:
-        ConfigurationError: if not; the sentence lists those that may be.
+        ConfigurationError: if not. The sentence lists the allowed algorithms.
     """
     if algorithm not in ALGORITHMS:
         raise ConfigurationError(
@@ -51,7 +48,7 @@ def check_algorithm(algorithm: str) -> None:
 
 
 def load_key(algorithm: str, key: bytes) -> VerifyKey:
-    """Return the key of the settings: an HMAC secret, or a public key in PEM form.
+    """Return the key in the settings: an HMAC secret, or a public key in PEM form.
 
     Raises:
         ConfigurationError: with one sentence that says what to set.
@@ -61,10 +58,12 @@ def load_key(algorithm: str, key: bytes) -> VerifyKey:
 
 
 def read_keys(document: Mapping[str, Any], algorithm: str) -> dict[str, VerifyKey]:
-    """Return those keys of a JWK Set (parsed JSON) that check `algorithm`, by `kid`; one without a kid is "".
+    """Return the keys for `algorithm` of a JWK Set (parsed JSON) by `kid`; "" stands for a key without a kid.
+
+    Keys for other purposes are ignored (RFC 7517 §5).
 
     Raises:
-        MalformedError: if it is no JWK Set, names one `kid` twice, or holds a broken or private key.
+        MalformedError: if it is not a JWK Set, has a `kid` twice, or holds a broken or private key.
     """
     jwks = document.get("keys")
     if not isinstance(jwks, list) or not all(isinstance(jwk, dict) for jwk in jwks):
@@ -74,12 +73,14 @@ def read_keys(document: Mapping[str, Any], algorithm: str) -> dict[str, VerifyKe
     found: dict[str, VerifyKey] = {}
     for jwk in jwks:
         if "d" in jwk or "k" in jwk:
-            raise MalformedError("The JWK Set holds a private or secret key: that key is lost, exchange it.")
+            raise MalformedError(
+                "The JWK Set holds a private or secret key. It is now public: replace that key."
+            )
         if not _is_meant_for(jwk, algorithm):
             continue
         kid = jwk.get("kid", "")
         if not isinstance(kid, str) or len(kid) > MAX_KID_CHARS:
-            raise MalformedError(f"A kid of the JWK Set is no text of at most {MAX_KID_CHARS} characters.")
+            raise MalformedError(f"A kid of the JWK Set is not a text of at most {MAX_KID_CHARS} characters.")
         if kid in found:
             raise MalformedError("Two keys of the JWK Set have the same kid, or none.")
         key = _read_jwk(jwk, algorithm)
@@ -94,13 +95,13 @@ def _load_secret(algorithm: str, key: bytes) -> bytes:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key or b"-")
     except InvalidKeyError:
         raise ConfigurationError(
-            f"session.signed has a public key or a JWK as the secret of {algorithm}, with which "
-            "everybody who knows it could sign: set the algorithm that the key is for, such as RS256."
+            f"session.signed has a public key or a JWK as the secret of {algorithm}. Everybody who knows a "
+            "public key could sign with it: set the algorithm of that key, such as RS256."
         ) from None
     if len(key) < least:
         raise ConfigurationError(
-            f"session.signed.secret has {len(key)} bytes, and {algorithm} needs {least} or "
-            "more (RFC 7518 §3.2): set a longer one here and in the backend."
+            f"session.signed.secret has {len(key)} bytes, and {algorithm} needs at least {least} "
+            "(RFC 7518 §3.2): set a longer one here and in the backend."
         )
     return key
 
@@ -125,14 +126,14 @@ def _misfit(key: object, algorithm: str) -> str | None:
         fits = isinstance(key, rsa.RSAPublicKey)
         if isinstance(key, rsa.RSAPublicKey) and key.key_size not in _RSA_BITS:
             return (
-                f"an RSA key of {key.key_size} bits, and {_RSA_BITS[0]} to {_RSA_BITS[-1]} are taken "
-                "(RFC 7518 §3.3): let the backend sign with another one"
+                f"an RSA key of {key.key_size} bits, and the relay accepts {_RSA_BITS[0]} to {_RSA_BITS[-1]} "
+                "(RFC 7518 §3.3): let the backend sign with another key"
             )
     elif algorithm in _CURVES:
         fits = isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES[algorithm])
     else:
         fits = isinstance(key, ed25519.Ed25519PublicKey)
-    return None if fits else f"a public key of another kind than {algorithm} takes"
+    return None if fits else f"a public key that is not for {algorithm}"
 
 
 def _is_meant_for(jwk: Mapping[str, Any], algorithm: str) -> bool:
@@ -152,5 +153,5 @@ def _read_jwk(jwk: dict[str, Any], algorithm: str) -> object:
     try:
         return reader.from_jwk(jwk)
     except (InvalidKeyError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
-        # the reader checks little of what members hold, and fails in as many ways
+        # PyJWT checks few of the members, so a bad one can raise any of these
         raise MalformedError("A key of the JWK Set is broken.") from None

@@ -19,8 +19,8 @@ from relay.stream.registry import Registry
 class Revoker:
     """Revokes on this node. `keep_s` is how long a revocation is kept: as long as a log-in can last.
 
-    `seen` gives the sessions with which a user asked for tokens here. `forget` is called with a revoked session's
-    reference, so that no cached answer of the session verifier outlives it.
+    `recent_sessions_of` returns the sessions with which a user recently got tokens here. `forget` is called with a
+    revoked session's reference, so that no cached answer of the session verifier outlives it.
     """
 
     def __init__(
@@ -28,13 +28,13 @@ class Revoker:
         *,
         state: State,
         registry: Registry,
-        seen: Callable[[str], Iterable[str]],
+        recent_sessions_of: Callable[[str], Iterable[str]],
         forget: Callable[[str], None],
         auditor: Auditor,
         keep_s: float,
     ) -> None:
         self._state = state
-        self._seen = seen
+        self._recent_sessions_of = recent_sessions_of
         self._forget = forget
         self._registry = registry
         self._auditor = auditor
@@ -62,7 +62,7 @@ class Revoker:
         """Return the sessions that a user is known to have: they end for good, however their tokens are renewed."""
         if target.kind is not Kind.USER:
             return []
-        refs = self._registry.sessions_of(target.name).union(self._seen(target.name))
+        refs = self._registry.sessions_of(target.name).union(self._recent_sessions_of(target.name))
         return [Target(kind=Kind.SESSION, name=ref) for ref in sorted(refs)]
 
 

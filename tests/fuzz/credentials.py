@@ -8,7 +8,7 @@ from relay.core.tokens import Claims, examine, signed_claims, verify
 from relay.keys.api_keys import check_bearer, hash_secret
 from relay.keys.jwks import from_jwks, to_jwks
 from relay.sessions.base import Session
-from relay.sessions.chain import InOrder
+from relay.sessions.chain import VerifierChain
 from relay.sessions.claims import ClaimNames, check_times, to_session
 from relay.sessions.cookies import SessionCookies, find_session
 from relay.sessions.signed import SignedOptions, SignedVerifier
@@ -24,7 +24,7 @@ ACCESS = {"sub": "u", "roles": ["a"], "sid": "s", "token_use": "access", "iat": 
 SIGNED = SignedVerifier(
     SignedOptions(algorithm="HS256", key=SECRET, ref_key=REF_KEY, require={"token_use": "access"})
 )
-BEHIND_EACH_OTHER = InOrder([VERIFIER, SIGNED])
+CHAIN = VerifierChain([VERIFIER, SIGNED])
 COOKIES = SessionCookies(names=("access-token", *NAMES), chunked=frozenset(NAMES))
 NESTED = ClaimNames(subject="user.id", roles="user.roles", session="user.session", issued_at="auth_time")
 
@@ -59,7 +59,7 @@ def _check_token(text: str) -> None:
 def session(data: bytes) -> None:
     """Any text as a session, to verifiers one behind the other."""
     credential = latin(data)
-    answer = at_once(BEHIND_EACH_OTHER.verify(credential, now=NOW))
+    answer = at_once(CHAIN.verify(credential, now=NOW))
     assert isinstance(answer, Refusal), "nobody forges a session"
     assert answer.reason in (Reason.SESSION_INVALID, Reason.SESSION_EXPIRED)
     str(answer).encode()
@@ -68,7 +68,7 @@ def session(data: bytes) -> None:
 def session_claims(data: bytes) -> None:
     """Any claims of a session that is truly signed or encrypted, or that the backend's /auth/me answers with."""
     for credential in (forge({"alg": "HS256"}, data, SECRET), encrypted(data)):
-        _check_session(at_once(BEHIND_EACH_OTHER.verify(credential, now=NOW)))
+        _check_session(at_once(CHAIN.verify(credential, now=NOW)))
     try:
         payload = strict_json.parse_object(data)
     except ValueError:
@@ -96,7 +96,7 @@ def cookie(data: bytes) -> None:
         return
     assert found
     assert ";" not in found
-    at_once(BEHIND_EACH_OTHER.verify(found, now=NOW))
+    at_once(CHAIN.verify(found, now=NOW))
 
 
 def jwks(data: bytes) -> None:

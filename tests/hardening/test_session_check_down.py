@@ -15,7 +15,7 @@ from relay.server.options import issuer_options, policy
 from relay.server.parts import make_parts
 from relay.server.public import public_app
 from relay.sessions.base import Session
-from relay.sessions.recent_sessions import SeenSessions
+from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import post
@@ -48,7 +48,7 @@ async def public_listener(folder: Path) -> AsyncIterator[Relay]:
             limits=parts.issuer.limits,
             client_identity=ClientIdentity(b"key"),
             verifier=Down(),
-            seen=SeenSessions(),
+            recent_sessions=RecentSessions(),
             state=parts.state,
             auditor=parts.auditor,
             key=parts.keys.signing_key,

@@ -1,10 +1,12 @@
 """What every session verifier keeps to, whatever it verifies (see `relay.sessions.base`)."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import jwt
 import pytest
@@ -17,7 +19,7 @@ from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.keys.fetching import JwksClient
 from relay.sessions.authjs import AuthjsVerifier
 from relay.sessions.base import NotMine, Session, SessionVerifier
-from relay.sessions.chain import InOrder
+from relay.sessions.chain import VerifierChain
 from relay.sessions.session_ref import session_ref
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
@@ -130,10 +132,12 @@ async def with_authjs(version: int) -> AsyncIterator[Case]:
 
 
 @contextlib.asynccontextmanager
-async def in_order(index: int) -> AsyncIterator[Case]:
-    """All of them in a row, seen with one's credentials. Behind it there is nobody, so nothing is foreign to it."""
+async def in_a_chain(index: int) -> AsyncIterator[Case]:
+    """A chain of all verifiers, with the credentials of one of them. No credential is foreign to a chain."""
     async with with_backend() as last:
-        verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), last.verifier])
+        verifier = VerifierChain(
+            [SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), last.verifier]
+        )
         good = (token(CLAIMS), authjs_sessions.encrypted(ENCRYPTED), OPAQUE)[index]
         bad = (
             token(CLAIMS | {"token_use": "refresh"}),
@@ -151,9 +155,9 @@ CASES: dict[str, Callable[[], AbstractAsyncContextManager[Case]]] = {
     "upstream": with_backend,
     "authjs, v5": partial(with_authjs, 5),
     "authjs, v4": partial(with_authjs, 4),
-    "all, signed": partial(in_order, 0),
-    "all, authjs": partial(in_order, 1),
-    "all, upstream": partial(in_order, 2),
+    "all, signed": partial(in_a_chain, 0),
+    "all, authjs": partial(in_a_chain, 1),
+    "all, upstream": partial(in_a_chain, 2),
 }
 
 
@@ -224,12 +228,26 @@ async def test_a_forgotten_session_can_be_verified_again(case: Case) -> None:
     assert await case.verifier.verify(case.good, now=NOW) == session
 
 
-async def test_closing(case: Case) -> None:
-    """It can be done before anything was asked, and twice."""
+def open_sockets() -> int:
+    """Count the sockets of this process; both ends of a connection to a test's server are among them."""
+    links = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by then
+            links.append(entry.readlink().name)
+    return sum(link.startswith("socket:") for link in links)
+
+
+async def test_closing_leaves_no_connection_open(case: Case) -> None:
+    """A verifier can be closed before its first check and twice after one, and it can be used again."""
     await case.verifier.aclose()
-    await case.verifier.verify(case.good, now=NOW)
-    await case.verifier.aclose()
-    await case.verifier.aclose()
+    before = open_sockets()
+    for _ in range(2):
+        assert isinstance(await case.verifier.verify(case.good, now=NOW), Session)
+        await case.verifier.aclose()
+        await case.verifier.aclose()
+        async with asyncio.timeout(2):  # a server would drop an idle connection after five seconds
+            while open_sockets() > before:  # noqa: ASYNC110  # the server's end closes in another task
+                await asyncio.sleep(0)
 
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -244,7 +262,7 @@ async def test_any_text_is_refused_without_an_error(case: Case, text: str) -> No
 
 
 async def test_the_first_that_knows_it_decides() -> None:
-    """A forged token gets no second chance at a verifier that stands behind."""
+    """A forged token gets no second chance at a later verifier."""
     asked: list[str] = []
 
     class Lax:
@@ -260,7 +278,7 @@ async def test_the_first_that_knows_it_decides() -> None:
         async def aclose(self) -> None:
             asked.append("closed")
 
-    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), Lax()])
+    verifier = VerifierChain([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS), Lax()])
     assert isinstance(await verifier.verify(forge({"alg": "HS256"}, CLAIMS, b"x" * 32), now=NOW), Refusal)
     assert isinstance(await verifier.verify(authjs_sessions.encrypted(salt="x"), now=NOW), Refusal)
     assert asked == []
@@ -272,9 +290,9 @@ async def test_the_first_that_knows_it_decides() -> None:
 
 async def test_a_credential_that_no_verifier_knows_has_every_finding() -> None:
     """The refusal then says what each of them found."""
-    verifier = InOrder([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS)])
+    verifier = VerifierChain([SignedVerifier(OPTIONS), AuthjsVerifier(authjs_sessions.OPTIONS)])
     refused = await verifier.verify(OPAQUE, now=NOW)
     assert isinstance(refused, Refusal)
     assert not isinstance(refused, NotMine)
-    assert "no JWT" in str(refused)
+    assert "not a JWT" in str(refused)
     assert "Auth.js" in str(refused)

@@ -162,7 +162,9 @@ def test_algorithms_that_do_not_exist_here(algorithm: str) -> None:
 def test_a_secret_shorter_than_its_hash_is_refused(algorithm: str, least: int) -> None:
     """As long as the hash, which is what RFC 7518 §3.2 asks for."""
     SignedVerifier(replace(OPTIONS, algorithm=algorithm, key=b"s" * least))
-    assert f"needs {least} or more" in mistake(replace(OPTIONS, algorithm=algorithm, key=b"s" * (least - 1)))
+    assert f"needs at least {least} " in mistake(
+        replace(OPTIONS, algorithm=algorithm, key=b"s" * (least - 1))
+    )
     assert "has 0 bytes" in mistake(replace(OPTIONS, algorithm=algorithm, key=b""))
 
 
@@ -186,7 +188,7 @@ def certificate_like() -> bytes:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 def test_a_public_key_as_a_secret(make: Callable[[], bytes], algorithm: str) -> None:
     """Everybody who knows the public key could sign: refused at start."""
-    assert "everybody who knows it could sign" in mistake(replace(OPTIONS, algorithm=algorithm, key=make()))
+    assert "public key could sign with it" in mistake(replace(OPTIONS, algorithm=algorithm, key=make()))
 
 
 MISFITS = {
@@ -202,7 +204,7 @@ MISFITS = {
 def test_a_public_key_of_another_kind(algorithm: str, keys: list[Any]) -> None:
     """Each algorithm takes its own kind of key, and its own curve."""
     for key in keys:
-        assert "of another kind" in mistake(replace(OPTIONS, algorithm=algorithm, key=public_pem(key)))
+        assert "that is not for" in mistake(replace(OPTIONS, algorithm=algorithm, key=public_pem(key)))
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])

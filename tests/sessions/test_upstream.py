@@ -216,7 +216,7 @@ async def test_what_is_kept_is_bounded(
     backend: Backend, verifier: UpstreamVerifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest answer goes when there are too many."""
-    monkeypatch.setattr(cache, "MAX_ANSWERS", 2)
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 2)
     for credential in ("a", "b", "c", "c", "b", "a"):
         await session(verifier, credential)
     assert [call[-1] for call in backend.calls] == ["a", "b", "c", "a"]
@@ -226,10 +226,10 @@ async def test_nothing_kept_holds_a_token(verifier: UpstreamVerifier) -> None:
     """A dump of the verifier's memory has digests where tokens would be, and another process's are others."""
     secret = "an-opaque-token-of-somebody"
     await session(verifier, secret)
-    kept = verifier._answers
+    kept = verifier._cache
     assert secret not in repr(vars(kept)) + repr(vars(verifier)) + repr(verifier)
     other = UpstreamVerifier(replace(verifier._options))
-    assert other._answers.digest(secret) != kept.digest(secret)
+    assert other._cache.digest(secret) != kept.digest(secret)
 
 
 # --- log-out
