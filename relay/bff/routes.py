@@ -59,8 +59,8 @@ class BffParts:
     backend: Backend
     auditor: Auditor
     client_of: Callable[[Request], Client]
-    limit_address: Callable[[str], Limited | None]
-    limit_login: Callable[[str, str], Limited | None]
+    limit_address: Callable[[str], Awaitable[Limited | None]]
+    limit_login: Callable[[str, str], Awaitable[Limited | None]]
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
     session_of: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
@@ -105,11 +105,11 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         # before the limits, or any page on the web could use up its visitors' log-ins
         if refusal := check_csrf(request, options.csrf):
             return refuse(refusal)
-        if limited := parts.limit_address(client.address):
+        if limited := await parts.limit_address(client.address):
             return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
         credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
         name = credentials["email"]
-        if limited := parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
+        if limited := await parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
             return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
         result = await parts.backend.login(credentials)
         if isinstance(result, Refusal):
@@ -151,7 +151,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
     if refusal := check_csrf(request, options.csrf):
         return refusal_answer(refusal)
     response: Response = Response(status_code=204)
-    limited = parts.limit_address(client.address)
+    limited = await parts.limit_address(client.address)
     try:
         session = limited.refusal if limited else await _session(request, options, parts)
         if isinstance(session, Session):
@@ -176,7 +176,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
             "unavailable",
             _STREAMS_GO_ON,
             retryable=True,
-            retry_after_s=jittered(1.0),
+            retry_after_s=jittered(),
         )
     if limited:
         response = refusal_answer(

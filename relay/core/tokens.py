@@ -32,8 +32,12 @@ VERSION: Final = 1
 MAX_TOKEN_BYTES: Final = 4096
 """Longest token: 32 patterns of 40 characters make 2,461 bytes, and a parser must not be fed megabytes."""
 MAX_LIFETIME_S: Final = 30
+"""Longest life of a token. A browser needs a second to connect; a stolen token must be worthless soon."""
 LEEWAY_S: Final = 2
 """Seconds by which clocks may differ: NTP keeps servers within milliseconds, virtual machines drift more."""
+USED_KEPT_S: Final = 120
+"""Seconds after its end for which a used token is remembered: far more than `LEEWAY_S`. If a clock is set back, the
+token must not be usable again."""
 
 _HEADER_NAMES = frozenset({"typ", "alg", "kid"})
 _TEXTS = ("iss", "aud", "sub", "jti", "scope", "sid")

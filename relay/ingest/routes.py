@@ -80,15 +80,13 @@ async def _respond(request: Request, ingest: Ingest, client_of: ClientOf, handle
         except UnavailableError as error:
             refusal = Refusal.of(error)
     ingest.deny(refusal, client_of(request), status=answer_for(refusal.reason).status, publisher=publisher)
-    return refusal_answer(refusal, message=message, retry_after_s=_retry_after_s(ingest, publisher, refusal))
+    limited = refusal.reason is Reason.RATE_LIMITED
+    wait_s = _retry_after_s(ingest, publisher) if limited else None
+    return refusal_answer(refusal, message=message, retry_after_s=wait_s)
 
 
-def _retry_after_s(ingest: Ingest, publisher: str, refusal: Refusal) -> float | None:
-    return jittered(_wait_s(ingest, publisher)) if refusal.reason is Reason.RATE_LIMITED else None
-
-
-def _wait_s(ingest: Ingest, publisher: str) -> float:
-    return max(1.0, ingest.quota(publisher).wait_s(time.monotonic()))
+def _retry_after_s(ingest: Ingest, publisher: str) -> float:
+    return jittered(max(1.0, ingest.quota(publisher).wait_s(time.monotonic())))
 
 
 async def _no_upgrade(*_arguments: object) -> Refusal:
@@ -121,7 +119,7 @@ async def _publish_batch(
     refusals.record(ingest, client_of(request), publisher=publisher)
     answer = json_answer(200, {"results": results})
     if Reason.RATE_LIMITED in refusals:
-        answer.headers["Retry-After"] = retry_after(_wait_s(ingest, publisher))
+        answer.headers["Retry-After"] = retry_after(_retry_after_s(ingest, publisher))
     return answer
 
 

@@ -109,7 +109,7 @@ async def _authenticated(
     """
     if refusal := check_csrf(request, options.csrf):
         return _Denial(refusal)
-    if limited := issuer.limits.address(client.address):
+    if limited := await issuer.limits.address(client.address):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     credential = _credential(request, options.session)
     if isinstance(credential, Refusal):
@@ -125,7 +125,7 @@ async def _issued(
     request: Request, issuer: Issuer, session: Session, client: Client, *, origin: str, now: float
 ) -> Issued | _Denial:
     """Find out what is asked for, and grant what the session's roles allow of it."""
-    if limited := issuer.limits.session(session.ref):
+    if limited := await issuer.limits.session(session.ref):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     try:
         body = await read_json_object(request, max_bytes=MAX_BODY_BYTES)

@@ -1,1 +1,1 @@
-"""How often somebody may do something, and when a client that was refused may come back."""
+"""Rate limits: of requests, log-ins and publishers, and how long a refused client has to wait."""

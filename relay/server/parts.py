@@ -25,6 +25,7 @@ from relay.issuer.service import Issuer
 from relay.keys.api_keys import check_bearer
 from relay.keys.live import LiveKeys
 from relay.keys.sources import FetchedKeys, KeySource
+from relay.limits.memory import MemoryCounts
 from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
 from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue
@@ -152,7 +153,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 issuer=Issuer(
                     issuer_options(settings),
                     policy=policy(settings),
-                    limits=RateLimits(rates(settings)),
+                    limits=RateLimits(rates(settings), counts=lambda _name, rate: MemoryCounts(rate)),
                     client_identity=client_identity,
                     verifier=verifier,
                     recent_sessions=recent_sessions,

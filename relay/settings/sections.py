@@ -19,6 +19,7 @@ from pydantic import (
 
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.patterns import check_pattern
+from relay.core.tokens import MAX_LIFETIME_S
 from relay.keys.api_keys import May
 from relay.keys.fetching import check_jwks_url
 from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
@@ -149,7 +150,9 @@ class ListenSection(Section):
 class Tokens(Section):
     """Scoped tokens."""
 
-    ttl_s: int = Field(default=30, ge=1, le=30, description="Seconds from issue to expiry.")
+    ttl_s: int = Field(
+        default=MAX_LIFETIME_S, ge=1, le=MAX_LIFETIME_S, description="Seconds from issue to expiry."
+    )
     keys_dir: Path = Field(
         default=Path("keys"), description="Folder of the signing keys (`relay keys new --dir …`)."
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.core.tokens import USED_KEPT_S
 from relay.group_commit import GroupCommit
 
 _SCHEMA = """
@@ -39,8 +40,6 @@ once a minute a walk through those of the last minutes takes 20 ms for 200,000 o
 """
 
 _PURGE_EVERY_S = 60
-_KEEP_S = 120
-"""Seconds that a claim is kept past its token's end: far more than the gate's leeway of 2 s."""
 _MAX_VARIABLES = 999
 """Values that one statement of any SQLite takes; since 3.32 there may be more."""
 _ANSWER_WITHIN_S = 2.0
@@ -115,7 +114,7 @@ class SqliteState:
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
         """See `State.claim`."""
-        return await self._submit(_Claim(jti, expires_at + _KEEP_S))
+        return await self._submit(_Claim(jti, expires_at + USED_KEPT_S))
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:
         """See `State.revoke`."""

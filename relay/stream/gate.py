@@ -27,7 +27,7 @@ from relay.core.events import Client
 from relay.core.grants import GrantOptions
 from relay.core.revocations import key_is_cut_off, token_is_cut_off
 from relay.keys.sources import KeySource
-from relay.limits.retry_after import retry_after
+from relay.limits.retry_after import jittered, retry_after
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.state.base import State
 from relay.stream.handshake import Asked, read_handshake
@@ -237,7 +237,7 @@ def refusal_response(refusal: Refusal) -> Response:
         }
     )
     if answer.status in (429, 503):
-        headers["Retry-After"] = retry_after(1.0)
+        headers["Retry-After"] = retry_after(jittered())
     if refusal.reason is Reason.NOT_AN_UPGRADE:
         headers["Upgrade"] = "websocket"
     if refusal.reason in (Reason.NOT_AN_UPGRADE, Reason.HANDSHAKE_MALFORMED):

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from relay.core.errors import ConfigurationError, Reason, UnavailableError
-
-KEEP_S: Final = 120.0
-"""Seconds that a claim is kept past its token's end: a clock that is set back must not make it new again."""
+from relay.core.tokens import USED_KEPT_S
 
 MAX_TOKENS: Final = 100_000
-"""Tokens remembered at once, about 20 MB: more than 600 calls a second, each kept for its 30 seconds and `KEEP_S`."""
+"""Tokens remembered at once, about 20 MB: over 600 calls a second, each kept for 30 s and `USED_KEPT_S`."""
 
 
 class SingleUse(Protocol):
@@ -61,7 +59,7 @@ class MemorySingleUse:
             raise UnavailableError(
                 Reason.STATE_UNAVAILABLE, f"{self._max_tokens} used tokens are remembered, as many as may be."
             )
-        self._forget_at[jti] = expires_at + KEEP_S
+        self._forget_at[jti] = expires_at + USED_KEPT_S
         return True
 
     def _forget(self, now: float) -> None:

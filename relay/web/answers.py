@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from relay.core.closes import answer_for
 from relay.core.errors import Refusal
-from relay.limits.retry_after import jittered
+from relay.limits.retry_after import jittered, retry_after
 
 
 def json_answer(status: int, body: Any) -> Response:
@@ -29,7 +29,7 @@ def error_answer(
     """
     response = json_answer(status, {"code": code, "message": message, "retryable": retryable})
     if retry_after_s is not None:
-        response.headers["Retry-After"] = str(max(1, int(retry_after_s + 0.999)))
+        response.headers["Retry-After"] = retry_after(retry_after_s)
     return response
 
 
@@ -39,7 +39,7 @@ def refusal_answer(
     """Return the coarse public answer to a refusal. `message` replaces the table's where it may be more exact."""
     answer = answer_for(refusal.reason)
     if retry_after_s is None and answer.status in (429, 503):
-        retry_after_s = jittered(1.0)
+        retry_after_s = jittered()
     return error_answer(
         answer.status,
         answer.code,

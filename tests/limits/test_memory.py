@@ -1,8 +1,7 @@
-"""The counts behind the limits: sliding windows, bounded however many ask, without a thread."""
+"""The memory adapter of rate limits: bounded, however many keys come, and without a thread."""
 
 import threading
 import tracemalloc
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -21,40 +20,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def allowed(limit: str, times: Sequence[float]) -> list[float]:
-    """Return those of the times at which a request is let in."""
-    clock = Clock()
-    limiter = SlidingWindowCounterRateLimiter(Windows(clock=clock))
-    found = []
-    for at in times:
-        clock.now = at
-        if limiter.hit(parse(limit), "key"):
-            found.append(at)
-    return found
-
-
-def test_so_many_in_a_window_and_then_no_more() -> None:
-    """The limit's number is let in at once, nothing more in that window, and then little by little."""
-    assert allowed("3/minute", [0, 1, 2, 3, 59]) == [0, 1, 2]
-    assert allowed("3/minute", [0, 1, 2, 61, 62, 63]) == [0, 1, 2, 61]
-    assert allowed("3/minute", [0, 1, 2, 121, 122, 123, 124]) == [0, 1, 2, 121, 122, 123]
-
-
-def test_the_window_begins_with_the_first_request() -> None:
-    """Not at the full minute: the next window of each key begins at another time."""
-    assert allowed("1/minute", [59.5, 60.5, 119, 120]) == [59.5, 120]
-
-
-@given(st.integers(1, 20), st.lists(st.floats(0, 40, allow_nan=False), min_size=1, max_size=200))
-def test_nobody_is_let_in_much_too_often(amount: int, gaps: list[float]) -> None:
-    """However requests are spread, no minute has twice the limit, and three minutes have at most four times it."""
-    times = [sum(gaps[:index]) for index in range(len(gaps))]
-    found = allowed(f"{amount}/minute", times)
-    for start in found:
-        assert sum(start <= at < start + 60 for at in found) < 2 * amount + 1
-        assert sum(start <= at < start + 180 for at in found) <= 4 * amount + 1
 
 
 @given(st.integers(1, 20), st.floats(0, 200, allow_nan=False))

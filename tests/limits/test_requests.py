@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from relay.core.errors import Reason
+from relay.limits.memory import MemoryCounts
 from relay.limits.requests import RateLimits, Rates
 from tests.support.raw_http import exchange, head
 from tests.support.relay_process import Relay, make_relay
@@ -75,62 +76,63 @@ async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay)
 def limits(**changed: str) -> RateLimits:
     """Return limits of one an hour, but for those that are named."""
     names = [field.name for field in dataclasses.fields(Rates)]
-    return RateLimits(Rates(**(dict.fromkeys(names, "1/hour") | changed)))
+    rates = Rates(**(dict.fromkeys(names, "1/hour") | changed))
+    return RateLimits(rates, counts=lambda _name, rate: MemoryCounts(rate))
 
 
-def test_a_wait_is_jittered() -> None:
+async def test_a_wait_is_jittered() -> None:
     """Those who were refused in the same moment are not told to return in the same moment."""
     counts = limits()
-    assert counts.address("192.0.2.1") is None
+    assert await counts.address("192.0.2.1") is None
     waits = set()
     for _ in range(20):
-        limited = counts.address("192.0.2.1")
+        limited = await counts.address("192.0.2.1")
         assert limited is not None
         assert limited.refusal.reason is Reason.RATE_LIMITED
         assert 3500 < limited.retry_after_s < 2 * 3600 + 1
         waits.add(limited.retry_after_s)
     assert len(waits) > 10
-    assert counts.address("192.0.2.2") is None
-    assert counts.session("192.0.2.1") is None, "addresses and sessions are counted apart"
+    assert await counts.address("192.0.2.2") is None
+    assert await counts.session("192.0.2.1") is None, "addresses and sessions are counted apart"
 
 
-def test_an_ipv6_network_has_one_count() -> None:
+async def test_an_ipv6_network_has_one_count() -> None:
     """Whoever has one IPv6 address has 2^64 of them; an IPv4 client of a dual-stack listener is still itself."""
     counts = limits()
-    assert counts.address("2001:db8::1") is None
-    assert counts.address("2001:db8::ffff:2") is not None
-    assert counts.address("2001:db8:0:1::1") is None
-    assert counts.address("::ffff:192.0.2.1") is None
-    assert counts.address("::ffff:192.0.2.2") is None
-    assert counts.address("192.0.2.2") is not None
+    assert await counts.address("2001:db8::1") is None
+    assert await counts.address("2001:db8::ffff:2") is not None
+    assert await counts.address("2001:db8:0:1::1") is None
+    assert await counts.address("::ffff:192.0.2.1") is None
+    assert await counts.address("::ffff:192.0.2.2") is None
+    assert await counts.address("192.0.2.2") is not None
 
 
-def test_log_ins_are_counted_by_address_and_by_account() -> None:
+async def test_log_ins_are_counted_by_address_and_by_account() -> None:
     """Whoever changes his address still meets the account's limit, and whoever changes the name the address's."""
     counts = limits(logins_per_address="2/hour", logins_per_account="3/hour")
-    assert [counts.login("192.0.2.1", name) is None for name in ("a", "b", "c")] == [True, True, False]
-    assert [counts.login(f"192.0.2.{host}", "d") is None for host in range(10, 14)] == [
+    assert [await counts.login("192.0.2.1", name) is None for name in ("a", "b", "c")] == [True, True, False]
+    assert [await counts.login(f"192.0.2.{host}", "d") is None for host in range(10, 14)] == [
         True,
         True,
         True,
         False,
     ]
-    assert counts.login("192.0.2.20", "e") is None
-    assert counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
+    assert await counts.login("192.0.2.20", "e") is None
+    assert await counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
 
 
-def test_nobody_locks_an_account_for_others() -> None:
+async def test_nobody_locks_an_account_for_others() -> None:
     """Who guesses at an account from one address is stopped there, at little cost to the account's own count."""
     counts = limits(
         logins_per_address="100/hour", logins_per_account="10/hour", logins_per_account_and_address="3/hour"
     )
-    guesses = [counts.login("192.0.2.1", "victim") is None for _ in range(50)]
+    guesses = [await counts.login("192.0.2.1", "victim") is None for _ in range(50)]
     assert guesses == [True] * 3 + [False] * 47
-    assert [counts.login("192.0.2.2", "victim") is None for _ in range(4)] == [True] * 3 + [False]
-    assert counts.login("192.0.2.1", "another") is None
+    assert [await counts.login("192.0.2.2", "victim") is None for _ in range(4)] == [True] * 3 + [False]
+    assert await counts.login("192.0.2.1", "another") is None
     for host in (3, 4):
-        assert [counts.login(f"192.0.2.{host}", "victim") is None for _ in range(2)] == [True, True]
-    assert counts.login("192.0.2.5", "victim") is not None, "ten from everywhere"
+        assert [await counts.login(f"192.0.2.{host}", "victim") is None for _ in range(2)] == [True, True]
+    assert await counts.login("192.0.2.5", "victim") is not None, "ten from everywhere"
 
 
 async def test_no_token_without_its_record(tmp_path: Path) -> None:

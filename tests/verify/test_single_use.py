@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from relay.core.tokens import USED_KEPT_S
 from relay.verify import ConfigurationError, MemorySingleUse, Reason, SingleUse, UnavailableError
-from relay.verify.single_use import KEEP_S
 from relay.verify.sqlite import SqliteSingleUse
 
 NOW = 1_795_319_000.0
@@ -58,7 +58,7 @@ async def test_used_tokens_are_forgotten_long_after_their_end() -> None:
     clock = Clock()
     store = MemorySingleUse(clock=clock)
     assert await store.claim("jti", expires_at=NOW + 30)
-    clock.now = NOW + 30 + KEEP_S
+    clock.now = NOW + 30 + USED_KEPT_S
     assert await store.claim("other", expires_at=clock.now + 30)
     assert not await store.claim("jti", expires_at=NOW + 30)
     clock.now += 0.1
@@ -75,7 +75,7 @@ async def test_a_full_memory_refuses_and_forgets_nothing() -> None:
         await store.claim("one more", expires_at=NOW + 30)
     assert refused.value.reason is Reason.STATE_UNAVAILABLE
     assert await store.claim("jti-0", expires_at=NOW + 30) is False
-    clock.now = NOW + 30.5 + KEEP_S
+    clock.now = NOW + 30.5 + USED_KEPT_S
     assert await store.claim("one more", expires_at=clock.now + 30)
     with pytest.raises(UnavailableError):
         await store.claim("and another", expires_at=clock.now + 30)
