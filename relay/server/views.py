@@ -26,7 +26,7 @@ from relay.metrics.readings import EndpointReading, PublisherReading, Readings
 from relay.ops.audit_listing import AuditPage
 from relay.server.options import endpoint_of
 from relay.server.parts import Parts
-from relay.stream.registry import Place, Registry
+from relay.stream.registry import ConnectionCursor, Registry
 
 Answer = TypeVar("Answer")
 
@@ -97,9 +97,9 @@ class Views:
             for counts in [ingest.counts[name]]
         ]
 
-    def connections(self, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:
-        """Return up to so many connections that are younger than a place, oldest first."""
-        return _connections(self._parts.stream.registry, place, limit)
+    def connections(self, cursor: ConnectionCursor, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Return the `limit` oldest connections that are younger than `cursor`."""
+        return _connections(self._parts.stream.registry, cursor, limit)
 
     async def audit(self, wanted: RecentQuery) -> AuditPage:
         """Return the newest records of the audit log that are wanted.
@@ -183,7 +183,7 @@ def _page(paths: Sequence[Path], *, wanted: RecentQuery) -> AuditPage:
     return AuditPage(records=found.records, told=told, whole=found.whole)
 
 
-def _connections(registry: Registry, place: Place, limit: int) -> Sequence[Mapping[str, Any]]:
+def _connections(registry: Registry, cursor: ConnectionCursor, limit: int) -> Sequence[Mapping[str, Any]]:
     now = time.time()
     return [
         {
@@ -200,5 +200,5 @@ def _connections(registry: Registry, place: Place, limit: int) -> Sequence[Mappi
             "age_s": round(max(0.0, now - connection.opened_at), 1),
             "messages_out": connection.messages_out,
         }
-        for connection, admission in registry.after(place, limit=limit)
+        for connection, admission in registry.after(cursor, limit=limit)
     ]

@@ -1,21 +1,10 @@
-"""One WebSocket connection: the library's, with a sink for the hub and the hooks that bound it.
+"""One WebSocket connection: the library's class, with a sink for the hub and bounds on what a client can do.
+
+Which phase a connection is in, and what is allowed in it, is decided by `relay.stream.lifecycle`. This module tells it
+what the library and the transport have done.
 
 All frames to the client go through the transport's own `write`, never through the library's `send`, so that
-acknowledgements and data keep their order. That is right only while the connection is open: a frame behind the
-close frame breaks RFC 6455 §5.5.1, and a transport whose write side is shut raises, which would end the flush that
-serves everybody. So the hub's subscriber is taken out in `send_data`, which is where the library writes its close
-frame whatever the cause: the client's close, a frame that breaks the protocol, text that is not UTF-8.
-
-What the library leaves open and this class bounds:
-- a reader that stops reading: nothing is written to it any more once bytes are pending (the hub), and
-  `Heart` aborts it after 30 seconds;
-- a client that sends and does not read: the answers to its pings pile up in our memory, so reading from it
-  pauses while more than 64 KiB wait to be sent;
-- thousands of tiny frames in one read: they are parsed a few hundred at a time, and no further once the client is
-  being closed for them; without that, one read of 256 KiB of pings held the loop for half a second;
-- pings from a client without a token, which nobody else counts;
-- a close that is never answered, and a client that closes and then keeps its TCP connection: the transport is
-  aborted one second later. The library does that only for those who call its own `close`.
+acknowledgements and data keep their order.
 """
 
 import asyncio
@@ -28,64 +17,78 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import CONNECTING, OPEN, Event
+from websockets.protocol import OPEN
+from websockets.protocol import Event as ReceivedEvent
 from websockets.server import ServerProtocol
 
-from relay.core.closes import Close, close_for
+from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
 from relay.core.subscribers import Subscriber
 from relay.net.admission import AdmissionQueue
+from relay.stream.gate import GateResult
+from relay.stream.lifecycle import LIVE, READABLE, TIMERS, UNANSWERED, Event, Phase, Timer, next_phase
 
 PAUSE_READING_BYTES = 65_536
-"""Bytes waiting to be sent at which nothing more is read from the client."""
+"""Bytes waiting to be sent at which reading from the client pauses. A client that sends and does not read would fill
+the relay's memory with the answers to its pings."""
 READ_SLICE_BYTES = 4096
-"""Bytes parsed at once: at most some 680 frames, about 10 ms."""
-MAX_WAITING_FRAMES = 256
-"""Frames read and not handled yet. The rate limit closes long before; one message in more fragments has no excuse."""
+"""Bytes parsed at once: at most some 680 frames, about 10 ms. After each slice the connection is checked again. Without
+slices, one read of 256 KiB of pings held the loop for half a second."""
+MAX_UNHANDLED_FRAMES = 256
+"""Frames that were read and not handled yet. The rate limit closes long before that; only a message in more fragments
+gets here, and no client needs one."""
 MAX_EARLY_CONTROL_FRAMES = 20
-"""Pings and pongs before the token: browsers send none."""
+"""Pings and pongs before the token. Browsers send none, and no rate limit counts them yet."""
 MAX_HEAD_BYTES = 32_768
 """Bytes of a handshake, as on the HTTP listeners. The library would keep 128 headers of 8 KB each."""
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer a close. A browser answers in one round trip."""
+SILENT_ROUNDS = 3
+"""Rounds of pings without any byte from the client, after which it is taken for dead: 40 s after the first ping that
+had no answer."""
+STALLED_CHECKS = 24
+"""Checks in a row between which the kernel took no byte: 29 to 30 s. That is longer than any radio gap after which TCP
+goes on."""
 
 _FORGOTTEN = Request(path="", headers=Headers())
-"""What stands for the request when it is over: without one, the library would take the next frame for it."""
+"""Replaces the request after the handshake. Without a request, the library would take the next frame for it."""
+_PING = b"\x89\x00"
 
 
 class StreamConnection(ServerConnection):
-    """The library's connection with the relay's hooks. `on_made` and `on_lost` keep the counts of addresses.
+    """The library's connection with the relay's hooks.
 
-    `accept_queue` is where its first bytes wait until they are read.
+    `on_made` and `on_lost` are called when the TCP connection is made and lost. The first bytes wait in `accept_queue`.
     """
 
-    # with ours beside the library's attributes there would be more than the 30 whose names instances can share
+    # With the library's own attributes there would be more than the 30 whose names instances can share.
     __slots__ = (
         "_accept_queue",
         "_early_control_frames",
-        "_handled",
         "_head_bytes",
         "_hub",
         "_on_lost",
         "_on_made",
         "_peer",
         "_reading_paused",
+        "_silent_rounds",
+        "_stalled_bytes",
+        "_stalled_checks",
         "_subscriber",
-        "admission",
         "client",
         "ended",
+        "gate_result",
         "opened_at",
         "pending",
-        "silent_rounds",
-        "stalled_beats",
-        "stalled_bytes",
+        "phase",
         "write",
     )
 
+    # The hub's sink. Both are the transport's own methods, because they are called for each delivery.
     write: Callable[[bytes], None]
-    """Write whole frames. Only called while the connection is open; see `attach`."""
+    """Write whole frames. Only called in phase OPEN."""
     pending: Callable[[], int]
     """Return the bytes that the kernel has not taken yet."""
 
@@ -100,98 +103,207 @@ class StreamConnection(ServerConnection):
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
+        self.phase = Phase.ACCEPTED
         self.opened_at = time.time()
-        self.admission: Any = None  # set by the gate, read by the handler
-        self.ended: Close | None = None  # how we ended it, if we did
-        self.silent_rounds = 0  # ping rounds in which nothing was heard
-        self.stalled_bytes = 0
-        self.stalled_beats = 0
-        self._on_made = on_made
-        self._on_lost = on_lost
-        self._accept_queue: AdmissionQueue | None = accept_queue
+        self.gate_result: GateResult | None = None
+        """What the gate has decided with the handshake, for the handler."""
+        self.ended: Close | None = None
+        """How the relay has ended the connection, if it has."""
+        # these three are set while the phase is OPEN
+        self.client: ClientProtocol | None = None
         self._hub: Hub | None = None
         self._subscriber: Subscriber | None = None
-        self.client: ClientProtocol | None = None
+        self._on_made = on_made
+        self._on_lost = on_lost
+        self._accept_queue = accept_queue
+        self._silent_rounds = 0  # rounds of pings since the client was last heard
+        self._stalled_bytes = 0
+        self._stalled_checks = 0
         self._reading_paused = False
         self._early_control_frames = 0
         self._head_bytes = 0
-        self._handled = False
         self._peer: Any = None
 
     @property
     def remote_address(self) -> Any:
-        """Return the peer's address, also of a client that is gone: the transport can't tell it any more then."""
+        """Return the peer's address, also when the TCP connection is gone: the transport doesn't know it then."""
         return self._peer
 
     @property
     def messages_out(self) -> int:
-        """Data frames that were sent so far; 0 before the connection is attached and when it is over."""
+        """Return how many messages the hub has sent; 0 if the phase is not OPEN."""
         return 0 if self._subscriber is None else self._subscriber.messages
 
-    # the hub's sink: `write` and `pending` are the transport's own, because they are called for each delivery
+    def ending(self) -> tuple[int, Reason, str]:
+        """Return the close code, the reason, and who began the close: "relay", "client" or "network"."""
+        if self.ended is not None:
+            return int(self.ended.code), self.ended.reason, "relay"
+        protocol = self.protocol
+        if protocol.close_rcvd is not None and protocol.close_rcvd_then_sent:
+            return protocol.close_rcvd.code, Reason.CLIENT_CLOSED, "client"
+        if protocol.close_sent is not None:  # the library failed the connection (RFC 6455 §7.1.7)
+            is_too_large = protocol.close_sent.code == CloseCode.TOO_LARGE
+            return (
+                protocol.close_sent.code,
+                Reason.FRAME_TOO_LARGE if is_too_large else Reason.FRAME_MALFORMED,
+                "relay",
+            )
+        return int(CloseCode.ABNORMAL), Reason.LINK_LOST, "network"
 
-    def overflow(self) -> None:
-        """End a connection that was too slow for a `stream` channel."""
-        self.end(close_for(Reason.SLOW_CONSUMER))
+    # what the service, the registry and the heartbeat loop call
 
     def forget_handshake(self) -> None:
-        """Let go of what only the handshake needed: 3.5 KB, among them the token."""
-        self.request, self.response = _FORGOTTEN, None
-        vars(self.protocol).pop("process_request", None)  # see `relay.stream.gate`
+        """Free what only the handshake needed: 3.5 KB, with the token in it."""
+        self.request, self.response, self.gate_result = _FORGOTTEN, None, None
 
     def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
-        """Tie the connection to its place in the hub, until it closes."""
-        self._hub, self._subscriber, self.client = hub, subscriber, client
-        if self.protocol.state is not OPEN:  # it was closed while its token was looked up
-            self._let_go(Reason.CLIENT_CLOSED)
+        """Let the hub write to the connection, until it closes. If it has closed already, `client` is closed."""
+        if self._advance(Event.TOKEN_ACCEPTED) is Phase.OPEN:
+            self._hub, self._subscriber, self.client = hub, subscriber, client
+        else:  # it was closed while its token was looked up
+            client.close(Reason.CLIENT_CLOSED)
 
-    def detach(self, reason: Reason) -> None:
-        """Take the connection out of the hub; nothing is written to it from here on."""
+    def end(self, close: Close) -> None:
+        """Send a close frame without waiting. The connection is cut if the client doesn't answer in time."""
+        self._detach(close.reason)
+        if self.phase in LIVE:
+            self.ended = close
+            self.protocol.send_close(close.code, close.text)
+            self.send_data()
+
+    def drop(self, close: Close) -> None:
+        """Cut the TCP connection without a close frame: the client does not read, or is gone."""
+        if self.phase in LIVE:
+            self.ended = close
+        self._detach(close.reason)
+        self.abort()
+
+    def abort(self) -> None:
+        """Cut the TCP connection at once."""
+        self._advance(Event.ABORTED)
+        self.transport.abort()
+
+    def announce_restart(self, *, delay_ms: int) -> None:
+        """Tell the client that the relay restarts, and after which delay to reconnect."""
+        if self.client is not None:
+            self.client.announce_restart(delay_ms=delay_ms)
+
+    def overflow(self) -> None:
+        """See `relay.core.subscribers.Sink.overflow`."""
+        self.end(close_for(Reason.SLOW_CONSUMER))
+
+    def check(self, now: float, *, ping: bool) -> None:
+        """Do what is due at `now` (Unix seconds): age limit, stalled reader, and a ping. The heartbeat loop calls this.
+
+        The library's own ping timeout does not run while its `drain()` waits, which is when it would be needed.
+        """
+        if self.phase is not Phase.OPEN or self.client is None:
+            return
+        if self.client.next_deadline() <= now:
+            close = self.client.tick(now)
+            if close is not None:
+                self.end(close)
+                return
+        pending = self.pending()
+        if not pending or pending < self._stalled_bytes:
+            self._stalled_checks = 0
+        else:
+            self._stalled_checks += 1
+            if self._stalled_checks >= STALLED_CHECKS:
+                self.drop(close_for(Reason.READER_STALLED))
+                return
+        self._stalled_bytes = pending
+        # a slow reader would not get to the ping in time: while bytes wait, only their progress counts
+        if ping and not pending:
+            self._silent_rounds += 1
+            if self._silent_rounds >= SILENT_ROUNDS:
+                self.drop(close_for(Reason.NO_PONG))
+            else:
+                self.write(_PING)
+
+    # changes of phase
+
+    def _advance(self, event: Event) -> Phase:
+        """Go to the phase that follows `event`, and start that phase's timer if it is one of the connection's own."""
+        before, self.phase = self.phase, next_phase(self.phase, event)
+        if self.phase is not before:
+            timer = TIMERS[self.phase]
+            if timer is Timer.ABORT:
+                # the library cuts an unanswered close only for callers of its own `close`
+                self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+            elif timer is Timer.RELEASE:
+                # not at once: a server that stops may be about to call `close`
+                self.loop.call_later(CLOSE_TIMEOUT_S, self._break_cycles)
+        return self.phase
+
+    def _detach(self, reason: Reason) -> None:
+        """Take the connection out of the hub, which writes nothing to it from here on."""
         client, self.client = self.client, None
         if client is not None:
             client.close(reason)
         self._hub = self._subscriber = None
 
-    def end(self, close: Close) -> None:
-        """Send a close frame without waiting for anything; abort if it is not answered in time."""
-        self.detach(close.reason)
-        if self.protocol.state is not OPEN:
-            return
-        self.ended = close
-        self.protocol.send_close(close.code, close.text)
-        self.send_data()
-        self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+    def _break_cycles(self) -> None:
+        """Cut the references between this connection, the library's state machine and the transport, so that all are
+        freed.
 
-    def _let_go(self, reason: Reason) -> None:
-        """Leave the hub because the connection is closing, and see to it that it does."""
-        self.detach(reason)
-        self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        Without this they are left to the cycle collector, which looks at each object of every open connection; see
+        `relay.server.gc_tuning`.
+        """
+        vars(self.protocol).clear()
+        vars(self).clear()
+        del self.write, self.pending
 
-    def drop(self, close: Close) -> None:
-        """End the TCP connection at once: the client does not read, or is not there."""
-        if self.protocol.state is OPEN:
-            self.ended = close
-        self.detach(close.reason)
-        self.transport.abort()
+    # the library's hooks
+
+    async def handshake(self, *arguments: Any) -> None:
+        """See `ServerConnection.handshake`, which the connection's task calls first."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(self._handler_ended)
+        await super().handshake(*arguments)
+
+    def _handler_ended(self, _task: "asyncio.Task[None]") -> None:
+        self._advance(Event.HANDLER_ENDED)
 
     def send_data(self) -> None:
-        """Write what the library has to say. It calls this at each change of state."""
-        if self.client is not None and self.protocol.state is not OPEN:
-            self._let_go(Reason.CLIENT_CLOSED)
-        if self._is_unanswered:
-            if self.protocol.data_to_send():  # to a frame that came too early: see `process_event`
-                self.transport.abort()
-            return
+        """Write what the library has to say. The library calls this after each change of its state.
+
+        So this is where the library's close frame is seen, for each cause: the client's close, a frame that breaks the
+        protocol, text that is not UTF-8. The hub must not write after it.
+        """
+        if self.phase in UNANSWERED:
+            if self.response is None and self.protocol.handshake_exc is None:
+                if (
+                    self.protocol.data_to_send()
+                ):  # the answer to a frame that came too early: see `process_event`
+                    self.abort()
+                return
+            is_open = self.protocol.state is OPEN
+            self._advance(Event.HANDSHAKE_ACCEPTED if is_open else Event.HANDSHAKE_REFUSED)
+        elif self.phase in LIVE and self.protocol.state is not OPEN:
+            self._detach(Reason.CLIENT_CLOSED)
+            self._advance(Event.CLOSE_WRITTEN)
         super().send_data()
 
-    @property
-    def _is_unanswered(self) -> bool:
-        """Whether the handshake has no answer yet, ours or the library's."""
-        return (
-            self.protocol.state is CONNECTING
-            and self.response is None
-            and self.protocol.handshake_exc is None
-        )
+    def process_event(self, event: ReceivedEvent) -> None:
+        """Handle a frame. Pings and pongs count like messages, because an answer costs as much."""
+        opcode = event.opcode if isinstance(event, Frame) else None
+        if opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE) and self.phase in UNANSWERED:
+            self.abort()  # a client must wait for the handshake's answer (RFC 6455 §4.1)
+            return
+        super().process_event(event)
+        if opcode not in (Opcode.PING, Opcode.PONG):
+            return
+        if self.client is not None:
+            # the answer to the relay's own ping comes every 20 s, and the rate limit has room for it
+            close = self.client.control_frame(time.time())
+            if close is not None:
+                self.end(close)
+        elif self.phase is Phase.UNAUTHENTICATED:
+            self._early_control_frames += 1
+            if self._early_control_frames > MAX_EARLY_CONTROL_FRAMES:
+                self.drop(close_for(Reason.FRAMES_TOO_FAST))
 
     # asyncio's callbacks
 
@@ -205,95 +317,50 @@ class StreamConnection(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self.detach(Reason.LINK_LOST)
+        self._detach(Reason.LINK_LOST)
+        self._advance(Event.CONNECTION_LOST)
         self._on_lost(self)
         super().connection_lost(exc)
-        if self._handled:
-            self._let_die()
-
-    async def handshake(self, *arguments: Any) -> None:
-        """See `ServerConnection.handshake`, which is the first that the connection's task does."""
-        task = asyncio.current_task()
-        assert task is not None
-        task.add_done_callback(self._handler_ended)
-        await super().handshake(*arguments)
-
-    def _handler_ended(self, _task: "asyncio.Task[None]") -> None:
-        self._handled = True
-        if self.connection_lost_waiter.done():
-            self._let_die()
-
-    def _let_die(self) -> None:
-        """See to it that counting references frees this connection, which nobody will ask for anything any more.
-
-        It, the library's state machine and the transport refer to each other. Freeing them would be left to the
-        cycle collector, which for that looks at each object of every open connection; see `relay.server.gc_tuning`. Not
-        at once: a stopping server's own calls of `close` may be about to hear that it is closed.
-        """
-        self.loop.call_later(CLOSE_TIMEOUT_S, self._break_cycles)
-
-    def _break_cycles(self) -> None:
-        vars(self.protocol).clear()
-        vars(self).clear()
-        del self.write, self.pending
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`. The first bytes wait at the accept queue."""
-        if (accept_queue := self._accept_queue) is not None:
-            self._accept_queue = None
+        """See `asyncio.Protocol`. The first bytes wait in the accept queue."""
+        if self.phase is Phase.ACCEPTED:
+            self._advance(Event.FIRST_BYTES)
             self.transport.pause_reading()
-            accept_queue.submit(partial(self._begin, data), priority=True)
+            self._accept_queue.submit(partial(self._read_first, data), priority=True)
             return
-        self.silent_rounds = 0
+        self._silent_rounds = 0
         if self.request is None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.abort()
+                self.abort()
                 return
         for start in range(0, len(data), READ_SLICE_BYTES):
             super().data_received(data[start : start + READ_SLICE_BYTES])
-            if len(self.recv_messages.frames) > MAX_WAITING_FRAMES:
+            if len(self.recv_messages.frames) > MAX_UNHANDLED_FRAMES:
                 self.end(close_for(Reason.FRAMES_TOO_FAST))
-            if self.ended is not None or self.transport.is_closing():
+            if self.phase not in READABLE:
                 return
-        if self.protocol.state is OPEN and self.pending() > PAUSE_READING_BYTES:
+        if self.phase in LIVE and self.pending() > PAUSE_READING_BYTES:
             self._reading_paused = True
             self.transport.pause_reading()
 
-    def _begin(self, first: bytes) -> bool:
-        """Go on from the accept queue. Tells whether the connection is still there."""
-        if self.transport.is_closing():
+    def _read_first(self, first: bytes) -> bool:
+        """Read the first bytes when the accept queue lets them through. Return False if the connection has gone."""
+        if self.phase is not Phase.QUEUED or self.transport.is_closing():
             return False
+        self._advance(Event.READ)
         self.transport.resume_reading()
         self.data_received(first)
         return True
 
     def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol`: the transport holds nothing any more."""
+        """See `asyncio.BaseProtocol`: the kernel has taken all bytes."""
         super().resume_writing()
-        self.stalled_beats = 0  # all was taken, however much waits again by the next look
+        self._stalled_checks = 0  # even if bytes wait again at the next check
         if self._reading_paused:
             self._reading_paused = False
             if not self.recv_messages.paused:
                 self.transport.resume_reading()
         if self._hub is not None and self._subscriber is not None:
             self._hub.drained(self._subscriber)
-
-    def process_event(self, event: Event) -> None:
-        """Count pings and pongs like messages: answering one costs as much."""
-        opcode = event.opcode if isinstance(event, Frame) else None
-        if self._is_unanswered and opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE):
-            self.transport.abort()  # clients wait (RFC 6455 §4.1); this would be answered before the handshake
-            return
-        super().process_event(event)
-        if opcode not in (Opcode.PING, Opcode.PONG):
-            return
-        if self.client is not None:
-            # an answer to our own ping is one in 20 seconds, and the bucket has room for it
-            close = self.client.control_frame(time.time())
-            if close is not None:
-                self.end(close)
-        elif self.protocol.state is OPEN:
-            self._early_control_frames += 1
-            if self._early_control_frames > MAX_EARLY_CONTROL_FRAMES:
-                self.drop(close_for(Reason.FRAMES_TOO_FAST))

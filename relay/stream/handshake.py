@@ -1,36 +1,73 @@
-"""What a WebSocket handshake asks for, read strictly: the endpoint, the token, the channels.
+"""The WebSocket handshake: the RFC's checks, what it asks for, and the HTTP answer to a refused one."""
 
-The path is compared as it came. `/ws/prices/../admin`, `%2e%2e`, `//ws/prices`, `/ws/prices;x=1` and absolute
-URLs all reach this code unchanged, and a path that is normalised anywhere can be made to mean two things.
-"""
-
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import http
+from collections.abc import Collection, Sequence
 from urllib.parse import parse_qsl
 
+import msgspec
 from websockets.datastructures import Headers
-from websockets.http11 import Request
+from websockets.exceptions import InvalidMethod, InvalidUpgrade
+from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
+from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
 from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL
+from relay.limits.retry_after import jittered, retry_after
+from relay.stream.gate import HandshakeRequest
+from relay.web.headers import SECURITY_HEADERS
 
 BEARER = "bearer."
 MAX_FIELDS = 16
-"""Members of a query string that are looked at: three are ours, proxies and cache busters add some."""
+"""Members of a query string that are read. Three are the relay's; proxies and cache busters add some."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """The request of one handshake. `token` "" and `transport` "first_message": the token is to come as a frame."""
+class WebSocketHandshake:
+    """One opening handshake (RFC 6455 §4.2), as the gate wants it: see `relay.stream.gate.Handshake`.
 
-    token: str = field(repr=False)
-    transport: str
-    channels: tuple[str, ...]
-    interval_ms: int
+    `response` is the library's answer, 101 if `check` found nothing. Give it back to the library when the gate has
+    admitted the connection: then the library neither checks the request nor computes the answer a second time.
+    """
+
+    def __init__(self, request: Request, protocol: ServerProtocol) -> None:
+        self._request = request
+        self._protocol = protocol
+        self.response: Response | None = None
+        self.path = request.path.partition("?")[0]
+        self.origins: Sequence[str] = request.headers.get_all("Origin")
+
+    def check(self) -> Refusal | None:
+        """Check that the request is a WebSocket handshake (RFC 6455 §4.2.1).
+
+        The library would check it after the gate. By then a broken handshake would have used up a token.
+        """
+        if (
+            len(self.origins) > 1
+        ):  # the library calls it malformed; browsers never send two, so it is an attack
+            return Refusal(reason=Reason.ORIGIN_REFUSED)
+        # RFC 6455 §4.2.1, RFC 9112 §3.2; the library does not check it
+        if len(self._request.headers.get_all("Host")) != 1:
+            return Refusal(
+                reason=Reason.HANDSHAKE_MALFORMED, detail="The request does not have exactly one Host header."
+            )
+        self.response = self._protocol.accept(self._request)
+        error = self._protocol.handshake_exc
+        if error is None:
+            return None
+        error.__traceback__ = None  # its frames refer to the request, which refers to the error
+        if isinstance(error, InvalidMethod):
+            return Refusal(reason=Reason.METHOD_NOT_ALLOWED)
+        if isinstance(error, InvalidUpgrade):
+            return Refusal(reason=Reason.NOT_AN_UPGRADE)
+        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=type(error).__name__)
+
+    def read(self, *, transports: Collection[str]) -> HandshakeRequest | Refusal:
+        """Read the token and the subscriptions. `transports` are the ways in which a token may come."""
+        return read_handshake(self._request, transports=transports)
 
 
-def read_handshake(request: Request, *, transports: Collection[str]) -> Asked | Refusal:
-    """Read the one token and the subscriptions out of a handshake."""
+def read_handshake(request: Request, *, transports: Collection[str]) -> HandshakeRequest | Refusal:
+    """Read the token and the subscriptions. There must be one token, or none if it may come as the first frame."""
     _, _, query = request.path.partition("?")
     try:
         fields = parse_qsl(
@@ -46,23 +83,29 @@ def read_handshake(request: Request, *, transports: Collection[str]) -> Asked | 
     for name, value in fields:
         if name in values and name in ("token", "channels", "interval_ms"):
             reason = Reason.TOKEN_REPEATED if name == "token" else Reason.HANDSHAKE_MALFORMED
-            return Refusal(reason=reason, detail=f"{name} came twice in the query string.")
+            return Refusal(reason=reason, detail=f"The query string has {name} twice.")
         values[name] = value
-    token = _one_token(request.headers, values, transports=transports)
-    if isinstance(token, Refusal):
-        return token
+    found = _one_token(request.headers, values, transports=transports)
+    if isinstance(found, Refusal):
+        return found
     channels = tuple(channel for channel in values.get("channels", "").split(",") if channel)
     if len(channels) > MAX_CHANNELS_A_FRAME:
-        return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=f"{len(channels)} channels in the URL.")
+        return Refusal(
+            reason=Reason.CHANNELS_TOO_MANY,
+            detail=f"The URL has {len(channels)} channels; at most {MAX_CHANNELS_A_FRAME} are allowed.",
+        )
     interval = values.get("interval_ms", "0")
     if not interval.isascii() or not interval.isdigit() or len(interval) > 6:
-        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="interval_ms is a whole number.")
-    text, transport = token
-    return Asked(token=text, transport=transport, channels=channels, interval_ms=int(interval))
+        return Refusal(
+            reason=Reason.HANDSHAKE_MALFORMED,
+            detail="interval_ms must be a whole number of at most 6 digits.",
+        )
+    token, transport = found
+    return HandshakeRequest(token=token, transport=transport, channels=channels, interval_ms=int(interval))
 
 
 def offered_protocols(headers: Headers) -> list[str]:
-    """Return the members of Sec-WebSocket-Protocol, whose header may come more than once (RFC 6455 §4.1)."""
+    """Return the members of Sec-WebSocket-Protocol. The header may come more than once (RFC 6455 §4.1)."""
     return [part.strip() for value in headers.get_all("Sec-WebSocket-Protocol") for part in value.split(",")]
 
 
@@ -81,10 +124,44 @@ def _one_token(
         return Refusal(reason=Reason.TOKEN_MISSING)
     token, transport = found[0]
     if transport not in transports:
-        return Refusal(reason=Reason.TOKEN_TRANSPORT, detail=f"Tokens may not come by {transport} here.")
+        return Refusal(
+            reason=Reason.TOKEN_TRANSPORT, detail=f"tokens.transports does not allow tokens by {transport}."
+        )
     if transport == "subprotocol" and PROTOCOL not in protocols:
         # without it the server has nothing to select, and browsers fail the handshake without a reason
-        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=f"Offer {PROTOCOL} beside the token.")
+        return Refusal(
+            reason=Reason.HANDSHAKE_MALFORMED, detail=f"Offer the subprotocol {PROTOCOL} with the token."
+        )
     if not token:
         return Refusal(reason=Reason.TOKEN_MISSING)
     return token, transport
+
+
+def refusal_response(refusal: Refusal) -> Response:
+    """Return the HTTP answer to a refused handshake: coarse, in JSON, and the last on its connection.
+
+    Every 401 has the same body, also for a revoked session. A difference would tell an attacker which part was right.
+    """
+    answer = answer_for(refusal.reason)
+    if answer.status == 401:
+        answer = answer_for(Reason.TOKEN_MISSING)
+    body = msgspec.json.encode(
+        {"code": answer.code, "message": answer.message, "retryable": answer.retryable}
+    )
+    headers = Headers(
+        {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            **SECURITY_HEADERS,
+        }
+    )
+    if answer.status in (429, 503):
+        headers["Retry-After"] = retry_after(jittered())
+    if refusal.reason is Reason.NOT_AN_UPGRADE:
+        headers["Upgrade"] = "websocket"
+    if refusal.reason in (Reason.NOT_AN_UPGRADE, Reason.HANDSHAKE_MALFORMED):
+        headers["Sec-WebSocket-Version"] = "13"  # RFC 6455 §4.4: the version may have been wrong
+    if refusal.reason is Reason.METHOD_NOT_ALLOWED:
+        headers["Allow"] = "GET"
+    return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, body)

@@ -1,4 +1,4 @@
-"""The stream's listener: the library's server with the socket options, limits and times that suit prices."""
+"""The WebSocket listener: the library's server with socket options, limits and timeouts that suit prices."""
 
 import socket
 import ssl
@@ -14,17 +14,17 @@ from relay.net.tls import HANDSHAKE_WITHIN_S
 from relay.stream.connection import CLOSE_TIMEOUT_S
 
 TOKEN_WITHIN_S = 5
-"""Seconds for the handshake, and again for a token as first frame. Mobile networks take 2 s on a bad day."""
+"""Seconds for the handshake, and again for a token as first frame. Bad mobile networks need 2 s."""
 NOTSENT_LOWAT_BYTES = 8192
-"""Unsent bytes that the kernel takes. Without it megabytes of old prices queue where nobody can replace them: a
-reader of 20 KB/s on a stream of 145 KB/s then sees prices 13 s old; with 16 KiB 1.1 s and now and then 1.6, with
-4 KiB 0.7 s."""
+"""Unsent bytes that the kernel takes. Without this limit, megabytes of old prices queue in the kernel, where the hub
+can't replace them. A reader of 20 KB/s on a stream of 145 KB/s then sees prices that are 13 s old. With 16 KiB it is
+1.1 s and sometimes 1.6 s, with 4 KiB 0.7 s."""
 USER_TIMEOUT_MS = 30_000
-"""TCP_USER_TIMEOUT: sent bytes that nobody acknowledges for so long end the connection."""
+"""TCP_USER_TIMEOUT: the kernel ends a connection whose sent bytes are not acknowledged for so long."""
 BACKLOG = 4096
 LISTENERS = 4
-"""On the same socket. uvloop accepts one connection a listener and turn; in a burst, when turns take long, connections
-would come in at half the pace at which tokens are made for them."""
+"""Listeners on the same socket. uvloop accepts one connection for each listener in a turn of the loop. In a burst
+turns take long, and one listener would accept connections at half the rate at which tokens are issued."""
 
 
 async def listen(
@@ -35,8 +35,8 @@ async def listen(
     create_connection: Callable[..., ServerConnection],
     process_request: Callable[[ServerConnection, Request], Awaitable[Response | None]],
 ) -> list[Server]:
-    """Listen on a bound socket, over TLS where `tls` is given."""
-    # accepted sockets inherit both
+    """Listen on a bound socket, over TLS if `tls` is given."""
+    # accepted sockets inherit both options
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     options: dict[str, Any] = {
@@ -46,15 +46,15 @@ async def listen(
         "create_connection": create_connection,
         "process_request": process_request,
         "select_subprotocol": _select_subprotocol,
-        "compression": None,  # 12 KB instead of 67 KB a connection, and the same bytes for everybody
+        "compression": None,  # 12 KB instead of 67 KB for each connection, and the same bytes for all
         "server_header": None,
         "open_timeout": TOKEN_WITHIN_S,
-        "ping_interval": None,  # `relay.stream.heartbeat` pings
+        "ping_interval": None,  # the heartbeat loop pings
         "close_timeout": CLOSE_TIMEOUT_S,
         "max_size": MAX_FRAME_BYTES,
         "max_queue": 4,
-        # tell us as soon as one byte waits, and as soon as none does. A TLS transport is full at its limit, not
-        # above it: with 0 every second write would be, and handshakes would wait for what never comes
+        # so that `resume_writing` is called as soon as no byte waits. A TLS transport is full at its limit, not above
+        # it: with 0 every second write would fill it, and handshakes would wait for an event that never comes
         "write_limit": 1 if tls else 0,
     }
     sockets = [sock, *(sock.dup() for _ in range(LISTENERS - 1))]
@@ -62,5 +62,5 @@ async def listen(
 
 
 def _select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """Select relay.v1 if it was offered. Offering none is fine; the token is never echoed."""
+    """Select relay.v1 if the client offers it. A client may offer none. The token is never sent back."""
     return Subprotocol(PROTOCOL) if PROTOCOL in offered else None

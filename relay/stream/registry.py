@@ -1,118 +1,146 @@
-"""The live connections of this node, by session: so that a logout can find them and a session can't have a thousand.
+"""The live connections of this node, by session: a logout finds them, and the number of each session's is limited.
 
-What is rarer than a logout is not indexed: a user's, a token's or a key's connections are found by looking at all
-of them: some 10 ms for 20,000, and an index would cost each connection 300 bytes for good.
+Only sessions are indexed. The connections of a user, a token or a key are found by a look at all connections, because
+revocations of these are rare. That takes some 10 ms for 20,000 connections. An index would cost each connection 300
+bytes.
 """
 
 import heapq
 from collections import Counter
+from typing import Protocol
+from uuid import UUID
 
-from websockets.protocol import CLOSED
-
-from relay.core.closes import close_for
+from relay.core.closes import Close, close_for
 from relay.core.errors import Reason
 from relay.core.revocations import Kind, Target
-from relay.stream.connection import StreamConnection
-from relay.stream.gate import Admission
+from relay.stream.gate import Admitted
+from relay.stream.lifecycle import GONE, Phase
 
-Place = tuple[float, int]
-"""Where a connection stands by age: when it was opened, and its id as a number. It holds its place when others go."""
+ConnectionCursor = tuple[float, int]
+"""A place in the list of connections by age: `opened_at`, and the id as a number. It stays valid when some end."""
+
+
+class Connection(Protocol):
+    """A connection of any transport. Connections are compared by identity."""
+
+    id: UUID
+    phase: Phase
+    opened_at: float
+
+    @property
+    def messages_out(self) -> int:
+        """Return how many messages were sent."""
+        ...
+
+    def end(self, close: Close) -> None:
+        """End the connection without waiting."""
+        ...
+
+    def ending(self) -> tuple[int, Reason, str]:
+        """Return the close code, the reason, and who began the close: "relay", "client" or "network"."""
+        ...
+
+    def announce_restart(self, *, delay_ms: int) -> None:
+        """Tell the client that the relay restarts, and after which delay to reconnect."""
+        ...
+
+    def check(self, now: float, *, ping: bool) -> None:
+        """Do what is due at `now` (Unix seconds), for the heartbeat loop."""
+        ...
 
 
 class Registry:
-    """Open connections by session reference, in the order in which they came.
+    """Open connections by session reference, the oldest first.
 
-    A session may have `per_session` of them. One more takes the place of the oldest, or with `replace` False is
-    refused (see `reserve`).
+    A session may have `per_session` of them. If there is one more, it replaces the oldest. With `replace` False it is
+    refused instead (see `reserve`).
     """
 
     def __init__(self, *, per_session: int, replace: bool) -> None:
         self._per_session = per_session
         self._replace = replace
-        self._by_session: dict[str, dict[StreamConnection, None]] = {}
-        self._reserved: dict[StreamConnection, str] = {}
-        self.connections: dict[StreamConnection, tuple[Admission, ...]] = {}
-        """With the tokens that opened and refreshed them: each can end them."""
+        self._by_session: dict[str, dict[Connection, None]] = {}
+        self._reserved: dict[Connection, str] = {}
+        self.connections: dict[Connection, tuple[Admitted, ...]] = {}
+        """With the tokens that opened and refreshed them. The revocation of each of these ends the connection."""
         self.by_endpoint: Counter[str] = Counter()
-        """How many connections each endpoint has; kept, because to count 20,000 takes 3 ms."""
+        """The number of connections of each endpoint. It is kept up to date, because a count of 20,000 takes 3 ms."""
 
-    def reserve(self, connection: StreamConnection, session_ref: str) -> bool:
-        """Keep a place in a session until `add` or `release`; False if none is left, and none may be taken away.
+    def reserve(self, connection: Connection, session_ref: str) -> bool:
+        """Reserve a place in a session until `add` or `release`. Return False if there is none.
 
-        Before the token is used up: whoever finds no place can use it when there is one. Without the reservation a
-        dozen that come at once would all find the last place free, and lose their tokens over it.
+        This comes before the token is used up: a client that finds no place can use its token later. Without
+        reservations, a dozen connections at once would all see the last place free, and all but one would lose their
+        tokens.
         """
         own = self._by_session.get(session_ref, {})
         if self._replace or connection in own:
             return True
-        coming = sum(
-            ref == session_ref for ref in self._reserved.values()
-        )  # those whose claims are on their way
-        if len(own) + coming >= self._per_session:
+        reserved = sum(ref == session_ref for ref in self._reserved.values())
+        if len(own) + reserved >= self._per_session:
             return False
-        if connection.protocol.state is not CLOSED:  # gone already: nobody would give the place back
+        if connection.phase not in GONE:  # `release` was called already for one that has gone
             self._reserved[connection] = session_ref
         return True
 
-    def release(self, connection: StreamConnection) -> None:
-        """Give a reserved place back. Twice is fine."""
+    def release(self, connection: Connection) -> None:
+        """Give up a reserved place. To call it twice is fine."""
         self._reserved.pop(connection, None)
 
-    def add(self, connection: StreamConnection, admission: Admission) -> None:
-        """Add a connection to a session, its first or (after a refresh) a further one.
+    def add(self, connection: Connection, admitted: Admitted) -> None:
+        """Add a connection to a session: its first one, or after a refresh a further one.
 
-        The session's oldest makes room if there are too many.
+        If the session has too many connections then, its oldest is ended.
         """
         self.release(connection)
-        session_ref = admission.claims.session_ref
+        session_ref = admitted.claims.session_ref
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
         before = self.connections.get(connection, ())
         if not before:  # a refresh keeps the endpoint
-            self.by_endpoint[admission.attempt.endpoint.name] += 1
-        # the first, and the newest of each session: who refreshes for ever must not fill the memory
+            self.by_endpoint[admitted.attempt.endpoint.name] += 1
+        # the first token and the newest of each session: a client that refreshes often must not fill the memory
         kept = (one for one in before[1:] if one.claims.session_ref != session_ref)
-        self.connections[connection] = (*before[:1], *kept, admission)
+        self.connections[connection] = (*before[:1], *kept, admitted)
         while len(own) > self._per_session:
             oldest = next(iter(own))
             self.remove(oldest)
             oldest.end(close_for(Reason.CONNECTION_REPLACED))
 
-    def remove(self, connection: StreamConnection) -> None:
-        """Forget a connection. Twice is fine."""
-        admissions = self.connections.pop(connection, ())
-        if admissions:
-            self.by_endpoint[admissions[0].attempt.endpoint.name] -= 1
-        for session_ref in {one.claims.session_ref for one in admissions}:
+    def remove(self, connection: Connection) -> None:
+        """Remove a connection. To call it twice is fine."""
+        tokens = self.connections.pop(connection, ())
+        if tokens:
+            self.by_endpoint[tokens[0].attempt.endpoint.name] -= 1
+        for session_ref in {one.claims.session_ref for one in tokens}:
             own = self._by_session[session_ref]
             own.pop(connection, None)
             if not own:
                 del self._by_session[session_ref]
 
-    def find(self, target: Target) -> list[StreamConnection]:
-        """Return the connections that a revocation of `target` has to end."""
+    def find(self, target: Target) -> list[Connection]:
+        """Return the connections that a revocation of `target` ends."""
         rows = self.connections.items()
         match target.kind:
             case Kind.SESSION:
                 return list(self._by_session.get(target.name, ()))
             case Kind.USER:  # a refresh keeps the user
-                return [one for one, all_ in rows if all_[0].claims.subject == target.name]
+                return [one for one, tokens in rows if tokens[0].claims.subject == target.name]
             case Kind.TOKEN:
-                return [one for one, all_ in rows for each in all_ if each.claims.jti == target.name]
+                return [one for one, tokens in rows for each in tokens if each.claims.jti == target.name]
             case Kind.KEY:
-                return [one for one, all_ in rows if any(each.kid == target.name for each in all_)]
+                return [one for one, tokens in rows if any(each.kid == target.name for each in tokens)]
 
     def sessions_of(self, user: str) -> set[str]:
         """Return the references of the sessions with which a user is connected."""
-        whose = Target(kind=Kind.USER, name=user)
-        return {
-            one.claims.session_ref for connection in self.find(whose) for one in self.connections[connection]
-        }
+        connections = self.find(Target(kind=Kind.USER, name=user))
+        return {one.claims.session_ref for connection in connections for one in self.connections[connection]}
 
     def end(self, target: Target) -> int:
-        """Close all connections that `target` names; returns how many.
+        """Close the connections of `target`, and return their number.
 
-        With 4501, which is for good; those that a key's token opened or refreshed with 4001, and may come back.
+        The close code is 4501: the client must not reconnect. For a key it is 4001, and the client may come back with a
+        new token.
         """
         reason = Reason.KEY_REVOKED if target.kind is Kind.KEY else Reason.SESSION_REVOKED
         found = self.find(target)
@@ -120,8 +148,8 @@ class Registry:
             connection.end(close_for(reason))
         return len(found)
 
-    def after(self, place: Place, *, limit: int) -> list[tuple[StreamConnection, Admission]]:
-        """Return the `limit` oldest connections that are younger than `place`, with the tokens that opened them."""
-        younger = (one for one in self.connections if (one.opened_at, one.id.int) > place)
+    def after(self, cursor: ConnectionCursor, *, limit: int) -> list[tuple[Connection, Admitted]]:
+        """Return the `limit` oldest connections that are younger than `cursor`, with the tokens that opened them."""
+        younger = (one for one in self.connections if (one.opened_at, one.id.int) > cursor)
         found = heapq.nsmallest(limit, younger, key=lambda one: (one.opened_at, one.id.int))
         return [(one, self.connections[one][0]) for one in found]

@@ -1,34 +1,34 @@
-"""The audit events of a connection's life."""
+"""The audit events of a connection's life, for any transport."""
 
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from relay.core.closes import CloseCode, answer_for
+from relay.core.closes import answer_for
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import Action, Event
 from relay.core.subscribers import Subscriber
-from relay.stream.connection import StreamConnection
-from relay.stream.gate import Admission, Denied
+from relay.stream.gate import Admitted, Denied
+from relay.stream.registry import Connection
 from relay.stream.usage import Usage
 
 
-def accepted_event(connection: StreamConnection, admission: Admission, channels: Sequence[str]) -> Event:
-    """The token was used and the connection let in, with what it subscribed to as it opened."""
+def accepted_event(connection: Connection, admitted: Admitted, channels: Sequence[str]) -> Event:
+    """Return the event of an accepted connection, with the channels that it subscribes to as it opens."""
     subscribed = {"channels": list(channels), "count": len(channels)}
-    return _token_used(Action.CONNECT_ACCEPTED, connection, admission, status=101, more=subscribed)
+    return _token_used(Action.CONNECT_ACCEPTED, connection, admitted, status=101, more=subscribed)
 
 
-def refreshed_event(connection: StreamConnection, admission: Admission) -> Event:
-    """A connection showed a new token and goes on."""
-    return _token_used(Action.CONNECTION_REFRESHED, connection, admission)
+def refreshed_event(connection: Connection, admitted: Admitted) -> Event:
+    """Return the event of a connection that was refreshed with a new token."""
+    return _token_used(Action.CONNECTION_REFRESHED, connection, admitted)
 
 
 def denied_event(denied: Denied) -> Event:
-    """A connection was refused, at the gate or with its first frame."""
+    """Return the event of a connection that was refused, with its handshake or with its first frame."""
     refusal, claims = denied.refusal, denied.claims
-    # what a token that nobody vouches for has in its header is for its holder to look at, and not for the log
+    # the header of a token without a valid signature can hold any text, which does not belong into the log
     detail = EXPLANATIONS[refusal.reason] if refusal.reason is Reason.TOKEN_HEADER else str(refusal)
     relay: dict[str, Any] = {"origin": denied.origin, "detail": detail}
     if claims is not None:
@@ -50,44 +50,42 @@ def denied_event(denied: Denied) -> Event:
 
 
 def subscription_event(
-    connection: StreamConnection,
-    admission: Admission,
+    connection: Connection,
+    admitted: Admitted,
     action: Action,
     channels: Sequence[str],
     reason: Reason | None,
 ) -> Event:
-    """A connection subscribed, or was refused channels."""
+    """Return the event of an accepted subscription, or of refused channels."""
     return Event(
         action=action,
         reason=reason,
-        user=admission.claims.subject,
-        client=admission.attempt.client,
-        endpoint=admission.attempt.endpoint.name,
+        user=admitted.claims.subject,
+        client=admitted.attempt.client,
+        endpoint=admitted.attempt.endpoint.name,
         relay={
             "channels": list(channels),
             "count": len(channels),
-            "session": {"ref": admission.claims.session_ref},
-            "token": {"jti": admission.claims.jti},
+            "session": {"ref": admitted.claims.session_ref},
+            "token": {"jti": admitted.claims.jti},
             "connection": {"id": str(connection.id)},
         },
     )
 
 
-def closed_event(
-    connection: StreamConnection, admission: Admission, subscriber: Subscriber, usage: Usage
-) -> Event:
-    """A connection is over: who ended it and how, what it got, and which of its grants it used."""
-    code, reason, initiator = _ending(connection)
+def closed_event(connection: Connection, admitted: Admitted, subscriber: Subscriber, usage: Usage) -> Event:
+    """Return the event of a closed connection: its end, what it received, and which of its grants it used."""
+    code, reason, initiator = connection.ending()
     return Event(
         action=Action.CONNECTION_CLOSED,
         reason=reason,
-        user=admission.claims.subject,
-        client=admission.attempt.client,
-        path=admission.attempt.endpoint.path,
-        endpoint=admission.attempt.endpoint.name,
+        user=admitted.claims.subject,
+        client=admitted.attempt.client,
+        path=admitted.attempt.endpoint.path,
+        endpoint=admitted.attempt.endpoint.name,
         relay={
-            "session": {"ref": admission.claims.session_ref},
-            "token": {"jti": admission.claims.jti},
+            "session": {"ref": admitted.claims.session_ref},
+            "token": {"jti": admitted.claims.jti},
             "connection": {
                 "id": str(connection.id),
                 "close_code": code,
@@ -96,7 +94,7 @@ def closed_event(
                 "messages_out": subscriber.messages,
                 "bytes_out": subscriber.bytes,
                 "conflated": subscriber.conflated,
-                **usage.described(),
+                **usage.record(),
             },
         },
     )
@@ -104,13 +102,13 @@ def closed_event(
 
 def _token_used(
     action: Action,
-    connection: StreamConnection,
-    admission: Admission,
+    connection: Connection,
+    admitted: Admitted,
     *,
     status: int | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Event:
-    attempt, claims = admission.attempt, admission.claims
+    attempt, claims = admitted.attempt, admitted.claims
     return Event(
         action=action,
         user=claims.subject,
@@ -122,25 +120,8 @@ def _token_used(
         relay={
             "origin": attempt.origin,
             "session": {"ref": claims.session_ref},
-            "token": claims.record(kid=admission.kid) | {"transport": attempt.asked.transport},
+            "token": claims.record(kid=admitted.kid) | {"transport": attempt.asked.transport},
             "connection": {"id": str(connection.id)},
             **more,
         },
     )
-
-
-def _ending(connection: StreamConnection) -> tuple[int, Reason, str]:
-    """Tell the close code, why, and who began it: the relay, the client, or the network."""
-    protocol = connection.protocol
-    if connection.ended is not None:
-        return int(connection.ended.code), connection.ended.reason, "relay"
-    if protocol.close_rcvd is not None and protocol.close_rcvd_then_sent:
-        return protocol.close_rcvd.code, Reason.CLIENT_CLOSED, "client"
-    if protocol.close_sent is not None:  # the library failed the connection (RFC 6455 §7.1.7)
-        too_large = protocol.close_sent.code == CloseCode.TOO_LARGE
-        return (
-            protocol.close_sent.code,
-            Reason.FRAME_TOO_LARGE if too_large else Reason.FRAME_MALFORMED,
-            "relay",
-        )
-    return int(CloseCode.ABNORMAL), Reason.LINK_LOST, "network"

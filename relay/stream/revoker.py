@@ -1,9 +1,8 @@
-"""Cuts off a session, a user, a token or a key: first in the state store, then on the open sockets.
+"""Revokes sessions, users, tokens and keys: first in the state store, then on the open connections.
 
-In this order, because a socket that is let in at the same moment looks at the store once more after it is registered:
-whichever of the two comes first, it ends. What follows the store can't fail. A closed connection gets a close frame
-with 4501, or 4001 for a key's, behind what was sent before, nothing more, and is aborted after a second if it does not
-answer.
+The order matters. A connection that is admitted at the same moment looks at the store once more after it is
+registered, so it is ended in any case. The second step can't fail. A connection gets a close frame with 4501 (4001 for
+a key) after what was sent before, and nothing more. It is cut after a second if it doesn't answer.
 """
 
 import time
@@ -17,10 +16,11 @@ from relay.stream.registry import Registry
 
 
 class Revoker:
-    """Revokes on this node. `keep_s` is how long a revocation is kept: as long as a log-in can last.
+    """Revokes on this node.
 
-    `recent_sessions_of` returns the sessions with which a user recently got tokens here. `forget` is called with a
-    revoked session's reference, so that no cached answer of the session verifier outlives it.
+    `keep_s` is how long a revocation is kept: as long as a log-in can last. `recent_sessions_of` returns the sessions
+    with which a user recently got tokens here. `forget` is called with a revoked session's reference, so that no
+    cached answer of the session verifier outlives it.
     """
 
     def __init__(
@@ -41,12 +41,12 @@ class Revoker:
         self._keep_s = keep_s
 
     async def revoke(self, target: Target, *, client: Client, user: str = "", operator: str = "") -> int:
-        """Refuse the target's tokens from now on and close its connections; returns how many.
+        """Refuse the target's tokens from now on and close its connections. Return the number of these.
 
-        `user` is whose session it is, where that is known; `operator` who asked, "" for the user's own log-out.
+        `user` is the user of the session, if known. `operator` is the operator who asked, "" for a log-out.
 
         Raises:
-            UnavailableError: if the revocation could not be stored, or not all of it; then nothing was closed.
+            UnavailableError: if the revocation, or a part of it, could not be stored. Then no connection was closed.
         """
         now = time.time()
         await self._state.revoke(target.key, at=now, until=now + self._keep_s)
@@ -59,7 +59,7 @@ class Revoker:
         return closed
 
     def _sessions(self, target: Target) -> list[Target]:
-        """Return the sessions that a user is known to have: they end for good, however their tokens are renewed."""
+        """Return a user's known sessions. They are revoked too, because a session can renew its tokens."""
         if target.kind is not Kind.USER:
             return []
         refs = self._registry.sessions_of(target.name).union(self._recent_sessions_of(target.name))

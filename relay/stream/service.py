@@ -1,4 +1,9 @@
-"""The WebSocket listener: gate, connection, end, and the audit events of each."""
+"""The stream service of one node: accepts WebSocket connections, serves each of them, drains and stops.
+
+A connection's walk: `_on_made` (counted as unauthenticated), `_process_request` (the gate), `_handle` (perhaps the
+token as first frame), `_serve` (registered, joined to the hub), `_receive` (its frames), and the audit event of its
+end.
+"""
 
 import asyncio
 import secrets
@@ -13,7 +18,6 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
-from websockets.protocol import CLOSED, CONNECTING
 
 from relay.audit.base import Auditor
 from relay.core.closes import close_for
@@ -26,7 +30,9 @@ from relay.net.admission import CLOSED_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout, encode
-from relay.stream.gate import Admission, Attempt, Denied, Gate, deny, refusal_response
+from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateResult, deny
+from relay.stream.handshake import WebSocketHandshake, refusal_response
+from relay.stream.lifecycle import GONE, UNANSWERED
 from relay.stream.listener import TOKEN_WITHIN_S, listen
 from relay.stream.registry import Registry
 from relay.stream.reports import (
@@ -38,15 +44,15 @@ from relay.stream.reports import (
 )
 from relay.stream.usage import Usage
 
-CLOSES_A_SECOND = 500
-"""How fast a drain sends connections away at least: each comes back with a token request and a handshake."""
+DRAINED_PER_S = 500
+"""Connections that a drain closes in a second, at least. Each comes back with a token request and a handshake."""
 RECONNECT_WITHIN_MS = 5000
-"""Clients come back within five seconds and a half of a drain, each at its own time."""
+"""After a drain each client reconnects after half a second and a random part of these milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """The listener's settings."""
+    """The service's settings."""
 
     trusted_proxies: Sequence[Network]
     connections: int
@@ -78,11 +84,11 @@ class Stream:
         self._fanout = fanout
         self._auditor = auditor
         self._draining = False
-        self._addresses: dict[StreamConnection, str] = {}
+        self._addresses: dict[StreamConnection, str] = {}  # of the connections counted in `unauthenticated`
         self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
 
     async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> list[Server]:
-        """Listen on a bound socket, over TLS where `tls` is given. End what it returns with `stop`."""
+        """Listen on a bound socket, over TLS if `tls` is given. Give the result to `stop`."""
         return await listen(
             sock,
             tls=tls,
@@ -92,40 +98,39 @@ class Stream:
         )
 
     async def drain(self) -> None:
-        """Send everybody away, spread over `drain_s`, and tell each when to come back. The listener stays open.
+        """Close all connections, spread over at most `drain_s`, and tell each client when to reconnect.
 
-        The gate answers 503 meanwhile, so that load balancers see it. A few connections go at once.
+        The listener stays open, and the gate answers 503, so that load balancers see it.
         """
         self._draining = True
         connections = list(self.registry.connections)
-        spread = min(self._options.drain_s, len(connections) / CLOSES_A_SECOND)
+        spread_s = min(self._options.drain_s, len(connections) / DRAINED_PER_S)
         start = time.monotonic()
         for index, connection in enumerate(connections):
-            wait = start + spread * index / len(connections) - time.monotonic()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            if connection.client is not None:
-                # jitter from here, because clients that all reconnect at once would overrun who comes next
-                connection.client.announce_restart(delay_ms=500 + secrets.randbelow(RECONNECT_WITHIN_MS))
+            wait_s = start + spread_s * index / len(connections) - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+            # the delay is random: clients that reconnect all at once would overload the next relay
+            connection.announce_restart(delay_ms=500 + secrets.randbelow(RECONNECT_WITHIN_MS))
             connection.end(close_for(Reason.SERVER_RESTARTING))
 
     async def stop(self, servers: Sequence[Server]) -> None:
-        """Refuse new connections, close those that are open, and wait until they are gone (about a second)."""
+        """Refuse new connections, close the open ones, and wait until they are gone (about a second)."""
         self._draining = True
         for connection in list(self.registry.connections):
             connection.end(close_for(Reason.SERVER_STOPPING))
-        for connection in list(self._addresses):
+        for unauthenticated in list(self._addresses):
             if (
-                connection.protocol.state is CONNECTING
-            ):  # it may never send a request, and would be waited for
-                connection.transport.abort()
+                unauthenticated.phase in UNANSWERED
+            ):  # it may never send a request, and `wait_closed` would wait
+                unauthenticated.abort()
         for server in servers:
             server.close()
         for server in servers:
             await server.wait_closed()
 
     def _closed(self) -> Reason | None:
-        """Tell why nobody is let in now. Who waits for the answer is counted too: that is memory as well."""
+        """Return why no connection is admitted now, or None. The connection in question is counted."""
         if self._draining:
             return Reason.DRAINING
         return Reason.RELAY_FULL if self._open > self._options.connections else None
@@ -134,38 +139,44 @@ class Stream:
     def _open(self) -> int:
         return len(self._addresses) + len(self.registry.connections)
 
-    # one connection, from its first byte to its last
+    # unauthenticated connections
 
     def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
         return StreamConnection(
-            *args, on_made=self._made, on_lost=self._lost, accept_queue=self._accept_queue, **options
+            *args, on_made=self._on_made, on_lost=self._on_lost, accept_queue=self._accept_queue, **options
         )
 
-    def _made(self, connection: StreamConnection) -> None:
-        # counted before the first byte: a silent connection never reaches `_process_request`
+    def _on_made(self, connection: StreamConnection) -> None:
+        # before the first byte: a silent connection never reaches `_process_request`
         peer = _peer(connection)
-        self._wait(connection, peer)
+        self._count(connection, peer)
         if self.unauthenticated.must_drop(peer, connections=self._open):
-            connection.transport.abort()
+            connection.abort()
 
-    def _wait(self, connection: StreamConnection, address: str) -> None:
-        self._unwait(connection)
-        if connection.protocol.state is CLOSED:  # gone already: nobody would take it out of the counts again
-            return
-        self._addresses[connection] = address
-        self.unauthenticated.add(address)
+    def _on_lost(self, connection: StreamConnection) -> None:
+        self._uncount(connection)
+        self.registry.release(connection)  # it may have gone while its token was looked up
 
-    def _lost(self, connection: StreamConnection) -> None:
-        self._unwait(connection)
-        self.registry.release(connection)  # it went while its token was looked up
+    def _count(self, connection: StreamConnection, address: str) -> None:
+        """Count a connection as unauthenticated, for another address than before if it was counted already."""
+        self._uncount(connection)
+        if connection.phase not in GONE:  # `_on_lost` was called already for one that has gone
+            self._addresses[connection] = address
+            self.unauthenticated.add(address)
 
-    def _unwait(self, connection: StreamConnection) -> None:
+    def _uncount(self, connection: StreamConnection) -> None:
         address = self._addresses.pop(connection, None)
         if address is not None:
             self.unauthenticated.remove(address)
 
+    # one connection, from its handshake to its end
+
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Run the gate; the library calls this before its own checks."""
+        """Let the gate decide. Return the answer to the handshake: 101, or a refusal.
+
+        A connection over its session's limit gets 101 and then a close frame with 4503: a browser can't read the
+        status of a refused handshake, and its user has to be told.
+        """
         assert isinstance(connection, StreamConnection)
         await self._admission_queue.enter(priority=True)
         peer = _peer(connection)
@@ -175,40 +186,47 @@ class Stream:
         agents = request.headers.get_all("User-Agent")
         client = Client(address=address, peer=peer, user_agent=agents[0] if agents else "")
         if address != peer:
-            self._wait(connection, address)
-        result: Attempt | Admission | Denied = self._gate.inspect(request, connection.protocol, client)
+            self._count(connection, address)
+        handshake = WebSocketHandshake(request, connection.protocol)
+        result: GateResult = self._gate.inspect(handshake, client)
         if isinstance(result, Attempt) and result.asked.token:
             result = await self._redeem(connection, result, result.asked.token)
         if isinstance(result, Denied) and result.refusal.reason is not Reason.CONNECTION_LIMIT:
             self._auditor.note(denied_event(result))
             return refusal_response(result.refusal)
-        connection.admission = result
-        return None
+        connection.gate_result = result
+        return handshake.response
 
     async def _handle(self, connection: ServerConnection) -> None:
+        """Serve one connection whose handshake is answered with 101. The library calls this."""
         assert isinstance(connection, StreamConnection)
-        admission = connection.admission
-        if isinstance(admission, Attempt):
-            admission = await self._first_message(connection, admission)
-        if isinstance(admission, Denied):
-            self._auditor.note(denied_event(admission))
-            connection.end(close_for(admission.refusal.reason))
-        if isinstance(admission, Admission):
-            self._unwait(connection)
+        result = connection.gate_result
+        if isinstance(result, Attempt):
+            result = await self._first_message(connection, result)
+        if isinstance(result, Denied):
+            self._auditor.note(denied_event(result))
+            connection.end(close_for(result.refusal.reason))
+        if isinstance(result, Admitted):
+            self._uncount(connection)
             connection.forget_handshake()
-            await self._admission_queue.enter(priority=True)  # many claims are answered at once
-            await self._serve(connection, admission)
+            await self._admission_queue.enter(
+                priority=True
+            )  # one commit of the state store answers many claims
+            await self._serve(connection, result)
 
-    async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admission | Denied:
+    async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admitted | Denied:
         result = await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
-        if isinstance(result, Denied):  # its place is for others, while it is told
+        if isinstance(result, Denied):
             self.registry.release(connection)
         return result
 
     async def _first_message(
         self, connection: StreamConnection, attempt: Attempt
-    ) -> Admission | Denied | None:
-        """Take the token as the first frame. A browser sees the close code here, and nothing of a refused upgrade."""
+    ) -> Admitted | Denied | None:
+        """Read the token from the first frame. Return None if the connection has gone.
+
+        A browser sees the close code of a refusal here. It sees nothing of a refused handshake.
+        """
         reason: Reason
         try:
             async with asyncio.timeout(TOKEN_WITHIN_S):
@@ -224,11 +242,12 @@ class Stream:
             reason = frame
         return deny(attempt, Refusal(reason=reason))
 
-    async def _serve(self, connection: StreamConnection, admission: Admission) -> None:
+    async def _serve(self, connection: StreamConnection, admitted: Admitted) -> None:
+        """Register the connection, join it to the hub, and serve it to its end."""
         now = time.time()
-        claims = admission.claims
+        claims = admitted.claims
         hub, registry = self._fanout.hub, self.registry
-        registry.add(connection, admission)
+        registry.add(connection, admitted)
         subscriber = hub.join(connection, encode)
 
         usage = Usage(claims.channel_scope)
@@ -237,9 +256,9 @@ class Stream:
             if reason is None:
                 usage.add(channels)
             if action is Action.CONNECT_ACCEPTED:
-                self._auditor.note(accepted_event(connection, admission, channels))
+                self._auditor.note(accepted_event(connection, admitted, channels))
             else:
-                self._auditor.note(subscription_event(connection, admission, action, channels, reason))
+                self._auditor.note(subscription_event(connection, admitted, action, channels, reason))
 
         client = ClientProtocol(
             hub=hub,
@@ -247,33 +266,34 @@ class Stream:
             terms=Terms(
                 connection=str(connection.id),
                 scope=claims.channel_scope,
-                expires_at=_expiry(admission, now),
-                floor_ms=_floor_ms(admission),
+                expires_at=_expiry(admitted, now),
+                floor_ms=_floor_ms(admitted),
             ),
             report=report,
             now=now,
         )
         connection.attach(hub, subscriber, client)
         try:
-            # a log-out or a revocation may have passed between the gate's look and the registration
-            if cut_off := self._gate.cut_off(claims, admission.kid, now=now):
+            # a log-out or a revocation can come between the gate's look and the registration
+            if cut_off := self._gate.cut_off(claims, admitted.kid, now=now):
                 report(Action.CONNECT_ACCEPTED, (), None)
                 connection.end(close_for(cut_off))
                 return
-            asked = admission.attempt.asked
+            asked = admitted.attempt.asked
             client.open(channels=asked.channels, interval_ms=asked.interval_ms, now=now)
-            await self._receive(connection, client, admission, usage)
+            await self._receive(connection, client, admitted, usage)
         finally:
-            connection.detach(Reason.LINK_LOST)
+            # after an error of the relay alone it is still open
+            connection.end(close_for(Reason.INTERNAL_ERROR))
             registry.remove(connection)
             await self._closing_queue.enter()
             await connection.wait_closed()
-            self._auditor.note(closed_event(connection, admission, subscriber, usage))
+            self._auditor.note(closed_event(connection, admitted, subscriber, usage))
 
     async def _receive(
-        self, connection: StreamConnection, client: ClientProtocol, admission: Admission, usage: Usage
+        self, connection: StreamConnection, client: ClientProtocol, admitted: Admitted, usage: Usage
     ) -> None:
-        """Feed the client's frames to the protocol until the connection is closed by either side."""
+        """Give the client's frames to the protocol until either side closes the connection."""
         try:
             async for message in connection:
                 if isinstance(message, str):
@@ -281,7 +301,7 @@ class Stream:
                 else:
                     result = client.close(Reason.FRAME_BINARY)
                 if isinstance(result, RefreshRequest):
-                    if refreshed := await self._refresh(connection, client, admission, result):
+                    if refreshed := await self._refresh(connection, client, admitted, result):
                         usage.widen(refreshed.claims.channel_scope)
                 elif isinstance(result, HistoryRequest):
                     histories = await self._fanout.load_histories(result)
@@ -295,21 +315,24 @@ class Stream:
         self,
         connection: StreamConnection,
         client: ClientProtocol,
-        admission: Admission,
+        admitted: Admitted,
         asked: RefreshRequest,
-    ) -> Admission | None:
-        """Check a new token of the same user, endpoint and origin, use it up, and let the connection go on with it."""
-        attempt = replace(admission.attempt, asked=replace(admission.attempt.asked, transport="refresh"))
+    ) -> Admitted | None:
+        """Use up a new token of the same user, endpoint and origin, and continue the connection with it.
+
+        Return None if the token was refused, or the connection ended.
+        """
+        attempt = replace(admitted.attempt, asked=replace(admitted.attempt.asked, transport="refresh"))
         reserve = partial(self.registry.reserve, connection)
         result = await self._gate.redeem(
-            attempt, asked.token, reserve=reserve, subject=admission.claims.subject
+            attempt, asked.token, reserve=reserve, subject=admitted.claims.subject
         )
         if isinstance(result, Denied):
             self.registry.release(connection)
             self._auditor.note(denied_event(result))
             client.refresh_refused(asked, reason=result.refusal.reason)
             return None
-        # a token of a newer log-in may refresh a connection of an older one: each must be able to end it
+        # the new token may be of a newer log-in of the same user: a revocation of either must end the connection
         self.registry.add(connection, result)
         if cut_off := self._gate.cut_off(result.claims, result.kid, now=time.time()):
             connection.end(close_for(cut_off))
@@ -324,19 +347,20 @@ class Stream:
         return result
 
 
-def _floor_ms(admission: Admission) -> int:
-    """Return the fastest interval that the endpoint and the token allow."""
-    return admission.claims.options.narrowed(admission.attempt.endpoint.options).min_interval_ms
+def _floor_ms(admitted: Admitted) -> int:
+    """Return the shortest interval that the endpoint and the token allow."""
+    return admitted.claims.options.narrowed(admitted.attempt.endpoint.options).min_interval_ms
 
 
-def _expiry(admission: Admission, now: float) -> float:
-    """Return when a connection ends: at its endpoint's age limit, or with the log-in if that is known and earlier."""
-    session_end = admission.claims.session_expires_at
-    end = now + admission.attempt.endpoint.max_age_s
+def _expiry(admitted: Admitted, now: float) -> float:
+    """Return when a connection ends: at its endpoint's age limit, or with its log-in if that is earlier."""
+    session_end = admitted.claims.session_expires_at
+    end = now + admitted.attempt.endpoint.max_age_s
     return end if session_end is None else min(end, session_end)
 
 
 def _auth_frame(message: str | bytes) -> Auth | Reason:
+    """Parse a first frame. Return why it is none."""
     if isinstance(message, bytes):
         return Reason.FRAME_BINARY
     try:

@@ -1,7 +1,7 @@
-"""What a connection made of its grants, for its last record: which of them it used, and for which channels.
+"""Which of its grants a connection has used, and for which channels. It is for the connection's last audit event.
 
-Counted when it subscribes, so that a delivery costs nothing. A grant is used by a subscription that it allows; whether
-a price came while it lasted is the publisher's doing and not the reader's.
+A grant is used by a subscription that it allows. Whether a price came for it depends on the publisher. So only
+subscriptions are counted, and a delivery costs nothing.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from relay.core.scope import Scope
 
 
 class Usage:
-    """The subscriptions of one connection, over all tokens that it showed."""
+    """The subscriptions of one connection, with all of its tokens."""
 
     __slots__ = ("_count", "_names", "_scope", "_used")
 
@@ -23,20 +23,22 @@ class Usage:
         self._count = 0
 
     def widen(self, scope: Scope) -> None:
-        """Add what another token grants: the connection may end with it, and either may go unused."""
+        """Add the grants of a token that refreshed the connection. The grants of each token may stay unused."""
         self._scope = Scope(tuple(dict.fromkeys((*self._scope.patterns, *scope.patterns))))
 
     def add(self, names: Sequence[str]) -> None:
         """Count an accepted subscription to channels or patterns."""
         self._count += len(names)
         for name in names:
-            if len(self._names) < MAX_LIST:  # what a record keeps of a list; the rest is only counted
+            if (
+                len(self._names) < MAX_LIST
+            ):  # an audit event keeps no more of a list; the others are only counted
                 self._names[name] = None
             for pattern in self._scope.narrowest(name):
                 self._used[pattern] = None
 
-    def described(self) -> dict[str, Any]:
-        """Return the fields for the record: names subscribed to, how often, and each grant as used or unused."""
+    def record(self) -> dict[str, Any]:
+        """Return the audit fields: the names, the number of subscriptions, and the used and unused grants."""
         return {
             "channels": list(self._names),
             "subscriptions": self._count,

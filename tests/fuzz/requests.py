@@ -18,7 +18,8 @@ from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
 from relay.net.addresses import canonical_address, client_address, network_of, parse_networks
 from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.stream.gate import Admission, Attempt, Denied, EndpointOptions, Gate, GateOptions, refusal_response
+from relay.stream.gate import Attempt, Denied, EndpointOptions, Gate, GateOptions, GateResult
+from relay.stream.handshake import WebSocketHandshake, refusal_response
 from relay.stream.reports import denied_event
 from relay.web.client_identity import client_reader
 from relay.web.cookies import read_cookie
@@ -82,7 +83,7 @@ def handshake(data: bytes) -> None:
         assert isinstance(request, Request)
         address = client_address("10.0.0.1", request.headers.get_all("X-Forwarded-For"), TRUSTED)
         client = Client(address=address, peer="10.0.0.1", user_agent=request.headers.get("User-Agent", ""))
-        result: Attempt | Admission | Denied = GATE.inspect(request, protocol, client)
+        result: GateResult = GATE.inspect(WebSocketHandshake(request, protocol), client)
         if isinstance(result, Attempt):
             assert request.path.partition("?")[0] == "/ws/prices"
             assert request.headers.get_all("Origin") in ([], [ORIGIN])

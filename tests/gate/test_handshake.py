@@ -6,7 +6,8 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request
 
 from relay.core.errors import Refusal
-from relay.stream.handshake import Asked, offered_protocols, read_handshake
+from relay.stream.gate import HandshakeRequest
+from relay.stream.handshake import offered_protocols, read_handshake
 
 ALL = ("subprotocol", "query", "first_message")
 printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30)
@@ -32,7 +33,7 @@ def request(query: str, *protocols: str) -> Request:
 def test_any_handshake_is_read_or_refused(query: str, protocols: list[str], transports: list[str]) -> None:
     """What comes back has one token of a way that is on, or none where it may still come, and sane numbers."""
     asked = read_handshake(request(query, *protocols), transports=transports)
-    if isinstance(asked, Asked):
+    if isinstance(asked, HandshakeRequest):
         assert asked.transport in transports
         assert bool(asked.token) == (asked.transport != "first_message")
         assert 0 <= asked.interval_ms < 1_000_000

@@ -16,6 +16,7 @@ from relay.core.closes import close_for
 from relay.core.errors import Reason
 from relay.net.admission import AdmissionQueue
 from relay.stream.connection import StreamConnection
+from relay.stream.handshake import WebSocketHandshake, refusal_response
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,12 @@ class Listener:
             return
 
     async def process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        return connection.respond(403, "no") if request.path == "/refused" else None
+        assert isinstance(connection, StreamConnection)
+        if request.path == "/refused":
+            return connection.respond(403, "no")
+        handshake = WebSocketHandshake(request, connection.protocol)
+        refusal = handshake.check()
+        return refusal_response(refusal) if refusal else handshake.response
 
 
 async def _client_closes(port: int, _listener: Listener) -> None:
@@ -93,6 +99,16 @@ async def _is_refused(port: int, _listener: Listener) -> None:
         await connect(f"ws://127.0.0.1:{port}/refused")
 
 
+async def _is_malformed(port: int, _listener: Listener) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+    )  # no upgrade: the library raises, and its error is read
+    assert (await reader.read()).startswith(b"HTTP/1.1 426")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def _never_asks(port: int, listener: Listener) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     await listener.arrived.wait()
@@ -102,7 +118,15 @@ async def _never_asks(port: int, listener: Listener) -> None:
 
 @pytest.mark.parametrize(
     "ending",
-    [_client_closes, _server_ends, _breaks_the_protocol, _link_is_cut, _is_refused, _never_asks],
+    [
+        _client_closes,
+        _server_ends,
+        _breaks_the_protocol,
+        _link_is_cut,
+        _is_refused,
+        _is_malformed,
+        _never_asks,
+    ],
     ids=lambda ending: ending.__name__.strip("_"),
 )
 async def test_a_connection_that_is_over_is_freed(ending: Any) -> None:

@@ -7,7 +7,7 @@ from websockets.protocol import Event
 from relay.core.errors import Reason
 from relay.stream.connection import (
     MAX_EARLY_CONTROL_FRAMES,
-    MAX_WAITING_FRAMES,
+    MAX_UNHANDLED_FRAMES,
     PAUSE_READING_BYTES,
     READ_SLICE_BYTES,
     StreamConnection,
@@ -52,7 +52,7 @@ async def test_a_flood_is_not_looked_at_to_its_end(
         await wire.message("error")
         (connection,) = node.connections
         looked_at = read_at_once(connection, frames, monkeypatch)
-        assert looked_at <= MAX_WAITING_FRAMES + READ_SLICE_BYTES // SMALLEST_FRAME + 1
+        assert looked_at <= MAX_UNHANDLED_FRAMES + READ_SLICE_BYTES // SMALLEST_FRAME + 1
         assert connection.ended is not None
         assert connection.ended.reason is Reason.FRAMES_TOO_FAST
         assert (await wire.ending()).code == 4029

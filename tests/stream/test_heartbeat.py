@@ -1,4 +1,4 @@
-"""The one timer: heartbeats, pings, silent peers, stalled readers, connections at their age limit."""
+"""The heartbeat loop: heartbeats, pings, silent peers, stalled readers, connections at their age limit."""
 
 import asyncio
 import json
@@ -9,9 +9,8 @@ import pytest
 from websockets.frames import Opcode
 
 from relay.core.liveness import BEATS_PER_HEARTBEAT
-from relay.stream import heartbeat
-from relay.stream.connection import StreamConnection
-from relay.stream.heartbeat import SILENT_ROUNDS, STALLED_BEATS, run_heartbeat
+from relay.stream.connection import SILENT_ROUNDS, STALLED_CHECKS, StreamConnection
+from relay.stream.heartbeat import run_heartbeat
 from relay.stream.listener import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
 from tests.support.raw_websocket import Wire, masked, text, until
 from tests.support.stream_node import Node
@@ -24,9 +23,9 @@ async def welcomed(wire: Wire) -> None:
 
 
 def look(node: Node, *, ping: bool = False, at: float = 0.0) -> None:
-    """Do what one beat does for every connection."""
+    """Check each connection as the heartbeat loop does."""
     for connection in node.connections:
-        heartbeat._look_after(connection, at or time.time(), ping=ping)
+        connection.check(at or time.time(), ping=ping)
 
 
 async def blocked(node: Node, connection: StreamConnection) -> None:
@@ -39,8 +38,8 @@ async def blocked(node: Node, connection: StreamConnection) -> None:
     pytest.fail("the kernel took all of it")
 
 
-async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
-    """Four beats of silence, and each connection that heard nothing gets one; who got a price does not."""
+async def test_a_connection_without_messages_gets_a_heartbeat(node: Node) -> None:
+    """After four beats without a message a connection gets a heartbeat; one that got a price does not."""
     async with node.dial("&channels=prices.A") as quiet, node.dial("&channels=prices.B") as busy:
         await welcomed(quiet)
         await welcomed(busy)
@@ -55,16 +54,16 @@ async def test_who_hears_nothing_gets_a_heartbeat(node: Node) -> None:
         assert json.loads((await busy.frame())[1])["type"] == "pong"
 
 
-async def test_the_heart_beats_by_itself(node: Node) -> None:
+async def test_the_heartbeat_loop_runs_by_itself(node: Node) -> None:
     """The real timer: about five seconds after the last frame, a heartbeat, with the server's clock."""
-    beating = asyncio.create_task(run_heartbeat(node.fanout.hub, node.stream.registry))
+    loop = asyncio.create_task(run_heartbeat(node.fanout.hub, node.stream.registry))
     try:
         async with node.dial("&channels=prices.A") as wire:
             await welcomed(wire)
             message = await wire.message("heartbeat")
             assert abs(message["ts"] - time.time() * 1000) < 60_000
     finally:
-        beating.cancel()
+        loop.cancel()
 
 
 async def test_a_silent_peer_is_dropped_in_the_third_round(node: Node) -> None:
@@ -76,7 +75,7 @@ async def test_a_silent_peer_is_dropped_in_the_third_round(node: Node) -> None:
             look(node, ping=True)
             assert await alive.frame() == (Opcode.PING, b"")
             alive.send(masked(Opcode.PONG))
-            await until(lambda: node.connections[1].silent_rounds == 0)
+            await until(lambda: node.connections[1]._silent_rounds == 0)
         look(node, ping=True)
         ending = await dead.ending()
         assert (ending.code, ending.before) == (None, [])
@@ -105,7 +104,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(node: Node) -> None:
         await welcomed(wire)
         (connection,) = node.connections
         await blocked(node, connection)
-        for _ in range(STALLED_BEATS):
+        for _ in range(STALLED_CHECKS):
             assert node.connections == [connection]
             look(node)
         await node.empty()
@@ -120,7 +119,7 @@ async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
         (connection,) = node.connections
         for _ in range(3):
             await blocked(node, connection)
-            for _ in range(STALLED_BEATS - 1):
+            for _ in range(STALLED_CHECKS - 1):
                 look(node)
             while connection.pending():
                 await wire.frame()

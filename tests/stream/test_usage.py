@@ -10,7 +10,7 @@ def test_a_grant_that_nothing_was_read_by_is_unused() -> None:
     usage = Usage(Scope(("prices.BTC-USD", "trades.>", "prices.E.*")))
     usage.add(["trades.A", "trades.>"])
     usage.add(["prices.E.1"])
-    assert usage.described() == {
+    assert usage.record() == {
         "channels": ["trades.A", "trades.>", "prices.E.1"],
         "subscriptions": 3,
         "scopes": {"used": ["trades.>", "prices.E.*"], "unused": ["prices.BTC-USD"]},
@@ -21,7 +21,7 @@ def test_the_narrowest_grant_counts() -> None:
     """Who reads one channel that is granted by its name does not need the pattern around it."""
     usage = Usage(Scope(("prices.>", "prices.A", "prices.*")))
     usage.add(["prices.A"])
-    assert usage.described()["scopes"] == {"used": ["prices.A"], "unused": ["prices.>", "prices.*"]}
+    assert usage.record()["scopes"] == {"used": ["prices.A"], "unused": ["prices.>", "prices.*"]}
 
 
 def test_a_refreshed_token_adds_its_grants() -> None:
@@ -29,7 +29,7 @@ def test_a_refreshed_token_adds_its_grants() -> None:
     usage = Usage(Scope(("prices.A",)))
     usage.add(["prices.A"])
     usage.widen(Scope(("prices.A", "prices.B")))
-    assert usage.described()["scopes"] == {"used": ["prices.A"], "unused": ["prices.B"]}
+    assert usage.record()["scopes"] == {"used": ["prices.A"], "unused": ["prices.B"]}
 
 
 def test_a_record_keeps_so_many_names() -> None:
@@ -37,5 +37,5 @@ def test_a_record_keeps_so_many_names() -> None:
     usage = Usage(Scope(("prices.>",)))
     names = [f"prices.{number}" for number in range(1000)]
     usage.add(names)
-    described = usage.described()
+    described = usage.record()
     assert (described["channels"], described["subscriptions"]) == (names[:MAX_LIST], 1000)

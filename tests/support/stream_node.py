@@ -54,8 +54,8 @@ class Node:
 
     @property
     def connections(self) -> list[StreamConnection]:
-        """The connections that are let in, oldest first."""
-        return list(self.stream.registry.connections)
+        """The registered connections, oldest first."""
+        return [one for one in self.stream.registry.connections if isinstance(one, StreamConnection)]
 
     async def empty(self) -> None:
         """Wait until no connection is left in any of the places that know them."""
