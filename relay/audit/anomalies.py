@@ -1,14 +1,7 @@
-"""What looks like theft or abuse, marked on the audit log's records under `relay.anomalies`.
+"""Anomalies: signs of theft or abuse, listed in `relay.anomalies` of a record.
 
-A mark refuses nobody: telephones change networks and browsers are updated while a token is on its way. It is for
-the people and tools that read the log, who see what a single connection can't know.
-
-Who asked for a token is compared with who connects with it. For that the token has the claim `asker`: a keyed
-digest of the address and one of the User-Agent. A claim, because issuer and stream may be two processes, or the
-relay may have been started anew in between. It costs 47 bytes of a token and 4 µs of a connect. The digests
-are keyed with `session.ref_key` and with the token's own `jti`, so that a token tells nothing about its asker, and
-two tokens of one browser nothing about each other. A token without the claim is compared with nothing: a
-server-side caller's is, because it is somebody else who connects.
+An anomaly refuses nothing, because phones change networks and browsers are updated between a token's issue and its
+use. It is for the people and programs that read the log and see more than one connection.
 """
 
 import hashlib
@@ -20,11 +13,11 @@ from relay.core.events import Client
 from relay.net.addresses import network_of
 
 _DIGEST_BYTES = 6
-"""Of each digest. They prove nothing: 48 bits are enough that nobody is mistaken for another."""
+"""Bytes of each digest. It is no proof; 48 bits are enough that two clients hardly ever have the same."""
 
 
 class Anomaly(StrEnum):
-    """Every mark. A closed set: `ANOMALY_EXPLANATIONS` has a sentence for each."""
+    """Every anomaly. A closed set: `ANOMALY_EXPLANATIONS` has a sentence for each."""
 
     REPLAY = "replay"
     WRONG_ENDPOINT = "wrong_endpoint"
@@ -35,14 +28,14 @@ class Anomaly(StrEnum):
 
 
 ANOMALY_EXPLANATIONS: dict[Anomaly, str] = {
-    Anomaly.REPLAY: "A token came a second time: it was copied, or its client retries what it should not.",
-    Anomaly.WRONG_ENDPOINT: "A good token came to another endpoint than the one that it was issued for.",
-    Anomaly.ORIGIN_MISMATCH: "A good token came from another browser origin than the one that asked for it.",
-    Anomaly.OTHER_ADDRESS: "A token came from another address, or IPv6 /64, than the one that asked for it.",
-    Anomaly.OTHER_BROWSER: "A token came with another User-Agent than the one that asked for it.",
-    Anomaly.DENIAL_BURST: "So many requests of this user or address were refused in one minute that it is no accident.",
+    Anomaly.REPLAY: "A token was used a second time: it was copied, or its client repeats a handshake.",
+    Anomaly.WRONG_ENDPOINT: "A valid token was used at another endpoint than the one that it was issued for.",
+    Anomaly.ORIGIN_MISMATCH: "A valid token was used from another browser origin than the one that requested it.",
+    Anomaly.OTHER_ADDRESS: "A token was used from another address, or IPv6 /64, than the one that requested it.",
+    Anomaly.OTHER_BROWSER: "A token was used with another User-Agent than the one that requested it.",
+    Anomaly.DENIAL_BURST: "More requests of this user or address were refused in one minute than by accident.",
 }
-"""One sentence for each mark, for the audit log's readers."""
+"""One sentence for each anomaly, for readers of the audit log."""
 
 ANOMALY_OF: Mapping[Reason, Anomaly] = {
     Reason.TOKEN_REPLAYED: Anomaly.REPLAY,
@@ -50,22 +43,29 @@ ANOMALY_OF: Mapping[Reason, Anomaly] = {
     Reason.TOKEN_ORIGIN: Anomaly.ORIGIN_MISMATCH,
     Reason.ORIGIN_MISSING: Anomaly.ORIGIN_MISMATCH,
 }
-"""The refusals of tokens that were signed here and are still alive. Each has a mark, and a record of its own."""
+"""The refusals of valid, unexpired tokens. Each has an anomaly, and always a record of its own."""
 
 
 class ClientIdentity:
-    """Makes the claim `asker`, and compares it with who comes."""
+    """Compares the client that requested a token with the client that connects with it.
+
+    The token's claim `asker` has a keyed digest of the address and one of the User-Agent. It is a claim because the
+    issuer and the stream may be two processes, or the relay may have restarted in between. It costs 47 bytes of a
+    token and 4 µs of a connect. The digests are keyed with `session.ref_key` and with the token's `jti`: a token says
+    nothing about its client, and two tokens of one browser can't be linked. Tokens of server-side callers don't have
+    the claim, because another client connects with them.
+    """
 
     def __init__(self, ref_key: bytes) -> None:
         key = hashlib.sha256(b"asker\0" + ref_key).digest()
         self._keyed = hashlib.blake2b(digest_size=_DIGEST_BYTES, key=key)
 
     def claim(self, jti: str, client: Client) -> str:
-        """Return the claim for a token that `client` asks for."""
+        """Return the claim for a token that `client` requests."""
         return "".join(self._digests(jti, client))
 
     def differences(self, claim: str, jti: str, client: Client) -> list[Anomaly]:
-        """Return in what `client` differs from the one that the claim was made for."""
+        """Return how `client` differs from the client that the claim was made for."""
         address, browser = self._digests(jti, client)
         found = []
         if claim[: len(address)] != address:

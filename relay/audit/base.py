@@ -1,9 +1,8 @@
-"""The audit port: where events go.
+"""The audit port.
 
-Two ways in, because two kinds of callers exist. Whoever gives something away (the issuer, a log-in) calls
-`record` and goes on only when the record is in the log: no token without a record. Whoever reports what
-already happened (the gate, a closed connection) calls `note`, which never waits and never fails; what can't
-be written is counted by action and reported by an `audit.gap` record as soon as there is room again.
+It has two methods for two kinds of callers. A caller that gives something away (the issuer, a log-in) awaits
+`record`, and continues only when the record is in the log: there is no token without a record. A caller that reports
+a past event (the gate, a closed connection) calls `note`, which never waits and never fails.
 """
 
 from collections.abc import Callable
@@ -12,11 +11,10 @@ from typing import Protocol
 from relay.core.events import Event
 
 Observer = Callable[[Event], None]
-"""Sees every event once, as it happens: metrics count from it, and the process's own log shows it.
+"""Gets every event once: for metrics, and for the process's own log.
 
-Called on the event loop, before the budget of denials, so that what a flood only counts is counted here one by one;
-a `record` is seen when it is in the log, and not at all when it could not be written. It must not wait. What it raises
-is logged and goes no further.
+It is called on the event loop and must not wait. An exception is logged and not passed on. A denial reaches it even if
+the budget of denials keeps it out of the log. The event of a `record` call reaches it only if it was written.
 """
 
 
@@ -24,7 +22,7 @@ class Auditor(Protocol):
     """Takes events for the audit log."""
 
     async def record(self, event: Event) -> None:
-        """Write `event` and return when it is in the log.
+        """Write `event`, and return when it is in the log.
 
         Raises:
             UnavailableError: if it could not be written (reason `audit_unavailable`).
@@ -32,5 +30,9 @@ class Auditor(Protocol):
         ...
 
     def note(self, event: Event) -> None:
-        """Queue `event` without waiting. Never raises; what is lost is counted and reported."""
+        """Queue `event` without waiting. Never raises.
+
+        Events that can't be written are counted by action. An `audit.gap` record reports them as soon as one can be
+        written.
+        """
         ...

@@ -1,14 +1,8 @@
-"""How many denials are recorded one by one, and what is only counted, so that a flood can't fill the disk.
+"""The budget of denials: how many have a record of their own, so that a flood can't fill the disk.
 
-A user and an address have so many single records a minute, and all together fifty times that. A publisher whose key
-was right has its own, wherever it calls from: teams share a network, and one must not hide what another was refused.
-What goes beyond is counted by action and reason, for one record at the minute's end that says how many there were of
-what, who had the most, and how many each publisher had. Refusals of tokens that were signed here and are still alive
-are always recorded singly: they are what a security team looks for, and nobody can make more than tokens are issued
-and tried within 30 s.
-
-Refusals that are the relay's own doing (it stops, a part is down) are counted apart from those that are the
-client's: during a restart everybody behind one address is refused, and that is no attack.
+Each user and each address has a number of records a minute, and all together have fifty times that. Denials beyond
+that are counted by action and reason. One record at the end of the minute has the counts, the users and addresses
+with the most denials, and the number of each publisher.
 """
 
 from collections import Counter
@@ -23,13 +17,12 @@ from relay.net.addresses import network_of
 
 PERIOD_S = 60.0
 SHARES = 50
-"""How many users or addresses may use up their budgets in one minute: at 60 records that is 50 a second, 3 MB a
-minute, and a flood from a thousand addresses writes no more."""
+"""How many users or addresses may use up their budgets in one minute. At 60 records each that is 50 records a second,
+3 MB a minute; a flood from a thousand addresses writes no more."""
 BURST = 20
-"""Denials in a minute from which on they are called a burst: a client that obeys Retry-After and its back-off has
-fewer than ten."""
+"""Denials in a minute that are called a burst. A client that obeys Retry-After and its back-off has fewer than ten."""
 MAX_KEYS = 20_000
-"""Users and addresses told apart in one minute, some 4 MB. Who comes later is only counted."""
+"""Users and addresses that are counted separately in one minute, some 4 MB. Further ones share one count."""
 _TOP = 5
 
 _Key = tuple[str, str, bool]
@@ -37,14 +30,14 @@ _Key = tuple[str, str, bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What becomes of a denial: whether it has its own record, and whether it belongs to a burst."""
+    """Whether a denial has a record of its own, and whether it belongs to a burst."""
 
     recorded: bool
     burst: bool
 
 
 class DenialBudget:
-    """Counts one minute's denials; `end_period` begins the next one. `each` is for one user or address."""
+    """Counts the denials of one minute; `end_period` starts the next. `each`: the budget of one user or address."""
 
     def __init__(self, *, each: int) -> None:
         self._each = each
@@ -54,13 +47,17 @@ class DenialBudget:
         self._beyond: Counter[_Key] = Counter()
 
     def count(self, event: Event) -> Decision:
-        """Count a denial and tell what becomes of it."""
+        """Count a denial, and decide whether it has a record."""
+        # A refusal by the relay's own fault (it stops, a part is down) is counted separately. During a restart all
+        # clients of an address are refused, and that is no attack.
         ours = event.reason is not None and answer_for(event.reason).status >= 500
         counts, keys, most = self._counts, _keys(event, ours=ours), 0
         room = len(counts) < MAX_KEYS or all(key in counts for key in keys)
         for key in keys if room else ():
             counts[key] = count = counts.get(key, 0) + 1
             most = max(most, count)
+        # Refusals of valid tokens always have a record: a security team looks for them, and there can't be more than
+        # the tokens that are issued in 30 s.
         recorded = event.reason in ANOMALY_OF or (
             room and most <= self._each and self._recorded < self._each * SHARES
         )
@@ -74,7 +71,7 @@ class DenialBudget:
         return Decision(recorded=recorded, burst=not ours and most >= BURST)
 
     def end_period(self) -> Mapping[str, Any] | None:
-        """Return what was only counted since the last call, fit for a record, and begin a new minute."""
+        """Return the denials without a record since the last call, as details of an event, and start a new minute."""
         overflow, beyond = self._overflow, self._beyond
         self._recorded = 0
         self._counts, self._overflow, self._beyond = {}, {}, Counter()
@@ -90,7 +87,11 @@ class DenialBudget:
 
 
 def _keys(event: Event, *, ours: bool) -> list[_Key]:
-    """Return in whose name a denial is counted."""
+    """Return the names under which a denial is counted.
+
+    A publisher with a right key has its own budget, from any address. Teams share a network, and the denials of one
+    must not hide those of another.
+    """
     publisher = event.relay.get("publisher", {}).get("id", "")
     if publisher:
         return [("publisher", publisher, ours)]
@@ -99,7 +100,7 @@ def _keys(event: Event, *, ours: bool) -> list[_Key]:
 
 
 def _top(beyond: Counter[_Key], kind: str) -> dict[str, int]:
-    """Return the users or addresses that had the most."""
+    """Return the users or addresses that had the most denials."""
     return dict(_of(beyond, kind).most_common(_TOP))
 
 

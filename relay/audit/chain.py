@@ -1,19 +1,17 @@
-"""The hash chain of the audit log: how a record becomes a line, and how a line is read again. Pure.
+"""The hash chain of the audit log: how a record becomes a line, and how a line is read back. Pure.
 
-Each record holds the hash of the one before it, so that nobody can change, take out, put in or move a line
-of an old log without changing every line after it. The rules, complete enough to check a log without this
-package:
+Each record holds the hash of the record before it. Nobody can therefore change, remove, insert or move a line of a
+log without changing every line after it. These rules are enough to check a log without this package:
 
 1. A line is a record in canonical form and a newline. The canonical form is what Python's
    `json.dumps(record, sort_keys=True, separators=(",", ":"))` writes: members sorted by code point, no
    white space, integers in decimal, floats as the shortest text that reads back the same, neither NaN nor
    infinity. Strings are ASCII: `"`, `\\` and all outside U+0020 to U+007E is escaped (\\b \\f \\n \\r \\t,
    else \\uXXXX in lower case). RFC 8785 differs in the last three points. It would leave U+2028, U+009B and
-   bidirectional marks as they are, and those break lines, drive terminals or turn text around in whatever
-   shows the log.
-2. `relay.chain` is `{hash, prev, seq, writer}`. `writer` names the chain, drawn at random when a file is
-   begun. `seq` counts from 1 and is also `event.sequence`. `prev` is the hash of the record before, 64
-   zeros in the first.
+   bidirectional marks as they are. In a program that shows the log, those break lines, control the terminal or
+   reverse text.
+2. `relay.chain` is `{hash, prev, seq, writer}`. `writer` is the random name of the chain. `seq` counts from 1 and
+   is also `event.sequence`. `prev` is the hash of the record before, and 64 zeros in the first record.
 3. `hash` is the SHA-256, in lower-case hex, of `prev` (its 64 characters) and the canonical record without
    `relay.chain.hash`. So the hash of a line can be checked on its bytes: cut out `"hash":"…",`.
 """
@@ -32,13 +30,13 @@ from relay.core.errors import MalformedError
 from relay.core.events import MAX_DEPTH, MAX_LIST, MAX_TEXT, Action, clip
 
 GENESIS = "0" * 64
-"""What stands for the hash before the first record."""
+"""The `prev` of the first record."""
 
 MAX_LINE = 1 << 20
 """Bytes of the longest line. An event with both its lists full of escaped characters makes about 400 KB."""
 
 _HASH_AT = b'"chain":{"hash":"'
-# a quote inside a string is always escaped, so this can't match in what came from outside
+# no client's text can match this, because a quote inside a string is always escaped
 _CHAIN_AT = b'"chain":{'
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
@@ -49,7 +47,10 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A place in a chain: record `seq` of `writer` has this `hash`. As a text, it is called a head."""
+    """The link of a record in a chain: its writer, its number and its hash.
+
+    The last link of a log is its head. A head as text, `writer:seq:hash`, can be kept in another place.
+    """
 
     writer: str
     seq: int
@@ -60,7 +61,7 @@ class Link:
 
     @classmethod
     def before_first(cls, writer: str) -> "Link":
-        """Return the place before the first record of a new chain."""
+        """Return the link that the first record of a new chain follows."""
         return cls(writer, 0, GENESIS)
 
     @classmethod
@@ -68,7 +69,7 @@ class Link:
         """Read `writer:seq:hash`.
 
         Raises:
-            MalformedError: if `text` is not of that form.
+            MalformedError: if `text` does not have that form.
         """
         match = re.fullmatch(r"([A-Za-z0-9._-]{1,64}):([1-9][0-9]{0,17}):([0-9a-f]{64})", text)
         if match is None:
@@ -79,24 +80,24 @@ class Link:
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """Bytes between two records that are no record: how many, and their SHA-256 in hex."""
+    """Bytes between two records that are no record: their number, and their SHA-256 in hex."""
 
     bytes: Count
     sha256: Digest
 
 
 class GapDetails(msgspec.Struct, frozen=True):
-    """What an `audit.gap` record says about itself: events lost by action, and bytes that it accounts for."""
+    """The details of an `audit.gap` record: lost events by action, and the torn bytes before the record."""
 
     lost: dict[str, int] = {}
     unreadable: Unreadable | None = None
     unclean_end: bool = False
-    """The process before this one did not close the log; what it had not written yet is not counted anywhere."""
+    """The process before this one did not close the log. Events that it had not written yet are not counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sealed:
-    """A line that was read. `intact`: its hash fits its content. Otherwise nothing in it can be believed."""
+    """A line that was read. `intact`: its hash fits its content. If it is False, nothing in the line can be trusted."""
 
     link: Link
     prev: str
@@ -107,7 +108,7 @@ class Sealed:
     """The record's `@timestamp`."""
 
     def follows(self, before: Link) -> bool:
-        """Tell whether this is the very next record after `before`."""
+        """Return whether this is the next record after `before`."""
         link = self.link
         return self.prev == before.hash and link.seq == before.seq + 1 and link.writer == before.writer
 
@@ -146,7 +147,7 @@ class _CheckpointRecord(msgspec.Struct, frozen=True):
 
 
 def _plain_type(levels: int) -> Any:
-    """Return the type of what `clip` would leave as it is, and that has neither floats nor None, in so many levels."""
+    """Return the type of values that `clip` does not change and that have no float or None, `levels` deep."""
     text, few = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)], msgspec.Meta(max_length=MAX_LIST)
     if not levels:
         return text | int | bool
@@ -155,7 +156,7 @@ def _plain_type(levels: int) -> Any:
 
 
 _Plain = msgspec.defstruct("_Plain", [("record", _plain_type(MAX_DEPTH))])
-"""What `_plain` checks a record against: a type, because the same in Python takes three times as long."""
+"""The type of records that `_plain` encodes. The same check written in Python takes three times as long."""
 
 _plain_encoder = msgspec.json.Encoder(order="sorted")
 _record_decoder = msgspec.json.Decoder(_Record)
@@ -167,18 +168,18 @@ def canonical(record: Mapping[str, Any]) -> bytes:
     """Return `record` in canonical form (rule 1).
 
     Raises:
-        ValueError: if it holds NaN, an infinity or itself.
-        TypeError: if it holds what JSON has no form for.
+        ValueError: if it contains NaN, an infinity or itself.
+        TypeError: if it contains a value that JSON does not have.
         RecursionError: if it is nested too deep.
     """
     return _encode(record).encode("ascii")
 
 
 def _plain(record: Mapping[str, Any]) -> bytes | None:
-    """Return `record` in canonical form if that is what msgspec writes and nothing in it is too long, else None.
+    """Return `record` in canonical form if msgspec writes that form and nothing in it is too long, else None.
 
-    Nearly all records are so, and this takes a quarter of the time of `clip` and `canonical`. The two encoders differ
-    in what they escape, in floats and in NaN (null to msgspec): none of these passes.
+    This is so for nearly all records, and it takes a quarter of the time of `clip` and `canonical`. The two encoders
+    differ in escapes, in floats and in NaN (msgspec writes null). Records with any of these return None.
     """
     try:
         msgspec.convert({"record": record}, _Plain)
@@ -199,15 +200,15 @@ def _linked(record: Mapping[str, Any], after: Link) -> dict[str, Any]:
 
 
 def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
-    """Return `record`, cut to size, as the line that follows `after`, without its newline, and its own place.
+    """Return `record`, cut to size, as the line that follows `after`, without its newline, and its own link.
 
     Raises:
-        ValueError: if even so it is longer than `MAX_LINE`.
+        ValueError: if the line is still longer than `MAX_LINE`.
     """
     seq = after.seq + 1
     body = _plain(_linked(record, after)) or canonical(_linked(clip(record), after))
     digest = _digest(after.hash, body)
-    # encoding is the dear part, so the hash is put where sorting would put it instead of encoding once more
+    # encoding a second time would cost most, so the hash is inserted where sorting puts it
     chain = b'"chain":{"prev":"%b","seq":%d,"writer":' % (after.hash.encode(), seq)
     line = body.replace(chain, b'%b%b",%b' % (_HASH_AT, digest.encode(), chain.removeprefix(_CHAIN_AT)), 1)
     if len(line) >= MAX_LINE:

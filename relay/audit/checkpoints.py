@@ -1,12 +1,12 @@
-"""Checkpoints: records that sign the log's place, so that nobody without the audit key can write it anew.
+"""Checkpoints: records that sign the log's head, so that nobody can rewrite the log without the audit key.
 
-A chain alone keeps nobody from hashing a whole log again. A checkpoint is a record like any other, with a signature
-over the place before it; whatever is changed above it, the signature no longer fits. What stands below the last
-checkpoint is proven by a head kept elsewhere only: at most `EVERY` records, or a minute.
+A hash chain alone does not prevent that: anybody can compute all hashes of a log again. A checkpoint is a record with
+a signature over the link before it. If a record above it is changed, the signature no longer fits. Records below the
+last checkpoint (at most `EVERY`, or those of a minute) are proven only by a head that is kept in another place.
 
-The signed bytes are UTF-8: `relay.audit.checkpoint.v1`, the head before the record (`writer:seq:hash`), its
-`@timestamp` and its kind, each on a line of its own, the last one without a newline. `relay.checkpoint.signature` is
-the Ed25519 signature (RFC 8032) in base64url without padding, `kid` the RFC 7638 thumbprint's first 16 hex digits.
+The signed bytes are UTF-8: `relay.audit.checkpoint.v1`, the head before the record (`writer:seq:hash`), the record's
+`@timestamp` and its moment, each on its own line, the last one without a newline. `relay.checkpoint.signature` is the
+Ed25519 signature (RFC 8032) in base64url without padding. `kid` is the first 16 hex digits of the RFC 7638 thumbprint.
 """
 
 import base64
@@ -20,16 +20,16 @@ from relay.core.events import Action, Event
 from relay.core.jws import VerifyKey
 
 EVERY = 1000
-"""Records after which a checkpoint is due. A signature costs 51 µs, so 0.05 µs a record. Verification holds the log
-to it: a forger can't make do by leaving the checkpoints out."""
+"""Records after which a checkpoint is due. A signature costs 51 µs, which is 0.05 µs a record. Verification requires
+this distance, or a forger could leave the checkpoints out."""
 
 
 class Signer(Protocol):
-    """The audit's signing key. It never signs anything else and is in no JWKS."""
+    """The signing key of the audit log. It signs nothing else, and it is in no JWKS."""
 
     @property
     def kid(self) -> str:
-        """Its name."""
+        """The key's name."""
         ...
 
     def sign(self, data: bytes, /) -> bytes:
@@ -41,16 +41,16 @@ class Moment(StrEnum):
     """When a checkpoint was made."""
 
     OPENED = "opened"
-    """A relay began, or went on with, the log."""
+    """A relay created the log, or opened an existing one."""
     INTERVAL = "interval"
     ROTATED = "rotated"
-    """The first record of another file; the chain goes on."""
+    """The first record of the next file of the same chain."""
     CLOSED = "closed"
-    """The relay stopped in order. Where another record is the last, it died, and may have taken events with it."""
+    """The relay stopped in order. If another record is the last one, the relay was killed and may have lost events."""
 
 
 class CheckpointDetails(msgspec.Struct, frozen=True, kw_only=True):
-    """What a checkpoint says about itself. `oldest` is the first record that the log kept then."""
+    """The details of a checkpoint. `oldest` is the number of the first record that the log still had then."""
 
     kid: Annotated[str, msgspec.Meta(max_length=128)]
     signature: Annotated[str, msgspec.Meta(max_length=128)]
@@ -59,25 +59,25 @@ class CheckpointDetails(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def checkpoint_event(signer: Signer, *, head: str, at: str, moment: Moment, oldest: int) -> Event:
-    """Return the event that goes after `head` at the time `at`, as its record will have it."""
+    """Return the event of a checkpoint that follows `head`. `at` is the `@timestamp` of its record."""
     signature = signer.sign(_signed(head, at, moment))
-    note: dict[str, Any] = {
+    details: dict[str, Any] = {
         "kid": signer.kid,
         "moment": moment.value,
         "oldest": oldest,
         "signature": base64.urlsafe_b64encode(signature).rstrip(b"=").decode(),
     }
-    return Event(action=Action.AUDIT_CHECKPOINT, relay={"checkpoint": note})
+    return Event(action=Action.AUDIT_CHECKPOINT, relay={"checkpoint": details})
 
 
-def is_genuine(note: CheckpointDetails, keys: Mapping[str, VerifyKey], *, head: str, at: str) -> bool:
-    """Tell whether the checkpoint after `head` was signed by one of `keys`."""
-    key = keys.get(note.kid)
+def is_genuine(checkpoint: CheckpointDetails, keys: Mapping[str, VerifyKey], *, head: str, at: str) -> bool:
+    """Return whether the checkpoint after `head` was signed by one of `keys`."""
+    key = keys.get(checkpoint.kid)
     try:
-        signature = base64.urlsafe_b64decode(note.signature + "=" * (-len(note.signature) % 4))
+        signature = base64.urlsafe_b64decode(checkpoint.signature + "=" * (-len(checkpoint.signature) % 4))
     except ValueError:
         return False
-    return key is not None and key.verifies(_signed(head, at, note.moment), signature)
+    return key is not None and key.verifies(_signed(head, at, checkpoint.moment), signature)
 
 
 def _signed(head: str, at: str, moment: Moment) -> bytes:

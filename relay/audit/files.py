@@ -1,7 +1,7 @@
-"""The files of one log: the one that is written, and beside it the older ones, named by their first record.
+"""The files of one log: the current one, and the older ones, named by the number of their first record.
 
-`audit.jsonl` is written; `audit-000000000001.jsonl`, `audit-000000250001.jsonl` came before. In this order they are
-one chain: each begins with a checkpoint that follows the last record of the one before.
+`audit.jsonl` is the current file; `audit-000000000001.jsonl` and `audit-000000250001.jsonl` are older. In the order of
+their numbers they are one chain: each file begins with a checkpoint that follows the last record of the file before.
 """
 
 import os
@@ -11,21 +11,21 @@ from contextlib import suppress
 from pathlib import Path
 
 _DIGITS = 12
-"""In a name, so that the names' order is the records'."""
+"""Digits of a number in a name, so that the order of the names is the order of the records."""
 
 
 def old_name(path: Path, first: int) -> Path:
-    """Return what the log's file is called once another is written. `first` is its first record."""
+    """Return the name that the log's file gets when the next one replaces it. `first`: its first record's number."""
     return path.with_name(f"{path.stem}-{first:0{_DIGITS}d}{path.suffix}")
 
 
 def next_name(path: Path) -> Path:
-    """Return where the next file is made ready before it takes the log's name."""
+    """Return the temporary name of the next file, before it gets the log's name."""
     return path.with_name(f".{path.name}.next")
 
 
 def old_files(path: Path) -> list[tuple[int, Path]]:
-    """Return the older files of the log at `path`, with their first records, the oldest first."""
+    """Return the older files of the log at `path`, with the numbers of their first records, the oldest first."""
     return sorted(_old(path))
 
 
@@ -39,7 +39,7 @@ def _old(path: Path) -> Iterator[tuple[int, Path]]:
 
 def log_files(path: Path) -> list[Path]:
     """Return all files of the log at `path` in the order of their records; `path` itself is the last."""
-    # a crash while a file changes its name leaves it with both
+    # a crash in `swap_in` leaves a file with both names
     return [old for _, old in old_files(path) if not _same(old, path)] + [path]
 
 
@@ -50,7 +50,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def clean_up(path: Path) -> None:
-    """Tidy up after a crash in the middle of `swap_in`. Call it as the log's only writer.
+    """Remove the traces of a crash in `swap_in`. Only the log's writer may call it.
 
     Raises:
         OSError: if something can't be removed.
@@ -62,12 +62,12 @@ def clean_up(path: Path) -> None:
 
 
 def swap_in(path: Path, first: int) -> Path:
-    """Give the log's file its older name, and the one made ready the log's; returns the older name.
+    """Rename the log's file to its older name, and the next file to the log's name. Return the older name.
 
-    At every moment there is a file at `path`, so that no other process can take the log over in between.
+    There is a file at `path` at every moment, so that no other process can open a new log in between.
 
     Raises:
-        OSError: if the names can't be changed; then nothing has changed.
+        OSError: if the files can't be renamed; then nothing has changed.
     """
     old = old_name(path, first)
     os.link(path, old)
@@ -80,17 +80,17 @@ def swap_in(path: Path, first: int) -> Path:
 
 
 def delete_older(path: Path, before: float) -> list[Path]:
-    """Delete the older files that were last written to before a time (Unix seconds); returns which.
+    """Delete the older files that were last written before a time (Unix seconds), and return them.
 
-    Only from the oldest on, or a file with a wrong time would tear a hole into the chain.
+    It stops at the first file that is newer, because a file with a wrong time must not leave a gap in the chain.
 
     Raises:
-        OSError: if one can't be deleted.
+        OSError: if a file can't be deleted.
     """
-    dropped = []
+    deleted = []
     for _, old in old_files(path):
         if old.stat().st_mtime >= before:
             break
         old.unlink()
-        dropped.append(old)
-    return dropped
+        deleted.append(old)
+    return deleted

@@ -1,12 +1,11 @@
 """The audit log as JSON lines in a file, hash-chained.
 
-The event loop only queues an event and its time. Turning it into a record, hashing and writing happen on
-one thread, many events to a write (`GroupCommit`): during a burst of connections a write each would be a
-thousand system calls a second, and on the loop it would hold up prices.
+The event loop only queues an event and its time. One thread makes the record, hashes it and writes it, many events
+in one write (`GroupCommit`). With a write for each event, a burst of connections would cost a thousand system calls a
+second, and on the event loop they would delay prices.
 
-What can't be written is never dropped in silence. `record` raises, so that its caller gives nothing away.
-What came by `note` is counted, and an `audit.gap` record with the counts is the next thing written, before
-any other event; while nothing else comes, a task tries again by itself.
+No event is lost silently. `record` raises, so that its caller gives nothing away. Lost events of `note` are counted.
+An `audit.gap` record with the counts is written before any other event, and a task tries that again and again.
 """
 
 import asyncio
@@ -26,24 +25,26 @@ from relay.core.events import Event
 from relay.group_commit import GroupCommit
 
 MAX_NOTES = 50_000
-"""Notes that may wait: some seconds of writing, and 60 MB. A longer queue would only hide a dead disk."""
+"""Noted events that may wait: some seconds of writing, and 60 MB. A longer queue would only hide a dead disk."""
 
 NOTE_WITHIN_S = 0.25
-"""How long a note may wait for others, where no token's record takes it along. Two threads that take turns with the
-interpreter pull the same memory from one core to the other: each write costs about a millisecond, however few go with
-it. At 1,700 connections a second the log costs one 68 µs with 0.05 s and 27 with this (medians of 5 pairs)."""
+"""Seconds that a noted event may wait for others. The record of a token takes it along earlier. Two threads that take
+turns with the interpreter move the same memory between two cores, so that each write costs about a millisecond,
+however few events it has. At 1,700 connections a second, the log costs a connection 68 µs with 0.05 s and 27 µs with
+this value (medians of 5 pairs)."""
 
 _MAX_WAITING = MAX_NOTES + 10_000
-"""Room that a flood of notes leaves for `record`, or refused connections could stop the issuing of tokens."""
+"""Length of the whole queue. The difference is reserved for `record`, or refused connections could stop the issuing of
+tokens."""
 
 _ANSWER_WITHIN_S = 5.0
-"""How long `record` waits: a disk that hangs must become a 503. Long enough for a queue that a burst made."""
+"""Seconds that `record` waits, so that a hanging disk becomes a 503. It is enough for the queue of a burst."""
 
 _log = structlog.get_logger("relay.audit")
 
 
 CHECKPOINT_WITHIN_S = 60.0
-"""How long a record may wait for the checkpoint that signs it, while fewer than `EVERY` come."""
+"""Seconds that a record may wait for the checkpoint that signs it, if fewer than `EVERY` records come."""
 
 
 class JsonlAuditor:
@@ -83,14 +84,14 @@ class JsonlAuditor:
         options: LogOptions | None = None,
         keep_head: Callable[[Link], Awaitable[None]] | None = None,
     ) -> "JsonlAuditor":
-        """Open the log at `path` and go on with its chain, or begin a new one.
+        """Open the log at `path` and continue its chain, or start a new one.
 
-        `node` names this relay process in each record, `clock` gives Unix seconds, and `retry_s` says how
-        often a failed write is tried again while no new event comes. `keep_head` keeps the place of each checkpoint
-        where the log is not; that it fails is logged.
+        `node` is the name of this relay process in each record. `clock` returns Unix seconds. A failed write is tried
+        again every `retry_s` seconds, even if no new event comes. `keep_head` keeps the head of each checkpoint in
+        another place; a failure of it is logged.
 
         Raises:
-            ConfigurationError: if the file can't be written, is no audit log, or another process writes it.
+            ConfigurationError: if the file can't be written, is no audit log, or is written by another process.
         """
         file = LogFile.open(path)
         if file.unreadable is not None:
@@ -111,7 +112,7 @@ class JsonlAuditor:
 
     @property
     def head(self) -> Link:
-        """The place of the last record that is in the file. Kept elsewhere, it proves the log's end."""
+        """The link of the last record in the file. Kept in another place, it proves the log's end."""
         return self._log_writer.head
 
     async def record(self, event: Event) -> None:
@@ -129,16 +130,16 @@ class JsonlAuditor:
     def note(self, event: Event) -> None:
         """See `Auditor.note`."""
         if self._commits.waiting < MAX_NOTES:
-            with suppress(asyncio.QueueFull, RuntimeError):  # closed, or no event loop runs here
+            with suppress(asyncio.QueueFull, RuntimeError):  # closed, or no event loop runs
                 self._loop = asyncio.get_running_loop()
                 self._commits.post(Entry(event, self._clock(), noted=True), within_s=NOTE_WITHIN_S)
                 return
         self._log_writer.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
-        if self._closed:  # no gap record can tell of it any more
+        if self._closed:  # no gap record will report it
             _log.error("an audit event is lost: it came after the log was closed", action=event.action.value)
 
     async def aclose(self) -> None:
-        """Write what waits and close the file. What still can't be written goes to the service's own log."""
+        """Write the events that wait, and close the file. Losses that remain go to the process's own log."""
         if self._closed:
             return
         self._closed = True
@@ -150,18 +151,16 @@ class JsonlAuditor:
         await self._keep_signed_head()
 
     def _commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
-        """Runs on the writer's thread."""
+        """Write a batch. Runs on the writer's thread."""
         outcomes = self._log_writer.commit(entries)
         follow = self._log_writer.due or (self._log_writer.unsigned and self._signing is None)
         if (follow or self._log_writer.signed is not self._kept) and self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended without `aclose`: nobody can try again
+            with suppress(RuntimeError):  # the loop has ended without `aclose`: no task can try again
                 self._loop.call_soon_threadsafe(self._follow_up)
         return outcomes
 
-    # On the event loop again.
-
     def _follow_up(self) -> None:
-        """Begin what no further event may come for: to try again, and to sign."""
+        """Start the tasks that try again and sign, in case no further event comes. Runs on the event loop."""
         if self._closed:
             return
         loop = asyncio.get_running_loop()
@@ -176,7 +175,7 @@ class JsonlAuditor:
             await self._commits.run(self._log_writer.report)
 
     async def _sign(self) -> None:
-        """Keep the last checkpoint's place, and make the next one in time, until nothing is unsigned."""
+        """Keep the head of the last checkpoint, and write the next one in time, until every record is signed."""
         await self._keep_signed_head()
         while self._log_writer.unsigned:
             await asyncio.sleep(CHECKPOINT_WITHIN_S)

@@ -1,11 +1,12 @@
-"""The audit log's file: one writer, append only, always at a known place of its chain.
+"""The audit log's file: one writer, append only, and the head of the chain always known.
 
-Nothing is ever cut off, not even the process's own half-written line after a full disk: a log with the
-append-only attribute (`chattr +a`) works, and a program that follows the file never sees it shrink. A line
-that could not be finished is accounted for by the next record instead, see `tail`.
+Nothing is ever cut off, so that a file with the append-only attribute (`chattr +a`) works, and a program that follows
+the file never sees it shrink. A killed process, a full disk or a power cut can leave a torn line at the end. The next
+record begins on a new line, follows the last intact record, and names the torn bytes by number and SHA-256
+(`Unreadable`). They are part of the chain from then on.
 
-What `write` took is in the kernel and survives the death of this process. Only a power cut can take the last
-moments away; `sync` is against that, and its caller decides how often the disk is worth waiting for.
+Written bytes are in the kernel and survive the death of this process. Only a power cut can lose the last of them.
+`sync` prevents that, and its caller decides how often to wait for the disk.
 """
 
 import errno
@@ -25,14 +26,14 @@ from relay.audit.files import clean_up, next_name, old_files, swap_in
 from relay.core.errors import ConfigurationError, MalformedError
 
 MAX_END_BYTES = 8 << 20
-"""Bytes searched for the last intact record: eight of the longest lines. No crash leaves more than that."""
+"""Bytes that are searched for the last intact record: eight of the longest lines. No crash leaves more than that."""
 
 _FIRST_BLOCK = 64 << 10
 _LINE_BEGIN = b'{"@timestamp":"'
 
 
 class TornBytes:
-    """Bytes at the end of a log that are no record, counted and hashed as they come."""
+    """Bytes at the end of a log that are no record, counted and hashed."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -41,7 +42,7 @@ class TornBytes:
         self._hash = hashlib.sha256()
 
     def add(self, data: bytes) -> None:
-        """Take in `data`, which stands in the file after what came before."""
+        """Add `data`, the next bytes of the file."""
         if data:
             self.size += len(data)
             self.ended = data.endswith(b"\n")
@@ -58,9 +59,9 @@ class TornBytes:
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """The end of a log. `head` is None if it has no record, `ended` False if the last byte is no newline.
+    """The end of a log. `head` is None if it has no record; `ended` is False if its last byte is no newline.
 
-    `closed`: its writer stopped in order, or it has never had one.
+    `closed`: its writer stopped in order, or the log is new.
     """
 
     head: Link | None
@@ -70,32 +71,32 @@ class LogEnd:
 
     @classmethod
     def of_nothing(cls) -> "LogEnd":
-        """Return the end of a log that has not begun."""
+        """Return the end of a new log."""
         return cls(None, TornBytes(), ended=True, closed=True)
 
 
 class LogFile:
-    """An audit log that is open for writing, and locked. Not thread-safe: one thread at a time."""
+    """An audit log that is open for writing, and locked. Not thread-safe."""
 
-    def __init__(self, file: int, path: Path, tail: LogEnd) -> None:
+    def __init__(self, file: int, path: Path, end: LogEnd) -> None:
         self._file = file
         self._path = path
-        self.closed_cleanly = tail.closed
-        """Whether whoever wrote the log before stopped in order."""
+        self.closed_cleanly = end.closed
+        """Whether the process that wrote the log before stopped in order."""
         self.size = os.fstat(file).st_size
         self.first, self.began = _first_record(file) if self.size else (None, None)
         """The first record in this file and its time (Unix seconds); None if there is none, or it can't be read."""
-        self._torn = tail.torn
-        self._ended = tail.ended
-        self.head = tail.head or Link.before_first(secrets.token_hex(8))
-        """The place of the last record that is in the file."""
+        self._torn = end.torn
+        self._ended = end.ended
+        self.head = end.head or Link.before_first(secrets.token_hex(8))
+        """The link of the last record in the file."""
 
     @classmethod
     def open(cls, path: Path) -> "LogFile":
-        """Open the log at `path`, or begin one that only this user may read, and lock it.
+        """Open the log at `path`, or create one that only this user may read, and lock it.
 
         Raises:
-            ConfigurationError: if it can't be written, is no audit log, or another process writes it.
+            ConfigurationError: if it can't be written, is no audit log, or is written by another process.
         """
         try:
             file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -103,7 +104,7 @@ class LogFile:
             raise _unusable(path, error.strerror) from None
         try:
             kind = os.fstat(file).st_mode
-            # a pipe could not be read back, so neither the chain nor a verification could go on from it
+            # a pipe can't be read back, so the chain could not be continued or verified
             if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):
                 raise _unusable(path, "it is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,25 +125,25 @@ class LogFile:
 
     @property
     def unreadable(self) -> Unreadable | None:
-        """What the next record must account for, None when the file ends with a record."""
+        """The torn bytes that the next record must account for; None if the file ends with a record."""
         return self._torn.described() if self._torn.size else None
 
     def append(self, lines: Sequence[tuple[bytes, Link]]) -> tuple[int, OSError | None]:
-        """Write `lines`, each sealed after the one before, the first after `head`.
+        """Write `lines`, each sealed after the one before, and the first after `head`.
 
-        Returns how many are in the file now, and why not all of them. While `unreadable` is not None, the
-        first must be the gap record that names it.
+        Returns how many of them are in the file, and the error if that is not all. If `unreadable` is not None, the
+        first line must be the gap record that names it.
         """
         begin = b"" if self._ended else b"\n"
         data = begin + b"".join(line + b"\n" for line, _ in lines)
         written, error = self._write(data)
-        # the newline that goes first ends either torn bytes, and then is one of them, or a whole record
+        # the newline in front ends either torn bytes, and is one of them, or a whole record
         torn_from = 0 if self._torn.size else len(begin)
         position, count = len(begin), 0
         for line, link in lines:
             if written < position + len(line):
                 break
-            # a record is whole without its newline too; the next batch then adds it
+            # a record is whole even without its newline, which the next batch adds
             position += len(line) + 1
             count += 1
             self.head = link
@@ -160,21 +161,21 @@ class LogFile:
         """Wait until all that was written is on the disk.
 
         Raises:
-            OSError: if the disk can't take it. What is on it then, nobody knows.
+            OSError: if it can't be written to the disk. It is then unknown what is on the disk.
         """
         if stat.S_ISREG(os.fstat(self._file).st_mode):
             os.fdatasync(self._file)
 
     @property
     def rotatable(self) -> bool:
-        """Whether another file may follow: this one is a file, and ends with a whole record."""
+        """Whether another file may follow: this one ends with a whole record."""
         return self.first is not None and self._ended and not self._torn.size
 
     def rotate(self, line: bytes, link: Link) -> Path:
-        """Go on in a new file that begins with `line`, sealed after `head`. Returns the name of the old one.
+        """Continue in a new file that begins with `line`, sealed after `head`. Return the name of the old file.
 
         Raises:
-            OSError: if it can't be made; then this one is written on.
+            OSError: if it can't be created; the old file is then still in use.
         """
         here = self._path.stat()
         if (here.st_dev, here.st_ino) != ((own := os.fstat(self._file)).st_dev, own.st_ino):
@@ -187,7 +188,7 @@ class LogFile:
             written = 0
             while written < len(data):
                 written += os.write(file, data[written:])
-            os.fdatasync(self._file)  # no new file may be on the disk without the end of the old one
+            os.fdatasync(self._file)  # the end of the old file must be on the disk before the new file
             os.fdatasync(file)
             old = swap_in(self._path, self.first)
         except OSError:
@@ -200,16 +201,16 @@ class LogFile:
         return old
 
     def close(self) -> None:
-        """Close the file, and so give up the lock."""
+        """Close the file, which releases the lock."""
         os.close(self._file)
 
     def _write(self, data: bytes) -> tuple[int, OSError | None]:
-        """Write as much of `data` as goes in."""
+        """Write as much of `data` as possible. Return the number of bytes, and the error if it is not all."""
         written = 0
         try:
             state = os.fstat(self._file)
             if stat.S_ISREG(state.st_mode) and not state.st_nlink:
-                raise OSError(errno.ENOENT, "the file was deleted, restart the relay to begin a new one")
+                raise OSError(errno.ENOENT, "the file was deleted; restart the relay to create a new one")
             while written < len(data):
                 written += os.write(self._file, data[written:])
         except OSError as error:
@@ -218,16 +219,16 @@ class LogFile:
 
 
 def _end_before(path: Path) -> LogEnd:
-    """Return the end of the newest of the older files: an empty one goes on with its chain."""
+    """Return the end of the newest older file, because an empty file continues its chain."""
     older = old_files(path)
     if not older:
         return LogEnd.of_nothing()
     file = os.open(older[-1][1], os.O_RDONLY | os.O_CLOEXEC)
     try:
-        tail = read_end(file, older[-1][1])
+        end = read_end(file, older[-1][1])
     finally:
         os.close(file)
-    return LogEnd(tail.head, TornBytes(), ended=True, closed=tail.closed)
+    return LogEnd(end.head, TornBytes(), ended=True, closed=end.closed)
 
 
 def _first_record(file: int) -> tuple[int | None, float | None]:
@@ -246,7 +247,7 @@ def _unusable(path: Path, why: str | None) -> ConfigurationError:
 
 
 def read_end(file: int, path: Path) -> LogEnd:
-    """Read the end of the log behind the descriptor `file`; `path` is for the message.
+    """Read the end of the log that the descriptor `file` is open for. `path` is for error texts.
 
     Raises:
         ConfigurationError: if the file is no audit log.
@@ -281,12 +282,12 @@ def _read(file: int, start: int, end: int) -> bytes:
 
 
 def _last_record(data: bytes, *, whole: bool) -> LogEnd | None:
-    """Look for the last intact record in `data`, the end of the file, or all of it if `whole`."""
+    """Find the last intact record in `data`, which is the end of the file, or the whole file if `whole`."""
     end = len(data)
     while end > 0:
         begin = data.rfind(b"\n", 0, end - 1) + 1
         if begin == 0 and not whole:
-            return None  # this line's beginning lies before `data`
+            return None  # the beginning of this line is before `data`
         try:
             sealed = unseal(data[begin:end])
         except MalformedError:
@@ -295,15 +296,15 @@ def _last_record(data: bytes, *, whole: bool) -> LogEnd | None:
             if sealed.intact:
                 torn = TornBytes()
                 torn.add(data[end:])
-                note = sealed.checkpoint
-                closed = note is not None and note.moment is Moment.CLOSED and not torn.size
+                checkpoint = sealed.checkpoint
+                closed = checkpoint is not None and checkpoint.moment is Moment.CLOSED and not torn.size
                 return LogEnd(sealed.link, torn, data.endswith(b"\n"), closed)
         end = begin
     return None
 
 
 def _may_be_torn(data: bytes) -> bool:
-    """Tell whether all there is can be what a process left that died while it wrote its first record."""
+    """Return whether a process that died while it wrote its first record can have left `data`."""
     return all(
         line.startswith(_LINE_BEGIN) or (line and _LINE_BEGIN.startswith(line))
         for line in data.removesuffix(b"\n").split(b"\n")

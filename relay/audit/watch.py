@@ -1,7 +1,6 @@
-"""The auditor that everybody is given: it marks what is strange, bounds floods of denials, and passes the rest on.
+"""The auditor that every room of the relay gets. It adds anomalies, limits floods of denials, and passes events on.
 
-In one place, so that no shell has to think of it, and before the queue of the log: a flood that was only cut on
-its way to the disk would have filled the queue by then.
+It stands before the log's queue, because a flood that is only limited at the disk has already filled the queue.
 """
 
 import asyncio
@@ -23,18 +22,18 @@ _log = structlog.get_logger("relay.audit")
 
 
 class ClosableAuditor(Auditor, Protocol):
-    """An auditor that has something to write out at the end."""
+    """An auditor that must be closed, because events may wait in it."""
 
     async def aclose(self) -> None:
-        """Write what waits, and close."""
+        """Write the events that wait, and close."""
         ...
 
 
 class WatchedAuditor:
-    """An `Auditor` in front of another one. End it with `aclose`, which ends the other as well.
+    """An `Auditor` in front of another one. `aclose` closes both.
 
-    `clock` gives Unix seconds; `denials` are recorded singly for one user or address in a minute; `observers` see
-    every event.
+    `clock` returns Unix seconds. `denials` is the number of denials that are recorded for one user or address in a
+    minute. `observers` get every event.
     """
 
     def __init__(
@@ -56,64 +55,64 @@ class WatchedAuditor:
 
     async def record(self, event: Event) -> None:
         """See `Auditor.record`."""
-        event = self._marked(event)
+        event = self._with_found_anomalies(event)
         await self._auditor.record(event)
         self._observe(event)
 
     def note(self, event: Event) -> None:
         """See `Auditor.note`. A denial beyond the budget is counted, and reported within a minute."""
-        event = self._marked(event)
+        event = self._with_found_anomalies(event)
         self._observe(event)
         if is_denial(event):
             self._begin_minute()
-            verdict = self._budget.count(event)
-            if not verdict.recorded:
+            decision = self._budget.count(event)
+            if not decision.recorded:
                 return
-            if verdict.burst:
-                event = _with_marks(event, [Anomaly.DENIAL_BURST])
+            if decision.burst:
+                event = _with_anomalies(event, [Anomaly.DENIAL_BURST])
         self._auditor.note(event)
 
     async def aclose(self) -> None:
-        """Write what was counted, and what waits, and close the log."""
+        """Record the counted denials, and close the log."""
         self.end_minute()
         await self._auditor.aclose()
 
     def end_minute(self) -> None:
-        """Record what was only counted since the minute began; the next denial begins another."""
+        """Record the denials that were only counted in this minute. The next denial starts another minute."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if overflow := self._budget.end_period():
             since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
             event = Event(action=Action.DENIALS_AGGREGATED, relay={**overflow, "since": since})
-            self._auditor.note(_with_marks(event, [Anomaly.DENIAL_BURST]))
+            self._auditor.note(_with_anomalies(event, [Anomaly.DENIAL_BURST]))
 
     def _observe(self, event: Event) -> None:
         for observe in self._observers:
             try:
                 observe(event)
-            except Exception:  # noqa: BLE001  # a counter that fails must not take a token with it
+            except Exception:  # noqa: BLE001  # a metric that fails must not prevent a token
                 _log.exception("an observer of the audit events failed", action=event.action.value)
 
     def _begin_minute(self) -> None:
         if self._timer is None:
             self._since = self._clock()
-            with suppress(RuntimeError):  # without an event loop the minute ends when the log is closed
+            with suppress(RuntimeError):  # without an event loop, the minute ends when the log is closed
                 self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self.end_minute)
 
-    def _marked(self, event: Event) -> Event:
-        marks = []
+    def _with_found_anomalies(self, event: Event) -> Event:
+        found = []
         if event.reason is not None and event.reason in ANOMALY_OF:
-            marks.append(ANOMALY_OF[event.reason])
+            found.append(ANOMALY_OF[event.reason])
         if event.asker:
-            marks += self._client_identity.differences(event.asker, event.relay["token"]["jti"], event.client)
-        return _with_marks(event, marks) if marks else event
+            found += self._client_identity.differences(event.asker, event.relay["token"]["jti"], event.client)
+        return _with_anomalies(event, found) if found else event
 
 
-def _with_marks(event: Event, marks: Sequence[Anomaly]) -> Event:
+def _with_anomalies(event: Event, found: Sequence[Anomaly]) -> Event:
     before = event.relay.get("anomalies", ())
     return msgspec.structs.replace(
-        event, relay={**event.relay, "anomalies": [*before, *(mark.value for mark in marks)]}
+        event, relay={**event.relay, "anomalies": [*before, *(anomaly.value for anomaly in found)]}
     )
 
 

@@ -1,8 +1,7 @@
-"""What the log's thread does: turns events into records, and keeps the promises about the file.
+"""The work of the log's thread: it turns events into records, and rotates and deletes files.
 
-What can't be written is counted, and told by the next record that can be. Checkpoints go in before more than
-`EVERY` records have passed, and whenever the event loop's timer asks for one. A file that is large or old enough is
-followed by another one, and files that are older than they need be are deleted.
+Events that can't be written are counted, and the next record reports them. A checkpoint is written at the latest after
+`EVERY` records, and whenever the event loop's timer asks for one.
 """
 
 import os
@@ -29,12 +28,12 @@ from relay.core.events import Action, Event, to_record
 _log = structlog.get_logger("relay.audit")
 
 _ROTATE_AGAIN_S = 60.0
-"""After a change of files that failed: until then the old one is written on, and one line in the log says why."""
+"""Seconds until a failed rotation is tried again. The writer stays with the old file, and a log line says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """What was lost: events by action, when the first happened (Unix seconds), and why the last one was."""
+    """Lost events by action, when the first one happened (Unix seconds), and why the last one was lost."""
 
     counts: dict[str, int]
     since: float
@@ -42,7 +41,11 @@ class Loss:
 
 
 class LostEvents:
-    """Counts lost events by action. Bounded: there are no more entries than actions."""
+    """Counts events that could not be recorded, until a gap record has reported them. It has an entry for each action.
+
+    The event loop counts those that find the queue full, and the writer's thread those that the disk refuses; hence
+    the lock.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,30 +64,38 @@ class LostEvents:
             self._cause = cause
 
     def ever(self) -> dict[str, int]:
-        """Return the events lost since the start by action, those that a gap record has told of included."""
+        """Return all events lost since the start, by action."""
         with self._lock:
             return dict(self._ever)
 
     def pending(self) -> Loss | None:
-        """Return what no gap record has told of yet; once one has, pass it to `reported`."""
+        """Return the losses that no gap record has reported yet. Pass them to `reported` when one has."""
         with self._lock:
             if not self._counts:
                 return None
             return Loss(counts=dict(self._counts), since=self._since, cause=self._cause)
 
     def reported(self, loss: Loss) -> None:
-        """Forget `loss`, but not what was added since it was taken."""
+        """Subtract `loss`, and keep the events that were added after `pending` returned it."""
         with self._lock:
             self._counts.subtract(loss.counts)
-            self._counts += Counter()  # drops the entries that are zero
+            self._counts += Counter()  # removes the entries that are zero
 
 
 _CHECKPOINT = b'"action":"audit.checkpoint"'
-# a quote inside a string is always escaped, so this can't match in what came from outside
+# no client's text can match this, because a quote inside a string is always escaped
 
 
 class StdoutCopy:
-    """Writes the log's lines, or its checkpoints alone, to a descriptor as well. For one thread at a time."""
+    """Copies the log's lines, or only its checkpoints, to standard output, for platforms that collect it.
+
+    The file stays the log: `relay audit` reads it, gaps are about it, and a token needs a record in it. If the reader
+    of the copy has gone, the process's own log says so, and the relay continues. A reader that stops reading blocks
+    the log's thread, as a hanging disk does, and with it the issuing of tokens.
+
+    A checkpoint is a signed head. If nobody can change the copied checkpoints, they alone prove that the file is whole.
+    Not thread-safe.
+    """
 
     def __init__(self, *, checkpoints_only: bool, descriptor: int = 1) -> None:
         self._checkpoints_only = checkpoints_only
@@ -92,7 +103,7 @@ class StdoutCopy:
         self._failing = False
 
     def write(self, lines: Sequence[tuple[bytes, Link]]) -> None:
-        """StdoutCopy lines that are in the file now. Never raises."""
+        """Copy lines that are in the file. Never raises."""
         data = b"".join(
             line + b"\n" for line, _ in lines if not self._checkpoints_only or _CHECKPOINT in line
         )
@@ -117,9 +128,9 @@ class Sync(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogOptions:
-    """How a log is kept. `signer` None: without checkpoints. Sizes in bytes, times in seconds; 0: never.
+    """How a log is written. Sizes in bytes, times in seconds; 0: never. Without a `signer` it has no checkpoints.
 
-    `copy` gets the lines too, once they are in the file.
+    `copy` gets each line after it is in the file.
     """
 
     signer: Signer | None = None
@@ -131,7 +142,7 @@ class LogOptions:
 
 
 class Entry(NamedTuple):
-    """An event and when it came (Unix seconds). `noted`: nobody waits to hear whether it was written."""
+    """An event and its time (Unix seconds). `noted`: no caller waits for the outcome."""
 
     event: Event
     at: float
@@ -157,17 +168,17 @@ class LogWriter:
         self._due: Moment | None = Moment.OPENED if options.signer is not None else None
         self._signed_seq = file.head.seq
         self.signed: Link | None = None
-        """The last checkpoint that was written: the head to keep elsewhere."""
-        self._drop_old()
+        """The link of the last checkpoint: the head to keep in another place."""
+        self._delete_old()
 
     @property
     def head(self) -> Link:
-        """The place of the last record that is in the file."""
+        """The link of the last record in the file."""
         return self._file.head
 
     @property
     def due(self) -> bool:
-        """Whether something is to be written that no event brings with it: a gap record, or the first checkpoint."""
+        """Whether a gap record or the first checkpoint must be written, even if no event comes."""
         return (
             self.losses.pending() is not None
             or self._file.unreadable is not None
@@ -177,12 +188,12 @@ class LogWriter:
 
     @property
     def unsigned(self) -> bool:
-        """Whether records stand below the last checkpoint."""
+        """Whether there are records after the last checkpoint."""
         return self._options.signer is not None and self._file.head.seq > self._signed_seq
 
     def commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
-        """Write what is due, then `entries`. Never raises: each has its own outcome."""
-        if entries:  # a last checkpoint goes where its records are
+        """Write what is due, then `entries`. Never raises; returns the outcome of each entry."""
+        if entries:  # a last checkpoint stays in the file of its records
             self._rotate()
         loss = self.losses.pending()
         gap = self._gap(loss)
@@ -200,18 +211,18 @@ class LogWriter:
         return [None] * count + [error] * (len(entries) - count)
 
     def report(self) -> None:
-        """Write what is due, if something is."""
+        """Write what is due, if there is anything."""
         if self.due:
             self.commit(())
 
     def checkpoint(self, moment: Moment) -> None:
-        """Sign what was written since the last checkpoint, if something was."""
+        """Write a checkpoint if there are records after the last one."""
         if self._options.signer is not None and (self.unsigned or moment is Moment.CLOSED):
             self._due = moment
             self.commit(())
 
     def close(self) -> None:
-        """Write what is still due, and close the file. What still can't be written goes to the process's own log."""
+        """Write what is still due, and close the file. Losses that remain go to the process's own log."""
         self.report()
         if not self.losses.pending():
             self.checkpoint(Moment.CLOSED)
@@ -220,11 +231,11 @@ class LogWriter:
         self._file.close()
 
     def _append(self, entries: Sequence[Entry]) -> tuple[int, Exception | None]:
-        """Write `entries`, with a checkpoint where one is due; returns how many of them are in the file."""
+        """Write `entries`, and a checkpoint if one is due. Return how many entries are in the file."""
         moment = self._moment(len(entries))
         at = (
             1 if self._file.unreadable is not None else 0
-        )  # nothing may come before what accounts for torn bytes
+        )  # the gap record that accounts for torn bytes must come first
         try:
             lines = []
             head = self._file.head
@@ -237,7 +248,7 @@ class LogWriter:
             if moment is not None and at == len(entries):
                 lines.append(self._sealed_checkpoint(head, moment))
             count, error = self._file.append(lines)
-        except Exception as failure:  # noqa: BLE001  # an outcome like a full disk: counted and logged
+        except Exception as failure:  # noqa: BLE001  # as a full disk: counted and logged
             return 0, failure
         self._copy(lines[:count])
         signed = moment is not None and count > at
@@ -250,7 +261,7 @@ class LogWriter:
                 self._file.sync()
             except OSError as failure:
                 error = failure
-                if self._options.sync is Sync.ALWAYS:  # nobody may be told that it is on the disk
+                if self._options.sync is Sync.ALWAYS:  # no caller may be told that its record is on the disk
                     return 0, failure
         return count - signed, error
 
@@ -258,13 +269,13 @@ class LogWriter:
         if self._options.copy is not None:
             self._options.copy.write(lines)
 
-    def _moment(self, coming: int) -> Moment | None:
-        """Return which checkpoint goes with the next batch."""
+    def _moment(self, new: int) -> Moment | None:
+        """Return the moment of the checkpoint that the next batch needs, or None."""
         if self._options.signer is None:
             return None
         if self._due is not None:
             return self._due
-        return Moment.INTERVAL if self._file.head.seq - self._signed_seq + coming > EVERY - 1 else None
+        return Moment.INTERVAL if self._file.head.seq - self._signed_seq + new > EVERY - 1 else None
 
     def _signed(self, link: Link) -> None:
         self._due = None
@@ -287,7 +298,7 @@ class LogWriter:
     def _seal(self, entry: Entry, head: Link) -> tuple[bytes, Link]:
         try:
             return seal(self._record(entry), head)
-        except Exception as error:  # noqa: BLE001  # whatever its details hold, the event must be recorded
+        except Exception as error:  # noqa: BLE001  # the event must be recorded, without the details that can't be written
             bare = msgspec.structs.replace(entry.event, relay={"unwritable": type(error).__name__})
             return seal(self._record(entry._replace(event=bare)), head)
 
@@ -295,7 +306,7 @@ class LogWriter:
         return to_record(entry.event, timestamp=_iso(entry.at), event_id=next(self._ids), node=self._node)
 
     def _gap(self, loss: Loss | None) -> Entry | None:
-        """Return the gap record that is due: for lost events, torn bytes, an unclean end, or all of these."""
+        """Return the gap record that is due, for lost events, torn bytes or an unclean end."""
         unreadable = self._file.unreadable
         if loss is None and unreadable is None and not self._unclean:
             return None
@@ -309,9 +320,9 @@ class LogWriter:
         return Entry(Event(action=Action.AUDIT_GAP, relay=details), self._clock(), noted=False)
 
     def _rotate(self) -> None:
-        """Go on in another file if this one is large or old enough. If that fails, it is written on."""
+        """Start the next file if this one is large or old enough. If that fails, stay with this one."""
         options, file, now = self._options, self._file, self._clock()
-        # without checkpoints nothing could tell a second file from one whose beginning was cut off
+        # only a checkpoint shows that a second file is not one whose beginning was cut off
         if options.signer is None or now < self._rotate_after or not file.rotatable:
             return
         if file.began is None:
@@ -323,15 +334,15 @@ class LogWriter:
             old = file.rotate(*(sealed := self._sealed_checkpoint(file.head, Moment.ROTATED)))
         except OSError as error:
             self._rotate_after = now + _ROTATE_AGAIN_S
-            _log.error("no new audit file can be begun; the old one is written on", error=cause_of(error))
+            _log.error("no new audit file can be created; the old one is still used", error=cause_of(error))
             return
         self._copy([sealed])
         self._signed(sealed[1])
         file.began = now
-        _log.info("the audit log goes on in a new file", old=old.name)
-        self._drop_old()
+        _log.info("the audit log continues in a new file", old=old.name)
+        self._delete_old()
 
-    def _drop_old(self) -> None:
+    def _delete_old(self) -> None:
         if not self._options.keep_s:
             return
         try:
@@ -341,8 +352,8 @@ class LogWriter:
             _log.error("old audit files can't be deleted", error=cause_of(error))
 
     def _log_outcome(self, error: Exception | None) -> None:
-        """Log when writing begins to fail and when it works again."""
-        with suppress(OSError, ValueError):  # a standard error that is closed or full is no reason to fail
+        """Log the moment when writing starts to fail, and the moment when it works again."""
+        with suppress(OSError, ValueError):  # standard error is closed or full: no reason to fail
             if error is not None and not self._failing:
                 _log.error("the audit log can't be written", path=str(self._path), error=cause_of(error))
             elif error is None and self._failing:
@@ -351,17 +362,17 @@ class LogWriter:
 
 
 def cause_of(error: Exception | None) -> str:
-    """Say in a few words why a record could not be written."""
+    """Return in a few words why a record could not be written."""
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return error.strerror or str(error)
     return type(error).__name__
 
 
 def _random_ids() -> Iterator[str]:
-    """Yield 128 random bits at a time, in hex, for ever.
+    """Yield 128 random bits in hex, without end.
 
-    Drawn by the block: a draw is a system call for which the thread lets go of the interpreter, and to get that back
-    from a busy event loop costs more than the record.
+    Random bits are read in blocks. Each read is a system call that releases the interpreter, and waiting for a busy
+    event loop to give it back costs more than the record.
     """
     while True:
         block = token_hex(16 * 256)

@@ -231,7 +231,7 @@ async def test_a_log_whose_newest_file_was_moved_away_goes_on(path: Path) -> Non
 
 
 async def test_a_full_disk_keeps_the_old_file(path: Path) -> None:
-    """Where no other file can be begun, the log goes on in the old one, whole, and says why once."""
+    """If no new file can be created, the log continues in the old one, whole, and logs why once."""
     await write(path, 5)
     with capture_logs() as logs:
         auditor = JsonlAuditor.open(path, node="node-1", options=replace(SIGNED, rotate_bytes=1))
@@ -240,7 +240,7 @@ async def test_a_full_disk_keeps_the_old_file(path: Path) -> None:
         await auditor.record(an_event())
         await auditor.aclose()
     assert [entry["event"] for entry in logs].count(
-        "no new audit file can be begun; the old one is written on"
+        "no new audit file can be created; the old one is still used"
     ) <= 1
     assert all_verified(path).ok
 
