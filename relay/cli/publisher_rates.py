@@ -16,7 +16,7 @@ from rich.text import Text
 
 from relay.cli.options import DEFAULT_URL, JsonOption, UrlOption
 from relay.cli.output import printable
-from relay.client.answers import check_base_url, read_json, read_problem
+from relay.client.responses import check_base_url, read_json, read_problem
 from relay.core.errors import ConfigurationError, RelayError
 from relay.net.http_client import blocking_client
 

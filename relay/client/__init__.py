@@ -28,7 +28,7 @@ from relay.client.frames import (
 )
 from relay.client.issuer import ScopedToken, fetch_token
 from relay.client.publisher import BatchError, Publisher
-from relay.client.publishing.drafts import Message
+from relay.client.publishing.messages import Message
 from relay.client.receipts import Position, Receipt, Result
 from relay.client.subscriber import Subscriber
 

@@ -1,15 +1,15 @@
-"""How long to wait before another attempt: full jitter.
+"""The wait before another attempt: exponential back-off with full jitter.
 
-Ten thousand clients that lost one relay must not come back in one moment, again and again: so the wait is
-drawn evenly from zero up to a bound that doubles (AWS Architecture Blog, "Exponential Backoff and Jitter":
-full jitter makes the fewest calls of the variants that spread them).
+Ten thousand clients that lost one relay must not come back at the same moment. So each wait is random, from zero to a
+bound that doubles (AWS Architecture Blog, "Exponential Backoff and Jitter": of the variants that spread the calls, full
+jitter makes the fewest).
 """
 
 from random import Random, SystemRandom
 
 FIRST_S = 0.5
 CAP_S = 20.0
-"""The protocol's bounds: a restart goes nearly unnoticed, and a relay in need is left time to recover."""
+"""The protocol's bounds: a restart is hardly noticed, and an overloaded relay has time to recover."""
 
 
 class Backoff:
@@ -24,7 +24,7 @@ class Backoff:
         self._failures = 0
 
     def next(self, *, told_s: float | None = None) -> float:
-        """Return the next wait. `told_s` is what the server asked for: kept, with jitter behind it."""
+        """Return the next wait in seconds. If the server asked for `told_s`, it is that and some jitter."""
         if told_s is not None:
             return told_s + self._random.uniform(0, self._first_s)
         bound = min(self._cap_s, self._first_s * 2.0 ** min(self._failures, 32))
@@ -32,5 +32,5 @@ class Backoff:
         return self._random.uniform(0, bound)
 
     def reset(self) -> None:
-        """Start from the first wait again, after something worked."""
+        """Start from the first wait again, after a success."""
         self._failures = 0

@@ -1,31 +1,31 @@
-"""What can go wrong between a Python program and a relay, as exceptions whose type says whose turn it is.
+"""The client's exceptions: what a relay, or the network, refused.
 
     ClientError
     ├── RefusedError          the relay said no: code, message, status, retryable, retry_after_s
     │   ├── TokenError        the issuer gave no token
     │   ├── HandshakeError    the stream refused the WebSocket handshake
-    │   └── PublishError      a publication was not taken
-    │       ├── HaltedError   publishing stopped before this one (in `relay.client.publishing.outbox`)
+    │   └── PublishError      a publication was not accepted
+    │       ├── HaltedError   publishing stopped before this one (in `relay.client.publishing.send_queue`)
     │       └── BatchError    publishing stopped in the middle of many (in `relay.client.publisher`)
-    └── StreamClosedError     the stream was closed for good; `.code`, `.text`
+    └── StreamClosedError     the stream was closed and a reconnect can't work; `.code`, `.text`
 
-A `RefusedError` that reaches the caller with `retryable` true was already tried again as often as allowed. No
-text of these exceptions has a token or a key in it: they end up in logs.
+A `RefusedError` with `retryable` true reaches the caller only after all allowed attempts. No text of these exceptions
+contains a token or a key, because such texts end up in logs.
 """
 
 from relay.core.errors import RelayError
 
 
 class ClientError(RelayError):
-    """Base of everything that the client raises because of what the relay, or the network, did."""
+    """Base of the exceptions that a relay or the network causes."""
 
 
 class RefusedError(ClientError):
-    """A request was not granted.
+    """A request was refused.
 
-    `code` is the relay's short public code, or one of the client's own: `unreachable` (no connection, or no
-    answer in time) and `unexpected_answer` (whoever answered is not a relay). `status` is the HTTP status,
-    None where there was none. `retry_after_s` is how long the relay asked to wait, in seconds.
+    `code` is the relay's short public code, or one of the client's own: `unreachable` (no connection, or no answer in
+    time) and `unexpected_answer` (the server is not a relay). `status` is the HTTP status, or None without a response.
+    `retry_after_s` is the wait that the relay asked for, in seconds.
     """
 
     def __init__(
@@ -50,15 +50,15 @@ class TokenError(RefusedError):
 
 
 class HandshakeError(RefusedError):
-    """The stream refused the WebSocket handshake in a way that another attempt would not change."""
+    """The stream refused the WebSocket handshake, and another attempt would be refused as well."""
 
 
 class PublishError(RefusedError):
-    """A publication was not taken. Nothing tells whether one that is `retryable` was stored."""
+    """A publication was not accepted. If `retryable` is true, it is unknown whether it was stored."""
 
 
 class StreamClosedError(ClientError):
-    """The stream was closed and reconnecting is no use. `code` and `text` are those of the close frame."""
+    """The stream was closed and a reconnect can't work. `code` and `text` are those of the close frame."""
 
     def __init__(self, code: int, text: str, message: str) -> None:
         super().__init__(message)

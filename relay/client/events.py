@@ -1,6 +1,6 @@
-"""What comes out of a subscription: frames of the server, and what only the client can know.
+"""The events of a subscription: frames of the server, and events that only the client can know.
 
-The client's own events have a `type` in JSON like the server's frames, so that `relay listen` writes both.
+The client's own events have a `type` in JSON, as the server's frames have, so that `relay listen` writes both.
 """
 
 import msgspec
@@ -21,7 +21,7 @@ from relay.client.frames import (
 class Closed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
     """There is no connection now, every value is stale, and the next attempt comes in `retry_in_s` seconds.
 
-    `code` is the close code, 1006 where the link broke or never came about; `status` the HTTP status of a
+    `code` is the close code; 1006 means that the link broke or was never open. `status` is the HTTP status of a
     refused handshake or token request.
     """
 
@@ -32,10 +32,10 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag="closed"):
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, tag="gap"):
-    """Messages of a `stream` channel are lost: those after `seq` of `epoch` and before its next value.
+    """Messages of a `stream` channel are lost: those after `seq` of `epoch` and before the next value.
 
-    It is told only when the relay can't replay them: its history is shorter than the time away, or it lost its
-    memory. A consumer that must have them asks for them where the channel's publisher keeps them.
+    This event comes only if the relay can't replay them: its history is shorter than the disconnection, or it lost its
+    memory. A consumer that needs them must get them from the channel's publisher.
     """
 
     channel: str
@@ -44,10 +44,10 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True, tag="gap"):
 
 
 class RefreshFailed(msgspec.Struct, frozen=True, kw_only=True, tag="refresh_failed"):
-    """The connection could not be refreshed, and lives on to its old end.
+    """The connection could not be refreshed, and stays open until its old end.
 
-    It is tried again in `retry_in_s` seconds, or not (None): then the relay closes with 4001 at that end, and a
-    new token opens a new connection. `status` is the issuer's HTTP status, None where the relay refused.
+    The next attempt comes in `retry_in_s` seconds. With None there is none: the relay closes with 4001 at that end, and
+    a new token opens a new connection. `status` is the issuer's HTTP status, or None if the relay refused.
     """
 
     code: str
@@ -70,4 +70,4 @@ Event = (
     | RefreshFailed
     | Closed
 )
-"""Everything that iterating over a `Subscriber` gives."""
+"""The events that a `Subscriber` yields."""

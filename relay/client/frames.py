@@ -1,8 +1,8 @@
-"""The server's frames, typed. Most of them are events as they are; `events` has those of the client's own.
+"""The server's frames as types. Most of them are events as they are; `relay.client.events` has the client's own.
 
-One msgspec call parses a frame into its struct; `data` stays the publisher's own bytes until somebody reads
-it, so that a program which only passes prices on neither pays for decoding nor damages a decimal. Unknown
-members and unknown types are ignored, which is what lets servers grow (the protocol promises it).
+One msgspec call parses a frame into its struct. `data` stays the publisher's bytes until it is read: a program that
+only forwards prices then does not pay for decoding, and does not damage a decimal. Unknown members and unknown types
+are ignored, so that servers can add some (the protocol allows it).
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from relay.core.errors import MalformedError, Reason
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What this connection may do: channels in all, bytes in a frame to the server, frames a second."""
+    """The connection's limits: channels in all, bytes in a frame to the server, frames a second."""
 
     channels: int = 1024
     frame_bytes: int = 16_384
@@ -53,7 +53,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True, tag="subscribed"):
-    """The answer to a subscription; `rejected` must be looked at."""
+    """The answer to a subscription. Check `rejected`: those channels were not subscribed."""
 
     channels: tuple[Acknowledged, ...] = ()
     rejected: tuple[Rejected, ...] = ()
@@ -61,7 +61,7 @@ class Subscribed(msgspec.Struct, frozen=True, kw_only=True, tag="subscribed"):
 
 
 class Unsubscribed(msgspec.Struct, frozen=True, kw_only=True, tag="unsubscribed"):
-    """These channels are over; nothing of them follows on this connection."""
+    """These channels are unsubscribed; no value of them follows on this connection."""
 
     channels: tuple[str, ...] = ()
     id: int | None = None
@@ -78,18 +78,18 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> Any:
-        """The value as Python objects, decoded at every call; numbers become floats."""
+        """The value as Python objects. It is decoded at every call, and decimals become floats."""
         return msgspec.json.decode(self.raw)
 
 
 class Snapshot(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="snapshot"):
-    """A channel's value as it stands, at the beginning of a subscription or of a new epoch."""
+    """A channel's current value, at the beginning of a subscription or of a new epoch."""
 
     epoch: str
 
 
 class Update(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="update"):
-    """A channel's next value, whole."""
+    """A channel's next value, complete."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="status"):
@@ -106,7 +106,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag=
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
-    """Something was refused and the connection goes on; `id` is that of the client's frame."""
+    """A frame of the client was refused, and the connection goes on. `id` is that frame's id."""
 
     code: str
     message: str = ""
@@ -116,13 +116,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
-    """Nothing else was sent for a while; `ts` is the server's clock in Unix milliseconds."""
+    """No other frame was sent for a while; `ts` is the server's clock in Unix milliseconds."""
 
     ts: int
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
-    """The server is about to restart and asks to come back after `delay_ms`."""
+    """The server restarts soon and asks the client to reconnect after `delay_ms`."""
 
     delay_ms: int
 
@@ -179,7 +179,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 
 def parse_server_frame(text: str | bytes) -> ServerFrame | None:
-    """Parse one frame from the server; None for a type that this version doesn't know.
+    """Parse one frame from the server; None for an unknown type.
 
     Raises:
         MalformedError: if it is not a frame of the protocol.

@@ -1,12 +1,11 @@
-"""Which channels may be believed: what the relay says of each, and what only this end of the link can know.
+"""Which channels are live and which are stale: from the relay's frames, and from the state of the link.
 
-The relay calls a channel stale when its publisher falls silent. It can't say so about its own link: there the
-client judges, after 1.5 silent heartbeats and at once when the connection is lost. Back on a connection, a
-channel is live again only when its value there has arrived, or is known to be the one at hand: an old price must
-not look fresh for the time of a round trip.
+The relay calls a channel stale when its publisher is silent. It can't report its own link: the client calls all
+channels stale after 1.5 silent heartbeat intervals, and at once when the connection is lost. On a new connection a
+channel is live again only when its value has arrived there, or is known to be the value that the caller has. Otherwise
+an old price would look fresh for the time of a round trip.
 
-Pure: told what came, it says what to tell the caller. Times are the server's clock, for this computer's clock
-may be minutes off.
+No input or output happens here. Times are the server's clock, because this computer's clock may be minutes off.
 """
 
 import math
@@ -19,16 +18,16 @@ LIVE, STALE = "live", "stale"
 
 
 class ServerClock:
-    """The server's clock, as far as the fastest frame so far tells it."""
+    """The server's clock, estimated from the frame that travelled fastest."""
 
     def __init__(self) -> None:
         self._lead_s = -math.inf
 
     def read(self, frame: ServerFrame, now: float) -> None:
-        """Learn from a frame that was received at `now`, in seconds of any steady clock."""
+        """Read the time in a frame that was received at `now`, in seconds of any steady clock."""
         match frame:
             case Welcome():
-                self._lead_s = frame.ts / 1000 - now  # perhaps another server
+                self._lead_s = frame.ts / 1000 - now  # it may be another server
             case Snapshot() | Update() | Heartbeat():
                 self._lead_s = max(self._lead_s, frame.ts / 1000 - now)
             case _:
@@ -42,30 +41,30 @@ class ServerClock:
 @dataclass(slots=True)
 class _Channel:
     told: str
-    """What the caller believes."""
+    """The state that the caller knows."""
     server: str = LIVE
-    """What the relay said last."""
+    """The state that the relay reported last."""
     epoch: str = ""
     awaited_seq: int = -1
-    """The value that this connection's ack promised; until it is there the one at hand may be old."""
+    """The seq in this connection's ack. Until it arrives, the caller's value may be old."""
     is_here: bool = True
-    """Whether the value at hand is that of this connection."""
+    """Whether the caller's value is known to be this connection's."""
     is_cut: bool = False
-    """Whether it was called stale for the link's sake."""
+    """Whether the channel was called stale because of the link."""
 
 
 class Freshness:
-    """The state of every channel that was acknowledged, or had a value."""
+    """The state of every channel that was acknowledged or had a value."""
 
     def __init__(self) -> None:
         self._channels: dict[str, _Channel] = {}
         self._is_heard = True
 
     def acknowledged(self, item: Acknowledged, *, is_current: bool, now_ms: int | None) -> Status | None:
-        """Take the state from an exact channel's ack; `is_current`: the value at hand is the one it names."""
+        """Take over the state in an exact channel's ack. `is_current`: the caller has the value that it names."""
         state, epoch, seq = item.state or LIVE, item.epoch or "", item.seq or 0
         channel = self._channels.get(item.channel)
-        if channel is None:  # the ack itself tells the caller
+        if channel is None:  # the caller gets the ack itself
             self._channels[item.channel] = _Channel(state, server=state, epoch=epoch, awaited_seq=seq)
             return None
         channel.server, channel.epoch, channel.awaited_seq = state, epoch, seq
@@ -73,7 +72,7 @@ class Freshness:
         return self._tell(item.channel, channel, now_ms)
 
     def valued(self, value: Snapshot | Update, *, now_ms: int | None) -> Status | None:
-        """Take note of a value that came, new or repeated."""
+        """Note a value that arrived, new or repeated."""
         channel = self._channels.get(value.channel)
         if channel is None:
             epoch = value.epoch if isinstance(value, Snapshot) else ""
@@ -87,32 +86,32 @@ class Freshness:
         return self._tell(value.channel, channel, now_ms)
 
     def said(self, status: Status, *, now_ms: int | None) -> Status | None:
-        """Take the relay's word for a channel; returns what the caller should hear of it, if anything."""
+        """Take over the state that the relay reports; returns the event for the caller, if the state changed."""
         channel = self._channels.setdefault(status.channel, _Channel(LIVE))
         channel.server = status.state
         told = self._tell(status.channel, channel, now_ms)
         return status if told is not None and told.state == status.state else told
 
     def heard(self, now_ms: int | None) -> list[Status]:
-        """The link gave a sign of life."""
+        """Note that a frame came; returns the channels that are live again for it."""
         if self._is_heard:
             return []
         self._is_heard = True
         return self._tell_all(now_ms)
 
     def silent(self, since_ms: int | None) -> list[Status]:
-        """Nothing was heard since `since_ms`, for longer than it should be."""
+        """Note that no frame came since `since_ms`, for longer than the protocol allows."""
         self._is_heard = False
         return self._tell_all(since_ms)
 
     def lost(self, since_ms: int | None) -> list[Status]:
-        """The connection is gone; nothing is known to be current until the next one says so."""
+        """Note that the connection is gone: no value is known to be current until the next one confirms it."""
         for channel in self._channels.values():
             channel.is_here = False
         return self._tell_all(since_ms)
 
     def forget(self, is_gone: Callable[[str], bool]) -> None:
-        """Forget channels that nobody wants any more."""
+        """Forget these channels."""
         self._channels = {name: channel for name, channel in self._channels.items() if not is_gone(name)}
 
     def _tell_all(self, since_ms: int | None) -> list[Status]:

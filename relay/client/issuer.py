@@ -1,6 +1,6 @@
-"""Asking the issuer for a scoped token as a server-side caller: with the session's access token as Bearer.
+"""Fetching a scoped token from the issuer, as a server-side caller: the session's access token is the Bearer token.
 
-A scoped token opens one connection within 30 seconds, so it is fetched for every attempt and never kept.
+A scoped token opens one connection within 30 seconds, so fetch one for every attempt and never store it.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from typing import Any
 import httpx
 import msgspec
 
-from relay.client.answers import check_base_url, read_problem
 from relay.client.errors import TokenError
+from relay.client.responses import check_base_url, read_problem
 from relay.core.errors import ConfigurationError
 from relay.net.http_client import async_client
 
 TIMEOUT_S = 10.0
-"""The issuer gives its own session check 2 s; whoever takes five times as long is not there."""
+"""The issuer's own session check takes at most 2 s; after five times as long it is taken for unreachable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedToken:
-    """A token for one connection to `endpoint`. `rejected` are the channels that were asked for in vain."""
+    """A token for one connection to `endpoint`. `rejected`: the requested channels that the session may not see."""
 
     token: str = field(repr=False)
     endpoint: str
@@ -54,19 +54,19 @@ async def fetch_token(
 
     Args:
         issuer_url: the public HTTP address, like `https://app.example.com`.
-        session_token: the session's access token; it goes to the issuer and nowhere else.
+        session_token: the session's access token; it is sent to the issuer only.
         endpoint: the endpoint's name in the settings; None for the issuer's default.
-        channels: channels and patterns to ask for, at most 32; None for all that the session may see.
-        origin: the browser's origin, if a browser shall use the token. A token without one opens only
+        channels: the channels and patterns, at most 32; None for all that the session may see.
+        origin: the browser's origin, if a browser will use the token. A token without one opens only
             connections that send no Origin header.
 
     Raises:
-        TokenError: if the issuer refuses (`retryable` false), or can't be reached or answer now (true).
-        ConfigurationError: if an argument can't be right.
+        TokenError: if the issuer refuses (`retryable` is false), or can't be reached or answer now (it is true).
+        ConfigurationError: if an argument is invalid.
     """
     base = check_base_url(issuer_url, ("http", "https"))
     if not session_token.isascii() or not session_token.isprintable() or not session_token.strip():
-        raise ConfigurationError("The session token is empty, or has characters that no token has.")
+        raise ConfigurationError("The session token is empty, or has characters that a token can't have.")
     asked: dict[str, Any] = {"endpoint": endpoint, "channels": channels and list(channels), "origin": origin}
     body = {name: value for name, value in asked.items() if value is not None}
     async with async_client(base, timeout_s=TIMEOUT_S) as client:
@@ -95,7 +95,7 @@ def _read(response: httpx.Response, base: str) -> ScopedToken:
         answer = msgspec.json.decode(response.content, type=_Answer)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise TokenError(
-            "unexpected_answer", f"What answers at {base} is not an issuer of this relay.", status=200
+            "unexpected_answer", f"The server at {base} is not the issuer of a relay.", status=200
         ) from None
     return ScopedToken(
         token=answer.token,

@@ -1,4 +1,4 @@
-"""Where a value stands in its channel, and what a publisher hears of what it sent."""
+"""A value's position in its channel, and the relay's answer to a publication."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +8,12 @@ import msgspec
 from relay.client.errors import PublishError
 
 Dropped = Literal["stale", "duplicate"]
-"""Why a message was not published again."""
+"""Why the relay dropped a message: its version was not newer, or its idempotency key was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where the relay put a value: `seq` counts per channel from 1 within one `epoch`."""
+    """A value's position: `seq` counts the channel's values from 1 within one `epoch`."""
 
     channel: str
     epoch: str
@@ -21,10 +21,10 @@ class Position:
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The relay has checked, numbered and stored a message, and handed it to the fan-out; or dropped it.
+    """The relay has checked, numbered and stored a message, and handed it to the fan-out; or it has dropped it.
 
-    `seq` is its number in the channel. A socket's acks are cumulative and tell none: None. `dropped` is "stale" for a
-    version that was not newer than the channel's, "duplicate" for an idempotency key that was seen, None for neither.
+    `seq` is the message's number in the channel; None over a WebSocket, whose acks are cumulative. `dropped` is "stale"
+    if the version was not newer than the channel's, "duplicate" if the idempotency key was known, and otherwise None.
     """
 
     channel: str
@@ -34,9 +34,9 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> Position | None:
-        """The value's position, to be given to a `Subscriber` as `since`; None where the relay told no `seq`."""
+        """The value's position, for `since` of a `Subscriber`; None if there is no `seq`."""
         return None if self.seq is None else Position(channel=self.channel, epoch=self.epoch, seq=self.seq)
 
 
 Result = Receipt | PublishError
-"""What becomes of one message."""
+"""The outcome of one message."""

@@ -1,9 +1,9 @@
-"""Reading prices: one subscription that outlives its connections.
+"""Reading prices: subscriptions that outlive their connections.
 
-There is no task behind this class: whoever iterates does the reading, so a slow consumer slows its own socket
-down and the relay conflates for it, instead of old prices piling up here. It also means that heartbeats are
-judged, and connections renewed, only while somebody iterates. (One exception, for as long as it takes: a token
-for a refresh is asked for in a task, because prices must not wait for an issuer.)
+The class has no background task: the caller's iteration reads the socket. So a slow consumer slows its own socket down,
+and the relay conflates its values, instead of old prices collecting here. It also means that heartbeats are checked,
+and connections refreshed, only during the iteration. (One exception: the token for a refresh is fetched in a task,
+because prices must not wait for an issuer.)
 
     async with Subscriber(url, token) as prices:
         await prices.subscribe(["prices.BTC-USD"])
@@ -11,11 +11,11 @@ for a refresh is asked for in a task, because prices must not wait for an issuer
             ...
 
     idle ──anext──> token ──> handshake ──> welcome ──> events ──lost──> Closed ──wait──> token …
-                      └────────────┴── refused for good: TokenError, HandshakeError, StreamClosedError
+                      └────────────┴── final refusal: TokenError, HandshakeError, StreamClosedError
 
-On a `stream` endpoint every message comes once and in order, over reconnects as well: the position of each
-channel is kept and sent as `since`. What the relay can't replay is a `Gap`. A consumer that wants that over its
-own restarts saves `positions` with its results, and gives them back as `since`.
+On a `stream` endpoint every message comes once and in order, also over reconnects: the position of each channel is kept
+and sent as `since`. Messages that the relay can't replay are reported as a `Gap`. To keep this guarantee over restarts
+of its own, a consumer saves `positions` with its results and passes them as `since`.
 """
 
 import asyncio
@@ -24,11 +24,10 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
-from relay.client.answers import check_base_url
-from relay.client.asks import FRAME_CHANNELS, Ask, parts_of
 from relay.client.backoff import Backoff
-from relay.client.connecting import Retry, TokenSource, open_stream, take_token
+from relay.client.connection import Connection, Ended, Silence
 from relay.client.errors import TokenError
+from relay.client.event_queue import EventQueue
 from relay.client.events import Event
 from relay.client.frames import (
     Heartbeat,
@@ -44,12 +43,12 @@ from relay.client.frames import (
     Update,
     Welcome,
 )
-from relay.client.inbox import Inbox
-from relay.client.link import Ended, Link, Silence
+from relay.client.handshake import Retry, TokenSource, open_stream, resolve_token
 from relay.client.receipts import Position
-from relay.client.reconnecting import Reconnecting
+from relay.client.reconnect_policy import ReconnectPolicy
 from relay.client.renewal import Renewal
-from relay.client.wishes import Wishes
+from relay.client.responses import check_base_url
+from relay.client.subscriptions import FRAME_CHANNELS, DesiredSubscriptions, SubscriptionRequest, parts_of
 
 
 class Subscriber:
@@ -57,19 +56,18 @@ class Subscriber:
 
     Args:
         url: the endpoint, like `wss://stream.example.com/ws/prices`.
-        token: a scoped token, which opens one connection; or an asynchronous function that is asked for a new
-            one at every attempt and before a connection's end, which is what reconnecting and refreshing need.
+        token: a scoped token, which opens one connection; or an asynchronous function that returns a new token. It
+            is called for every attempt and before a connection's end; reconnecting and refreshing need it.
         origin: the browser origin that the tokens are bound to, if they are.
-        tls: a context of your own for `wss`, for instance with a private certificate authority.
-        open_timeout_s: how long a handshake, and then the welcome, may take, in seconds.
+        tls: a TLS context for `wss`, for instance with a private certificate authority.
+        open_timeout_s: how long the handshake, and then the welcome, may take, in seconds.
         backoff: the waits between attempts.
-        since: where to go on, by channel: `positions` of an earlier run, or a `Receipt.position`.
-            Only `stream` endpoints have a past; on others it is of no effect.
+        since: the positions to resume from, by channel: `positions` of an earlier run, or a `Receipt.position`.
+            It has an effect on `stream` endpoints only: others keep no history.
 
-    `Status` events call each channel stale or live, by the relay's word and by the state of the link; a channel
-    that had none is live. Iterating raises `TokenError`, `HandshakeError` or `StreamClosedError` when going on
-    is no use, and ends after `aclose()`. Whatever can be tried again is reported as a `Closed` event and then
-    tried again.
+    `Status` events report a channel as stale or live, from the relay's frames and from the state of the link. A channel
+    without a `Status` event is live. Iterating raises `TokenError`, `HandshakeError` or `StreamClosedError` if another
+    attempt can't work, and ends after `aclose()`. Every other failure is a `Closed` event, and a new attempt follows.
     """
 
     def __init__(
@@ -88,11 +86,11 @@ class Subscriber:
         self._origin = origin
         self._tls = tls if self._url.startswith("wss:") else None
         self._open_timeout_s = open_timeout_s
-        self._reconnecting = Reconnecting(backoff or Backoff(), is_renewable=callable(token))
-        self._wishes = Wishes()
-        self._inbox = Inbox(self._wishes, since)
+        self._reconnects = ReconnectPolicy(backoff or Backoff(), is_renewable=callable(token))
+        self._desired = DesiredSubscriptions()
+        self._queue = EventQueue(self._desired, since)
         self._stopped = asyncio.Event()
-        self._link: Link | None = None
+        self._connection: Connection | None = None
         self._renewal: Renewal | None = None
 
     def __repr__(self) -> str:
@@ -108,93 +106,94 @@ class Subscriber:
 
     @property
     def positions(self) -> dict[str, Position]:
-        """The last message of each `stream` channel that was handed out; a copy, to be given as `since`.
+        """A copy of the last handed-out position of each `stream` channel, for `since`.
 
-        Saved after an event was dealt with, they make sure that none is missed; saved before, that none comes
-        twice.
+        Save it after an event was processed, and no message is missed. Save it before, and none comes twice.
         """
         return {
             channel: Position(channel=channel, epoch=epoch, seq=seq)
-            for channel, (epoch, seq) in self._inbox.positions.resumable().items()
+            for channel, (epoch, seq) in self._queue.positions.resumable().items()
         }
 
     @property
     def can_refresh(self) -> bool:
-        """Whether there is a function to take a new token from, when a connection nears its end."""
+        """Whether a new token can be fetched before a connection's end: `token` is a function."""
         return callable(self._token)
 
     @property
     def server_ms(self) -> int | None:
-        """The relay's clock now, in Unix milliseconds, to compare a value's `ts` with; None before a welcome."""
-        return self._inbox.clock.ms(_now())
+        """The relay's current time in Unix milliseconds, for comparison with a value's `ts`; None before a welcome."""
+        return self._queue.clock.ms(_now())
 
     async def aclose(self) -> None:
         """Close the connection and end the iteration. Calling it again does nothing."""
         self._stopped.set()
         if self._renewal is not None:
             self._renewal.close()
-        if self._link is not None:
-            await self._link.aclose()
+        if self._connection is not None:
+            await self._connection.aclose()
 
     async def subscribe(self, channels: str | Iterable[str], interval_ms: int = 0) -> None:
-        """Want these channels or patterns, now and after every reconnect.
+        """Subscribe to these channels or patterns, now and after every reconnect.
 
-        Returns when it is asked for; the answer comes as a `Subscribed` event. Pass many names in one call:
-        the relay takes ten frames a second, and beyond that this waits.
+        Returns when the request is sent; the answer comes as a `Subscribed` event. Pass many names in one call: the
+        relay takes ten frames a second, and this call waits if there are more.
 
         Raises:
             MalformedError: if a name is neither a channel nor a pattern.
-            ConfigurationError: if `interval_ms` is none that the protocol has (0, 50, 100, 250, 500, 1000).
+            ConfigurationError: if `interval_ms` is not one of the protocol's intervals (0, 50, 100, 250, 500, 1000).
         """
         names = _listed(channels)
-        flowing = self._inbox.covered()
-        self._wishes.add(names, interval_ms)
-        link = self._link
-        if link is None:
-            return  # goes with the next connection
-        for ask in self._inbox.resume(dict.fromkeys(names, interval_ms), again=False, flowing=flowing):
-            await link.ask(ask)
+        flowing = self._queue.covered()
+        self._desired.add(names, interval_ms)
+        connection = self._connection
+        if connection is None:
+            return  # the next connection requests them
+        for request in self._queue.resume(dict.fromkeys(names, interval_ms), again=False, flowing=flowing):
+            await connection.request(request)
 
     async def unsubscribe(self, channels: str | Iterable[str]) -> None:
-        """Stop wanting channels or patterns, by the names that they were subscribed by."""
-        names = self._wishes.remove(_listed(channels))
-        self._inbox.forget(names)
-        link = self._link
-        if link is None:
+        """Unsubscribe from channels or patterns, by the names that were given to `subscribe`."""
+        names = self._desired.remove(_listed(channels))
+        self._queue.forget(names)
+        connection = self._connection
+        if connection is None:
             return
         for part in parts_of(names, FRAME_CHANNELS):
-            await link.ask(Ask(kind="unsubscribe", names=part))
+            await connection.request(SubscriptionRequest(kind="unsubscribe", names=part))
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
 
     async def __anext__(self) -> Event:
         while not self._stopped.is_set():
-            if (event := self._inbox.next(_now())) is not None:
+            if (event := self._queue.next(_now())) is not None:
                 return event
-            link = self._link
-            if link is None:
+            connection = self._connection
+            if connection is None:
                 await self._connect()
-            elif link.has_more_to_ask:
-                await link.ask_more()
+            elif connection.has_requests:
+                await connection.send_next_request()
             elif self._renewal is not None and self._renewal.is_due(_now()):
-                await self._renew(link, self._renewal)
+                await self._renew(connection, self._renewal)
             else:
-                self._take(await link.receive(None if self._renewal is None else self._renewal.due_at))
+                self._process(
+                    await connection.receive(None if self._renewal is None else self._renewal.due_at)
+                )
         raise StopAsyncIteration
 
     # Connecting
 
     async def _connect(self) -> None:
-        await self._wait_until(self._reconnecting.at)
+        await self._wait_until(self._reconnects.at)
         if self._stopped.is_set():
             return
         try:
-            token = await take_token(self._token)
+            token = await resolve_token(self._token)
         except TokenError as error:
-            self._inbox.put(self._reconnecting.without_token(error))
+            self._queue.put(self._reconnects.without_token(error))
             return
-        query, asked = self._wishes.query(self._inbox.positions.resumable())
+        query, asked = self._desired.query(self._queue.positions.resumable())
         opened = await open_stream(
             f"{self._url}?{query}" if query else self._url,
             token,
@@ -203,14 +202,14 @@ class Subscriber:
             timeout_s=self._open_timeout_s,
         )
         if isinstance(opened, Retry):
-            self._inbox.put(self._reconnecting.refused(opened))
+            self._queue.put(self._reconnects.refused(opened))
             return
-        # computed only now: another task may have subscribed during the handshake.
-        # Without a channel in the URL the relay subscribes to those of the token, and from their newest value
-        asks = self._inbox.resume(self._wishes.missing(asked), again=not query)
-        self._link = Link(opened, asks, patience_s=self._open_timeout_s)
+        # computed after the handshake: another task may have subscribed in that time.
+        # Without channels in the URL the relay subscribes to the token's channels, from their newest value
+        requests = self._queue.resume(self._desired.missing(asked), again=not query)
+        self._connection = Connection(opened, requests, welcome_timeout_s=self._open_timeout_s)
         if self._stopped.is_set():  # by another task, during the handshake
-            await self._link.aclose()
+            await self._connection.aclose()
 
     async def _wait_until(self, at: float) -> None:
         try:
@@ -219,77 +218,77 @@ class Subscriber:
         except TimeoutError:
             return
 
-    async def _renew(self, link: Link, renewal: Renewal) -> None:
-        outcome = renewal.take(_now())
+    async def _renew(self, connection: Connection, renewal: Renewal) -> None:
+        outcome = renewal.poll(_now())
         if isinstance(outcome, str):
-            renewal.sent(await link.refresh(outcome))
+            renewal.sent(await connection.refresh(outcome))
         else:
-            self._inbox.put(outcome)
+            self._queue.put(outcome)
 
     # Receiving
 
-    def _take(self, frame: ServerFrame | Silence | Ended | None) -> None:
-        """Follow what the frame means for this subscription; what the caller should see goes to the inbox."""
-        now, inbox, link = _now(), self._inbox, self._link
-        if frame is None or link is None:
+    def _process(self, frame: ServerFrame | Silence | Ended | None) -> None:
+        """Process a frame; events for the caller go to the queue."""
+        now, queue, connection = _now(), self._queue, self._connection
+        if frame is None or connection is None:
             return
         if isinstance(frame, Ended):
-            self._lost(link, frame)
+            self._lost(connection, frame)
         elif isinstance(frame, Silence):
-            inbox.silent(frame.since)
+            queue.silent(frame.since)
         elif isinstance(frame, Snapshot | Update):
-            live_again = inbox.heard(frame, now)
-            link.add(inbox.value(frame, now))
-            inbox.put(*live_again)  # behind the value, which must be the first in the queue
+            live_again = queue.heard(frame, now)
+            connection.add(queue.value(frame, now))
+            queue.put(*live_again)  # after the value, which must be the first in the queue
         else:
-            inbox.put(*inbox.heard(frame, now))
-            self._follow(link, frame, now)
+            queue.put(*queue.heard(frame, now))
+            self._process_control(connection, frame, now)
 
-    def _follow(self, link: Link, frame: ServerFrame, now: float) -> None:
-        """Follow a frame that is no value."""
-        inbox, renewal = self._inbox, self._renewal
+    def _process_control(self, connection: Connection, frame: ServerFrame, now: float) -> None:
+        """Process a frame that is not a value."""
+        queue, renewal = self._queue, self._renewal
         shown: Event | None = None
         match frame:
             case Heartbeat():
                 pass
             case Status():
-                inbox.status(frame, now)
+                queue.status(frame, now)
             case Subscribed():
-                inbox.subscribed(frame, link.answered(frame), now)
+                queue.subscribed(frame, connection.answered(frame), now)
             case Unsubscribed():
-                ask = link.answered(frame)
-                shown = None if ask is not None and ask.is_ours else frame
+                request = connection.answered(frame)
+                shown = None if request is not None and request.is_internal else frame
             case Welcome():
-                self._reconnecting.welcomed()
-                self._renewal = Renewal(self._token, frame, wake=link.wake)
+                self._reconnects.welcomed()
+                self._renewal = Renewal(self._token, frame, wake=connection.wake)
                 shown = frame
             case Reconnect():
-                self._reconnecting.told(frame.delay_ms)
+                self._reconnects.restart_announced(frame.delay_ms)
             case TokenExpiring():
                 if renewal is not None:
                     renewal.warned(frame.expires_in_ms, now)
                 shown = frame
             case Refreshed():
                 if renewal is not None:
-                    renewal.refreshed(frame, inbox.clock.ms(now), now)
+                    renewal.refreshed(frame, queue.clock.ms(now), now)
                 shown = frame
             case Problem():
-                # the relay could not know that the frames that subscribe are on their way
-                is_early = frame.code == "nothing_subscribed" and link.is_asking
+                # the relay sent it before it received the frames that subscribe
+                is_early = frame.code == "nothing_subscribed" and connection.has_open_requests
                 refused = None if renewal is None else renewal.refused(frame, now)
                 shown = None if is_early else refused or frame
-        inbox.put(shown)
+        queue.put(shown)
 
-    def _lost(self, link: Link, ended: Ended) -> None:
-        self._link = None
+    def _lost(self, connection: Connection, ended: Ended) -> None:
+        self._connection = None
         if self._renewal is not None:
             self._renewal.close()
             self._renewal = None
-        stale = self._inbox.lost(link.heard_at)
+        stale = self._queue.lost(connection.heard_at)
         if self._stopped.is_set():
             return
-        lasted_s = 0.0 if link.welcomed_at is None else _now() - link.welcomed_at
-        self._inbox.put(self._reconnecting.ended(ended, lasted_s=lasted_s), *stale)
+        lasted_s = 0.0 if connection.welcomed_at is None else _now() - connection.welcomed_at
+        self._queue.put(self._reconnects.ended(ended, lasted_s=lasted_s), *stale)
 
 
 def _now() -> float:

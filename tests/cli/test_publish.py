@@ -207,7 +207,7 @@ def test_the_key_comes_from_the_environment(relay: Relay) -> None:
         (["prices.A", "1", "--file", __file__, "--key", "a.b"], 2, "either a value or --file"),
         (["prices.A", "1"], 2, "relay keys publisher"),
         (["prices.A", "1", "--key", "nonsense"], 2, "name.secret"),
-        (["prices.A", "1", "--key", "a.b", "--url", "nonsense"], 2, "looks like"),
+        (["prices.A", "1", "--key", "a.b", "--url", "nonsense"], 2, "is not an address of a relay"),
         (["prices.A", "1", "--key", "a.b", "--url", "http://127.0.0.1:9"], 1, "can't be reached"),
         (["prices.A", "nope", "--key", "a.b"], 1, "must be JSON"),
         (["prices.A", "", "--key", "a.b"], 1, "must be JSON"),

@@ -41,7 +41,7 @@ async def test_the_answer_becomes_a_token() -> None:
 
 
 async def test_nothing_is_named_unless_asked() -> None:
-    """Without wishes the body names nothing, and the issuer's defaults count."""
+    """Without desired the body names nothing, and the issuer's defaults count."""
     async with http_server(answer(200, GRANTED)) as server:
         await fetch_token(server.url, "session-1")
     assert json.loads(server.requests[0][2]) == {}
@@ -83,7 +83,7 @@ async def test_nobody_there_may_change() -> None:
 async def test_other_servers_are_recognised(body: bytes) -> None:
     """Whatever else answers on that port is told from an issuer."""
     async with http_server(answer(200, body)) as server:
-        with pytest.raises(TokenError, match="not an issuer") as caught:
+        with pytest.raises(TokenError, match="not the issuer") as caught:
             await fetch_token(server.url, "session-1")
     assert not caught.value.retryable
 
@@ -114,7 +114,7 @@ async def test_redirects_are_not_followed() -> None:
 )
 async def test_bad_addresses_are_refused(url: str) -> None:
     """What is no address is one sentence with an example."""
-    with pytest.raises(ConfigurationError, match="looks like"):
+    with pytest.raises(ConfigurationError, match="is not an address of a relay"):
         await fetch_token(url, "session-1")
 
 

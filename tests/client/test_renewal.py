@@ -222,11 +222,11 @@ async def test_a_refresh_whose_sending_was_given_up_is_sent_again() -> None:
     renewal = Renewal(fresh, Welcome(connection="c", ts=0, expires_at=1000), wake=awake.set, random=Random(1))
     renewal.warned(0, 0.0)
     assert renewal.is_due(0.0)
-    assert renewal.take(0.0) is None
+    assert renewal.poll(0.0) is None
     assert not renewal.is_due(0.0)
     await awake.wait()
-    assert renewal.take(0.0) == TOKEN
+    assert renewal.poll(0.0) == TOKEN
     assert renewal.is_due(0.0)
-    assert renewal.take(0.0) == TOKEN
+    assert renewal.poll(0.0) == TOKEN
     renewal.sent(7)
     assert not renewal.is_due(0.0)

@@ -1,6 +1,6 @@
 """Random schedules of trades, cuts, losses and restarts: the client's memory against the relay's own core.
 
-No socket and no clock: the relay's state machine and hub at one end, the client's inbox at the other, and a wire
+No socket and no clock: the relay's state machine and hub at one end, the client's queue at the other, and a wire
 between them that a schedule may cut or damage.
 """
 
@@ -10,11 +10,10 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.client.asks import Ask
+from relay.client.event_queue import EventQueue
 from relay.client.events import Gap
 from relay.client.frames import Problem, Snapshot, Subscribed, Unsubscribed, Update, parse_server_frame
-from relay.client.inbox import Inbox
-from relay.client.wishes import Wishes
+from relay.client.subscriptions import DesiredSubscriptions, SubscriptionRequest
 from relay.core.channels import ChannelOptions
 from relay.core.hub import Hub
 from relay.core.messages import Mode
@@ -30,9 +29,9 @@ class World:
 
     def __init__(self, wish: str, scope: str) -> None:
         self._scope = scope
-        self._wishes = Wishes()
-        self._wishes.add([wish], 0)
-        self._inbox = Inbox(self._wishes, None)
+        self._desired = DesiredSubscriptions()
+        self._desired.add([wish], 0)
+        self._queue = EventQueue(self._desired, None)
         self._published = dict.fromkeys(CHANNELS, 0)
         self._starts = 0
         self.story: dict[str, list[int | str]] = {channel: [] for channel in CHANNELS}
@@ -51,10 +50,10 @@ class World:
 
     def connect(self) -> None:
         """Open a connection, as the subscriber does."""
-        self._inbox.lost(0.0)
-        query, asked = self._wishes.query(self._inbox.positions.resumable())
-        self._asks = deque(self._inbox.resume(self._wishes.missing(asked), again=not query))
-        self._sent: dict[int, Ask] = {}
+        self._queue.lost(0.0)
+        query, asked = self._desired.query(self._queue.positions.resumable())
+        self._asks = deque(self._queue.resume(self._desired.missing(asked), again=not query))
+        self._sent: dict[int, SubscriptionRequest] = {}
         self._talk = Talk(self._scope, hub=self._hub)
         self._talk.client.open(channels=list(asked), interval_ms=0, now=self._talk.now)
 
@@ -92,14 +91,14 @@ class World:
         frame = parse_server_frame(text)
         match frame:
             case Snapshot() | Update():
-                self._asks += self._inbox.value(frame, 0.0)
+                self._asks += self._queue.value(frame, 0.0)
             case Subscribed():
-                self._inbox.subscribed(frame, None if frame.id is None else self._sent.get(frame.id), 0.0)
+                self._queue.subscribed(frame, None if frame.id is None else self._sent.get(frame.id), 0.0)
             case Problem():
                 assert frame.code == "nothing_subscribed"
             case Unsubscribed() | _:
                 pass
-        while (event := self._inbox.next(0.0)) is not None:
+        while (event := self._queue.next(0.0)) is not None:
             if isinstance(event, Snapshot | Update):
                 self.story[event.channel].append(event.data)
             elif isinstance(event, Gap):

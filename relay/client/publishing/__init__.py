@@ -1,3 +1,4 @@
-"""What a `Publisher` consists of: messages encoded (`drafts`), kept in order until they are settled (`outbox`), and two
-ways to the relay that empty it, requests (`posting`) or a socket (`streaming`, with one `link` a connection).
+"""The parts of a `Publisher`: encoded messages, the queue that holds them in order, and two transports that empty it.
+
+`http_transport` sends requests; `websocket_transport` opens one `ingest_connection` after the other.
 """

@@ -1,4 +1,4 @@
-"""Frames of the publisher's socket, relay.ingest.v1, as the relay sends them. Unknown members and types are ignored."""
+"""Frames that the relay sends on the publisher's WebSocket (relay.ingest.v1). Unknown members and types are ignored."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from relay.core.errors import MalformedError, Reason
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The relay's bounds for one frame."""
+    """The relay's limits for one frame."""
 
     frame_bytes: int = 1 << 20
     frame_messages: int = 256
@@ -15,7 +15,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     """The connection is open. Messages up to the id `credit` may be sent.
 
-    `epoch` names the life of the relay's memory, and `streams` are the patterns of the channels of mode `stream`.
+    `epoch` identifies the relay's memory: it changes when the memory is lost. `streams` are the patterns of the
+    channels of mode `stream`.
     """
 
     protocol: str
@@ -28,8 +29,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
     """All messages up to `upto` are settled, and those up to `credit` may be sent.
 
-    `epoch` has the channels whose epoch was not told yet, or has changed; `stale` and `duplicate` are the ids of
-    messages that were dropped.
+    `epoch` has the channels whose epoch is new to this connection. `stale` and `duplicate` are the ids of dropped
+    messages.
     """
 
     upto: int
@@ -40,7 +41,7 @@ class Ack(msgspec.Struct, frozen=True, kw_only=True, tag="ack"):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
-    """One message was refused; without `id` the connection is about to end."""
+    """One message was refused; without an `id`, the connection will end."""
 
     code: str
     message: str = ""
@@ -49,7 +50,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
-    """The relay restarts: come back in `delay_ms`."""
+    """The relay restarts: reconnect after `delay_ms`."""
 
     delay_ms: int
 
@@ -68,7 +69,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 
 
 def parse_frame(text: str | bytes) -> Frame | None:
-    """Parse one frame; None for a type that this version doesn't know.
+    """Parse one frame; None for an unknown type.
 
     Raises:
         MalformedError: if it is not a frame of the protocol.

@@ -1,40 +1,40 @@
-"""Each `latest` channel's last value, for a relay that has lost its memory.
+"""The last value of each `latest` channel, for a relay that has lost its memory.
 
-With the in-memory broker values don't survive the relay. A channel whose publisher has nothing new to say, a price
-outside of trading hours, would then have none until it changes: so the client says it again.
+With the in-memory broker, values are lost when the relay restarts. A channel whose price does not change, for instance
+outside of trading hours, would then have no value until it changes. So the publisher sends the last value again.
 """
 
 from collections import OrderedDict
 from collections.abc import Collection
 
-from relay.client.publishing.drafts import Draft
+from relay.client.publishing.messages import EncodedMessage
 
 MAX_BYTES = 64 << 20
-"""Two hundred thousand prices of 300 bytes. Beyond it the channels that were published longest ago are forgotten."""
+"""Two hundred thousand prices of 300 bytes. Above it the least recently published channels are forgotten."""
 
 
 class LastValues:
-    """The last value that was accepted on each channel, as it was sent."""
+    """The last accepted value of each channel, as it was sent."""
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._drafts: OrderedDict[str, Draft] = OrderedDict()
+        self._drafts: OrderedDict[str, EncodedMessage] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._drafts)
 
-    def keep(self, draft: Draft) -> None:
-        """Take a value for its channel's last one."""
-        old = self._drafts.pop(draft.channel, None)
+    def keep(self, message: EncodedMessage) -> None:
+        """Keep a value as its channel's last one."""
+        old = self._drafts.pop(message.channel, None)
         if old is not None:
             self._bytes -= len(old.members)
-        self._drafts[draft.channel] = draft
-        self._bytes += len(draft.members)
+        self._drafts[message.channel] = message
+        self._bytes += len(message.members)
         while self._bytes > self._max_bytes:
             _, oldest = self._drafts.popitem(last=False)
             self._bytes -= len(oldest.members)
 
-    def but_for(self, channels: Collection[str]) -> list[Draft]:
-        """Return the last values of all channels but these, of which newer ones are on their way."""
-        return [draft for channel, draft in self._drafts.items() if channel not in channels]
+    def without(self, channels: Collection[str]) -> list[EncodedMessage]:
+        """Return the last values of all other channels."""
+        return [message for channel, message in self._drafts.items() if channel not in channels]

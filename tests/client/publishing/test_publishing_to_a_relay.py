@@ -234,7 +234,7 @@ async def test_a_relay_that_drains_takes_what_it_was_sent(tmp_path: Path) -> Non
                     number += 1
                     await publisher.send(
                         "prices.A", number
-                    )  # waits while the outbox is full and the relay away
+                    )  # waits while the queue is full and the relay away
                     await asyncio.sleep(0)
                 return number
 

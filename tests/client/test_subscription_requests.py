@@ -5,7 +5,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.client.asks import Ask, asks_for
+from relay.client.subscriptions import SubscriptionRequest, subscription_requests
 from relay.core.messages import (
     MAX_CHANNELS_A_FRAME,
     MAX_FRAME_BYTES,
@@ -23,27 +23,27 @@ WANTED = st.dictionaries(NAME | PATTERN, st.sampled_from([0, 100]), max_size=80)
 
 def test_a_long_list_is_cut_into_frames() -> None:
     """The relay takes 256 channels a frame."""
-    asks = asks_for({f"prices.{number}": 0 for number in range(450)}, {}, again=False)
+    asks = subscription_requests({f"prices.{number}": 0 for number in range(450)}, {}, again=False)
     assert [len(ask.names) for ask in asks] == [200, 200, 50]
 
 
 def test_a_pattern_is_resumed_by_its_channels() -> None:
     """Exact names with their positions first, then the pattern; at the end the names are given back."""
-    asks = asks_for({"trades.*": 0}, {"trades.A": ("e1", 7), "prices.A": ("e1", 9)}, again=False)
+    asks = subscription_requests({"trades.*": 0}, {"trades.A": ("e1", 7), "prices.A": ("e1", 9)}, again=False)
     assert asks == [
-        Ask(kind="subscribe", names=["trades.A"], since={"trades.A": ("e1", 7)}),
-        Ask(kind="subscribe", names=["trades.*"]),
-        Ask(kind="unsubscribe", names=["trades.A"], is_ours=True),
+        SubscriptionRequest(kind="subscribe", names=["trades.A"], since={"trades.A": ("e1", 7)}),
+        SubscriptionRequest(kind="subscribe", names=["trades.*"]),
+        SubscriptionRequest(kind="unsubscribe", names=["trades.A"], is_internal=True),
     ]
 
 
 def test_what_may_be_subscribed_is_unsubscribed_first() -> None:
     """The relay looks at a position only while the channel is not subscribed."""
-    asks = asks_for({"trades.A": 0, "trades.B": 0}, {"trades.A": ("e1", 7)}, again=True)
+    asks = subscription_requests({"trades.A": 0, "trades.B": 0}, {"trades.A": ("e1", 7)}, again=True)
     assert asks == [
-        Ask(kind="unsubscribe", names=["trades.A"], is_ours=True),
-        Ask(kind="subscribe", names=["trades.A"], since={"trades.A": ("e1", 7)}),
-        Ask(kind="subscribe", names=["trades.B"]),
+        SubscriptionRequest(kind="unsubscribe", names=["trades.A"], is_internal=True),
+        SubscriptionRequest(kind="subscribe", names=["trades.A"], since={"trades.A": ("e1", 7)}),
+        SubscriptionRequest(kind="subscribe", names=["trades.B"]),
     ]
 
 
@@ -55,7 +55,7 @@ def test_everything_is_asked_for_within_bounds(
     """Each wish is asked for once and stays; each position that it takes in is named before it, in legal frames."""
     subscribed: dict[str, int] = {}
     resumed: set[str] = set()
-    for ask in asks_for(wanted, positions, again=again):
+    for ask in subscription_requests(wanted, positions, again=again):
         text = json.dumps({"id": 1} | ask.members())
         assert len(text) <= MAX_FRAME_BYTES
         assert 0 < len(ask.names) <= MAX_CHANNELS_A_FRAME
@@ -79,5 +79,5 @@ def test_the_longest_frame_fits() -> None:
     """Names of 64 bytes with positions in long epochs stay within what the relay reads."""
     names = [f"trades.{number:057d}" for number in range(200)]
     at = dict.fromkeys(names, ("e" * 36, 2**53))
-    for ask in asks_for(dict.fromkeys(names, 1000), at, again=True):
+    for ask in subscription_requests(dict.fromkeys(names, 1000), at, again=True):
         assert len(json.dumps({"id": 10**9} | ask.members())) <= MAX_FRAME_BYTES

@@ -1,8 +1,8 @@
-"""One connection of a publisher: frames of messages out, cumulative acks in, never more than the relay's credit.
+"""One WebSocket connection of a publisher: messages out, cumulative acks in, never more than the relay's credit.
 
-When a frame leaves: at once if nothing is on its way, so that a lone message is not kept waiting; otherwise when an ack
-comes, when there are 256 messages, or after 5 ms. So a slow trickle has no delay, and a flood goes out in large frames,
-each of which costs the kernel, the event loop and the relay about as much as a small one.
+A frame is sent at once if no message is unacknowledged. Otherwise it is sent when an ack comes, when 256 messages wait,
+or after 5 ms. So single messages have no delay, and many messages share large frames: a large frame costs the kernel,
+the event loop and the relay about as much as a small one.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ from typing import NoReturn
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from relay.client.connection import Ended
 from relay.client.errors import PublishError
-from relay.client.link import Ended
 from relay.client.publishing.frames import Ack, Problem, Reconnect, Welcome, parse_frame
 from relay.client.publishing.last_values import LastValues
-from relay.client.publishing.outbox import BURST, Entry, Outbox
+from relay.client.publishing.send_queue import BURST, QueuedMessage, SendQueue
 from relay.client.receipts import Dropped, Receipt, Result
 from relay.core.closes import CloseCode
 from relay.core.errors import MalformedError
@@ -24,22 +24,22 @@ from relay.core.patterns import covers
 from relay.core.sequencer import KEYS_A_CHANNEL
 
 LINGER_S = 0.005
-"""How long a message waits for company at most: below what anybody sees, above a round trip in one data centre."""
+"""Longest wait of a message for others: too short to be seen, and longer than a round trip in a data centre."""
 
 
 IN_FLIGHT = KEYS_A_CHANNEL
-"""Messages without an ack, of one channel at worst. The relay remembers as many keys of a channel: of more, sent again
-after a break, it would not know the first. At 20,000 a second that is 50 ms."""
+"""Most messages without an ack. All may belong to one channel, and the relay remembers as many keys of a channel. With
+more it would not recognize the first ones when they are sent again. At 20,000 messages a second this is 50 ms."""
 
 
-class Link:
-    """A connection that was welcome. `run_name` begins the automatic idempotency keys."""
+class IngestConnection:
+    """A connection after its welcome. The automatic idempotency keys begin with `run_name`."""
 
     def __init__(
         self,
         connection: ClientConnection,
         welcome: Welcome,
-        outbox: Outbox,
+        queue: SendQueue,
         last_values: LastValues,
         *,
         run_name: bytes,
@@ -47,7 +47,7 @@ class Link:
     ) -> None:
         self._connection = connection
         self._welcome = welcome
-        self._outbox = outbox
+        self._queue = queue
         self._last_values = last_values
         self._run_name = run_name
         self._timeout_s = timeout_s
@@ -59,9 +59,9 @@ class Link:
         self._epochs: dict[str, str] = {}
         self._streams: dict[str, bool] = {}
         self.problem: Problem | None = None
-        """What the relay said about the connection itself."""
-        self.told_s: float | None = None
-        """When to come back, by the relay's own wish."""
+        """The relay's error about the connection itself."""
+        self.retry_after_s: float | None = None
+        """The wait before a reconnect that the relay named, in seconds."""
 
     @property
     def has_settled(self) -> bool:
@@ -85,46 +85,46 @@ class Link:
         limits = self._welcome.limits
         while True:
             await self._ready(loop)
-            if not self._outbox.sent:
+            if not self._queue.sent:
                 self._silent_since = loop.time()
             most = min(self._room, limits.frame_messages)
-            frame = b"\n".join(map(self._line, self._outbox.take(most, limits.frame_bytes)))
-            with contextlib.suppress(ConnectionClosed):  # the reader tells
+            frame = b"\n".join(map(self._line, self._queue.next_batch(most, limits.frame_bytes)))
+            with contextlib.suppress(ConnectionClosed):  # the reader reports it
                 await self._connection.send(frame, text=True)
 
     @property
     def _room(self) -> int:
-        return min(self._credit - self._last_id, IN_FLIGHT - len(self._outbox.sent))
+        return min(self._credit - self._last_id, IN_FLIGHT - len(self._queue.sent))
 
     async def _ready(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wait until there is a frame's worth to be sent, and leave to send it."""
-        outbox = self._outbox
+        """Wait until a frame should be sent."""
+        queue = self._queue
         while True:
-            outbox.wake.clear()
+            queue.wake.clear()
             due = None
-            if outbox.unsent and self._room > 0:
-                if not outbox.sent or outbox.is_hurried or len(outbox.unsent) >= BURST:
+            if queue.unsent and self._room > 0:
+                if not queue.sent or queue.is_hurried or len(queue.unsent) >= BURST:
                     return
-                due = outbox.unsent_since + LINGER_S
+                due = queue.unsent_since + LINGER_S
                 if due <= loop.time():
                     return
             try:
                 async with asyncio.timeout_at(due):
-                    await outbox.wake.wait()
+                    await queue.wake.wait()
             except TimeoutError:
                 return
 
-    def _line(self, entry: Entry) -> bytes:
+    def _line(self, entry: QueuedMessage) -> bytes:
         self._last_id += 1
-        draft = entry.draft
-        if not draft.is_named and self._is_stream(draft.channel):
+        message = entry.message
+        if not message.is_named and self._is_stream(message.channel):
             return b'{"type":"publish","id":%d,"idempotency_key":"%b-%d",%b}' % (
                 self._last_id,
                 self._run_name,
                 entry.number,
-                draft.members,
+                message.members,
             )
-        return b'{"type":"publish","id":%d,%b}' % (self._last_id, draft.members)
+        return b'{"type":"publish","id":%d,%b}' % (self._last_id, message.members)
 
     def _is_stream(self, channel: str) -> bool:
         known = self._streams.get(channel)
@@ -142,7 +142,7 @@ class Link:
                 async with asyncio.timeout(self._timeout_s):
                     text = await self._connection.recv(decode=False)
             except TimeoutError:
-                if self._outbox.sent and loop.time() - self._silent_since >= self._timeout_s:
+                if self._queue.sent and loop.time() - self._silent_since >= self._timeout_s:
                     return self._abort("no_ack")
                 continue
             except ConnectionClosed as error:
@@ -152,7 +152,7 @@ class Link:
                 return Ended(code=close.code, reason=close.reason)
             self._silent_since = loop.time()
             try:
-                self._heard(text)
+                self._process(text)
             except MalformedError:
                 return self._abort("malformed_frame")
 
@@ -160,7 +160,7 @@ class Link:
         self._connection.transport.abort()
         return Ended(code=CloseCode.ABNORMAL, reason=reason)
 
-    def _heard(self, text: bytes) -> None:
+    def _process(self, text: bytes) -> None:
         frame = parse_frame(text)
         match frame:
             case Ack():
@@ -170,35 +170,35 @@ class Link:
             case Problem(id=int(id)):
                 self._refused[id] = PublishError(frame.code, frame.message, retryable=frame.retryable)
             case Reconnect():
-                self.told_s = frame.delay_ms / 1000
+                self.retry_after_s = frame.delay_ms / 1000
             case _:
                 return
 
     def _settle(self, ack: Ack) -> None:
-        """Tell what became of the messages up to the ack's.
+        """Settle the messages up to the ack's id.
 
         Raises:
-            MalformedError: if the relay acknowledges what was not sent.
+            MalformedError: if the relay acknowledges a message that was not sent.
         """
         if not self._upto <= ack.upto <= self._last_id:
-            raise MalformedError(f"An ack up to {ack.upto}, of {self._last_id} messages.")
+            raise MalformedError(f"The ack is for message {ack.upto}, but only {self._last_id} were sent.")
         self._epochs |= ack.epoch
-        outbox, epochs, refused = self._outbox, self._epochs, self._refused
+        queue, epochs, refused = self._queue, self._epochs, self._refused
         dropped: dict[int, Dropped] = {}
         dropped |= dict.fromkeys(ack.stale, "stale")
         dropped |= dict.fromkeys(ack.duplicate, "duplicate")
         for id in range(self._upto + 1, ack.upto + 1):
-            draft = outbox.sent[0].draft
+            message = queue.sent[0].message
             result: Result | None = refused.pop(id, None) if refused else None
             if result is None:
                 result = Receipt(
-                    channel=draft.channel,
-                    epoch=epochs.get(draft.channel, ""),
+                    channel=message.channel,
+                    epoch=epochs.get(message.channel, ""),
                     dropped=dropped.get(id),
                 )
-                if draft.is_value and not self._is_stream(draft.channel):
-                    self._last_values.keep(draft)
-            outbox.settle(result)
+                if message.is_value and not self._is_stream(message.channel):
+                    self._last_values.keep(message)
+            queue.settle(result)
         self._upto = ack.upto
         self._credit = max(self._credit, ack.credit)
-        outbox.wake.set()
+        queue.wake.set()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.client.errors import PublishError
-from relay.client.publishing.drafts import Message, encode_draft
+from relay.client.publishing.messages import Message, encode_message
 from relay.core.errors import MalformedError
 from relay.core.publications import parse_draft
 
@@ -27,7 +27,7 @@ JSON = st.recursive(
 
 
 def _encode(data: Any) -> bytes:
-    return b"{%b}" % encode_draft(Message(channel="prices.A", data=data)).members
+    return b"{%b}" % encode_message(Message(channel="prices.A", data=data)).members
 
 
 @settings(deadline=None)
@@ -36,9 +36,9 @@ def test_every_json_value_is_taken_by_the_relay(data: Any) -> None:
     """What the client sends passes the relay's own strict check, and says the same, on one line."""
     body = _encode({"v": data})
     assert b"\n" not in body
-    draft = parse_draft(body)
-    assert draft.channel == "prices.A"
-    assert json.loads(bytes(draft.data)) == json.loads(json.dumps({"v": data}))
+    message = parse_draft(body)
+    assert message.channel == "prices.A"
+    assert json.loads(bytes(message.data)) == json.loads(json.dumps({"v": data}))
 
 
 @settings(deadline=None)
@@ -51,11 +51,11 @@ def test_no_text_escapes_from_its_place(data: bytes | str) -> None:
         return
     assert b"\n" not in body
     try:
-        draft = parse_draft(body)
+        message = parse_draft(body)
     except MalformedError:
         return
-    assert draft.channel == "prices.A"
-    assert draft.source_ts is None
+    assert message.channel == "prices.A"
+    assert message.source_ts is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_spliced_members_are_refused(data: str) -> None:
 
 def test_text_goes_out_verbatim() -> None:
     """Decimals that no float holds, and white space, stay as they were given."""
-    body = encode_draft(Message(channel="a", data=b'{"p": 64123.410000000001}', source_ts=5)).members
+    body = encode_message(Message(channel="a", data=b'{"p": 64123.410000000001}', source_ts=5)).members
     assert body == b'"channel":"a","source_ts":5,"data":{"p": 64123.410000000001}'
 
 
@@ -102,7 +102,7 @@ def test_cycles_and_depth_are_refused() -> None:
 def test_bad_channels_and_sizes_are_refused() -> None:
     """A wildcard can't be published to, and 64 KiB is the most that the relay takes."""
     with pytest.raises(PublishError, match="not a channel"):
-        encode_draft(Message(channel="prices.*", data=1))
+        encode_message(Message(channel="prices.*", data=1))
     with pytest.raises(PublishError) as caught:
         _encode("1" * 65_536)
     assert caught.value.code == "too_large"

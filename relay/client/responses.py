@@ -1,7 +1,7 @@
-"""Reading what an HTTP server answers, without trusting that it is a relay.
+"""Reading HTTP responses of a server that may not be a relay.
 
-A wrong port, a proxy's error page or a captive portal answers too. What comes back from there must become one
-sentence with the status in it, never a `KeyError` far from its cause.
+A wrong port, a proxy's error page or a captive portal answers as well. Such a response must become one sentence with
+its status, never a `KeyError` far from its cause.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ import msgspec
 from relay.core.errors import ConfigurationError
 
 MAX_WAIT_S = 300.0
-"""Longest Retry-After that is believed: a wrong header must not stop a publisher for a day."""
+"""Longest accepted Retry-After: a wrong header must not stop a publisher for a day."""
 
 
 class _Problem(msgspec.Struct):
@@ -22,7 +22,7 @@ class _Problem(msgspec.Struct):
 
 
 class Problem(NamedTuple):
-    """An error answer: public code, one sentence, and whether to try again (after so many seconds)."""
+    """An error response: public code, one sentence, and whether (and after how many seconds) to try again."""
 
     code: str
     message: str
@@ -31,10 +31,10 @@ class Problem(NamedTuple):
 
 
 def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
-    """Make a `Problem` of an answer that is not a success, whoever sent it."""
+    """Return a `Problem` for any response that is not a success."""
     try:
         wait = min(max(float(retry_after or ""), 0.0), MAX_WAIT_S)
-    except ValueError:  # absent, or an HTTP date, which the relay never sends
+    except ValueError:  # absent, or an HTTP date: the relay never sends one
         wait = None
     later = status == 429 or status >= 500
     try:
@@ -45,7 +45,7 @@ def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
 
 
 def read_json(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in `body`, or None if it holds anything else."""
+    """Return the JSON object in `body`, or None if there is anything else."""
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -54,16 +54,16 @@ def read_json(body: bytes) -> dict[str, Any] | None:
 
 
 def check_base_url(text: str, schemes: tuple[str, ...]) -> str:
-    """Return `text`, without a last slash, if it is an address that requests can be built on.
+    """Return `text` without a last slash if paths can be appended to it.
 
     Raises:
-        ConfigurationError: if it is not; the sentence has an example.
+        ConfigurationError: if it is not a base URL; the message has an example.
     """
     example = f"{schemes[0]}://127.0.0.1:8002"
     try:
         parts = urlsplit(text)
         valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a bracket or a port that is none
+    except ValueError:  # an invalid bracket or port
         valid = False
     if (
         not valid
@@ -73,5 +73,5 @@ def check_base_url(text: str, schemes: tuple[str, ...]) -> str:
         or not text.isprintable()
         or " " in text
     ):
-        raise ConfigurationError(f"{text[:200]!r} is not an address of the relay; one looks like {example}.")
+        raise ConfigurationError(f"{text[:200]!r} is not an address of a relay. An example: {example}.")
     return text.rstrip("/")

@@ -251,7 +251,7 @@ async def test_flush_tells_what_became_of_what_was_sent() -> None:
                 await publisher.send("prices.A", 1)
                 await publisher.send("orders.1", 2)
                 with pytest.raises(
-                    PublishError, match=r"2 messages were not published; the first: Not yours\."
+                    PublishError, match=r"2 messages were not published. The first error: Not yours\."
                 ):
                     await publisher.flush()
                 await publisher.flush()

@@ -1,8 +1,8 @@
-"""What a publisher sends: its values as JSON bytes, spliced into the envelope that the relay takes.
+"""Encoding a publisher's values: JSON bytes inside the envelope that the relay takes.
 
-A value that is JSON already (`bytes` or `str`) goes out verbatim, because decoding and encoding it again
-would damage decimals. Splicing unseen text would let `1,"channel":"other"` out of its place, so it is first
-proven to be one JSON value. The relay checks everything again, and more strictly.
+A value that is JSON already (`bytes` or `str`) is sent verbatim, because decoding and encoding it again would damage
+decimals. It is parsed first: a text like `1,"channel":"other"` would otherwise change the envelope. The relay checks
+everything again, and more strictly.
 """
 
 import json
@@ -18,11 +18,11 @@ from relay.core.patterns import check_channel
 from relay.core.publications import MAX_PUBLICATION_BYTES
 
 KNOWN_CHANNELS = 8192
-"""Names whose check is remembered: a market has some thousands, and checking costs as much as encoding a price."""
+"""Channel names with a cached check: a market has some thousands, and a check costs as much as encoding a price."""
 
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 _raw = msgspec.json.Decoder(msgspec.Raw)
-# not msgspec: it turns NaN into null without a word
+# not msgspec: it encodes NaN as null without an error
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -30,10 +30,10 @@ _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",",
 class Message:
     """One value for `channel`.
 
-    `data` is `bytes` or `str` of JSON, sent verbatim, or any object that JSON has. `version` is a whole number that
-    grows with every value of the channel, and `version_epoch` one that starts the versions anew: the relay drops what
-    is not newer. `idempotency_key` is a name of at most 64 characters: the relay drops what has the same once more.
-    `source_ts` is when the value came about, in Unix milliseconds.
+    `data` is JSON as `bytes` or `str`, which is sent verbatim, or any object that JSON can represent. `version` is a
+    whole number that grows with every value of the channel; the relay drops a value whose version is not newer. A
+    higher `version_epoch` starts the versions again. `idempotency_key` has at most 64 characters; the relay drops a
+    message with a known key. `source_ts` is the value's time at its source, in Unix milliseconds.
     """
 
     channel: str
@@ -44,8 +44,8 @@ class Message:
     source_ts: int | None = None
 
 
-class More(TypedDict, total=False):
-    """What a message may have beside channel and data; see `Message`."""
+class MessageOptions(TypedDict, total=False):
+    """The optional members of a message; see `Message`."""
 
     version: int | None
     version_epoch: int | None
@@ -53,11 +53,11 @@ class More(TypedDict, total=False):
     source_ts: int | None
 
 
-class Draft(NamedTuple):
+class EncodedMessage(NamedTuple):
     """A message ready to be sent: the members of its JSON object, without the braces, on one line.
 
-    `is_named` says that the relay can tell a repetition by what the caller gave, a version or a key; `is_value` is
-    False for a mere sign of life.
+    `is_named`: the caller gave a version or a key, by which the relay can recognize a repetition. `is_value` is False
+    for a message that only says that the channel is alive.
     """
 
     channel: str
@@ -66,11 +66,11 @@ class Draft(NamedTuple):
     is_value: bool
 
 
-def encode_draft(message: Message) -> Draft:
+def encode_message(message: Message) -> EncodedMessage:
     """Encode a message.
 
     Raises:
-        PublishError: if it could not be accepted: no channel name, no JSON, too large. Nothing was sent.
+        PublishError: if the relay would refuse it: an invalid channel name, no JSON, too large. Nothing was sent.
     """
     more = b""
     is_named = message.version is not None or message.idempotency_key is not None
@@ -81,16 +81,16 @@ def encode_draft(message: Message) -> Draft:
         raise PublishError(
             "too_large", f"A publication has at most {MAX_PUBLICATION_BYTES} bytes, not {len(members) + 2}."
         )
-    return Draft(message.channel, members, is_named, is_value=True)
+    return EncodedMessage(message.channel, members, is_named, is_value=True)
 
 
-def sign_of_life(channel: str) -> Draft:
-    """Return what says that a channel is unchanged and not silent.
+def encode_alive(channel: str) -> EncodedMessage:
+    """Encode the message that says that a channel is unchanged and not silent.
 
     Raises:
-        PublishError: if that is no channel's name.
+        PublishError: if the channel name is invalid.
     """
-    return Draft(channel, _beginning(channel) + b',"alive":true', is_named=True, is_value=False)
+    return EncodedMessage(channel, _beginning(channel) + b',"alive":true', is_named=True, is_value=False)
 
 
 @lru_cache(maxsize=KNOWN_CHANNELS)
@@ -106,7 +106,7 @@ def _more(message: Message) -> bytes:
     members: dict[str, Any] = {name: getattr(message, name) for name in numbers}
     for name, value in members.items():
         if value is not None and (type(value) is not int or not 0 <= value < 1 << 53):
-            raise PublishError("invalid_request", f"{name} is a whole number from 0 to 2^53 - 1.")
+            raise PublishError("invalid_request", f"{name} must be a whole number from 0 to 2^53 - 1.")
     members["idempotency_key"] = message.idempotency_key
     known = {name: value for name, value in members.items() if value is not None}
     return b"," + _encode(known).encode()[1:-1]
@@ -117,18 +117,18 @@ def _encode_data(data: Any) -> bytes:
         try:
             return _encode(data).encode()
         except (TypeError, ValueError, RecursionError) as error:  # ValueError: NaN, a cycle, a lone surrogate
-            raise PublishError("invalid_request", f"The value can't be sent as JSON: {error}.") from None
+            raise PublishError("invalid_request", f"The value can't be encoded as JSON: {error}.") from None
     try:
         text = data.encode() if isinstance(data, str) else data
         if b"\n" in text or b"\r" in text:
-            # a batch has one publication a line. Between tokens a line break is white space; inside a string
-            # it is an error that this parser finds and msgspec's Raw lets pass
+            # a batch has one publication a line. Between tokens a line break is white space. Inside a string it is
+            # an error, which this parser finds and msgspec's Raw does not
             json.loads(text)
             text = text.translate(_NEWLINES)
         _raw.decode(text)
     except (ValueError, RecursionError) as error:
         raise PublishError(
             "invalid_request",
-            f"A value given as {type(data).__name__} is sent as it is and must be JSON: {error}.",
+            f"A value of type {type(data).__name__} is sent verbatim and must be JSON: {error}.",
         ) from None
     return text

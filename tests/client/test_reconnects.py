@@ -187,14 +187,14 @@ async def test_refused_tokens_are_replaced_but_not_for_ever() -> None:
 
 
 async def test_a_token_as_text_opens_one_connection() -> None:
-    """Refused, or used and lost, it can't open another, and the sentence says so."""
+    """After a refusal or a lost connection it can't open another one, and the error says so."""
     refused = {"code": "invalid_token", "message": "Take a new one.", "retryable": False}
     async with stream_server(refusal(401, refused)) as stream, subscriber(stream.url, TOKEN) as prices:
         with pytest.raises(HandshakeError):
             await following(prices)
     async with stream_server(says(then=closes(1012))) as stream, subscriber(stream.url, TOKEN) as prices:
         await following(prices)
-        with pytest.raises(StreamClosedError, match="used up") as caught:
+        with pytest.raises(StreamClosedError, match="opens one connection") as caught:
             await following(prices)
     assert caught.value.code == 1012
     assert len(stream.handshakes) == 1

@@ -1,14 +1,14 @@
-"""Publishing over a WebSocket: connections one after the other, and what has to be said again on the next one.
+"""Publishing over a WebSocket: one connection after the other, and which messages are sent again on the next one.
 
-What was sent and not settled when a connection broke goes out again in its order. What the relay had taken already
-it then gets twice. On channels of mode `stream` each message has an idempotency key, the caller's or an automatic
-one, so the relay drops the second: it remembers the newest 1000 of a channel, and no more are on their way at once. (A
-second publisher on the channel takes its share of them.) On `latest` channels it drops what has the same `version`.
-Without a version a price may come twice, and an older one for a moment behind a newer; the last one stands.
+Messages that were sent and not settled when a connection broke are sent again in their order. The relay may have
+accepted some of them, and then gets them twice. On channels of mode `stream` each message has an idempotency key, the
+caller's or an automatic one, so the relay drops the second copy. It remembers the newest 1000 keys of a channel, and no
+more messages are unacknowledged at once. (A second publisher on the channel uses some of these 1000.) On `latest`
+channels it drops a value with the same `version`. Without a version a price may come twice, and an older one shortly
+after a newer one; the last value is right.
 
-A relay that has died remembers neither keys nor values. Then its epoch is another one, and the last value of each
-`latest` channel is sent again. Messages of streams that it had taken are gone with its history, which subscribers
-are told.
+A relay that was killed remembers neither keys nor values, and has another epoch. Then the last value of each `latest`
+channel is sent again. Accepted messages of `stream` channels are lost with the history, and subscribers are told.
 """
 
 import asyncio
@@ -22,30 +22,30 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from relay.client.backoff import Backoff
-from relay.client.connecting import Refused, open_socket
 from relay.client.errors import PublishError
+from relay.client.handshake import HandshakeRefusal, open_socket
 from relay.client.publishing.frames import Problem, Welcome, parse_frame
+from relay.client.publishing.ingest_connection import IngestConnection
 from relay.client.publishing.last_values import LastValues
-from relay.client.publishing.link import Link
-from relay.client.publishing.outbox import HaltedError, Outbox
-from relay.client.reconnecting import is_final
+from relay.client.publishing.send_queue import HaltedError, SendQueue
+from relay.client.reconnect_policy import is_final
 from relay.core.errors import MalformedError
 from relay.net.http_client import certificates_for
 
 PROTOCOL = "relay.ingest.v1"
 PATH = "/v1/ingest"
 PING_S = 20.0
-"""A publisher that has nothing to say must learn of a dead link, too: its values are to be said again."""
+"""Time between pings. An idle publisher must notice a dead link too, because its last values are sent again."""
 
 
-class Streaming:
-    """Empties an outbox over one connection after the other. `url` is the relay's internal http(s) address."""
+class WebSocketTransport:
+    """Sends a queue's messages over one connection after the other. `url`: the relay's internal http(s) address."""
 
     def __init__(
         self,
         url: str,
         key: str,
-        outbox: Outbox,
+        queue: SendQueue,
         *,
         attempts: int,
         timeout_s: float,
@@ -53,7 +53,7 @@ class Streaming:
     ) -> None:
         self._http_url = url
         self._key = key
-        self._outbox = outbox
+        self._queue = queue
         self._attempts = attempts
         self._timeout_s = timeout_s
         self._backoff = backoff()
@@ -62,45 +62,47 @@ class Streaming:
         self._epoch = ""
         self._failures = 0
         self._is_guarding = False
-        """There are values that a relay without memory would need, so a lost connection is replaced at once."""
+        """Whether there are last values for a relay without memory: then a lost connection is replaced at once."""
 
     async def run(self) -> NoReturn:
-        """Connect when there is something to send, and again whenever a connection ends; until cancelled."""
+        """Connect when there are messages, and reconnect after each connection; until cancelled."""
         certificates = certificates_for(self._http_url)
         tls = certificates if isinstance(certificates, ssl.SSLContext) else None
         while True:
             if not self._is_guarding:
-                await self._outbox.filled.wait()
+                await self._queue.filled.wait()
             opened = await self._open(tls)
             if isinstance(opened, PublishError):
                 await self._failed(opened)
                 continue
-            connection, welcome = opened
-            link = Link(
-                connection,
+            socket, welcome = opened
+            connection = IngestConnection(
+                socket,
                 welcome,
-                self._outbox,
+                self._queue,
                 self._last_values,
                 run_name=self._run_name,
                 timeout_s=self._timeout_s,
             )
-            self._remind(welcome)
+            self._send_last_values(welcome)
             try:
-                ended = await link.run()
+                ended = await connection.run()
             finally:
-                self._outbox.again()
-                await connection.close()
+                self._queue.requeue()
+                await socket.close()
             self._is_guarding = len(self._last_values) > 0
-            if link.has_settled:
+            if connection.has_settled:
                 self._failures = 0
                 self._backoff.reset()
-            said = link.problem or Problem(code="closed", message=f"{ended.code} {ended.reason}".strip())
+            said = connection.problem or Problem(
+                code="closed", message=f"{ended.code} {ended.reason}".strip()
+            )
             await self._failed(
                 PublishError(
                     said.code,
                     f"The relay at {self._http_url} ended the connection: {said.message or said.code}",
                     retryable=not is_final(ended.code),
-                    retry_after_s=link.told_s,
+                    retry_after_s=connection.retry_after_s,
                 )
             )
 
@@ -112,7 +114,7 @@ class Streaming:
             timeout_s=self._timeout_s,
             ping_s=PING_S,
         )
-        if isinstance(opened, Refused):
+        if isinstance(opened, HandshakeRefusal):
             message = opened.message
             if opened.status is None:
                 message = f"The relay at {self._http_url} can't be reached: {message}."
@@ -136,27 +138,27 @@ class Streaming:
             opened.transport.abort()
         return PublishError(
             "unexpected_answer",
-            f"What answers at {self._http_url} does not publish for this relay.",
+            f"The server at {self._http_url} does not answer like a relay's internal address.",
             status=101,
             retryable=welcome is None and is_retryable,
         )
 
-    def _remind(self, welcome: Welcome) -> None:
-        """Say each channel's last value again if the relay lost its memory, but for those with a newer one waiting."""
+    def _send_last_values(self, welcome: Welcome) -> None:
+        """Queue each channel's last value if the relay lost its memory, unless a newer one is waiting."""
         if self._epoch and welcome.epoch != self._epoch:
-            waiting = {entry.draft.channel for entry in self._outbox.unsent if entry.draft.is_value}
-            self._outbox.put_first(self._last_values.but_for(waiting))
+            waiting = {entry.message.channel for entry in self._queue.unsent if entry.message.is_value}
+            self._queue.put_first(self._last_values.without(waiting))
         self._epoch = welcome.epoch
 
     async def _failed(self, error: PublishError) -> None:
-        """Wait before the next attempt; or give everything up, if that is no use or there were enough of them."""
+        """Wait before the next attempt; or fail all messages, if the error is final or all attempts are used."""
         self._failures += 1
         if error.retryable and self._failures < self._attempts:
             await asyncio.sleep(self._backoff.next(told_s=error.retry_after_s))
             return
         if not error.retryable:
-            self._is_guarding = False  # whoever publishes next finds out whether that is mended
-        self._outbox.give_up(HaltedError.of(error))
+            self._is_guarding = False  # the next publication tries again
+        self._queue.fail_all(HaltedError.of(error))
         self._failures = 0
         if self._is_guarding:
             await asyncio.sleep(self._backoff.next(told_s=error.retry_after_s))

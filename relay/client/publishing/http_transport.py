@@ -1,7 +1,7 @@
-"""Publishing over HTTP requests, one after the other: what comes up while one is under way goes with the next.
+"""Publishing with HTTP requests, one after the other. Messages that arrive during a request go into the next one.
 
-For whoever publishes now and then, and for networks that let no WebSocket through. A request that broke off may have
-been accepted, so trying again can publish a value twice, unless the relay knows it by its version or its key.
+For publishers with few messages, and for networks that block WebSockets. A request that broke off may have been
+accepted, so another attempt can publish a value twice, unless it has a version or an idempotency key.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from typing import Any, NoReturn
 
 import httpx
 
-from relay.client.answers import read_json, read_problem
 from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
-from relay.client.publishing.outbox import Entry, HaltedError, Outbox
+from relay.client.publishing.send_queue import HaltedError, QueuedMessage, SendQueue
 from relay.client.receipts import Receipt, Result
+from relay.client.responses import read_json, read_problem
 from relay.net.http_client import async_client
 
 MAX_BATCH_MESSAGES = 1000
@@ -22,17 +22,17 @@ MAX_BATCH_BYTES = 1 << 20
 """The relay's bounds for one request: 1000 messages, 1 MiB."""
 
 _OF_THE_MESSAGE = frozenset({400, 403, 413})
-"""A single message that is refused with one of these says nothing about the next one."""
+"""Statuses that refuse one message. The next message may be accepted."""
 
 
-class Posting:
-    """Empties an outbox with requests to `url`, the relay's internal http(s) address."""
+class HttpTransport:
+    """Sends a queue's messages with requests to `url`, the relay's internal http(s) address."""
 
     def __init__(
         self,
         url: str,
         key: str,
-        outbox: Outbox,
+        queue: SendQueue,
         *,
         attempts: int,
         timeout_s: float,
@@ -40,49 +40,49 @@ class Posting:
     ) -> None:
         self._url = url
         self._key = key
-        self._outbox = outbox
+        self._queue = queue
         self._attempts = attempts
         self._timeout_s = timeout_s
         self._new_backoff = backoff
 
     async def run(self) -> NoReturn:
-        """Send what there is, until cancelled."""
+        """Send the queue's messages, until cancelled."""
         headers = {"Authorization": f"Bearer {self._key}"}
         async with async_client(self._url, timeout_s=self._timeout_s, headers=headers) as client:
             while True:
-                await self._outbox.filled.wait()
-                await asyncio.sleep(0)  # what other tasks publish in the same turn goes along
+                await self._queue.filled.wait()
+                await asyncio.sleep(0)  # other tasks may publish in the same turn of the event loop
                 await self._send(client)
 
     async def _send(self, client: httpx.AsyncClient) -> None:
-        """Send one batch, as often as it takes."""
+        """Send one batch, with all its attempts."""
         backoff = self._new_backoff()
         for left in reversed(range(self._attempts)):
-            batch = self._outbox.take(MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
+            batch = self._queue.next_batch(MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
             try:
                 results = await self._deliver(client, batch)
             except PublishError as error:
                 if not error.retryable or not left:
-                    self._outbox.give_up(HaltedError.of(error))
+                    self._queue.fail_all(HaltedError.of(error))
                     return
                 wait_s = backoff.next(told_s=error.retry_after_s)
             else:
                 kept = len(results) if not left else _decided(results)
                 for result in results[:kept]:
-                    self._outbox.settle(result)
+                    self._queue.settle(result)
                 if kept == len(results):
                     return
                 wait_s = backoff.next()
-            self._outbox.again()
+            self._queue.requeue()
             await asyncio.sleep(wait_s)
 
-    async def _deliver(self, client: httpx.AsyncClient, batch: list[Entry]) -> list[Result]:
+    async def _deliver(self, client: httpx.AsyncClient, batch: list[QueuedMessage]) -> list[Result]:
         """Send one request and return a result for each message.
 
         Raises:
-            PublishError: if the whole request was refused, or nobody answered.
+            PublishError: if the whole request was refused, or not answered.
         """
-        lines = [b"{%b}" % entry.draft.members for entry in batch]
+        lines = [b"{%b}" % entry.message.members for entry in batch]
         if len(batch) == 1:
             try:
                 answer = await self._post(client, "/v1/publish", lines[0], "application/json")
@@ -99,7 +99,7 @@ class Posting:
             raise self._not_a_relay()
         return [self._result(item, entry) for item, entry in zip(items, batch, strict=True)]
 
-    def _result(self, item: Any, entry: Entry) -> Result:
+    def _result(self, item: Any, entry: QueuedMessage) -> Result:
         if not isinstance(item, dict):
             raise self._not_a_relay()
         if "code" in item:
@@ -108,13 +108,13 @@ class Posting:
             )
         return self._receipt(item, entry)
 
-    def _receipt(self, answer: dict[str, Any], entry: Entry) -> Receipt:
+    def _receipt(self, answer: dict[str, Any], entry: QueuedMessage) -> Receipt:
         epoch, seq, dropped = answer.get("epoch"), answer.get("seq"), answer.get("dropped")
         if not isinstance(epoch, str) or not isinstance(seq, int):
             raise self._not_a_relay()
         if dropped is not None and dropped != "stale" and dropped != "duplicate":
             raise self._not_a_relay()
-        return Receipt(channel=entry.draft.channel, epoch=epoch, seq=seq, dropped=dropped)
+        return Receipt(channel=entry.message.channel, epoch=epoch, seq=seq, dropped=dropped)
 
     async def _post(
         self, client: httpx.AsyncClient, path: str, body: bytes, content_type: str
@@ -145,15 +145,17 @@ class Posting:
 
     def _not_a_relay(self) -> PublishError:
         return PublishError(
-            "unexpected_answer", f"What answers at {self._url} does not publish for this relay.", status=200
+            "unexpected_answer",
+            f"The server at {self._url} does not answer like a relay's internal address.",
+            status=200,
         )
 
 
 def _decided(results: list[Result]) -> int:
-    """Return how many results stand. Those behind them were all put off, as by a quota, and can be sent again in order.
+    """Return how many results are final. All later ones are retryable, for instance because of a quota.
 
-    One that was put off before others were taken is not sent again: behind newer values of its channel it would bring
-    an old price back.
+    Those can be sent again in order. A retryable result before an accepted one is final as well: sent again after newer
+    values of its channel, it would bring an old price back.
     """
     count = len(results)
     while count and isinstance(last := results[count - 1], PublishError) and last.retryable:
