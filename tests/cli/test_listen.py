@@ -135,6 +135,7 @@ async def test_refused_channels_are_named(relay: Relay) -> None:
 
 async def test_refusals_are_one_line(relay: Relay) -> None:
     """A used token, a dead session, a wrong path, nobody there: one sentence each and exit code 1."""
+    await relay.publish("prices.MINE", 1)
     used = await relay.token(origin="")
     async with listening(relay, "prices.MINE", "--token", used, "--count", "1") as process:
         assert (await end_of(process))[0] == 0
