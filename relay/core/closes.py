@@ -1,10 +1,11 @@
-"""WebSocket close codes, and the one table from a `Reason` to what the other side gets to see.
+"""WebSocket close codes, and the one table from a `Reason` to what the other side can see.
 
-From 4000 on the range is the policy, so that a client needs no list: below 4500 reconnect, from 4500 stop and
-tell the user. 3000, 3003 and 3008 mirror HTTP's 401, 403 and 408 (IANA's WebSocket close code registry).
+From 4000 on, the range of a code says what a client should do, so a client needs no list: below 4500 it reconnects,
+from 4500 it stops and tells the user. 3000, 3003 and 3008 correspond to HTTP's 401, 403 and 408 (IANA's WebSocket
+close code registry).
 
-Answers are coarse on purpose: a wrong signature, an expired token and a replayed one get the same status and
-body, so that a refusal teaches an attacker nothing. The exact reason is in the audit log.
+Answers are coarse on purpose. A wrong signature, an expired token and a replayed token get the same status and
+body, so that an attacker learns nothing from a refusal. The exact reason is in the audit log.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from relay.core.errors import Reason
 
 
 class CloseCode(IntEnum):
-    """Every close code that the relay sends or records, from RFC 6455 §7.4 or its own range."""
+    """Every close code that the relay sends or records. They are from RFC 6455 §7.4 or the relay's own range."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -39,7 +40,7 @@ class CloseCode(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Close:
-    """How the relay ends a connection: the close frame's code and text, and why, for the audit log."""
+    """How the relay ends a connection: code and text of the close frame, and the reason for the audit log."""
 
     code: CloseCode
     text: str
@@ -48,7 +49,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What a refused caller gets: HTTP `status`, or `close` on an open socket, and the public `code`."""
+    """What a refused caller gets: the HTTP `status`, or `close` on an open socket, and the public `code`."""
 
     status: int
     close: CloseCode
@@ -61,7 +62,7 @@ _TOKEN = Answer(
     status=401,
     close=CloseCode.TOKEN_REFUSED,
     code="invalid_token",
-    message="The token was refused. Take a new one.",
+    message="The token was refused. Request a new one.",
 )
 _SESSION = Answer(
     status=401,
@@ -79,7 +80,7 @@ _UNAVAILABLE = Answer(
     status=503,
     close=CloseCode.TRY_AGAIN_LATER,
     code="unavailable",
-    message="The service can't answer now. Try again later.",
+    message="The service is not available now. Try again later.",
     retryable=True,
 )
 _LIMITED = Answer(
@@ -96,7 +97,7 @@ _INTERNAL = Answer(
     status=500,
     close=CloseCode.INTERNAL_ERROR,
     code="internal_error",
-    message="The relay met an error of its own.",
+    message="The relay had an internal error.",
     retryable=True,
 )
 
@@ -137,16 +138,19 @@ ANSWERS: dict[Reason, Answer] = {
         403,
         CloseCode.NOT_ALLOWED,
         "csrf_failed",
-        "The request does not come from this application's pages; "
-        "other callers send the header X-Relay-CSRF: 1.",
+        "The request does not come from this application's pages. "
+        "Other callers must send the header X-Relay-CSRF: 1.",
     ),
     Reason.REQUEST_MALFORMED: _BAD_REQUEST,
     Reason.HANDSHAKE_MALFORMED: _BAD_REQUEST,
     Reason.NOT_AN_UPGRADE: _answer(
-        426, CloseCode.POLICY_VIOLATION, "upgrade_required", "This address speaks WebSocket only."
+        426,
+        CloseCode.POLICY_VIOLATION,
+        "upgrade_required",
+        "This address accepts WebSocket connections only.",
     ),
     Reason.METHOD_NOT_ALLOWED: _answer(
-        405, CloseCode.POLICY_VIOLATION, "method_not_allowed", "A WebSocket handshake is a GET."
+        405, CloseCode.POLICY_VIOLATION, "method_not_allowed", "A WebSocket handshake must use GET."
     ),
     Reason.PATH_UNKNOWN: _NOT_FOUND,
     Reason.ENDPOINT_UNKNOWN: _answer(
@@ -156,7 +160,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.ORIGIN_REFUSED: _FORBIDDEN,
     Reason.CHANNEL_FORBIDDEN: _FORBIDDEN,
     Reason.CHANNELS_TOO_MANY: _answer(
-        400, CloseCode.POLICY_VIOLATION, "too_many_channels", "More channels than one request may name."
+        400, CloseCode.POLICY_VIOLATION, "too_many_channels", "The request names too many channels."
     ),
     Reason.NOTHING_GRANTED: _FORBIDDEN,
     Reason.PUBLISHER_UNKNOWN: _answer(
@@ -193,21 +197,30 @@ ANSWERS: dict[Reason, Answer] = {
     ),
     Reason.FRAMES_TOO_FAST: _LIMITED,
     Reason.CONNECTION_EXPIRED: _answer(
-        401, CloseCode.TOKEN_EXPIRED, "token_expired", "The connection reached its age limit.", retryable=True
+        401,
+        CloseCode.TOKEN_EXPIRED,
+        "token_expired",
+        "The connection reached its maximum age.",
+        retryable=True,
     ),
     Reason.KEY_REVOKED: _answer(
         401, CloseCode.TOKEN_EXPIRED, "token_expired", "The connection needs a new token.", retryable=True
     ),
     Reason.CONNECTION_REPLACED: _answer(
-        409, CloseCode.REPLACED, "replaced", "A newer connection of this session took its place."
+        409, CloseCode.REPLACED, "replaced", "A newer connection of this session replaced this one."
     ),
     Reason.CONNECTION_LIMIT: _answer(
-        409, CloseCode.CONNECTION_LIMIT, "connection_limit", "This session has as many connections as it may."
+        409,
+        CloseCode.CONNECTION_LIMIT,
+        "connection_limit",
+        "This session has as many connections as it may have.",
     ),
     Reason.SLOW_CONSUMER: _answer(
         408, CloseCode.SLOW_CONSUMER, "slow_consumer", "The client was too slow for a stream.", retryable=True
     ),
-    Reason.NO_PONG: _answer(408, CloseCode.NO_PONG, "no_pong", "The client fell silent.", retryable=True),
+    Reason.NO_PONG: _answer(
+        408, CloseCode.NO_PONG, "no_pong", "The client sent nothing for too long.", retryable=True
+    ),
     Reason.READER_STALLED: _answer(
         408, CloseCode.ABNORMAL, "reader_stalled", "The client stopped reading.", retryable=True
     ),
@@ -219,7 +232,7 @@ ANSWERS: dict[Reason, Answer] = {
     ),
     Reason.INTERNAL_ERROR: _INTERNAL,
 }
-"""What each reason looks like from outside. A test proves that no reason is missing."""
+"""The public answer for each reason. A test checks that no reason is missing."""
 
 
 def answer_for(reason: Reason) -> Answer:
@@ -228,7 +241,7 @@ def answer_for(reason: Reason) -> Answer:
 
 
 def close_for(reason: Reason) -> Close:
-    """Return how an open connection ends for `reason`. Texts have at most 123 bytes (RFC 6455 §5.5.1)."""
+    """Return how an open connection is ended for `reason`. Its text has at most 123 bytes (RFC 6455 §5.5.1)."""
     if reason is Reason.SESSION_REVOKED:
         return Close(code=CloseCode.SESSION_REVOKED, text="session_revoked", reason=reason)
     answer = ANSWERS[reason]

@@ -1,4 +1,4 @@
-"""What the hub and its turns count: plain numbers, which metrics read when they are asked for."""
+"""Counters of the hub and histograms of durations. They are plain numbers; the metrics read them on request."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Counters:
-    """What the hub has done since it was made. Deliveries are messages times subscribers."""
+    """What the hub has done since the process started. `deliveries` counts each message once per subscriber."""
 
     publications: int = 0
     duplicates: int = 0
@@ -17,21 +17,21 @@ class Counters:
     overflows: int = 0
 
 
-BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the buckets, in seconds: from less than a turn of the loop (2 ms) to more than anybody calls live.
-50 and 100 ms, which the fan-out's targets are set at, are bounds, so that both can be asked for exactly."""
+BUCKET_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the buckets, in seconds: from less than a turn of the event loop (2 ms) to more than a live price
+may take. 50 and 100 ms are bounds because the targets of the fan-out use them."""
 
 
-class Times:
-    """Durations, counted by size. To add one costs 0.3 µs: a few hundred times a second, never a delivery each."""
+class DurationHistogram:
+    """Durations, counted in buckets. `add` costs 0.3 µs: call it some hundred times a second, not for each delivery."""
 
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_S) + 1)  # the last is beyond all bounds
+        self.counts = [0] * (len(BUCKET_BOUNDS_S) + 1)  # the last counts what is above all bounds
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.counts[bisect_left(BUCKET_BOUNDS_S, seconds)] += 1
         self.total_s += seconds

@@ -1,15 +1,15 @@
-"""Why something was refused, and the exceptions of this package.
+"""The reasons of refusals, and the exceptions of this package.
 
-A refusal is a value, not an exception: whoever checks something returns a `Refusal` with one `Reason`, and
-the audit log, the HTTP answer and the close code are all made from that one value (`relay.core.closes` maps
-it). Exceptions are for what the caller can't go on with:
+A refusal is a value and not an exception. A check returns a `Refusal` with one `Reason`. The audit record, the HTTP
+answer and the close code are all made from this value (`relay.core.closes` has the table). An exception means that
+the caller can't continue:
 
     RelayError
-    ├── ConfigurationError    settings, key files or arguments that a person must mend
-    ├── MalformedError        input that is not of its form; `.detail` is one sentence for its sender
+    ├── ConfigurationError    settings, key files or arguments that a person must correct
+    ├── MalformedError        input with a wrong form; `.detail` is one sentence for its sender
     └── UnavailableError      a part that must answer did not (state store, audit log, session backend)
 
-Source for the shape: the reasons' names follow RFC 6750 §3.1 and RFC 9068 §4 where those have a word.
+The names of the reasons follow RFC 6750 §3.1 and RFC 9068 §4 where these have a word.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Every reason that appears as `event.reason` in the audit log. A closed set: `explain` has a sentence for each."""
+    """Every reason that appears as `event.reason` in the audit log. `EXPLANATIONS` has a sentence for each."""
 
     # the token itself
     TOKEN_MISSING = "token_missing"
@@ -95,7 +95,7 @@ class Reason(StrEnum):
 EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_MISSING: "No scoped token came with the request.",
     Reason.TOKEN_REPEATED: "More than one scoped token came with the request.",
-    Reason.TOKEN_TRANSPORT: "The token came in a way that tokens.transports switches off.",
+    Reason.TOKEN_TRANSPORT: "The token was sent in a way that tokens.transports does not allow.",
     Reason.TOKEN_MALFORMED: "The token is not three base64url parts that hold strict JSON.",
     Reason.TOKEN_TOO_LARGE: "The token is longer than 4096 bytes.",
     Reason.TOKEN_HEADER: "The token's header has other members than typ, alg and kid, or another value in them.",
@@ -103,69 +103,72 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_SIGNATURE: "The token's signature is wrong.",
     Reason.TOKEN_CLAIMS: "A claim of the token is missing, empty or of the wrong type.",
     Reason.TOKEN_EXPIRED: "The token's exp has passed.",
-    Reason.TOKEN_NOT_YET_VALID: "The token's nbf or iat lies in the future.",
-    Reason.TOKEN_LIFETIME: "The token claims a longer life than tokens may have.",
+    Reason.TOKEN_NOT_YET_VALID: "The token's nbf or iat is in the future.",
+    Reason.TOKEN_LIFETIME: "The token claims a longer lifetime than tokens may have.",
     Reason.TOKEN_ISSUER: "The token was issued by somebody else.",
     Reason.TOKEN_AUDIENCE: "The token is for another endpoint.",
-    Reason.TOKEN_ORIGIN: "The token was asked for from another browser origin than the one that connects.",
-    Reason.TOKEN_SCOPE: "The token's scope is not the one this service accepts.",
-    Reason.TOKEN_SUBJECT: "The token that came to refresh a connection is another user's.",
+    Reason.TOKEN_ORIGIN: "The token was requested from another browser origin than the one that connects.",
+    Reason.TOKEN_SCOPE: "The token's scope is not the one that this service accepts.",
+    Reason.TOKEN_SUBJECT: "The token that was sent to refresh a connection belongs to another user.",
     Reason.TOKEN_REPLAYED: "The token was used before.",
     Reason.SESSION_MISSING: "Neither a session cookie nor a Bearer token came with the request.",
-    Reason.SESSION_REPEATED: "The session cookie came twice, which happens when another site plants one.",
+    Reason.SESSION_REPEATED: "The session cookie came twice. This happens when another site sets one for this domain.",
     Reason.SESSION_INVALID: "The session's token has a wrong signature, form or purpose.",
     Reason.SESSION_EXPIRED: "The session's token has expired.",
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
     Reason.BACKEND_UNAVAILABLE: "The backend did not answer in time or answered with an error of its own.",
     Reason.CSRF_FAILED: "The request could not be proven to come from the application's own pages.",
-    Reason.REQUEST_MALFORMED: "The request's body is not what this route takes.",
+    Reason.REQUEST_MALFORMED: "The request's body does not have the form that this route accepts.",
     Reason.HANDSHAKE_MALFORMED: "The WebSocket handshake breaks RFC 6455.",
-    Reason.NOT_AN_UPGRADE: "A plain HTTP request came where a WebSocket handshake belongs.",
+    Reason.NOT_AN_UPGRADE: "A plain HTTP request came instead of a WebSocket handshake.",
     Reason.METHOD_NOT_ALLOWED: "The WebSocket handshake used another method than GET.",
     Reason.PATH_UNKNOWN: "No endpoint has exactly this path.",
     Reason.ENDPOINT_UNKNOWN: "The settings name no such endpoint.",
-    Reason.ORIGIN_MISSING: "No Origin came, and the token was asked for by a browser.",
-    Reason.ORIGIN_REFUSED: "The Origin is not in public.allowed_origins, or came twice.",
-    Reason.CHANNEL_FORBIDDEN: "The channel lies outside the caller's scope.",
-    Reason.CHANNELS_TOO_MANY: "More channels were named than one request, or one connection, may have.",
-    Reason.NOTHING_GRANTED: "The caller's roles grant nothing of what was asked for.",
+    Reason.ORIGIN_MISSING: "The request has no Origin, but the token was requested by a browser.",
+    Reason.ORIGIN_REFUSED: "The Origin is not in public.allowed_origins, or it came twice.",
+    Reason.CHANNEL_FORBIDDEN: "The channel is outside the caller's scope.",
+    Reason.CHANNELS_TOO_MANY: "The request names more channels than one request or one connection may have.",
+    Reason.NOTHING_GRANTED: "The caller's roles grant none of the requested channels.",
     Reason.PUBLISHER_UNKNOWN: "The publisher key is missing or wrong.",
     Reason.OPERATOR_UNKNOWN: "The operator key is missing or wrong.",
-    Reason.OPERATOR_FORBIDDEN: "The operator's key does not open this; its settings say what it may.",
-    Reason.PUBLICATION_MALFORMED: "The publication is not strict UTF-8 JSON of the documented form.",
+    Reason.OPERATOR_FORBIDDEN: "The operator's key does not allow this call. Its settings say what it allows.",
+    Reason.PUBLICATION_MALFORMED: "The publication is not strict UTF-8 JSON with the documented form.",
     Reason.PUBLICATION_TOO_LARGE: "The publication is longer than 64 KiB.",
-    Reason.RATE_LIMITED: "The caller asked more often than its limit allows.",
+    Reason.RATE_LIMITED: "The caller sent more requests than its limit allows.",
     Reason.ADDRESS_LIMIT: "Too many connections without a token are open from this address.",
     Reason.RELAY_FULL: "As many connections are open as limits.connections allows.",
-    Reason.DRAINING: "The relay is shutting down and takes no new connections.",
+    Reason.DRAINING: "The relay is shutting down and accepts no new connections.",
     Reason.STATE_UNAVAILABLE: "The state store did not answer, so single use could not be proven.",
-    Reason.KEYS_UNAVAILABLE: "No key to sign with, or none to check the token with, could be had now.",
+    Reason.KEYS_UNAVAILABLE: "No key was available to sign or to check the token with.",
     Reason.AUDIT_UNAVAILABLE: "The audit log could not be written, so no token is issued.",
     Reason.CLIENT_CLOSED: "The client closed the connection.",
     Reason.LINK_LOST: "The connection broke without a close frame.",
     Reason.TOKEN_TIMEOUT: "No token came within five seconds of the handshake.",
     Reason.FRAME_MALFORMED: "A frame from the client is not a message of the protocol.",
-    Reason.FRAME_BINARY: "A binary frame came; the protocol has text frames only.",
+    Reason.FRAME_BINARY: "The client sent a binary frame. The protocol has text frames only.",
     Reason.FRAME_TOO_LARGE: "A frame from the client is longer than 16 KiB.",
-    Reason.FRAMES_TOO_FAST: "The client went on sending frames above its rate after it was told so.",
-    Reason.CONNECTION_EXPIRED: "The connection reached the end of its allowed age.",
-    Reason.KEY_REVOKED: "The key was revoked with which the token was signed.",
-    Reason.CONNECTION_REPLACED: "A newer connection of the same session took this one's place.",
-    Reason.CONNECTION_LIMIT: "The session has as many connections as it may, and limits.over says refuse.",
-    Reason.SLOW_CONSUMER: "The client was too slow for a stream channel and its queue was full.",
-    Reason.NO_PONG: "Nothing was heard from the client for 40 seconds.",
-    Reason.READER_STALLED: "The client's socket took no byte for 30 seconds.",
-    Reason.SERVER_RESTARTING: "The relay shuts down in order; the client was told when to come back.",
+    Reason.FRAMES_TOO_FAST: "The client was told that its frames exceed the limit, and continued.",
+    Reason.CONNECTION_EXPIRED: "The connection reached its maximum age.",
+    Reason.KEY_REVOKED: "The token was signed with a key that was revoked.",
+    Reason.CONNECTION_REPLACED: "A newer connection of the same session replaced this one.",
+    Reason.CONNECTION_LIMIT: "The session has as many connections as it may have, and limits.over is refuse.",
+    Reason.SLOW_CONSUMER: "The client was too slow for a stream channel, and its queue was full.",
+    Reason.NO_PONG: "The client sent nothing for 40 seconds.",
+    Reason.READER_STALLED: "The client's socket accepted no byte for 30 seconds.",
+    Reason.SERVER_RESTARTING: "The relay shut down in order. The client was told when to reconnect.",
     Reason.SERVER_STOPPING: "The relay was stopped.",
-    Reason.INTERNAL_ERROR: "The relay met an error of its own; its log has the details.",
+    Reason.INTERNAL_ERROR: "The relay had an internal error. Its log has the details.",
 }
-"""One sentence for each reason, for the audit log's readers."""
+"""What each reason means, for readers of the audit log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A check's answer "no": `reason` for the audit log, `detail` for the log's reader (never sent to a client)."""
+    """A check's answer "no".
+
+    `reason` is recorded in the audit log. `detail` is for readers of the log and is never sent to a client.
+    """
 
     reason: Reason
     detail: str = ""
@@ -180,15 +183,15 @@ class Refusal:
 
 
 class RelayError(Exception):
-    """Base of every exception that this package raises on purpose; its text is one sentence for a person."""
+    """Base of all exceptions that this package raises on purpose. The text says what to do."""
 
 
 class ConfigurationError(RelayError):
-    """Settings, key files or arguments that a person must mend before the relay can start."""
+    """Settings, key files or arguments are wrong, and a person must correct them before the relay can start."""
 
 
 class MalformedError(RelayError):
-    """Input that is not of its form. `detail` is one sentence that may be shown to the sender."""
+    """Input does not have the required form. `detail` is one sentence that may be shown to the sender."""
 
     def __init__(self, detail: str, *, reason: Reason = Reason.REQUEST_MALFORMED) -> None:
         super().__init__(detail)
@@ -197,7 +200,7 @@ class MalformedError(RelayError):
 
 
 class UnavailableError(RelayError):
-    """A part that has to answer did not; `reason` says which. The caller fails closed."""
+    """A part that must answer did not. `reason` says which. The caller must refuse and not allow."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(detail or EXPLANATIONS[reason])

@@ -1,9 +1,11 @@
-"""What the audit log records: the actions, and one event's fields with their Elastic Common Schema names.
+"""Events of the audit log: the actions, and the fields with their Elastic Common Schema names.
 
-Records (`to_record`), metrics (`to_labels`) and the process's own log lines (`to_line`) are all made here from one
-`Event`, so that they can't disagree. An event never holds a token, a cookie, a header value, a query string, a
-session's id or a payload: the fields below are all there is.
-Strings from outside are cut to a length here, because a log line that an attacker can stretch is a full disk.
+Audit records (`to_record`), metrics (`to_labels`) and lines of the process's own log (`to_line`) are all made here from
+one `Event`, so that they agree. An event never contains a token, a cookie, a header value, a query string, a session's
+id or a payload: it has the fields below and no others.
+
+Strings from outside are cut to a length here. If attackers could choose the length of a record, they could fill the
+disk.
 """
 
 import itertools
@@ -17,13 +19,13 @@ import msgspec
 from relay.core.errors import Reason
 
 MAX_TEXT = 256
-"""Characters kept of any string that came from outside. Longest legitimate one: a User-Agent, about 250."""
+"""Characters that are kept of a string from outside. The longest ordinary one is a User-Agent, with about 250."""
 
 MAX_LIST = 64
-"""Entries kept of a list or a mapping: twice the 32 channels that a token may name."""
+"""Entries that are kept of a list or mapping: twice the 32 channels that a token may name."""
 
 MAX_DEPTH = 8
-"""Levels kept of nested values; the records' own nesting has four."""
+"""Levels that are kept of nested values. Ordinary records have four."""
 
 
 class Action(StrEnum):
@@ -52,36 +54,36 @@ class Action(StrEnum):
 
 ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.TOKEN_ISSUED: (
-        "A scoped token was handed out; the record has what was asked, what was granted, and why the rest was not."
+        "A scoped token was issued. The record has the requested and the granted channels, and why others were refused."
     ),
     Action.TOKEN_DENIED: "A request for a scoped token was refused.",
     Action.CONNECT_ACCEPTED: (
-        "A connection was let in and its token used up; the record has the channels that it subscribed to at once."
+        "A connection was accepted and its token used up. The record has the channels that it subscribed to first."
     ),
-    Action.CONNECT_DENIED: "A connection, or its first frame's token, was refused.",
+    Action.CONNECT_DENIED: "A connection was refused, or the token in its first frame.",
     Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to further channels within its scope.",
-    Action.SUBSCRIBE_DENIED: "A connection asked for channels outside its scope, or for too many.",
-    Action.CONNECTION_REFRESHED: "A connection showed a new token and may go on; the token is used up.",
+    Action.SUBSCRIBE_DENIED: "A connection requested channels outside its scope, or too many.",
+    Action.CONNECTION_REFRESHED: "A connection was extended with a new token. The token is used up.",
     Action.CONNECTION_CLOSED: (
-        "A connection ended; the record has who ended it, what was delivered, and which grants were used."
+        "A connection ended. The record has who ended it, what was delivered, and which grants were used."
     ),
-    Action.SESSION_REVOKED: "A session, a user, a token or a key was cut off, with its open sockets.",
+    Action.SESSION_REVOKED: "A session, a user, a token or a key was revoked, and its open connections were ended.",
     Action.PUBLISH_DENIED: "A publication was refused.",
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
-    Action.LOGIN_FAILED: "The backend refused a log-in; the name is kept only as a keyed hash.",
+    Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
     Action.LOGOUT: "A user logged out.",
-    Action.KEY_ROTATED: "A running relay signs with another key, knows a new one, or refuses one from now on.",
-    Action.OPERATOR_ACTION: "An operator called the internal listener; with a reason, the call was refused.",
+    Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
+    Action.OPERATOR_ACTION: "An operator called the internal listener. A record with a reason is a refused call.",
     Action.DENIALS_AGGREGATED: (
-        "Denials beyond the budget of a user or an address, counted by action and reason for a minute."
+        "Denials above the budget of a user or an address, counted by action and reason for one minute."
     ),
     Action.AUDIT_READ: "An operator read the audit log through the relay.",
     Action.AUDIT_CHECKPOINT: (
-        "The log's place, signed: nobody without the audit key can write anew what stands before it."
+        "The position of the log, signed. Without the audit key, nobody can rewrite the records before it."
     ),
-    Action.AUDIT_GAP: "Events could not be recorded; the record counts them by action.",
+    Action.AUDIT_GAP: "Events could not be recorded. The record counts them by action.",
 }
-"""One sentence for each action, for the audit log's readers."""
+"""What each action means, for readers of the audit log."""
 
 _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.TOKEN_ISSUED: ("authentication", "start"),
@@ -105,11 +107,11 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.AUDIT_GAP: ("configuration", "error"),
 }
 
-SUBSCRIBES = frozenset({Action.CONNECT_ACCEPTED, Action.SUBSCRIBE_ACCEPTED})
-"""Their records have the channels that a connection subscribed to: as it opened, or later."""
+SUBSCRIBE_ACTIONS = frozenset({Action.CONNECT_ACCEPTED, Action.SUBSCRIBE_ACCEPTED})
+"""Actions whose records have the channels that a connection subscribed to."""
 
-OF_THE_LOG = frozenset({Action.AUDIT_CHECKPOINT, Action.AUDIT_GAP})
-"""Written by the log about itself: no observer sees them, so no count of events has them."""
+LOG_ACTIONS = frozenset({Action.AUDIT_CHECKPOINT, Action.AUDIT_GAP})
+"""Actions that the log records about itself. Observers do not get them, so metrics do not count them."""
 
 _DENIALS = frozenset(
     {
@@ -125,7 +127,7 @@ _FAILURES = frozenset({Action.DENIALS_AGGREGATED, Action.AUDIT_GAP})
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Who is at the other end, as far as the network tells: the socket's peer, and who is behind a proxy."""
+    """The client as the network shows it. `peer` is the other end of the socket. `address` differs behind a proxy."""
 
     address: str = ""
     peer: str = ""
@@ -133,15 +135,15 @@ class Client(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One thing that happened, before it has a time, an id or a place in the chain.
+    """One event, without a time, an id or a place in the chain.
 
-    `relay` holds the project's own fields, nested as they appear under `relay` in the record: `session.ref`,
+    `relay` has the project's own fields, nested as they appear under `relay` in the record: `session.ref`,
     `token.{jti,kid,aud,scope,channels,iat,exp,transport}`, `connection.{id,...}`, `channels`, `publisher.id`,
-    `anomalies`. `endpoint` is a name from the settings. `asker` is the claim of the event's token, to be compared
-    with `client`; it is not recorded.
+    `anomalies`. `endpoint` is a name from the settings. `asker` is the claim of the event's token. It is compared
+    with `client` and not recorded.
 
-    A struct, which is made in an eighth of a frozen dataclass's time (0.2 µs of 1.7). The collector need not look at
-    it (`gc`), because nothing in it leads back to it, and a queue of them waits for the log's thread.
+    A struct is made in an eighth of the time of a frozen dataclass (0.2 µs instead of 1.7). The garbage collector
+    need not visit it (`gc=False`), because it is in no reference cycle, and many of them wait for the log's thread.
     """
 
     action: Action
@@ -156,15 +158,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def clip(value: Any, *, depth: int = MAX_DEPTH) -> Any:
-    """Return `value` with all strings, lists and levels in it cut to the sizes above, fit for strict JSON."""
+    """Return `value` with strings, lists and levels cut to the sizes above, as values of strict JSON."""
     kind = type(value)
     if kind is str:
         return _clip_text(value)
     if kind is int or kind is bool or value is None:
         return value
-    if kind is dict or isinstance(
-        value, Mapping
-    ):  # exact types first: to ask an abstract one costs a microsecond
+    # Exact types are tested first: a test for an abstract type costs a microsecond.
+    if kind is dict or isinstance(value, Mapping):
         return _clip_mapping(value, depth) if depth else "…"
     if isinstance(value, str):
         return _clip_text(value)
@@ -187,14 +188,14 @@ def _clip_mapping(value: Mapping[object, object], depth: int) -> dict[str, objec
 def _clip_text(text: str) -> str:
     if text.isascii() and len(text) <= MAX_TEXT:
         return text
-    # surrogates can't be written as UTF-8; a lone one in a header would lose the whole record
+    # Surrogates can't be written as UTF-8. A lone one in a header would otherwise lose the whole record.
     text = text[: MAX_TEXT + 1].encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
 def is_denial(event: Event) -> bool:
-    """Tell whether a caller was refused something: anybody can cause that as often as he likes."""
-    # what an operator asks for is one action, allowed or not: whoever reads the log wants both in one search
+    """Tell whether a caller was refused something. Anybody can cause such events, as often as they like."""
+    # All calls of operators have one action, so that one search of the log finds both the allowed and the refused.
     return event.action in _DENIALS or (event.action is Action.OPERATOR_ACTION and event.reason is not None)
 
 
@@ -204,9 +205,9 @@ def outcome_of(event: Event) -> str:
 
 
 def to_labels(event: Event) -> dict[str, str]:
-    """Return what metrics may count by: `action`, `outcome`, `reason` and `endpoint`, each "" where there is none.
+    """Return the labels for metrics: `action`, `outcome`, `reason` and `endpoint`. A missing one is "".
 
-    All four are closed sets, of this package or of the settings: nobody outside can make a new time series.
+    The values come from this package or the settings, so nobody outside can create a new time series.
     """
     return {
         "action": event.action.value,
@@ -217,7 +218,7 @@ def to_labels(event: Event) -> dict[str, str]:
 
 
 def to_line(event: Event) -> dict[str, object]:
-    """Return the event as the fields of one line of the process's own log; those that are empty are left out."""
+    """Return the event as the fields of one line of the process's own log, without the empty ones."""
     token, connection = event.relay.get("token", {}), event.relay.get("connection", {})
     line = to_labels(event) | {
         "user": event.user,
@@ -228,9 +229,9 @@ def to_line(event: Event) -> dict[str, object]:
 
 
 def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict[str, Any]:
-    """Return `event` as a record of the audit log, without its chain fields and not cut to size (see `clip`).
+    """Return `event` as a record of the audit log, without the chain's fields and not cut to size (see `clip`).
 
-    `timestamp` is ISO 8601 in UTC, `event_id` unique, `node` the name of this relay process.
+    `timestamp` is ISO 8601 in UTC. `event_id` is unique. `node` is the name of this relay process.
     """
     category, kind = _CATEGORIES[event.action]
     record: dict[str, Any] = {

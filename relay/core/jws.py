@@ -1,11 +1,11 @@
-"""Compact JWS (RFC 7515 §7.1) read strictly, with the signature left to PyJWT.
+"""Compact JWS (RFC 7515 §7.1), parsed strictly. PyJWT checks the signature.
 
-PyJWT's own `decode` reads the wall clock, accepts duplicate JSON keys, any size and a trailing `=`, so that
-one token has several spellings. Here a token has exactly one spelling: three unpadded base64url parts in
-canonical form, with strict JSON in them (`relay.core.strict_json`).
+PyJWT's own `decode` reads the wall clock. It accepts duplicate JSON names, any size and a trailing `=`, so one token
+has several spellings. Here a token has exactly one spelling: three unpadded base64url parts in canonical form, which
+contain strict JSON (`relay.core.strict_json`).
 
-A key verifies with one algorithm only, which is what stops algorithm confusion (RFC 8725 §3.1): the header's
-`alg` is compared with the key's, never used to choose.
+A key verifies with one algorithm only. The header's `alg` is compared with the key's algorithm and never chooses one.
+This prevents algorithm confusion (RFC 8725 §3.1).
 """
 
 import base64
@@ -26,15 +26,15 @@ _jws = PyJWS()
 _PART = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 _LAST = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
-"""What a last, incomplete group of so many characters may end with: the others have bits that nothing reads."""
+"""The allowed last characters of an incomplete group, by its length. Others have bits that no decoder reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyKey:
-    """A key that checks signatures: `key` is what PyJWT takes for `algorithm`, a public key or a secret.
+    """A key that checks signatures. `key` is what PyJWT accepts for `algorithm`: a public key or a secret.
 
-    Made ready once, because PyJWT looks for a PEM text in every secret that it is given. One that does not fit its
-    algorithm checks nothing: every signature is wrong.
+    PyJWT prepares the key once, because it searches every secret for PEM text. If the key does not fit its algorithm,
+    every signature is wrong.
     """
 
     kid: str
@@ -48,7 +48,7 @@ class VerifyKey:
             object.__setattr__(self, "_ready", (algorithm, algorithm.prepare_key(self.key)))
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
-        """Tell whether `signature` is this key's for `signed`."""
+        """Tell whether `signature` was made with this key for `signed`."""
         if self._ready is None:
             return False
         algorithm, key = self._ready
@@ -57,7 +57,7 @@ class VerifyKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compact:
-    """A token taken apart, nothing of it checked but its form."""
+    """The parts of a token. Only its form has been checked."""
 
     text: str = field(repr=False)
     header: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Compact:
 
 
 def decode_part(part: str) -> bytes:
-    """Decode unpadded base64url (RFC 7515 §2) that is in its one canonical spelling.
+    """Decode unpadded base64url (RFC 7515 §2) in its canonical spelling.
 
     Raises:
         ValueError: with a short reason, for anything else.
@@ -82,14 +82,14 @@ def decode_part(part: str) -> bytes:
 
 
 def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
-    """Take a compact JWS apart without checking its signature."""
+    """Split a compact JWS into its parts. The signature is not checked."""
     if len(text) > max_bytes:
         return Refusal(reason=Reason.TOKEN_TOO_LARGE, detail=f"The token has more than {max_bytes} bytes.")
     parts = text.split(".")
     if len(parts) != 3:
         return Refusal(
             reason=Reason.TOKEN_MALFORMED,
-            detail=f"A token has three parts between dots, this one {len(parts)}.",
+            detail=f"A token must have three parts between dots. This one has {len(parts)}.",
         )
     try:
         header = strict_json.parse_object(decode_part(parts[0]))
@@ -107,24 +107,24 @@ def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
 
 
 def check_signature(token: Compact, key: VerifyKey) -> Refusal | None:
-    """Check the signature with `key`, whose algorithm must be the header's. None means that it is right."""
+    """Check the signature with `key`. The header must name its algorithm. None: the signature is right."""
     if token.header.get("alg") != key.algorithm:
         return Refusal(
             reason=Reason.TOKEN_HEADER,
             detail=f"The header says alg {repr(token.header.get('alg'))[:40]}, the key is for {key.algorithm}.",
         )
     if "crit" in token.header or "b64" in token.header:
-        # RFC 7515 §4.1.11: who does not know an extension refuses it; RFC 7797 would change what was signed
+        # A token with an unknown extension must be refused (RFC 7515 §4.1.11). `b64` changes what is signed (RFC 7797).
         return Refusal(
-            reason=Reason.TOKEN_HEADER, detail="The header has crit or b64; no extension is known here."
+            reason=Reason.TOKEN_HEADER, detail="The header has crit or b64. No extension is supported."
         )
     if not isinstance(token.header.get("kid", ""), str):  # RFC 7515 §4.1.4
-        return Refusal(reason=Reason.TOKEN_HEADER, detail="The header's kid is not a text.")
+        return Refusal(reason=Reason.TOKEN_HEADER, detail="The header's kid is not a string.")
     signed = token.text.rpartition(".")[0].encode("ascii")
-    # the algorithm alone: `decode_complete` would take apart once more what was read strictly above
+    # Only the algorithm of PyJWT is used: `decode_complete` would parse the token again, less strictly.
     return None if key.verifies(signed, token.signature) else Refusal(reason=Reason.TOKEN_SIGNATURE)
 
 
 def sign_compact(payload: bytes, *, key: Any, algorithm: str, headers: dict[str, Any]) -> str:
-    """Return the compact JWS of `payload`. `headers` are the whole protected header but for `alg`."""
+    """Return the compact JWS of `payload`. `headers` is the protected header without `alg`."""
     return _jws.encode(payload, key, algorithm=algorithm, headers=headers)

@@ -1,9 +1,10 @@
-"""The frames of the wire protocol relay.v1 as JSON text: what clients may send, and what the server says.
+"""The frames of the wire protocol relay.v1, as JSON text.
 
-Server frames are built here as bytes and nowhere else. Data frames are spliced around the publisher's own
-bytes and carry nothing that belongs to one connection, so that all who get a tick get the same bytes.
-Clients' frames are parsed into frozen structs; unknown members are ignored, so that newer clients can talk to
-older servers, and an unknown type is answered with an error frame instead of a close for the same reason.
+All frames of the server are built here, as bytes. A data frame is spliced around the publisher's own bytes. It has
+nothing that belongs to one connection, so all subscribers of a channel get the same bytes.
+
+The frames of clients are parsed into frozen structs. Unknown members are ignored, and an unknown type is answered with
+an error frame and not with a close. This lets newer clients use older servers.
 """
 
 from collections.abc import Sequence
@@ -17,25 +18,25 @@ from relay.core.publications import Publication
 
 
 class Mode(StrEnum):
-    """What a channel is for."""
+    """How messages of a channel are delivered."""
 
     LATEST = "latest"
-    """Prices: a slow reader gets the newest value and never an old one."""
+    """For prices: a slow subscriber gets the newest value, and never an old one."""
     STREAM = "stream"
-    """Trades: every message in order, or an honest end."""
+    """For trades: a subscriber gets every message in order, or its connection ends."""
 
 
 PROTOCOL = "relay.v1"
 MAX_FRAME_BYTES = 16_384
-"""Longest frame from a client: a subscribe with 256 channels of 60 bytes fits."""
+"""Longest frame of a client. A `subscribe` with 256 channels of 60 bytes fits."""
 MAX_CHANNELS_A_FRAME = 256
 MAX_CHANNELS_A_CONNECTION = 1024
-"""Patterns count as one. Binance allows 1024 streams a connection as well."""
+"""A pattern counts as one. Binance allows 1024 streams per connection too."""
 HEARTBEAT_MS = 5000
 
 
 class Auth(msgspec.Struct, frozen=True):
-    """`auth`: the token as the first frame."""
+    """`auth`: the token, as the first frame."""
 
     token: str
 
@@ -48,7 +49,7 @@ class Since(msgspec.Struct, frozen=True):
 
 
 class Subscribe(msgspec.Struct, frozen=True):
-    """`subscribe` to channels and patterns. `since` says where to resume, by exact channel."""
+    """`subscribe` to channels and patterns. `since` says for exact channels where to resume."""
 
     channels: list[str]
     id: int | None = None
@@ -57,31 +58,31 @@ class Subscribe(msgspec.Struct, frozen=True):
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
-    """`unsubscribe` from what was subscribed by the same names."""
+    """`unsubscribe`: undo `subscribe` of the same names."""
 
     channels: list[str]
     id: int | None = None
 
 
 class Refresh(msgspec.Struct, frozen=True):
-    """`refresh`: a new token, so that the connection may go on."""
+    """`refresh`: a new token, which extends the connection."""
 
     token: str = msgspec.field(default="")
     id: int | None = None
 
     def __repr__(self) -> str:
-        """Show that there is a token, and not which."""
+        """Return a text without the token."""
         return f"Refresh(id={self.id})"
 
 
 class Ping(msgspec.Struct, frozen=True):
-    """`ping`: answered with `pong` and the server's clock."""
+    """`ping`: it is answered with `pong`, which has the server's clock."""
 
     id: int | None = None
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """A frame of a type that this server does not know."""
+    """A frame with a type that this server does not know."""
 
     type: str
     id: int | None = None
@@ -104,7 +105,7 @@ def parse_client_frame(text: str) -> ClientFrame:
     """Parse one text frame from a client.
 
     Raises:
-        MalformedError: if it is no JSON object with a `type`, or a member has the wrong type.
+        MalformedError: if it is not a JSON object with a `type`, or if a member has the wrong type.
     """
     try:
         envelope = _envelope.decode(text)
@@ -113,12 +114,14 @@ def parse_client_frame(text: str) -> ClientFrame:
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise MalformedError(str(error)[:120], reason=Reason.FRAME_MALFORMED) from None
     if not isinstance(frame, Auth) and frame.id is not None and not -(1 << 53) < frame.id < 1 << 53:
-        raise MalformedError("id is a whole number that JavaScript can hold", reason=Reason.FRAME_MALFORMED)
+        raise MalformedError(
+            "id must be a whole number between -2^53 and 2^53", reason=Reason.FRAME_MALFORMED
+        )
     return frame
 
 
 def update(publication: Publication) -> bytes:
-    """Build the `update` of one publication; the same bytes for every subscriber."""
+    """Build the `update` of one publication. It is the same for every subscriber."""
     source = b"" if publication.source_ts is None else b',"source_ts":%d' % publication.source_ts
     return b'{"type":"update","channel":"%b","seq":%d,"ts":%d%b,"data":%b}' % (
         publication.channel.encode("ascii"),
@@ -130,7 +133,7 @@ def update(publication: Publication) -> bytes:
 
 
 def snapshot(publication: Publication) -> bytes:
-    """Build the `snapshot` that begins a subscription, and a new epoch."""
+    """Build the `snapshot` of one publication, the first value of a subscription and of an epoch."""
     return b'{"type":"snapshot","channel":"%b","epoch":"%b","seq":%d,"ts":%d,"data":%b}' % (
         publication.channel.encode("ascii"),
         publication.epoch.encode("ascii"),
@@ -160,7 +163,7 @@ def welcome(*, connection: str, ts: int, expires_at: int, frames_per_s: int) -> 
 
 
 class ChannelAck(msgspec.Struct, frozen=True, kw_only=True):
-    """One exact channel in a `subscribed`. `seq` 0: no value yet."""
+    """One exact channel in a `subscribed`. `seq` is 0 if the channel has no value yet."""
 
     channel: str
     mode: Mode
@@ -172,7 +175,7 @@ class ChannelAck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PatternAck(msgspec.Struct, frozen=True, kw_only=True):
-    """One pattern in a `subscribed`, with the number of channels that match now."""
+    """One pattern in a `subscribed`, with the number of channels that it matches now."""
 
     channel: str
     mode: Mode
@@ -184,7 +187,7 @@ RejectionCode = Literal["forbidden", "malformed", "too_many_channels"]
 
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True):
-    """One channel that was not subscribed, and why."""
+    """One channel that was not subscribed, and the reason."""
 
     channel: str
     code: RejectionCode
@@ -194,12 +197,12 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
 def subscribed(
     *, id: int | None, channels: Sequence[ChannelAck | PatternAck], rejected: Sequence[Rejection]
 ) -> bytes:
-    """Build the answer to a `subscribe`; it goes out before any data of its channels."""
+    """Build the answer to a `subscribe`. It must be sent before any data of its channels."""
     return _encode(_with_id("subscribed", id) | {"channels": channels, "rejected": rejected})
 
 
 def unsubscribed(*, id: int | None, channels: Sequence[str]) -> bytes:
-    """Build the answer to an `unsubscribe`; no data of its channels follows."""
+    """Build the answer to an `unsubscribe`. No data of its channels may be sent after it."""
     return _encode(_with_id("unsubscribed", id) | {"channels": channels})
 
 
@@ -209,7 +212,7 @@ def pong(*, id: int | None, ts: int) -> bytes:
 
 
 def token_expiring(*, expires_in_ms: int) -> bytes:
-    """Build the warning that the connection ends soon unless it is refreshed."""
+    """Build the warning that the connection will end unless it is refreshed."""
     return _encode({"type": "token_expiring", "expires_in_ms": expires_in_ms})
 
 
@@ -219,17 +222,17 @@ def refreshed(*, id: int | None, expires_at: int) -> bytes:
 
 
 def reconnect(*, delay_ms: int) -> bytes:
-    """Build what precedes a planned close: when to come back, chosen by the server so that not all come at once."""
+    """Build the frame before a planned close. Each client gets its own delay, so that not all reconnect at once."""
     return b'{"type":"reconnect","delay_ms":%d}' % delay_ms
 
 
 def heartbeat(*, ts: int) -> bytes:
-    """Build what goes out when nothing else did for a while, so that a client can tell quiet from dead."""
+    """Build the frame that is sent on a quiet connection, so that a client can tell it from a dead one."""
     return b'{"type":"heartbeat","ts":%d}' % ts
 
 
 def status(*, channel: str, stale: bool, since: int) -> bytes:
-    """Build a `status`: the channel fell silent, or is live again. `since` is its last value's time in Unix ms."""
+    """Build a `status`: the channel became stale or live. `since` is its last sign of life in Unix ms."""
     state = b"stale" if stale else b"live"
     return b'{"type":"status","channel":"%b","state":"%b","since":%d}' % (
         channel.encode("ascii"),
@@ -241,7 +244,7 @@ def status(*, channel: str, stale: bool, since: int) -> bytes:
 def error(
     *, code: str, message: str, retryable: bool, id: int | None = None, retry_after_ms: int | None = None
 ) -> bytes:
-    """Build an `error`: something was refused, and the connection goes on."""
+    """Build an `error`: something was refused, and the connection stays open."""
     frame = _with_id("error", id) | {"code": code, "message": message, "retryable": retryable}
     if retry_after_ms is not None:
         frame["retry_after_ms"] = retry_after_ms

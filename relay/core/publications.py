@@ -1,10 +1,11 @@
-"""Publications: what a backend sends in, checked byte by byte, and what goes out to every node.
+"""Publications: parsed strictly when a backend sends them, and numbered when they go to the nodes.
 
-`data` is spliced verbatim into the text frame that every subscriber gets, so that no decimal is damaged and
-nothing is encoded twice. That makes the check here the only thing between one bad byte and every dashboard: a
-browser fails the whole connection on invalid UTF-8 in a text frame (RFC 6455 §8.1), again at each reconnect.
-So the body is parsed whole and strictly by the standard library first, and only then cut out by msgspec,
-whose `Raw` copies bytes unseen.
+The bytes of `data` are spliced unchanged into the frame that every subscriber gets. No decimal is damaged and nothing
+is encoded twice. The check here is therefore the only protection of all clients against one bad byte: a browser fails
+the whole connection on invalid UTF-8 in a text frame (RFC 6455 §8.1), and again at each reconnect.
+
+The body is first parsed completely and strictly by the standard library. Then msgspec cuts `data` out, because its
+`Raw` copies bytes without a check.
 """
 
 from dataclasses import dataclass
@@ -17,23 +18,23 @@ from relay.core.errors import MalformedError, Reason
 from relay.core.patterns import check_channel
 
 MAX_PUBLICATION_BYTES = 65_536
-"""Longest body of one publication. Order-book snapshots reach 64 KB; a tick has 200 bytes."""
+"""Longest body of one publication. Order-book snapshots reach 64 KB. A tick has 200 bytes."""
 
 MAX_KEY_CHARS = 64
-"""Longest idempotency key: a UUID has 36 characters, two of them with a name fit."""
+"""Longest idempotency key. A UUID has 36 characters."""
 
 MAX_DEPTH = 64
-"""Deepest nesting of a publication, its own braces counted. Browsers parse far deeper, others need not."""
+"""Deepest nesting of a publication, including its own braces. Browsers parse deeper nesting, other clients may not."""
 
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
-    """One value on one channel, numbered. `data` is JSON text; `ts` and `source_ts` are Unix milliseconds.
+    """One numbered value of one channel. `data` is JSON text. `ts` and `source_ts` are Unix milliseconds.
 
-    Within one `epoch`, the sequencer's life, `seq` counts from 1 without gaps. Brokers deliver at least once
-    and in order of `seq` per channel; the hub drops what it has seen.
+    Within one `epoch`, which is the life of a sequencer, `seq` counts from 1 without gaps. Brokers deliver the
+    publications of a channel in order and at least once. The hub drops repetitions.
     """
 
     channel: str
@@ -45,11 +46,11 @@ class Publication:
 
 
 class Draft(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A publication as its publisher sends it: not numbered yet.
+    """A publication as its publisher sends it, without a number.
 
-    `version` grows with each value of the channel, and `version_epoch` begins the versions anew: what is not newer is
-    dropped. `idempotency_key` names a message: what has the same once more is dropped. With `alive` there is no
-    `data`: the channel's value is unchanged, and its publisher is there.
+    `version` grows with each value of the channel, and a higher `version_epoch` starts the versions again. A
+    publication that is not newer is dropped. `idempotency_key` names a message. A second message with the same key is
+    dropped. With `alive` there is no `data`: it is a sign of life, and the channel's value is unchanged.
     """
 
     channel: str
@@ -62,7 +63,7 @@ class Draft(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class NumberedDraft(Draft, frozen=True, kw_only=True):
-    """A publication on the publisher's socket, where an `id` stands for the answer to it."""
+    """A publication on the publisher's socket. The answer has the same `id`."""
 
     type: Literal["publish"]
     id: int
@@ -77,21 +78,25 @@ _MOST_NUMBERING = len(_NUMBERING % (1 << 53))
 
 
 def parse_draft(body: bytes) -> Draft:
-    """Check one publication's JSON and cut its `data` out, byte for byte.
+    """Check the JSON of one publication and cut its `data` out, byte by byte.
 
-    A line break in the JSON is white space between tokens (inside strings it is not legal), and becomes a
-    space: Server-Sent Events and NDJSON end a line there.
+    A line break between JSON tokens becomes a space, because Server-Sent Events and NDJSON end a line there. Inside
+    strings JSON allows no line break.
 
     Raises:
-        MalformedError: with a sentence for the publisher, if anything about the body is not as documented.
+        MalformedError: if the body does not have the documented form. The text is for the publisher.
     """
     _check_size(len(body))
     return _parse(body, _decoder)
 
 
 def parse_numbered(line: bytes) -> NumberedDraft:
-    """Do the same for a message of the publisher's socket, whose numbering does not count. Raises as `parse_draft`."""
-    _check_size(len(line) - _MOST_NUMBERING)  # before anything is parsed
+    """Do the same for a message of the publisher's socket. Its `type` and `id` do not count towards the size.
+
+    Raises:
+        MalformedError: like `parse_draft`.
+    """
+    _check_size(len(line) - _MOST_NUMBERING)  # checked before anything is parsed
     draft = _parse(line, _numbered)
     if len(line) > MAX_PUBLICATION_BYTES:
         _check_size(len(line) - len(_NUMBERING % draft.id))
@@ -101,7 +106,8 @@ def parse_numbered(line: bytes) -> NumberedDraft:
 def _check_size(size: int) -> None:
     if size > MAX_PUBLICATION_BYTES:
         raise MalformedError(
-            f"A publication has at most {MAX_PUBLICATION_BYTES} bytes.", reason=Reason.PUBLICATION_TOO_LARGE
+            f"The publication has more than {MAX_PUBLICATION_BYTES} bytes, which is the limit.",
+            reason=Reason.PUBLICATION_TOO_LARGE,
         )
 
 
@@ -110,7 +116,7 @@ def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
     try:
         draft = decoder.decode(body.translate(_NEWLINES))
     except msgspec.ValidationError as error:
-        raise _malformed(f"The publication is not of its form: {error}.") from None
+        raise _malformed(f"The publication does not have the required form: {error}.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(f"The body is not JSON: {error}.") from None
     check_channel(draft.channel)
@@ -119,21 +125,23 @@ def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
 
 
 def _check_members(draft: Draft) -> None:
-    """Check what the form alone can't tell. Numbers end where JavaScript's whole numbers do."""
+    """Check the values of the members. Numbers are limited to whole numbers of JavaScript."""
     if draft.source_ts is not None and not 0 <= draft.source_ts < 1 << 53:
-        raise _malformed("source_ts is Unix time in whole milliseconds.")
+        raise _malformed("source_ts must be Unix time in whole milliseconds.")
     if draft.version is not None and not 0 <= draft.version < 1 << 53:
-        raise _malformed("version is a whole number from 0 to 2^53 - 1.")
+        raise _malformed("version must be a whole number from 0 to 2^53 - 1.")
     if draft.version_epoch is not None and (draft.version is None or not 0 <= draft.version_epoch < 1 << 53):
-        raise _malformed("version_epoch is a whole number from 0 to 2^53 - 1, beside a version.")
+        raise _malformed("version_epoch must be a whole number from 0 to 2^53 - 1, and needs a version.")
     key = draft.idempotency_key
     if key is not None and not (0 < len(key) <= MAX_KEY_CHARS and key.isascii() and key.isprintable()):
-        raise _malformed(f"idempotency_key is a text of 1 to {MAX_KEY_CHARS} printable ASCII characters.")
+        raise _malformed(f"idempotency_key must have 1 to {MAX_KEY_CHARS} printable ASCII characters.")
     if not draft.alive:
         if not bytes(draft.data):
-            raise _malformed('The publication is not of its form: it lacks data, or "alive": true.')
+            raise _malformed(
+                'The publication does not have the required form: data or "alive": true is missing.'
+            )
     elif bytes(draft.data) or draft.version is not None or key is not None or draft.source_ts is not None:
-        raise _malformed('A sign of life is {"channel": …, "alive": true} and nothing else.')
+        raise _malformed('A sign of life must be {"channel": …, "alive": true} without other members.')
 
 
 def _malformed(sentence: str) -> MalformedError:
@@ -141,20 +149,20 @@ def _malformed(sentence: str) -> MalformedError:
 
 
 def _check_strict(body: bytes) -> None:
-    """Refuse whatever a strict parser anywhere might refuse: encoding, syntax, duplicate names, depth."""
+    """Refuse everything that a strict parser of a client might refuse: encoding, syntax, duplicate names, depth."""
     try:
         value = strict_json.parse(body)
     except ValueError as error:
         raise _malformed(f"The body is not strict JSON: {error}.") from None
     if not isinstance(value, dict):
-        raise _malformed('A publication is an object: {"channel": …, "data": …}.')
-    # counting brackets first keeps the walk away from ordinary ticks, which have two
+        raise _malformed('A publication must be an object: {"channel": …, "data": …}.')
+    # The brackets are counted first, so that ordinary ticks, which have two, are not walked through.
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
-        raise _malformed(f"The body is nested deeper than {MAX_DEPTH}.")
+        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels, which is the limit.")
 
 
 def _deeper_than(value: object, limit: int) -> bool:
-    """Tell whether `value`, itself the first level, holds objects and lists on more than `limit` levels."""
+    """Tell whether `value` has objects and lists on more than `limit` levels. `value` itself is the first level."""
     level: list[object] = [value]
     for _ in range(limit):
         level = [

@@ -1,22 +1,23 @@
-"""What can be cut off, and whom a revocation hits: a session, all of a user's sessions, one token, or a key's tokens.
+"""Revocations: of a session, of all sessions of a user, of one token, or of all tokens of a key.
 
-A revocation says when it was made. What matters then is the age of the *log-in*, and neither a scoped token nor an
-access token tells it by its `iat`: both are made anew all the time, for a log-in that may be days old. So a scoped
-token carries `session_iat`, the log-in's time as the session verifier knows it (`session.claims.issued_at`), and
-a revocation hits
+A revocation has the time at which it was made. For a session or a user, the time of the log-in decides. The `iat` of a
+scoped token or of an access token does not tell this time, because both are issued again and again for one
+log-in. A scoped token therefore has the claim `session_iat`: the time of the log-in, as the session verifier knows it
+(`session.claims.issued_at`). These are the rules:
 
-- a token, by its `jti` or by the `kid` of the key that signed it: always;
-- a session by its reference, or a user: every token that was issued up to then, and every token of a log-in from
-  before then. A log-in whose time nobody knows counts as from before: cut off too often, never too seldom. The
-  second in which the revocation was made counts as before it, because tokens count in whole seconds.
+- A revocation of a `jti` or of a `kid` always applies to the token or to the key's tokens.
+- A revocation of a session reference or of a user applies to every token that was issued up to its time, and to every
+  token of a log-in up to its time. An unknown log-in time counts as earlier: some tokens are then refused that could be
+  accepted, but never the other way round. Tokens have whole seconds, so the second of the revocation counts as earlier.
 
-So a new log-in lifts a revocation by user, and a token that a slow issuer hands out afterwards does not. The issuer
-applies the same rule to the session itself, where a session that has an id of its own is never let in again.
+A new log-in is therefore not affected by an earlier revocation of its user. A token that a slow issuer sends after the
+revocation is affected. The issuer applies the same rule to the session itself. A session with an id of its own is never
+accepted again.
 
-It is only as good as the claim that it reads. `iat` of an access token that a refresh renews is not the log-in's
-time, but that of the refresh; a backend that refreshes should say `auth_time` (OpenID Connect Core §2). Where it
-does not, a revocation by user still ends for good each session that is connected or has asked for tokens here lately
-(`relay.stream.revoker`); one that nobody has seen here yet passes for a new log-in once its token was renewed.
+The rule depends on the claim that it reads. If a backend refreshes access tokens, their `iat` is the time of the
+refresh and not of the log-in. Such a backend should send `auth_time` (OpenID Connect Core §2). If it does not, a
+revocation of a user still ends all sessions that are connected or have requested tokens here lately
+(`relay.stream.revoker`). A session that was never seen here counts as a new log-in after its token was refreshed.
 """
 
 from collections.abc import Callable
@@ -26,11 +27,11 @@ from enum import StrEnum
 from relay.core.tokens import Claims
 
 RevokedAt = Callable[[str], float | None]
-"""Returns when (Unix seconds) what a `Target.key` names was revoked, or None."""
+"""Returns the time (Unix seconds) at which a `Target.key` was revoked, or None."""
 
 
 class Kind(StrEnum):
-    """What a revocation names."""
+    """What kind of thing is revoked."""
 
     SESSION = "session"
     USER = "user"
@@ -40,22 +41,22 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is cut off: `name` is a session's reference, a user's id, a token's `jti` or a key's `kid`."""
+    """What is revoked. `name` is a session's reference, a user's id, a token's `jti` or a key's `kid`."""
 
     kind: Kind
     name: str
 
     @property
     def key(self) -> str:
-        """Under which the state store keeps it. References are hex, so that no other kind can look like one."""
+        """The key in the state store. Session references are hex, so no other kind can look like one."""
         return _KEYS[self.kind] + self.name
 
 
 _KEYS = {Kind.SESSION: "", Kind.USER: "sub:", Kind.TOKEN: "jti:", Kind.KEY: "kid:"}
 
 
-def token_is_cut_off(claims: Claims, revoked_at: RevokedAt) -> bool:
-    """Tell whether a token, or the connection that it opened, was cut off."""
+def token_is_revoked(claims: Claims, revoked_at: RevokedAt) -> bool:
+    """Tell whether a token is revoked, or the session or user that it belongs to."""
     if revoked_at(_KEYS[Kind.TOKEN] + claims.jti) is not None:
         return True
     logged_in = claims.session_issued_at or 0
@@ -66,17 +67,18 @@ def token_is_cut_off(claims: Claims, revoked_at: RevokedAt) -> bool:
     return False
 
 
-def key_is_cut_off(kid: str, revoked_at: RevokedAt) -> bool:
-    """Tell whether all tokens of a key were cut off."""
+def key_is_revoked(kid: str, revoked_at: RevokedAt) -> bool:
+    """Tell whether all tokens of a key are revoked."""
     return revoked_at(_KEYS[Kind.KEY] + kid) is not None
 
 
-def session_is_cut_off(
+def session_is_revoked(
     *, ref: str, subject: str, issued_at: float, own_id: bool, revoked_at: RevokedAt
 ) -> bool:
-    """Tell whether a session was cut off. `issued_at` is the log-in's time in Unix seconds, 0 for unknown.
+    """Tell whether a session is revoked. `issued_at` is the time of the log-in in Unix seconds, 0 if unknown.
 
-    Without an id of its own (`own_id` False) a session is known by its user only, and a later log-in is another one.
+    If a session has no id of its own (`own_id` False), its reference stands for the user: a later log-in is another
+    session.
     """
     at = revoked_at(ref)
     if at is not None and (own_id or issued_at <= at):

@@ -1,4 +1,4 @@
-"""Which channels a caller may have: a set of granted patterns, and the cut of what was asked for to it."""
+"""The channels that a caller may have, as a set of granted patterns."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from relay.core.patterns import covers, is_pattern
 
 MAX_CHANNELS = 32
-"""Channels or patterns in one token: 32 of 40 characters make 2,461 bytes; nginx takes 8 KB a line."""
+"""Channels or patterns in one token. 32 of 40 characters make a token of 2,461 bytes. nginx accepts header lines of
+8 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +16,22 @@ class Scope:
 
     patterns: tuple[str, ...]
 
-    def allows(self, asked: str) -> bool:
-        """Tell whether `asked`, a channel or pattern, lies in one granted pattern. Malformed is not."""
-        return is_pattern(asked) and any(covers(granted, asked) for granted in self.patterns)
+    def allows(self, requested: str) -> bool:
+        """Tell whether one granted pattern covers `requested`, a channel or pattern. A malformed one is not allowed."""
+        return is_pattern(requested) and any(covers(granted, requested) for granted in self.patterns)
 
-    def cut(self, asked: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split `asked` into what this scope grants and what it does not, each once and in order."""
+    def split(self, requested: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Split `requested` into what this scope grants and what it does not, in order and without repetitions."""
         granted: dict[str, None] = {}
         rejected: dict[str, None] = {}
-        for channel in asked:
+        for channel in requested:
             (granted if self.allows(channel) else rejected)[channel] = None
         return tuple(granted), tuple(rejected)
 
     def narrowest(self, name: str) -> tuple[str, ...]:
-        """Return the patterns that grant `name` without a narrower one doing so: with which of them it was used.
+        """Return the narrowest patterns that grant `name`: those that were needed for it.
 
-        Who has `prices.>` and `prices.BTC-USD`, and reads the latter, would not miss the former.
+        A user that has `prices.>` and `prices.BTC-USD`, and reads the latter, does not need the former.
         """
         granting = [pattern for pattern in self.patterns if covers(pattern, name)]
         return tuple(
@@ -40,10 +41,10 @@ class Scope:
         )
 
     def intersect(self, other: "Scope") -> "Scope":
-        """Return the patterns of either scope that lie inside the other: what both grant.
+        """Return the patterns of each scope that the other scope covers: what both grant.
 
-        Patterns that cross (`a.*` and `*.b`) are left out, though both grant `a.b`: 32 of each kind would
-        make 1,024 patterns, and granting too little is the safe side.
+        Patterns that only overlap are left out. For example, `a.*` and `*.b` both grant `a.b`. With 32 of each kind
+        there would be 1,024 patterns, and it is safe to grant too little.
         """
         both = dict.fromkeys(p for p in self.patterns if other.allows(p))
         both.update(dict.fromkeys(p for p in other.patterns if self.allows(p)))

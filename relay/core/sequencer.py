@@ -1,14 +1,15 @@
-"""Numbers publications per channel, and drops those that came before: a broker's decisions without a broker.
+"""The sequencer: it numbers the publications of each channel and drops repeated and outdated ones.
 
-A publisher that retries, and two that run at once, send the same value twice. What tells:
+A publisher that retries sends a value twice, and so do two publishers that run at the same time. Two members of a
+publication tell:
 
-- `version`, per channel one number that is remembered. What is not newer is dropped, however late it comes, so a
-  retry that overtakes nothing brings no old price back. A higher `version_epoch` begins the versions anew: a publisher
-  whose clock was an hour ahead could otherwise block its channel for an hour.
-- `idempotency_key`, for messages that have no order among themselves: the newest ones of each channel are remembered,
-  with the number that the message got.
+- `version`: the newest version of each channel is remembered. A publication with the same or a lower version is
+  dropped, so a late retry never brings back an old price. A higher `version_epoch` starts the versions again. Without
+  it, a publisher whose clock was an hour ahead would block its channel for an hour.
+- `idempotency_key`: for messages that have no order. The newest keys of each channel are remembered, with the number
+  that each message got.
 
-What is dropped gets no number and is no sign of life.
+A dropped publication gets no number and is no sign of life.
 """
 
 from enum import StrEnum
@@ -16,10 +17,12 @@ from enum import StrEnum
 from relay.core.errors import MalformedError, Reason
 
 KEYS_A_CHANNEL = 1000
-"""Newest keys remembered of a channel. A retry comes within seconds; the history's default has as many messages."""
+"""Newest keys that are remembered per channel. A retry comes within seconds. The history has as many messages by
+default."""
 
 KEYS = 200_000
-"""Keys remembered of all channels, some 40 MB. Beyond it a channel that brings new ones forgets its own oldest."""
+"""Keys that are remembered for all channels, some 40 MB. Above this, a channel with a new key forgets its own oldest
+one."""
 
 
 class Drop(StrEnum):
@@ -29,7 +32,9 @@ class Drop(StrEnum):
     DUPLICATE = "duplicate"
 
 
-class _Channel:
+class _ChannelState:
+    """What the sequencer remembers of one channel."""
+
     __slots__ = ("keys", "seq", "version")
 
     def __init__(self) -> None:
@@ -39,22 +44,22 @@ class _Channel:
 
 
 class Sequencer:
-    """One epoch's numbers. `max_channels` bounds what publishers can make it remember."""
+    """The numbers of one epoch. `max_channels` bounds how many channels publishers can create."""
 
     def __init__(self, *, max_channels: int) -> None:
-        self._channels: dict[str, _Channel] = {}
+        self._channels: dict[str, _ChannelState] = {}
         self._max_channels = max_channels
         self._keys = 0
 
     def number(
         self, name: str, *, version: int | None, version_epoch: int | None, key: str | None
     ) -> tuple[int, Drop | None]:
-        """Return the number of the next publication on a channel; or the one to answer with, and why it is dropped.
+        """Return the number of a channel's next publication and None, or another number and why it is dropped.
 
-        That is the number of the first message with the same key, or of the channel's newest one.
+        The number of a dropped publication is that of the first message with the same key, or the channel's newest.
 
         Raises:
-            MalformedError: if the channel is new and there are too many.
+            MalformedError: if the channel is new and there are `max_channels` already.
         """
         channel = self._channels.get(name)
         if channel is None:
@@ -62,22 +67,22 @@ class Sequencer:
         if key is not None and channel.keys is not None and key in channel.keys:
             return channel.keys[key], Drop.DUPLICATE
         if version is not None:
-            place = (version_epoch or 0, version)
-            if place <= channel.version:
+            epoch_and_version = (version_epoch or 0, version)
+            if epoch_and_version <= channel.version:
                 return channel.seq, Drop.STALE
-            channel.version = place
+            channel.version = epoch_and_version
         channel.seq += 1
         if key is not None:
             self._remember(channel, key)
         return channel.seq, None
 
     def seq(self, name: str) -> int:
-        """Return the number of the newest publication on a channel, 0 if there was none."""
+        """Return the number of a channel's newest publication, or 0 if there is none."""
         channel = self._channels.get(name)
         return 0 if channel is None else channel.seq
 
     def reset(self, name: str) -> bool:
-        """Forget a channel's versions and keys; its numbers go on. False: nothing was ever published there."""
+        """Forget a channel's versions and keys. Its numbers go on. False: the channel has no publication."""
         channel = self._channels.get(name)
         if channel is None:
             return False
@@ -86,16 +91,16 @@ class Sequencer:
         channel.keys = None
         return True
 
-    def _new(self, name: str) -> _Channel:
+    def _new(self, name: str) -> _ChannelState:
         if len(self._channels) >= self._max_channels:
             raise MalformedError(
-                f"There are {self._max_channels} channels already, which is limits.channels: publish to an "
-                "existing one or raise the limit.",
+                f"There are {self._max_channels} channels, and limits.channels allows no more. Publish to an "
+                "existing channel, or raise the limit.",
                 reason=Reason.CHANNELS_TOO_MANY,
             )
-        return self._channels.setdefault(name, _Channel())
+        return self._channels.setdefault(name, _ChannelState())
 
-    def _remember(self, channel: _Channel, key: str) -> None:
+    def _remember(self, channel: _ChannelState, key: str) -> None:
         keys = channel.keys
         if keys is None:
             keys = channel.keys = {}

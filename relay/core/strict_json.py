@@ -1,6 +1,7 @@
-"""Strict JSON (RFC 8259 in UTF-8, RFC 7493 for names): a text that two parsers could read differently is refused.
+"""Strict JSON (RFC 8259 in UTF-8, with unique names as in RFC 7493).
 
-Each function raises ValueError with a short reason in lower case, for the end of a sentence.
+A text that two parsers could read differently is refused. Each function raises ValueError with a short reason in lower
+case, which can end a sentence.
 """
 
 import json
@@ -8,7 +9,7 @@ import math
 from typing import Any, Final, NoReturn
 
 MAX_DIGITS: Final = 32
-"""Most digits of a whole number in `parse_object`: 64-bit numbers have 20, and reading takes quadratic time."""
+"""Most digits of a whole number in `parse_object`. 64-bit numbers have 20. The time to read one is quadratic."""
 
 
 class _NotStrictError(ValueError):
@@ -16,9 +17,9 @@ class _NotStrictError(ValueError):
 
 
 def parse(data: bytes) -> Any:
-    """Parse any JSON value: UTF-8, no name twice in one object, no NaN or Infinity.
+    """Parse any JSON value in UTF-8. A name must not appear twice in one object. NaN and Infinity are refused.
 
-    Numbers have no bound but Python's own. It suits a body that is passed on as it came.
+    Numbers have only the bounds of Python. Use it for a body that is passed on unchanged.
 
     Raises:
         ValueError: for anything else.
@@ -27,7 +28,7 @@ def parse(data: bytes) -> Any:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object as `parse` does, whose values the relay uses: numbers are bounded, text is valid Unicode.
+    """Parse a JSON object whose values the relay uses. Numbers are bounded too, and text must be valid Unicode.
 
     Raises:
         ValueError: for anything else.
@@ -36,7 +37,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _NotStrictError("not a JSON object")
     if b"\\u" in data:
-        # an escaped lone surrogate parses here, and fails where the value is written out again
+        # An escaped lone surrogate can be parsed, but it can't be encoded when the value is written again.
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeError:
@@ -55,7 +56,7 @@ def _parse(data: bytes, decoder: json.JSONDecoder) -> Any:
         raise _NotStrictError("nested too deeply") from None
     except (_NotStrictError, json.JSONDecodeError):
         raise
-    except ValueError:  # Python converts no text of more than 4300 digits to a whole number
+    except ValueError:  # Python does not read whole numbers with more than 4300 digits
         raise _NotStrictError("a number has thousands of digits: use a string") from None
 
 

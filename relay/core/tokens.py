@@ -1,13 +1,13 @@
-"""Scoped tokens: made by the issuer, checked by whoever protects an endpoint.
+"""Scoped tokens: the issuer mints them, and the service that protects an endpoint verifies them.
 
-A scoped token is a JWT (RFC 7519) with `typ: scoped+jwt` (RFC 8725 §3.11, explicit typing), signed with
-EdDSA over Ed25519 (RFC 8037), for one endpoint (`aud`), one browser origin, at most 30 seconds and one use.
-Asymmetric, so that a stream node can check tokens and can't make one.
+A scoped token is a JWT (RFC 7519) with `typ: scoped+jwt` (explicit typing, RFC 8725 §3.11). It is signed with EdDSA
+over Ed25519 (RFC 8037). It is valid for one endpoint (`aud`), one browser origin, at most 30 seconds and one use.
+The key pair is asymmetric, so a stream node can verify tokens and can't mint them.
 
-Nothing here reads a clock: `now` is an argument, in Unix seconds. Single use is not here either: it needs a
-store (`relay.state`), and its key is `jti`, never the token's text.
+No function here reads a clock: `now` is an argument, in Unix seconds. Single use is checked elsewhere, because it
+needs a store (`relay.state`). Its key is `jti` and never the text of the token.
 
-`examine` collects every refusal, for people; `verify` stops at the first, for the gate. Both run the same
+`verify` stops at the first refusal, for the gate. `examine` collects all refusals, for people. Both make the same
 checks in the same order.
 """
 
@@ -25,16 +25,16 @@ from relay.core.scope import MAX_CHANNELS, Scope
 TYPE: Final = "scoped+jwt"
 ALGORITHM: Final = "EdDSA"
 SCOPE: Final = "subscribe"
-"""Scope of a token that opens a socket of the relay, for the channels that it names."""
+"""Scope of a token that opens a connection to the relay, for the channels that it names."""
 SERVICE_SCOPE: Final = "call"
-"""Scope of a token for another service. It names no channels, so that each kind is refused by two checks."""
+"""Scope of a token for another service. It names no channels, so two checks refuse a token of the wrong kind."""
 VERSION: Final = 1
 MAX_TOKEN_BYTES: Final = 4096
-"""Longest token: 32 patterns of 40 characters make 2,461 bytes, and a parser must not be fed megabytes."""
+"""Longest token. 32 patterns of 40 characters make 2,461 bytes. A parser must not have to read megabytes."""
 MAX_LIFETIME_S: Final = 30
-"""Longest life of a token. A browser needs a second to connect; a stolen token must be worthless soon."""
+"""Longest life of a token. A browser needs a second to connect. A stolen token must be worthless soon."""
 LEEWAY_S: Final = 2
-"""Seconds by which clocks may differ: NTP keeps servers within milliseconds, virtual machines drift more."""
+"""Seconds by which clocks may differ. NTP keeps servers within milliseconds. Virtual machines drift more."""
 USED_KEPT_S: Final = 120
 """Seconds after its end for which a used token is remembered: far more than `LEEWAY_S`. If a clock is set back, the
 token must not be usable again."""
@@ -49,7 +49,7 @@ _OPTIONAL = frozenset({*_OPTIONAL_TIMES, *OPTION_CLAIMS, "channels", "asker"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """The issuer's private key: `key` is an Ed25519 private key object."""
+    """The issuer's private key. `key` is an Ed25519 private key object."""
 
     kid: str
     key: Any = field(repr=False)
@@ -57,9 +57,9 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
-    """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" for one without.
+    """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" if the token has none.
 
-    `channels` is empty for a token of `SERVICE_SCOPE`, and for no other.
+    `channels` is empty for tokens of `SERVICE_SCOPE` only.
     """
 
     issuer: str
@@ -79,7 +79,7 @@ class Claims:
 
     @property
     def channel_scope(self) -> Scope:
-        """What the token grants."""
+        """The channels that the token grants."""
         return Scope(self.channels)
 
     def record(self, *, kid: str = "") -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """What a token must be for, to be accepted here. `origin` None means: not compared (yet)."""
+    """What a token must say to be accepted. With `origin` None the origin is not compared here."""
 
     issuer: str
     audience: str
@@ -107,7 +107,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """A token explained: its parts where readable, and every refusal in the order of the checks."""
+    """The readable parts of a token, and all refusals in the order of the checks."""
 
     header: Mapping[str, Any]
     payload: Mapping[str, Any]
@@ -118,7 +118,7 @@ def mint(claims: Claims, key: SigningKey) -> str:
     """Return the signed token for `claims`.
 
     Raises:
-        ValueError: if the claims would not pass `verify` (lifetime, channels, empty or too long a text).
+        ValueError: if `verify` would refuse the claims (lifetime, channels, an empty or too long string).
     """
     payload: dict[str, Any] = {
         "iss": claims.issuer,
@@ -160,7 +160,7 @@ def verify(
 ) -> tuple[Claims, str] | Refusal:
     """Check everything about a token that needs no store. Returns its claims and `kid`, or the first refusal.
 
-    The caller must then check `origin` if `expected.origin` was None, revocation, and claim `jti` last.
+    The caller must then check `origin` if `expected.origin` was None, then revocations, and claim `jti` last.
     """
     token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
     if isinstance(token, Refusal):
@@ -171,25 +171,26 @@ def verify(
 
 
 def signed_claims(text: str, keys: Mapping[str, VerifyKey]) -> Claims | None:
-    """Return what a token says that was signed here, whatever it is for: so that its refusal's record can name it.
+    """Return the claims of a token with a right signature, for the audit record of its refusal.
 
-    None for anything else. The token is not accepted by this.
+    Returns None for every other token. Expiry, issuer and audience are not checked, so never accept a token by this.
     """
     token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
     if isinstance(token, Refusal) or any(_check_header(token, keys)) or any(_check_claims(token.payload)):
         return None
-    said = token.payload
+    payload = token.payload
     return _to_claims(
-        said, Expected(issuer=said["iss"], audience=said["aud"], origin=None, scope=said["scope"])
+        payload,
+        Expected(issuer=payload["iss"], audience=payload["aud"], origin=None, scope=payload["scope"]),
     )
 
 
 def examine(
     text: str, keys: Mapping[str, VerifyKey], *, now: float, expected: Expected | None
 ) -> Examination:
-    """Explain a token to a person: what it says, and every reason why it would be refused now.
+    """Explain a token to a person: its content, and all reasons why it would be refused now.
 
-    With `expected` None the checks against an endpoint (issuer, audience, origin, scope) are left out.
+    With `expected` None, the checks against an endpoint (issuer, audience, origin, scope) are skipped.
     """
     token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
     if isinstance(token, Refusal):
@@ -202,11 +203,11 @@ def _check(
     token: Compact, keys: Mapping[str, VerifyKey], *, now: float, expected: Expected | None
 ) -> Iterator[Refusal]:
     yield from _check_header(token, keys)
-    broken = False
+    has_wrong_claims = False
     for refusal in _check_claims(token.payload):
-        broken = True
+        has_wrong_claims = True
         yield refusal
-    if broken:  # times and names of the wrong type can't be compared
+    if has_wrong_claims:  # values of the wrong type can't be compared
         return
     yield from _check_times(token.payload, now=now)
     if expected is not None:
@@ -216,7 +217,7 @@ def _check(
 def _check_header(token: Compact, keys: Mapping[str, VerifyKey]) -> Iterator[Refusal]:
     header = token.header
     if extra := sorted(header.keys() - _HEADER_NAMES):
-        # jku, x5u and jwk would have the token name its own key; crit would have us promise what we can't
+        # With jku, x5u or jwk a token would name its own key. With crit it would demand an extension.
         yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header may not have {_listed(extra)}.")
     if header.get("typ") != TYPE:
         yield Refusal(reason=Reason.TOKEN_HEADER, detail=f"The header's typ is not {TYPE}.")
@@ -232,7 +233,7 @@ def _check_header(token: Compact, keys: Mapping[str, VerifyKey]) -> Iterator[Ref
 
 
 def _listed(names: list[str]) -> str:
-    """Return names that a stranger chose, short and printable."""
+    """Return names from an untrusted token, printable and cut to a length."""
     return ", ".join(map(repr, names))[:80]
 
 
@@ -246,7 +247,7 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
         yield wrong(f"Unknown: {_listed(extra)}.")
     for name in (*_TEXTS, "asker"):
         if name in payload and (not isinstance(payload[name], str) or not payload[name]):
-            yield wrong(f"{name} must be a text that is not empty.")
+            yield wrong(f"{name} must be a string that is not empty.")
     for name in (*_TIMES, *_OPTIONAL_TIMES):
         if name in payload and not _is_whole(payload[name]):
             yield wrong(f"{name} must be whole Unix seconds.")
@@ -254,7 +255,7 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
         if name in payload and not _is_whole(payload[name]):
             yield wrong(f"{name} must be a whole number above 0.")
     if "origin" in payload and not isinstance(payload["origin"], str):
-        yield wrong("origin must be a text.")
+        yield wrong("origin must be a string.")
     if "ver" in payload and (type(payload["ver"]) is not int or payload["ver"] != VERSION):
         yield wrong(f"ver must be {VERSION}.")
     yield from _check_channels(payload)
@@ -272,13 +273,13 @@ def _check_channels(payload: Mapping[str, Any]) -> Iterator[Refusal]:
     channels = payload.get("channels", [])
     if payload.get("scope") == SERVICE_SCOPE:
         if channels != []:
-            yield wrong(f"A token of scope {SERVICE_SCOPE} has no channels.")
+            yield wrong(f"A token of scope {SERVICE_SCOPE} must have no channels.")
     elif "channels" not in payload:
         yield wrong("Missing: channels.")
     elif not isinstance(channels, list) or not 0 < len(channels) <= MAX_CHANNELS:
-        yield wrong(f"channels must be a list of 1 to {MAX_CHANNELS}.")
+        yield wrong(f"channels must be a list of 1 to {MAX_CHANNELS} entries.")
     elif not all(isinstance(channel, str) and is_pattern(channel) for channel in channels):
-        yield wrong("channels must hold channels and patterns only.")
+        yield wrong("channels must contain channel names and patterns only.")
 
 
 def _check_lifetime(payload: Mapping[str, Any]) -> Iterator[Refusal]:
@@ -286,7 +287,7 @@ def _check_lifetime(payload: Mapping[str, Any]) -> Iterator[Refusal]:
     if not 0 < lifetime <= MAX_LIFETIME_S:
         yield Refusal(
             reason=Reason.TOKEN_LIFETIME,
-            detail=f"It claims to live {lifetime} s; tokens live 1 to {MAX_LIFETIME_S} s.",
+            detail=f"Its lifetime is {lifetime} s. A token lives 1 to {MAX_LIFETIME_S} s.",
         )
 
 
@@ -306,11 +307,11 @@ def _check_expected(payload: Mapping[str, Any], expected: Expected) -> Iterator[
     if payload["scope"] != expected.scope:
         yield Refusal(reason=Reason.TOKEN_SCOPE, detail=f"Its scope is {payload['scope'][:80]!r}.")
     if expected.origin is not None and payload["origin"] != expected.origin:
-        yield Refusal(reason=Reason.TOKEN_ORIGIN, detail=f"It was asked for from {payload['origin'][:80]!r}.")
+        yield Refusal(reason=Reason.TOKEN_ORIGIN, detail=f"It was requested from {payload['origin'][:80]!r}.")
 
 
 def _to_claims(payload: Mapping[str, Any], expected: Expected) -> Claims:
-    """Return the claims of a payload that is what was expected; what is equal for all is kept once."""
+    """Return the claims of a payload that is as expected. Strings that all tokens share are kept in memory once."""
     return Claims(
         issuer=expected.issuer,
         audience=expected.audience,

@@ -71,4 +71,4 @@ class Policy:
         scope = self.scope(roles, endpoint)
         if asked is None:
             return scope.patterns[:MAX_CHANNELS], ()
-        return scope.cut(asked)
+        return scope.split(asked)

@@ -16,7 +16,7 @@ from relay.core import tokens
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.core.patterns import is_pattern
-from relay.core.revocations import session_is_cut_off
+from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
@@ -143,7 +143,7 @@ class Issuer:
         session = await self._verifier.verify(credential, now=now, grace_s=grace_s)
         if isinstance(session, Refusal):
             return session
-        if session_is_cut_off(
+        if session_is_revoked(
             ref=session.ref,
             subject=session.subject,
             issued_at=session.issued_at,

@@ -2,13 +2,13 @@
 
 import asyncio
 
-from relay.core.counters import Times
+from relay.core.counters import DurationHistogram
 
 EVERY_S = 0.1
 """Ten looks a second see whatever holds the loop for 100 ms, and cost nothing."""
 
 
-async def watch_loop(times: Times) -> None:
+async def watch_loop(times: DurationHistogram) -> None:
     """Note, until cancelled, how much later than asked for this task is woken."""
     loop = asyncio.get_running_loop()
     while True:

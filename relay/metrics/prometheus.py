@@ -15,9 +15,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from relay.core.counters import BOUNDS_S, Times
+from relay.core.counters import BUCKET_BOUNDS_S, DurationHistogram
 from relay.core.errors import Reason
-from relay.core.events import OF_THE_LOG, Action
+from relay.core.events import LOG_ACTIONS, Action
 from relay.metrics.readings import Readings
 
 _BY_OUTCOME = (
@@ -78,7 +78,7 @@ class _Relay(Collector):
             "relay_audit_lost_events",
             "Audit events that could not be recorded.",
             "action",
-            dict.fromkeys((action for action in Action if action not in OF_THE_LOG), 0),
+            dict.fromkeys((action for action in Action if action not in LOG_ACTIONS), 0),
             now.audit_lost.items(),
         )
         yield GaugeMetricFamily(
@@ -107,7 +107,7 @@ def _from_events(now: Readings) -> Iterator[Metric]:
         "relay_events",
         "Events for the audit log, before floods of them are aggregated.",
         "action",
-        dict.fromkeys((action for action in Action if action not in OF_THE_LOG), 0),
+        dict.fromkeys((action for action in Action if action not in LOG_ACTIONS), 0),
         ((key.action, count) for key, count in now.events.items()),
     )
     yield _summed(
@@ -221,7 +221,7 @@ def _publishers(now: Readings) -> Iterator[Metric]:
     yield from (outcomes, size, sockets, silent)
 
 
-def _histogram(name: str, text: str, times: Times) -> HistogramMetricFamily:
-    bounds = [*(str(bound) for bound in BOUNDS_S), "+Inf"]
+def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:
+    bounds = [*(str(bound) for bound in BUCKET_BOUNDS_S), "+Inf"]
     buckets = list(zip(bounds, accumulate(times.counts), strict=True))
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=times.total_s)

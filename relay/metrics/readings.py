@@ -7,7 +7,7 @@ system's end. What is about single channels and connections is on the ops page.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relay.core.counters import Counters, Times
+from relay.core.counters import Counters, DurationHistogram
 from relay.metrics.tally import Key
 
 
@@ -52,9 +52,9 @@ class Readings:
     stopping: bool
     events: Mapping[Key, int]
     hub: Counters
-    turns: Times
-    flushes: Times
-    loop_lag: Times
+    turns: DurationHistogram
+    flushes: DurationHistogram
+    loop_lag: DurationHistogram
     endpoints: Mapping[str, EndpointReading]
     publishers: Mapping[str, PublisherReading]
     waiting: int

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.core.counters import BOUNDS_S, Times
+from relay.core.counters import BUCKET_BOUNDS_S, DurationHistogram
 from relay.metrics.prometheus import Exposition
 from relay.metrics.readings import Readings
 from relay.ops.operators import Done, Handler
@@ -50,7 +50,7 @@ def stats(now: Readings) -> Mapping[str, Any]:
         "endpoints": {name: asdict(endpoint) for name, endpoint in now.endpoints.items()},
         "hub": asdict(now.hub),
         "times": {
-            "bounds_s": BOUNDS_S,
+            "bounds_s": BUCKET_BOUNDS_S,
             "flush": _times(now.flushes),
             "write_turn": _times(now.turns),
             "loop_lag": _times(now.loop_lag),
@@ -61,5 +61,5 @@ def stats(now: Readings) -> Mapping[str, Any]:
     }
 
 
-def _times(times: Times) -> Mapping[str, Any]:
+def _times(times: DurationHistogram) -> Mapping[str, Any]:
     return {"counts": times.counts, "total_s": times.total_s}

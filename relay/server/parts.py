@@ -17,7 +17,7 @@ from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
 from relay.bff.backend import Backend
 from relay.broker.memory import MemoryBroker
-from relay.core.counters import Times
+from relay.core.counters import DurationHistogram
 from relay.core.errors import Reason
 from relay.ingest.service import Ingest
 from relay.ingest.socket import IngestSockets
@@ -82,7 +82,7 @@ class Parts:
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
     started_at: float = field(default_factory=time.time)
-    loop_lag: Times = field(default_factory=Times)
+    loop_lag: DurationHistogram = field(default_factory=DurationHistogram)
     stopping: bool = False
 
 

@@ -12,7 +12,7 @@ from websockets.frames import Frame, Opcode
 
 from relay.broker.base import Broker, Position
 from relay.core.channels import ChannelOptions
-from relay.core.counters import Times
+from relay.core.counters import DurationHistogram
 from relay.core.errors import UnavailableError
 from relay.core.hub import Hub
 from relay.core.protocol import HistoryRequest
@@ -48,9 +48,9 @@ class Fanout:
             0.0  # of the running flush, or of the last one if publications came during it; or 0
         )
         self._oldest_at = 0.0  # when the oldest publication of the running flush may have come
-        self.turns = Times()
+        self.turns = DurationHistogram()
         """How long each turn of writing held the loop."""
-        self.flushes = Times()
+        self.flushes = DurationHistogram()
         """From the time at which the oldest publication of a flush may have come to the flush's last write."""
 
     async def connect(self, broker: Broker) -> None:

@@ -17,7 +17,7 @@ from relay.core import tokens
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.grants import GrantOptions
-from relay.core.revocations import key_is_cut_off, token_is_cut_off
+from relay.core.revocations import key_is_revoked, token_is_revoked
 from relay.keys.sources import KeySource
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.state.base import State
@@ -224,6 +224,6 @@ class Gate:
         come between the two.
         """
         revoked_at = partial(self._state.revoked_at, now=now)
-        if token_is_cut_off(claims, revoked_at):
+        if token_is_revoked(claims, revoked_at):
             return Reason.SESSION_REVOKED
-        return Reason.KEY_REVOKED if self._keys.is_revoked(kid) or key_is_cut_off(kid, revoked_at) else None
+        return Reason.KEY_REVOKED if self._keys.is_revoked(kid) or key_is_revoked(kid, revoked_at) else None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.revocations import Kind, Target, session_is_cut_off, token_is_cut_off
+from relay.core.revocations import Kind, Target, session_is_revoked, token_is_revoked
 from relay.core.tokens import Claims
 
 AT = 1_795_319_000.4
@@ -34,7 +34,7 @@ TOKEN = Target(kind=Kind.TOKEN, name="jti-1")
 
 def cut_off(claims: Claims, *revoked: Target) -> bool:
     """Tell whether a token is cut off by revocations at `AT`."""
-    return token_is_cut_off(claims, dict.fromkeys((one.key for one in revoked), AT).get)
+    return token_is_revoked(claims, dict.fromkeys((one.key for one in revoked), AT).get)
 
 
 @pytest.mark.parametrize("target", [SESSION, USER])
@@ -102,7 +102,7 @@ def test_a_session_issued_before_a_revocation_is_revoked(
     target: Target, own_id: bool, issued_at: float, gone: bool
 ) -> None:  # a table
     """The issuer's side of the same rule."""
-    found = session_is_cut_off(
+    found = session_is_revoked(
         ref="a" * 32,
         subject="user-1",
         issued_at=issued_at,

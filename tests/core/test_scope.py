@@ -20,7 +20,7 @@ def test_cut_keeps_order_and_says_everything_once() -> None:
     """What was asked comes back granted or rejected, once each, in the order of asking."""
     scope = Scope(("prices.>", "fx.EUR"))
     asked = ["prices.B", "orders.1", "prices.A", "prices.B", "fx.EUR", "orders.1", "fx.*"]
-    assert scope.cut(asked) == (("prices.B", "prices.A", "fx.EUR"), ("orders.1", "fx.*"))
+    assert scope.split(asked) == (("prices.B", "prices.A", "fx.EUR"), ("orders.1", "fx.*"))
 
 
 def test_malformed_is_never_allowed() -> None:
@@ -35,13 +35,13 @@ def test_malformed_is_never_allowed() -> None:
 def test_an_empty_scope_allows_nothing() -> None:
     """Without a pattern there is nothing to lie inside of."""
     assert not Scope(()).allows("a")
-    assert Scope(()).cut(["a", "b"]) == ((), ("a", "b"))
+    assert Scope(()).split(["a", "b"]) == ((), ("a", "b"))
 
 
 @given(scopes, st.lists(patterns | st.text(max_size=6), max_size=8), channels)
 def test_cut_never_widens(scope: Scope, asked: list[str], channel: str) -> None:
     """A channel inside the granted part is inside the scope, and inside what was asked for."""
-    granted, rejected = scope.cut(asked)
+    granted, rejected = scope.split(asked)
     assert sorted({*granted, *rejected}) == sorted(set(asked))
     if Scope(granted).allows(channel):
         assert scope.allows(channel)

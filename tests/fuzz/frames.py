@@ -94,7 +94,7 @@ def channels(data: bytes) -> None:
                 assert covers(one, other) == may_overlap(one, other)
     half = len(names) // 2
     first, second = Scope(tuple(good[:half])), Scope(tuple(good[half:]))
-    granted, rejected = first.cut(names)
+    granted, rejected = first.split(names)
     assert {*granted, *rejected} == set(names)
     for name in names:
         if first.intersect(second).allows(name):

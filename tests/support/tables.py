@@ -24,7 +24,7 @@ from typer.main import get_command
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS
 from relay.cli import app
 from relay.core.closes import ANSWERS, close_for
-from relay.core.counters import Counters, Times
+from relay.core.counters import Counters, DurationHistogram
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
@@ -101,9 +101,9 @@ def _metrics(_: Path) -> list[str]:
         stopping=False,
         events={},
         hub=Counters(),
-        turns=Times(),
-        flushes=Times(),
-        loop_lag=Times(),
+        turns=DurationHistogram(),
+        flushes=DurationHistogram(),
+        loop_lag=DurationHistogram(),
         endpoints={"": endpoint},
         publishers={"": publisher},
         waiting=0,

@@ -15,7 +15,7 @@ from tests.support.protected_service import Service, serving
 from tests.support.raw_http import Answer
 from tests.support.service_tokens import ISSUER, bad_tokens, token, verifier
 
-BODY = {"code": "invalid_token", "message": "The token was refused. Take a new one.", "retryable": False}
+BODY = {"code": "invalid_token", "message": "The token was refused. Request a new one.", "retryable": False}
 
 
 @pytest.fixture

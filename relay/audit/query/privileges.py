@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from relay.audit.query.records import Record
-from relay.core.events import SUBSCRIBES, Action
+from relay.core.events import SUBSCRIBE_ACTIONS, Action
 from relay.core.scope import Scope
 
 Grants = Mapping[str, Mapping[str, Sequence[str]]]
@@ -59,7 +59,7 @@ def grant_uses(records: Iterable[Record], *, by_user: bool = False) -> list[Gran
                     grant = _grant(grants, name, own.endpoint, scope)
                     grant.tokens += 1
                     grant.users.add(record.user.id)
-        elif action in SUBSCRIBES or action == Action.CONNECTION_CLOSED:
+        elif action in SUBSCRIBE_ACTIONS or action == Action.CONNECTION_CLOSED:
             token = tokens.get(own.token.jti)
             if token is None:  # issued before the span that is looked at: the roles are not known
                 names = (record.user.id,) if by_user else ("unknown",)
@@ -114,7 +114,7 @@ def lost_grants(records: Iterable[Record], candidate: Grants) -> list[LostGrant]
         action = record.event.action
         if action == Action.TOKEN_ISSUED:
             changed.issued(record)
-        elif action in SUBSCRIBES:
+        elif action in SUBSCRIBE_ACTIONS:
             changed.subscribed(record)
         elif action == Action.CONNECTION_CLOSED:
             changed.closed(record)
@@ -139,7 +139,7 @@ class _Candidate:
     def issued(self, record: Record) -> None:
         """Compare what a token got with what it would have got."""
         own, roles = record.relay, record.relay.session.roles
-        lost = self._scope(roles, own.endpoint).cut(own.token.channels)[1]
+        lost = self._scope(roles, own.endpoint).split(own.token.channels)[1]
         if not own.token.channels and not any(own.endpoint in self._grants.get(role, {}) for role in roles):
             lost = (SERVICE,)
         token = _Token(roles, Scope(own.token.channels))

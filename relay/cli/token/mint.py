@@ -115,7 +115,7 @@ def _claims(
     patterns = tuple(check_pattern(channel) for channel in channels)
     if patterns and not terms.has_channels:
         raise ConfigurationError("Leave out --channels: a token for another service names none.")
-    _, outside = Scope(terms.channels).cut(patterns)
+    _, outside = Scope(terms.channels).split(patterns)
     if outside:
         raise ConfigurationError(
             f"{outside[0]} lies outside the endpoint's channels: {', '.join(terms.channels)}."

@@ -215,7 +215,7 @@ def _judge(text: str, wanted: _Wanted, origin: str | None, *, now: float) -> tup
         refusals += (
             Refusal(
                 reason=Reason.ORIGIN_REFUSED,
-                detail=f"It was asked for from {payload['origin'][:120]!r}, which may not open sockets.",
+                detail=f"It was requested from {payload['origin'][:120]!r}, which is not an allowed origin.",
             ),
         )
     return refusals, f"for {shown(payload.get('sub'))} at {shown(payload['aud'])}"
