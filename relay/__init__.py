@@ -86,7 +86,7 @@ One token, from the handshake to the first price:
     stream/gate.py:Gate.inspect              checks before the token
     stream/gate.py:Gate.redeem               checks of the token; as the last step, use it up
     core/tokens.py:verify                    signature and claims
-    core/revocations.py:token_is_cut_off     is its session, user or jti revoked?
+    core/revocations.py:token_is_revoked     is its session, user or jti revoked?
     state/base.py:State.claim                single use: the port
     state/sqlite.py:SqliteState.claim        single use: one atomic insert
     core/protocol.py:ClientProtocol.open     welcome, and the first subscriptions
