@@ -1,11 +1,12 @@
-"""Publish a price a hundred times, as a backend does.
+"""Publish a hundred prices, as a backend does.
 
     python examples/publish_prices.py --url http://127.0.0.1:8002 --key NAME.SECRET
 
-`relay demo` prints both. `publish` waits for the relay's answer: what it returned for was stored and handed to the
-subscribers. `send` does not, and is for thousands a second; `flush` tells what became of them.
+`relay demo` prints the address and a key. `publish` waits for the relay's answer: the value is then stored and given
+to the fan-out. `send` does not wait; use it for thousands of values per second. `flush` waits for all of them and
+raises the first refusal.
 """
-# ruff: noqa: T201  # an example talks to its reader
+# ruff: noqa: T201  # an example prints for its reader
 
 import argparse
 import asyncio
@@ -18,13 +19,13 @@ from relay.client import Publisher, PublishError
 async def main(url: str, key: str, channel: str, count: int) -> None:
     async with Publisher(url, key) as publisher:
         for number in range(count):
-            # decimals travel as texts: no float ever touches a price
+            # prices are texts, because floats would change decimals
             quote = {
                 "symbol": channel.split(".")[-1],
                 "bid": f"100.{number:02d}",
                 "ask": f"100.{number + 5:02d}",
             }
-            # a version that grows: of two that cross on the way, or are sent again, the older one is dropped
+            # the version grows, so that the relay drops an older value that arrives late or twice
             now_us = time.time_ns() // 1000
             await publisher.send(channel, quote, version=now_us, source_ts=now_us // 1000)
         await publisher.flush()
@@ -39,7 +40,7 @@ async def main(url: str, key: str, channel: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Publish a price a hundred times.")
+    parser = argparse.ArgumentParser(description="Publish a hundred prices.")
     parser.add_argument("--url", default="http://127.0.0.1:8002", help="the relay's internal address")
     parser.add_argument("--key", default=os.environ.get("RELAY_PUBLISH_KEY", ""), help="the publisher key")
     parser.add_argument("--channel", default="prices.EXAMPLE")

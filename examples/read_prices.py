@@ -1,11 +1,11 @@
-"""Log in, take scoped tokens, and read prices until ten values have come.
+"""Log in, take scoped tokens, and read ten prices.
 
     python examples/read_prices.py --url http://127.0.0.1:8000
 
-works against `relay demo`. The session's access token stays in this program and goes to the issuer alone; the
-price socket gets a token that is good for 30 seconds and one connection, a new one for every attempt.
+This works with `relay demo`. The program sends the session's access token to the issuer only. The price socket gets a
+scoped token, valid for 30 seconds and one connection, and a new one for each attempt.
 """
-# ruff: noqa: T201  # an example talks to its reader
+# ruff: noqa: T201  # an example prints for its reader
 
 import argparse
 import asyncio
@@ -16,12 +16,12 @@ from relay.client import Closed, ScopedToken, Snapshot, Subscriber, Update, fetc
 
 
 async def log_in(url: str, email: str, password: str) -> str:
-    """Return the session's access token, which the login puts into a cookie that no browser script can read."""
+    """Return the session's access token. The log-in sets it as a cookie that no browser script can read."""
     async with httpx.AsyncClient(trust_env=False) as client:
         response = await client.post(
             f"{url}/api/auth/login",
             json={"email": email, "password": password},
-            headers={"X-Relay-CSRF": "1"},  # what a caller without an Origin proves itself with
+            headers={"X-Relay-CSRF": "1"},  # required from callers without an Origin (CSRF)
         )
         response.raise_for_status()
         return next(
@@ -35,7 +35,7 @@ async def main(url: str, email: str, password: str, channels: list[str], count: 
     async def token() -> ScopedToken:
         return await fetch_token(url, session, channels=channels)
 
-    endpoint = (await token()).endpoint  # the issuer knows where the stream is
+    endpoint = (await token()).endpoint  # the issuer tells the address of the stream
     async with Subscriber(endpoint, token) as prices:
         await prices.subscribe(channels)
         async for event in prices:

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# The virtual environments of examples/demo and tests/run. Sourced by both, never run.
+# Makes the virtual environments of examples/demo and tests/run. Both source this file.
 #
 # Why it is more than `python3 -m venv`:
-# - Debian's and Ubuntu's Python refuses pip outside a virtual environment (PEP 668), and its `venv` stops halfway
-#   where the package python3-venv is missing. There are other ways from there, tried in turn by venv_create.
-# - A shell that has a virtual environment active, a PYTHONPATH or pyenv's shims would otherwise decide what gets
-#   installed and tested. Here only the checkout decides.
-# - What is there is used again only if nothing that made it has changed, so that a dependency which pyproject.toml
-#   forgot can't stay behind unnoticed. And only folders made here are ever deleted.
+# - Debian's and Ubuntu's Python refuses pip outside a virtual environment (PEP 668). Without the package python3-venv its `venv`
+#   stops halfway. venv_create then tries other ways.
+# - An active virtual environment, a PYTHONPATH or pyenv's shims would change what is installed and tested. Here only the checkout
+#   decides.
+# - An environment is used again only if nothing that made it has changed. Otherwise a dependency that is missing in pyproject.toml
+#   could stay unnoticed. Only folders that were made here are deleted.
 
 unset CDPATH
 checkout=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -25,17 +25,17 @@ die() {
     exit 1
 }
 
-# Forget what the calling shell says about Python and pip, except where pip finds its packages (index, proxy, CA).
+# Unset the calling shell's variables for Python and pip, except those for pip's sources (index, proxy, CA).
 venv_forget_surroundings() {
     unset VIRTUAL_ENV CONDA_PREFIX __PYVENV_LAUNCHER__
     unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH
     unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_EDITABLE PIP_REQUIREMENT PIP_CONSTRAINT
-    # A pip.conf may say `user = true` or `require-virtualenv = true`; the environment's word wins over it.
+    # A pip.conf may have `user = true` or `require-virtualenv = true`; these variables win over it.
     export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 }
 
-# Print the path of the newest usable Python: of the real interpreter, also when a virtual environment or a shim comes
-# first in PATH. One that is too old, or was built without a module that the relay needs, is passed over.
+# Print the path of the newest usable Python: the real interpreter, even if a virtual environment or a shim is first in PATH. It skips
+# a Python that is too old or lacks a module that the relay needs.
 venv_newest_python() {
     local name candidate probe
     probe='
@@ -56,7 +56,7 @@ may_apt_install() {
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
 }
 
-# Install Debian packages without a question. Quiet, unless it fails.
+# Install Debian packages without questions, and without output if it succeeds.
 apt_install() {
     local output
     say "Installing with apt-get: $*"
@@ -76,7 +76,7 @@ venv_create() {
     local python=$1 dir=$2 debian_package
     "$python" -m venv "$dir" >/dev/null 2>&1 && return
 
-    # Debian without python3-venv, but with a pip from somewhere: it can fill an environment that has none.
+    # Debian without python3-venv, but with a pip: that pip can install pip into an environment without one.
     venv_clear "$dir"
     "$python" -m venv --without-pip "$dir" >/dev/null 2>&1 &&
         "$python" -m pip --python "$dir/bin/python" install --quiet pip >/dev/null 2>&1 && return
@@ -86,7 +86,7 @@ venv_create() {
     venv_clear "$dir"
     virtualenv --quiet --python "$python" "$dir" >/dev/null 2>&1 && return
 
-    # Debian names the package after the interpreter that it belongs to: python3.11-venv.
+    # Debian names the package after its interpreter: python3.11-venv.
     venv_clear "$dir"
     debian_package=$("$python" -I -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
     if [[ $python != /usr/bin/* ]] || ! command -v apt-get >/dev/null; then
@@ -98,32 +98,32 @@ venv_create() {
     "$python" -m venv "$dir" >/dev/null || die "$python can't make a virtual environment in $dir."
 }
 
-# Empty the folder, with the mark in it that lets the next run empty it too.
+# Empty the folder, and write the mark that allows the next run to empty it too.
 venv_clear() {
     rm -rf -- "$1"
     { mkdir -p -- "$1" && printf 'unfinished\n' >"$1/$VENV_STAMP"; } || die "Can't write to $1."
 }
 
-# What the environment depends on: where it is, what is to be in it, and the metadata of the installed relay.
+# Print what the environment depends on: its place, its contents, and the metadata of the installed relay.
 venv_key() {
     printf '%s\n' "$checkout" "$@"
     cksum <pyproject.toml
     grep -s '^__version__' relay/__init__.py || true
 }
 
-# venv_ready DIR EXTRAS: see to it that DIR is a virtual environment with this checkout in it, installed for editing,
-# together with the named extras ("" for none). Ends the script with one sentence where that can't be.
+# venv_ready DIR EXTRAS: make DIR a virtual environment with an editable installation of this checkout and the named extras
+# ("" for none). If that is impossible, end the script with one sentence.
 venv_ready() {
     local dir=$1 extras=$2 python key
     venv_forget_surroundings
-    # `python -m` looks into the working directory first: make it one whose content is known.
+    # `python -m` imports from the working directory first, so change to a known one.
     cd -- "$checkout" || exit 1
 
     if [ -e "$dir" ] && [ ! -f "$dir/$VENV_STAMP" ] && [ -n "$(ls -A -- "$dir")" ]; then
         die "$dir was not made by this script, so it stays as it is. Name another folder, or remove this one."
     fi
 
-    # Two runs at once would install into each other's half-made environment. The lock goes with the process.
+    # Two runs at once would install into the same unfinished environment. The lock ends with the process.
     if command -v flock >/dev/null; then
         exec 9<"$checkout/examples/venv.sh"
         flock -n 9 || { say "Waiting for another run that prepares its environment..."; flock 9; }
@@ -138,7 +138,7 @@ venv_ready() {
         venv_clear "$dir"
         venv_create "$python" "$dir"
         "$dir/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}" </dev/null ||
-            die "pip could not install the relay's packages; its message is above. Run this again when that is mended."
+            die "pip could not install the relay's packages; its message is above. Fix the cause and run this again."
         printf '%s\n' "$key" >"$dir/$VENV_STAMP"
     fi
     exec 9<&-

@@ -1,8 +1,8 @@
-"""A service of its own, whose one endpoint is opened by scoped tokens and by nothing else.
+"""A separate service with one endpoint, which accepts scoped tokens only.
 
     python examples/service/reports.py --issuer http://127.0.0.1:8000 --url http://127.0.0.1:9100/v1/export
 
-The README beside this file has the relay's side, and a call from the command line and from a page.
+The README in this folder has the relay's settings, and calls from the command line and from a page.
 """
 
 import argparse
@@ -24,13 +24,13 @@ from relay.verify.sqlite import SqliteSingleUse
 
 
 async def export(request: Request) -> JSONResponse:
-    """The endpoint. Nobody gets here but with a token that was good, and is used up now."""
+    """The endpoint. The middleware has checked the token and used it up."""
     claims: Claims = request.state.relay_claims
     return JSONResponse({"user": claims.subject, "rows": [["BTC-USD", 3], ["ETH-USD", 12]]})
 
 
 def make_app(issuer: str, url: str, *, origin: str, used_tokens: Path) -> Starlette:
-    """Return the service. `issuer` is the relay's public.url, `origin` that of the pages that may call."""
+    """Return the service. `issuer` is the relay's public.url, `origin` is the origin of the pages that may call."""
     single_use = SqliteSingleUse.open(used_tokens)
     verifier = Verifier(
         issuer=issuer,
@@ -51,7 +51,7 @@ def make_app(issuer: str, url: str, *, origin: str, used_tokens: Path) -> Starle
         routes=[Route(path, export, methods=["POST"])],
         lifespan=lifespan,
         middleware=[
-            # first, because a browser's preflight carries no token
+            # first, because a browser's preflight has no token
             Middleware(
                 CORSMiddleware,
                 allow_origins=[origin],
@@ -64,7 +64,7 @@ def make_app(issuer: str, url: str, *, origin: str, used_tokens: Path) -> Starle
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Export reports to who has a scoped token for it.")
+    parser = argparse.ArgumentParser(description="Export reports to callers with a scoped token.")
     parser.add_argument("--issuer", default="http://127.0.0.1:8000", help="public.url of the relay")
     parser.add_argument("--url", default="http://127.0.0.1:9100/v1/export", help="this endpoint's URL there")
     parser.add_argument("--origin", help="origin of the pages that may call; default: the issuer's")

@@ -1,4 +1,4 @@
-"""The documents keep their word: what they show can be pasted, what exists is in them, their links lead somewhere."""
+"""The documents are true: their blocks work, every command and close code is in them, their links lead somewhere."""
 
 import ast
 import importlib
@@ -18,7 +18,7 @@ from tests.support.command_line import refusal
 DOCUMENTS = {file: readme.read(file) for file in readme.documents()}
 BLOCKS = [block for document in DOCUMENTS.values() for block in document.blocks]
 LANGUAGES = {"bash", "toml", "python", "js", "json", "html", "http", "text"}
-"""Languages that a block may name. `text` is output; the others are checked below or are only coloured."""
+"""Languages that a block may name. `text` is output. The others are checked below, or the name only colours them."""
 
 
 def blocks(*languages: str) -> list[readme.Block]:
@@ -45,14 +45,14 @@ def test_the_readme_stays_short() -> None:
 
 
 def test_every_block_names_its_language() -> None:
-    """A block without a known language is checked by nothing, so there is none."""
+    """Each block has a known language, because a block without one would not be checked."""
     wrong = [str(block) for block in BLOCKS if block.language not in LANGUAGES]
     assert not wrong, wrong
 
 
 @pytest.mark.parametrize("block", blocks("bash"), ids=str)
 def test_shell_blocks_parse(block: readme.Block) -> None:
-    """Bash reads every shell block without a complaint."""
+    """Every shell block is valid Bash."""
     done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -70,7 +70,7 @@ def test_shell_blocks_name_what_exists(block: readme.Block) -> None:
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_python_blocks_compile(block: readme.Block) -> None:
-    """Every Python block compiles, and what it imports from the relay is there."""
+    """Every Python block compiles, and what it imports from the relay exists."""
     tree = compile(block.text, str(block), "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "relay":
@@ -93,7 +93,7 @@ def test_javascript_blocks_parse(block: readme.Block, tmp_path: Path) -> None:
 
 
 def test_json_blocks_parse() -> None:
-    """Every JSON block is JSON, or JSON values one a line."""
+    """Every JSON block is JSON, or one JSON value per line."""
     for block in blocks("json"):
         try:
             json.loads(block.text)
@@ -117,7 +117,7 @@ def test_every_command_says_what_it_does() -> None:
 
 
 def test_every_close_code_is_documented() -> None:
-    """A close code that is seen in a log stands in the table of the wire protocol."""
+    """Each close code is in the table of the wire protocol."""
     protocol = readme.read(readme.ROOT / "relay/core/README.md")
     first_cells = " ".join(row[0] for table in readme.tables(protocol.prose) for row in table)
     wrong = [code for code in CloseCode if not re.search(rf"\b{code.value}\b", first_cells)]
@@ -179,7 +179,7 @@ def test_the_readme_links_to_every_room() -> None:
 
 
 def test_commands_are_found_in_a_script() -> None:
-    """Pipes, lists, assignments, redirections, comments, here-documents hide no command."""
+    """Commands are found in pipes and lists, after assignments, beside redirections, comments and here-documents."""
     script = """
         A=1 relay demo --port 0 > log 2>&1 &   # relay comment
         cat <<'END' | relay publish x
@@ -203,11 +203,11 @@ def test_commands_are_found_in_a_script() -> None:
     "arguments", [["dmeo"], ["demo", "--prot", "1"], ["demo", "--port"], ["config", "show", "extra"]]
 )
 def test_wrong_commands_are_refused(arguments: list[str]) -> None:
-    """The check of commands would find a misspelt one."""
+    """The check of commands refuses a wrong one."""
     assert refusal(arguments) is not None
 
 
 def test_right_commands_are_accepted() -> None:
-    """The check of commands takes what the command line takes."""
+    """The check of commands accepts what the command line accepts."""
     assert refusal(["demo", "--port", "8000", "--stream-port=8001"]) is None
     assert refusal(["demo", "--help"]) is None

@@ -16,7 +16,7 @@ BLOCKS = [
 
 
 def filled_in(value: Any) -> Any:
-    """Put something that passes for a secret, a hash or a name in the place of each "…"."""
+    """Replace each "…" with a text that is valid as a secret, a hash or a name."""
     match value:
         case dict():
             return {key: filled_in(inner) for key, inner in value.items()}
@@ -44,21 +44,21 @@ def is_whole(table: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def no_relay_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Remove RELAY_* variables of the calling shell."""
     for name in os.environ:
         if name.startswith("RELAY_"):
             monkeypatch.delenv(name)
 
 
 def test_a_whole_settings_file_is_shown() -> None:
-    """Somebody who writes the first relay.toml finds a complete one to start from."""
+    """The documents show at least one complete settings file."""
     assert any(is_whole(tomllib.loads(block.text)) for block in BLOCKS)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
 @pytest.mark.usefixtures("no_relay_variables")
 def test_toml_blocks_are_settings(block: readme.Block, tmp_path: Path) -> None:
-    """Every TOML block is a settings file that the relay takes, or a piece that fits into the whole one."""
+    """Every TOML block is a settings file that the relay takes, or a part that fits into the complete one."""
     table = filled_in(tomllib.loads(block.text))
     if is_whole(table):
         path = tmp_path / "relay.toml"

@@ -1,4 +1,4 @@
-"""The table of threats is true as far as a program can tell: its controls and its tests are there."""
+"""Each control and each test in the table of threats exists."""
 
 import importlib
 import re
@@ -13,7 +13,7 @@ SECTION = re.compile(r"<!-- threats -->\n(.*?)<!-- /threats -->", re.DOTALL)
 
 
 def rows() -> list[list[str]]:
-    """Return the table's cells, one list a threat."""
+    """Return the table's cells, one list per threat."""
     found = SECTION.search((readme.ROOT / "relay/SECURITY.md").read_text("utf-8"))
     assert found is not None
     lines = found[1].strip().splitlines()[2:]
@@ -39,6 +39,6 @@ def test_every_threat_has_a_control_and_a_test(row: list[str]) -> None:
 
 
 def test_every_abuse_is_in_the_table() -> None:
-    """A test of an abuse that no row names would be a control that nobody knows of."""
+    """Each test of an abuse belongs to a row of the table."""
     named = {name for row in rows() for name in re.findall(r"hardening/(test_\w+\.py)", row[2])}
     assert {path.name for path in (TESTS / "hardening").glob("test_*.py")} == named

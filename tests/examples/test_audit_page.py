@@ -1,4 +1,4 @@
-"""The page for security teams: its commands and queries are such that the relay and jq take them."""
+"""The page for security teams: its commands and queries work with the relay and with jq."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [line.partition("#")[0].strip() for line in PAGE.splitlines() if line.startswith("relay audit")],
 )
 def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
-    """As they stand; the one that goes on for ever is ended by its own option."""
+    """Each command runs as it is shown; the one that follows the log is ended by its own option."""
     words = command.partition(">")[0].split()[1:] + (["--no-follow"] if " tail " in command else [])
     result = subprocess.run(
         [sys.executable, "-m", "relay", *words],
@@ -54,7 +54,7 @@ def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 @pytest.mark.parametrize("command", re.findall(r"^jq -r '(.*)' audit.jsonl$", PAGE, re.MULTILINE))
 def test_its_jq_queries_find_something(folder: Path, command: str) -> None:
-    """A replayed token is in both answers."""
+    """Both queries find a replayed token."""
     result = subprocess.run(
         ["jq", "-r", command, "audit.jsonl"],
         cwd=folder,
@@ -67,7 +67,7 @@ def test_its_jq_queries_find_something(folder: Path, command: str) -> None:
 
 
 def test_its_queries_name_actions_and_reasons_that_exist() -> None:
-    """And fields that records have."""
+    """The queries for Kibana, Loki and Splunk name actions, reasons and fields that records have."""
     queries = PAGE[PAGE.index("In Kibana:") :]
     named = set(re.findall(r'"?([a-z]+\.[a-z]+|[a-z]+_[a-z]+)"?', queries))
     known = set(Action) | set(Reason) | {"event.action", "event.reason", "user.id", "relay.endpoint"}
@@ -75,7 +75,7 @@ def test_its_queries_name_actions_and_reasons_that_exist() -> None:
 
 
 def test_the_shipper_names_the_logs_files() -> None:
-    """The one that is written, and the older ones."""
+    """Vector reads the current file and the older ones."""
     text = (ROOT / "examples/audit/vector.yaml").read_text()
     assert "audit.jsonl" in text
     assert "audit-*.jsonl" in text
@@ -83,7 +83,7 @@ def test_the_shipper_names_the_logs_files() -> None:
 
 @pytest.mark.skipif(vrl_python is None, reason="vrl-python is not installed: it has wheels for Linux only")
 def test_the_shipper_passes_records_on_whole(folder: Path) -> None:
-    """Vector's own language, run by Vector's own code: each record with its line; what is no record, as it was."""
+    """Vector's own code runs the example: a record keeps its line, and a line that is no record stays as it is."""
     text = (ROOT / "examples/audit/vector.yaml").read_text()
     program = textwrap.dedent(text.partition("source: |\n")[2].partition("\nsinks:")[0])
     runtime = vrl_python.VRLRuntime("UTC")

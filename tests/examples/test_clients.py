@@ -1,4 +1,4 @@
-"""The example clients, started as their readers would start them, against a real relay."""
+"""The example clients, started as a reader starts them, against a real relay."""
 
 import asyncio
 import subprocess
@@ -33,7 +33,7 @@ def run(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 async def test_prices_are_published(relay: Relay) -> None:
-    """All prices arrive, the last one last, and a foreign channel is refused alone."""
+    """All prices arrive in order, and only the channel that is not allowed is refused."""
     async with relay.connect(query="?channels=prices.EXAMPLE") as socket:
         await socket.read("subscribed")
         to = ("--url", relay.internal_url, "--key", PUBLISHER_KEY, "--count", "30")
@@ -49,7 +49,7 @@ async def test_prices_are_published(relay: Relay) -> None:
 
 
 async def test_prices_are_read(tmp_path: Path) -> None:
-    """The reader logs in, takes a token for every attempt, and stops after as many values as it was told."""
+    """The reader logs in, takes a token for each attempt, and stops after the given number of values."""
     with demo_backend(tmp_path) as backend, running(tmp_path, bff=f'backend = "{backend}"') as relay:
         await relay.publish("prices.READ", {"bid": "1.10"})
         done = await asyncio.to_thread(

@@ -1,4 +1,4 @@
-"""The monitoring example: what its queries name exists, and Prometheus's own checker takes its files."""
+"""The monitoring example: its queries name metrics that exist, and Prometheus's own checker accepts its files."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def expressions() -> Iterator[str]:
 
 
 async def test_every_metric_that_is_asked_for_exists(tmp_path: Path) -> None:
-    """Histograms by their parts, and a name that nobody serves would be a panel that stays empty for ever."""
+    """Each metric in a query exists, also the parts of histograms; with another name a panel would stay empty."""
     with running(tmp_path, extra=OPERATORS) as relay:
         async with relay.connect(await relay.token()):
             await relay.publish("prices.A", 1)
@@ -48,14 +48,14 @@ async def test_every_metric_that_is_asked_for_exists(tmp_path: Path) -> None:
 
 
 def test_every_reason_that_is_asked_for_exists() -> None:
-    """Reasons are a closed set."""
+    """Each reason in a query is one that the relay has."""
     named = {name for one in expressions() for name in _REASON.findall(one)}
     assert named
     assert named <= {reason.value for reason in Reason}
 
 
 def test_promtool_takes_the_files(tmp_path: Path) -> None:
-    """Prometheus's own checker, where it is installed."""
+    """Prometheus's own checker accepts the files, if it is installed."""
     if shutil.which("promtool") is None:
         pytest.skip("promtool is missing: apt-get install prometheus")
     for name in ("prometheus.yml", "alerts.yml"):

@@ -1,4 +1,4 @@
-"""The example service, as its README starts it, beside a real relay that gives out tokens for it."""
+"""The example service, started as its README says, with tokens from a real relay."""
 
 import subprocess
 import sys
@@ -39,7 +39,7 @@ def service(folder: Path, relay: Relay) -> Iterator[int]:
 
 
 async def test_the_relays_token_opens_the_service_once(relay: Relay, service: int) -> None:
-    """What the issuer gives a page for the service is taken there, and not a second time."""
+    """The service accepts a token that the issuer gave a page for it, once."""
     answer = await relay.ask(relay.session(sub="alice"), body={"endpoint": "reports"})
     body = answer.json()
     assert body["endpoint"] == REPORTS
@@ -50,7 +50,7 @@ async def test_the_relays_token_opens_the_service_once(relay: Relay, service: in
 
 
 async def test_it_works_once_over_a_kill_and_a_restart(relay: Relay, tmp_path: Path) -> None:
-    """The used tokens are in a file, which outlives a kill -9."""
+    """A used token is refused after a kill -9 and a restart, because used tokens are in a file."""
     token = await relay.token(endpoint="reports")
     for status in (200, 401):
         with example(tmp_path, relay.url) as port:
@@ -58,7 +58,7 @@ async def test_it_works_once_over_a_kill_and_a_restart(relay: Relay, tmp_path: P
 
 
 async def test_other_tokens_are_refused(relay: Relay, service: int) -> None:
-    """A socket's, an expired one, one for another service, a session, none: one answer for all that bring one."""
+    """Tokens of a socket or another service, expired tokens and sessions all get the same answer."""
     now = int(time.time())
     good = {"scope": "call", "channels": None, "aud": REPORTS}
     past = {"iat": now - 60, "nbf": now - 60, "exp": now - 30}
@@ -79,7 +79,7 @@ async def test_other_tokens_are_refused(relay: Relay, service: int) -> None:
 
 
 async def test_the_gate_takes_no_service_token_and_uses_none_up(relay: Relay, service: int) -> None:
-    """Tried at a price socket first, the token is as good as new at the service."""
+    """A token that a price socket refused is still accepted by the service."""
     token = await relay.token(endpoint="reports")
     assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 403
     await relay.audited("connect.denied", reason="token_audience")
@@ -87,7 +87,7 @@ async def test_the_gate_takes_no_service_token_and_uses_none_up(relay: Relay, se
 
 
 async def test_a_browser_may_call_from_the_applications_page_alone(relay: Relay, service: int) -> None:
-    """The preflight needs no token, allows Authorization and that page's origin, and no other one."""
+    """The preflight needs no token, and allows Authorization for the page's origin only."""
     asked = [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "authorization")]
     preflight = await call(service, None, *asked, origin=relay.url, method="OPTIONS")
     assert preflight.status == 200
@@ -100,7 +100,7 @@ async def test_a_browser_may_call_from_the_applications_page_alone(relay: Relay,
 
 
 def test_the_readmes_settings_are_settings(tmp_path: Path) -> None:
-    """Its fragment fits into a relay's settings."""
+    """The settings in the README fit into a relay's settings."""
     path = make_relay(tmp_path).folder / "relay.toml"
     [block] = [block for block in readme.read(FOLDER / "README.md").blocks if block.language == "toml"]
     shown = tomllib.loads(block.text)
@@ -114,7 +114,7 @@ def test_the_readmes_settings_are_settings(tmp_path: Path) -> None:
     "arguments", [["--issuer", "app.example.com"], ["--url", "http://127.0.0.1"], ["--used-tokens", "/"]]
 )
 def test_a_wrong_argument_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
-    """And no traceback."""
+    """A wrong argument is answered with an error on standard error, without a traceback."""
     command = [
         sys.executable,
         str(FOLDER / "reports.py"),

@@ -1,4 +1,4 @@
-"""The example service called by a page in a real Chromium, in the words of its README."""
+"""The example service, called from a page in a real Chromium with the script of its README."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ AGAIN = """
 
 
 async def call(page: Page, port: int) -> dict[str, Any]:
-    """Run the README's script in the page, at the address where the service is here, and call it once more."""
+    """Run the README's script in the page with this service's address, and call the service a second time."""
     [block] = [block for block in readme.read(FOLDER / "README.md").blocks if block.language == "js"]
     script = block.text.replace("fetch(endpoint", "fetch(address")
     assert script != block.text
@@ -34,7 +34,7 @@ async def call(page: Page, port: int) -> dict[str, Any]:
 
 
 async def test_a_page_gets_a_report_once(tmp_path: Path) -> None:
-    """Cookie, token, preflight, call; and a refusal that the page can read."""
+    """A page gets a token with its cookie and calls the service; it can also read the second call's refusal."""
     with running(tmp_path) as relay, example(tmp_path, relay.url) as port:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(
