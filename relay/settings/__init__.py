@@ -1,1 +1,1 @@
-"""The sections of the settings: what each may hold, and what it means. `load` reads and composes them."""
+"""The settings of a relay: relay.toml and RELAY_* variables. `load` reads them; the other modules are sections."""

@@ -1,8 +1,6 @@
-"""The sections [endpoints] and [grants] by their kind: a socket of this relay, or a URL of another service.
+"""The sections [endpoints] and [grants]. An endpoint is a socket of this relay, or a URL of another service.
 
-The kind is looked at first, so that a setting of the other kind gets one sentence that says so, and not a list of
-what each of two sections misses. Each kind is a class of its own: the stream is made of sockets only, and can't
-come to serve what is a service.
+Each kind of endpoint is a class of its own, so that the stream can only be made of sockets.
 """
 
 import re
@@ -14,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from relay.core.grants import NO_OPTIONS, GrantOptions
 from relay.core.messages import Mode
 from relay.core.patterns import covers
-from relay.settings.sections import Origin, Pattern, Section
+from relay.settings.sections import Origin, Pattern, Section, matching
 
 _SERVICE_URL = re.compile(r"(https?://[^/]*)(/[A-Za-z0-9._~/-]{0,200})")
 _ORIGIN: TypeAdapter[str] = TypeAdapter(Origin)
@@ -22,7 +20,7 @@ _PATTERNS: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[Pattern, ...])
 
 
 def _service_url(value: str) -> str:
-    """Take a URL in its one spelling: the service compares the token's audience with it byte for byte."""
+    """Accept a URL in one spelling only: the service compares the token's audience with it byte for byte."""
     parts = _SERVICE_URL.fullmatch(value)
     if parts is None or {"", ".", ".."} & set(parts[2].split("/")[1:-1]) or parts[2].endswith(("/.", "/..")):
         raise ValueError(
@@ -34,51 +32,56 @@ def _service_url(value: str) -> str:
 
 
 class History(Section):
-    """How much of a stream channel is kept, so that a client that comes back misses nothing."""
+    """The messages of a stream channel that are kept for clients that reconnect."""
 
     messages: int = Field(default=1000, ge=0, le=100_000, description="Messages kept of each stream channel.")
-    seconds: int = Field(default=300, ge=0, le=86_400, description="Age at which they are let go.")
+    seconds: int = Field(default=300, ge=0, le=86_400, description="Seconds for which a message is kept.")
 
 
 class Grant(Section):
-    """What a role may ask for on one endpoint, where a list of patterns does not say enough."""
+    """What a role may ask for on one endpoint: channels, and the options of `relay.core.grants`."""
 
     channels: tuple[Pattern, ...] = Field(
-        min_length=1, description="The channels and patterns, where the grant is a table with options."
+        min_length=1, description="Channels and patterns, if the grant is a table with options."
     )
     min_interval_ms: int = Field(
         default=0,
         ge=0,
         le=1000,
-        description="The fastest interval that a subscription of this role may have.",
+        description="Shortest interval in milliseconds of a subscription of this role; 0: no limit.",
     )
 
 
 class Endpoint(Section):
-    """One thing to connect to."""
+    """A path of the stream listener."""
 
     kind: Literal["socket"] = Field(
         default="socket",
         description="socket: a path of this relay; service: a URL of another service that takes scoped tokens.",
     )
-    path: str = Field(
-        pattern=r"^/[A-Za-z0-9/_-]{1,128}$", description="Path on the stream listener, matched exactly."
-    )
+    path: Annotated[
+        str, matching(r"/[A-Za-z0-9/_-]{1,128}", 'must be a path like "/ws/prices", without a query')
+    ] = Field(description="Path on the stream listener, matched exactly.")
     channels: tuple[Pattern, ...] = Field(
-        min_length=1, max_length=32, description="Channels that exist here."
+        min_length=1, max_length=32, description="Channels and patterns of this endpoint."
     )
     mode: Mode = Field(
         default=Mode.LATEST,
-        description="latest: a slow reader gets the newest value; stream: every message or an honest end (4008).",
+        description="latest: a slow reader gets the newest value. stream: it gets every message, or is closed (4008).",
     )
     history: History = History()
     min_interval_ms: int = Field(
-        default=0, ge=0, le=1000, description="The fastest interval that a subscription may have here."
+        default=0,
+        ge=0,
+        le=1000,
+        description="Shortest interval in milliseconds of a subscription; 0: no limit.",
     )
     max_age_s: int = Field(
-        default=3600, ge=1, le=86_400, description="A connection is closed (4001) at this age."
+        default=3600, ge=1, le=86_400, description="Age in seconds at which a connection is closed (4001)."
     )
-    silence_ms: int = Field(default=5000, ge=100, description="A value older than this is called stale.")
+    silence_ms: int = Field(
+        default=5000, ge=100, description="Age in milliseconds from which a value is marked as stale."
+    )
 
 
 class ServiceEndpoint(Section):
@@ -86,7 +89,7 @@ class ServiceEndpoint(Section):
 
     kind: Literal["service"] = Field(description=Endpoint.model_fields["kind"].description)
     url: Annotated[str, AfterValidator(_service_url)] = Field(
-        description="kind = \"service\": the service's URL, exactly as its verifier names it; the token's audience."
+        description="URL of a service, exactly as its verifier names it. It is the audience (`aud`) of tokens."
     )
 
 
@@ -95,17 +98,19 @@ def _endpoint(value: object) -> Endpoint | ServiceEndpoint:
         return value
     if not isinstance(value, Mapping):
         return Endpoint.model_validate(value)
+    # The kind is checked first: one sentence about a setting of the other kind says more than a list of what is
+    # missing in each of two sections.
     kind = value.get("kind", "socket")
     if kind == "service":
         if foreign := sorted(
             value.keys() & (Endpoint.model_fields.keys() - ServiceEndpoint.model_fields.keys())
         ):
-            raise ValueError(f"a service has no {' and no '.join(foreign)}: leave that out")
+            raise ValueError(f"a service has no {' and no '.join(foreign)}: leave it out")
         return ServiceEndpoint.model_validate(value)
     if kind != "socket":
         raise ValueError('kind must be "socket" or "service"')
     if "url" in value:
-        raise ValueError('url is for kind = "service"; a socket has a path below public.stream_url')
+        raise ValueError('url is only for kind = "service"; give a socket a path')
     return Endpoint.model_validate(value)
 
 
@@ -114,7 +119,7 @@ GrantValue = tuple[str, ...] | Grant | Literal[True]
 
 
 def _grant(value: object) -> GrantValue:
-    if value is True or value == "true":  # in a variable everything is a text
+    if value is True or value == "true":  # a variable can only hold a text
         return True
     if value is False:
         raise ValueError("must be true, or left out")
@@ -127,7 +132,7 @@ AnyEndpoint = Annotated[Endpoint | ServiceEndpoint, BeforeValidator(_endpoint)]
 """An [endpoints.NAME] of either kind."""
 
 AnyGrant = Annotated[GrantValue, BeforeValidator(_grant)]
-"""What a role may ask for: channels of a socket, with a fastest interval or without; of a service, true."""
+"""A [grants] ROLE.ENDPOINT."""
 
 
 def channels_of(grant: GrantValue) -> tuple[str, ...]:
@@ -142,13 +147,13 @@ def options_of(grant: GrantValue) -> GrantOptions:
     return GrantOptions.of(grant) if isinstance(grant, Grant) else NO_OPTIONS
 
 
-def misfit(name: str, endpoint: Endpoint | ServiceEndpoint, grant: GrantValue) -> str | None:
-    """Say why `grant` can't be one on the endpoint `name`, as a part of a sentence; None if it can."""
+def grant_problem(name: str, endpoint: Endpoint | ServiceEndpoint, grant: GrantValue) -> str | None:
+    """Return why `grant` does not fit the endpoint `name`, as a part of a sentence; None if it fits."""
     if isinstance(endpoint, ServiceEndpoint):
-        return None if grant is True else "a service has no channels: write true"
+        return None if grant is True else "a service has no channels; write true"
     if grant is True:
-        return 'true is for services; a socket\'s channels are listed, like ["prices.>"]'
+        return 'true is only for services; list the channels of a socket, like ["prices.>"]'
     for pattern in channels_of(grant):
         if not any(covers(own, pattern) for own in endpoint.channels):
-            return f"{pattern} lies outside endpoints.{name}.channels"
+            return f"{pattern} lies outside endpoints.{name}.channels; narrow it, or add it there"
     return None

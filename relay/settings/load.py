@@ -1,17 +1,17 @@
 """Settings: relay.toml and RELAY_* variables, checked as a whole before anything starts.
 
-Variables win over the file. A nested setting has two underscores: RELAY_PUBLIC__URL. An unknown key is refused,
-in the file and in the environment, because a misspelt security setting that is silently ignored is a hole.
-Each mistake is one line that names the key, and the file or the variable that it came from, and never a value.
-Secrets are `SecretStr`: they show in no repr, log or dump.
+Variables win over the file. The variable of a nested setting has two underscores: RELAY_PUBLIC__URL. Unknown keys are
+refused, in the file and in the environment: a misspelt security setting must not be ignored. Secrets are `SecretStr`,
+so that no repr, log or dump shows them.
 
-The shells never see this module: `relay.server.options` turns it into each one's own options.
+The other rooms never see the settings: `relay.server.options` gives each of them its own options.
 """
 
 import itertools
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from pydantic_settings import (
 
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import may_overlap
-from relay.settings.endpoints import AnyEndpoint, AnyGrant, Endpoint, ServiceEndpoint, misfit
+from relay.settings.endpoints import AnyEndpoint, AnyGrant, Endpoint, ServiceEndpoint, grant_problem
 from relay.settings.sections import (
     Audit,
     Bff,
@@ -55,7 +55,7 @@ OTHER_VARIABLES = frozenset(
         "RELAY_MARKET",
     }
 )
-"""Variables that the commands and the tests read themselves; no settings."""
+"""Variables that the commands and the tests read themselves. They are not settings."""
 
 
 class Settings(BaseSettings):
@@ -99,40 +99,47 @@ class Settings(BaseSettings):
         return {name: found for name, found in self.endpoints.items() if isinstance(found, ServiceEndpoint)}
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _check_names(self) -> Self:
         default = self.tokens.default_endpoint
         if default not in self.endpoints:
-            raise ValueError(f"tokens.default_endpoint: there is no [endpoints.{default}]")
+            raise ValueError(
+                f"tokens.default_endpoint: there is no [endpoints.{default}]; name one of {_names(self.sockets)}"
+            )
         if default in self.services:
-            raise ValueError(f"tokens.default_endpoint: {default} is a service; name a socket")
+            raise ValueError(
+                f"tokens.default_endpoint: {default} is a service; name a socket, one of {_names(self.sockets)}"
+            )
         paths = [endpoint.path for endpoint in self.sockets.values()]
         if len(set(paths)) != len(paths):
-            raise ValueError("endpoints: two endpoints have the same path")
+            raise ValueError("endpoints: two endpoints have the same path; give each its own")
         urls = [endpoint.url for endpoint in self.services.values()]
         if len(set(urls)) != len(urls):
-            # a token for one would be good at the other, whatever the grants say
-            raise ValueError("endpoints: two services have the same url")
+            # a token for one service would be valid at the other, whatever the grants say
+            raise ValueError("endpoints: two services have the same url; give each its own")
         for role, by_endpoint in self.grants.items():
             for name, grant in by_endpoint.items():
                 if name not in self.endpoints:
-                    raise ValueError(f"grants.{role}.{name}: there is no [endpoints.{name}]")
-                if complaint := misfit(name, self.endpoints[name], grant):
-                    raise ValueError(f"grants.{role}.{name}: {complaint}")
+                    raise ValueError(
+                        f"grants.{role}.{name}: there is no [endpoints.{name}]; "
+                        f"name one of {_names(self.endpoints)}"
+                    )
+                if problem := grant_problem(name, self.endpoints[name], grant):
+                    raise ValueError(f"grants.{role}.{name}: {problem}")
         return self
 
     @model_validator(mode="after")
-    def _one_mode_a_channel(self) -> Self:
+    def _check_modes(self) -> Self:
         for (one, first), (other, second) in itertools.combinations(self.sockets.items(), 2):
             if first.mode is not second.mode and any(
                 may_overlap(a, b) for a in first.channels for b in second.channels
             ):
                 raise ValueError(
-                    f"endpoints.{one} and endpoints.{other} share channels, so they must have the same mode"
+                    f"endpoints.{one} and endpoints.{other} share channels; give them the same mode"
                 )
         return self
 
     @model_validator(mode="after")
-    def _one_publisher_where_exclusive(self) -> Self:
+    def _check_exclusive_publishers(self) -> Self:
         for (one, first), (other, second) in itertools.combinations(self.publishers.items(), 2):
             shared = next(
                 ((a, b) for a in first.channels for b in second.channels if may_overlap(a, b)), None
@@ -140,12 +147,12 @@ class Settings(BaseSettings):
             if shared is not None and (first.exclusive or second.exclusive):
                 raise ValueError(
                     f"publishers.{one} ({shared[0]}) and publishers.{other} ({shared[1]}) share channels, and "
-                    f"publishers.{one if first.exclusive else other} is exclusive"
+                    f"publishers.{one if first.exclusive else other} is exclusive; give them other channels"
                 )
         return self
 
     @model_validator(mode="after")
-    def _one_key_one_purpose(self) -> Self:
+    def _check_keys(self) -> Self:
         publishing = {digest for publisher in self.publishers.values() for digest in publisher.secret_sha256}
         for name, operator in self.operators.items():
             if publishing.intersection(operator.secret_sha256):
@@ -155,7 +162,7 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _cookies_that_browsers_take(self) -> Self:
+    def _check_cookies(self) -> Self:
         https = self.public.url.startswith("https://")
         for cookie in (self.session.cookie, self.bff.refresh_cookie):
             if cookie.startswith(("__Host-", "__Secure-")) and not https:
@@ -164,16 +171,16 @@ class Settings(BaseSettings):
                     "use https in public.url, or a name without the prefix while developing"
                 )
         if self.session.cookie == self.bff.refresh_cookie:
-            raise ValueError("session.cookie and bff.refresh_cookie must differ")
+            raise ValueError("session.cookie and bff.refresh_cookie must differ; rename one")
         return self
 
     @model_validator(mode="after")
-    def _addresses_that_tls_has(self) -> Self:
+    def _check_tls_urls(self) -> Self:
         for name, url in (("url", self.public.url), ("stream_url", self.public.stream_url)):
             if self.listen.tls is not None and not url.startswith(("https://", "wss://")):
                 raise ValueError(
-                    f"public.{name}: begins with {url.partition('/')[0]}//, and with listen.tls the listener "
-                    "speaks nothing but TLS; use https:// and wss://"
+                    f"public.{name}: begins with {url.partition('/')[0]}//, but a listener with listen.tls speaks only "
+                    "TLS; use https:// and wss://"
                 )
         return self
 
@@ -193,10 +200,11 @@ class Settings(BaseSettings):
 def load(path: Path | None) -> Settings:
     """Read the settings from `path` (None: variables alone) and RELAY_* variables.
 
-    Relative paths in the file are meant from the file's own folder.
+    Relative paths in the file are relative to the file's folder.
 
     Raises:
-        ConfigurationError: with one line for each mistake.
+        ConfigurationError: with one line for each mistake. A line names the setting, and the file or the variable
+            that it came from. It never contains a value, which may be a secret.
     """
     variables = _variables()
     mistakes = [
@@ -215,33 +223,33 @@ def load(path: Path | None) -> Settings:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         inner = {item["loc"][:count] for item in found for count in range(len(item["loc"]))}
-        # a list whose only item was refused is not too short as well
-        mistakes += [_line(item, path, variables) for item in found if item["loc"] not in inner]
+        # If the only item of a list is refused, the list is reported as too short as well: leave that out.
+        mistakes += [_error_line(item, path, variables) for item in found if item["loc"] not in inner]
     except (SettingsError, RecursionError) as error:
         mistakes.append(_not_json(str(error), variables))
     if mistakes:
         raise ConfigurationError("\n".join(mistakes))
-    return _from_folder(settings, path.parent if path else Path())
+    return _with_absolute_paths(settings, path.parent if path else Path())
 
 
 def _readable_toml(path: Path) -> None:
     try:
         tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise ConfigurationError(f"{path}: there is no such file; name the settings with --config") from None
+        raise ConfigurationError(
+            f"{path}: there is no such file; name the settings file with --config"
+        ) from None
     except OSError as error:
         raise ConfigurationError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigurationError(f"{path}: can't be read: it is not UTF-8") from None
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # besides TOMLDecodeError: a number of 5000 digits, 1000 brackets
+    # besides TOMLDecodeError: a number of 5000 digits is a ValueError, 1000 brackets are a RecursionError
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: is not TOML: {_printable(error)}") from None
 
 
 def _variables() -> dict[str, str]:
-    """Return the variables that may be settings: their name in upper case, and as it is. Case does not count."""
+    """Return the RELAY_* variables: by the name in upper case, the name as it is. Case does not count."""
     names = {name.upper(): name for name in sorted(os.environ)}
     return {
         upper: name
@@ -251,39 +259,63 @@ def _variables() -> dict[str, str]:
 
 
 def _not_json(error: str, variables: dict[str, str]) -> str:
-    """Say which variable is no JSON. The library names the section only, and never the value, which may be secret."""
+    """Return which variable is not JSON. The library names the section only."""
     section = re.search(r'field "(\w+)"', error)
     prefix = f"RELAY_{section[1]}".upper() if section else "RELAY_"
     names = [
         name for upper, name in variables.items() if f"{upper}__".startswith(f"{prefix}__") or not section
     ]
     return (
-        f"{' or '.join(names)}: is not JSON that can be read; a list is given as '[\"…\"]', a section as '{{…}}', "
-        "and one setting as RELAY_SECTION__KEY"
+        f"{' or '.join(names)}: can't be read as JSON; write a list as '[\"…\"]' and a section as '{{…}}', "
+        "or set one key with RELAY_SECTION__KEY"
     )
 
 
-def _line(item: Any, path: Path | None, variables: dict[str, str]) -> str:
+def _error_line(item: Any, path: Path | None, variables: dict[str, str]) -> str:
+    """Return the line for one of the library's errors."""
     parts = [_printable(part) for part in item["loc"]]
-    message = item["msg"].removeprefix("Value error, ")
-    match item["type"]:
-        case "extra_forbidden":
-            message = "unknown key; see the table in relay/settings/README.md"
-        case "missing":
-            message = "is missing"
-    # the variable may hold the setting itself, or as JSON the list or section that the setting is in
+    message = _message(item)
+    if parts and parts[-1] == "[key]":  # the library's mark for the name in [endpoints.NAME]
+        parts.pop()
+        message = f"the name {message}"
+    # A variable may hold the setting itself, or as JSON the list or the section of the setting.
     names = ["__".join(["RELAY_" + parts[0], *parts[1:count]]).upper() for count in range(len(parts), 0, -1)]
     variable = next((variables[name] for name in names if name in variables), None)
     where = variable or (str(path) if path else "settings")
     return ": ".join(text for text in (where, ".".join(parts), message) if text)
 
 
+def _message(item: Any) -> str:
+    """Return what is wrong and what to do, in the words of the settings."""
+    match item["type"]:
+        case "extra_forbidden":
+            return "unknown key; the table in relay/settings/README.md lists all keys"
+        case "missing":
+            return "is missing"
+        case "string_type":
+            return "must be a text"
+        case "list_type" | "tuple_type":
+            return "must be a list"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return "must be a section with keys of its own"
+        case "too_short" | "string_too_short":
+            return "must not be empty"
+        case "too_long":
+            return f"must have at most {item['ctx']['max_length']} items; remove some"
+    text: str = item["msg"]
+    return text.removeprefix("Value error, ").replace("Input should be", "must be", 1)
+
+
+def _names(found: Iterable[str]) -> str:
+    return ", ".join(sorted(found)) or "none"
+
+
 def _printable(text: object) -> str:
     return str(text) if str(text).isprintable() else ascii(text)[1:-1]
 
 
-def _from_folder(settings: Settings, folder: Path) -> Settings:
-    """Make the relative paths absolute, so that the process's working folder does not matter."""
+def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with absolute paths, so that the working folder of the process does not matter."""
 
     def at(path: Path) -> Path:
         return (folder / path).resolve()

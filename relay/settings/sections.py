@@ -1,8 +1,7 @@
-"""The sections of relay.toml: every key with its type, its default, its bounds and its one sentence.
+"""The sections of relay.toml: every key with its type, its default, its bounds and its meaning in one sentence.
 
-What a value must be is said here and checked at start, so that no other module meets a setting that can't work.
-Origins and URLs are taken only as browsers send them, because they are compared byte for byte later. How the
-sections are read and put together is in `relay.settings.load`.
+Each value is checked here at the start, so that no other module meets a setting that can't work. [endpoints] and
+[grants] are in `relay.settings.endpoints`, [session] is in `relay.settings.sessions`.
 """
 
 import ipaddress
@@ -10,12 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.patterns import check_pattern
@@ -30,7 +24,7 @@ _AUTHORITY = re.compile(
 
 
 def _url(*schemes: str) -> AfterValidator:
-    """Take an origin exactly as browsers send it (RFC 6454 §6.2): it is compared byte for byte."""
+    """Accept an origin only as browsers send it (RFC 6454 §6.2): it is compared byte for byte later."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def check(value: str) -> str:
@@ -44,11 +38,23 @@ def _url(*schemes: str) -> AfterValidator:
         parts = _AUTHORITY.fullmatch(rest)
         if parts is None or int(parts["port"] or 0) > 65535:
             raise ValueError(
-                "must be a host name in ASCII (xn--… for others) or an address, and a port if need be"
+                "must be a host name in ASCII (xn--… for others) or an address, with a port if it is not the default"
             )
         default = {"http": "80", "https": "443", "ws": "80", "wss": "443"}[scheme]
         if parts["port"] == default:
             raise ValueError(f"must leave out :{default}, as browsers do")
+        return value
+
+    return AfterValidator(check)
+
+
+def matching(pattern: str, text: str) -> AfterValidator:
+    """Return a check that a text matches `pattern` as a whole. `text` tells what it must be."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(text)
         return value
 
     return AfterValidator(check)
@@ -66,12 +72,6 @@ def _listen(value: str) -> str:
         int(value.rpartition(":")[2]) > 65535
     ):
         raise ValueError('must be "host:port", like "127.0.0.1:8000" or "[::]:8000"')
-    return value
-
-
-def _rate(value: str) -> str:
-    if not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour|day)", value):
-        raise ValueError('must be "count/unit" with second, minute, hour or day, like "30/minute"')
     return value
 
 
@@ -93,16 +93,39 @@ Origin = Annotated[str, _url("http", "https")]
 StreamOrigin = Annotated[str, _url("ws", "wss")]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
-Rate = Annotated[str, AfterValidator(_rate)]
+Rate = Annotated[
+    str,
+    matching(
+        r"[1-9][0-9]{0,8}/(second|minute|hour|day)",
+        'must be "count/unit" with second, minute, hour or day, like "30/minute"',
+    ),
+]
 Network = Annotated[str, AfterValidator(_network)]
 JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
-CookieName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Sha256 = Annotated[
+    str,
+    matching(
+        r"[0-9a-f]{64}",
+        "must be 64 hex digits in lower case, as `relay keys publisher` and `relay keys operator` print them",
+    ),
+]
+Name = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9_-]{0,31}",
+        "must have 1 to 32 of the characters a-z, 0-9, _ and -, and begin with a letter or a digit",
+    ),
+]
+CookieName = Annotated[
+    str, matching(r"[A-Za-z0-9_-]{1,64}", "must have 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
+]
+RoutePath = Annotated[
+    str, matching(r"/[A-Za-z0-9/_-]*", 'must be a path like "/auth/login", without a query')
+]
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, values don't change after the start."""
+    """Base of all sections. Unknown keys are refused, and values don't change after the start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -111,24 +134,24 @@ class Public(Section):
     """How browsers see the relay."""
 
     url: Origin = Field(
-        description="The application's origin, which serves the issuer too; the tokens' issuer."
+        description="Origin of the application and of the issuer. It is the issuer (`iss`) of tokens."
     )
     stream_url: StreamOrigin = Field(
-        description="Origin of the WebSocket listener; tokens' audience begins with it."
+        description="Origin of the WebSocket listener. The audience (`aud`) of tokens begins with it."
     )
     allowed_origins: tuple[Origin, ...] = Field(
         default=(), description="Browser origins that may open sockets. Default: public.url alone."
     )
     trusted_proxies: tuple[Network, ...] = Field(
-        default=(), description="Proxies whose X-Forwarded-For is believed, as addresses or networks."
+        default=(), description="Addresses or networks of proxies whose X-Forwarded-For header is believed."
     )
 
 
 class Tls(Section):
     """A listener's certificate. The files are read at the start, and again on SIGHUP."""
 
-    cert: Path = Field(description="PEM file with the certificate, and the chain behind it.")
-    key: Path = Field(description="PEM file with its private key, without a password.")
+    cert: Path = Field(description="PEM file with the certificate first, then its chain.")
+    key: Path = Field(description="PEM file with the private key, without a password.")
 
 
 class ListenSection(Section):
@@ -143,7 +166,7 @@ class ListenSection(Section):
     internal_tls: Tls | None = Field(default=None, description="Certificate of the internal listener.")
     internal_hosts: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1", "[::1]"),
-        description="Host names by which the internal listener may be called; others are refused (DNS rebinding).",
+        description="Host names of the internal listener. Calls by another name are refused (DNS rebinding).",
     )
 
 
@@ -160,16 +183,16 @@ class Tokens(Section):
         default=PUBLISH_BEFORE_SIGN_S,
         ge=0,
         le=86_400,
-        description="Seconds for which `relay keys rotate` publishes a new key before it signs.",
+        description="Seconds for which `relay keys rotate` publishes a new key before the key signs.",
     )
     jwks_url: JwksUrl | None = Field(
         default=None,
-        description="Where a stream on its own (`--role stream`) fetches the public keys; without it, from keys_dir.",
+        description="URL from which `--role stream` fetches the public keys. Default: the keys in tokens.keys_dir.",
     )
     transports: tuple[Literal["subprotocol", "query", "first_message"], ...] = Field(
         default=("subprotocol", "query", "first_message"),
         min_length=1,
-        description="Ways in which a token may come.",
+        description="Ways in which a client may send its token.",
     )
     default_endpoint: Name = Field(
         default="prices", description="Endpoint of a token request that names none."
@@ -184,13 +207,14 @@ class Publisher(Section):
     )
     channels: tuple[Pattern, ...] = Field(min_length=1, description="Channels that the key may publish to.")
     exclusive: bool = Field(
-        default=False, description="No other publisher may have channels in common with this one."
+        default=False, description="Whether other publishers may not have channels in common with this one."
     )
     rate: Rate | Literal[""] = Field(
-        default="", description='Messages that it may publish, like "20000/second"; empty: no limit.'
+        default="", description='Messages that it may publish, like "20000/second". Empty: no limit.'
     )
     byte_rate: Rate | Literal[""] = Field(
-        default="", description='Bytes of them, like "5000000/second"; empty: no limit.'
+        default="",
+        description='Bytes of messages that it may publish, like "5000000/second". Empty: no limit.',
     )
 
 
@@ -202,36 +226,38 @@ class Operator(Section):
     )
     may: tuple[May, ...] = Field(
         min_length=1,
-        description="What the key opens: read (what goes on), revoke (revocations), reset (channels).",
+        description="What the key allows: read (numbers, audit log), revoke (sessions, tokens), reset (channels).",
     )
 
 
 class Csrf(Section):
-    """Where requests with a cookie may come from."""
+    """Pages that may send requests with a cookie."""
 
     trusted_origins: tuple[Origin, ...] = Field(
-        default=(), description="Origins beside public.url that may call."
+        default=(), description="Origins of further pages that may send requests; public.url always may."
     )
-    require_header: bool = Field(default=False, description="Demand the header X-Relay-CSRF: 1 always.")
+    require_header: bool = Field(
+        default=False, description="Whether every request needs the header X-Relay-CSRF: 1."
+    )
 
 
 class Bff(Section):
     """Log-in and log-out against a backend. Without `backend` the relay has no such routes."""
 
     backend: Origin | None = Field(default=None, description="Origin of the backend that checks credentials.")
-    login_path: str = Field(
-        default="/auth/login", pattern=r"^/[A-Za-z0-9/_-]*$", description="Its log-in route."
-    )
-    timeout_s: float = Field(default=5.0, gt=0, le=60, description="How long the backend may take.")
+    login_path: RoutePath = Field(default="/auth/login", description="Path of the backend's log-in route.")
+    timeout_s: float = Field(default=5.0, gt=0, le=60, description="Seconds that the backend may take.")
     refresh_cookie: CookieName = Field(
         default="__Host-refresh-token", description="Name of the refresh cookie."
     )
-    access_max_age_s: int = Field(default=900, ge=60, description="Life of the session cookie.")
-    refresh_max_age_s: int = Field(default=604_800, ge=60, description="Life of the refresh cookie.")
+    access_max_age_s: int = Field(default=900, ge=60, description="Life of the session cookie in seconds.")
+    refresh_max_age_s: int = Field(
+        default=604_800, ge=60, description="Life of the refresh cookie in seconds."
+    )
 
 
 class Engine(Section):
-    """What is kept between connections."""
+    """State that is kept between connections and over a restart."""
 
     state_path: Path = Field(
         default=Path("relay-state.db"), description="SQLite file of used tokens and revocations."
@@ -239,7 +265,7 @@ class Engine(Section):
 
 
 class Limits(Section):
-    """How much of everything."""
+    """Rates, and numbers of connections and channels."""
 
     tokens_per_session: Rate = Field(default="30/minute", description="Token requests of one session.")
     tokens_per_address: Rate = Field(
@@ -247,30 +273,34 @@ class Limits(Section):
     )
     logins_per_address: Rate = Field(default="30/minute", description="Log-ins from one address.")
     logins_per_account: Rate = Field(
-        default="60/minute", description="Log-ins under one name, right or wrong, from anywhere."
+        default="60/minute", description="Log-ins with one name, right or wrong, from all addresses."
     )
     logins_per_account_and_address: Rate = Field(
-        default="10/minute", description="Log-ins under one name from one address, or IPv6 /64."
+        default="10/minute", description="Log-ins with one name from one address, or IPv6 /64."
     )
     connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
     over: Literal["replace", "refuse"] = Field(
-        default="replace", description="One more replaces the oldest (4504), or is refused (4503)."
+        default="replace",
+        description="For one connection more, replace closes the oldest one (4504); refuse refuses it (4503).",
     )
     drain_s: float = Field(
-        default=8.0, ge=0, le=300, description="Seconds over which SIGTERM sends connections away."
+        default=8.0,
+        ge=0,
+        le=300,
+        description="Seconds over which SIGTERM closes the connections, one after the other.",
     )
     unauthenticated_per_address: int = Field(
         default=100,
         ge=1,
-        description="Connections without a token yet, of one address or IPv6 /64.",
+        description="Connections of one address, or IPv6 /64, that have not shown a token yet.",
     )
     connections: int = Field(
-        default=20_000, ge=1, description="Open connections in all; above it the answer is 503."
+        default=20_000, ge=1, description="Open connections in total. Above that number the answer is 503."
     )
     denials_recorded: int = Field(
         default=60,
         ge=1,
-        description="Denials of one user or address that are recorded singly in a minute; the rest is counted.",
+        description="Denials of one user or address that are recorded one by one in a minute. Others are only counted.",
     )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 
@@ -283,22 +313,22 @@ class Audit(Section):
     )
     keys_dir: Path = Field(
         default=Path("audit-keys"),
-        description="Folder of the key that signs the log's checkpoints; made at the first start. Not tokens.keys_dir.",
+        description="Folder of the key that signs checkpoints; made at the first start. It can't be tokens.keys_dir.",
     )
     rotate_mb: int = Field(
         default=256,
         ge=0,
         le=1 << 20,
-        description="Size in MB from which the log goes on in another file; 0: never.",
+        description="Size in MB at which the log continues in a new file; 0: never.",
     )
     rotate_hours: int = Field(
         default=24,
         ge=0,
         le=8784,
-        description="Age in hours from which the log goes on in another file; 0: never.",
+        description="Age in hours at which the log continues in a new file; 0: never.",
     )
     keep_days: int = Field(
-        default=0, ge=0, le=36600, description="Days after which whole older files are deleted; 0: never."
+        default=0, ge=0, le=36600, description="Days after which older files are deleted; 0: never."
     )
     fsync: Literal["never", "checkpoint", "always"] = Field(
         default="checkpoint",
@@ -306,7 +336,7 @@ class Audit(Section):
     )
     stdout: Literal["nothing", "checkpoints", "records"] = Field(
         default="nothing",
-        description="What of the log is copied to standard output, where other lines then go to standard error.",
+        description="What is copied to standard output. All other lines then go to standard error.",
     )
 
 
@@ -317,5 +347,5 @@ class Log(Section):
         default="info", description="Least severe level."
     )
     format: Literal["auto", "text", "json"] = Field(
-        default="auto", description="auto: text on a terminal, else JSON."
+        default="auto", description="auto: text on a terminal, JSON elsewhere."
     )

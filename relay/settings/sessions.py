@@ -1,8 +1,4 @@
-"""The session section of relay.toml: who is behind a cookie, and the three ways to tell.
-
-A module of its own because each way has its keys, and because what must not be combined is said here: which
-settings a verifier needs, and that the one which takes everything stands last.
-"""
+"""The section [session] of relay.toml: how a session cookie is checked, with the keys of each session verifier."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,29 +14,27 @@ from pydantic import (
     model_validator,
 )
 
-from relay.settings.sections import CookieName, JwksUrl, Section
+from relay.settings.sections import CookieName, JwksUrl, Section, matching
 
 VERIFIERS = ("signed", "upstream", "authjs")
 
-_COOKIE = r"^[A-Za-z0-9_.-]{1,64}$"  # Auth.js's have a dot
-
 
 def _verifiers(value: Any) -> tuple[str, ...]:
-    """Take one name or a list of them. By hand: pydantic names a union's branches in its complaints."""
+    """Accept one name or a list of names. It is done by hand: pydantic would report each branch of a union."""
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names or not all(name in VERIFIERS for name in names):
-        raise ValueError(f"Input should be {', '.join(VERIFIERS)}, or a list of them in their order")
+        raise ValueError(f"must be {', '.join(VERIFIERS)}, or a list of them in their order")
     if len(set(names)) != len(names):
-        raise ValueError("names one twice")
+        raise ValueError("names a verifier twice; name each once")
     if "upstream" in names[:-1]:
-        raise ValueError("upstream takes every credential, so it must stand last")
+        raise ValueError("upstream accepts every form of credential, so it must be the last one")
     return tuple(names)
 
 
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port  # the port is read because reading it checks it
+        host, _ = parts.hostname, parts.port  # reading the port checks it
     except ValueError:
         host = None
     if not host or parts.scheme not in ("http", "https") or not value.isascii() or not value.isprintable():
@@ -51,12 +45,12 @@ def _http_url(value: str) -> str:
 
 
 class ClaimNamesSection(Section):
-    """Which claims of a session mean what."""
+    """Names of the claims of a session."""
 
     subject: str = Field(
         default="sub",
         min_length=1,
-        description='Claim that names the user; "user.id" is id in the object user.',
+        description='Claim with the user; "user.id" is the member id of the object user.',
     )
     roles: str = Field(
         default="roles", min_length=1, description="Claim with the user's roles: a text or a list of texts."
@@ -67,12 +61,12 @@ class ClaimNamesSection(Section):
     issued_at: str = Field(
         default="iat",
         min_length=1,
-        description="Claim with the log-in's time; a revocation of a user hits the sessions from before it.",
+        description="Claim with the time of the log-in. A revocation of a user ends the sessions of earlier log-ins.",
     )
 
 
 class Signed(Section):
-    """The session verifier `signed`: the cookie holds a JWT whose key is known here."""
+    """The session verifier `signed`: the cookie is a JWT, and its key is known here."""
 
     algorithm: Literal[
         "HS256",
@@ -88,76 +82,89 @@ class Signed(Section):
         "ES384",
         "ES512",
         "EdDSA",
-    ] = Field(description="The one algorithm that is accepted.")
+    ] = Field(description="Algorithm of the signature; no other one is accepted.")
     secret: SecretStr | None = Field(
-        default=None, description="The shared secret of HS256 (32 bytes or more), HS384 (48) or HS512 (64)."
+        default=None, description="Shared secret of HS256 (at least 32 bytes), HS384 (48) or HS512 (64)."
     )
     public_key: str | None = Field(
-        default=None, description="The public key of the others, in PEM form, or one of the next two."
+        default=None,
+        description="Public key of the other algorithms in PEM form. Or use public_key_file or jwks_url.",
     )
     public_key_file: Path | None = Field(default=None, description="PEM file with the public key.")
     jwks_url: JwksUrl | None = Field(
         default=None,
-        description="Where the backend publishes its public keys; https, or http on this machine itself.",
+        description="URL of the backend's public keys: https, or http on this machine.",
     )
     issuer: str | None = Field(default=None, description="Required iss.")
-    audience: str | None = Field(default=None, description="Required aud. Tells a session from other JWTs.")
+    audience: str | None = Field(
+        default=None, description="Required aud. It distinguishes a session from other JWTs."
+    )
     typ: str | None = Field(
-        default=None, description="Required typ in the header. Tells a session from other JWTs."
+        default=None, description="Required typ in the header. It distinguishes a session from other JWTs."
     )
     require: dict[str, str] = Field(
         default={},
-        description="Claims with required values. Tell a session from other JWTs under the same key.",
+        description="Claims with their required values. They distinguish a session from other JWTs of the same key.",
     )
 
     @model_validator(mode="after")
-    def _one_key(self) -> Self:
+    def _check_key(self) -> Self:
         public = [key for key in (self.public_key, self.public_key_file, self.jwks_url) if key is not None]
         if self.algorithm.startswith("HS"):
             if self.secret is None or public:
-                raise ValueError(f"{self.algorithm} needs secret, and no public_key")
+                raise ValueError(
+                    f"{self.algorithm} needs secret, and no public_key, public_key_file or jwks_url"
+                )
         elif self.secret is not None or len(public) != 1:
             raise ValueError(
-                f"{self.algorithm} needs public_key, public_key_file or jwks_url, one of them, and no secret"
+                f"{self.algorithm} needs one of public_key, public_key_file and jwks_url, and no secret"
             )
         return self
 
 
 class Upstream(Section):
-    """The session verifier `upstream`: the backend is asked."""
+    """The session verifier `upstream`: the backend checks the credential."""
 
     me: Annotated[str, AfterValidator(_http_url)] = Field(
-        description="URL that answers 200 and the claims as JSON to a session's token as Bearer, 401 to others."
+        description="URL that answers 200 with the claims as JSON to the Bearer token of a session, and 401 otherwise."
     )
-    timeout_s: float = Field(default=2.0, ge=0.1, le=10, description="How long it may take; then 503.")
+    timeout_s: float = Field(
+        default=2.0, ge=0.1, le=10, description="Seconds that the backend may take. Then the answer is 503."
+    )
     cache_s: float = Field(
         default=5.0,
         ge=0,
         le=5,
-        description="How long its answers are kept, good or bad. Log-out ends it at once.",
+        description="Seconds for which an answer is kept, good or bad. A log-out ends it at once.",
     )
 
 
+_AuthjsCookie = Annotated[
+    str,  # the names of Auth.js have a dot
+    matching(r"[A-Za-z0-9_.-]{1,64}", "must have 1 to 64 of the characters a-z, A-Z, 0-9, _, - and the dot"),
+]
+
+
 class Authjs(Section):
-    """The session verifier `authjs`: the encrypted cookie of Auth.js v5 or NextAuth v4."""
+    """The session verifier `authjs`: the cookie is the encrypted one of Auth.js v5 or NextAuth v4."""
 
     secrets: tuple[SecretStr, ...] = Field(
         min_length=1,
         max_length=4,
-        description="The application's AUTH_SECRET or NEXTAUTH_SECRET; during a rotation both.",
+        description="AUTH_SECRET or NEXTAUTH_SECRET of the application; during a rotation the new and the old one.",
     )
-    cookies: tuple[Annotated[str, Field(pattern=_COOKIE)], ...] = Field(
+    cookies: tuple[_AuthjsCookie, ...] = Field(
         default=(),
         max_length=4,
-        description="Names of the session's cookies. Default: those of v5 and v4, with __Secure- behind https.",
+        description="Names of the session cookies. Default: those of v5 and v4, with __Secure- if public.url is https.",
     )
 
 
 class SessionSection(Section):
-    """Who is behind a cookie."""
+    """The user's session: its cookie and its verifiers."""
 
     cookie: CookieName = Field(
-        default="__Host-access-token", description="Name of the session cookie of signed and upstream."
+        default="__Host-access-token", description="Name of the session cookie for signed and upstream."
     )
     verifier: Annotated[
         str | tuple[str, ...], PlainValidator(_verifiers), PlainSerializer(list, return_type=list[str])
@@ -166,7 +173,7 @@ class SessionSection(Section):
         description="How a session is checked: signed, upstream, authjs, or a list of them in their order.",
     )
     ref_key: SecretStr = Field(
-        description="Keys the session references in tokens and logs; the same on every node."
+        description="Secret key of the session references in tokens and logs. All nodes must have the same one."
     )
     claims: ClaimNamesSection = ClaimNamesSection()
     signed: Signed | None = None
@@ -175,18 +182,18 @@ class SessionSection(Section):
     max_s: int = Field(
         default=604_800,
         ge=60,
-        description="How long a log-in can last at most; a revocation is kept that long.",
+        description="Seconds that a log-in can last at most. Revocations are kept for that time.",
     )
 
     @field_validator("ref_key")
     @classmethod
-    def _long_enough(cls, value: SecretStr) -> SecretStr:
+    def _check_ref_key(cls, value: SecretStr) -> SecretStr:
         if len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters; `openssl rand -hex 32` makes one")
         return value
 
     @model_validator(mode="after")
-    def _has_what_it_needs(self) -> Self:
+    def _check_verifiers(self) -> Self:
         needs = {
             "signed": (self.signed, "{ algorithm = …, … }"),
             "upstream": (self.upstream, '{ me = "http://backend:9000/auth/me" }'),
@@ -196,5 +203,7 @@ class SessionSection(Section):
             if name in self.verifier and section is None:
                 raise ValueError(f"verifier = '{name}' needs session.{name} = {example}")
             if name not in self.verifier and section is not None:
-                raise ValueError(f"session.{name} is set, and verifier does not name {name}")
+                raise ValueError(
+                    f"session.{name} is set, and verifier does not name {name}; add it there, or remove this"
+                )
         return self

@@ -73,7 +73,7 @@ def test_each_mistake_is_a_line(relay: Command, folder: Path, monkeypatch: pytes
     ("old", "new", "complaint"),
     [
         (SECRET, "hunter2", "session.signed.secret has 7 bytes"),
-        (', require = { token_use = "access" }', "", "session.signed must say what tells a session from"),
+        (', require = { token_use = "access" }', "", "session.signed must tell a session from"),
         (
             'algorithm = "HS256", secret = ',
             'algorithm = "RS256", public_key_file = ',
@@ -112,7 +112,7 @@ def test_no_file_is_no_mistake_by_itself(relay: Command, folder: Path) -> None:
         f"settings: {name}: is missing" for name in ("public", "session", "endpoints")
     ]
     _, _, err = relay("config", "check", "--config", "none.toml")
-    assert err == "none.toml: there is no such file; name the settings with --config\n"
+    assert err == "none.toml: there is no such file; name the settings file with --config\n"
 
 
 def test_shown_settings_have_no_secrets(relay: Command, monkeypatch: pytest.MonkeyPatch) -> None:
