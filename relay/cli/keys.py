@@ -27,7 +27,7 @@ from relay.keys.files import (
     private_path,
     public_path,
 )
-from relay.keys.life import KeyState, Standing, standings
+from relay.keys.lifecycle import KeyState, KeyStatus, key_statuses
 from relay.keys.rotation import KEEP_S, PUBLISH_BEFORE_SIGN_S
 from relay.keys.rotation import retire as retire_key
 from relay.keys.rotation import revoke as revoke_key
@@ -107,7 +107,7 @@ def list_keys(
     """Show each key's state: next, signing, overlapping, retired or revoked."""
     folder, _ = _settings(folder, config)
     now = time.time()
-    found = standings(load_records(folder), now=now)
+    found = key_statuses(load_records(folder), now=now)
     if as_json:
         keys = [
             {
@@ -206,7 +206,7 @@ def _settings(folder: Path | None, config: Path | None) -> tuple[Path, int]:
     return folder or tokens.keys_dir, tokens.publish_before_sign_s
 
 
-def _row(one: Standing) -> tuple[str, ...]:
+def _row(one: KeyStatus) -> tuple[str, ...]:
     when = {KeyState.NEXT: "signs from"}.get(one.state, "since")
     private = "here" if one.key.signing is not None else "gone" if one.key.ended else "not here"
     return one.key.kid, one.state.value, f"{when} {_at(one.since)}", private

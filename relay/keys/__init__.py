@@ -1,4 +1,4 @@
-"""Keys: the issuer's signing keys in files, their public side as a JWK Set, and publishers' Bearer keys.
+"""Keys: the issuer's signing keys in files, their public parts as a JWK Set, and the API keys of publishers.
 
-Only the issuer needs private keys. Everybody else checks tokens with what `to_jwks` gives away.
+Only the issuer needs private keys. Every other process checks tokens with the JWK Set.
 """

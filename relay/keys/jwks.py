@@ -1,10 +1,4 @@
-"""Public keys as JSON Web Keys (RFC 7517, RFC 8037): what the issuer serves and a stream on its own reads.
-
-A JWK is built here from the raw public bytes, member by member, and never by leaving members out of a larger
-one: so there is no private member that could be forgotten. A set that somebody else made is read the other
-way round: keys for other purposes are passed over (RFC 7517 §5), a private member refuses the whole set,
-because whoever published it has lost that key.
-"""
+"""Public keys as JSON Web Keys (RFC 7517, RFC 8037): the issuer serves them, and other processes read them."""
 
 import base64
 import binascii
@@ -20,10 +14,10 @@ from relay.core.jws import VerifyKey
 from relay.core.tokens import ALGORITHM
 
 MAX_KEYS = 64
-"""Keys read from one set. An issuer has two during a rotation; thousands are an attack or a mistake."""
+"""Most keys in one JWK Set. An issuer has two during a rotation; thousands are an attack or a mistake."""
 
 MAX_KID_CHARS = 128
-"""Longest `kid` read from a set. Ours have 16 characters, full thumbprints 43."""
+"""Longest `kid` in a JWK Set. The relay's kids have 16 characters, full thumbprints 43."""
 
 _X_BYTES = 32
 
@@ -31,8 +25,8 @@ _X_BYTES = 32
 def key_id(public: Ed25519PublicKey) -> str:
     """Return the `kid` of a key: the first 64 bits of its RFC 7638 thumbprint, as 16 hex digits.
 
-    Made from the key itself, so that two places can't mean different keys by one name. Hex, because it is
-    part of file names (some file systems ignore case) and of command lines (base64url may start with -).
+    It is made from the key itself, so that one kid can't name two different keys. It is in hex, because it is part of
+    file names (some file systems ignore case) and of command lines (base64url may start with -).
     """
     members = {"crv": "Ed25519", "kty": "OKP", "x": _encode(public.public_bytes_raw())}
     return hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).hexdigest()[:16]
@@ -46,8 +40,10 @@ def verify_key(public: Ed25519PublicKey) -> VerifyKey:
 def to_jwk(key: VerifyKey) -> dict[str, Any]:
     """Return one public key as a JWK.
 
+    It is built from the raw public bytes. Removing the private members of a larger JWK could forget one.
+
     Raises:
-        TypeError: if the key is no Ed25519 public key; a bug of the caller that must not leak a private one.
+        TypeError: if the key is not an Ed25519 public key. Such a bug of the caller must not leak a private key.
     """
     if not isinstance(key.key, Ed25519PublicKey):
         raise TypeError(f"only Ed25519 public keys are published, this is {type(key.key).__name__}")
@@ -62,20 +58,20 @@ def to_jwk(key: VerifyKey) -> dict[str, Any]:
 
 
 def to_jwks(keys: Mapping[str, VerifyKey]) -> dict[str, Any]:
-    """Return the JWK Set of `keys`: public members only."""
+    """Return the JWK Set of `keys`, with public members only."""
     return {"keys": [to_jwk(key) for key in keys.values()]}
 
 
 def from_jwk(jwk: object) -> VerifyKey | None:
-    """Read one JWK; None if it is a key for something else than checking EdDSA signatures with Ed25519.
+    """Read one JWK. Returns None if it is not a key for EdDSA signatures with Ed25519 (RFC 7517 §5: ignore it).
 
     Raises:
-        MalformedError: if it is such a key and is broken, or holds a private member.
+        MalformedError: if it is such a key and is broken, or if it holds a private member.
     """
     if not isinstance(jwk, Mapping):
         raise MalformedError("A JWK is a JSON object.")
     if "d" in jwk or "k" in jwk:
-        raise MalformedError("The JWK holds a private or secret key: publish another one, this one is lost.")
+        raise MalformedError("The JWK holds a private or secret key. It is now public: replace that key.")
     if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
         return None
     if jwk.get("alg", ALGORITHM) != ALGORITHM or jwk.get("use", "sig") != "sig":
@@ -87,10 +83,10 @@ def from_jwk(jwk: object) -> VerifyKey | None:
 
 
 def from_jwks(document: object) -> dict[str, VerifyKey]:
-    """Read a JWK Set (parsed JSON) into the keys that check scoped tokens, by `kid`. It may hold none.
+    """Return the keys of a JWK Set (parsed JSON) that check scoped tokens, by `kid`. There may be none.
 
     Raises:
-        MalformedError: if it is no JWK Set, names one `kid` twice, or holds a broken or private key.
+        MalformedError: if it is not a JWK Set, has a `kid` twice, or holds a broken or private key.
     """
     keys = document.get("keys") if isinstance(document, Mapping) else None
     if not isinstance(keys, list):
@@ -114,7 +110,7 @@ def _public_key(x: object) -> Ed25519PublicKey:
         raw = base64.urlsafe_b64decode(f"{x}=") if isinstance(x, str) else b""
     except (binascii.Error, ValueError):
         raw = b""
-    # compared with its own encoding: one key has one spelling
+    # compared with its own encoding, so that a key has exactly one spelling
     if len(raw) != _X_BYTES or _encode(raw) != x:
         raise MalformedError(f"The x of an Ed25519 JWK is {_X_BYTES} bytes as unpadded base64url.")
     return Ed25519PublicKey.from_public_bytes(raw)

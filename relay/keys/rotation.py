@@ -1,9 +1,9 @@
-"""What an operator does to a folder of keys: rotate, retire, revoke.
+"""The operator's changes to a folder of keys: rotate, retire, revoke.
 
-Each acts on the files alone. Running relays watch their folder (`relay.keys.live`), so there is no process to
-find, no port to reach and no answer to wait for, and the same commands serve a folder that is copied elsewhere.
+They change only files. Running relays watch their folder (`relay.keys.watched_folder`), so the commands need no
+connection to a relay, and they also work on a folder that is copied to another machine later.
 
-A key is never taken away while its last tokens live, except by `revoke`, which is for a key that somebody else has.
+No key is removed while its last tokens are valid, except by `revoke`, which is for a stolen key.
 """
 
 from dataclasses import dataclass
@@ -12,21 +12,28 @@ from typing import Final
 
 from relay.core.errors import ConfigurationError
 from relay.core.tokens import SigningKey
-from relay.keys.files import begin_signing, create_signing_key, each_record, end_key, load_records
-from relay.keys.life import OVERLAP_S, KeyRecord, KeyState, Standing, standings
-from relay.keys.reading import PRIVATE_SUFFIX, PUBLIC_SUFFIX
+from relay.keys.files import (
+    PRIVATE_SUFFIX,
+    PUBLIC_SUFFIX,
+    begin_signing,
+    create_signing_key,
+    each_record,
+    end_key,
+    load_records,
+)
+from relay.keys.lifecycle import OVERLAP_S, KeyRecord, KeyState, KeyStatus, key_statuses
 
 PUBLISH_BEFORE_SIGN_S: Final = 180
-"""Seconds between publishing a key and signing with it: a minute in a cache before the JWKS, a minute until a stream's
-refresh, and as much again for a stream whose refresh fails once."""
+"""Seconds between publishing a key and signing with it: a minute in an HTTP cache, a minute until a stream listener
+refreshes its keys, and a minute more in case one refresh fails."""
 
 KEEP_S: Final = 86_400
-"""Seconds for which a rotation leaves a replaced key: a day, in which one can see in the log that nobody needs it."""
+"""Seconds for which a rotation keeps a replaced key: a day, in which the log can show that it is not needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rotated:
-    """A new key, when it will sign (Unix seconds), and the old ones that were retired with it."""
+    """The new key, the time from which it signs (Unix seconds), and the kids of the keys that were retired."""
 
     key: SigningKey
     signs_from: float
@@ -34,12 +41,12 @@ class Rotated:
 
 
 def rotate(folder: Path, *, now: float, publish_before_sign_s: float, keep_s: float = KEEP_S) -> Rotated:
-    """Make a new key that is published now and signs later; retire what has been replaced for `keep_s`.
+    """Make a new key that is published now and signs later. Retire the keys that were replaced `keep_s` seconds ago.
 
     Raises:
-        ConfigurationError: if the folder has no key yet or one that waits already, is broken, or can't be written.
+        ConfigurationError: if the folder has no key, or already a next key, or is broken, or can't be written.
     """
-    found = standings(load_records(folder), now=now)
+    found = key_statuses(load_records(folder), now=now)
     if all(one.key.ended for one in found):
         raise ConfigurationError(
             f"There is no key to replace in {folder}. Run `relay keys new --dir {folder}`."
@@ -47,8 +54,8 @@ def rotate(folder: Path, *, now: float, publish_before_sign_s: float, keep_s: fl
     for one in found:
         if one.state is KeyState.NEXT:
             raise ConfigurationError(
-                f"The key {one.key.kid} is published already and signs in {one.since - now:.0f} s. "
-                "Wait for that, or take it back with `relay keys retire`."
+                f"The key {one.key.kid} is already published and signs in {one.since - now:.0f} s. "
+                "Wait until then, or remove it with `relay keys retire`."
             )
     retired = [
         one.key
@@ -63,12 +70,12 @@ def rotate(folder: Path, *, now: float, publish_before_sign_s: float, keep_s: fl
 
 
 def retire(folder: Path, kid: str, *, now: float) -> None:
-    """Refuse a replaced key's tokens from now on, or take back a key that has not signed yet.
+    """Refuse a replaced key's tokens from now on, or remove a key that has not signed yet.
 
     Raises:
-        ConfigurationError: if the key signs, was replaced so lately that its tokens may be alive, or has ended.
+        ConfigurationError: if the key signs, if its last tokens may still be valid, or if it has already ended.
     """
-    one = _find(standings(load_records(folder), now=now), kid, folder)
+    one = _find(key_statuses(load_records(folder), now=now), kid, folder)
     match one.state:
         case KeyState.SIGNING:
             raise ConfigurationError(
@@ -76,23 +83,23 @@ def retire(folder: Path, kid: str, *, now: float) -> None:
             )
         case KeyState.OVERLAPPING if now < one.since + OVERLAP_S:
             raise ConfigurationError(
-                f"The key {kid} was replaced {now - one.since:.0f} s ago, and its tokens may be alive. "
+                f"The key {kid} was replaced {now - one.since:.0f} s ago, and its tokens may still be valid. "
                 f"Wait {one.since + OVERLAP_S - now:.0f} s, or run `relay keys revoke` if somebody else has it."
             )
         case KeyState.RETIRED | KeyState.REVOKED:
-            raise ConfigurationError(f"The key {kid} is {one.state} already.")
+            raise ConfigurationError(f"The key {kid} is already {one.state}.")
     end_key(folder, one.key, state=KeyState.RETIRED, at=now)
 
 
 def revoke(folder: Path, kid: str, *, now: float) -> str | None:
-    """Refuse a key's tokens from now on, whatever its state; returns which key signs from now on in its place, if any.
+    """Refuse a key's tokens from now on, whatever its state. Returns the kid of the key that signs instead, if any.
 
-    If it was the one that signs, the next one begins at once, or else a new one that streams on their own have to
-    look up: better some refusals than tokens of somebody who should not be able to make any.
+    If it was the signing key, the next key signs at once. Without a next key a new one is made. Stream listeners do not
+    know it yet and refuse some tokens, but a stolen key must not sign any longer.
 
     Raises:
-        ConfigurationError: if there is no such key, or it can't be written. Another key's broken file is no reason
-            to leave this one as it is; it is named after this one is revoked.
+        ConfigurationError: if there is no such key, or if its files are broken or can't be written. Broken files of
+            other keys do not stop it.
     """
     records = dict(each_record(folder))
     if not kid or kid not in records:
@@ -103,8 +110,8 @@ def revoke(folder: Path, kid: str, *, now: float) -> str | None:
             f"{record} To refuse this key at once, remove {kid}{PRIVATE_SUFFIX} and {kid}{PUBLIC_SUFFIX}."
         )
     if record.ended is KeyState.REVOKED:
-        raise ConfigurationError(f"The key {kid} is revoked already.")
-    before = standings([one for one in records.values() if isinstance(one, KeyRecord)], now=now)
+        raise ConfigurationError(f"The key {kid} is already revoked.")
+    before = key_statuses([one for one in records.values() if isinstance(one, KeyRecord)], now=now)
     signed = _find(before, kid, folder).state is KeyState.SIGNING and record.signing is not None
     end_key(folder, record, state=KeyState.REVOKED, at=now)
     if not signed:
@@ -116,7 +123,7 @@ def revoke(folder: Path, kid: str, *, now: float) -> str | None:
     return waiting.kid
 
 
-def _find(found: list[Standing], kid: str, folder: Path) -> Standing:
+def _find(found: list[KeyStatus], kid: str, folder: Path) -> KeyStatus:
     for one in found:
         if one.key.kid == kid:
             return one

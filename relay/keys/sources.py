@@ -1,7 +1,6 @@
-"""Where a gate gets the keys that it checks tokens with: this process's folder, or the issuer's JWKS.
+"""The port for the keys that check scoped tokens, and its adapter for the issuer's JWKS.
 
-A port of one method that is given the whole token, because the two differ in what they must know first: a folder's
-keys are all here, and of a key elsewhere the name has to be read before it can be asked for.
+The other adapter is a folder of keys (`relay.keys.watched_folder`).
 """
 
 from collections.abc import Mapping
@@ -10,23 +9,26 @@ from typing import Protocol
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import VerifyKey, parse_compact
 from relay.core.tokens import MAX_TOKEN_BYTES, SigningKey
-from relay.keys.fetching import JwksClient
 from relay.keys.jwks import from_jwks
+from relay.keys.jwks_client import JwksClient
 
 
 class KeySource(Protocol):
-    """Knows the keys that verify scoped tokens."""
+    """The keys that verify scoped tokens.
+
+    `keys_for` gets the whole token: an adapter that fetches keys must first read the kid.
+    """
 
     async def keys_for(self, token: str) -> Mapping[str, VerifyKey]:
-        """Return keys by `kid`, the one that `token` names among them if it is known. The token is not judged.
+        """Return keys by `kid`, with the key of `token` among them if it is known. The token is not checked.
 
         Raises:
-            UnavailableError: if that can't be told now (reason `keys_unavailable`).
+            UnavailableError: if the keys can't be fetched now (reason `keys_unavailable`).
         """
         ...
 
     def is_revoked(self, kid: str) -> bool:
-        """Tell whether the key was revoked meanwhile. Never waits; False where that is not known."""
+        """Tell whether the key is revoked. Never waits. Returns False if it is not known."""
         ...
 
 
@@ -37,7 +39,7 @@ class FetchedKeys:
         """Fetch nothing yet.
 
         Raises:
-            ConfigurationError: if `url` is one that keys must not come from.
+            ConfigurationError: if keys may not be fetched from `url`.
         """
         self._client = JwksClient(url, read=from_jwks)
 
@@ -54,17 +56,17 @@ class FetchedKeys:
         return {} if key is None else {kid: key}
 
     def is_revoked(self, _kid: str) -> bool:
-        """See `KeySource.is_revoked`. A JWK Set does not tell why a key is gone; its tokens are refused then."""
+        """See `KeySource.is_revoked`. A JWK Set does not tell why a key is gone. Its tokens are refused anyway."""
         return False
 
     def signing_key(self) -> SigningKey:
-        """See `LiveKeys.signing_key`.
+        """See `WatchedKeys.signing_key`.
 
         Raises:
-            UnavailableError: always: what is published signs nothing.
+            UnavailableError: always, because a JWKS has no private keys.
         """
         raise UnavailableError(Reason.KEYS_UNAVAILABLE, "This process has no private key.")
 
     async def aclose(self) -> None:
-        """Give up a fetch that is under way."""
+        """Cancel a running fetch and close the connections."""
         await self._client.aclose()

@@ -12,14 +12,14 @@ from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event
 from relay.core.revocations import Kind, Target
 from relay.keys.jwks import to_jwks
-from relay.keys.live import KeyChange, LiveKeys
 from relay.keys.sources import FetchedKeys
+from relay.keys.watched_folder import KeyChange, WatchedKeys
 from relay.server.process_roles import Role
 from relay.settings.load import Settings
 from relay.stream.registry import Registry
 
 
-def key_source(settings: Settings, role: Role) -> LiveKeys | FetchedKeys:
+def key_source(settings: Settings, role: Role) -> WatchedKeys | FetchedKeys:
     """Return the keys of a process of this role. Nothing is fetched yet.
 
     Raises:
@@ -28,7 +28,7 @@ def key_source(settings: Settings, role: Role) -> LiveKeys | FetchedKeys:
     tokens = settings.tokens
     if role is Role.STREAM and tokens.jwks_url is not None:
         return FetchedKeys(tokens.jwks_url)
-    keys = LiveKeys(tokens.keys_dir)
+    keys = WatchedKeys(tokens.keys_dir)
     if role.issues and keys.ring.signing is None:
         raise ConfigurationError(
             f"tokens.keys_dir: {tokens.keys_dir} has no private key; make one with "
@@ -37,14 +37,14 @@ def key_source(settings: Settings, role: Role) -> LiveKeys | FetchedKeys:
     return keys
 
 
-def published_keys(keys: LiveKeys | FetchedKeys) -> dict[str, Any]:
+def published_keys(keys: WatchedKeys | FetchedKeys) -> dict[str, Any]:
     """Return the JWK Set of now: the keys that verify, and the one that will sign next."""
-    return to_jwks(keys.ring.verify if isinstance(keys, LiveKeys) else {})
+    return to_jwks(keys.ring.verify if isinstance(keys, WatchedKeys) else {})
 
 
-async def watch_keys(keys: LiveKeys | FetchedKeys, auditor: Auditor, registry: Registry) -> None:
+async def watch_keys(keys: WatchedKeys | FetchedKeys, auditor: Auditor, registry: Registry) -> None:
     """Follow the keys' folder for ever. Fetched keys follow their publisher by themselves."""
-    if isinstance(keys, LiveKeys):
+    if isinstance(keys, WatchedKeys):
         await keys.watch(partial(_changed, auditor, registry))
 
 

@@ -10,7 +10,7 @@ from relay.core.errors import MalformedError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
 from relay.keys.api_keys import May
-from relay.keys.live import LiveKeys
+from relay.keys.watched_folder import WatchedKeys
 from relay.metrics.prometheus import Exposition
 from relay.ops.audit_listing import feed_handler, story_handler
 from relay.ops.channels import channels_handler
@@ -34,7 +34,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     key = ref_key(parts.settings)
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:
-        if target.kind is Kind.KEY and isinstance(parts.keys, LiveKeys):
+        if target.kind is Kind.KEY and isinstance(parts.keys, WatchedKeys):
             # the folder decides here: with a second place, an issuer could go on signing what its gate refuses
             raise MalformedError(
                 f"The keys of this relay are the files in {parts.settings.tokens.keys_dir}: "

@@ -23,8 +23,8 @@ from relay.ingest.service import Ingest
 from relay.ingest.socket import IngestSockets
 from relay.issuer.service import Issuer
 from relay.keys.api_keys import check_bearer
-from relay.keys.live import LiveKeys
 from relay.keys.sources import FetchedKeys, KeySource
+from relay.keys.watched_folder import WatchedKeys
 from relay.limits.memory import MemoryCounts
 from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
@@ -66,7 +66,7 @@ class Parts:
 
     settings: Settings
     role: Role
-    keys: LiveKeys | FetchedKeys
+    keys: WatchedKeys | FetchedKeys
     verifier: SessionVerifier
     state: SqliteState
     audit_log: JsonlAuditor
@@ -86,7 +86,7 @@ class Parts:
     stopping: bool = False
 
 
-def check(settings: Settings, role: Role) -> tuple[LiveKeys | FetchedKeys, SessionVerifier]:
+def check(settings: Settings, role: Role) -> tuple[WatchedKeys | FetchedKeys, SessionVerifier]:
     """Check what the settings alone can't tell: that there are keys, and that they fit. Nothing is started or written.
 
     Raises:

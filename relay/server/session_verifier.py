@@ -7,14 +7,14 @@ need a client for keys, or be several in a row.
 from functools import partial
 
 from relay.core.errors import ConfigurationError
-from relay.keys.fetching import JwksClient
+from relay.keys.jwks_client import JwksClient
 from relay.server.options import ref_key
 from relay.sessions.authjs import AuthjsOptions, AuthjsVerifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.chain import VerifierChain
 from relay.sessions.claims import ClaimNames
 from relay.sessions.cookies import SessionCookies
-from relay.sessions.signed import KeySource, SignedOptions, SignedVerifier
+from relay.sessions.signed import PublicKeys, SignedOptions, SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from relay.settings.load import Settings
@@ -55,7 +55,7 @@ def _signed(settings: Settings) -> SessionVerifier:
     )
 
 
-def _signed_key(signed: Signed) -> bytes | KeySource:
+def _signed_key(signed: Signed) -> bytes | PublicKeys:
     if signed.jwks_url is not None:
         return JwksClient(signed.jwks_url, read=partial(read_keys, algorithm=signed.algorithm))
     if signed.public_key_file is not None:

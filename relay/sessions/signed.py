@@ -19,8 +19,8 @@ MAX_CREDENTIAL_BYTES: Final = 8192
 """Longest session token: browsers keep 4096 bytes a cookie, and proxies pass 8 KB of headers."""
 
 
-class KeySource(Protocol):
-    """The port for the public keys that a backend publishes."""
+class PublicKeys(Protocol):
+    """The port for the public keys that a backend publishes. `relay.keys.jwks_client` is its adapter."""
 
     async def key(self, kid: str) -> VerifyKey | None:
         """Return the key with this `kid` ("": the key without a kid), or None if there is none.
@@ -44,7 +44,7 @@ class SignedOptions:
     """
 
     algorithm: str
-    key: bytes | KeySource = field(repr=False)
+    key: bytes | PublicKeys = field(repr=False)
     ref_key: bytes = field(repr=False)
     issuer: str | None = None
     audience: str | None = None
@@ -68,7 +68,7 @@ class SignedVerifier:
         if not options.ref_key:
             raise ConfigurationError("session.ref_key is missing: set it to a long random text.")
         self._options = options
-        self._keys: VerifyKey | KeySource
+        self._keys: VerifyKey | PublicKeys
         if isinstance(options.key, bytes):
             self._keys = load_key(options.algorithm, options.key)
         elif options.algorithm.startswith("HS"):

@@ -15,7 +15,7 @@ from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.patterns import check_pattern
 from relay.core.tokens import MAX_LIFETIME_S
 from relay.keys.api_keys import May
-from relay.keys.fetching import check_jwks_url
+from relay.keys.jwks_client import check_jwks_url
 from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
 
 _AUTHORITY = re.compile(

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from relay.core.tokens import SigningKey
-from relay.keys.life import OVERLAP_S
+from relay.keys.lifecycle import OVERLAP_S
 from relay.keys.rotation import retire, revoke, rotate
 from tests.support.forged_tokens import claims, issuer_key
 from tests.support.jws_forgery import forge, header_of

@@ -91,7 +91,7 @@ ED25519 = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
             lambda: ED25519.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")),
             "is encrypted",
         ),
-        (lambda: pem(ED25519), "not the one of its name"),
+        (lambda: pem(ED25519), "its name says another key"),
         (lambda: b"x" * 70_000, "too large for a key file"),
     ],
     ids=[
@@ -146,7 +146,7 @@ def test_a_folder_or_pipe_by_the_name_of_a_key(tmp_path: Path) -> None:
         (lambda jwk: jwk | {"use": "enc"}, "not an Ed25519 signature key"),
         (lambda jwk: jwk | {"x": jwk["x"] + "="}, "unpadded base64url"),
         (lambda jwk: jwk | {"x": 1}, "unpadded base64url"),
-        (lambda jwk: jwk | {"kid": "0123456789abcdef"}, "not its key's own"),
+        (lambda jwk: jwk | {"kid": "0123456789abcdef"}, "does not belong to its key"),
         (lambda jwk: {name: jwk[name] for name in jwk if name != "kid"}, "needs a kid"),
         (lambda jwk: jwk | {"signs_from": "soon"}, "signs_from"),
         (lambda jwk: jwk | {"revoked_at": True}, "revoked_at"),

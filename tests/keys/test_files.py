@@ -20,7 +20,7 @@ from relay.keys.files import (
     public_path,
 )
 from relay.keys.jwks import key_id
-from relay.keys.life import KeyState
+from relay.keys.lifecycle import KeyState
 from tests.support.key_folders import mistake, set_age
 
 # --- making and loading

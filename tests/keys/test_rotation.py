@@ -7,7 +7,7 @@ import pytest
 
 from relay.core.errors import ConfigurationError
 from relay.keys.files import create_signing_key, load_keys, load_records, private_path, public_path
-from relay.keys.life import OVERLAP_S, standings
+from relay.keys.lifecycle import OVERLAP_S, key_statuses
 from relay.keys.rotation import retire, revoke, rotate
 
 NOW = 1_795_319_000.0
@@ -22,7 +22,7 @@ def old(tmp_path: Path) -> str:
 
 def states(folder: Path, *, now: float) -> dict[str, str]:
     """Return each key's state."""
-    return {one.key.kid: one.state.value for one in standings(load_records(folder), now=now)}
+    return {one.key.kid: one.state.value for one in key_statuses(load_records(folder), now=now)}
 
 
 def test_a_rotation_publishes_first(tmp_path: Path, old: str) -> None:
@@ -50,7 +50,7 @@ def test_the_time_is_in_the_file(tmp_path: Path, old: str) -> None:
 def test_one_key_waits_at_a_time(tmp_path: Path, old: str) -> None:
     """A second rotation while a key waits would make the first one pointless, so it is refused."""
     waiting = rotate(tmp_path, now=NOW, publish_before_sign_s=120).key.kid
-    with pytest.raises(ConfigurationError, match=f"{waiting} is published already and signs in 20 s"):
+    with pytest.raises(ConfigurationError, match=f"{waiting} is already published and signs in 20 s"):
         rotate(tmp_path, now=NOW + 100, publish_before_sign_s=120)
     assert len(states(tmp_path, now=NOW)) == 2
     rotate(tmp_path, now=NOW + 120, publish_before_sign_s=120)
@@ -89,12 +89,12 @@ def test_a_key_is_retired_when_its_tokens_are_dead(tmp_path: Path, old: str) -> 
     new = rotate(tmp_path, now=NOW, publish_before_sign_s=10).key.kid
     with pytest.raises(ConfigurationError, match=f"{old} signs"):
         retire(tmp_path, old, now=NOW)
-    with pytest.raises(ConfigurationError, match=r"may be alive\. Wait 82 s"):
+    with pytest.raises(ConfigurationError, match=r"may still be valid\. Wait 82 s"):
         retire(tmp_path, old, now=NOW + 20)
     retire(tmp_path, old, now=NOW + 10 + OVERLAP_S)
     assert states(tmp_path, now=NOW + DAY) == {old: "retired", new: "signing"}
     assert set(load_keys(tmp_path, now=NOW + DAY).verify) == {new}
-    with pytest.raises(ConfigurationError, match="retired already"):
+    with pytest.raises(ConfigurationError, match="already retired"):
         retire(tmp_path, old, now=NOW + DAY)
 
 
@@ -128,7 +128,7 @@ def test_revoking_another_key_changes_nothing_else(tmp_path: Path, old: str) -> 
     assert revoke(tmp_path, old, now=NOW + 2) is None
     assert revoke(tmp_path, waiting, now=NOW + 2) is None
     assert states(tmp_path, now=NOW + 3) == {old: "revoked", new: "signing", waiting: "revoked"}
-    with pytest.raises(ConfigurationError, match="revoked already"):
+    with pytest.raises(ConfigurationError, match="already revoked"):
         revoke(tmp_path, old, now=NOW + 3)
 
 

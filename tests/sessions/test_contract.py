@@ -16,7 +16,7 @@ from jwt.algorithms import RSAAlgorithm
 from starlette.responses import JSONResponse, Response
 
 from relay.core.errors import Reason, Refusal, UnavailableError
-from relay.keys.fetching import JwksClient
+from relay.keys.jwks_client import JwksClient
 from relay.sessions.authjs import AuthjsVerifier
 from relay.sessions.base import NotMine, Session, SessionVerifier
 from relay.sessions.chain import VerifierChain

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
-from relay.keys.fetching import JwksClient
+from relay.keys.jwks_client import JwksClient
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from tests.support.backends import Backend, Clock, running_backend

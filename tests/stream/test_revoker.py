@@ -9,8 +9,8 @@ import pytest
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
-from relay.keys.live import LiveKeys
 from relay.keys.rotation import revoke
+from relay.keys.watched_folder import WatchedKeys
 from relay.stream.revoker import Revoker
 from tests.support.jws_forgery import claims_of
 from tests.support.stream_node import Node, running_node
@@ -149,11 +149,11 @@ async def test_a_key_that_is_revoked_between_gate_and_registration_opens_nothing
 ) -> None:
     """The same for the key of the token."""
     keys = node.stream._gate._keys
-    assert isinstance(keys, LiveKeys)
+    assert isinstance(keys, WatchedKeys)
 
     async def revoke_key() -> None:
         revoke(tmp_path / "keys", node.tickets.key.kid, now=time.time())
-        await keys.look()
+        await keys.refresh()
 
     during_claim(node, monkeypatch, revoke_key)
     async with node.dial() as wire:

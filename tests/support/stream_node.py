@@ -14,7 +14,7 @@ from relay.core.channels import ChannelOptions
 from relay.core.grants import NO_OPTIONS
 from relay.core.publications import Publication
 from relay.keys.files import create_signing_key
-from relay.keys.live import LiveKeys
+from relay.keys.watched_folder import WatchedKeys
 from relay.net.addresses import parse_networks
 from relay.net.admission import AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
@@ -86,7 +86,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
         allowed_origins=frozenset({ORIGIN}),
         transports=("subprotocol", "query", "first_message"),
     )
-    keys = LiveKeys(folder / "keys")
+    keys = WatchedKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
     unauthenticated, fanout = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from relay.doctor.base import Check, Deployment, Severity
 from relay.keys.files import load_records
-from relay.keys.life import KeyState, standings
+from relay.keys.lifecycle import KeyState, key_statuses
 
 OLD_KEY_DAYS = 180
 """Age from which a signing key should be replaced: what was copied with a backup by then is worth nothing."""
@@ -38,11 +38,11 @@ def _old_key(deployment: Deployment) -> Iterator[str]:
     if tokens.jwks_url is not None and not tokens.keys_dir.exists():
         return  # a stream on its own: the keys are the issuer's to change
     records = load_records(tokens.keys_dir)
-    for standing in standings(records, now=deployment.now):
-        days = (deployment.now - standing.since) / 86_400
+    for status in key_statuses(records, now=deployment.now):
+        days = (deployment.now - status.since) / 86_400
         # a key that came without its public file does not tell its age
-        if standing.state is KeyState.SIGNING and standing.since > 0 and days > OLD_KEY_DAYS:
-            yield f"the key {standing.key.kid} has been signing for {days:.0f} days"
+        if status.state is KeyState.SIGNING and status.since > 0 and days > OLD_KEY_DAYS:
+            yield f"the key {status.key.kid} has been signing for {days:.0f} days"
 
 
 def _audit_exposed(deployment: Deployment) -> Iterator[str]:

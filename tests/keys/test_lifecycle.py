@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from relay.core.tokens import SigningKey
 from relay.keys.jwks import verify_key
-from relay.keys.life import KeyRecord, KeyState, ring_at, standings
+from relay.keys.lifecycle import KeyRecord, KeyState, key_statuses, ring_at
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(4)]
 
@@ -27,7 +27,7 @@ def record(
 
 def states(*records: KeyRecord, now: float) -> list[str]:
     """Return the keys' states in the order in which they sign."""
-    return [one.state.value for one in standings(records, now=now)]
+    return [one.state.value for one in key_statuses(records, now=now)]
 
 
 def test_a_key_s_whole_life() -> None:
@@ -35,8 +35,8 @@ def test_a_key_s_whole_life() -> None:
     old, new = record(0, 100), record(1, 200)
     assert states(old, new, now=150) == ["signing", "next"]
     assert states(old, new, now=200) == ["overlapping", "signing"]
-    assert [one.since for one in standings([old, new], now=250)] == [200, 200]
-    assert [one.since for one in standings([old, new], now=150)] == [100, 200]
+    assert [one.since for one in key_statuses([old, new], now=250)] == [200, 200]
+    assert [one.since for one in key_statuses([old, new], now=150)] == [100, 200]
 
 
 def test_a_waiting_key_is_published_and_does_not_sign() -> None:
@@ -50,7 +50,7 @@ def test_a_waiting_key_is_published_and_does_not_sign() -> None:
 
 def test_a_replaced_key_was_replaced_by_the_next_one() -> None:
     """Three keys in a row: each was replaced when its own successor began."""
-    found = standings([record(0, 100), record(1, 200), record(2, 300)], now=1000)
+    found = key_statuses([record(0, 100), record(1, 200), record(2, 300)], now=1000)
     assert [(one.state, one.since) for one in found] == [
         (KeyState.OVERLAPPING, 200),
         (KeyState.OVERLAPPING, 300),

@@ -10,9 +10,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.core.errors import ConfigurationError, Reason, UnavailableError
 from relay.core.jws import VerifyKey
-from relay.keys import fetching
-from relay.keys.fetching import COOL_DOWN_S, REFRESH_S, RETRY_S, STALE_S, WAIT_S, JwksClient, check_jwks_url
+from relay.keys import jwks_client
 from relay.keys.jwks import from_jwks, key_id, to_jwks, verify_key
+from relay.keys.jwks_client import (
+    COOL_DOWN_S,
+    REFRESH_S,
+    RETRY_S,
+    STALE_S,
+    WAIT_S,
+    JwksClient,
+    check_jwks_url,
+)
 from tests.support.backend import ScriptedBackend, http_answer
 from tests.support.backends import Backend, Clock, running_backend
 from tests.support.ports import free_ports
@@ -57,8 +65,8 @@ async def unavailable(client: JwksClient, kid: str = ONE.kid) -> str:
 
 async def settled(client: JwksClient) -> None:
     """Wait for the fetch that is under way, if there is one."""
-    if client._flight:
-        await asyncio.wait({client._flight})
+    if client._fetching:
+        await asyncio.wait({client._fetching})
 
 
 # --- how often
@@ -270,7 +278,7 @@ async def test_a_set_that_never_ends() -> None:
 
 async def test_a_set_that_comes_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole of it, and not for each byte."""
-    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(jwks_client, "TIMEOUT_S", 0.2)
     backend = ScriptedBackend()
     async with backend.answering(http_answer(200, to_jwks({ONE.kid: ONE})), drip_s=0.01):
         client = JwksClient(f"{backend.origin}/jwks.json", read=from_jwks)

@@ -1,14 +1,7 @@
-"""The keys of a running relay: what its folder says, within a second of the folder's saying so.
+"""The keys of a running relay: a folder of key files that is checked for changes twice a second.
 
-The folder is looked at twice a second. A signal would be quicker and is worse: it needs the process's number, which
-whoever mounts a secret into a container does not have, and one that is lost leaves a stolen key in use. Files are
-compared by name, time, size and inode, in a thread, because a folder on a network may take its time.
-
-A look must never make things worse. A folder that can't be read leaves all as it was; a file that is broken leaves
-its own key as it was and no other, so that a mistake in one file can't keep a revoked key alive. What can't be read
-is said once in the log, and tried again each time.
-
-The swap itself is one assignment on the event loop: a token is signed and checked with one ring or the next one.
+A signal to the process would be faster, but it needs the process id, which a tool that mounts secrets into a container
+does not have. And a lost signal would leave a stolen key in use.
 """
 
 import asyncio
@@ -24,21 +17,21 @@ from relay.core.errors import ConfigurationError, Reason, UnavailableError
 from relay.core.jws import VerifyKey
 from relay.core.tokens import SigningKey
 from relay.keys.files import each_record, key_names, load_keys, load_records
-from relay.keys.life import KeyRecord, KeyRing, KeyState, ring_at
+from relay.keys.lifecycle import KeyRecord, KeyRing, KeyState, ring_at
 
-LOOK_EVERY_S: Final = 0.5
-"""A revoked key has to be refused within a second."""
+CHECK_EVERY_S: Final = 0.5
+"""Seconds between two checks of the folder: a revoked key must be refused within a second."""
 
-_Seen = frozenset[tuple[str, int, int, int]]
+_Fingerprint = frozenset[tuple[str, int, int, int]]
 
 log = structlog.get_logger("relay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyChange:
-    """What a look found changed: which key signs now (None: none can), which are known new, and which are gone and why.
+    """A change of the folder: the key that signs now (None: no key), the new keys, and the dropped keys.
 
-    `why` is "retired", "revoked", or "removed" where the files are gone.
+    `dropped` has a word for each dropped kid: "retired", "revoked", or "removed" if its files are gone.
     """
 
     signing: str | None
@@ -46,8 +39,8 @@ class KeyChange:
     dropped: Mapping[str, str]
 
 
-class LiveKeys:
-    """A folder's keys as they are now. `watch` keeps them so; without it they are what they were at the start."""
+class WatchedKeys:
+    """The current keys of a folder. Without a running `watch` they are the keys at the start."""
 
     def __init__(
         self,
@@ -55,14 +48,15 @@ class LiveKeys:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Read the folder. `clock` gives Unix seconds and decides when the next key signs.
+        """Read the folder. `clock` returns Unix seconds and decides when the next key signs.
 
         Raises:
             ConfigurationError: as `load_keys` does.
         """
         self._folder = folder
         self._clock = clock
-        self._seen: _Seen | None = None  # not before a look: what changes while we start must be seen
+        # None until the first check, so that a change during the start is found
+        self._fingerprint: _Fingerprint | None = None
         self._failure = ""
         self.ring: KeyRing = load_keys(folder, now=clock())
         self._records = {record.kid: record for record in load_records(folder)}
@@ -80,39 +74,45 @@ class LiveKeys:
         """Return the key to sign with now.
 
         Raises:
-            UnavailableError: if there is none any more.
+            UnavailableError: if no key may sign any more.
         """
         if self.ring.signing is None:
             raise UnavailableError(Reason.KEYS_UNAVAILABLE, f"No key in {self._folder} may sign.")
         return self.ring.signing
 
     async def watch(self, on_change: Callable[[KeyChange], None]) -> None:
-        """Look at the folder for ever, and tell what changes."""
+        """Check the folder until cancelled, and call `on_change` for each change."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
-            change = await self.look()
+            await asyncio.sleep(CHECK_EVERY_S)
+            change = await self.refresh()
             if change is not None:
                 on_change(change)
 
-    async def look(self) -> KeyChange | None:
-        """Take over what has changed in the folder, or with the time."""
+    async def refresh(self) -> KeyChange | None:
+        """Check the folder once. Returns what has changed in it, or with the time.
+
+        A folder that can't be read changes nothing. A broken file leaves its own key as it was and no other: a mistake
+        in one file must not keep a revoked key in use.
+        """
         try:
             found = await asyncio.to_thread(self._read)
         except (OSError, ConfigurationError) as error:
-            self._report(str(error))
+            self._log_failure(str(error))
         else:
             if found is not None:
                 self._records = self._merged(found)
+        # one assignment on the event loop: each token is signed and checked with a whole ring
         before, self.ring = self.ring, ring_at(self._records.values(), now=self._clock())
-        return self._compare(before)
+        return self._change_since(before)
 
     def _read(self) -> dict[str, KeyRecord | ConfigurationError] | None:
-        """Runs in a thread. Returns None where nothing has changed since all was well."""
-        seen = _fingerprint(self._folder)
-        if seen == self._seen and not self._failure:
+        """Runs in a thread, because a network folder may be slow. Returns None if nothing has changed."""
+        fingerprint = _fingerprint(self._folder)
+        if fingerprint == self._fingerprint and not self._failure:
             return None
         found = dict(each_record(self._folder))
-        self._seen = seen  # taken before the files were read: what changes meanwhile is read again
+        # this one was taken before the files were read, so a change in between is found next time
+        self._fingerprint = fingerprint
         return found
 
     def _merged(self, found: Mapping[str, KeyRecord | ConfigurationError]) -> dict[str, KeyRecord]:
@@ -125,35 +125,36 @@ class LiveKeys:
                 problems.append(str(record))
                 if kid in self._records:
                     merged[kid] = self._records[kid]
-        self._report(" ".join(problems))
+        self._log_failure(" ".join(problems))
         return merged
 
-    def _report(self, failure: str) -> None:
+    def _log_failure(self, failure: str) -> None:
+        """Log a failure once, though the folder is read again each time."""
         if failure and failure != self._failure:
             log.error("keys can't be read", reason=failure)
         elif self._failure and not failure:
             log.info("keys can be read again")
         self._failure = failure
 
-    def _compare(self, before: KeyRing) -> KeyChange | None:
+    def _change_since(self, before: KeyRing) -> KeyChange | None:
         ring = self.ring
         signing = ring.signing.kid if ring.signing else None
         published = tuple(kid for kid in ring.verify if kid not in before.verify)
-        dropped = {kid: self._why_gone(kid) for kid in before.verify if kid not in ring.verify}
+        dropped = {kid: self._reason_dropped(kid) for kid in before.verify if kid not in ring.verify}
         if not published and not dropped and signing == (before.signing.kid if before.signing else None):
             return None
         return KeyChange(signing=signing, published=published, dropped=dropped)
 
-    def _why_gone(self, kid: str) -> str:
+    def _reason_dropped(self, kid: str) -> str:
         record = self._records.get(kid)
         return record.ended.value if record is not None and record.ended is not None else "removed"
 
 
-def _fingerprint(folder: Path) -> _Seen:
+def _fingerprint(folder: Path) -> _Fingerprint:
     names = {entry.name for entry in folder.iterdir()}
     files = [folder / name for name in names if not name.startswith(".") and key_names({name})]
     seen = set()
     for file in files:
-        status = file.stat()  # through links: a mounted secret is one
+        status = file.stat()  # follows links: a mounted secret is a link
         seen.add((file.name, status.st_mtime_ns, status.st_size, status.st_ino))
     return frozenset(seen)
