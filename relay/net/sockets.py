@@ -1,4 +1,7 @@
-"""Listening sockets, bound before anything else starts, so that a taken port is one clear line."""
+"""Listening sockets and the limit of open files.
+
+Sockets are bound before anything else starts, so that a port in use is one clear error.
+"""
 
 import resource
 import socket
@@ -6,14 +9,14 @@ import socket
 from relay.core.errors import ConfigurationError
 
 MAX_OPEN_FILES = 1 << 20
-"""Enough for anything; some systems say a billion, and programs that go through all of them take minutes."""
+"""The most that is ever asked for. Some systems allow a billion, and programs that close all of them take minutes."""
 
 
 def bind(address: str, *, setting: str) -> socket.socket:
     """Bind a TCP socket to "host:port" without listening yet.
 
     Raises:
-        ConfigurationError: if the port is taken or the host is not this machine's; names `setting`.
+        ConfigurationError: if the port is in use or the host is not this machine's. It names `setting`.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -29,15 +32,15 @@ def bind(address: str, *, setting: str) -> socket.socket:
 
 
 def open_files() -> int:
-    """Return how many files and sockets a relay may have open on this machine: see `raise_file_limit`."""
+    """Return how many files and sockets a relay may have open on this machine. See `raise_file_limit`."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
 
 
 def raise_file_limit() -> None:
-    """Let this process have as many open files as it may.
+    """Raise this process's limit of open files to the hard limit.
 
-    The usual 1024 are for programs that wait by `select`; here one address could take them all.
+    The usual limit of 1024 is for programs that use `select`. Here one address could take all of them.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < open_files():

@@ -1,11 +1,7 @@
-"""A listener's certificate: checked before anything starts, and taken anew while the relay runs.
+"""The certificate of a listener: checked before anything starts, and reloaded while the relay runs.
 
-OpenSSL's own complaints ("[SSL] PEM lib (_ssl.c:4107)") help nobody, and it serves an expired certificate without
-a word, so the files are read and compared here first: each mistake is one sentence that names the setting and
-says what to do.
-
-Certificates are renewed every few weeks. `check` and `take` load the new files into the context that serves:
-handshakes from then on get the new certificate, open connections go on, and files that don't fit change nothing.
+OpenSSL's own errors ("[SSL] PEM lib (_ssl.c:4107)") don't say what is wrong, and it serves an expired certificate
+without an error. So the files are read and compared here first. Each error names the setting and says what to do.
 """
 
 import datetime
@@ -21,16 +17,16 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from relay.core.errors import ConfigurationError
 
 HANDSHAKE_WITHIN_S: Final = 5
-"""Seconds for a TLS handshake, as long as a request's head or a WebSocket handshake gets after it. The libraries
-give it a minute, and a connection that says nothing is counted by nobody until its end."""
+"""Seconds for a TLS handshake. A request's head, or a WebSocket handshake, gets as long after it. The libraries allow a
+minute, and no limit counts a connection before the end of its TLS handshake."""
 
 _MAX_FILE_BYTES = 1 << 20
-"""Most that is read of a file. A chain of four certificates has 8 KB."""
+"""Bytes that are read of a file at most. A chain of four certificates has 8 KB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """Where a certificate with its chain, and its private key are. `setting` begins the sentences of errors."""
+    """The paths of a certificate with its chain, and of its private key. `setting` begins the error texts."""
 
     setting: str
     cert: Path
@@ -38,32 +34,36 @@ class TlsFiles:
 
 
 class ServerTls:
-    """The TLS side of one or more listeners: give `context` to them."""
+    """The TLS context of one or more listeners, in `context`.
+
+    Certificates are renewed every few weeks. `check` and then `load` put the new files into the same context: new
+    handshakes get the new certificate, and open connections go on. Files that don't fit change nothing.
+    """
 
     def __init__(self, files: TlsFiles) -> None:
         """Read and check the files.
 
         Raises:
-            ConfigurationError: with one sentence that says what is wrong with which file.
+            ConfigurationError: says what is wrong with which file.
         """
         self._files = files
         self.context = _context(files)
 
     def check(self) -> None:
-        """Read the files again without serving them, so that the context that serves is never left with half a pair.
+        """Read and check the files again without serving them. The serving context must never hold half a pair.
 
         Raises:
-            ConfigurationError: as at the start.
+            ConfigurationError: as in `__init__`.
         """
         _context(self._files)
 
-    def take(self) -> None:
-        """Serve what was checked just now. OpenSSL's context has no lock: call it where the handshakes are made."""
+    def load(self) -> None:
+        """Serve the files that `check` has just read. Call it on the event loop: OpenSSL's context has no lock."""
         _load(self.context, self._files)
 
 
 def read_certificate(files: TlsFiles) -> x509.Certificate:
-    """Return the certificate that is served: the first of its file.
+    """Return the certificate that is served: the first one in its file.
 
     Raises:
         ConfigurationError: if the file can't be read or holds none.
@@ -83,7 +83,7 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
     _check_time(certificate, files)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # a client that asks for new keys again and again makes the server work for nothing
+    # renegotiation lets a client make the server work at no cost of its own
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
     _load(context, files)
@@ -105,9 +105,9 @@ def _check_pair(certificate: x509.Certificate, files: TlsFiles) -> None:
     pem = _read(files.key, setting=setting)
     try:
         key = load_pem_private_key(pem, password=None)
-    except TypeError:  # cryptography's way to say that a password is needed
+    except TypeError:  # cryptography raises this if a password is needed
         raise ConfigurationError(
-            f"{setting}: {files.key} is encrypted; nobody is there to type its password when the relay starts. "
+            f"{setting}: {files.key} is encrypted, and the relay can't ask for its password. "
             "Decrypt it with `openssl pkey`."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
@@ -116,7 +116,7 @@ def _check_pair(certificate: x509.Certificate, files: TlsFiles) -> None:
     if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
         raise ConfigurationError(
             f"{setting}: {files.key} is not the key of the certificate in {files.cert}. "
-            "The certificate comes first in its file, the chain behind it."
+            "The certificate must come first in its file, and its chain after it."
         )
 
 
@@ -129,7 +129,7 @@ def _check_time(certificate: x509.Certificate, files: TlsFiles) -> None:
     if certificate.not_valid_before_utc > now:
         at = certificate.not_valid_before_utc
         raise ConfigurationError(
-            f"{setting}: {files.cert} is valid only from {at:%Y-%m-%d %H:%M} UTC; is this machine's clock right?"
+            f"{setting}: {files.cert} is valid only from {at:%Y-%m-%d %H:%M} UTC. Is this machine's clock right?"
         )
 
 

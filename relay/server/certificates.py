@@ -66,7 +66,7 @@ async def renew_certificates(tls: ListenerTls, *, task_status: TaskStatus[None])
             try:
                 await anyio.to_thread.run_sync(tls.check)
                 for side in tls.sides:
-                    side.take()
+                    side.load()
             except ConfigurationError as error:
                 log.error("the certificates can't be used; the old ones are served on", reason=str(error))
             else:

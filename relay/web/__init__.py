@@ -1,1 +1,1 @@
-"""What the HTTP shells share: where a request came from, its cookies and body, and how answers look."""
+"""What the HTTP listeners share: the server, bounds, CSRF checks, cookies, bodies and the form of answers."""

@@ -1,8 +1,7 @@
-"""How HTTP answers look: JSON, and the same form for every error.
+"""HTTP answers: JSON, with one form for every error.
 
-Every error is `{"code", "message", "retryable"}`; status and code come from the one table in
-`relay.core.closes`, so that an error says the same everywhere. The security headers, no-store among them, are put
-on by `relay.web.uvicorn_runner`.
+Every error is `{"code", "message", "retryable"}`. Status and code come from the table in `relay.core.closes`.
+`relay.web.uvicorn_runner` adds the security headers, with no-store.
 """
 
 from typing import Any
@@ -16,16 +15,16 @@ from relay.limits.retry_after import jittered, retry_after
 
 
 def json_answer(status: int, body: Any) -> Response:
-    """Return `body` as JSON."""
+    """Return an answer with `body` as JSON."""
     return Response(msgspec.json.encode(body), status_code=status, media_type="application/json")
 
 
 def error_answer(
     status: int, code: str, message: str, *, retryable: bool = False, retry_after_s: float | None = None
 ) -> Response:
-    """Return an error in the form that all share. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3).
+    """Return an error in the common form. `retry_after_s` is rounded up to whole seconds (RFC 9110 §10.2.3).
 
-    A wait that many are told at once must differ: see `relay.limits.retry_after`.
+    If many clients get the same error at once, their waits must differ: see `relay.limits.retry_after`.
     """
     response = json_answer(status, {"code": code, "message": message, "retryable": retryable})
     if retry_after_s is not None:
@@ -36,7 +35,7 @@ def error_answer(
 def refusal_answer(
     refusal: Refusal, *, message: str | None = None, retry_after_s: float | None = None
 ) -> Response:
-    """Return the coarse public answer to a refusal. `message` replaces the table's where it may be more exact."""
+    """Return the coarse public answer to a refusal. `message` replaces the table's if it may be more exact."""
     answer = answer_for(refusal.reason)
     if retry_after_s is None and answer.status in (429, 503):
         retry_after_s = jittered()

@@ -1,8 +1,4 @@
-"""Request bodies, read with bounds on size and time before anything is parsed.
-
-A body that trickles in holds a connection and a task for as long as its sender likes; nobody in earnest takes
-longer than some seconds for the few kilobytes that any route takes.
-"""
+"""Request bodies, read with bounds on size and time before anything is parsed."""
 
 import asyncio
 from typing import Any, Final
@@ -13,42 +9,43 @@ from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason
 
 BODY_WITHIN_S: Final = 10.0
-"""Seconds for a whole body: a batch of 1 MiB at 1 Mbit/s."""
+"""Seconds for a whole body: enough for a batch of 1 MiB at 1 Mbit/s. Without a bound, a body that comes byte by byte
+holds a connection and a task."""
 
 
 async def read_body(request: Request, *, max_bytes: int, too_large: Reason) -> bytes:
     """Read the whole body, at most `max_bytes` of it.
 
     Raises:
-        MalformedError: reason `too_large` as soon as it turns out to be longer, `request_malformed` if it does
-            not come in time, or breaks off.
+        MalformedError: reason `too_large` as soon as it is longer, `request_malformed` if it does not come in time or
+            breaks off.
     """
     oversized = MalformedError(f"The body has more than {max_bytes} bytes.", reason=too_large)
-    if _announced(request) > max_bytes:
+    if _content_length(request) > max_bytes:
         raise oversized
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN_S):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > max_bytes:  # chunked bodies announce no length
+                if len(body) > max_bytes:  # chunked bodies have no Content-Length
                     raise oversized
     except TimeoutError:
         raise MalformedError(f"The body did not come within {BODY_WITHIN_S:g} seconds.") from None
-    except ClientDisconnect:  # nobody is there to be answered; the audit log hears of it
+    except ClientDisconnect:  # no client gets the answer, but the audit log gets the event
         raise MalformedError("The body broke off.") from None
     return bytes(body)
 
 
-def _announced(request: Request) -> int:
+def _content_length(request: Request) -> int:
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
 async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any]:
-    """Read a JSON object, or nothing, which counts as an empty one.
+    """Read a JSON object. An empty body counts as an empty object.
 
-    A form is refused: a page of another site can send one without asking first (a "simple request").
+    A form is refused: a page of another site can send one without a CORS preflight (a "simple request").
 
     Raises:
         MalformedError: if the body is anything else.
@@ -58,7 +55,7 @@ async def read_json_object(request: Request, *, max_bytes: int) -> dict[str, Any
         return {}
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":
-        raise MalformedError("Send the body as application/json, or none.")
+        raise MalformedError("Send a body of type application/json, or no body.")
     try:
         return strict_json.parse_object(body)
     except ValueError as error:

@@ -1,16 +1,16 @@
-"""uvicorn's WebSocket protocol without its two weak places: what clients send wrong, and clients that do not read."""
+"""One WebSocket of an HTTP listener: uvicorn's protocol class, with bounds for broken text and for slow readers."""
 
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """One WebSocket of an HTTP listener."""
+    """uvicorn's WebSocket protocol with bounds."""
 
     def send_receive_event_to_app(self) -> None:
-        """Pass a whole message on. Text that is not UTF-8 ends the connection with 1007 (RFC 6455 §8.1).
+        """Pass on a whole message. Text that is not UTF-8 ends the connection with 1007 (RFC 6455 §8.1).
 
-        uvicorn would do the same, and log a traceback each time: a client could fill the log with them.
+        uvicorn does the same, but logs a traceback each time. A client could fill the log with them.
         """
         if self.curr_msg_data_type == "text" and not self.close_sent:
             try:
@@ -22,30 +22,30 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 return
         super().send_receive_event_to_app()
 
-    # A client that takes nothing is not read from: the pongs to its pings would pile up here without end.
+    # While a client takes nothing, nothing is read from it. The answers to its pings would fill the memory.
 
     def pause_writing(self) -> None:
-        """Read no more until the client has taken what waits for it."""
+        """Stop reading until the client has taken the bytes that wait for it."""
         super().pause_writing()
-        self._read_or_wait()
+        self._pause_or_resume_reading()
 
     def resume_writing(self) -> None:
-        """Read on, unless the application has a message to take first."""
+        """Continue reading, unless the application has a message to receive first."""
         super().resume_writing()
-        self._read_or_wait()
+        self._pause_or_resume_reading()
 
     async def receive(self) -> ASGIReceiveEvent:
-        """Return the next message, and read on only if what waits for the client is little."""
+        """Return the next message. Continue reading only if few bytes wait for the client."""
         message = await super().receive()
-        self._read_or_wait()
+        self._pause_or_resume_reading()
         return message
 
     def keepalive_timeout(self) -> None:
-        """Let a client go that answered no ping in time. An orderly close would wait for it to read, for ever."""
+        """Cut a client off that did not answer a ping in time. A close frame would wait until the client reads it."""
         super().keepalive_timeout()
         self.transport.abort()
 
-    def _read_or_wait(self) -> None:
+    def _pause_or_resume_reading(self) -> None:
         if self.transport.is_closing():
             return
         if self.read_paused or not self.writable.is_set():

@@ -1,4 +1,4 @@
-"""Who is at the other end of an HTTP request, for limits and the audit log."""
+"""The client of an HTTP request (address, peer, User-Agent), for limits and the audit log."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from relay.net.addresses import Network, canonical_address, client_address
 
 
 def client_reader(trusted: Sequence[Network]) -> Callable[[HTTPConnection], Client]:
-    """Return a function from a request to its `Client`, believing forwarded addresses from `trusted` proxies only."""
+    """Return a function from a request to its `Client`. X-Forwarded-For is read from `trusted` proxies only."""
 
     def read(request: HTTPConnection) -> Client:
         peer = canonical_address(request.client.host) if request.client else ""

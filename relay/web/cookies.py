@@ -1,4 +1,4 @@
-"""Cookies: read so that a planted second one is noticed, set so that scripts and other sites can't reach them."""
+"""Cookies: a second cookie of the same name is noticed, and scripts and other sites can't read those that are set."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from relay.sessions.cookies import SessionCookies, find_session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieOptions:
-    """How a cookie is set. `secure` follows the scheme of public.url."""
+    """The attributes of a cookie. `secure` follows the scheme of public.url."""
 
     name: str
     max_age_s: int
@@ -19,16 +19,16 @@ class CookieOptions:
 
 
 def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
-    """Return the one value that stands in `cookies`, put together where it came in parts.
+    """Return the one value of the session cookies, joined if it came in parts.
 
-    Starlette's parser keeps the last of two cookies of one name and forgets that there were two, so the headers
-    are read as they came.
+    The raw headers are read. Starlette's parser keeps the last of two cookies of one name, and a cookie that a sibling
+    host has planted would go unnoticed.
     """
     return find_session(request.headers.getlist("cookie"), cookies)
 
 
 def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
-    """Set a cookie that scripts can't read and other sites' requests don't carry (RFC 6265bis §4.1)."""
+    """Set a cookie that scripts can't read and that other sites' requests don't carry (RFC 6265bis §4.1)."""
     response.set_cookie(
         options.name,
         value,
@@ -41,5 +41,5 @@ def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
 
 
 def clear_cookie(response: Response, options: CookieOptions) -> None:
-    """Have the browser drop the cookie; the attributes must be those it was set with."""
+    """Delete a cookie in the browser. The attributes must be those with which it was set."""
     response.delete_cookie(options.name, path="/", secure=options.secure, httponly=True, samesite="lax")

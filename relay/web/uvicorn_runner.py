@@ -1,7 +1,7 @@
-"""Runs an ASGI application on uvicorn inside the service's own task group, with the security headers on each answer.
+"""Runs an ASGI application on uvicorn within the relay's own task group, with security headers on each answer.
 
-uvicorn by itself takes over SIGINT and SIGTERM, logs query strings, believes proxies' headers and gives a TLS
-handshake a minute; all four are switched off here. Signals belong to `relay.server.run`.
+uvicorn by default handles SIGINT and SIGTERM, logs query strings, believes proxies' headers and gives a TLS handshake a
+minute. All four are switched off here. `relay.server.run` handles the signals.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.headers import SecurityHeaders
 
 GRACE_S = 1
-"""Seconds that open requests get at the end. None of ours takes longer, but for an upload that stalls."""
+"""Seconds that open requests get when the relay stops. Only an upload that stalls takes longer."""
 
 
 class _Server(uvicorn.Server):
@@ -38,11 +38,11 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the process's signals alone."""
+        """Do nothing: `relay.server.run` handles the signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does on sockets that it is given, with a bound on the TLS handshake."""
+        """Listen on given sockets as uvicorn does, with a bound on the TLS handshake."""
         context = self.config.ssl
         self.servers = []
         for sock in sockets or ():
@@ -67,7 +67,7 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """One HTTP listener. `run` returns after `stop`."""
+    """One HTTP listener."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class HttpServer:
         accept_queue: AdmissionQueue | None = None,
         unauthenticated: UnauthenticatedConnections | None = None,
     ) -> None:
-        """Serve `app` on a bound socket; over TLS where `tls` is given, and with HSTS if told so.
+        """Prepare to serve `app` on a bound socket, over TLS if `tls` is given, with HSTS if `strict_transport`.
 
         If the application takes WebSockets, `max_frame_bytes` is their longest message; without it offered upgrades are
         ignored. New connections wait in `accept_queue` and are counted in `unauthenticated`, if these are given.
@@ -90,7 +90,7 @@ class HttpServer:
             uvicorn.Config(
                 SecurityHeaders(app, strict=strict_transport),
                 ssl_context_factory=None if tls is None else lambda _config, _default: tls,
-                loop="none",  # the loop runs already
+                loop="none",  # the loop already runs
                 http=BoundedHttp,
                 ws="none" if max_frame_bytes is None else BoundedWebSocket,
                 ws_max_size=max_frame_bytes or 0,
@@ -110,14 +110,14 @@ class HttpServer:
         )
 
     async def run(self) -> None:
-        """Serve until `stop`."""
+        """Serve until `stop` is called."""
         await self._server.serve(sockets=[self._sock])
 
     async def started(self) -> None:
         """Wait until connections are accepted."""
-        while not self._server.started:  # noqa: ASYNC110  # uvicorn tells by a flag only
+        while not self._server.started:  # noqa: ASYNC110  # uvicorn has only a flag for it
             await asyncio.sleep(0.005)
 
     def stop(self) -> None:
-        """Take no new requests, and let `run` return when the open ones are answered."""
+        """Accept no new requests. `run` returns when the open ones are answered."""
         self._server.should_exit = True

@@ -105,10 +105,10 @@ def grow(pair: Pair, authority: Authority) -> None:
         (garble_key, "listen.tls.key: {key} holds no private key in PEM form."),
         (swap_keys, "listen.tls.key: {key} is not the key of the certificate in {cert}."),
         (use_another_kind, "listen.tls.key: {key} is not the key of the certificate in {cert}."),
-        (put_the_chain_first, "The certificate comes first in its file, the chain behind it."),
-        (encrypt, "listen.tls.key: {key} is encrypted;"),
+        (put_the_chain_first, "The certificate must come first in its file, and its chain after it."),
+        (encrypt, "listen.tls.key: {key} is encrypted, and"),
         (expire, "listen.tls.cert: {cert} expired on "),
-        (come_too_early, "is this machine's clock right?"),
+        (come_too_early, "Is this machine's clock right?"),
         (grow, "listen.tls.cert: {cert} is too large"),
     ],
 )
