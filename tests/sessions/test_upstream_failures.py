@@ -105,20 +105,21 @@ async def test_a_backend_that_hangs(backend: Backend) -> None:
     await patient.aclose()
 
 
-async def test_waiting_for_a_place_counts(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While all places are taken by calls that hang, another token is refused in the same time."""
+async def test_the_timeout_includes_the_wait_for_a_free_call(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that gets no call of its own is an outage as well, and the backend never sees it."""
     monkeypatch.setattr(upstream, "MAX_CHECKS", 1)
     verifier = verifier_for(backend.url, timeout_s=0.1)
-    backend.hold()
-    refused = await asyncio.gather(
-        *(verifier.verify(f"token-{index}", now=NOW) for index in range(3)), return_exceptions=True
-    )
-    assert all(isinstance(error, UnavailableError) for error in refused)
-    assert len(backend.calls) <= 1
+    async with verifier._call_slots:  # the only call is taken, by one that does not end
+        assert "did not answer" in await unavailable(verifier)
+    assert backend.calls == []
     await verifier.aclose()
 
 
-async def test_too_many_that_wait(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_above_the_bound_is_refused_at_once(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Beyond the bound a caller is refused at once, and the others are not hurt."""
     monkeypatch.setattr(upstream, "MAX_WAITING", 1)
     verifier = verifier_for(backend.url)
