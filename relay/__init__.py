@@ -27,7 +27,7 @@ What they work with:
     keys/            signing keys and their life, JWKS, keys of publishers and operators
     state/           used tokens and revocations: the port and SQLite
     broker/          numbers publications and delivers them to each node's hub: the port and the memory adapter
-    limits/          how often a caller may do something
+    limits/          how often a caller may do something: the port and the memory adapter
     audit/           the audit log: write, chain, verify; the questions to it are in audit/query/
     metrics/         numbers of a running relay, for Prometheus and the ops page
     net/             for all listeners: addresses, admission queue, unauthenticated connections, TLS, HTTP client
@@ -49,48 +49,51 @@ Commands and tools:
 
 One tick, from the publisher to the browsers:
 
-    ingest/routes.py:_publish_one            POST /v1/publish: read the body
-    ingest/service.py:Ingest.publish         check the quota; core/publications.py:parse_draft checks the form
-    ingest/service.py:Ingest.publish_draft   check the channel against the key, and hand the draft to the broker
-    broker/memory.py:MemoryBroker.publish    make a publication, and hand it to the hub of this node
-    core/sequencer.py:Sequencer.number       give it its seq, or drop it as stale or repeated
-    stream/fanout.py:encode                  makes one WebSocket frame of a message
-    stream/fanout.py:Fanout._turn            owns the hub, and lets it write in short turns of the event loop
-    core/hub.py:Hub.publish                  queue the value at the interval groups of its channel
-    core/hub.py:Hub.flush                    write the same bytes to each subscriber that is ready
-    core/channels.py:Channel.accept          keep the value as the last one, or in the history
-    core/channels.py:Group.queue_value       encode it once for a transport
-    core/subscribers.py:Sink                 the outgoing side of a connection
-    core/subscribers.py:Backlog              what a slow subscriber still has to get
-    stream/connection.py:StreamConnection    the sink: one `write` of the socket's transport
+    ingest/routes.py:_publish_one             POST /v1/publish: read the body
+    ingest/service.py:Ingest.publish          check the quota; core/publications.py:parse_draft checks the form
+    ingest/service.py:Ingest.publish_draft    check the channel against the key, and hand the draft to the broker
+    broker/memory.py:MemoryBroker.publish     make a publication, and hand it to the hub of this node
+    core/sequencer.py:Sequencer.number        give it its seq, or drop it as stale or repeated
+    stream/fanout.py:encode                   makes one WebSocket frame of a message
+    stream/fanout.py:Fanout._turn             owns the hub, and lets it write in short turns of the event loop
+    core/hub.py:Hub.publish                   queue the value at the interval groups of its channel
+    core/hub.py:Hub.flush                     write the same bytes to each subscriber that is ready
+    core/channels.py:Channel.accept           keep the value as the last one, or in the history
+    core/channels.py:Group.queue_value        encode it once for a transport
+    core/subscribers.py:Sink                  the outgoing side of a connection
+    core/subscribers.py:Backlog               what a slow subscriber still has to get
+    stream/connection.py:StreamConnection     the sink: one `write` of the socket's transport
 
 One token, from the session to the answer of the issuer:
 
-    issuer/routes.py:issuer_routes           POST /auth/ws-token
-    issuer/routes.py:_authenticated          CSRF (web/csrf.py:check_csrf), limits, and the session
-    issuer/routes.py:_issued                 read what is asked for
-    issuer/service.py:Issuer.authenticate    ask the verifier, and the state store for revocations
-    issuer/service.py:Issuer.issue           grant, mint, record; without a record there is no token
-    sessions/base.py:SessionVerifier.verify  who is behind the credential?
-    sessions/signed.py:SignedVerifier.verify one verifier: a JWT in a cookie
-    issuer/policy.py:Policy.decide           cut the request down to the grants of the session's roles
-    core/tokens.py:mint                      sign the scoped token
-    audit/jsonl.py:JsonlAuditor.record       wait until the record is in the file
+    issuer/routes.py:issuer_routes            POST /auth/ws-token
+    issuer/routes.py:_authenticated           CSRF (web/csrf.py:check_csrf), limits, and the session
+    issuer/routes.py:_issued                  read what is asked for
+    issuer/service.py:Issuer.authenticate     ask the verifier, and the state store for revocations
+    issuer/service.py:Issuer.issue            grant, mint, record; without a record there is no token
+    sessions/base.py:SessionVerifier.verify   who is behind the credential?
+    sessions/signed.py:SignedVerifier.verify  one verifier: a JWT in a cookie
+    issuer/policy.py:Policy.decide            cut the request down to the grants of the session's roles
+    core/tokens.py:mint                       sign the scoped token
+    audit/jsonl.py:JsonlAuditor.record        wait until the record is in the file
 
 One token, from the handshake to the first price:
 
-    stream/listener.py:listen                the library's server, with its limits
-    stream/service.py:Stream._process_request   a handshake came
-    stream/service.py:Stream._handle         it was accepted; or the token comes as the first frame
-    stream/service.py:Stream._serve          register the connection, run its protocol until it ends
-    stream/gate.py:Gate.inspect              checks before the token
-    stream/gate.py:Gate.redeem               checks of the token; as the last step, use it up
-    core/tokens.py:verify                    signature and claims
-    core/revocations.py:token_is_revoked     is its session, user or jti revoked?
-    state/base.py:State.claim                single use: the port
-    state/sqlite.py:SqliteState.claim        single use: one atomic insert
-    core/protocol.py:ClientProtocol.open     welcome, and the first subscriptions
-    core/hub.py:Hub.subscribe                acknowledgement, snapshots; from now on the ticks of the first walk
+    stream/listener.py:listen                 the library's server, with the relay's limits
+    stream/connection.py:StreamConnection     a new connection; its first bytes wait in the accept queue
+    stream/lifecycle.py:next_phase            the phases of a connection, and what leads from one to the next
+    stream/service.py:Stream._process_request the library has read a handshake
+    stream/service.py:Stream._handle          the handshake is answered; the token may still come, as the first frame
+    stream/service.py:Stream._serve           register the connection, and run its protocol until it ends
+    stream/handshake.py:read_handshake        find the token, the channels and the interval in a handshake
+    stream/gate.py:Gate.inspect               the checks before the token
+    stream/gate.py:Gate.redeem                the checks of the token; as the last step, use it up
+    core/tokens.py:verify                     signature and claims
+    core/revocations.py:token_is_revoked      is its session, its user or the token itself revoked?
+    state/base.py:State.claim                 single use: the port
+    state/sqlite.py:SqliteState.claim         single use: one atomic insert
+    core/protocol.py:ClientProtocol.open      the welcome, and the first subscriptions
+    core/hub.py:Hub.subscribe                 acknowledgement and snapshots; then the ticks of the first walk
 """
 
 __version__ = "0.1.0"
