@@ -1,8 +1,8 @@
-"""The newest records of a log, or those about one token, connection, session or user: for people who look at it now.
+"""The newest records of a log, or those about one token, connection, session or user, for the operators' page.
 
-Read backwards from the end of the file, on a thread of the caller's, and only so far: who asks for what happened last
-month has `relay audit` and the files. Lines are sieved as bytes before any is parsed, which keeps a search of
-32 MB at some 50 ms and the interpreter free for prices in between.
+The file is read backwards from its end, on a thread of the caller. `relay audit` reads the whole log. Lines are
+filtered as bytes before they are parsed: a search of 32 MB takes some 50 ms, and the interpreter can send prices in
+between.
 """
 
 import json
@@ -15,16 +15,16 @@ from typing import Any
 import msgspec
 
 MAX_BYTES = 32 << 20
-"""How far back is looked: some 40,000 records."""
+"""Bytes that are read at most, from the end: some 40,000 records."""
 _BLOCK = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentQuery:
-    """Which records: of an action, with an outcome, about somebody or something; "" for any.
+    """Which records to find: their action, their outcome and their subject; "" for any.
 
-    `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are numbers of
-    the chain: only records between the two.
+    `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are numbers in
+    the chain; only records between the two match.
     """
 
     limit: int
@@ -37,19 +37,19 @@ class RecentQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentRecords:
-    """Records, newest first. `whole` is False if older ones that match may exist: the search ended before them."""
+    """Records, newest first. `whole` is False if the search ended early, so that older records may match as well."""
 
     records: list[dict[str, Any]]
     whole: bool
 
 
 def find_recent(paths: Sequence[Path], query: RecentQuery) -> RecentRecords:
-    """Return the newest records that are wanted from a log's files, given oldest first.
+    """Return the newest records that match. `paths` are the log's files, oldest first.
 
     Raises:
-        OSError: if the file can't be read.
+        OSError: if a file can't be read.
     """
-    # as the log's canonical form spells them; a line that has them may still have them elsewhere
+    # in the log's canonical form; a line may have these texts in another member, so `_matches` checks again
     needles = [json.dumps(text).encode() for text in (query.action, query.outcome, query.about) if text]
     records: list[dict[str, Any]] = []
     for line in newest_lines(paths):
@@ -71,7 +71,7 @@ def find_recent(paths: Sequence[Path], query: RecentQuery) -> RecentRecords:
 
 
 def subjects_of(record: dict[str, Any]) -> set[str]:
-    """Return what a record is about: its user, session, token and connection."""
+    """Return the subjects of a record: its user, session, token and connection."""
     own = record.get("relay", {})
     found = (
         record.get("user", {}).get("id"),
@@ -98,11 +98,11 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         record = msgspec.json.decode(line)
         return record if isinstance(record["relay"]["chain"]["seq"], int) and record["event"] else None
     except (msgspec.DecodeError, KeyError, TypeError):
-        return None  # a torn line, or a damaged one: `relay audit verify` is who names it
+        return None  # a torn or damaged line, which `relay audit verify` names
 
 
 def newest_lines(paths: Sequence[Path]) -> Iterator[bytes | None]:
-    """Yield the files' lines from the last on; None when `MAX_BYTES` were read and there are more.
+    """Yield the lines of the files, newest first; None after `MAX_BYTES` if there are more lines.
 
     Raises:
         OSError: if a file can't be read.

@@ -1,14 +1,14 @@
-"""Checks an audit log line by line, in constant memory. Pure.
+"""The check of an audit log, line by line, in constant memory. Pure.
 
-It names the first line that is not as it was written. One that was written anew from some record on is found by the
-next checkpoint's signature. What no log can prove of itself is its end: one that was cut off, or written anew below
-the last checkpoint, is whole as far as it goes. That takes a head (`Link`) kept elsewhere.
+It names the first line that is not as it was written. If a log was rewritten from some record on, the signature of the
+next checkpoint shows it. No log can prove its own end: without a head (`Link`) from another place, a log that was cut
+off, or rewritten below the last checkpoint, looks whole.
 
-A log in several files is one chain. Only a file that begins with a checkpoint made for that may be the first one
-without holding the first record.
+A log in several files is one chain. The first given file may begin with a later record only if that record is the
+checkpoint of a rotation.
 
-A line that is no record is forgiven only where a crash left it and the record after it accounts for its
-bytes (see `tail`). A record whose hash is wrong is never forgiven: no crash makes one.
+A line that is no record is accepted only if a crash can have left it and the next record accounts for its bytes (see
+`logfile`). A record with a wrong hash is never accepted, because no crash makes one.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from relay.core.jws import VerifyKey
 
 
 class Kind(StrEnum):
-    """What is wrong with a log."""
+    """The kinds of damage that a log can have."""
 
     MODIFIED = "modified"
     DELETED = "deleted"
@@ -39,9 +39,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """The first thing wrong: its line, counted from 1, and a sentence without anything from the log in it.
+    """The first damage: its line, counted from 1, and a sentence.
 
-    `file` counts the files that were given from 0.
+    Of the log, the sentence quotes nothing but numbers, so that it can be printed on any terminal. `file` is the index
+    of the given file.
     """
 
     kind: Kind
@@ -52,26 +53,26 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What is known about a log. Where there is a problem, the counts cover what comes before it."""
+    """The result of a check. If there is a problem, the counts cover the records before it."""
 
     ok: bool
     records: int
     last: Link | None
-    """The last record that was found in its place: the head to keep elsewhere."""
+    """The link of the last good record: the head to keep in another place."""
     proven: int
-    """Up to which record a head from elsewhere proves the log, 0 without one."""
+    """The last record that the given head proves, 0 without a head."""
     lost: int
-    """Events that gap records report as lost."""
+    """Lost events that gap records report."""
     torn: int
-    """Places with bytes that are no record and that a gap record accounts for."""
+    """Torn lines that a gap record accounts for."""
     unclean: int
-    """Times that the log's writer died instead of closing it."""
+    """How often the log's writer died without closing the log."""
     began: int
-    """The first record that was given: more than 1 where older files were deleted, or not given."""
+    """The first given record: more than 1 if older files were deleted or not given."""
     oldest: int
-    """The first record that the log kept at its last checkpoint, by its own word."""
+    """The first record that the log still had, as its last checkpoint says."""
     signed: int | None
-    """Up to which record checkpoints sign the log, None if no keys were given to check them with."""
+    """The last record that a checkpoint signs; None if no keys were given."""
     problem: Problem | None
 
     def __str__(self) -> str:
@@ -100,12 +101,12 @@ class Verdict:
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Return the lines of `file` for `verify`. Memory is bounded: a line that is too long comes in pieces."""
+    """Return the lines of `file` for `verify`. A line that is too long comes in pieces, so that memory is bounded."""
     return iter(lambda: file.readline(MAX_LINE + 1), b"")
 
 
 def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:
-    """Check a log that is one file, without its signatures. See `verify_files`."""
+    """Check a log of one file, without its signatures. See `verify_files`."""
     return verify_files([lines], head=head)
 
 
@@ -115,10 +116,10 @@ def verify_files(
     head: Link | None = None,
     keys: Mapping[str, VerifyKey] | None = None,
 ) -> Verdict:
-    """Check a log. Each file is its lines, cut after each newline, and the files come in the order of their records.
+    """Check a log. A file is its lines with their newlines; the files are in the order of their records.
 
-    `head` is the log's last known place, `keys` are those that may sign checkpoints; None: they are not checked.
-    Look at `problem`: without one, the log is whole up to `last`.
+    `head` is the last known link of the log. `keys` are the keys that may sign checkpoints; with None, signatures are
+    not checked. If the verdict has no `problem`, the log is whole up to `last`.
     """
     check = _Check(head, keys)
     rest = ((number, line) for number, lines in enumerate(files) for line in lines)
@@ -126,13 +127,13 @@ def verify_files(
         if number != check.file:
             check.begin_file(number)
         if check.problem is None:
-            check.take(line)
+            check.add(line)
         if check.problem is not None:
             break
     else:
         check.end()
     if check.missing is not None:
-        check.decide(line for _, line in rest)
+        check.find_missing(line for _, line in rest)
     return Verdict(
         ok=check.problem is None,
         records=check.records,
@@ -149,7 +150,7 @@ def verify_files(
 
 
 class _Unread:
-    """Lines in a row that are no record: what is wrong with the first, and what all their bytes are."""
+    """Consecutive lines that are no record: the problem of the first, and the size and hash of all their bytes."""
 
     def __init__(self, line: int, kind: Kind, sentence: str, *, file: int) -> None:
         self.problem = Problem(kind=kind, line=line, sentence=sentence, file=file)
@@ -166,7 +167,7 @@ class _Unread:
 
 
 class _Check:
-    """The state between two lines."""
+    """The state of the check between two lines."""
 
     def __init__(self, head: Link | None, keys: Mapping[str, VerifyKey] | None) -> None:
         self.records = self.proven = self.lost = self.torn = self.unclean = 0
@@ -176,7 +177,7 @@ class _Check:
         self.last: Link | None = None
         self.problem: Problem | None = None
         self.missing: tuple[str, range] | None = None
-        """Writer and sequence numbers of records that were jumped over: deleted, or found further down."""
+        """Writer and numbers of records that are missing here: they were deleted, or stand further down."""
         self._head = head
         self._keys = keys
         self._line = 1
@@ -186,30 +187,30 @@ class _Check:
         self._ended = True
 
     def begin_file(self, number: int) -> None:
-        """Go on with the next file: the one before must have ended with a whole line."""
+        """Continue with the next file. The file before must have ended with a whole line."""
         if not self._ended:
             self._torn_end()
         else:
             self.file, self._line = number, 1
 
-    def take(self, line: bytes) -> None:
+    def add(self, line: bytes) -> None:
         """Check the next line."""
         self._ended = line.endswith(b"\n")
         try:
             sealed = unseal(line)
         except MalformedError:
-            self._keep(line, Kind.MALFORMED, "this is not a record of an audit log.")
+            self._keep_unread(line, Kind.MALFORMED, "this is not a record of an audit log.")
         else:
             if sealed.intact:
-                self._place(sealed)
+                self._check_link(sealed)
             else:
-                self._keep(
+                self._keep_unread(
                     line, Kind.MODIFIED, "this record was modified, its hash does not fit what it says now."
                 )
         self._line += self._ended
 
     def end(self) -> None:
-        """Check what can only be known once the last line was read."""
+        """Check the end, after the last line."""
         if self._unread is not None:
             self.problem = self._unread.problem
             if not self._ended and self._unread.pieces == 1 and self._unread.forgivable:
@@ -222,8 +223,8 @@ class _Check:
                 f"the log ends before record {self._head.seq}, which the given head names; it was cut off.",
             )
 
-    def decide(self, rest: Iterable[bytes]) -> None:
-        """Tell deleted records from those that were moved down: look for them in the rest of the log."""
+    def find_missing(self, rest: Iterable[bytes]) -> None:
+        """Decide whether the missing records were deleted or moved down: look for them in the rest of the log."""
         if self.missing is None or self.problem is None:
             return
         writer, numbers = self.missing
@@ -240,14 +241,14 @@ class _Check:
                 self.problem = replace(self.problem, kind=Kind.REORDERED, sentence=sentence)
                 return
 
-    def _keep(self, line: bytes, kind: Kind, sentence: str) -> None:
-        """Keep in mind a line that is no record until the next record says what it is."""
+    def _keep_unread(self, line: bytes, kind: Kind, sentence: str) -> None:
+        """Remember a line that is no record, until the next record accounts for it or not."""
         if self._unread is None:
             self._unread = _Unread(self._line, kind, sentence, file=self.file)
         self._unread.add(line, forgivable=kind is Kind.MALFORMED)
 
-    def _place(self, sealed: Sealed) -> None:
-        """Check an intact record's place in the chain."""
+    def _check_link(self, sealed: Sealed) -> None:
+        """Check the link of an intact record."""
         before = self.last or _before(sealed)
         accounted = self._accounted(sealed)
         if self._unread is not None and not (sealed.follows(before) and accounted):
@@ -282,17 +283,17 @@ class _Check:
             self.unclean += sealed.gap.unclean_end
 
     def _unsigned(self, sealed: Sealed, keys: Mapping[str, VerifyKey]) -> str | None:
-        """Say what is wrong with the signatures at this record, if something is."""
-        seq, note = sealed.link.seq, sealed.checkpoint
-        if note is not None:
+        """Return what is wrong with the signatures at this record, or None."""
+        seq, checkpoint = sealed.link.seq, sealed.checkpoint
+        if checkpoint is not None:
             before = Link(sealed.link.writer, seq - 1, sealed.prev)
-            if is_genuine(note, keys, head=str(before), at=sealed.at):
+            if is_genuine(checkpoint, keys, head=str(before), at=sealed.at):
                 return None
-            if note.kid not in keys:
+            if checkpoint.kid not in keys:
                 return "this checkpoint is signed with a key that is not among those given."
             return (
-                f"this checkpoint's signature does not fit: what stands between record {self.signed} and this one "
-                "was written anew."
+                f"this checkpoint's signature does not fit: the records between {self.signed} and this one "
+                "were rewritten."
             )
         since = self.signed or self.began - 1
         if seq - since > EVERY:
@@ -300,7 +301,7 @@ class _Check:
         return None
 
     def _accounted(self, sealed: Sealed) -> bool:
-        """Tell whether the bytes since the last record are those that this one names."""
+        """Return whether the torn bytes since the last record are those that this one names."""
         named = None if sealed.gap is None else sealed.gap.unreadable
         unread = self._unread
         if unread is None or named is None:
@@ -312,7 +313,7 @@ class _Check:
         return head is None or (link.writer == head.writer and (link.seq != head.seq or link == head))
 
     def _misplaced(self, sealed: Sealed, before: Link) -> None:
-        """Say why an intact record can't stand here."""
+        """Report why an intact record can't stand here."""
         link, expected = sealed.link, before.seq + 1
         if link.writer != before.writer:
             self._fail(Kind.INSERTED, "this record belongs to another log.")
@@ -349,8 +350,8 @@ class _Check:
     def _torn_end(self) -> None:
         self._fail(
             Kind.TORN_END,
-            "the last line is not finished: its writer died, or is writing just now; the relay's next start "
-            "accounts for it.",
+            "the last line is not finished: its writer died, or is still writing; "
+            "the relay's next start accounts for it.",
         )
 
     def _fail(self, kind: Kind, sentence: str, *, line: int | None = None) -> None:
@@ -360,8 +361,8 @@ class _Check:
 
 
 def _before(sealed: Sealed) -> Link:
-    """Return what the first record that is given must follow: nothing, or what an older file ended with."""
-    note, link = sealed.checkpoint, sealed.link
-    if note is not None and note.moment is Moment.ROTATED:
+    """Return the link that the first given record must follow: the start of a chain, or the end of an older file."""
+    checkpoint, link = sealed.checkpoint, sealed.link
+    if checkpoint is not None and checkpoint.moment is Moment.ROTATED:
         return Link(link.writer, link.seq - 1, sealed.prev)
     return Link.before_first(link.writer)

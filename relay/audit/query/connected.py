@@ -1,4 +1,4 @@
-"""Who was connected to an endpoint at a moment."""
+"""The connections of an endpoint at a moment."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from relay.core.events import Action
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
-    """One connection: whose, since when, from where, by which token, and until when; "" if it is open to the log's end.
+    """One connection. `until` is "" if it is open when the log ends.
 
-    `killed`: its relay ended without closing it; `until` is then when the next one began to write.
+    `killed`: its relay ended without closing it. `until` is then the time when the next relay opened the log.
     """
 
     user: str
@@ -41,7 +41,7 @@ def connected_at(records: Iterable[Record], endpoint: str, *, at: datetime) -> l
                 del begun[connection]
             else:
                 ended[connection] = record.at
-        elif record.relay.unclean_end:  # what this log has as open belonged to a process that is gone
+        elif record.relay.unclean_end:  # the open connections of this log ended with their process
             writer = record.relay.chain.writer
             for left in [one for one, open_ in begun.items() if open_.relay.chain.writer == writer]:
                 if record.at <= moment:

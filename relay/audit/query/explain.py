@@ -1,4 +1,4 @@
-"""A record in plain words, the same for `relay audit why` and for the operators' page."""
+"""A record in plain words, for `relay audit why` and for the operators' page."""
 
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly
 from relay.audit.query.records import Record
@@ -6,28 +6,28 @@ from relay.core.closes import CloseCode
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import ACTION_EXPLANATIONS, Action
 
-_SAYINGS = {action.value: text for action, text in ACTION_EXPLANATIONS.items()} | {
+_SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()} | {
     Action.TOKEN_DENIED.value: "No token was given.",
-    Action.CONNECTION_REFRESHED.value: "A new token carries the connection on.",
+    Action.CONNECTION_REFRESHED.value: "The connection continues with a new token.",
     Action.LOGIN_SUCCEEDED.value: "Logged in.",
     Action.LOGIN_FAILED.value: "A log-in was refused.",
     Action.LOGOUT.value: "Logged out.",
 }
-"""What there is to say where a record's details add nothing to it."""
+"""The sentences for records whose details add nothing."""
 
 
 def explain(record: Record) -> str:
-    """Return what a record says: what happened, why, and what its marks mean. Who it was stands beside it."""
-    said = [_what(record)]
-    # that a client closed its connection is what the sentence says
+    """Return what a record says: what happened, why, and what its anomalies mean. It does not name the user."""
+    sentences = [_what(record)]
+    # the first sentence already says that the client closed its connection
     if record.event.reason and record.event.reason != Reason.CLIENT_CLOSED:
-        said.append(_explained(record.event.reason))
-    said += [_mark(mark) for mark in record.relay.anomalies]
-    return " ".join(said)
+        sentences.append(_explained(record.event.reason))
+    sentences += [_anomaly(name) for name in record.relay.anomalies]
+    return " ".join(sentences)
 
 
 def _what(record: Record) -> str:
-    """Say what happened."""
+    """Return the sentence that says what happened."""
     own = record.relay
     match record.event.action:
         case Action.TOKEN_ISSUED:
@@ -35,13 +35,13 @@ def _what(record: Record) -> str:
         case Action.CONNECT_ACCEPTED:
             first = f", subscribed to {_names(own.channels, own.count)}" if own.channels else ""
             way = f"The token was used up (as {own.token.transport})"
-            return f"{way} and the connection to {own.endpoint} let in{first}."
+            return f"{way} and the connection to {own.endpoint} accepted{first}."
         case Action.CONNECT_DENIED:
             return f"A connection to {own.endpoint or 'the stream'} was refused."
         case Action.SUBSCRIBE_ACCEPTED:
             return f"Subscribed to {_names(own.channels, own.count)}."
         case Action.SUBSCRIBE_DENIED:
-            return f"Was refused {_names(own.channels, own.count)}."
+            return f"A subscription to {_names(own.channels, own.count)} was refused."
         case Action.CONNECTION_CLOSED:
             return _ending(record)
         case Action.SESSION_REVOKED:
@@ -50,7 +50,7 @@ def _what(record: Record) -> str:
 
 
 def _elsewhere(record: Record) -> str:
-    """Say what happened that is no part of a connection's story."""
+    """Say what happened in a record that is not about a connection."""
     own = record.relay
     match record.event.action:
         case Action.PUBLISH_DENIED:
@@ -67,7 +67,7 @@ def _elsewhere(record: Record) -> str:
             return f"Events could not be recorded: {lost}."
         case Action.AUDIT_GAP if own.unclean_end:
             return "The relay before this one ended without closing the log; its connections ended with it."
-    return _SAYINGS.get(record.event.action, record.event.action)  # of a newer relay
+    return _SENTENCES.get(record.event.action, record.event.action)  # written by a newer relay
 
 
 def _issued(record: Record) -> str:
@@ -76,7 +76,7 @@ def _issued(record: Record) -> str:
     refused = "".join(f" Not {no.channel}: {_explained(no.reason)}" for no in own.rejected)
     roles = f" as {', '.join(own.session.roles)}" if own.session.roles else ""
     granted = ", ".join(own.token.channels) or "the service"
-    return f"A token for {own.endpoint}{roles}: asked for {asked}, granted {granted}.{refused}"
+    return f"A token for {own.endpoint}{roles}: requested {asked}, granted {granted}.{refused}"
 
 
 def _ending(record: Record) -> str:
@@ -116,8 +116,8 @@ def _explained(reason: str) -> str:
     try:
         return EXPLANATIONS[Reason(reason)]
     except (ValueError, KeyError):
-        return f"({reason})"  # of a newer relay
+        return f"({reason})"  # written by a newer relay
 
 
-def _mark(mark: str) -> str:
-    return ANOMALY_EXPLANATIONS[Anomaly(mark)] if mark in set(Anomaly) else f"({mark})"
+def _anomaly(name: str) -> str:
+    return ANOMALY_EXPLANATIONS[Anomaly(name)] if name in set(Anomaly) else f"({name})"

@@ -1,4 +1,4 @@
-"""Least privilege: what was granted and never used, and who would lose what under other grants."""
+"""Least privilege: grants that were never used, and what users would lose under other grants."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from relay.core.events import SUBSCRIBE_ACTIONS, Action
 from relay.core.scope import Scope
 
 Grants = Mapping[str, Mapping[str, Sequence[str]]]
-"""Role -> endpoint -> patterns. A service has none: to be there is the grant."""
+"""Role -> endpoint -> patterns. A service has no patterns: its name is the grant."""
 
 SERVICE = "(service)"
-"""Stands for the scope of a token for another service, which has no channels. Its use is in that service's log."""
+"""The scope of a token for another service, which has no channels. Its use is in that service's log."""
 
 
 @dataclass(slots=True)
 class GrantUse:
-    """One pattern that a role, or a user, was granted on an endpoint, and what was made of it."""
+    """A pattern that a role or a user was granted on an endpoint, and how often it was used."""
 
     whose: str
     endpoint: str
@@ -29,21 +29,21 @@ class GrantUse:
 
 @dataclass(slots=True)
 class _Token:
-    """What is kept of a token until its connection is over."""
+    """The facts about a token that are kept until its connection ends."""
 
     names: tuple[str, ...]
     scope: Scope
     by: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Which of the names each grant is of; without an entry, of all."""
+    """The names that each grant belongs to. A grant without an entry belongs to all."""
     lost: dict[str, "LostGrant"] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
 
 
 def grant_uses(records: Iterable[Record], *, by_user: bool = False) -> list[GrantUse]:
-    """Return each grant with how many tokens had it and how many connections used it; those never used come first.
+    """Return each grant with the number of tokens that had it and of connections that used it. Unused ones come first.
 
-    Of a session of several roles, those count that grant it. A connection uses a grant when it subscribes, so that
-    those still open count too.
+    If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
+    so that open connections count too.
     """
     grants: dict[tuple[str, str, str], GrantUse] = {}
     tokens: dict[str, _Token] = {}
@@ -61,7 +61,7 @@ def grant_uses(records: Iterable[Record], *, by_user: bool = False) -> list[Gran
                     grant.users.add(record.user.id)
         elif action in SUBSCRIBE_ACTIONS or action == Action.CONNECTION_CLOSED:
             token = tokens.get(own.token.jti)
-            if token is None:  # issued before the span that is looked at: the roles are not known
+            if token is None:  # issued before the span of time, so its roles are unknown
                 names = (record.user.id,) if by_user else ("unknown",)
                 token = tokens[own.token.jti] = _Token(names, Scope(()))
             for scope in _used(record, token.scope):
@@ -80,7 +80,7 @@ def grant_uses(records: Iterable[Record], *, by_user: bool = False) -> list[Gran
 
 
 def _used(record: Record, scope: Scope) -> set[str]:
-    """Return the grants that a record says were used."""
+    """Return the grants that were used, as the record says."""
     if record.event.action == Action.CONNECTION_CLOSED:
         return set(record.relay.connection.scopes.used)
     return {pattern for name in record.relay.channels for pattern in scope.narrowest(name)}
@@ -92,10 +92,10 @@ def _grant(grants: dict[tuple[str, str, str], GrantUse], whose: str, endpoint: s
 
 @dataclass(slots=True)
 class LostGrant:
-    """What a user would not have been granted as it was: by how many tokens, and how many connections would miss it.
+    """A pattern that a user would lose: how many tokens had it, and how many connections would miss it.
 
-    A pattern that would be granted in part counts as lost for the tokens, and for those connections that subscribed
-    to a channel outside that part. `missed` are such channels.
+    A pattern that would be granted in part is lost for the tokens, and for the connections that subscribed to a channel
+    outside that part. `missed` are those channels.
     """
 
     user: str
@@ -108,7 +108,7 @@ class LostGrant:
 
 
 def lost_grants(records: Iterable[Record], candidate: Grants) -> list[LostGrant]:
-    """Return what the tokens of the log would not have had under other grants; what was used comes first."""
+    """Return the patterns that the log's tokens would not have had under other grants. Used ones come first."""
     changed = _Candidate(candidate)
     for record in records:
         action = record.event.action
@@ -122,22 +122,22 @@ def lost_grants(records: Iterable[Record], candidate: Grants) -> list[LostGrant]
 
 
 class _Candidate:
-    """The log's events under other grants."""
+    """The log's events under the candidate grants."""
 
     def __init__(self, grants: Grants) -> None:
         self._grants = grants
         self._found: dict[tuple[str, tuple[str, ...], str, str], LostGrant] = {}
         self._tokens: dict[str, _Token] = {}
-        """Those that would have had less."""
+        """The tokens that would have had less."""
         self._scopes: dict[tuple[tuple[str, ...], str], Scope] = {}
 
     @property
     def found(self) -> Iterable[LostGrant]:
-        """What would have been lost."""
+        """The lost patterns."""
         return self._found.values()
 
     def issued(self, record: Record) -> None:
-        """Compare what a token got with what it would have got."""
+        """Compare the grants of a token with those that it would have had."""
         own, roles = record.relay, record.relay.session.roles
         lost = self._scope(roles, own.endpoint).split(own.token.channels)[1]
         if not own.token.channels and not any(own.endpoint in self._grants.get(role, {}) for role in roles):
@@ -153,7 +153,7 @@ class _Candidate:
             self._tokens[own.token.jti] = token
 
     def subscribed(self, record: Record) -> None:
-        """Find what a connection would have missed."""
+        """Find the channels that a connection would have missed."""
         own = record.relay
         token = self._tokens.get(own.token.jti)
         if token is None:
@@ -163,12 +163,12 @@ class _Candidate:
             if not scope.allows(channel):
                 for pattern in token.scope.narrowest(channel):
                     _miss(token, pattern, channel)
-        if own.count > len(own.channels):  # the record has not all of them: rather one too many
+        if own.count > len(own.channels):  # the record does not have all channels: count every lost pattern
             for pattern in token.lost:
                 _miss(token, pattern, pattern)
 
     def closed(self, record: Record) -> None:
-        """Forget a token that nobody can use any more."""
+        """Forget a token whose connection has ended."""
         self._tokens.pop(record.relay.token.jti, None)
 
     def _scope(self, roles: tuple[str, ...], endpoint: str) -> Scope:

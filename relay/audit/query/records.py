@@ -1,7 +1,7 @@
-"""The records of a log as questions need them: a few fields of each, read fast, within a span of time.
+"""The records of a log as queries need them: some fields of each, read fast, within a span of time.
 
-A record is taken apart only as far as a question looks at it: some 3 µs instead of 15. Whether the log is whole is
-`relay audit verify`'s question; what is no record here is counted and passed over.
+Only the fields below are parsed, which takes some 3 µs a record instead of 15. Lines that are no record are counted and
+skipped; `relay audit verify` checks whether a log is whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,34 +12,34 @@ import msgspec
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Who asked: the session's reference, and the roles that the grants went by."""
+    """The session: its reference, and the roles that decided the grants."""
 
     ref: str = ""
     roles: tuple[str, ...] = ()
 
 
 class RequestedScope(msgspec.Struct, frozen=True):
-    """What a token was asked for. No channels: all that is granted."""
+    """The channels that a token request named. None: all that is granted."""
 
     channels: tuple[str, ...] = ()
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """What was asked for and not granted."""
+    """A channel that was requested and not granted."""
 
     channel: str = ""
     reason: str = ""
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """Which roles granted a channel or pattern, or a service (""), to a session of several."""
+    """The roles that granted a channel or pattern, or a service (""), to a session with several roles."""
 
     channel: str = ""
     roles: tuple[str, ...] = ()
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A token's id and key, what it grants, and how it came."""
+    """A token: its id, its key, its channels, and how the client sent it."""
 
     jti: str = ""
     kid: str = ""
@@ -55,7 +55,7 @@ class Scopes(msgspec.Struct, frozen=True):
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """A connection, and at its end what became of it."""
+    """A connection, and how it ended."""
 
     id: str = ""
     close_code: int | None = None
@@ -72,13 +72,13 @@ class Identified(msgspec.Struct, frozen=True):
 
 
 class ClientFields(msgspec.Struct, frozen=True):
-    """Where somebody came from."""
+    """The client's address."""
 
     ip: str = ""
 
 
 class ChainFields(msgspec.Struct, frozen=True):
-    """Which log the record is of, and its number there: a chain is written by one process after the other."""
+    """The record's link: the chain's writer, and its number in the chain."""
 
     writer: str = ""
     seq: int = 0
@@ -111,13 +111,13 @@ class RelayFields(msgspec.Struct, frozen=True):
 
 
 class UrlFields(msgspec.Struct, frozen=True):
-    """What was called."""
+    """The path of an HTTP request."""
 
     path: str = ""
 
 
 class EventFields(msgspec.Struct, frozen=True):
-    """What happened, and why it was refused if it was."""
+    """What happened, and the reason if it was refused."""
 
     action: str
     outcome: str = ""
@@ -125,7 +125,7 @@ class EventFields(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One record. `at` is ISO 8601 in UTC with milliseconds, so that texts compare like times."""
+    """One record. `at` is ISO 8601 in UTC with milliseconds, so that texts have the order of their times."""
 
     event: EventFields
     at: str = msgspec.field(name="@timestamp")
@@ -137,16 +137,16 @@ class Record(msgspec.Struct, frozen=True):
 
 _decoder = msgspec.json.Decoder(Record)
 _ENDS = (b"}\n", b"}")
-"""How a line ends that was not cut off."""
+"""The ends of lines that are not torn."""
 
 _GAP = b'"audit.gap"'
 
 
 class RecordReader:
-    """Reads lines as records. `since` and `until` bound them in time.
+    """Reads lines as records between the times `since` and `until`.
 
-    Of the last pass, `unreadable` counts the lines that are no records (of those that were not wanted, the ones that
-    are cut off), and `lost` the events that the log itself says are missing.
+    After a pass, `unreadable` is the number of lines that are no record. Lines that the filter of `records` leaves out
+    count only if they are torn. `lost` is the number of events that the log itself reports as lost.
     """
 
     def __init__(self, *, since: datetime | None = None, until: datetime | None = None) -> None:
@@ -156,14 +156,14 @@ class RecordReader:
         self._until = None if until is None else iso(until)
 
     def records(
-        self, lines: Iterable[bytes], wanted: Callable[[bytes], bool] | None = None
+        self, lines: Iterable[bytes], matches: Callable[[bytes], bool] | None = None
     ) -> Iterator[Record]:
-        """Return the records of the lines that are `wanted`, which is asked before anything is parsed."""
+        """Yield the records of the lines for which `matches` is True. Other lines are not parsed."""
         decode, since, until = _decoder.decode, self._since, self._until
         self.unreadable = self.lost = 0
         for line in lines:
             is_gap = _GAP in line
-            if wanted is not None and not wanted(line) and not is_gap:
+            if matches is not None and not matches(line) and not is_gap:
                 self.unreadable += not line.endswith(_ENDS)
                 continue
             try:
@@ -178,7 +178,7 @@ class RecordReader:
 
 
 def from_parsed(parsed: Mapping[str, Any]) -> Record | None:
-    """Return a record that is parsed already; None if it is none of ours."""
+    """Return the record of parsed JSON, or None if it is not a record of the relay."""
     try:
         return msgspec.convert(parsed, Record)
     except msgspec.ValidationError:
@@ -186,14 +186,13 @@ def from_parsed(parsed: Mapping[str, Any]) -> Record | None:
 
 
 def iso(at: datetime) -> str:
+    """Return a time in the form of a record's `@timestamp`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def having(*texts: str) -> Callable[[bytes], bool]:
-    """Return whether a line has any of these texts as a whole JSON string: a sieve, and no proof."""
+    """Return a filter of lines that may have one of `texts` as a whole JSON string. It is a fast first check."""
     needles = [msgspec.json.encode(text) for text in texts]
-    if any(
-        not text.isascii() for text in texts
-    ):  # the log escapes what is not ASCII, several ways are possible
+    if not all(text.isascii() for text in texts):  # other characters can be escaped in several ways
         return lambda _line: True
     return lambda line: any(needle in line for needle in needles)

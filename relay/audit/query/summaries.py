@@ -1,4 +1,4 @@
-"""The log in numbers, and what in it looks like theft."""
+"""Counts of a log's records, and the records with anomalies."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,14 +8,14 @@ from relay.audit.query.records import Record
 from relay.core.events import Action
 
 TOP = 10
-"""Users and addresses that are named."""
+"""Users and addresses that are listed."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """Counts of a log's records. `refusals` are by action and reason, with those that a flood only counted.
+    """Counts of a log's records. `refusals` are by action and reason, and include denials that were only counted.
 
-    `lost` are events that could not be recorded.
+    `lost` are events that could not be recorded, by action.
     """
 
     records: int = 0
@@ -40,10 +40,10 @@ def stats(records: Iterable[Record]) -> Stats:
         found.actions[action] += 1
         if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):
             found.endpoints[record.relay.endpoint] += 1
-        for denied, reasons in record.relay.denied.items():  # what a flood only counted
+        for denied, reasons in record.relay.denied.items():  # denials beyond the budget
             found.refusals.update({(denied, reason): count for reason, count in reasons.items()})
         if record.event.reason and record.event.outcome == "failure":
-            # a frame or batch of publications is one record, which says how many were refused
+            # the record of a refused frame or batch has the number of its publications
             of_many = record.relay.count if action == Action.PUBLISH_DENIED else 0
             found.refusals[action, record.event.reason] += of_many or 1
             found.users[record.user.id] += bool(record.user.id)
@@ -53,5 +53,5 @@ def stats(records: Iterable[Record]) -> Stats:
 
 
 def anomalies(records: Iterable[Record]) -> list[Record]:
-    """Return the records that are marked: a replay, a token at the wrong place or from somewhere else, a flood."""
+    """Return the records with anomalies."""
     return [record for record in records if record.relay.anomalies]

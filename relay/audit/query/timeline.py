@@ -1,4 +1,4 @@
-"""The story of a token, a connection, a session or a user: what happened, in order and in plain words."""
+"""The timeline of a token, a connection, a session or a user: what happened, in order and in plain words."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,12 +13,12 @@ Lines = Callable[[], Iterable[bytes]]
 """Reads the log; called once for each pass."""
 
 _PASSES = 4
-"""A connection leads to its token, a refresh from there to the next one; longer chains are told from their middle."""
+"""A connection leads to its token, and a refresh leads to the next token. A longer timeline may miss its ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One thing that happened: when, who, from where, and what in plain words. `marks` are its anomalies."""
+    """One event of a timeline. `sentence` says what happened, and `marks` are the anomalies."""
 
     number: int
     at: str
@@ -36,17 +36,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentTimeline:
-    """A story's newest steps, oldest first. `whole` is False if there may be older ones."""
+    """The newest steps of a timeline, oldest first. `whole` is False if there may be older ones."""
 
     steps: Sequence[Step]
     whole: bool
 
 
 def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | None = None) -> list[Step]:
-    """Return the story of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
+    """Return the timeline of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
 
-    Of a token or connection everything belongs to it that has either of their ids; of a session or a user what has
-    that name. No more than the first `limit` steps.
+    The timeline of a token or connection has every record with one of their ids. That of a session or user has every
+    record with its name. At most the first `limit` steps are returned.
     """
     known = {about}
     for _ in range(_PASSES):
@@ -61,7 +61,7 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
 
 
 def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentTimeline:
-    """Return the newest `limit` steps of a story, as far back as `relay.audit.recent` looks.
+    """Return the newest `limit` steps of a timeline, as far back as `relay.audit.recent` reads.
 
     Raises:
         OSError: if the log can't be read.
@@ -87,7 +87,7 @@ def _read(
     names_of: Callable[[Record], set[str]],
     limit: int | None,
 ) -> list[Record]:
-    """Return the records of which one of the names is among `names`."""
+    """Return the records that have one of `names`."""
     records = reader.records(lines(), having(*names))
     return list(islice((record for record in records if not names.isdisjoint(names_of(record))), limit))
 
