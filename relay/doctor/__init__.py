@@ -1,9 +1,11 @@
-"""What is legal in a deployment but unwise, and what to do about it: the checks behind `relay doctor`.
+"""The checks of `relay doctor`: parts of a deployment that are allowed but unwise, and what to do about them.
 
-`relay config check` says whether the relay can run with these settings; this says whether it should. One check is one
-small function, and one entry of a table with its name, its severity and its words, so that the documentation can be
-made from the same table. The functions look at a `Deployment` and at files; who is asked over the network, and what
-this machine is like, is found out before, by `probes`.
+`relay config check` tells whether the relay can run with its settings. `relay doctor` tells whether it should.
+
+    checks/    the checks, one file a subject: a function and its entry (name, severity, texts) for each check
+    table.py   the table of all checks, which the documentation is made from
+    probes.py  facts about this machine and other servers, gathered before the checks run
+    base.py    the types: `Deployment` in, `Finding` out
 """
 
 from relay.doctor.base import Check, Deployment, Finding, Severity

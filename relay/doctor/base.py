@@ -1,4 +1,4 @@
-"""What a check is, what it looks at, and what it finds."""
+"""The types of the doctor: a deployment, a check and a finding."""
 
 import ipaddress
 from collections.abc import Callable, Iterable, Sequence
@@ -10,7 +10,7 @@ from relay.settings.load import Settings
 
 
 class Severity(StrEnum):
-    """How bad it is. ERROR: somebody can get in, or what must be kept gets lost. WARNING: unwise. NOTE: to be known."""
+    """ERROR: an attacker can get in, or data that must be kept gets lost. WARNING: unwise. NOTE: good to know."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -19,10 +19,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockReading:
-    """What a server that the settings name says about the time.
+    """The clock of a server that the settings name.
 
-    `ahead_s` is how far this machine's clock is ahead of it at least, in seconds, negative if behind, and 0 where
-    the whole seconds of an HTTP date can't tell. None: it did not answer.
+    `ahead_s` is the least number of seconds by which this machine's clock is ahead of it; it is negative if this clock
+    is slow, and 0 if the whole seconds of an HTTP date can't tell. None: the server did not answer.
     """
 
     setting: str
@@ -32,10 +32,10 @@ class ClockReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """Settings, and what is known of the machine that they are for.
+    """Settings, and facts about the machine that they are for.
 
-    `file` is the settings file, `now` Unix seconds, `open_files` the limit of open files a process, `filesystem_of`
-    tells the kind of file system that a path is on. `clocks` is empty where nobody was to be asked.
+    `file` is the settings file. `now` is in Unix seconds. `open_files` is the limit of open files of a process.
+    `filesystem_of` returns the type of file system of a path. `clocks` is empty if no server was asked.
     """
 
     settings: Settings
@@ -48,9 +48,9 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing to look for. `look` yields what was found, a part of a sentence each; nothing where all is well.
+    """One check. `run` yields a part of a sentence for each finding, and nothing if all is well.
 
-    `finds` says for the documentation when that is, `means` why it matters, `do` what to do about it.
+    The texts are sentences: `finds` says what the check finds, `means` why it matters, `do` what to do about it.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Check:
     finds: str
     means: str
     do: str
-    look: Callable[[Deployment], Iterable[str]]
+    run: Callable[[Deployment], Iterable[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a check found, in the words `found`."""
+    """One finding of a check. `found` is a part of a sentence."""
 
     check: Check
     found: str
 
 
 def host_of(address: str) -> str:
-    """Return the host of "host:port" or of an origin, without an IPv6 address's brackets."""
+    """Return the host of "host:port" or of an origin. An IPv6 address is returned without its brackets."""
     rest = address.partition("://")[2] or address
     if rest.startswith("["):
         return rest[1:].partition("]")[0]
@@ -78,7 +78,7 @@ def host_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address can only mean this machine itself."""
+    """Tell whether a host name or address always means this machine."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,7 +1,7 @@
-"""What the checks need to know of this machine and of others, found out beforehand.
+"""The facts that the checks need about this machine and other servers, gathered before the checks run.
 
-Only servers that the settings name are asked, and only for what time it is: one GET each without a credential, whose
-answer may be any, as long as it has a Date.
+Only servers that the settings name are asked, and only for their time: one GET each, without a credential. Any answer
+with a Date header will do.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
 
 
 async def gather(settings: Settings, file: Path | None, *, ask: bool) -> Deployment:
-    """Return the deployment of these settings on this machine. `ask` False: no other server is asked."""
+    """Return the deployment of these settings on this machine. With `ask` False, no other server is asked."""
     clocks = await asyncio.gather(*(_read_clock(*one) for one in _servers(settings).items())) if ask else []
     return Deployment(
         settings=settings,
@@ -36,7 +36,7 @@ async def gather(settings: Settings, file: Path | None, *, ask: bool) -> Deploym
 
 
 def _servers(settings: Settings) -> Mapping[str, str]:
-    """Return the URLs of the servers whose clock matters, by the setting that names them."""
+    """Return the URLs of the servers whose clock matters, by their setting."""
     signed, upstream = settings.session.signed, settings.session.upstream
     named = {
         "tokens.jwks_url": settings.tokens.jwks_url,
@@ -64,9 +64,9 @@ async def _read_clock(setting: str, url: str) -> ClockReading:
 
 
 def ahead_by(asked: float, answered: float, theirs: float) -> float:
-    """Return by how many seconds this clock is ahead at least, if `theirs` was read between the other two.
+    """Return the least number of seconds by which this clock is ahead, if `theirs` was read between the other two.
 
-    `theirs` is a whole second, and so stands for all of that second.
+    `theirs` is a whole second, so the real time lies anywhere in that second.
     """
     if asked > theirs + 1:
         return asked - (theirs + 1)
@@ -74,18 +74,18 @@ def ahead_by(asked: float, answered: float, theirs: float) -> float:
 
 
 def filesystem_of(path: Path) -> str:
-    """Return the kind of file system that `path` is on, or will be; "" where the system does not tell."""
+    """Return the type of file system of `path`, which need not exist; "" if the system does not tell."""
     try:
         lines = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
     target = path.resolve()
-    best, kind = -1, ""
+    longest, kind = -1, ""
     for line in lines:
         _, mounted, found, *_ = line.split(" ")
         for escaped, plain in _ESCAPES.items():
             mounted = mounted.replace(escaped, plain)
-        # of two on one place the later covers the earlier
-        if target.is_relative_to(mounted) and len(mounted) >= best:
-            best, kind = len(mounted), found
+        # of two mounts at one place, the later one covers the earlier one
+        if target.is_relative_to(mounted) and len(mounted) >= longest:
+            longest, kind = len(mounted), found
     return kind

@@ -1,32 +1,32 @@
-"""The table of all checks, and what they find in a deployment."""
+"""The table of all checks."""
 
 from typing import Final
 
 from relay.doctor.base import Check, Deployment, Finding, Severity
-from relay.doctor.checks import bounds, certificates, clocks, exposure, keeping, secrecy
+from relay.doctor.checks import certificates, clocks, credentials, limits, network, storage
 
 _ORDER = tuple(Severity)
 
 CHECKS: Final[tuple[Check, ...]] = tuple(
     sorted(
         (
-            *exposure.CHECKS,
+            *network.CHECKS,
             *certificates.CHECKS,
-            *secrecy.CHECKS,
-            *keeping.CHECKS,
-            *bounds.CHECKS,
+            *credentials.CHECKS,
+            *storage.CHECKS,
+            *limits.CHECKS,
             *clocks.CHECKS,
         ),
         key=lambda check: _ORDER.index(check.severity),
     )
 )
-"""Every check, the severe ones first."""
+"""Every check, the most severe first."""
 
 
 def examine(deployment: Deployment) -> list[Finding]:
-    """Run all checks and return what they found, the severe first.
+    """Run all checks and return their findings, the most severe first.
 
     Raises:
-        ConfigurationError: if a key or a certificate can't be used; `relay config check` says the same.
+        ConfigurationError: if a key or a certificate can't be used. `relay config check` reports the same.
     """
-    return [Finding(check=check, found=found) for check in CHECKS for found in check.look(deployment)]
+    return [Finding(check=check, found=found) for check in CHECKS for found in check.run(deployment)]

@@ -1,1 +1,1 @@
-"""The checks, one file a subject."""
+"""The checks of `relay doctor`, one file a subject."""

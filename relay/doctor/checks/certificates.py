@@ -1,4 +1,4 @@
-"""The listeners' certificates: soon to expire, for other names, or with a key that others can read."""
+"""Checks of the listeners' certificates: their end, their names and the mode of their keys."""
 
 import ipaddress
 import stat
@@ -12,7 +12,7 @@ from relay.net.tls import TlsFiles, read_certificate
 from relay.server.certificates import tls_files
 
 SOON_DAYS = 14
-"""Days before its end from which a certificate is a finding. Those who renew by machine do it with 30 days left."""
+"""Days before its end from which a certificate is a finding. Automatic renewal happens 30 days before the end."""
 
 
 def _files(deployment: Deployment) -> list[TlsFiles]:
@@ -41,7 +41,7 @@ def _other_names(deployment: Deployment) -> Iterator[str]:
 
 
 def _covers(certificate: x509.Certificate, host: str) -> bool:
-    """Tell whether browsers take the certificate for `host`. RFC 9525: no common name, `*` for a first label."""
+    """Tell whether browsers accept the certificate for `host` (RFC 9525): no common name, `*` for a first label."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -57,7 +57,7 @@ def _readable_key(deployment: Deployment) -> Iterator[str]:
     for files in _files(deployment):
         mode = stat.S_IMODE(files.key.stat().st_mode)
         if mode & 0o006:
-            yield f"{files.key} is open to everybody (mode {mode:04o})"
+            yield f"{files.key} can be read or written by all users (mode {mode:04o})"
 
 
 CHECKS = (
@@ -65,24 +65,24 @@ CHECKS = (
         name="certificate-names",
         severity=Severity.ERROR,
         finds="The certificate of listen.tls is not for the host of public.url or public.stream_url.",
-        means="Browsers refuse to connect, and say no more than that to the page.",
-        do="Get one certificate for both names.",
-        look=_other_names,
+        means="Browsers refuse to connect, and do not tell the page why.",
+        do="Use one certificate for both names.",
+        run=_other_names,
     ),
     Check(
         name="certificate-key",
         severity=Severity.ERROR,
-        finds="The private key of a certificate can be read or written by everybody.",
+        finds="The private key of a certificate can be read or written by all users.",
         means="Every user of this machine can pretend to be this server.",
-        do="chmod 600 it, and have a new certificate made: nobody knows who read it.",
-        look=_readable_key,
+        do="chmod 600 the file, and get a new certificate with a new key: the old key may be known.",
+        run=_readable_key,
     ),
     Check(
         name="certificate-expiring",
         severity=Severity.WARNING,
         finds=f"A certificate of a listener expires within {SOON_DAYS} days.",
-        means="With its end the relay refuses to start, and browsers to connect.",
-        do="Renew it and send the relay SIGHUP; let a machine do that from now on.",
-        look=_expiring,
+        means="After its end the relay refuses to start, and browsers refuse to connect.",
+        do="Renew it and send the relay SIGHUP. Automate the renewal.",
+        run=_expiring,
     ),
 )

@@ -1,4 +1,4 @@
-"""Limits and times that are far from what they protect against, and whether this machine can hold what they allow."""
+"""Checks of limits, lifetimes and the log level, and of this machine's limit of open files."""
 
 from collections.abc import Iterator
 
@@ -14,14 +14,14 @@ HIGHEST = {
     "unauthenticated_per_address": 10_000,
     "channels": 1_000_000,
 }
-"""What keys of [limits] may have before they protect from nothing; rates a minute. Ten to a hundred times the defaults,
-so that a company behind one address, or a load test's leftovers, can be told apart."""
+"""Values of [limits] above which a limit does not protect any more; rates are a minute. They are 10 to 100 times the
+defaults: a company with one address may need more than the default, but not as much as a load test."""
 _MINUTES = {"second": 1 / 60, "minute": 1, "hour": 60, "day": 1440}
 LONG_COOKIE_S = 3600
 LONG_CONNECTION_S = 14_400
 LONG_CACHE_S = 2.0
 OTHER_FILES = 500
-"""Open files beside the sockets of the stream: HTTP connections, the log, the state, the libraries."""
+"""Open files in addition to the sockets of the stream: HTTP connections, the log, the state, the libraries."""
 
 
 def _high_limit(deployment: Deployment) -> Iterator[str]:
@@ -58,7 +58,7 @@ def _open_files(deployment: Deployment) -> Iterator[str]:
     wanted = deployment.settings.limits.connections + OTHER_FILES
     if deployment.open_files < wanted:
         yield (
-            f"a process here may have {deployment.open_files} open files, and limits.connections = "
+            f"a process on this machine may have {deployment.open_files} open files, and limits.connections = "
             f"{deployment.settings.limits.connections} needs {wanted}"
         )
 
@@ -72,43 +72,43 @@ CHECKS = (
     Check(
         name="high-limit",
         severity=Severity.WARNING,
-        finds="A limit is so high that it stops nobody: "
+        finds="A limit is so high that it does not protect: "
         + ", ".join(f"{name} above {highest:,}" for name, highest in HIGHEST.items())
         + " (rates a minute).",
-        means="One client can take what all the others need.",
-        do="Leave it out for the default, or name what one user really does.",
-        look=_high_limit,
+        means="One client can use up the capacity of all others.",
+        do="Leave it out for the default, or set what one user really needs.",
+        run=_high_limit,
     ),
     Check(
         name="open-files",
         severity=Severity.WARNING,
-        finds="The hard limit of open files is lower than limits.connections and 500 more.",
-        means="The relay stops accepting before its own limit, and then can't open its log or its state either.",
+        finds="The hard limit of open files is lower than limits.connections + 500.",
+        means="The relay stops accepting connections before its own limit, and can't open its log or its state then.",
         do="Raise it for the relay's process (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections.",
-        look=_open_files,
+        run=_open_files,
     ),
     Check(
         name="long-life",
         severity=Severity.WARNING,
         finds="bff.access_max_age_s is above an hour, or an endpoint's max_age_s above four.",
-        means="Who lost a role, or a laptop, keeps the session or the prices for so long.",
-        do="Shorten it: clients refresh both by themselves.",
-        look=_long_life,
+        means="A user who lost a role keeps the prices for so long, and the thief of a laptop keeps the session.",
+        do="Lower it: clients refresh both without the user.",
+        run=_long_life,
     ),
     Check(
         name="long-cache",
         severity=Severity.NOTE,
         finds="session.upstream.cache_s is above two seconds.",
-        means="A session that the backend ended by itself still gets tokens for so long. Log-out here ends it at once.",
-        do="Lower it where the backend can answer more often.",
-        look=_long_cache,
+        means="A session that the backend has ended gets tokens for so long. A log-out at the relay ends it at once.",
+        do="Lower it if the backend can answer more requests.",
+        run=_long_cache,
     ),
     Check(
         name="debug-log",
         severity=Severity.WARNING,
         finds="log.level is debug.",
-        means="It says more about users than operating needs, and costs time under load. Secrets stay out of it.",
+        means="The log says more about users than operation needs, and costs time under load. It holds no secrets.",
         do='Set log.level = "info".',
-        look=_debug_log,
+        run=_debug_log,
     ),
 )

@@ -1,4 +1,4 @@
-"""What the network reaches: addresses, origins, proxies, and how much a grant opens."""
+"""Checks of the listeners' addresses, origins, proxies and TLS, and of the channels that a grant opens."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from relay.doctor.base import Check, Deployment, Severity, host_of, is_loopback
 from relay.settings.endpoints import channels_of
 
 _WIDEST = {4: 8, 6: 24}
-"""Prefix lengths below which a network of proxies is too wide: 10.0.0.0/8 is somebody's own, and the widest that a
-content delivery network publishes are /13 and /29."""
+"""Prefix lengths below which a network of proxies is too wide: 10.0.0.0/8 is a private network, and the widest networks
+that a content delivery network publishes are /13 and /29."""
 
 
 def _query_transport(deployment: Deployment) -> Iterator[str]:
@@ -37,11 +37,11 @@ def _foreign_origin(deployment: Deployment) -> Iterator[str]:
     ):
         for origin in origins:
             if _site(host_of(origin)) != own:
-                yield f"{setting} has {origin}, which is not of {own}"
+                yield f"{setting} has {origin}, which is not a part of {own}"
 
 
 def _site(host: str) -> str:
-    """Return whose a host name is: its last two labels, or three behind a short one as in example.co.uk."""
+    """Return the site of a host name: its last two labels, or three if the second last is short (example.co.uk)."""
     try:
         return str(ipaddress.ip_address(host))
     except ValueError:
@@ -85,7 +85,7 @@ def _internal_exposed(deployment: Deployment) -> Iterator[str]:
     except ValueError:
         return
     if ip.is_unspecified:
-        yield f"listen.internal is {address}: every address of this machine"
+        yield f"listen.internal is {address}, which means every address of this machine"
     elif ip.is_global:
         yield f"listen.internal is {address}, a public address"
 
@@ -114,73 +114,73 @@ CHECKS = (
     Check(
         name="plain-origin",
         severity=Severity.ERROR,
-        finds="An origin or URL of browsers begins with http:// or ws:// and is not loopback.",
-        means="Whoever is on the way can read cookies and tokens, and change the page that asks for them.",
+        finds="An origin or URL for browsers begins with http:// or ws:// and is not loopback.",
+        means="An attacker on the network can read cookies and tokens, and change the page that asks for them.",
         do="Serve it over TLS and write https:// and wss://.",
-        look=_plain_origin,
+        run=_plain_origin,
     ),
     Check(
         name="no-tls",
         severity=Severity.ERROR,
-        finds="A public listener is reached from other machines, without TLS and without a known proxy.",
-        means="Sessions and tokens cross the network in the clear; or there is a proxy, and it is not believed.",
-        do="Set listen.tls, or put a proxy with TLS in front and name it in public.trusted_proxies.",
-        look=_no_tls,
+        finds="Other machines reach a public listener without TLS and without a known proxy.",
+        means="Sessions and tokens cross the network unencrypted; or there is a proxy that the relay does not trust.",
+        do="Set listen.tls, or use a proxy with TLS and name it in public.trusted_proxies.",
+        run=_no_tls,
     ),
     Check(
         name="proxy-unknown",
         severity=Severity.WARNING,
         finds="The public listeners are for a proxy on this machine, and public.trusted_proxies is empty.",
-        means="All clients share the proxy's address: its limits, and its place in the audit log.",
+        means="All clients share the proxy's address, in the limits and in the audit log.",
         do='Set public.trusted_proxies = ["127.0.0.1"], and let the proxy set X-Forwarded-For.',
-        look=_proxy_unknown,
+        run=_proxy_unknown,
     ),
     Check(
         name="wide-proxies",
         severity=Severity.ERROR,
         finds="public.trusted_proxies has a network wider than /8, or /24 of IPv6.",
-        means="Clients in it choose the address that limits count and the audit log shows.",
-        do="Name the proxies' own addresses, or the networks that their operator publishes.",
-        look=_wide_proxies,
+        means="A client in it can choose the address that the limits and the audit log use.",
+        do="Name the addresses of the proxies, or the networks that their operator publishes.",
+        run=_wide_proxies,
     ),
     Check(
         name="foreign-origin",
         severity=Severity.WARNING,
         finds="An origin that may open sockets or ask for tokens belongs to another site than public.url.",
-        means="A hole in that other site's pages is a hole in this application.",
-        do="Take it out, or make sure that it is yours and as well kept.",
-        look=_foreign_origin,
+        means="A vulnerability in the pages of the other site is one in this application.",
+        do="Remove it, or make sure that the site is yours and as secure as this one.",
+        run=_foreign_origin,
     ),
     Check(
         name="internal-exposed",
         severity=Severity.WARNING,
-        finds="The internal listener is on a public address, or on all of this machine's.",
-        means="Publishing and operating are then protected by their keys alone.",
-        do="Bind it to loopback or to a private address, or let a firewall do the same.",
-        look=_internal_exposed,
+        finds="The internal listener is on a public address, or on all addresses of this machine.",
+        means="Only the keys protect publishing and operation then.",
+        do="Bind it to loopback or to a private address, or block it with a firewall.",
+        run=_internal_exposed,
     ),
     Check(
         name="internal-plain",
         severity=Severity.WARNING,
-        finds="The internal listener is reached from other machines, without TLS.",
-        means="Publishers' and operators' keys cross the network in the clear.",
+        finds="Other machines reach the internal listener without TLS.",
+        means="The keys of publishers and operators cross the network unencrypted.",
         do="Set listen.internal_tls, or bind it to loopback.",
-        look=_internal_plain,
+        run=_internal_plain,
     ),
     Check(
         name="query-transport",
         severity=Severity.WARNING,
-        finds="Tokens may come in the URL.",
-        means="URLs end up in the logs of proxies. A token is used up by then, but says who it was for.",
-        do='Set tokens.transports = ["subprotocol", "first_message"] unless a client can do nothing else.',
-        look=_query_transport,
+        finds="Tokens are accepted in the URL.",
+        means="Proxies log URLs. A logged token is already used up, but it says who its user is.",
+        do='Set tokens.transports = ["subprotocol", "first_message"] unless a client has no other way.',
+        run=_query_transport,
     ),
     Check(
         name="wide-grant",
         severity=Severity.WARNING,
         finds="A role or a publisher has a pattern that begins with a wildcard.",
-        means="It opens every channel that the endpoint has, and those that come later.",
+        means="It opens every channel of the endpoint, future channels too.",
         do='Name the subject first, like "prices.>".',
-        look=_wide_grant,
+        run=_wide_grant,
     ),
 )

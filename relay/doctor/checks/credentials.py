@@ -1,7 +1,7 @@
-"""Secrets: whether they can be guessed, are used twice, or can be read by those who should not.
+"""Checks of secrets: whether they can be guessed, are used twice, or can be read by other users.
 
-What a secret is worth can't be measured, but a few that are worth nothing can be told: the words of examples, keyboard
-runs, few characters over and over. No finding quotes a secret, or a part of one.
+The strength of a secret can't be measured, but some weak ones can be recognised: words of examples, keyboard runs, and
+a few repeated characters. No finding quotes a secret or a part of one.
 """
 
 import math
@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from relay.doctor.base import Check, Deployment, Severity
 
 ENOUGH_BITS = 128
-"""What a random secret must have at least, as the shortest that `openssl rand -hex 16` makes."""
+"""Least bits of a random secret: as many as `openssl rand -hex 16` makes."""
 _RANDOM_BITS = 90
-"""What 32 random hex digits have at least when measured by how often each comes; 115 on the average."""
+"""Least entropy of 32 random hex digits, measured by the frequency of each digit. The average is 115."""
 _WORDS = frozenset(
     {"secret", "password", "passwort", "changeme", "change-me", "example", "default", "insecure", "qwerty"}
     | {"letmein", "test-", "todo", "0123456", "1234567", "abcdef", "aaaaaa", "xxxxxx"}
@@ -35,20 +35,20 @@ def _secrets(deployment: Deployment) -> list[tuple[str, str]]:
 def _weak_secret(deployment: Deployment) -> Iterator[str]:
     for setting, secret in _secrets(deployment):
         if any(word in secret.lower() for word in _WORDS):
-            yield f"{setting} has a word or a run of keys in it that everybody tries"
+            yield f"{setting} contains a word or a keyboard run that attackers try first"
         elif secret in (secret * 2)[1:-1] or (len(secret) >= 32 and _measured_bits(secret) < _RANDOM_BITS):
-            yield f"{setting} repeats itself"
+            yield f"{setting} repeats a few characters"
 
 
 def _short_secret(deployment: Deployment) -> Iterator[str]:
     for setting, secret in _secrets(deployment):
         bits = len(secret) * math.log2(_alphabet(secret))
         if bits < ENOUGH_BITS:
-            yield f"{setting} has {bits:.0f} bits at most"
+            yield f"{setting} has at most {bits:.0f} bits"
 
 
 def _alphabet(secret: str) -> int:
-    """Return how many characters it is drawn from, as far as it shows."""
+    """Return the size of the smallest usual alphabet that has all characters of the secret."""
     return next((len(known) for known in _ALPHABETS if set(secret) <= set(known)), 64)
 
 
@@ -72,42 +72,42 @@ def _readable_settings(deployment: Deployment) -> Iterator[str]:
     mode = stat.S_IMODE(file.stat().st_mode)
     text = file.read_text("utf-8")
     if mode & 0o004 and any(secret in text for _, secret in _secrets(deployment)):
-        yield f"{file} has secrets and can be read by everybody (mode {mode:04o})"
+        yield f"{file} has secrets and can be read by all users (mode {mode:04o})"
     if mode & 0o022:
-        yield f"{file} can be written by others (mode {mode:04o})"
+        yield f"{file} can be written by other users (mode {mode:04o})"
 
 
 CHECKS = (
     Check(
         name="weak-secret",
         severity=Severity.ERROR,
-        finds="A secret contains a word that everybody tries, or repeats itself.",
-        means="Who guesses it can log in as anybody, or tell from a log whose session is whose.",
+        finds="A secret contains a word that attackers try first, or repeats a few characters.",
+        means="An attacker who guesses it can log in as any user, or find the user of a session in a log.",
         do="Make a new one: openssl rand -hex 32.",
-        look=_weak_secret,
+        run=_weak_secret,
     ),
     Check(
         name="short-secret",
         severity=Severity.WARNING,
-        finds="A secret has less than 128 bits, judged by its length and the kind of its characters.",
-        means="It can be found by trying, without asking the relay: a session's token or a log is enough.",
+        finds="A secret has less than 128 bits, calculated from its length and its characters.",
+        means="An attacker with a session's token or a log can find it by trying, without a request to the relay.",
         do="Make a new one: openssl rand -hex 32.",
-        look=_short_secret,
+        run=_short_secret,
     ),
     Check(
         name="shared-secret",
         severity=Severity.ERROR,
-        finds="One secret serves two purposes.",
-        means="Who gets it for the one purpose, such as reading logs, has it for the other, such as logging in.",
-        do="Make one for each: openssl rand -hex 32.",
-        look=_shared_secret,
+        finds="One secret is used for two purposes.",
+        means="A person who needs it for one purpose, such as reading logs, can use it for the other one.",
+        do="Make a secret for each purpose: openssl rand -hex 32.",
+        run=_shared_secret,
     ),
     Check(
         name="readable-settings",
         severity=Severity.ERROR,
-        finds="The settings file has secrets and is readable by everybody, or it is writable by others.",
-        means="Every user and every service of this machine can take the secrets, or change who gets in.",
-        do="chown it to the relay's user and chmod 600, or give the secrets as RELAY_* variables.",
-        look=_readable_settings,
+        finds="The settings file has secrets and can be read by all users, or it can be written by other users.",
+        means="Every user and service of this machine can read the secrets, or change who has access.",
+        do="Make the relay's user its owner and chmod 600 it, or give the secrets as RELAY_* variables.",
+        run=_readable_settings,
     ),
 )
