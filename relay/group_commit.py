@@ -1,8 +1,8 @@
-"""Group commit: calls that arrive while a batch is being written share the next one.
+"""Group commit: items that arrive while a batch is being written form the next batch.
 
-SQLite and a log file both cost one thread hop and one commit however many rows go with it. A thousand tokens
-that are claimed at once then cost a handful of commits, and a lone claim waits for nobody: what arrives while
-one batch is on its thread makes up the next. Only what says that it has time waits for company.
+A write to SQLite or to a log file costs one thread hop and one commit, for one row or for many. A thousand tokens that
+are claimed at once then cost a few commits. A single claim is committed at once and does not wait for others. Only
+items that were posted with a delay wait.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Answer = TypeVar("Answer")
+Returned = TypeVar("Returned")
 
 MAX_BATCH = 512
-"""Items in one commit: enough to make the hop's cost vanish, few enough that the first waits not long."""
+"""Items in one commit. There are enough to make the cost of the hop small, and so few that the first waits briefly."""
 
 
-class _Place(NamedTuple, Generic[Item, Result]):
-    """An item that waits, whom to tell if anybody, and since when (the loop's seconds)."""
+class _Waiting(NamedTuple, Generic[Item, Result]):
+    """An item that waits, its future if it has one, and the time of its `submit` (the loop's seconds)."""
 
     item: Item
     future: "asyncio.Future[Result] | None"
@@ -32,15 +32,14 @@ class _Place(NamedTuple, Generic[Item, Result]):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """Runs `commit(items) -> results` on one thread of its own, one batch after the other.
+    """Runs `commit(items) -> results` on a thread of its own, one batch after the other.
 
-    `commit` gives one result an item, in order; what it raises is raised by each `submit` of that batch.
-    Bounded by `max_waiting`: beyond it `submit` raises `asyncio.QueueFull` at once. Bounded in time too: a future that
-    has no result `answer_within_s` after its `submit` raises `TimeoutError`, though its item may still be committed.
-    Made and used on one loop.
+    `commit` returns one result per item, in order. If it raises, every future of the batch raises the same. At most
+    `max_waiting` items may wait. A future that has no result `answer_within_s` after its `submit` raises
+    `TimeoutError`, but its item may still be committed. Create and use it on one event loop.
 
-    The thread is fed by a queue and answers by one call on the loop. An executor's futures and their locks cost
-    a lone claim 70 µs of CPU more, and a task to wait for them as much again.
+    The thread gets its work from a queue and answers with one call on the loop. With an executor, its futures and locks
+    would add 70 µs of CPU to a single claim, and a task that waits for them would add as much again.
     """
 
     def __init__(
@@ -54,10 +53,10 @@ class GroupCommit(Generic[Item, Result]):
         self._commit = commit
         self._answer_within_s = answer_within_s
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        # a daemon, because a disk that hangs must not keep the process from ending; `aclose` waits for it
+        # A daemon, because a disk that hangs must not keep the process from ending. `aclose` waits for it.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._waiting: deque[_Place[Item, Result]] = deque()
-        self._in_commit: Sequence[_Place[Item, Result]] = ()
+        self._waiting: deque[_Waiting[Item, Result]] = deque()
+        self._in_commit: Sequence[_Waiting[Item, Result]] = ()
         self._max_waiting = max_waiting
         self._next: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -67,46 +66,47 @@ class GroupCommit(Generic[Item, Result]):
 
     @property
     def waiting(self) -> int:
-        """Items that are not committed yet, those on the thread included."""
+        """The number of items that are not committed yet, including those on the thread."""
         return len(self._waiting) + len(self._in_commit)
 
     def submit(self, item: Item) -> asyncio.Future[Result]:
-        """Queue `item`; the future has its result once it is committed.
+        """Queue `item`. The future gets its result when it is committed.
 
-        A caller that stops waiting for the future does not take the item back.
+        A caller that stops waiting for the future does not remove the item from the queue.
 
         Raises:
             asyncio.QueueFull: if too many wait already, or after `aclose`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._append(_Place(item, future, loop.time()))
-        if self._overdue is None:  # one timer for all: one each, as asyncio.timeout sets, costs 20 µs
+        self._append(_Waiting(item, future, loop.time()))
+        if (
+            self._overdue is None
+        ):  # one timer for all items: one for each, as asyncio.timeout sets, costs 20 µs
             self._overdue = loop.call_later(self._answer_within_s, self._give_up)
         if not self._in_commit and self._next is None:
-            self._next = loop.call_soon(self._begin)  # what else comes in this turn goes along
+            self._next = loop.call_soon(self._begin)  # later items of this turn join the batch
         return future
 
     def post(self, item: Item, *, within_s: float) -> None:
-        """Queue `item`, whose result nobody asks for. It waits so long for others to share its commit, and goes along
-        with one that may not wait.
+        """Queue `item` without a future. It may wait for `within_s` seconds, so that others share its commit.
 
         Raises:
-            asyncio.QueueFull: as `submit` does.
+            asyncio.QueueFull: like `submit`.
         """
-        self._append(_Place(item, None, 0.0))
+        self._append(_Waiting(item, None, 0.0))
         if self._timer is None and self._next is None and not self._in_commit:
             self._timer = asyncio.get_running_loop().call_later(within_s, self._begin)
 
-    async def run(self, call: Callable[[], Answer]) -> Answer:
-        """Run `call` on the same thread, between batches."""
+    async def run(self, call: Callable[[], Returned]) -> Returned:
+        """Run `call` on the same thread, between two batches."""
         loop = asyncio.get_running_loop()
-        answered: asyncio.Future[Answer] = loop.create_future()
-        self._put(partial(_run, call, loop, answered))
-        return await answered
+        returned: asyncio.Future[Returned] = loop.create_future()
+        self._put(partial(_run, call, loop, returned))
+        return await returned
 
     async def aclose(self) -> None:
-        """Commit what waits, then end the thread. Later submissions are refused."""
+        """Commit what is waiting, then end the thread. Later calls of `submit` are refused."""
         self._closed = True
         if self._idle is None:
             self._idle = asyncio.get_running_loop().create_future()
@@ -116,16 +116,16 @@ class GroupCommit(Generic[Item, Result]):
             self._overdue.cancel()
         if self._thread.is_alive():
             self._jobs.put(None)
-            # the thread may still be in a `run`, which the loop must not wait for
+            # The thread may still be in a `run`. The event loop must not be blocked by it.
             await asyncio.to_thread(self._thread.join)
 
-    def _append(self, place: _Place[Item, Result]) -> None:
+    def _append(self, waiting: _Waiting[Item, Result]) -> None:
         if self._closed or len(self._waiting) >= self._max_waiting:
             raise asyncio.QueueFull
-        self._waiting.append(place)
+        self._waiting.append(waiting)
 
     def _begin(self) -> None:
-        """Hand the next batch to the thread, unless one is there already: it comes back here when it is done."""
+        """Hand the next batch to the thread. If the thread has one already, `_done` calls this when it is finished."""
         for handle in (self._next, self._timer):
             if handle is not None:
                 handle.cancel()
@@ -139,75 +139,77 @@ class GroupCommit(Generic[Item, Result]):
         self._in_commit = batch = [self._waiting.popleft() for _ in range(min(MAX_BATCH, len(self._waiting)))]
         self._put(partial(self._commit_batch, batch, asyncio.get_running_loop()))
 
-    def _done(self, batch: Sequence[_Place[Item, Result]], results: Sequence[Result] | BaseException) -> None:
+    def _done(
+        self, batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result] | BaseException
+    ) -> None:
         self._in_commit = ()
         self._begin()
         if isinstance(results, BaseException):
-            for place in batch:
-                if place.future is not None:
-                    _fail(place.future, results)
+            for waiting in batch:
+                if waiting.future is not None:
+                    _fail(waiting.future, results)
             return
-        for place, result in zip(batch, results, strict=True):
-            if place.future is not None and not place.future.done():
-                place.future.set_result(result)
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.future is not None and not waiting.future.done():
+                waiting.future.set_result(result)
 
     def _give_up(self) -> None:
-        """Tell those who have waited for too long, and look again when the next one will have."""
+        """Fail the futures that have waited for too long, and set the timer for the next one."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         self._overdue = None
-        for place in itertools.chain(self._in_commit, self._waiting):
-            if place.future is None:
+        for waiting in itertools.chain(self._in_commit, self._waiting):
+            if waiting.future is None:
                 continue
-            if now < (due := place.since + self._answer_within_s):
+            if now < (due := waiting.since + self._answer_within_s):
                 self._overdue = loop.call_at(due, self._give_up)
                 return
-            _fail(place.future, TimeoutError(f"no answer within {self._answer_within_s:g} s"))
+            _fail(waiting.future, TimeoutError(f"no answer within {self._answer_within_s:g} s"))
 
     def _put(self, job: Callable[[], None]) -> None:
         if self._thread.ident is None:
             self._thread.start()
         self._jobs.put(job)
 
-    # What follows runs on the thread.
+    # on the thread
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _commit_batch(self, batch: Sequence[_Place[Item, Result]], loop: asyncio.AbstractEventLoop) -> None:
+    def _commit_batch(self, batch: Sequence[_Waiting[Item, Result]], loop: asyncio.AbstractEventLoop) -> None:
         results: Sequence[Result] | BaseException
         try:
-            results = self._commit([place.item for place in batch])
+            results = self._commit([waiting.item for waiting in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"A commit of {len(batch)} items gave {len(results)} results.")
-        except BaseException as error:  # noqa: BLE001  # whatever it is belongs to the callers, not to this thread
+        except BaseException as error:  # noqa: BLE001  # every error belongs to the callers and not to this thread
             results = error
-        _tell(loop, self._done, batch, results)
+        _call_on(loop, self._done, batch, results)
 
 
 def _run(
-    call: Callable[[], Answer], loop: asyncio.AbstractEventLoop, answered: "asyncio.Future[Answer]"
+    call: Callable[[], Returned], loop: asyncio.AbstractEventLoop, returned: "asyncio.Future[Returned]"
 ) -> None:
     try:
-        answer = call()
-    except BaseException as error:  # noqa: BLE001  # likewise
-        _tell(loop, _answer, answered, answered.set_exception, error)
+        value = call()
+    except BaseException as error:  # noqa: BLE001  # as above
+        _call_on(loop, _finish, returned, returned.set_exception, error)
     else:
-        _tell(loop, _answer, answered, answered.set_result, answer)
+        _call_on(loop, _finish, returned, returned.set_result, value)
 
 
 def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
-    if not future.done():  # a caller that was cancelled has stopped waiting
+    if not future.done():  # the caller may have been cancelled
         future.set_exception(error)
-        future.exception()  # nobody may be left to ask; asyncio would log it as never retrieved
+        future.exception()  # if the caller has gone, asyncio would log the exception as never retrieved
 
 
-def _answer(answered: "asyncio.Future[Answer]", give: Callable[[object], None], answer: object) -> None:
-    if not answered.done():
-        give(answer)
+def _finish(future: "asyncio.Future[Returned]", set_value: Callable[[object], None], value: object) -> None:
+    if not future.done():
+        set_value(value)
 
 
-def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended without `aclose`: nobody is left to be told
+def _call_on(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop was closed without `aclose`: there is no caller left
         loop.call_soon_threadsafe(call, *arguments)

@@ -1,4 +1,4 @@
-"""Recorded market traffic: reading it (`lines`) and playing it with its own rhythm (`replay`)."""
+"""Recorded market traffic: `lines` reads it, and `replay` plays it at its recorded pace."""
 
 from relay.recordings.lines import LineProblem
 from relay.recordings.replay import Replay, Tally

@@ -1,18 +1,18 @@
-"""Reading recorded market traffic, line by line.
+"""Recorded market traffic, read line by line.
 
-A recording has one line for each WebSocket frame that was received: `<receive time, Unix ns> <the frame>`,
-plain or gzip. Two of its streams become messages, and everything else is counted by kind:
+A recording is a plain or gzip file. It has one line for each received WebSocket frame: `<receive time, Unix ns>
+<frame>`. Two kinds of streams become messages, and all others are counted by kind:
 
     <symbol>@bookTicker   the best bid and ask   prices.<SYMBOL>  symbol, bid, bid_size, ask, ask_size
     <symbol>@trade        one trade              trades.<SYMBOL>  symbol, trade_id, price, size, side
 
-Prices and sizes stay the recorded decimals, as text: no float touches them. `side` is the taker's, the one who
-crossed the spread. A recording says it the other way round (`m`: the buyer was the maker, so the taker sold).
+Prices and sizes are kept as the recorded decimal strings and never become floats. `side` is the side of the taker, who
+crossed the spread. The recording has the opposite (`m`: the buyer was the maker, so the taker sold).
 
-Spot and futures of one symbol are different markets under one name. Files whose name begins with `usdm_`
+Spot and futures of one symbol are different markets with one name. Symbols of files whose name begins with `usdm_`
 (USDT-margined futures) therefore get the suffix -PERP: `prices.BTCUSDT` and `prices.BTCUSDT-PERP`.
 
-Recordings come from outside: nothing here trusts their form.
+Recordings come from outside, so every line is checked.
 """
 
 import gzip
@@ -29,7 +29,7 @@ from relay.core.errors import ConfigurationError
 from relay.core.patterns import is_channel
 
 MAX_LINE_BYTES = 1 << 20
-"""Depth snapshots have 64 KB; a longer line than this is no recording, and would only fill the memory."""
+"""Longest line. Depth snapshots have 64 KB. A longer line is not from a recording and would fill the memory."""
 
 FUTURES_FILES = "usdm_"
 FUTURES_SUFFIX = "-PERP"
@@ -38,19 +38,19 @@ QUOTE, TRADE = "bookTicker", "trade"
 """The kinds of streams that become messages."""
 
 MAX_TRADE_ID = (1 << 53) - 1
-"""Beyond it a browser would round the id, and two trades would become one."""
+"""Highest trade id. A browser rounds higher numbers, and two trades could get the same id."""
 
 _DECIMAL = re.compile(r"[0-9]{1,24}(?:\.[0-9]{1,24})?", re.ASCII)
 _STREAM = re.compile(r"[^@]{1,64}@([A-Za-z]{1,32})", re.ASCII)
 _GZIP_MAGIC = b"\x1f\x8b"
 
 Message = tuple[str, dict[str, str | int]]
-"""A channel, and the value for it."""
+"""A channel and its value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A line that became a message: its receive time in Unix nanoseconds, `QUOTE` or `TRADE`, and the message."""
+    """A line that became a message: the receive time in Unix nanoseconds, `QUOTE` or `TRADE`, and the message."""
 
     at: int
     kind: str
@@ -59,14 +59,14 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A line of a kind that is not wanted, like `depth`."""
+    """A line of a kind that was not requested, such as `depth`."""
 
     kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineProblem:
-    """A line that is not of the format, and why; `line` counts from 1."""
+    """A line that does not have the format, and the reason. `line` starts at 1."""
 
     file: str
     line: int
@@ -78,7 +78,7 @@ class LineProblem:
 
 class _Frame(msgspec.Struct):
     stream: str | None = None
-    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)  # empty: no `data` came
+    data: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)  # empty if the frame has no `data`
 
 
 class _BookTicker(msgspec.Struct):
@@ -105,12 +105,12 @@ Line = Recorded | Skipped | LineProblem
 
 
 class Recording:
-    """A recorded file. `size` and `position` are in bytes as stored.
+    """A recorded file. `size` and `position` are in bytes of the stored file.
 
-    `prefixes` says which kinds are wanted, and what stands before the symbol in the channel of each.
+    `prefixes` has the requested kinds, and for each the part of the channel before the symbol.
 
     Raises:
-        ConfigurationError: if it can't be opened.
+        ConfigurationError: if the file can't be opened.
     """
 
     def __init__(self, path: Path, *, prefixes: dict[str, str]) -> None:
@@ -126,7 +126,7 @@ class Recording:
             raise ConfigurationError(f"The recording {path} can't be read: {error.strerror}.") from None
 
     def lines(self) -> Iterator[Line]:
-        """Read the file from its beginning."""
+        """Read the file from its start."""
         number = 0
         try:
             with self._path.open("rb") as stored:
@@ -140,7 +140,7 @@ class Recording:
                     elif line.strip():
                         yield self._parse(number, line)
         except (EOFError, zlib.error, gzip.BadGzipFile):
-            yield self._problem(number + 1, "the gzip data is damaged here, and the rest can't be read.")
+            yield self._problem(number + 1, "the gzip data is damaged here. The rest can't be read.")
         except OSError as error:
             yield self._problem(number + 1, f"the file can't be read any further: {error.strerror}.")
 
@@ -150,7 +150,7 @@ class Recording:
     def _parse(self, number: int, line: bytes) -> Line:
         time_text, _, frame_text = line.partition(b" ")
         if not time_text.isdigit() or len(time_text) > 19:
-            return self._problem(number, "it doesn't begin with a time in Unix nanoseconds and a space.")
+            return self._problem(number, "it does not begin with a time in Unix nanoseconds and a space.")
         try:
             frame = _frames.decode(frame_text)
             kind = "no stream" if frame.stream is None else _kind(frame.stream)
@@ -159,8 +159,8 @@ class Recording:
                 return Skipped(kind)
             symbol, value = _VALUES[kind](frame.data)
         except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            return self._problem(number, f"its frame is not what was recorded: {error}.")
-        except _NotOfTheFormat as error:
+            return self._problem(number, f"its frame does not have the recorded form: {error}.")
+        except _FormatProblem as error:
             return self._problem(number, str(error))
         symbol += self._suffix
         channel = f"{prefix}.{symbol}"
@@ -169,8 +169,8 @@ class Recording:
         return Recorded(int(time_text), kind, (channel, {"symbol": symbol, **value}))
 
 
-class _NotOfTheFormat(Exception):  # noqa: N818  # not an error of this program, but a finding about the file
-    """What was recorded is JSON of the right shape with a wrong value."""
+class _FormatProblem(Exception):  # noqa: N818  # a problem of the file and not of this program
+    """A frame is JSON of the right form, but has a wrong value."""
 
 
 def _quote(data: msgspec.Raw) -> tuple[str, dict[str, str | int]]:
@@ -188,7 +188,7 @@ def _trade(data: msgspec.Raw) -> tuple[str, dict[str, str | int]]:
     trade = _trades.decode(data)
     _check_decimals(trade.price, trade.size)
     if not 0 <= trade.trade_id <= MAX_TRADE_ID:
-        raise _NotOfTheFormat("its trade id is none that a browser could hold.")
+        raise _FormatProblem(f"its trade id is not a whole number from 0 to {MAX_TRADE_ID}.")
     return trade.symbol, {
         "trade_id": trade.trade_id,
         "price": trade.price,
@@ -202,7 +202,7 @@ _VALUES: dict[str, Callable[[msgspec.Raw], tuple[str, dict[str, str | int]]]] = 
 
 def _check_decimals(*values: str) -> None:
     if not all(_DECIMAL.fullmatch(value) for value in values):
-        raise _NotOfTheFormat("its prices and sizes are not decimals.")
+        raise _FormatProblem("its prices or sizes are not decimals.")
 
 
 def _kind(stream: str) -> str:

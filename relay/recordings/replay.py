@@ -1,10 +1,10 @@
-"""Playing recordings back with their own rhythm.
+"""Replay of recordings at their recorded pace.
 
-Several files are merged on one time line by their absolute receive times, so they should have been recorded
-together. Quotes and trades keep the order in which they were received.
+Several files are merged by their absolute receive times, so they should have been recorded at the same time. Quotes
+and trades keep the order in which they were received.
 
-Due times are counted from the first message, never from the last one, so that the pace does not drift. When
-publishing can't keep up nothing is left out: the batches grow, and `lag_s` says how far behind it is.
+Due times are computed from the first message and not from the previous one, so the pace does not drift. If publishing
+is too slow, no message is skipped. The batches grow, and `lag_s` is the delay.
 """
 
 import asyncio
@@ -20,10 +20,11 @@ from relay.core.patterns import is_channel
 from relay.recordings.lines import QUOTE, TRADE, LineProblem, Message, Recorded, Recording, Skipped
 
 WINDOW_S = 0.005
-"""What is due within 5 ms goes out together: nobody sees that, and a burst of 668 in 10 ms needs two calls."""
+"""Messages that are due within 5 ms form one batch. Nobody sees the difference, and a burst of 668 messages in 10 ms
+needs two calls."""
 
 MAX_BATCH = 1000
-"""What the relay takes in one request."""
+"""Messages that the relay accepts in one request."""
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
@@ -31,7 +32,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 @dataclass(slots=True)
 class Tally:
-    """What was read so far. `skipped` counts lines that became no message by their kind."""
+    """What was read so far. `skipped` counts the lines of other kinds, by kind."""
 
     lines: int = 0
     quotes: int = 0
@@ -41,23 +42,23 @@ class Tally:
 
     @property
     def messages(self) -> int:
-        """Quotes and trades together."""
+        """The number of quotes and trades together."""
         return self.quotes + self.trades
 
 
 class Replay:
-    """A recording of one or more files that plays itself.
+    """The replay of one or more recordings.
 
     Args:
-        files: recordings, plain or gzip.
-        speed: 1 for the recorded rhythm, 10 for ten times as fast.
-        loop: start over at the end, for ever.
-        prices: what stands before the symbol in a quote's channel; "" or None skips quotes.
-        trades: the same for trades.
-        on_problem: called for each malformed line.
+        files: Recordings, plain or gzip.
+        speed: 1 for the recorded pace, 10 for ten times as fast.
+        loop: Start again at the end, without a limit.
+        prices: The part before the symbol in a quote's channel. "" or None skips quotes.
+        trades: The same for trades.
+        on_problem: Called for each malformed line.
 
     Raises:
-        ConfigurationError: if a file can't be read, or an argument makes no sense.
+        ConfigurationError: if a file can't be read, or if an argument is not valid.
     """
 
     def __init__(
@@ -71,18 +72,18 @@ class Replay:
         on_problem: Callable[[LineProblem], None] = lambda _: None,
     ) -> None:
         if not files:
-            raise ConfigurationError("Name at least one recorded file.")
+            raise ConfigurationError("There is no recording to play. Name at least one file.")
         if not 0 < speed < float("inf"):
-            raise ConfigurationError(f"The speed is a number above 0, not {speed}.")
+            raise ConfigurationError(f"The speed is {speed}. It must be a number above 0.")
         prefixes = {kind: prefix for kind, prefix in ((QUOTE, prices), (TRADE, trades)) if prefix}
         if not prefixes:
             raise ConfigurationError(
-                "Neither quotes nor trades would be played: name the beginning of the channels of one at least."
+                "Neither quotes nor trades would be played. Set the channel prefix of prices or of trades."
             )
         for prefix in prefixes.values():
             if not is_channel(f"{prefix}.X"):
                 raise ConfigurationError(
-                    f"{prefix!r} can't be the beginning of a channel; prices and trades are the usual ones."
+                    f"{prefix!r} can't be the prefix of a channel. The usual ones are prices and trades."
                 )
         self._recordings = [Recording(path, prefixes=prefixes) for path in files]
         self._speed = speed
@@ -94,19 +95,19 @@ class Replay:
 
     @property
     def share_done(self) -> float:
-        """How much of the files' bytes was read, from 0 to 1."""
+        """The part of the files' bytes that was read, from 0 to 1."""
         size = sum(recording.size for recording in self._recordings)
         return sum(recording.position for recording in self._recordings) / size if size else 1.0
 
     async def batches(
         self, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep
     ) -> AsyncIterator[list[Message]]:
-        """Give each batch when it is due. Publish it before asking for the next, then `lag_s` is true."""
+        """Yield each batch when it is due. Publish it before you request the next one: then `lag_s` is right."""
         while True:
             before = self.tally.messages
             async for batch in self._once(clock, sleep):
                 yield batch
-            if not self._loop or self.tally.messages == before:  # a loop over nothing would never let go
+            if not self._loop or self.tally.messages == before:  # a loop without messages would block forever
                 return
 
     async def _once(self, clock: Clock, sleep: Sleep) -> AsyncIterator[list[Message]]:
@@ -137,7 +138,7 @@ class Replay:
         self.lag_s = max(clock() - due, 0.0)
 
     def _merged(self) -> Iterator[Recorded]:
-        """Put the messages of all files on one time line. Times in a file only grow: no sorting."""
+        """Merge the messages of all files by time. Within a file the times only grow."""
         return heapq.merge(*map(self._messages, self._recordings), key=lambda item: item.at)
 
     def _messages(self, recording: Recording) -> Iterator[Recorded]:

@@ -1,1 +1,1 @@
-"""What must outlive the process: used tokens and revocations."""
+"""The state store: used tokens and revocations, which must outlive the process."""

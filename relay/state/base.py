@@ -1,12 +1,12 @@
-"""The state port: what must outlive a process, so that a restart can't be used to replay a token.
+"""The state port: used tokens and revocations. They outlive the process, so a restart can't be used for a replay.
 
-Guarantees that every adapter gives, and that its contract test checks:
+Every adapter gives these guarantees, and the contract tests check them:
 
-- `claim` is atomic over all processes that share the store: of any number of calls with one `jti`, exactly one
-  returns True, also after a crash in between.
-- `revoke` is on disk (or with the other nodes) when it returns; `revoked_at` sees it at once on the node that
-  revoked, and within a second on the others.
-- A store that can't answer raises; it never says "not claimed" or "not revoked" because it could not look.
+- `claim` is atomic over all processes that share the store. Of any number of calls with one `jti`, exactly one returns
+  True, even if a process crashes in between.
+- When `revoke` returns, the revocation is on disk or at the other nodes. `revoked_at` returns it at once on the node
+  that revoked, and within a second on the others.
+- A store that can't answer raises an error. It never answers "not claimed" or "not revoked" without having looked.
 """
 
 from typing import Protocol
@@ -16,26 +16,26 @@ class State(Protocol):
     """Single-use claims and revocations."""
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
-        """Use up the token `jti`. True the first time, False ever after.
+        """Use up the token `jti`. Returns True for the first call and False for every later one.
 
-        `expires_at` (Unix seconds) says from when on the claim may be forgotten: once the token has expired.
+        `expires_at` (Unix seconds) is the token's expiry. After it the claim may be forgotten.
 
         Raises:
-            UnavailableError: if the store did not answer. Whether the token is used up is then unknown.
+            UnavailableError: if the store did not answer. It is then unknown whether the token is used up.
         """
         ...
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:
-        """Cut off what `key` stands for, a `relay.core.revocations.Target.key`: a session, a user or a token.
+        """Revoke `key`, a `relay.core.revocations.Target.key`: a session, a user, a token or a signing key.
 
-        `at` and `until` are Unix seconds; after `until` the entry may be forgotten. Of two revocations of one key the
+        `at` and `until` are Unix seconds. After `until` the revocation may be forgotten. If a key is revoked twice, the
         later `at` and the later `until` count.
 
         Raises:
-            UnavailableError: if the store did not answer; nothing is then cut off.
+            UnavailableError: if the store did not answer. Nothing is then revoked.
         """
         ...
 
     def revoked_at(self, key: str, *, now: float) -> float | None:
-        """Return when `key` was revoked, or None if it is not. Never waits: the gate asks for each connection."""
+        """Return the time at which `key` was revoked, or None. Never waits: the gate calls it for each connection."""
         ...

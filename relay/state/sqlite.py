@@ -1,12 +1,10 @@
-"""Claims and revocations in a SQLite file: the state of one node.
+"""The state store of one node: claims and revocations in a SQLite file.
 
-WAL with synchronous=NORMAL: a commit survives the death of the process (kill -9) without an fsync each;
-only a power cut can lose the last moments, and 30 seconds later those tokens have expired. Claims go
-through a group commit on a thread, so that the event loop never waits for the disk.
+Claims go through a group commit on a thread, so the event loop never waits for the disk.
 
-Revocations are read into memory at start: the gate looks them up for every connection and must not wait.
-The thread writes to that memory once they are on the disk, the loop only looks; one `dict` call each, which
-the GIL keeps whole.
+Revocations are also kept in memory, because the gate looks them up for each connection and must not wait. They are read
+from the file at start. Later the thread adds each one after it is on the disk. The event loop only reads. Each access
+is one `dict` call, which the GIL makes atomic.
 """
 
 import asyncio
@@ -33,17 +31,17 @@ CREATE TABLE IF NOT EXISTS audit_heads (
 ) WITHOUT ROWID;
 COMMIT;
 """
-"""A transaction for writing: a read-only file is refused at start and not at the first claim.
+"""The schema is created in a writing transaction, so a read-only file is refused at start and not at the first claim.
 
-Claims have no index by their end (earlier files had one): it cost each claim as much as half of the claim itself, and
-once a minute a walk through those of the last minutes takes 20 ms for 200,000 of them, on the thread.
+Claims have no index by their expiry (earlier files had one). It made each claim half as expensive again. Without it,
+the purge reads all claims once a minute: 20 ms for 200,000 of them, on the thread.
 """
 
 _PURGE_EVERY_S = 60
 _MAX_VARIABLES = 999
-"""Values that one statement of any SQLite takes; since 3.32 there may be more."""
+"""Values that one statement may have in any version of SQLite. Since 3.32 there may be more."""
 _ANSWER_WITHIN_S = 2.0
-"""How long a claim may take before the gate answers 503: a client that waits longer has given up."""
+"""Seconds that a claim may take before the gate answers 503. Clients do not wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ _Item = _Claim | _Revocation | _Head
 
 
 class SqliteState:
-    """A `State` in one file. Create it with `open`, end it with `aclose`."""
+    """A `State` in one file. Create it with `open` and close it with `aclose`."""
 
     def __init__(self, database: sqlite3.Connection, *, clock: Callable[[], float]) -> None:
         self._database = database
@@ -87,14 +85,16 @@ class SqliteState:
 
     @classmethod
     def open(cls, path: Path, *, clock: Callable[[], float] = time.time) -> "SqliteState":
-        """Open or make the file at `path`. `clock` gives Unix seconds and decides when entries are forgotten.
+        """Open or create the file at `path`. `clock` returns Unix seconds. It decides when entries are forgotten.
 
         Raises:
-            ConfigurationError: if it can't be opened or written, is locked or no SQLite file.
+            ConfigurationError: if the file can't be opened or written, is locked, or is not a SQLite file.
         """
         database = None
         try:
             database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
+            # With these settings a commit survives the death of the process (kill -9) without an fsync. Only a power
+            # cut can lose the last moments, and those tokens expire within 30 seconds.
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             database.executescript(_SCHEMA)
@@ -104,12 +104,12 @@ class SqliteState:
                 database.close()
             raise ConfigurationError(
                 f"engine.state_path: {path} can't be used as the state file ({error}). "
-                "Name a file in a folder that this process may write to."
+                "Set it to a file in a folder that this process may write to."
             ) from None
 
     @property
     def waiting(self) -> int:
-        """Claims and revocations that are not on the disk yet."""
+        """The number of claims and revocations that are not on the disk yet."""
         return self._writer.waiting
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
@@ -121,7 +121,7 @@ class SqliteState:
         await self._submit(_Revocation(key, at, until))
 
     async def keep_head(self, log: Path, writer: str, seq: int, digest: str) -> None:
-        """Keep the place of the audit log at `log`, so that its end can be proven; see `read_head`.
+        """Store the last record of the audit log at `log`, so that a cut log can be detected. See `read_head`.
 
         Raises:
             UnavailableError: if the store did not answer.
@@ -137,7 +137,7 @@ class SqliteState:
         return at if now < until else None
 
     async def aclose(self) -> None:
-        """Write what waits and close the file."""
+        """Write what is waiting and close the file."""
         await self._writer.aclose()
         self._database.close()
 
@@ -150,11 +150,13 @@ class SqliteState:
             ) from None
 
     def _commit(self, items: Sequence[_Item]) -> list[bool]:
-        """Runs on the writer's thread: all of `items` in one transaction."""
+        """Write `items` in one transaction. This runs on the writer's thread."""
         database = self._database
         self._purge(self._clock())
-        if len(items) == 1:  # a statement alone is a transaction
-            return self._remembered(items, [self._write(items[0])])
+        if len(items) == 1:  # a single statement is a transaction
+            results = [self._write(items[0])]
+            self._remember(items)
+            return results
         if self._all_new(items):
             return [True] * len(items)
         database.execute("BEGIN IMMEDIATE")
@@ -162,33 +164,34 @@ class SqliteState:
             results = [self._write(item) for item in items]
             database.execute("COMMIT")
         except BaseException:
-            if database.in_transaction:  # a full disk has rolled it back already
+            if database.in_transaction:  # SQLite rolls back by itself when the disk is full
                 database.execute("ROLLBACK")
             raise
-        return self._remembered(items, results)
+        self._remember(items)
+        return results
 
     def _all_new(self, items: Sequence[_Item]) -> bool:
-        """Write claims of which none was made before, as one statement; if there is anything else, write nothing.
+        """Write a batch that has only new claims with one statement. False: it has other items; nothing was written.
 
-        Each statement lets go of the interpreter, and to get it back from a busy event loop takes longer than the
-        statement itself: one for all claims of a batch instead of one each.
+        Each statement releases the GIL. To get it back from a busy event loop takes longer than the statement itself,
+        so one statement for all claims is much faster than one for each.
         """
         rows = [value for item in items if isinstance(item, _Claim) for value in (item.jti, item.expires_at)]
         if len(rows) < 2 * len(items) or len(rows) > _MAX_VARIABLES:
             return False
-        places = ", ".join(["(?, ?)"] * len(items))
+        placeholders = ", ".join(["(?, ?)"] * len(items))
         try:
-            self._database.execute(f"INSERT INTO claims VALUES {places}", rows)  # noqa: S608  # only places
-        except sqlite3.IntegrityError:  # one was: undone as a whole, and each is tried by itself
+            self._database.execute(f"INSERT INTO claims VALUES {placeholders}", rows)  # noqa: S608  # only placeholders
+        except sqlite3.IntegrityError:  # one is not new: SQLite undoes the statement, and each is tried alone
             return False
         return True
 
-    def _remembered(self, items: Sequence[_Item], results: list[bool]) -> list[bool]:
-        """Put what is on the disk now into memory too."""
+    def _remember(self, items: Sequence[_Item]) -> None:
+        """Copy revocations that are on the disk now to memory."""
         for item in items:
             if isinstance(item, _Revocation):
-                self._remember(item)
-        return results
+                at, until = self._revoked.get(item.target, (item.at, item.until))
+                self._revoked[item.target] = (max(at, item.at), max(until, item.until))
 
     def _write(self, item: _Item) -> bool:
         if isinstance(item, _Claim):
@@ -202,17 +205,13 @@ class SqliteState:
                 (item.log, item.writer, item.seq, item.hash),
             )
             return True
-        # the later one counts, or a clock that was set back could let somebody in again
+        # The later values count: otherwise a clock that was set back could lift a revocation.
         self._database.execute(
             "INSERT INTO revocations VALUES (?, ?, ?) ON CONFLICT (target) "
             "DO UPDATE SET at = max(at, excluded.at), until = max(until, excluded.until)",
             (item.target, item.at, item.until),
         )
         return True
-
-    def _remember(self, item: _Revocation) -> None:
-        at, until = self._revoked.get(item.target, (item.at, item.until))
-        self._revoked[item.target] = (max(at, item.at), max(until, item.until))
 
     def _purge(self, now: float) -> None:
         if now - self._purged_at < _PURGE_EVERY_S:
@@ -226,10 +225,12 @@ class SqliteState:
 
 
 def read_head(path: Path, log: Path) -> tuple[str, int, str] | None:
-    """Return the last place of an audit log that a state file keeps: writer, record, hash. A relay may run on it.
+    """Return the last record of the audit log `log` that a state file knows: writer, number, hash.
+
+    A relay may be using the file.
 
     Raises:
-        OSError: if it can't be read, or is no state file.
+        OSError: if the file can't be read or is not a state file.
     """
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:

@@ -171,8 +171,8 @@ def test_refused_channels_are_said_once(relay: Relay, tmp_path: Path) -> None:
         ([__file__], 2, "relay keys publisher"),
         ([__file__, "--key", "nonsense"], 2, "name.secret"),
         ([__file__, "--key", "a.b", "--speed", "0"], 2, "above 0"),
-        ([__file__, "--key", "a.b", "--channel-prefix", "a b"], 2, "beginning of a channel"),
-        ([__file__, "--key", "a.b", "--trades-prefix", ">"], 2, "beginning of a channel"),
+        ([__file__, "--key", "a.b", "--channel-prefix", "a b"], 2, "prefix of a channel"),
+        ([__file__, "--key", "a.b", "--trades-prefix", ">"], 2, "prefix of a channel"),
         ([__file__, "--key", "a.b", "--trades-prefix", "", "--channel-prefix", ""], 2, "Neither quotes nor"),
     ],
 )

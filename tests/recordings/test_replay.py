@@ -118,8 +118,8 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         ([path], {"speed": 0}, "above 0"),
         ([path], {"speed": float("nan")}, "above 0"),
         ([path], {"speed": float("inf")}, "above 0"),
-        ([path], {"prices": "a b"}, "beginning of a channel"),
-        ([path], {"trades": "*"}, "beginning of a channel"),
+        ([path], {"prices": "a b"}, "prefix of a channel"),
+        ([path], {"trades": "*"}, "prefix of a channel"),
         ([path], {"trades": "", "prices": ""}, "Neither quotes nor trades"),
     ]:
         with pytest.raises(ConfigurationError, match=sentence):

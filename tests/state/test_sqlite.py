@@ -247,7 +247,7 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     """The sentence has the setting, the path and what to do."""
     with pytest.raises(
-        ConfigurationError, match=r"engine\.state_path: .*/no/state\.db .*Name a file in a folder"
+        ConfigurationError, match=r"engine\.state_path: .*/no/state\.db .*Set it to a file in a folder"
     ):
         SqliteState.open(tmp_path / "no" / "state.db")
 
