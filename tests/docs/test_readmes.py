@@ -133,6 +133,25 @@ def test_generated_parts_are_the_codes(file: Path) -> None:
     assert file.read_text("utf-8") == tables.generated(file), "run python -m tests.support.tables --write"
 
 
+def test_outdated_parts_are_named_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command names a document whose table differs from the code, and with --write it corrects the table."""
+    file = tmp_path / "README.md"
+    file.write_text("Before.\n<!-- generated: anomalies -->\nold\n<!-- /generated -->\nAfter.\n")
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    monkeypatch.setattr(readme, "documents", lambda: [file])
+    assert tables.main([]) == 1
+    assert capsys.readouterr().out == "README.md\n"
+    assert tables.main(["--write"]) == 0
+    assert tables.main([]) == 0
+    text = file.read_text()
+    assert "old" not in text
+    assert "| `replay` |" in text
+    assert text.startswith("Before.\n")
+    assert text.endswith("<!-- /generated -->\nAfter.\n")
+
+
 def test_every_generated_part_is_in_one_document() -> None:
     """Each generated table stands in exactly one document, the one of the room that owns it."""
     for name in tables.PARTS.keys() - {"rooms"}:
