@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from relay.bench.load.opener import Opener
-from relay.bench.load.relay_process import own_relay
+from relay.bench.load.opener import open_all, take_all
+from relay.bench.load.servers import own_relay
 from relay.core.events import Action
 from tests.support.bench_process import measured
 
@@ -27,8 +27,7 @@ def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
         folder.mkdir()
         with own_relay(folder, sessions=1, program=program) as running:
             target = running.target(["prices.A"])
-            opener = Opener(target, threads=1)
-            [connection] = opener.open_all([(0,)], tokens=opener.take_all([(0,)]))
+            [connection] = open_all(target, [(0,)], tokens=take_all(target, [(0,)]))
             connection.close()
         lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()
         actions[program] = {json.loads(line)["event"]["action"] for line in lines}

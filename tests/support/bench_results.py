@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from relay.bench.benchmarks.delivery import Measured
-from relay.bench.load.totals import Counted, Group, Latency
+from relay.bench.load.counter import Counted, Group, Latency
 
-LATENCY = Latency(samples=1000, p50_ms=1.0, p99_ms=2.0, max_ms=3.0)
+LATENCY = Latency(samples=1000, p50_ms=1.0, p99_ms=2.0)
 GROUP = Group(expected=1000, delivered=1000, ended=10, conflated=0, lost=0, repeated=0, windows=[LATENCY] * 4)
 COUNTED = Counted(
     groups=[GROUP],
@@ -17,9 +17,7 @@ COUNTED = Counted(
     close_reason="",
     stalled=False,
     reads=1010,
-    bytes=150_000,
     seconds=1.0,
-    peak_per_s=1000,
     wall_s=2.0,
     cpu_s=0.2,
 )

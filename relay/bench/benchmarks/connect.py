@@ -1,181 +1,214 @@
-"""`relay bench connect`: what a token and a connection cost, and whether a burst of them is felt by those who listen.
+"""`relay bench connect`: what a token and a connection cost, and whether subscribers feel a burst of new connections.
 
-Two bursts. In the first nothing else happens, so that the server's CPU and memory are the newcomers' alone, and tokens
-are taken before the connections that use them. In the second, with `hold`, there are subscribers of a channel already,
-and the latency of its ticks is taken before the burst and through it; there every newcomer takes its token and connects
-with it at once, and all of them come at the same time, as after a restart.
+Two bursts. In the first nothing else happens, so that the server's CPU and memory are those of the new connections, and
+tokens are taken before the connections that use them. In the second, with `hold`, there are subscribers of a channel
+already, and the latency of its ticks is taken before the burst and through it. There every browser takes its token and
+connects with it at once, and all come at the same time, as after a restart.
 
 The yardstick is a plain server of the same library, on the same loop, that checks nothing.
 """
 
-import secrets
-import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated
 
 import msgspec
+import typer
 
-from relay.bench import BenchError
-from relay.bench.benchmarks.delivery import LOOK_S, OPEN_BASE_S, OPEN_EACH_S, Delivery, Measured, opened
-from relay.bench.benchmarks.runs import FILES_BESIDE, STALL_S, Progress, Run, Told, in_turn
-from relay.bench.load import connections as connecting
+from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, SideName
+from relay.bench.benchmarks.delivery import (
+    OPEN_BASE_S,
+    OPEN_EACH_S,
+    Measured,
+    is_whole,
+    loss_notes,
+    made_up,
+    opened,
+    server_of,
+)
 from relay.bench.load.browsers import Arrived
-from relay.bench.load.connections import Connecting
-from relay.bench.load.processes import Child, allow_open_files, wait_for_words
-from relay.bench.load.servers import Subject, relay_subject, yardstick_subject
+from relay.bench.load.connections import Connected, Order
+from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.load.targets import Target
-from relay.bench.load.ticks import Ticks
-from relay.bench.load.totals import Latency
-
-Newcomers = TypeVar("Newcomers", Connecting, Arrived)
+from relay.bench.report.report import Figure, Run, busy_note
 
 WARM_UP_S = 1.0
 TICKS, IDLE = "prices.BENCH", "prices.IDLE"
-"""Newcomers subscribe to a channel of which nothing comes: an idle connection is what is measured."""
+"""New connections subscribe to a channel without ticks: an idle connection is what is measured."""
 QUIET, BURST = 1, 2
 """The windows of latency; the first is the warm-up."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectOptions:
-    """What to measure. `parallel` connections of the first burst are on their way at any time; all of the second.
-
-    `hold` subscribers listen to `rate` ticks a second, for `quiet_s` before the second burst; 0: no second burst.
-    """
-
-    connections: int
-    parallel: int
-    hold: int
-    rate: float
-    quiet_s: float
-    runs: int
+MAX_CONNECTIONS = 15_000
+"""With the subscribers beside them, less than one address has ports for."""
+FEW = 500
+"""Fewer connections fit into memory that a server has taken at its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bursts:
-    """One side of one run: the burst alone, and the one beside subscribers with what those got."""
+    """One side of one run: the burst alone, and the one beside subscribers (`held`) with what those got."""
 
-    alone: Connecting
-    beside: Arrived | None
-    held: Measured | None
+    alone: Connected
+    beside: Arrived | None = None
+    held: Measured | None = None
 
-    def latency(self, window: int) -> Latency | None:
-        """Return the held subscribers' latency in one window, None if there are none."""
-        return None if self.held is None else self.held.counted.groups[0].windows[window]
+    def p99_ms(self, window: int) -> float | None:
+        """Return the p99 of the subscribers' latency in one window, None if there are none."""
+        return getattr(self.held and self.held.latency(window), "p99_ms", None)
 
 
-def run_connect(options: ConnectOptions, progress: Progress) -> list[Run[Bursts]]:
-    """Make all runs.
+CONNECT_FIGURES: list[Figure[Bursts]] = [
+    Figure(
+        "cpu_us_a_connect",
+        "CPU µs a connect",
+        lambda b: b.alone.connects_cpu_s / b.alone.connections * 1e6,
+        has_ratio=True,
+    ),
+    Figure(
+        "connects_per_s", "connects/s", lambda b: b.alone.connections / b.alone.connects_s, has_ratio=True
+    ),
+    Figure(
+        "memory_kib_a_connection",
+        "memory KiB a connection",
+        lambda b: b.alone.memory_bytes / b.alone.connections / 1024,
+        ",.1f",
+        has_ratio=True,
+    ),
+    Figure(
+        "cpu_us_a_token",
+        "CPU µs a token",
+        lambda b: b.alone.tokens_cpu_s / b.alone.tokens * 1e6 if b.alone.tokens else None,
+    ),
+]
 
-    Raises:
-        BenchError: if one could not be made; in one sentence.
-        ConfigurationError: if the machine does not allow as many open files.
+
+@dataclass(frozen=True, kw_only=True)
+class Connect(Benchmark[Bursts]):
+    """A burst of new connections: what do a token and a connection cost, and who feels it?
+
+    Tokens are taken before the connections that use them, so each has a price
+    of its own. Then the same beside subscribers of a channel: the latency of
+    its prices before the burst and through it. The yardstick is a plain
+    websockets server that checks nothing.
     """
-    allow_open_files(options.connections + options.hold + FILES_BESIDE)
 
-    def relay(folder: Path, told: Told) -> Bursts:
-        ticks = _ticks(options)
-        with relay_subject(folder, ticks, sessions=options.connections + options.hold) as subject:
-            return _measure(options, subject, subject.target([IDLE]), ticks, folder, told)
+    NAME = "connect"
+    YARDSTICK = ("no checks", "a websockets server on uvloop that checks nothing")
+    CHARTED = ("cpu_us_a_connect", "burst_p99_ms")
+    QUICK = {"connections": 500, "hold": 100, "quiet_s": 2}
 
-    def yardstick(folder: Path, told: Told) -> Bursts:
-        ticks = _ticks(options)
-        with yardstick_subject(folder, ticks) as subject:
-            return _measure(options, subject, subject.target([]), ticks, folder, told)
-
-    return in_turn(options.runs, progress, relay=relay, yardstick=yardstick)
-
-
-def _ticks(options: ConnectOptions) -> Ticks:
-    seconds = WARM_UP_S + options.quiet_s + _bound_s(options.connections) + STALL_S
-    return Ticks(
-        run=secrets.token_hex(4), channels=[TICKS], rate=options.rate, count=round(options.rate * seconds)
+    connections: Annotated[int, typer.Option(min=1, max=MAX_CONNECTIONS, help="Connections in a burst.")] = (
+        2000
     )
+    parallel: Parallel = 50
+    hold: Annotated[
+        int,
+        typer.Option(
+            min=0, max=5000, help="Subscribers that listen during a second burst; 0: no second burst."
+        ),
+    ] = 1000
+    rate: Rate = 10
+    quiet_s: Annotated[
+        float, typer.Option("--quiet", min=0.1, max=600, help="Seconds that they listen before it.")
+    ] = 5
+
+    def headline(self) -> str:
+        beside = (
+            f", then all at once beside {self.hold:,} subscribers of {self.rate:g} ticks/s"
+            if self.hold
+            else ""
+        )
+        return f"{self.connections:,} connections, {self.parallel} at a time{beside}"
+
+    def open_files(self) -> int:
+        return self.connections + self.hold
+
+    def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
+        bound_s = burst_s(self.connections)
+        seconds = WARM_UP_S + self.quiet_s + bound_s + STALL_S
+        ticks = made_up([TICKS], rate=self.rate, count=self.rate * seconds)
+        total = self.connections * (2 if self.hold else 1)
+        with server_of(name, folder, ticks, sessions=self.open_files()) as server:
+            assert server.pid is not None  # both are servers of our own
+            order = Order(
+                target=server.target([IDLE] if name == "relay" else []),
+                connections=self.connections,
+                parallel=self.parallel,
+                first=0,
+                pid=server.pid,
+            )
+            alone = connect_all(order, folder, lambda done: show(done, total, "connections"))
+            if not self.hold:
+                return Bursts(alone=alone)
+            held = server.target(ticks.channels)
+            # the first sessions are those of the new connections
+            held = msgspec.structs.replace(held, sessions=held.sessions[self.connections :])
+            groups = [GroupOrder(target=held, connections=self.hold)]
+            with (
+                opened(server, groups, ticks, folder, ticks_each=1000, pause_s=3 / self.rate) as delivery,
+                Child.run("The browsers", ["relay.bench.load.browsers"], folder / "browsers.log") as child,
+            ):
+                delivery.start()
+                delivery.watch(within_s=WARM_UP_S)
+                delivery.window()
+                delivery.watch(within_s=self.quiet_s)
+                delivery.window()
+                child.say(msgspec.structs.replace(order, parallel=self.connections))
+                beside = child.result(
+                    Arrived,
+                    within_s=bound_s,
+                    show=lambda done: show(self.connections + done, total, "connections"),
+                    wait=lambda: delivery.watch(within_s=LOOK_S, others=[child]),
+                )
+                return Bursts(alone=alone, beside=beside, held=delivery.finish())
+
+    def figures(self) -> Sequence[Figure[Bursts]]:
+        return [
+            *CONNECT_FIGURES,
+            Figure("quiet_p99_ms", "prices p99 ms, before", lambda b: b.p99_ms(QUIET), ".1f"),
+            Figure("burst_p99_ms", "prices p99 ms, in the burst", lambda b: b.p99_ms(BURST), ".1f"),
+            Figure("burst_in_max_ms", "in after ms, the last", "beside.max_ms"),
+            Figure("burst_refused", "told to wait or to try again", "beside.refused"),
+            Figure("newcomers_lost", "new connections lost", "beside.lost"),
+            Figure("lost", "prices: lost", "held.counted.total.lost"),
+            Figure("repeated", "prices: repeated", "held.counted.total.repeated"),
+        ]
+
+    def is_whole(self, relay: Bursts) -> bool:
+        return not (relay.beside and relay.beside.lost) and (relay.held is None or is_whole(relay.held))
+
+    def side_notes(self, name: SideName, sides: Sequence[Bursts]) -> list[str]:
+        held = [one.held for one in sides if one.held is not None]
+        found = busy_connections_note(name, sides) + busy_note(name, [one.load_cores for one in held])
+        refusals = sum((Counter(one.beside.refusals) for one in sides if one.beside), Counter[str]())
+        if refusals:
+            told = ", ".join(f"{what} ({count:,})" for what, count in refusals.most_common(4))
+            found.append(f"Browsers of the {name} had to wait or to try again: {told}.")
+        return found + loss_notes(name, held)
+
+    def notes(self, runs: Sequence[Run[Bursts]]) -> list[str]:
+        del runs
+        few = f"Memory a connection says little with fewer than {FEW} of them."
+        return [few] if self.connections < FEW else []
 
 
-def _bound_s(connections: int) -> float:
+def burst_s(connections: int) -> float:
+    """Return how long a burst may take."""
     return OPEN_BASE_S + OPEN_EACH_S * connections
 
 
-def _measure(
-    options: ConnectOptions, subject: Subject, target: Target, ticks: Ticks, folder: Path, told: Told
-) -> Bursts:
-    assert subject.pid is not None  # both are servers of our own
-    order = connecting.Order(
-        target=target, connections=options.connections, parallel=options.parallel, first=0, pid=subject.pid
-    )
-    total = options.connections * (2 if options.hold else 1)
-    alone = connect_all(order, folder, told=lambda done: told(done, total, "connections"))
-    if not options.hold:
-        return Bursts(alone=alone, beside=None, held=None)
-    held = subject.target(ticks.channels)
-    if held.sessions:  # those behind the newcomers'
-        held = msgspec.structs.replace(held, sessions=held.sessions[options.connections :])
-    group = GroupOrder(target=held, connections=options.hold)
-    with (
-        opened(subject, [group], ticks, folder, ticks_each=1000, pause_s=3 / options.rate) as delivery,
-        Child.run("The newcomers", ["relay.bench.load.browsers"], folder / "newcomers.log") as child,
-    ):
-        delivery.start()
-        delivery.watch(within_s=WARM_UP_S, told=_say_nothing)
-        delivery.window()
-        delivery.watch(within_s=options.quiet_s, told=_say_nothing)
-        delivery.window()
-        child.say(msgspec.structs.replace(order, parallel=options.connections))
-        beside = _await_all(
-            child,
-            what="arrived",
-            kind=Arrived,
-            within_s=_bound_s(options.connections),
-            wait=lambda: _watch(delivery, child),
-            told=lambda done: told(options.connections + done, total, "connections"),
-        )
-        return Bursts(alone=alone, beside=beside, held=delivery.finish())
-
-
-def connect_all(order: connecting.Order, folder: Path, *, told: Callable[[int], None]) -> Connecting:
-    """Let newcomers connect, who leave when all have."""
-    told(0)
-    with Child.run("The newcomers", ["relay.bench.load.connections"], folder / "newcomers.log") as child:
+def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Connected:
+    """Open new connections, and close them when all are open."""
+    show(0)
+    program = ["relay.bench.load.connections"]
+    with Child.run("The new connections", program, folder / "connections.log") as child:
         child.say(order)
-        return _await_all(
-            child,
-            what="connecting",
-            kind=Connecting,
-            within_s=_bound_s(order.connections),
-            wait=lambda: wait_for_words([child], within_s=LOOK_S),
-            told=told,
-        )
+        return child.result(Connected, within_s=burst_s(order.connections), show=show)
 
 
-def _watch(delivery: Delivery, child: Child) -> None:
-    delivery.watch(within_s=LOOK_S, others=[child], told=_say_nothing)
-
-
-def _say_nothing(_published: int) -> None:
-    """Leave the ticks untold: what is shown are connections."""
-
-
-def _await_all(
-    child: Child,
-    *,
-    what: str,
-    kind: type[Newcomers],
-    within_s: float,
-    wait: Callable[[], None],
-    told: Callable[[int], None],
-) -> Newcomers:
-    """Wait until all newcomers have connected; `wait` waits a little."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        if not child.has_spoken():
-            wait()
-            continue
-        message = child.hear(within_s=STALL_S)
-        if what in message:
-            return msgspec.convert(message[what], kind)
-        told(message["connected"])
-    raise BenchError(f"The newcomers were not all connected after {within_s:.0f} s.")
+def busy_connections_note(name: SideName, sides: Sequence[Bursts]) -> list[str]:
+    """Return a sentence if the program that opens connections was busy in one of a side's runs."""
+    return busy_note(
+        name, [one.alone.cpu_s / one.alone.wall_s for one in sides], program="The new connections' program"
+    )

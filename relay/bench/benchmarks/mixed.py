@@ -1,128 +1,71 @@
-"""`relay bench mixed`: many subscribers, each of a few of many channels, as dashboards are.
+"""`relay bench mixed`: many subscribers, each of a few of many channels.
 
-Each delivery goes to another set of subscribers than the last one, so nothing is gained by writing the same bytes
-to everybody; what can be gained is one write for all that a subscriber has waiting.
+Each delivery goes to another set of subscribers than the last one, so nothing is gained by writing the same bytes to
+all of them; what can be gained is one write for all that a subscriber has waiting.
 """
 
-import secrets
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
-from relay.bench.benchmarks.delivery import Measured, deliver, opened, patience_s
-from relay.bench.benchmarks.delivery_figures import (
-    COST,
-    PACE,
-    all_of,
-    delivery_notes,
-    is_whole,
-    latency_figures,
-)
-from relay.bench.benchmarks.runs import FILES_BESIDE, Progress, Run, Told, in_turn
-from relay.bench.load.processes import allow_open_files
-from relay.bench.load.servers import Subject, relay_subject, yardstick_subject
+import typer
+
+from relay.bench.benchmarks.benchmark import MAX_TICKS, Interval, Rate, Seconds, Subscribers, check_interval
+from relay.bench.benchmarks.delivery import DeliveryBenchmark, made_up
+from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import MANY_TOGETHER, Ticks
-from relay.bench.report.report import Report, make_report
 from relay.core.errors import ConfigurationError
 
-FIGURES = (*COST, *latency_figures(), *PACE)
 
+@dataclass(frozen=True, kw_only=True)
+class Mixed(DeliveryBenchmark):
+    """Many subscribers, each of a few of many channels, as dashboards are.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MixedOptions:
-    """What to measure: `rate` ticks a second on all channels together, for `seconds`; prices every `interval_ms`."""
-
-    subscribers: int
-    each: int
-    channels: int
-    rate: float
-    seconds: float
-    interval_ms: int
-    runs: int
-
-    @property
-    def ticks(self) -> int:
-        """Ticks in all; every channel has one at least."""
-        return max(self.channels, round(self.rate * self.seconds))
-
-    @property
-    def deliveries_per_s(self) -> float:
-        """Deliveries a second, if the pace is kept and nothing conflated."""
-        return self.rate * self.subscribers * self.each / self.channels
-
-
-def measure_mixed(options: MixedOptions, progress: Progress) -> Report:
-    """Make all runs.
-
-    Raises:
-        BenchError: if one could not be made; in one sentence.
-        ConfigurationError: if the options contradict each other, or the machine does not allow as many open files.
+    The defaults are 200,000 deliveries a second. The yardstick does the same
+    with websockets.broadcast() to each channel's subscribers.
     """
-    if options.each > options.channels:
-        raise ConfigurationError(
-            f"--each {options.each} is more than there are: --channels is {options.channels}."
+
+    NAME = "mixed"
+    YARDSTICK = ("broadcast()", "websockets.broadcast() to each channel's subscribers, on uvloop")
+    CHARTED = ("cpu_us_a_delivery", "latency_p99_ms")
+    QUICK = {"subscribers": 200, "each": 10, "channels": 100, "rate": 1000, "seconds": 2}
+
+    subscribers: Subscribers = 1000
+    each: Annotated[int, typer.Option(min=1, max=256, help="Channels that each subscribes to.")] = 20
+    channels: Annotated[int, typer.Option(min=1, max=10_000, help="Channels that there are.")] = 500
+    rate: Rate = 5000
+    seconds: Seconds = 10
+    interval_ms: Interval = 0
+
+    def check(self) -> None:
+        check_interval(self.interval_ms)
+        if self.rate * self.seconds > MAX_TICKS:
+            raise ConfigurationError(f"--rate times --seconds is more than {MAX_TICKS:,} ticks.")
+        if self.each > self.channels:
+            raise ConfigurationError(
+                f"--each {self.each} is more than there are: --channels is {self.channels}."
+            )
+
+    def headline(self) -> str:
+        interval = f", every {self.interval_ms} ms" if self.interval_ms else ""
+        return (
+            f"{self.subscribers:,} subscribers of {self.each} of {self.channels} channels each, "
+            f"{self.rate:g} ticks/s for {self.seconds:g} s{interval}"
         )
-    allow_open_files(options.subscribers + FILES_BESIDE)
 
-    def relay(folder: Path, told: Told) -> Measured:
-        ticks = _ticks(options)
-        with relay_subject(folder, ticks, sessions=options.subscribers) as subject:
-            return _measure(options, subject, ticks, folder, told)
+    def open_files(self) -> int:
+        return self.subscribers
 
-    def yardstick(folder: Path, told: Told) -> Measured:
-        ticks = _ticks(options)
-        with yardstick_subject(folder, ticks, interval_ms=options.interval_ms) as subject:
-            return _measure(options, subject, ticks, folder, told)
+    def pace(self) -> tuple[float, float]:
+        return max(self.channels, round(self.rate * self.seconds)), self.rate
 
-    return mixed_report(options, in_turn(options.runs, progress, relay=relay, yardstick=yardstick))
+    def ticks_each(self) -> int:
+        return max(1, int(self.pace()[0]) * self.each // self.channels)
 
+    def make_ticks(self) -> Ticks:
+        channels = [f"prices.BENCH.{number}" for number in range(self.channels)]
+        return made_up(channels, rate=self.rate, count=self.pace()[0], together=MANY_TOGETHER)
 
-def mixed_report(options: MixedOptions, runs: list[Run[Measured]]) -> Report:
-    """Put the figures together."""
-    interval = f", intervals of {options.interval_ms} ms" if options.interval_ms else ""
-    return make_report(
-        "mixed",
-        FIGURES,
-        runs,
-        headline=f"mixed: {options.subscribers:,} subscribers of {options.each} of {options.channels} channels each, "
-        f"{options.rate:g} ticks/s for {options.seconds:g} s{interval}, medians of {options.runs}",
-        yardstick="broadcast()",
-        yardstick_is="websockets.broadcast() to each channel's subscribers, on uvloop",
-        options={
-            "subscribers": options.subscribers,
-            "each_subscribes_to": options.each,
-            "channels": options.channels,
-            "rate": options.rate,
-            "seconds": options.seconds,
-            "interval_ms": options.interval_ms,
-            "ticks": options.ticks,
-            "deliveries_per_s_asked": options.deliveries_per_s,
-        },
-        notes=delivery_notes(runs, rate=options.rate, interval_ms=options.interval_ms),
-        is_whole=is_whole(run.relay for run in runs),
-        charted=("cpu_us_a_delivery", "latency_p99_ms"),
-        all_of=all_of,
-    )
-
-
-def _ticks(options: MixedOptions) -> Ticks:
-    channels = [f"prices.BENCH.{number}" for number in range(options.channels)]
-    return Ticks(
-        run=secrets.token_hex(4),
-        channels=channels,
-        rate=options.rate,
-        count=options.ticks,
-        together=MANY_TOGETHER,
-    )
-
-
-def _measure(options: MixedOptions, subject: Subject, ticks: Ticks, folder: Path, told: Told) -> Measured:
-    group = GroupOrder(
-        target=subject.target(ticks.channels, interval_ms=options.interval_ms),
-        connections=options.subscribers,
-        each=options.each,
-    )
-    ticks_each = max(1, options.ticks * options.each // options.channels)
-    with opened(subject, [group], ticks, folder, ticks_each=ticks_each, pause_s=3 / options.rate) as delivery:
-        within_s = patience_s(options.ticks / options.rate)
-        return deliver(delivery, within_s=within_s, total=options.ticks, told=told)
+    def groups(self, server: Server) -> list[GroupOrder]:
+        target = server.target(self.make_ticks().channels, interval_ms=self.interval_ms)
+        return [GroupOrder(target=target, connections=self.subscribers, each=self.each)]

@@ -1,151 +1,207 @@
-"""`relay bench slow-reader`: how old the prices are that a slow reader sees, and whether the others feel it.
+"""`relay bench slow-reader`: how old the prices of a slow reader are, and whether other readers feel it.
 
-Some fast readers take a channel, first alone, then beside one that reads less than the channel has, then beside
-one that has stopped reading altogether. Prices that are queued for a slow reader are old prices: what counts is
-the age of the newest one that it has read, and that it does not grow. Who stops reading must be gone in the end,
-and must not cost memory until then.
+Some fast readers take a channel, first alone, then beside one that reads less than the channel has, then beside one
+that has stopped reading. Prices that are queued for a slow reader are old prices. What counts is the age of the newest
+one that it has read, and that the age does not grow. A reader that stops must be dropped in the end, and must not cost
+memory until then.
 
-When the stopped one was dropped can't be seen at its own end, whose buffers are full: the server's process is
-looked at instead, whether it still holds the connection.
+When the stopped reader was dropped can't be seen at its own end, whose buffers are full. Instead the server's process
+is asked whether it still holds the connection.
 """
 
-import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import typer
 
-from relay.bench.benchmarks.delivery import LOOK_S, OPEN_BASE_S, Delivery, Measured, opened
-from relay.bench.benchmarks.runs import FILES_BESIDE, STALL_S, Progress, Run, Told, in_turn
-from relay.bench.load import slow_reader as reading
-from relay.bench.load.processes import Child, allow_open_files, holds_connection
-from relay.bench.load.servers import Subject, relay_subject, yardstick_subject
+from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName
+from relay.bench.benchmarks.delivery import (
+    OPEN_BASE_S,
+    Delivery,
+    Measured,
+    is_whole,
+    loss_notes,
+    made_up,
+    opened,
+    pace_notes,
+    server_of,
+)
+from relay.bench.load import slow_reader
+from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection
 from relay.bench.load.slow_reader import Read
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.load.ticks import Ticks
-from relay.bench.load.totals import Latency
+from relay.bench.report.report import Figure, busy_note
 
 WARM_UP_S = 1.0
 SPARE_S = 120.0
 """Ticks that there are for more than the planned time, so that they never run out."""
 WARM_UP, ALONE, BESIDE_SLOW, BESIDE_STOPPED = range(4)
 """The windows of latency."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlowReaderOptions:
-    """What to measure. `rate` is ticks of 145 bytes a second, `rate_bytes` what the slow reader reads a second.
-
-    `alone_s` is how long the fast readers are without it, `seconds` how long it reads, `stopped_s` how long the
-    one that reads nothing is waited for; 0: there is none.
-    """
-
-    readers: int
-    rate: float
-    rate_bytes: int
-    alone_s: float
-    seconds: float
-    stopped_s: float
-    runs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped:
-    """The reader that stopped: after how many seconds it was dropped (None: it was not), and what it cost."""
-
-    closed_after_s: float | None
-    memory_bytes: int
+AGEING_MS_PER_S = 50.0
+"""From here on a reader's prices are called ageing; below it is the noise of a second's reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowReading:
-    """One side of one run."""
+    """One side of one run.
+
+    The reader that stopped was dropped after `dropped_after_s` (None: it was not, or there is none), and cost
+    `stopped_memory_kib` until then (None: there is none).
+    """
 
     measured: Measured
     read: Read
-    stopped: Stopped | None
+    dropped_after_s: float | None = None
+    stopped_memory_kib: float | None = None
 
-    def fast(self, window: int) -> Latency | None:
-        """Return the fast readers' latency in one window, None if it was not measured."""
-        windows = self.measured.counted.groups[0].windows
-        return windows[window] if window < len(windows) else None
+    def fast_p99_ms(self, window: int) -> float | None:
+        """Return the fast readers' p99 in one window, None if it was not measured."""
+        return getattr(self.measured.latency(window), "p99_ms", None)
 
 
-def run_slow_reader(options: SlowReaderOptions, progress: Progress) -> list[Run[SlowReading]]:
-    """Make all runs.
+@dataclass(frozen=True, kw_only=True)
+class SlowReader(Benchmark[SlowReading]):
+    """A reader of 20 KB/s on a channel of 145 KB/s: how old are its prices?
 
-    Raises:
-        BenchError: if one could not be made; in one sentence.
-        ConfigurationError: if the machine does not allow as many open files.
+    What counts is the age of the newest price that it has read, over the last
+    half of the time; that it does not grow; and that the fast readers beside
+    it feel nothing. Then a reader that stops reading: when is it dropped, and
+    what does it cost until then?
     """
-    allow_open_files(options.readers + FILES_BESIDE)
 
-    def relay(folder: Path, told: Told) -> SlowReading:
-        ticks = _ticks(options)
-        with relay_subject(folder, ticks, sessions=options.readers) as subject:
-            return _measure(options, subject, ticks, folder, told)
+    NAME = "slow-reader"
+    YARDSTICK = ("broadcast()", "websockets.broadcast() on uvloop, which waits for no client")
+    CHARTED = ("age_p50_ms", "beside_p99_ms")
+    QUICK = {"readers": 50, "alone_s": 2, "seconds": 6, "stopped": False}
 
-    def yardstick(folder: Path, told: Told) -> SlowReading:
-        ticks = _ticks(options)
-        with yardstick_subject(folder, ticks, waits=False) as subject:
-            return _measure(options, subject, ticks, folder, told)
-
-    return in_turn(options.runs, progress, relay=relay, yardstick=yardstick)
-
-
-def _ticks(options: SlowReaderOptions) -> Ticks:
-    seconds = WARM_UP_S + options.alone_s + options.seconds + options.stopped_s + SPARE_S
-    return Ticks(
-        run=secrets.token_hex(4),
-        channels=["prices.BENCH"],
-        rate=options.rate,
-        count=round(options.rate * seconds),
+    readers: Annotated[
+        int, typer.Option(min=1, max=MAX_SUBSCRIBERS, help="Fast readers beside the slow one.")
+    ] = 200
+    rate: Rate = 1000
+    rate_bytes: Annotated[
+        int, typer.Option(min=100, max=100_000_000, help="Bytes a second that the slow reader reads.")
+    ] = 20_000
+    seconds: Seconds = 20
+    alone_s: Annotated[
+        float,
+        typer.Option("--alone", min=0.1, max=600, help="Seconds of the fast readers without it, before."),
+    ] = 5
+    stopped: Annotated[bool, typer.Option(help="Measure a reader that stops reading altogether as well.")] = (
+        True
     )
+    stopped_within_s: Annotated[
+        float,
+        typer.Option("--stopped-within", min=0.1, max=600, help="Seconds in which that one should be gone."),
+    ] = 40
 
-
-def _measure(
-    options: SlowReaderOptions, subject: Subject, ticks: Ticks, folder: Path, told: Told
-) -> SlowReading:
-    group = GroupOrder(target=subject.target(ticks.channels), connections=options.readers)
-    seconds = options.alone_s + options.seconds + options.stopped_s
-    started = time.monotonic()
-
-    def said(_published: int) -> None:
-        told(min(int(time.monotonic() - started), int(seconds)), int(seconds), "seconds")
-
-    ticks_each = round(options.rate * seconds)
-    with opened(subject, [group], ticks, folder, ticks_each=ticks_each, pause_s=3 / options.rate) as delivery:
-        told(0, int(seconds), "seconds")
-        started = time.monotonic()
-        delivery.start()
-        delivery.watch(within_s=WARM_UP_S, told=said)
-        delivery.window()
-        delivery.watch(within_s=options.alone_s, told=said)
-        order = reading.Order(
-            target=subject.target(ticks.channels),
-            ticks=ticks,
-            rate_bytes=options.rate_bytes,
-            seconds=options.seconds,
+    def headline(self) -> str:
+        return (
+            f"{self.rate_bytes:,} bytes/s of {self.rate:g} ticks/s for {self.seconds:g} s, "
+            f"beside {self.readers:,} fast readers"
         )
-        with Child.run("The slow reader", ["relay.bench.load.slow_reader"], folder / "slow.log") as reader:
-            _send_off(reader, order)
+
+    def open_files(self) -> int:
+        return self.readers
+
+    def measure_side(self, name: SideName, folder: Path, show: Show) -> SlowReading:
+        seconds = self.alone_s + self.seconds + (self.stopped_within_s if self.stopped else 0.0)
+        ticks = made_up(["prices.BENCH"], rate=self.rate, count=self.rate * (WARM_UP_S + seconds + SPARE_S))
+        ticks_each, pause_s = round(self.rate * seconds), 3 / self.rate
+        with (
+            server_of(name, folder, ticks, sessions=self.readers, waits=False) as server,
+            opened(
+                server,
+                [GroupOrder(target=server.target(ticks.channels), connections=self.readers)],
+                ticks,
+                folder,
+                ticks_each=ticks_each,
+                pause_s=pause_s,
+            ) as delivery,
+        ):
+            started = time.monotonic()
+
+            def watch(within_s: float, *others: Child) -> None:
+                def passed(_published: int) -> None:
+                    show(min(int(time.monotonic() - started), int(seconds)), int(seconds), "seconds")
+
+                delivery.watch(within_s=within_s, others=others, show=passed)
+
+            show(0, int(seconds), "seconds")
+            delivery.start()
+            watch(WARM_UP_S)
             delivery.window()
-            delivery.watch(within_s=options.seconds + STALL_S, others=[reader], told=said)
-            read = msgspec.convert(reader.hear(within_s=STALL_S)["read"], Read)
-        stopped = None
-        if options.stopped_s and subject.pid is not None:
+            watch(self.alone_s)
+            order = slow_reader.Order(
+                target=server.target(ticks.channels),
+                ticks=ticks,
+                rate_bytes=self.rate_bytes,
+                seconds=self.seconds,
+            )
             with Child.run(
-                "The stopped reader", ["relay.bench.load.slow_reader"], folder / "stopped.log"
+                "The slow reader", ["relay.bench.load.slow_reader"], folder / "slow.log"
             ) as reader:
-                port = _send_off(reader, msgspec.structs.replace(order, rate_bytes=0))
+                _connect(reader, order)
                 delivery.window()
-                stopped = _wait_for_drop(delivery, subject.pid, port, options.stopped_s, said)
-        return SlowReading(measured=delivery.finish(), read=read, stopped=stopped)
+                watch(self.seconds + STALL_S, reader)
+                read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
+            dropped_after_s = memory_kib = None
+            if self.stopped and server.pid is not None:
+                with Child.run(
+                    "The stopped reader", ["relay.bench.load.slow_reader"], folder / "stop.log"
+                ) as reader:
+                    port = _connect(reader, msgspec.structs.replace(order, rate_bytes=0))
+                    delivery.window()
+                    dropped_after_s, memory_kib = _wait_for_drop(
+                        delivery, server.pid, port, self.stopped_within_s, watch
+                    )
+            return SlowReading(
+                measured=delivery.finish(),
+                read=read,
+                dropped_after_s=dropped_after_s,
+                stopped_memory_kib=memory_kib,
+            )
+
+    def figures(self) -> Sequence[Figure[SlowReading]]:
+        return [
+            Figure("age_p50_ms", "slow reader: age p50 ms", "read.age_p50_ms", has_ratio=True),
+            Figure("age_max_ms", "slow reader: age max ms", "read.age_max_ms", has_ratio=True),
+            Figure("ageing_ms_per_s", "slow reader: ageing, ms a second", "read.ageing_ms_per_s", ",.1f"),
+            Figure("alone_p99_ms", "others p99 ms, alone", lambda s: s.fast_p99_ms(ALONE), ".1f"),
+            Figure("beside_p99_ms", "others p99 ms, beside it", lambda s: s.fast_p99_ms(BESIDE_SLOW), ".1f"),
+            Figure(
+                "beside_stopped_p99_ms",
+                "others p99 ms, beside a stopped one",
+                lambda s: s.fast_p99_ms(BESIDE_STOPPED),
+                ".1f",
+            ),
+            Figure("stopped_closed_after_s", "stopped reader: dropped after s", "dropped_after_s", ".1f"),
+            Figure("stopped_memory_kib", "stopped reader: memory KiB", "stopped_memory_kib"),
+            Figure("lost", "others: lost", "measured.counted.total.lost"),
+            Figure("repeated", "others: repeated", "measured.counted.total.repeated"),
+        ]
+
+    def is_whole(self, relay: SlowReading) -> bool:
+        return is_whole(relay.measured)
+
+    def side_notes(self, name: SideName, sides: Sequence[SlowReading]) -> list[str]:
+        measured = [one.measured for one in sides]
+        found = busy_note(name, [one.load_cores for one in measured]) + pace_notes(name, measured, self.rate)
+        ageing = max((one.read.ageing_ms_per_s or 0.0) for one in sides)
+        if ageing > AGEING_MS_PER_S:
+            found.append(
+                f"The {name}'s prices were still ageing when the slow reader ended, by {ageing:,.0f} ms a second."
+            )
+        found += [f"Of the {name}: {one.read.closed}" for one in sides if one.read.closed][:1]
+        if self.stopped and any(one.dropped_after_s is None for one in sides):
+            found.append(f"The {name} did not drop the reader that stopped, in {self.stopped_within_s:g} s.")
+        return found + loss_notes(name, measured)
 
 
-def _send_off(reader: Child, order: reading.Order) -> int:
+def _connect(reader: Child, order: slow_reader.Order) -> int:
     """Let a reader connect; returns the port of its end."""
     reader.say(order)
     port: int = reader.hear(within_s=OPEN_BASE_S)["open"]
@@ -153,16 +209,16 @@ def _send_off(reader: Child, order: reading.Order) -> int:
 
 
 def _wait_for_drop(
-    delivery: Delivery, pid: int, port: int, within_s: float, said: Callable[[int], None]
-) -> Stopped:
-    """Wait until the server has let go of the connection from `port`, and see how its memory grows meanwhile."""
-    before = most = delivery.subject.memory() or 0
+    delivery: Delivery, pid: int, port: int, within_s: float, watch: Callable[[float], None]
+) -> tuple[float | None, float]:
+    """Wait until the server has closed the connection from `port`; return when, and how its memory has grown."""
+    before = most = delivery.server.memory()
     started = time.monotonic()
     closed_after_s = None
     while (passed := time.monotonic() - started) < within_s:
-        delivery.watch(within_s=LOOK_S, told=said)
-        most = max(most, delivery.subject.memory() or 0)
+        watch(LOOK_S)
+        most = max(most, delivery.server.memory())
         if not holds_connection(pid, port):
             closed_after_s = passed
             break
-    return Stopped(closed_after_s=closed_after_s, memory_bytes=most - before)
+    return closed_after_s, (most - before) / 1024

@@ -1,12 +1,12 @@
 """Counts what arrives on many sockets, as cheaply as Python can, so that the load is not what is measured.
 
-Nothing is parsed. Each read takes all that the kernel has into one large buffer and counts a marker in it. A
-marker may be cut in two by a read, so the last bytes of each read, one fewer than a marker has, stand before
-the next one: no marker is missed, none is counted twice. Latencies are taken on a few connections only.
+Nothing is parsed. Each read takes all that the kernel has into one large buffer and counts a marker in it. A read may
+cut a marker in two, so the last bytes of each read stand before the next one, one fewer than a marker has: no marker is
+missed, none is counted twice. Latencies are taken on a few connections only.
 
-What tells lost from conflated is the end mark, the value behind a channel's last tick. On a channel of mode
-`latest` every subscriber must get it, whatever it missed before; a connection without one has lost something. On
-a `stream` channel nothing may be missing at all.
+The end mark, the value after a channel's last tick, tells lost from conflated. On a channel of mode `latest` every
+subscriber must get it, whatever it missed before; a connection without one has lost something. On a `stream` channel
+nothing may be missing.
 """
 
 import contextlib
@@ -14,17 +14,18 @@ import re
 import select
 import socket
 import time
-from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
 
 from relay.bench.load.opener import close_reason
 from relay.bench.load.ticks import Ticks
-from relay.bench.load.totals import Counted, Group, group_of, latency_of
 
 READ_BYTES = 262_144
 TURN_S = 0.1
 PONG_EVERY_S = 15.0
-"""An unasked-for pong (RFC 6455 §5.5.3) says that we are there; answering pings would need a parser."""
+"""A pong without a ping (RFC 6455 §5.5.3) shows that the client is alive; answering pings would need a parser."""
 SAMPLED = 50
 """Connections of a group on which latency is taken, spread evenly: a server writes to some always first."""
 MAX_SAMPLES = 1_000_000
@@ -32,45 +33,99 @@ MAX_SAMPLES = 1_000_000
 _PONG = b"\x8a\x80\0\0\0\0"
 
 Told = Callable[[], Sequence[int] | None]
-"""Reads what the command says: the number of ticks of each channel when all are out, else None: a new window."""
+"""Reads an order: the number of ticks of each channel when all are out, else None: a new window."""
 
 
-class Connection:
-    """One connection of a group: which channels it has, and what came."""
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """From the making of a tick to its reading, in milliseconds; None without a sample."""
 
-    __slots__ = (
-        "disordered",
-        "ended",
-        "group",
-        "hand",
-        "highest",
-        "numbers",
-        "sampled",
-        "socket",
-        "tail",
-        "ticks",
-        "twice",
+    samples: int
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """What arrived on the connections of one kind.
+
+    `ended` is how many end marks came. Of the deliveries that were `expected` some are missing: `conflated` on
+    connections that got the last value of every channel, `lost` on the others and on all connections of `stream`
+    channels; where only last values are missing, those are the lost ones. `repeated` are too many. `disordered` came
+    after a later one of their channel, counted where a connection has one channel of a stream. A new window of
+    latencies begins at each order for one.
+    """
+
+    expected: int
+    delivered: int
+    ended: int
+    conflated: int
+    lost: int
+    repeated: int
+    disordered: int = 0
+    windows: list[Latency] = []
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What arrived in all.
+
+    `is_whole`: all was published, and the server closed no connection. `close_reason` is a sentence about the first
+    connection that it closed. `stalled`: something was missing when nothing came any more. `seconds` is from the first
+    tick to the last, `wall_s` from the first look to the end, `cpu_s` what this process used in that time.
+    """
+
+    groups: list[Group]
+    is_whole: bool
+    closed: int
+    close_reason: str
+    stalled: bool
+    reads: int
+    seconds: float
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def total(self) -> Group:
+        """The sum of all groups, without latencies."""
+        names = ("expected", "delivered", "ended", "conflated", "lost", "repeated", "disordered")
+        return Group(**{name: sum(getattr(group, name) for group in self.groups) for name in names})
+
+
+def quantile(ordered: Sequence[float], share: float, *, unit: float = 1.0) -> float | None:
+    """Return a quantile of sorted values, divided by `unit`; None if there are none."""
+    return ordered[int((len(ordered) - 1) * share)] / unit if ordered else None
+
+
+def latency_of(nanoseconds: Iterable[int]) -> Latency:
+    """Return the quantiles of some samples."""
+    ordered = sorted(nanoseconds)
+    return Latency(
+        samples=len(ordered),
+        p50_ms=quantile(ordered, 0.5, unit=1e6),
+        p99_ms=quantile(ordered, 0.99, unit=1e6),
     )
 
-    def __init__(self, connection: socket.socket, hand: Sequence[int], *, group: int) -> None:
-        self.socket = connection
-        self.hand = hand
-        self.group = group
-        self.ticks = 0
-        self.tail = bytearray()
-        self.sampled = False
-        self.ended: set[int] = set()  # channels whose end mark came
-        self.numbers: bytearray | None = None  # of a stream: 1 for each number that came
-        self.twice = 0
-        self.highest = -1  # of the numbers that came
-        self.disordered = 0
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection of a group: the places of its channels (`hand`), and what came."""
+
+    socket: socket.socket
+    hand: Sequence[int]
+    group: int
+    ticks: int = 0
+    tail: bytearray = field(default_factory=bytearray)
+    sampled: bool = False
+    ended: set[int] = field(default_factory=set)  # channels whose end mark came
+    numbers: bytearray | None = None  # of a stream: 1 for each number that came
+    twice: int = 0
+    highest: int = -1  # of the numbers that came
+    disordered: int = 0
 
 
 class Counter:
     """Counts the ticks on non-blocking sockets until each has the end mark of each of its channels.
 
-    `groups` are connections of one kind each; of those in `streams` nothing may be missing. `stall_s` is how
-    long nothing may arrive before it gives up, `ticks_each` about how many ticks one connection will get.
+    `groups` are connections of one kind each; of those in `streams` nothing may be missing. It gives up when nothing
+    arrives for `stall_s`. `ticks_each` is about how many ticks one connection will get.
     """
 
     def __init__(
@@ -110,10 +165,9 @@ class Counter:
             self._epoll.register(descriptor, select.EPOLLIN)
         self._waiting = len(self._connections)  # connections that are open and without all end marks
         self._published: Sequence[int] | None = None
-        self._closed = self._reads = self._bytes = 0
+        self._closed = self._reads = 0
         self._close_reason = ""
         self._samples: list[list[list[int]]] = [[[]] for _ in groups]
-        self._seconds: Tally[int] = Tally()
 
     def run(self, control: int, told: Told) -> Counted:
         """Count. When the file descriptor `control` is readable `told` is called; what it raises ends the counting."""
@@ -134,7 +188,6 @@ class Counter:
             if found:
                 first = first or now
                 last = heard_at = now
-                self._seconds[int(now - first)] += found
             elif now - heard_at > self._stall_s:
                 break
             if now - pong_at > PONG_EVERY_S:
@@ -172,7 +225,6 @@ class Counter:
         end = keep + size
         connection.tail = buffer[size:end]
         self._reads += 1
-        self._bytes += size
         found = buffer.count(self._marker, self._begin, end)
         connection.ticks += found
         if connection.sampled and found:
@@ -220,36 +272,38 @@ class Counter:
 
     def _result(self, *, seconds: float, wall_s: float, cpu_s: float) -> Counted:
         return Counted(
-            groups=list(self._groups_found()),
+            groups=[self._group(place) for place in range(len(self._groups))],
             is_whole=self._published is not None and not self._closed,
             closed=self._closed,
             close_reason=self._close_reason,
             stalled=self._waiting > 0,
             reads=self._reads,
-            bytes=self._bytes,
             seconds=seconds,
-            peak_per_s=max(self._seconds.values(), default=0),
             wall_s=wall_s,
             cpu_s=cpu_s,
         )
 
-    def _groups_found(self) -> Iterator[Group]:
-        for place, group in enumerate(self._groups):
-            found = [
-                (
-                    connection.ticks,
-                    sum(self._published[channel] for channel in connection.hand) if self._published else 0,
-                    len(connection.hand) - len(connection.ended),
-                    connection.twice,
-                )
-                for connection in group
-            ]
-            ended = sum(len(connection.ended) for connection in group)
-            windows = [latency_of(samples) for samples in self._samples[place]]
-            yield group_of(
-                found,
-                ended=ended,
-                disordered=sum(connection.disordered for connection in group),
-                stream=place in self._streams,
-                windows=windows,
-            )
+    def _group(self, place: int) -> Group:
+        group, published = self._groups[place], self._published
+        expected = delivered = conflated = lost = repeated = 0
+        for one in group:
+            due = sum(published[channel] for channel in one.hand) if published else 0
+            without_end = len(one.hand) - len(one.ended)
+            missing = max(0, due - one.ticks + one.twice)
+            expected += due
+            delivered += one.ticks
+            repeated += max(one.twice, one.ticks - due)
+            if place in self._streams or without_end:
+                lost += max(missing, without_end)
+            else:
+                conflated += missing
+        return Group(
+            expected=expected,
+            delivered=delivered,
+            ended=sum(len(one.ended) for one in group),
+            conflated=conflated,
+            lost=lost,
+            repeated=repeated,
+            disordered=sum(one.disordered for one in group),
+            windows=[latency_of(samples) for samples in self._samples[place]],
+        )

@@ -1,7 +1,7 @@
-"""The yardstick of `relay bench issue`: a route that does nothing, on the server that the issuer runs on.
+"""The yardstick of `relay bench issue` and `publish`: a route that does nothing, on the HTTP server of the relay.
 
 `python -m relay.bench.load.empty_route` answers POST / with an empty JSON object: Starlette on uvicorn, with the
-relay's settings, bounds and security headers. What the issuer takes beyond that is its checks, the signature and the
+relay's settings, bounds and security headers. The issuer's own cost above it is its checks, the signature and the
 record.
 
     out  {"port": p}        it serves until standard input ends

@@ -1,176 +1,204 @@
-"""Opening the load's connections: a scoped token for each, then the WebSocket handshake, written by hand.
+"""Takes scoped tokens and opens WebSocket connections with them, a few at the same time.
 
-The tokens are real ones, taken just before they are used because they live for 30 seconds. A few threads do
-it, since most of the time goes by in waiting for the server's disk. What comes out are bare sockets: from here
-on nothing is parsed, so the library that reads can't be what is measured.
+What `open_all` returns are bare sockets: nothing that arrives on them is parsed, so that no library is measured.
 """
 
 import re
 import socket
-import threading
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
 from relay.bench import BenchError
-from relay.bench.load.http_post import Poster, split_address
-from relay.bench.load.targets import TOKEN_PATH, Target, Token, handshake, query_of, token_body
+from relay.bench.load.sockets import Answer, Link, Loop, Steps
+from relay.bench.load.targets import Target, Token, handshake, stream_url, token_request
+
+Opened = TypeVar("Opened")
 
 OPEN_WITHIN_S = 10.0
-"""Seconds for one handshake and the acknowledgement behind it."""
-THREADS = 8
+"""Seconds without any answer after which the opening is given up."""
+PARALLEL = 8
+IDLE_S = 3.0
+"""Servers close connections that were idle for 5 s or more: a request must not cross with that."""
 BUSY_ATTEMPTS = 10
 BUSY_PAUSE_S = 1.0
-"""An issuer whose disk is held up by another program answers 503. Nothing is measured yet, so that can wait."""
-_MAX_HEAD_BYTES = 65_536
+"""An issuer answers 503 while another program holds up its disk. Nothing is measured yet, so that the load can wait."""
+_MAX_BYTES = 65_536
 
 
-class Opener:
-    """Opens connections to one target. `receive_bytes` is the kernel's receive buffer, 0: what it likes.
+class Refused(BenchError):  # noqa: N818  # an answer of the server, which some clients expect
+    """The server refused a request. `what` is "token", "handshake" or "subscription"; `status` is 0 for the last one.
 
-    `seconds` is how long each took from its first packet to its acknowledgement.
+    `retry_after_s` is what the server said, 0.0 if it said nothing.
     """
 
-    def __init__(self, target: Target, *, threads: int = THREADS, receive_bytes: int = 0) -> None:
-        self._target = target
-        self._threads = threads
-        self._receive_bytes = receive_bytes
-        self.seconds: list[float] = []
-        self._local = threading.local()
-        self._posters: list[Poster] = []
-        self._connections: list[socket.socket] = []
+    def __init__(self, sentence: str, *, what: str, answer: Answer | None = None) -> None:
+        super().__init__(sentence)
+        self.what = what
+        self.status = answer.status if answer else 0
+        found = re.search(rb"\r\nretry-after: *(\d+)", answer.head, re.IGNORECASE) if answer else None
+        self.retry_after_s = float(found[1]) if found else 0.0
 
-    def open_all(
-        self, hands: Sequence[Sequence[int]], *, tokens: Sequence[Token] | None = None
-    ) -> list[socket.socket]:
-        """Open a connection for each hand, the places of its channels; each subscribed and acknowledged.
 
-        `tokens` are those of `take_all` for the same hands; else each is taken directly before it is used.
+def take_token(link: Link, target: Target, hand: Sequence[int], number: int) -> Steps[Token]:
+    """Take a token for a hand of channels over a connection to the issuer, with the session of this number. Raises
+    Refused if the issuer gives none; BenchError if the server is no issuer.
+    """
+    session = target.sessions[number % len(target.sessions)]
+    answer = yield from link.call(token_request(target, hand, session))
+    if answer.status != 200:
+        raise Refused(f"The issuer gave no token: {answer.explain()}", what="token", answer=answer)
+    try:
+        return msgspec.json.decode(answer.body, type=Token)
+    except msgspec.DecodeError:
+        raise BenchError(f"What answers at {target.issuer} is not a relay's issuer.") from None
 
-        Raises:
-            BenchError: with why the first one failed that did. Those that are open are closed then.
-        """
 
-        def open_one(index: int) -> socket.socket:
-            token = self._token(index, hands[index]) if tokens is None else tokens[index]
-            return self._open(index, hands[index], token)
+def connect(target: Target, hand: Sequence[int], token: Token, *, receive_bytes: int = 0) -> Steps[Link]:
+    """Open a connection, and wait until its subscriptions are acknowledged. Raises Refused if the server refuses the
+    handshake or a subscription.
+    """
+    stream = stream_url(target, hand, token)
+    link = Link(stream, "ws", receive_bytes=receive_bytes)
+    try:
+        answer = yield from link.call(handshake(stream, token))
+        if answer.status != 101:
+            status = _text(answer.head[9:].partition(b"\r\n")[0])
+            sentence = f"{stream} refused the handshake: {status}. {_text(answer.body)}".strip()
+            raise Refused(sentence, what="handshake", answer=answer)
+        if target.channels:
+            yield from _await_subscription(link)
+    except BaseException:
+        link.reset()
+        raise
+    return link
 
+
+def _await_subscription(link: Link) -> Steps[None]:
+    while (found := re.search(rb'"type":"subscribed".*"rejected":(\[.*?\])', link.received)) is None:
+        if error := re.search(rb'\{"type":"error".*?\}', link.received):
+            raise Refused(f"The relay answered with an error: {_text(error[0])}", what="subscription")
+        if len(link.received) > _MAX_BYTES:
+            raise BenchError(f"{link.url} acknowledges no subscription.")
+        yield link
         try:
-            with ThreadPoolExecutor(self._threads) as threads:
-                return list(threads.map(open_one, range(len(hands))))
-        except BaseException:
-            for connection in self._connections:
-                connection.close()
-            raise
+            link.receive()
+        except ConnectionResetError:
+            reason = close_reason(link.received)
+            sentence = f"The relay closed a connection that was just opened. {reason}".strip()
+            raise Refused(sentence, what="subscription") from None
+    if found[1] != b"[]":
+        raise Refused(f"The relay refused the subscription: {_text(found[1])}", what="subscription")
+
+
+def take_all(
+    target: Target, hands: Sequence[Sequence[int]], *, parallel: int = PARALLEL, first: int = 0
+) -> list[Token]:
+    """Take a token for each hand and connect nowhere; `first` is the number of the first session. Raises BenchError
+    with the reason of the first failure.
+    """
+
+    def take(issuer: "_Issuer", index: int) -> Steps[Token]:
+        return (yield from issuer.token(hands[index], first + index))
+
+    return _each(target, take, count=len(hands), parallel=parallel)
+
+
+def open_all(
+    target: Target,
+    hands: Sequence[Sequence[int]],
+    *,
+    parallel: int = PARALLEL,
+    tokens: Sequence[Token] | None = None,
+    receive_bytes: int = 0,
+) -> list[socket.socket]:
+    """Open a connection for each hand, which has the places of its channels; each is subscribed and acknowledged.
+
+     `tokens` are those of `take_all` for the same hands; without them each token is taken just before it is used,
+    because it lives for 30 seconds. Raises BenchError with the reason of the first failure; all connections are closed
+    then.
+    """
+    links: list[Link] = []
+
+    def open_one(issuer: "_Issuer", index: int) -> Steps[socket.socket]:
+        token = (yield from issuer.token(hands[index], index)) if tokens is None else tokens[index]
+        link = yield from connect(target, hands[index], token, receive_bytes=receive_bytes)
+        links.append(link)
+        return link.socket
+
+    try:
+        return _each(target, open_one, count=len(hands), parallel=parallel)
+    except BaseException:
+        for link in links:
+            link.reset()
+        raise
+
+
+def _each(
+    target: Target, work: "Callable[[_Issuer, int], Steps[Opened]]", *, count: int, parallel: int
+) -> list[Opened]:
+    """Do a piece of work for each number below `count`, so many at the same time; return the results in order."""
+    found: dict[int, Opened] = {}
+    numbers = iter(range(count))
+
+    def worker() -> Steps[None]:
+        issuer = _Issuer(target)
+        try:
+            for number in numbers:
+                which = f"(connection {number + 1} of this run)"
+                try:
+                    found[number] = yield from work(issuer, number)
+                except OSError as error:
+                    raise BenchError(
+                        f"{target.stream} can't be reached: {error.strerror or error} {which}."
+                    ) from None
         finally:
-            self._close_posters()
+            issuer.close()
 
-    def take_all(self, hands: Sequence[Sequence[int]], *, first: int = 0) -> list[Token]:
-        """Take a token for each hand and connect nowhere; `first` is the place of the first session to take.
-
-        Raises:
-            BenchError: with why the first one failed that did.
-        """
-        try:
-            with ThreadPoolExecutor(self._threads) as threads:
-                return list(
-                    threads.map(lambda index: self._token(first + index, hands[index]), range(len(hands)))
-                )
-        finally:
-            self._close_posters()
-
-    def _close_posters(self) -> None:
-        for poster in self._posters:
-            poster.close()
-        self._posters.clear()
-
-    def _open(self, index: int, hand: Sequence[int], token: Token) -> socket.socket:
-        target = self._target
-        stream = (target.stream or token.endpoint) + query_of(target, hand)
-        which = f"(connection {index + 1} of this run)"
-        started = time.monotonic()
-        try:
-            connection = self._connect(split_address(stream, "ws"))
-            rest = _shake_hands(connection, stream, token)
-            if token.wsToken or target.channels:
-                _await_subscription(connection, rest)
-        except TimeoutError:
-            raise BenchError(f"{target.stream} did not answer for {OPEN_WITHIN_S:.0f} s {which}.") from None
-        except OSError as error:
-            raise BenchError(
-                f"{target.stream} can't be reached: {error.strerror or error} {which}."
-            ) from None
-        connection.setblocking(False)
-        self.seconds.append(time.monotonic() - started)
-        return connection
-
-    def _connect(self, address: tuple[str, int]) -> socket.socket:
-        connection = socket.socket()
-        self._connections.append(connection)
-        connection.settimeout(OPEN_WITHIN_S)
-        if self._receive_bytes:  # before the connection is made: the window is agreed on then
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_bytes)
-        connection.connect(address)
-        return connection
-
-    def _token(self, index: int, hand: Sequence[int]) -> Token:
-        target = self._target
-        if not target.issuer:
-            return Token()
-        poster: Poster | None = getattr(self._local, "poster", None)
-        if poster is None:
-            poster = self._local.poster = Poster(target.issuer)
-            self._posters.append(poster)
-        body = token_body(target, hand)
-        session = target.sessions[index % len(target.sessions)]
-        answer = poster.post(TOKEN_PATH, body, bearer=session)
-        for _ in range(BUSY_ATTEMPTS):
-            if answer.status != 503:
-                break
-            time.sleep(BUSY_PAUSE_S)
-            answer = poster.post(TOKEN_PATH, body, bearer=session)
-        if answer.status != 200:
-            raise BenchError(f"The issuer gave no token: {answer.explain()}")
-        try:
-            return msgspec.json.decode(answer.body, type=Token)
-        except msgspec.DecodeError:
-            raise BenchError(f"What answers at {target.issuer} is not a relay's issuer.") from None
-
-
-def _shake_hands(connection: socket.socket, stream: str, token: Token) -> bytearray:
-    """Upgrade; returns what came behind the answer's header."""
-    connection.sendall(handshake(stream, token))
-    received = bytearray()
-    while (end := received.find(b"\r\n\r\n")) < 0:
-        _receive(connection, received)
-    if not received.startswith(b"HTTP/1.1 101"):
-        status = received[9 : received.index(b"\r\n")].decode("latin-1")
-        raise BenchError(f"{stream} refused the handshake: {status}. {_text(received[end + 4 :])}".strip())
-    del received[: end + 4]
-    return received
-
-
-def _await_subscription(connection: socket.socket, received: bytearray) -> None:
-    """Wait until the relay has acknowledged the subscription."""
-    while b'"type":"subscribed"' not in received:
-        if error := re.search(rb'\{"type":"error".*?\}', received):
-            raise BenchError(f"The relay answered with an error: {_text(error[0])}")
-        _receive(connection, received)
-    while (rejected := re.search(rb'"rejected":(\[.*?\])', received)) is None:
-        _receive(connection, received)
-    if rejected[1] != b"[]":
-        raise BenchError(f"The relay refused the subscription: {_text(rejected[1])}")
-
-
-def _receive(connection: socket.socket, received: bytearray) -> None:
-    chunk = connection.recv(65_536)
-    if not chunk or len(received) > _MAX_HEAD_BYTES:
+    workers = [worker() for _ in range(min(parallel, count))]
+    try:
+        Loop().run(workers, stall_s=OPEN_WITHIN_S)
+    except TimeoutError:
         raise BenchError(
-            f"The relay closed a connection that was just opened. {close_reason(received)}".strip()
-        )
-    received += chunk
+            f"{target.stream or target.issuer} did not answer for {OPEN_WITHIN_S:.0f} s."
+        ) from None
+    finally:
+        for one in workers:
+            one.close()
+    return [found[number] for number in range(count)]
+
+
+class _Issuer:
+    """One worker's connection to the issuer, which is kept alive."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._link: Link | None = None
+
+    def token(self, hand: Sequence[int], number: int) -> Steps[Token]:
+        if not self._target.issuer:
+            return Token()
+        for attempt in range(BUSY_ATTEMPTS + 1):
+            if self._link is None or time.monotonic() - self._link.used_at > IDLE_S:
+                self.close()
+                self._link = Link(self._target.issuer, "http")
+            try:
+                return (yield from take_token(self._link, self._target, hand, number))
+            except Refused as refused:
+                if refused.status != 503 or attempt == BUSY_ATTEMPTS:
+                    raise
+            except OSError as error:
+                raise BenchError(
+                    f"{self._target.issuer} can't be reached: {error.strerror or error}."
+                ) from None
+            yield BUSY_PAUSE_S
+        raise AssertionError("the last attempt returns or raises")
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.reset()
 
 
 def close_reason(received: bytes | bytearray) -> str:

@@ -1,13 +1,13 @@
-"""Processes that a benchmark starts, talks to by lines, and never leaves behind.
+"""Processes that a benchmark starts and asks, and what they use of CPU and memory. None outlives the benchmark.
 
-Whoever measures a server must not be stopped by it: every read has a time limit and ends with a sentence that
-quotes the process's own last words. Each process is in a session of its own, because Ctrl-C goes to a whole
-foreground group and would otherwise make four programs talk at once; in exchange the kernel is asked to kill
-it should this process die without its clean-up.
+Every read has a time limit, and its error quotes the last line that the process wrote to standard error. Each process
+is in a session of its own: Ctrl-C goes to a whole foreground group and would make four programs print at once. In
+exchange the kernel is asked to kill the process if this one ends without its clean-up.
 """
 
 import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import resource
@@ -16,18 +16,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
-import psutil
 
 from relay.bench import BenchError
 from relay.core.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    import psutil
+
+Result = TypeVar("Result")
+
+STALL_S = 10.0
+"""A run is given up when nothing at all happens for so long."""
+LOOK_S = 0.25
+"""The longest wait before the next look at the clock."""
 STOP_WITHIN_S = 5.0
-"""A relay stops in under two seconds; what has not done so after five is killed."""
+"""A relay stops in under two seconds. A process that needs more than five is killed."""
 
 _libc = ctypes.CDLL(None)  # loaded here, not between fork and exec
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +46,7 @@ def _die_with_parent() -> None:
 
 
 class Child:
-    """A process with lines to and from it. Its standard error goes to a file; `quote` returns the end of it."""
+    """A process that exchanges lines with this one. Its standard error goes to the file `log`."""
 
     def __init__(
         self, name: str, process: "subprocess.Popen[bytes]", log: Path, *, ending: signal.Signals
@@ -54,9 +62,9 @@ class Child:
     def run(
         cls, name: str, arguments: Sequence[str], log: Path, *, ending: signal.Signals = signal.SIGTERM
     ) -> Iterator[Self]:
-        """Run `python -m …` for the time of a block. `ending` is the signal that stops it.
+        """Run `python -m …` until the block ends; `ending` is the signal that stops it.
 
-        Settings of the caller's own relay, RELAY_* variables, are kept from it.
+        It does not get RELAY_* variables, which are settings of the caller's own relay.
         """
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         with log.open("ab") as errors:
@@ -80,18 +88,13 @@ class Child:
         """The process's id."""
         return self._process.pid
 
-    @property
-    def output(self) -> int:
-        """The file descriptor of what it says."""
+    def fileno(self) -> int:
+        """Return the file descriptor of its output."""
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
     def say(self, message: object) -> None:
-        """Send one object as a line of JSON.
-
-        Raises:
-            BenchError: if the process has ended.
-        """
+        """Send one object as a line of JSON. Raises BenchError if the process has ended."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(msgspec.json.encode(message) + b"\n")
@@ -100,28 +103,45 @@ class Child:
             raise self._ended() from None
 
     def hear(self, *, within_s: float) -> dict[str, Any]:
-        """Read one JSON object; one with `error` is raised.
-
-        Raises:
-            BenchError: if that is what it says, if it says nothing in time, or has ended.
+        """Read one JSON object. Raises BenchError if the object has `error`, if none comes in time, or if the process
+        has ended.
         """
         message: dict[str, Any] = json.loads(self.read_line(within_s=within_s))
         if "error" in message:
             raise BenchError(message["error"])
         return message
 
-    def read_line(self, *, within_s: float) -> str:
-        """Read one line.
+    def result(
+        self,
+        kind: type[Result],
+        *,
+        within_s: float,
+        show: Callable[[int], None],
+        wait: Callable[[], object] | None = None,
+    ) -> Result:
+        """Wait for the result of an order, and pass the progress before it to `show`.
 
-        Raises:
-            BenchError: if none comes in time, or the process has ended.
+         `wait` waits a little while the process says nothing; by default for the process alone. Raises BenchError as
+        `hear`, or if there is no result in time.
         """
-        assert self._process.stdout is not None
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            if not self.has_spoken():
+                wait_for_words([self], within_s=LOOK_S) if wait is None else wait()
+                continue
+            message = self.hear(within_s=STALL_S)
+            if "result" in message:
+                return msgspec.convert(message["result"], kind)
+            show(message["progress"])
+        raise BenchError(f"{self.name} had no result after {within_s:.0f} s.")
+
+    def read_line(self, *, within_s: float) -> str:
+        """Read one line. Raises BenchError if none comes in time, or the process has ended."""
         deadline = time.monotonic() + within_s
         while b"\n" not in self._heard:
             if not self.has_spoken(within_s=deadline - time.monotonic()):
-                raise BenchError(f"{self.name} did not answer for {within_s:.0f} s. {self.quote()}".strip())
-            chunk = os.read(self._process.stdout.fileno(), 65_536)
+                raise BenchError(f"{self.name} did not answer for {within_s:.0f} s. {self._quote()}".strip())
+            chunk = os.read(self.fileno(), 65_536)
             if not chunk:
                 raise self._ended()
             self._heard += chunk
@@ -129,14 +149,12 @@ class Child:
         return line.decode("utf-8", "replace")
 
     def has_spoken(self, *, within_s: float = 0.0) -> bool:
-        """Tell whether there is something to read, its end included."""
-        assert self._process.stdout is not None
+        """Tell whether there is something to read, or the process has ended."""
         poll = select.poll()
-        poll.register(self._process.stdout, select.POLLIN)
+        poll.register(self, select.POLLIN)
         return b"\n" in self._heard or bool(poll.poll(max(0.0, within_s) * 1000))
 
-    def quote(self) -> str:
-        """Return the last line that the process wrote to standard error, as a sentence, or ""."""
+    def _quote(self) -> str:
         lines = self._log.read_text("utf-8", "replace").strip().splitlines()
         return f"Its last words: {lines[-1][:300]}" if lines else ""
 
@@ -144,7 +162,7 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         return BenchError(
-            f"{self.name} ended by itself (code {self._process.returncode}). {self.quote()}".strip()
+            f"{self.name} ended by itself (code {self._process.returncode}). {self._quote()}".strip()
         )
 
     def _stop(self) -> None:
@@ -165,72 +183,67 @@ class Child:
             process.stdout.close()
 
 
-def cpu_of(pid: int) -> float:
-    """Return the CPU seconds, user and system, of a process and all its threads. Counted in steps of 10 ms.
-
-    Raises:
-        BenchError: if there is no such process, or it may not be looked at.
-    """
-    try:
-        times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
-        raise BenchError(
-            f"The CPU of process {pid} can't be read: it has ended, or is not of this machine."
-        ) from None
-    return float(times.user + times.system)
-
-
-def memory_of(pid: int) -> int:
-    """Return the bytes of memory that a process has in use (RSS).
-
-    Raises:
-        BenchError: as `cpu_of`.
-    """
-    try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
-        raise BenchError(
-            f"The memory of process {pid} can't be read: it has ended, or is not of this machine."
-        ) from None
-
-
-def holds_connection(pid: int, port: int) -> bool:
-    """Tell whether a process has a TCP connection whose other end has this port.
-
-    Raises:
-        BenchError: as `cpu_of`.
-    """
-    try:
-        connections = psutil.Process(pid).net_connections("tcp")
-    except psutil.Error:
-        raise BenchError(
-            f"The connections of process {pid} can't be read: it has ended, or is not of this machine."
-        ) from None
-    return any(one.raddr and one.raddr.port == port for one in connections)
-
-
-def wait_for_words(children: "Sequence[Child]", *, within_s: float) -> None:
-    """Wait until one of several processes has said something, or ended; or for so long."""
+def wait_for_words(children: Sequence[Child], *, within_s: float) -> None:
+    """Wait until one of several processes has said something or has ended, at most so long."""
     poll = select.poll()
     for child in children:
         if child.has_spoken():
             return
-        poll.register(child.output, select.POLLIN)
+        poll.register(child, select.POLLIN)
     poll.poll(max(0.0, within_s) * 1000)
 
 
-def allow_open_files(count: int) -> None:
-    """Raise this process's limit of open files, which its children inherit, so that `count` fit.
+def require_psutil() -> None:
+    """Check that psutil is there, which is an extra of the package. Raises ConfigurationError if it is not; with what
+    to install.
+    """
+    if importlib.util.find_spec("psutil") is None:
+        raise ConfigurationError(
+            "Benchmarks read the CPU and the memory of processes with psutil, which is not installed: "
+            "pip install 'scoped-relay[bench]'."
+        )
 
-    Raises:
-        ConfigurationError: if the system does not allow as many.
+
+def cpu_of(pid: int) -> float:
+    """Return the CPU seconds, user and system, of a process with all its threads, counted in steps of 10 ms. Raises
+    BenchError if there is no such process, or it belongs to another user.
+    """
+    times = _ask(pid, "CPU", lambda process: process.cpu_times())
+    return float(times.user + times.system)
+
+
+def memory_of(pid: int) -> int:
+    """Return the bytes of memory that a process has in use (RSS); raises what `cpu_of` raises."""
+    return int(_ask(pid, "memory", lambda process: process.memory_info()).rss)
+
+
+def holds_connection(pid: int, port: int) -> bool:
+    """Tell whether a process has a TCP connection whose other end has this port; raises what `cpu_of` raises."""
+    connections = _ask(pid, "connections", lambda process: process.net_connections("tcp"))
+    return any(one.raddr and one.raddr.port == port for one in connections)
+
+
+def _ask(pid: int, what: str, read: "Callable[[psutil.Process], Result]") -> Result:
+    import psutil
+
+    try:
+        return read(psutil.Process(pid))
+    except psutil.Error:
+        raise BenchError(
+            f"The {what} of process {pid} can't be read: it has ended, or is not of this machine."
+        ) from None
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process's limit of open files to `count`; its children inherit it. Raises ConfigurationError if the
+    system does not allow so many.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= count:
         return
     try:
         new_hard = hard if hard == resource.RLIM_INFINITY else max(hard, count)
-        # beyond the hard limit only root may go
+        # only root may go beyond the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (count, new_hard))
     except (ValueError, OSError):
         raise ConfigurationError(

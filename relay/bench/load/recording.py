@@ -1,11 +1,10 @@
 """Recorded market traffic as the script of a run: read once, before anything is measured.
 
-Unzipping and parsing a recording costs more than publishing it does. The publisher and the yardstick therefore get
-lines that are cut to size (`ticks.script_line`), both the same.
+Unzipping and parsing a recording costs more than publishing it does. The publisher and the yardstick therefore get the
+same prepared lines (`ticks.script_line`).
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from relay.recordings import LineProblem, Replay
 
 PRICES, TRADES = "prices", "trades"
 MAX_NAMES_BYTES = 6000
-"""All of a kind's channels stand in the URL of a connection, whose line has 8192 bytes at most."""
+"""The URL of a connection has all channels of a kind, and its line has 8192 bytes at most."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,14 +25,13 @@ class Script:
     """What a recording has within the time that is played.
 
     `counts` are messages by channel, in the order of the script's places. `pause_s` is the longest time in which
-    nothing is due, `peak_per_s` how many are in the busiest second. `malformed` lines were left out.
+    nothing is due. `malformed` lines were left out.
     """
 
     path: Path
     counts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     pause_s: float = 0.0
-    peak_per_s: int = 0
     malformed: int = 0
 
     @property
@@ -51,7 +49,7 @@ class Script:
 
 
 class _PlayedClock:
-    """A clock that is set forward instead of being waited for."""
+    """A clock that a sleep sets forward, so that nobody waits."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -64,12 +62,10 @@ class _PlayedClock:
 
 
 def write_script(
-    files: Sequence[Path], path: Path, *, speed: float, seconds: float, told: Callable[[float], None]
+    files: Sequence[Path], path: Path, *, speed: float, seconds: float, show: Callable[[float], None]
 ) -> Script:
-    """Write the first `seconds` of play to `path`. `told` is called with the share of the files that was read.
-
-    Raises:
-        ConfigurationError: if a file can't be read, none has a quote or a trade, or they have too many symbols.
+    """Write the first `seconds` of play to `path`. `show` is called with the share of the files that was read. Raises
+    ConfigurationError if a file can't be read, none has a quote or a trade, or they have too many symbols.
     """
     script = Script(path=path)
 
@@ -77,7 +73,7 @@ def write_script(
         script.malformed += 1
 
     replay = Replay(files, speed=speed, prices=PRICES, trades=TRADES, on_problem=count_problem)
-    asyncio.run(_write(replay, script, seconds, told))
+    asyncio.run(_write(replay, script, seconds, show))
     if not script.counts:
         raise ConfigurationError(
             "There is nothing to play in these files: no quote (<symbol>@bookTicker) and no trade (<symbol>@trade)."
@@ -92,20 +88,17 @@ def write_script(
     return script
 
 
-async def _write(replay: Replay, script: Script, seconds: float, told: Callable[[float], None]) -> None:
+async def _write(replay: Replay, script: Script, seconds: float, show: Callable[[float], None]) -> None:
     clock = _PlayedClock()
     places: dict[str, int] = {}
-    peaks: Counter[int] = Counter()
     with script.path.open("wb") as lines:
         async for batch in replay.batches(clock=clock, sleep=clock.sleep):
             if clock.now > seconds:
                 break
             script.pause_s = max(script.pause_s, clock.now - script.seconds)
             script.seconds = clock.now
-            peaks[int(clock.now)] += len(batch)
             for channel, value in batch:
                 place = places.setdefault(channel, len(places))
                 script.counts[channel] = script.counts.get(channel, 0) + 1
                 lines.write(script_line(clock.now, place, msgspec.json.encode(value)))
-            told(replay.share_done)
-    script.peak_per_s = max(peaks.values(), default=0)
+            show(replay.share_done)

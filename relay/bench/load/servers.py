@@ -1,77 +1,168 @@
-"""What is measured, either side in the same words: where the load connects, who publishes, whose CPU counts."""
+"""The servers that are measured: a relay of our own, a running one, or the yardstick; and what publishes to them."""
 
 import contextlib
+import re
+import secrets
+import signal
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from relay.bench.benchmarks.runs import STALL_S
-from relay.bench.load import publisher as publishing
-from relay.bench.load import yardstick
-from relay.bench.load.processes import Child, cpu_of, memory_of
-from relay.bench.load.relay_process import RunningRelay, own_relay
+import jwt
+
+from relay.bench.load import publisher, yardstick
+from relay.bench.load.processes import STALL_S, Child, cpu_of, memory_of
 from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
+from relay.keys.api_keys import new_bearer_key
+from relay.settings.template import settings_text, write_folder
 
+START_WITHIN_S = 30.0
+SESSION_S = 3600
 
-class Where(Protocol):
-    """Returns where to connect for some channels of one endpoint of our own relay, or of the one that is given."""
+_SECTIONS = """\
+[endpoints.trades]
+path = "/ws/trades"
+channels = ["trades.>"]
+mode = "stream"
+history = { messages = 0, seconds = 0 }
 
-    def __call__(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target: ...
+[limits]
+tokens_per_address = "1000000/minute"
+unauthenticated_per_address = 100000
+
+[log]
+level = "warning"
+"""
+"""Every limit that could refuse a connection under load is raised; what each connection costs is left as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A server that can be measured. `source` is the process that publishes, `pid` the server's, if it is known."""
+class RunningRelay:
+    """A relay that accepts connections.
 
-    target: Where
+    `issuer` and `internal` are http:// addresses; `stream` is a ws:// one with its path, "" for the one that the issuer
+    names. `sessions` are session tokens; `pid` is the process whose CPU counts, None if it is unknown.
+    """
+
+    issuer: str
+    stream: str
+    internal: str
+    sessions: Sequence[str] = field(repr=False)
+    publish_key: str = field(repr=False)
+    pid: int | None = None
+
+    def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
+        """Return where the load connects. `endpoint` can be named where the relay is one of our own."""
+        return Target(
+            stream=self.stream.replace("/ws/prices", f"/ws/{endpoint}") if endpoint else self.stream,
+            issuer=self.issuer,
+            endpoint=endpoint,
+            sessions=self.sessions,
+            channels=channels,
+            interval_ms=interval_ms,
+        )
+
+
+@contextlib.contextmanager
+def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterator[RunningRelay]:
+    """Run a relay in an empty folder until the block ends, with so many sessions that may connect.
+
+    `program` is the module that is run, with the command line of `relay`. Raises BenchError if it does not start.
+    """
+    secret = secrets.token_hex(32)
+    publish_key, digest = new_bearer_key("bench")
+    text = settings_text(
+        session_secret=secret,
+        # tokens name an address that does not exist: the ports are known only after the start
+        public_url="https://bench.invalid",
+        stream_url="wss://bench.invalid",
+        grants={"bench": {"prices": ["prices.>"], "trades": ["trades.>"]}},
+        publishers={"bench": (digest, ["prices.>", "trades.>"])},
+        sections=_SECTIONS,
+    )
+    arguments = [program, "serve", "--config", str(write_folder(folder, text))]
+    # SIGINT: the relay stops without a drain
+    with Child.run("The relay", arguments, folder / "relay.log", ending=signal.SIGINT) as child:
+        deadline = time.monotonic() + START_WITHIN_S
+        ports: dict[str, str] = {}
+        while ports.keys() < {"public", "stream", "internal"}:
+            line = child.read_line(within_s=deadline - time.monotonic())
+            if found := re.match(r"(\w+) +\w+ port (\d+)", line):
+                ports[found[1]] = found[2]
+        yield RunningRelay(
+            issuer=f"http://127.0.0.1:{ports['public']}",
+            stream=f"ws://127.0.0.1:{ports['stream']}/ws/prices",
+            internal=f"http://127.0.0.1:{ports['internal']}",
+            sessions=[_session(secret, f"bench-{number}") for number in range(sessions)],
+            publish_key=publish_key,
+            pid=child.pid,
+        )
+
+
+def _session(secret: str, name: str) -> str:
+    now = int(time.time())
+    claims = {
+        "sub": name,
+        "roles": ["bench"],
+        "sid": name,
+        "token_use": "access",
+        "iat": now,
+        "exp": now + SESSION_S,
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A server that can be measured: a relay, or the yardstick at the address `stream`.
+
+    `source` is the process that publishes, `pid` the server's, if it is known.
+    """
+
     source: Child
     pid: int | None
+    relay: RunningRelay | None = None
+    stream: str = ""
+
+    def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
+        """Return where to connect; the yardstick has one endpoint, and its interval is its own."""
+        if self.relay is None:
+            return Target(stream=self.stream, channels=channels)
+        return self.relay.target(channels, endpoint=endpoint, interval_ms=interval_ms)
 
     def cpu_s(self) -> float | None:
-        """Return the CPU seconds that the server has used so far, None if its process is unknown."""
+        """Return the CPU seconds that the server has used, None if its process is unknown."""
         return None if self.pid is None else cpu_of(self.pid)
 
-    def memory(self) -> int | None:
-        """Return the server's memory in bytes, None if its process is unknown."""
-        return None if self.pid is None else memory_of(self.pid)
+    def memory(self) -> int:
+        """Return the server's memory in bytes, 0 if its process is unknown."""
+        return 0 if self.pid is None else memory_of(self.pid)
 
 
 @contextlib.contextmanager
-def relay_subject(
-    folder: Path,
-    ticks: Ticks,
-    *,
-    sessions: int,
-    given: RunningRelay | None = None,
-    program: str = "relay.bench.load.publisher",
-) -> Iterator[Subject]:
-    """Start a relay with `sessions` people who may connect, or take the given one; `program` publishes to it."""
-    with contextlib.ExitStack() as stack:
-        relay = given or stack.enter_context(own_relay(folder, sessions=sessions))
-        source = stack.enter_context(Child.run("The publisher", [program], folder / "publisher.log"))
-        source.say(publishing.Order(ticks=ticks, url=relay.internal, key=relay.publish_key))
+def publishing_to(
+    relay: RunningRelay, folder: Path, ticks: Ticks, *, program: str = "relay.bench.load.publisher"
+) -> Iterator[Server]:
+    """Run the program that publishes to a relay until the block ends."""
+    with Child.run("The publisher", [program], folder / "publisher.log") as source:
+        source.say(publisher.Order(ticks=ticks, url=relay.internal, key=relay.publish_key))
         source.hear(within_s=STALL_S)
-        yield Subject(target=relay.target, source=source, pid=relay.pid)
+        yield Server(source=source, pid=relay.pid, relay=relay)
 
 
 @contextlib.contextmanager
-def yardstick_subject(
+def yardstick_server(
     folder: Path,
     ticks: Ticks,
     *,
     interval_ms: int = 0,
     waits: bool = True,
     program: Sequence[str] = ("relay.bench.load.yardstick",),
-) -> Iterator[Subject]:
-    """Start the yardstick, which publishes by itself. `program` is the module that does so, with its arguments."""
+) -> Iterator[Server]:
+    """Run the yardstick, which publishes by itself, until the block ends; `program` is its module with arguments."""
     with Child.run("The yardstick", program, folder / "yardstick.log") as child:
         child.say(yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits))
-        stream = f"ws://127.0.0.1:{child.hear(within_s=STALL_S)['port']}/"
-
-        def target(channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
-            del endpoint, interval_ms  # everything is one endpoint here, and the interval is the server's
-            return Target(stream=stream, channels=channels)
-
-        yield Subject(target=target, source=child, pid=child.pid)
+        port = child.hear(within_s=STALL_S)["port"]
+        yield Server(source=child, pid=child.pid, stream=f"ws://127.0.0.1:{port}/")

@@ -1,27 +1,25 @@
-"""A reader that is too slow, as a process: `python -m relay.bench.load.slow_reader`.
+"""A reader that is too slow, as a program: `python -m relay.bench.load.slow_reader`.
 
-It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a
-second from it; or, with `rate_bytes` 0, none at all. The age of the newest price that it has read is what its user
-sees: a server that queues for it lets that grow without end.
+It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a second
+from it; with `rate_bytes` 0, none at all. Its user sees the newest price that it has read. A server that queues for
+it lets the age of that price grow without end.
 
     in   {"target": {…}, "ticks": {…}, "rate_bytes": n, "seconds": s}
     out  {"open": p}        the port of its end
-    out  {"read": {…}}      see `Read`; who reads nothing waits for the end of standard input instead
+    out  {"result": {…}}    see `Read`; without `rate_bytes` there is none, and standard input ends the program
 """
 
 import re
 import socket
-import sys
 import time
 
 import msgspec
 
-from relay.bench.load.opener import Opener, close_reason
-from relay.bench.load.orders import Gone, read_line, read_order, say
+from relay.bench.load.counter import quantile
+from relay.bench.load.opener import close_reason, open_all
+from relay.bench.load.orders import carry_out, read_order, say
 from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
-from relay.bench.load.totals import quantile
-from relay.core.errors import RelayError
 
 RECEIVE_BYTES = 8192
 STEP_S = 0.05
@@ -42,8 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Read(msgspec.Struct, frozen=True, kw_only=True):
     """What was read. Ages are those of the newest price at each read, over the last half of the time.
 
-    `ageing_ms_per_s` is by how much the age grew each second between the last two quarters; None where one of
-    them has no price. `closed` is a sentence if the server ended the connection, else "".
+    `ageing_ms_per_s` is the growth of the age in a second, between the last two quarters; None where one of them has no
+    price. `closed` is a sentence if the server ended the connection, else "".
     """
 
     bytes: int
@@ -54,20 +52,14 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     closed: str
 
 
-def main() -> None:
-    """Carry out one order."""
-    try:
-        order = msgspec.json.decode(read_line(), type=Order)
-        hand = tuple(range(len(order.target.channels)))
-        connection = Opener(order.target, threads=1, receive_bytes=RECEIVE_BYTES).open_all([hand])[0]
-        say(open=connection.getsockname()[1])
-        if order.rate_bytes:
-            say(read=_read(connection, order))
-        read_order()  # its end
-    except RelayError as error:
-        say(error=str(error))
-    except (Gone, BrokenPipeError):
-        sys.exit(0)
+def open_and_read(order: Order) -> None:
+    """Open the connection, read from it or not, and hold it."""
+    hand = tuple(range(len(order.target.channels)))
+    connection = open_all(order.target, [hand], receive_bytes=RECEIVE_BYTES)[0]
+    say(open=connection.getsockname()[1])
+    if order.rate_bytes:
+        say(result=_read(connection, order))
+    read_order()  # the end of standard input
 
 
 def _read(connection: socket.socket, order: Order) -> Read:
@@ -114,4 +106,4 @@ def _summed_up(
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(Order, open_and_read)

@@ -1,17 +1,18 @@
-"""The load as a process: `python -m relay.bench.load.subscribers`, told what to do by lines on standard input.
+"""Subscribers that count what arrives, as a program: `python -m relay.bench.load.subscribers`.
 
     in   {"groups": [{"target": {…}, "connections": n, …}], "ticks": {…}, "stall_s": …, "ticks_each": n}
-    out  {"open": n, "seconds": s}      all connections are open, subscribed, and quiet
-    in   {"window": true}               latencies from here on are figures of their own
+    out  {"open": n, "seconds": s}      all connections are open and subscribed
+    in   {"window": true}               a new window of latencies begins
     out  {"window": true}
     in   {"finish": [n, …]}             all is published: so many ticks on each channel
-    out  {"finishing": true}            now the end marks may come
-    out  {"counted": {…}}               see `relay.bench.load.totals.Counted`; the process ends
+    out  {"finishing": true}            the end marks may come now
+    out  {"counted": {…}}               see `relay.bench.load.counter.Counted`; the program ends
 
 A sentence in `{"error": …}` instead of any of these ends it too, as does the end of standard input.
 """
 
 import gc
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -19,17 +20,17 @@ from collections.abc import Sequence
 import msgspec
 
 from relay.bench.load.counter import Connection, Counter
-from relay.bench.load.dealing import deal
-from relay.bench.load.opener import Opener
-from relay.bench.load.orders import Gone, read_line, read_order, say
+from relay.bench.load.opener import open_all
+from relay.bench.load.orders import carry_out, read_order, say
 from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
-from relay.core.errors import RelayError
 
 
 class GroupOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """Connections of one kind. Each takes `each` of the target's channels (0: all); `stream` says that nothing may
-    be missing on them. `places` are those of the target's channels among the ticks' ones, () if they are the same.
+    """Connections of one kind, each to `each` of the target's channels (0: all).
+
+    Nothing may be missing if they are a `stream`. `places` are the places of the target's channels among the ticks'
+    channels, () if they are the same.
     """
 
     target: Target
@@ -48,34 +49,54 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     ticks_each: int = 1
 
 
-def main() -> None:
-    """Carry out one order."""
-    try:
-        order = msgspec.json.decode(read_line(), type=Order)
-        started = time.monotonic()
-        groups = [_open(group, place) for place, group in enumerate(order.groups)]
-        counter = Counter(
-            groups,
-            order.ticks,
-            streams=frozenset(place for place, group in enumerate(order.groups) if group.stream),
-            stall_s=order.stall_s,
-            ticks_each=order.ticks_each,
-        )
-        gc.freeze()
-        gc.disable()  # a collection would be reported as the server's latency; the load makes no cycles
-        say(open=sum(map(len, groups)), seconds=time.monotonic() - started)
-        counted = counter.run(sys.stdin.fileno(), _told)
-        say(counted=counted)
-        counter.close()
-    except RelayError as error:
-        say(error=str(error))
-    except (Gone, BrokenPipeError):
-        sys.exit(1)
+def deal(subscribers: int, channels: int, each: int) -> list[tuple[int, ...]]:
+    """Return for each subscriber the places of its channels, none twice. `each` is at most `channels`; 0 is all.
+
+    Every channel gets as many subscribers as every other, give or take one. Channels are dealt like cards, from a
+    shuffled deck of all channels that is shuffled again when it is empty. A plain rule ("every twentieth") would give
+    most subscribers the same set, and a server could serve sets instead of channels. The shuffle is the same in every
+    run and for every server.
+    """
+    if not each or each == channels:
+        return [tuple(range(channels))] * subscribers
+    shuffler = random.Random(1)  # noqa: S311  # not a secret: the same for all
+    deck: list[int] = []
+    hands = []
+    for _ in range(subscribers):
+        hand: list[int] = []
+        aside: list[int] = []  # what it has already, for the next one
+        while len(hand) < each:
+            if not deck:
+                deck = list(range(channels))
+                shuffler.shuffle(deck)
+            card = deck.pop()
+            (aside if card in hand else hand).append(card)
+        deck += aside
+        hands.append(tuple(hand))
+    return hands
+
+
+def count_all(order: Order) -> None:
+    """Open all connections, and count until everything has arrived."""
+    started = time.monotonic()
+    groups = [_open(group, place) for place, group in enumerate(order.groups)]
+    counter = Counter(
+        groups,
+        order.ticks,
+        streams=frozenset(place for place, group in enumerate(order.groups) if group.stream),
+        stall_s=order.stall_s,
+        ticks_each=order.ticks_each,
+    )
+    gc.freeze()
+    gc.disable()  # a collection would be reported as the server's latency; nothing here makes cycles
+    say(open=sum(map(len, groups)), seconds=time.monotonic() - started)
+    say(counted=counter.run(sys.stdin.fileno(), _told))
+    counter.close()
 
 
 def _open(group: GroupOrder, place: int) -> list[Connection]:
     hands = deal(group.connections, len(group.target.channels), group.each)
-    sockets = Opener(group.target).open_all(hands)
+    sockets = open_all(group.target, hands)
     return [
         Connection(opened, [group.places[card] for card in hand] if group.places else hand, group=place)
         for opened, hand in zip(sockets, hands, strict=True)
@@ -93,4 +114,4 @@ def _told() -> Sequence[int] | None:
 
 
 if __name__ == "__main__":
-    main()
+    carry_out(Order, count_all)

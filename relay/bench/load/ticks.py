@@ -1,12 +1,12 @@
 """The ticks that a benchmark publishes, and the marks by which they are counted without being parsed.
 
-A subscriber's frame of one made-up tick has about 150 bytes, which is what a best bid and ask has; recorded
-messages get the same marks spliced in behind their last member. `t` is the time at which the tick was made:
-CLOCK_MONOTONIC, in nanoseconds, the same for all processes of one machine. The run's own name stands before it,
-so that neither an old snapshot of the channel nor another publisher's tick counts.
+A subscriber's frame of one made-up tick has about 150 bytes, like a best bid and ask. Recorded messages get the same
+marks after their last member. `t` is the time at which the tick was made: CLOCK_MONOTONIC, in nanoseconds, the same for
+all processes of one machine. The run's own name stands before it, so that neither an old snapshot of the channel nor
+another publisher's tick counts.
 
-Messages of `stream` channels carry a running number as well: of those not one may be missing, and a number tells
-a lost one from one that came twice where a mere count would let them make up for each other.
+Messages of `stream` channels have a number too. None of them may be missing, and with a count alone a message that came
+twice would make up for a lost one.
 """
 
 import time
@@ -21,10 +21,10 @@ from relay.core.publications import Publication
 
 QUOTE = b'{"bid":"64012.31","ask":"64012.32"}'
 TOGETHER = 32
-"""Ticks in one request: parsing them holds the relay's loop for a millisecond, a frame of all has 5 KB."""
+"""Ticks in one request: parsing them takes a millisecond of the relay's loop, a frame of all has 5 KB."""
 MANY_TOGETHER = 256
-"""The same for thousands of ticks a second on many channels. The publisher waits for each answer, and a busy loop
-gives one in 10 ms: with fewer ticks in a request it would be the publisher that is measured, or a burst be stretched.
+"""The same for thousands of ticks a second on many channels. The publisher waits for each answer, and a busy loop needs
+10 ms for one: with fewer ticks in a request the publisher would be measured, or a burst would be stretched.
 """
 
 
@@ -44,8 +44,8 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks of one run; `run` is a name of 8 hex digits.
 
     Made-up ones go to `channels` in turn: `count` of them, at `rate` a second (0: as fast as they are taken).
-    With `script` they come from that file instead, see `script_line`. `streams` says which places in `channels` are of
-    mode `stream`; for made-up ticks all of them or none. `together` is how many that are due may share a request.
+    With `script` they come from that file instead, see `script_line`. `streams` are the places of channels of mode
+    `stream`; for made-up ticks all places or none. `together` is how many due ticks may share a request.
     """
 
     run: str
@@ -58,17 +58,17 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def marker(self) -> bytes:
-        """What stands in every tick once, directly before the digits of its time."""
+        """What each tick has once, directly before the digits of its time."""
         return b'"run":"%b","t":' % self.run.encode()
 
     @property
     def end_marker(self) -> bytes:
-        """What stands in the value behind a channel's last tick, directly before the channel's five digits."""
+        """What the value after a channel's last tick has, directly before the channel's five digits."""
         return b'"end":"%b.' % self.run.encode()
 
     @property
     def number_marker(self) -> bytes:
-        """What stands in a message of a `stream` channel, directly before its number's nine digits."""
+        """What a message of a `stream` channel has, directly before the nine digits of its number."""
         return b'"n":"%b.' % self.run.encode()
 
     def due(self) -> Iterator[Tick]:

@@ -1,16 +1,16 @@
 """The yardstick: what a Python program gets without a relay, from `websockets.broadcast()` on uvloop.
 
-`python -m relay.bench.load.yardstick` accepts everybody and makes its ticks itself, in its own process: it has no
-publisher to answer, no token to check, and nothing to do for who comes too late. Compression is off, as in the
-relay; with it the comparison would be about zlib. Who names channels in the URL gets those and an
-acknowledgement, who names none gets nothing.
+`python -m relay.bench.load.yardstick` accepts every connection and makes its ticks itself: it has no publisher to
+answer, no token to check, and nothing to do for late subscribers. Compression is off, as in the relay; with it the
+comparison would be about zlib. A client that names channels in the URL gets those and an acknowledgement; a client that
+names none gets nothing.
 
     in   {"ticks": {…}, "interval_ms": 0, "waits": true}
     out  {"port": p}
     …    and then as `relay.bench.load.publisher`
 
-With an interval the newest values of the channels of mode `latest` are broadcast at each beat, as an interval group is;
-messages of streams go out at once.
+With an interval the newest values of the channels of mode `latest` are broadcast once in each interval, as the relay's
+interval groups do; messages of streams go out at once.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ import msgspec
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 
-from relay.bench.load.orders import say
-from relay.bench.load.publisher import TELL_EVERY_S
+from relay.bench.load.orders import Progress, say
 from relay.bench.load.ticks import Tick, Ticks
 
 BACKLOG = 4096
 LOOK_EVERY = 16
 MAX_PENDING_BYTES = 1 << 20
-"""`broadcast` waits for nobody. Every 16 ticks we do, once a socket has 1 MiB waiting: 1000 of them fill a GB."""
+"""`broadcast` waits for no client. Every 16 ticks the yardstick waits while a socket has 1 MiB to send: 1000 of them
+fill a GB."""
 SUBSCRIBED = '{"type":"subscribed","channels":[],"rejected":[]}'
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to play. Without `waits` a socket that takes nothing is left to fill the memory."""
+    """What to play. Without `waits` a socket that takes nothing fills the memory."""
 
     ticks: Ticks
     interval_ms: int = 0
@@ -44,7 +44,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Yardstick:
-    """Everybody's connections, by channel."""
+    """All connections, by channel."""
 
     def __init__(self, order: Order) -> None:
         self._ticks = order.ticks
@@ -72,31 +72,29 @@ class Yardstick:
 
     async def play(self, server: Server) -> None:
         """Send all ticks at their pace, until cancelled."""
-        started = told_at = time.monotonic()
+        started, progress = time.monotonic(), Progress("published")
         with contextlib.ExitStack() as stack:
             if self._interval_s:
-                beat = asyncio.create_task(self._beat())
-                stack.callback(beat.cancel)
+                flushing = asyncio.create_task(self._flush_at_intervals())
+                stack.callback(flushing.cancel)
             for number, tick in enumerate(self._ticks.due(), start=1):
                 # due times are counted from the start, so that the pace does not drift
                 await asyncio.sleep(max(0.0, started + tick.due_s - time.monotonic()))
                 self.send(tick)
                 if number % LOOK_EVERY == 0 and self._waits:
-                    while _most_pending(server) > MAX_PENDING_BYTES:  # noqa: ASYNC110  # nothing tells when it falls
+                    while _most_pending(server) > MAX_PENDING_BYTES:  # noqa: ASYNC110  # no event says when it falls
                         await asyncio.sleep(0.001)
-                if (now := time.monotonic()) - told_at > TELL_EVERY_S:
-                    told_at = now
-                    say(published=number)
+                progress.tell(number)
 
     def end(self) -> None:
-        """Send what waits for a beat, and every channel's end mark."""
+        """Send what waits for the next interval, and the end mark of every channel."""
         self._flush()
         for place, name in enumerate(self._ticks.channels):
             self._seq += 1
             broadcast(self.subscribers[name], self._ticks.end_message(place, self._seq), text=True)
 
     def send(self, tick: Tick) -> None:
-        """Send one tick, or keep it for the next beat."""
+        """Send one tick, or keep it for the next interval."""
         self._seq += 1
         message = self._ticks.message(tick, self._seq)
         self.counts[tick.channel] += 1
@@ -105,7 +103,7 @@ class Yardstick:
         else:
             broadcast(self.subscribers[self._ticks.channels[tick.channel]], message, text=True)
 
-    async def _beat(self) -> None:
+    async def _flush_at_intervals(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
             self._flush()

@@ -1,17 +1,17 @@
-"""The chart of a report: a small SVG with two bars for each figure, drawn by hand because that is all it is.
+"""The chart of a report: a small SVG with two bars for each figure.
 
-Each figure has a scale of its own, which begins at 0; the numbers stand beside the bars, so nothing is read off an
-axis. Colours follow the reader's light or dark scheme, and the sides differ in lightness as well as in hue.
+Each figure has its own scale from 0, with the numbers beside the bars. Colours follow the reader's light or dark
+scheme, and the sides differ in lightness as well as in hue.
 """
 
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from relay.bench.report.report import Bar, Report
+from relay.bench.report.report import Bar, Report, shown
 
 WIDTH = 760
 LEFT, RIGHT = 250, 110
-"""Room for the names before the bars, and for the numbers behind them."""
+"""Room for the names before the bars, and for the numbers after them."""
 TOP = 64
 BAR, GAP, BETWEEN = 14, 4, 18
 
@@ -35,13 +35,13 @@ _STYLE = """\
 
 def chart(reports: Sequence[Report]) -> str:
     """Return the reports' bars as an SVG document."""
-    shown = [(report, bar) for report in reports for bar in report.bars if bar.relay is not None]
-    height = TOP + len(shown) * (2 * BAR + GAP + BETWEEN) + 12
+    drawn = [(report, bar) for report in reports for bar in report.bars if bar.relay is not None]
+    height = TOP + len(drawn) * (2 * BAR + GAP + BETWEEN) + 12
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
         f'height="{height}" role="img" aria-labelledby="title description">',
         '<title id="title">scoped-relay and the yardstick</title>',
-        f'<desc id="description">{escape(_described(shown))}</desc>',
+        f'<desc id="description">{escape(_described(drawn))}</desc>',
         f"<style>\n{_STYLE}\n</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}"/>',
         '<text class="title" x="16" y="26">scoped-relay and the yardstick, in the same run</text>',
@@ -51,7 +51,7 @@ def chart(reports: Sequence[Report]) -> str:
         '<text class="quiet" x="132" y="50">the yardstick</text>',
         f'<text class="quiet" x="{WIDTH - 16}" y="50" text-anchor="end">shorter is better</text>',
     ]
-    for place, (report, bar) in enumerate(shown):
+    for place, (report, bar) in enumerate(drawn):
         lines += _drawn(report, bar, TOP + 8 + place * (2 * BAR + GAP + BETWEEN))
     return "\n".join([*lines, "</svg>", ""])
 
@@ -70,19 +70,15 @@ def _drawn(report: Report, bar: Bar, y: int) -> list[str]:
             lines.append(
                 f'<rect class="{side}" x="{LEFT}" y="{at}" width="{width:.1f}" height="{BAR}" rx="2"/>'
             )
-        shown = "unknown" if value is None else format(value, bar.form)
-        lines.append(f'<text x="{LEFT + width + 8:.1f}" y="{at + BAR - 2}">{shown}</text>')
+        number = shown(value, bar.form, "unknown")
+        lines.append(f'<text x="{LEFT + width + 8:.1f}" y="{at + BAR - 2}">{number}</text>')
     return lines
 
 
-def _described(shown: Sequence[tuple[Report, Bar]]) -> str:
-    """Return the chart in words, for those who can't see it."""
+def _described(drawn: Sequence[tuple[Report, Bar]]) -> str:
+    """Return the chart in words, for readers who can't see it."""
     return " ".join(
-        f"{report.bench}, {bar.name}: relay {_number(bar.relay, bar.form)}, "
-        f"yardstick {_number(bar.yardstick, bar.form)}."
-        for report, bar in shown
+        f"{report.bench}, {bar.name}: relay {shown(bar.relay, bar.form, 'unknown')}, "
+        f"yardstick {shown(bar.yardstick, bar.form, 'unknown')}."
+        for report, bar in drawn
     )
-
-
-def _number(value: float | None, form: str) -> str:
-    return "unknown" if value is None else format(value, form)

@@ -7,39 +7,18 @@ from typing import Any
 from urllib.parse import quote
 
 from relay import __version__
-from relay.bench.benchmarks.suite import Failed, Outcome
 from relay.bench.report.chart import chart
-from relay.bench.report.report import Report, machine
+from relay.bench.report.report import Failed, Outcome, Report, machine
 from relay.core.errors import ConfigurationError
 
 _READ = """\
-Each benchmark measured the relay and a yardstick in turn, with the same load from the same code, each side alone on
-the machine. Figures are medians of the runs, a ratio is the median of the runs' own ratios. Times depend on the
+Each benchmark measured the relay and a yardstick alternately, with the same load from the same code, each side alone on
+the machine. Figures are medians of the runs, a ratio is the median of the ratios of single runs. Times depend on the
 machine and on what else it was doing: quote the ratios."""
-
-_OTHERS = """\
-## Compare with others
-
-The yardstick shares the load's code, and it is Python. To compare with servers written in something else, take a load
-generator that shares no code with either, and give all of them the same in turn:
-
-- 1000 connections to one channel, then ticks of 150 bytes at 100 a second, then as fast as they go;
-- in each tick the time at which it was made (CLOCK_MONOTONIC), so that the reader can tell its age;
-- the server's CPU, user and system, from "all are connected" to "the last tick has arrived" (`/proc/PID/stat`),
-  divided by the deliveries.
-
-Good peers on one machine are nginx with nchan and nats-server with its WebSocket listener; the floor is a program that
-does nothing but one `send` a delivery. `relay bench fanout --url` measures a relay that runs already, with its own
-settings.
-"""
 
 
 def check_writable(path: Path) -> None:
-    """Find out before the first run whether the report can be written at all.
-
-    Raises:
-        ConfigurationError: if it can't.
-    """
+    """Check before the first run that the report can be written. Raises ConfigurationError if it can't be."""
     if path.suffix == ".svg":
         raise ConfigurationError(f"--out {path}: the report is Markdown; its chart goes beside it, as .svg.")
     is_new = not path.exists()
@@ -72,14 +51,11 @@ def document(outcomes: Sequence[Outcome], picture: str, *, quick: bool, replayed
         _READ,
     ]
     if quick:
-        parts.append(
-            "**This was a quick look**: small loads, one run each. Take it for a sign of life, no more."
-        )
+        parts.append("**This was a quick look**: small loads, one run each. Quote none of it.")
     parts.append(f"![The figures below as bars]({quote(picture)})")
     parts += [_failed(outcome) if isinstance(outcome, Failed) else _table(outcome) for outcome in outcomes]
     if not replayed:
         parts.append("## replay\n\nNot measured: no recorded files were given to `relay bench all`.")
-    parts.append(_OTHERS)
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

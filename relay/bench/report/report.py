@@ -1,6 +1,6 @@
 """What a benchmark found, in one form for all of them: rows for people, one object for programs, doubts in words.
 
-Every figure is the median of the runs. A ratio is the median of the runs' own ratios: what one run's two sides
+Every figure is the median of the runs. A ratio is the median of the ratios of single runs: what both sides of a run
 have in common (the machine, the minute) falls out of it.
 """
 
@@ -9,18 +9,54 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from relay import __version__
-from relay.bench.benchmarks.runs import Run, Side
+
+Side = TypeVar("Side")
+Value = float | None
 
 BUSY_CORES = 0.9
-"""Share of a core from which on the load generator may be what is measured."""
+"""Share of a core above which the load generator may be what is measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(Generic[Side]):
+    """Both sides of one run."""
+
+    relay: Side
+    yardstick: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Figure(Generic[Side]):
+    """A figure: key in JSON, name for people, where it comes from, format, and whether a ratio says something.
+
+    `source` is a path of attributes, or a function of the side; None anywhere on the path makes the figure unknown.
+    """
+
+    key: str
+    name: str
+    source: str | Callable[[Side], Value]
+    form: str = ",.0f"
+    has_ratio: bool = False
+
+    def of(self, side: Side) -> Value:
+        """Return the figure of one side, None if it is unknown."""
+        if not isinstance(self.source, str):
+            return self.source(side)
+        found: Any = side
+        for name in self.source.split("."):
+            found = getattr(found, name, None)
+        value: Value = found
+        return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure of both sides, and their ratio where one says something; formatted, "-" where unknown."""
+    """One figure of both sides, and their ratio where it says something; formatted, "-" where unknown."""
 
     name: str
     relay: str
@@ -29,33 +65,18 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figure(Generic[Side]):
-    """How a figure is called, where it comes from, and how it is shown."""
-
-    key: str
-    name: str
-    of: Callable[[Side], float | None]
-    form: str = ",.0f"
-    has_ratio: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    """One figure of both sides for a chart, of which less is better; None where unknown."""
+    """One figure of both sides for a chart, where less is better; None where unknown."""
 
     name: str
-    relay: float | None
-    yardstick: float | None
+    relay: Value
+    yardstick: Value
     form: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A benchmark's result.
-
-    `headline` says what was measured in one line, `yardstick` heads the yardstick's column. `is_whole` is False
-    when the relay lost or repeated something. `bars` are the figures for a chart; `json` is everything.
-    """
+    """The result of a benchmark. `is_whole` is False if the relay lost or repeated something; `json` is everything."""
 
     bench: str
     headline: str
@@ -67,37 +88,59 @@ class Report:
     json: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A benchmark that could not be made, and the reason."""
+
+    bench: str
+    sentence: str
+
+
+Outcome = Report | Failed
+
+
 def make_report(
     bench: str,
     figures: "Sequence[Figure[Side]]",
     runs: "Sequence[Run[Side]]",
     *,
     headline: str,
-    yardstick: str,
-    yardstick_is: str,
+    yardstick: tuple[str, str],
     options: Mapping[str, Any],
     notes: Sequence[str],
     is_whole: bool,
     charted: Sequence[str],
-    all_of: Callable[[Side], Mapping[str, Any]],
 ) -> Report:
-    """Put a report together. `charted` are the keys of figures for a chart, of which less is better; `all_of` gives
-    everything about one side of one run that JSON can hold.
+    """Put a report together.
+
+    `yardstick` is the heading of its column, and what it is in words. `charted` are the keys of figures for the chart,
+    where less is better.
     """
+    sides = {name: [getattr(run, name) for run in runs] for name in ("relay", "yardstick")}
+    medians = {
+        name: {figure.key: median([figure.of(one) for one in ones]) for figure in figures}
+        for name, ones in sides.items()
+    }
+    ratios = {figure.key: _ratio(figure, runs) for figure in figures if figure.has_ratio}
+    ours, theirs = medians["relay"], medians["yardstick"]
     return Report(
         bench=bench,
         headline=headline,
-        yardstick=yardstick,
-        rows=rows(figures, runs),
+        yardstick=yardstick[0],
+        rows=[
+            Row(
+                name=figure.name,
+                relay=shown(ours[figure.key], figure.form),
+                yardstick=shown(theirs[figure.key], figure.form),
+                ratio=shown(ratios[figure.key], ".2f") if figure.has_ratio else "",
+            )
+            for figure in figures
+            if ours[figure.key] is not None or theirs[figure.key] is not None
+        ],
         notes=notes,
         is_whole=is_whole,
         bars=[
-            Bar(
-                name=figure.name,
-                relay=median([figure.of(run.relay) for run in runs]),
-                yardstick=median([figure.of(run.yardstick) for run in runs]),
-                form=figure.form,
-            )
+            Bar(name=figure.name, relay=ours[figure.key], yardstick=theirs[figure.key], form=figure.form)
             for figure in figures
             if figure.key in charted
         ],
@@ -106,43 +149,21 @@ def make_report(
             "version": __version__,
             **options,
             "runs": len(runs),
-            "yardstick_is": yardstick_is,
+            "yardstick_is": yardstick[1],
             "machine": machine(),
-            "relay": _medians(figures, [run.relay for run in runs]),
-            "yardstick": _medians(figures, [run.yardstick for run in runs]),
-            "ratio": {figure.key: _ratio(figure, runs) for figure in figures if figure.has_ratio},
+            **medians,
+            "ratio": ratios,
             "notes": list(notes),
             "each": [
-                {
-                    "relay": {**_figures_of(figures, run.relay), **all_of(run.relay)},
-                    "yardstick": {**_figures_of(figures, run.yardstick), **all_of(run.yardstick)},
-                }
-                for run in runs
+                {name: _everything(figures, ones[place]) for name, ones in sides.items()}
+                for place in range(len(runs))
             ],
         },
     )
 
 
-def rows(figures: Sequence[Figure[Side]], runs: Sequence[Run[Side]]) -> list[Row]:
-    """Return the figures for people; those that neither side has are left out."""
-    found = []
-    for figure in figures:
-        ours = median([figure.of(run.relay) for run in runs])
-        theirs = median([figure.of(run.yardstick) for run in runs])
-        if ours is not None or theirs is not None:
-            found.append(
-                Row(
-                    name=figure.name,
-                    relay=_shown(ours, figure.form),
-                    yardstick=_shown(theirs, figure.form),
-                    ratio=_shown(_ratio(figure, runs), ".2f") if figure.has_ratio else "",
-                )
-            )
-    return found
-
-
-def median(values: Sequence[float | None]) -> float | None:
-    """Return the median of what is known, None if nothing is."""
+def median(values: Sequence[Value]) -> Value:
+    """Return the median of the known values, None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
@@ -157,31 +178,24 @@ def machine() -> dict[str, Any]:
     }
 
 
-def busy_note(side: str, cores: Sequence[float], *, who: str = "The load generator") -> list[str]:
-    """Return a sentence if the load generator was busy in one of a side's runs."""
+def busy_note(side: str, cores: Sequence[float], *, program: str = "The load generator") -> list[str]:
+    """Return a sentence if a program of the load was busy in one of a side's runs."""
     if max(cores, default=0.0) <= BUSY_CORES:
         return []
     return [
-        f"{who} used up to {max(cores):.0%} of a core against the {side}: rates and latencies may be its own."
+        f"{program} used up to {max(cores):.0%} of a core against the {side}: rates and latencies may be its own."
     ]
 
 
-def _medians(figures: Sequence[Figure[Side]], sides: Sequence[Side]) -> dict[str, float | None]:
-    return {figure.key: median([figure.of(one) for one in sides]) for figure in figures}
+def shown(value: Value, form: str, unknown: str = "-") -> str:
+    """Return a value as text."""
+    return unknown if value is None else format(value, form)
 
 
-def _figures_of(figures: Sequence[Figure[Side]], side: Side) -> dict[str, float | None]:
-    return {figure.key: figure.of(side) for figure in figures}
+def _ratio(figure: Figure[Side], runs: Sequence[Run[Side]]) -> Value:
+    pairs = [(figure.of(run.relay), figure.of(run.yardstick)) for run in runs]
+    return median([ours / theirs for ours, theirs in pairs if ours is not None and theirs])
 
 
-def _ratio(figure: Figure[Side], runs: Sequence[Run[Side]]) -> float | None:
-    ratios = []
-    for run in runs:
-        ours, theirs = figure.of(run.relay), figure.of(run.yardstick)
-        if ours is not None and theirs:
-            ratios.append(ours / theirs)
-    return median(ratios)
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "-" if value is None else format(value, form)
+def _everything(figures: Sequence[Figure[Side]], side: Side) -> dict[str, Any]:
+    return {**{figure.key: figure.of(side) for figure in figures}, **msgspec.to_builtins(side)}

@@ -1,22 +1,24 @@
 """`relay bench`: what the relay costs on this machine, beside a yardstick measured in the same run.
 
-One module a command; what they share is in `options` (options), `given` (a relay that runs already) and `running`
-(progress, tables, exit codes).
+The commands are made from the options of the benchmarks (`relay.bench.benchmarks`).
 """
+
+import inspect
+import json
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
-from relay.cli.bench.audit import audit
-from relay.cli.bench.connect import connect
-from relay.cli.bench.everything import everything
-from relay.cli.bench.fanout import fanout
-from relay.cli.bench.issue import issue
-from relay.cli.bench.mixed import mixed
-from relay.cli.bench.publish import publish
-from relay.cli.bench.replay import replay
-from relay.cli.bench.slow_reader import slow_reader
+from relay.bench.benchmarks.benchmark import Benchmark
+from relay.bench.benchmarks.suite import BENCHMARKS, measure_all, suite
+from relay.bench.report.document import check_writable, to_json, write_document
+from relay.bench.report.report import Failed, Report
+from relay.cli.bench.running import measured, print_report
 
 app = typer.Typer(no_args_is_help=True, help="Measure the relay on this machine, beside a yardstick.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.callback()
@@ -28,12 +30,73 @@ def bench() -> None:
     """
 
 
-app.command()(fanout)
-app.command()(mixed)
-app.command("slow-reader")(slow_reader)
-app.command()(connect)
-app.command()(issue)
-app.command()(audit)
-app.command()(publish)
-app.command()(replay)
-app.command("all")(everything)
+def _runner(kind: type[Benchmark[Any]]) -> Any:
+    """Return a function whose parameters are the options of a benchmark, and which measures it."""
+
+    def run(*, as_json: bool, **options: Any) -> None:
+        benchmark = kind(**options)
+        report = measured(benchmark.measure)
+        if as_json:
+            typer.echo(json.dumps(report.json))
+        else:
+            print_report(report)
+        raise typer.Exit(0 if report.is_whole else 1)
+
+    hints = get_type_hints(kind, include_extras=True)
+    parameters = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(kind).parameters.items()
+        if get_origin(hints[name]) is Annotated  # without it a field is no option
+    ]
+    parameters.sort(key=lambda parameter: parameter.name == "runs")
+    as_json = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AsJson)
+    vars(run)["__signature__"] = inspect.Signature([*parameters, as_json])
+    run.__doc__ = kind.__doc__
+    return run
+
+
+for _kind in BENCHMARKS:
+    app.command(_kind.NAME)(_runner(_kind))
+
+
+@app.command("all")
+def everything(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Recordings for `replay`, plain or gzip.")
+    ] = None,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="report.md", help="Write a report there, with its chart beside it as .svg."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small loads, one run: a minute's look.")] = False,
+    runs: Annotated[
+        int | None,
+        typer.Option(min=1, max=99, help="Runs of which the medians are shown; 3, or 1 with --quick."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """All benchmarks with their defaults, and a report to keep.
+
+    It takes about twenty minutes; --quick a minute or two. Without recorded
+    files there is no replay.
+    """
+    if out is not None:
+        check_writable(out)
+    benchmarks = suite(runs=runs or (1 if quick else 3), quick=quick, files=files or [])
+    outcomes = measured(lambda progress: measure_all(benchmarks, progress))
+    if out is not None:
+        picture = write_document(outcomes, out, quick=quick, replayed=bool(files))
+        typer.echo(f"{out} and {picture} are written.", err=True)
+    if as_json:
+        typer.echo(json.dumps(to_json(outcomes)))
+    else:
+        for place, report in enumerate(one for one in outcomes if isinstance(one, Report)):
+            if place:
+                typer.echo()
+            print_report(report)
+    for outcome in outcomes:
+        if isinstance(outcome, Failed):
+            typer.echo(f"relay bench: {outcome.bench}: {outcome.sentence}", err=True)
+    whole = all(isinstance(outcome, Report) and outcome.is_whole for outcome in outcomes)
+    raise typer.Exit(0 if whole else 1)

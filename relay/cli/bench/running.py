@@ -1,41 +1,25 @@
-"""How every benchmark is run from the command line: progress while it runs, then a table or JSON, then the exit code.
-
-Exit code 0: measured; 1: the run failed, or something was lost; 2: the command itself was wrong.
-"""
+"""How every benchmark is run from the command line: progress while it runs, then a table or text."""
 
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TypeVar
 
 import typer
 
-if TYPE_CHECKING:
-    from relay.bench.benchmarks.runs import Progress, Step
-    from relay.bench.report.report import Report
+from relay.bench import BenchError
+from relay.bench.benchmarks.benchmark import Progress, Step
+from relay.bench.report.report import Report
 
 Result = TypeVar("Result")
 
 SHOWN_STEPS = 50
-"""Times that a bar is drawn: each drawing costs CPU beside what is measured."""
+"""Times that a bar is drawn. Each drawing costs CPU beside what is measured."""
 
 
-def run_to_exit(measure: "Callable[[Progress], Report]", *, as_json: bool) -> NoReturn:
-    """Measure, print what was found, and exit."""
-    report = measured(measure)
-    if as_json:
-        typer.echo(json.dumps(report.json))
-    else:
-        print_report(report)
-    raise typer.Exit(0 if report.is_whole else 1)
-
-
-def measured(measure: "Callable[[Progress], Result]") -> Result:
+def measured(measure: Callable[[Progress], Result]) -> Result:
     """Return what `measure` does; exit if it can't be done or is interrupted."""
-    from relay.bench import BenchError
-
     try:
         with _ended_by_signals(), _progress() as progress:
             return measure(progress)
@@ -46,7 +30,7 @@ def measured(measure: "Callable[[Progress], Result]") -> Result:
         raise typer.Exit(130) from None
 
 
-def print_report(report: "Report") -> None:
+def print_report(report: Report) -> None:
     """Print a report: a table on a terminal, aligned text into a pipe."""
     headings = ("", "relay", report.yardstick, "ratio")
     lines = [(row.name, row.relay, row.yardstick, row.ratio) for row in report.rows]
@@ -79,7 +63,7 @@ def _print_table(title: str, headings: tuple[str, ...], lines: list[tuple[str, s
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block like Ctrl-C does, so that no process and no folder is left behind."""
+    """Let SIGTERM and SIGHUP end the block like Ctrl-C does, so that no process and no folder remains."""
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
@@ -93,13 +77,14 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress() -> "Iterator[Progress]":
-    """Show what is going on, on a terminal. Drawn by hand: a thread that draws would cost the measured CPU."""
+def _progress() -> Iterator[Progress]:
+    """Show the progress on a terminal. No thread draws it: that would cost CPU beside what is measured."""
     if not sys.stderr.isatty():
         yield lambda _step: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -107,11 +92,11 @@ def _progress() -> "Iterator[Progress]":
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=1, unit="")
         shown: tuple[str, int] = ("", -1)
 
-        def show(step: "Step") -> None:
+        def show(step: Step) -> None:
             nonlocal shown
             now = (step.what, step.done // max(1, step.total // SHOWN_STEPS))
             if step.done == 0 or now != shown:

@@ -9,7 +9,7 @@ import pytest
 from relay.bench import BenchError
 from relay.bench.benchmarks import delivery
 from relay.bench.benchmarks.delivery import Delivery, Measured, deliver, opened, patience_s
-from relay.bench.load.servers import yardstick_subject
+from relay.bench.load.servers import yardstick_server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import QUOTE, Ticks, script_line
 
@@ -24,9 +24,9 @@ def say_nothing(_done: int, _total: int, _unit: str) -> None:
 def load_on(folder: Path, how: str, ticks: Ticks, *, stream: bool = False) -> Iterator[Delivery]:
     """Open a load on a server that is broken in one way; "" for the yardstick itself."""
     program = ("tests.support.broken_server", how) if how else ("relay.bench.load.yardstick",)
-    with yardstick_subject(folder, ticks, program=program) as subject:
-        group = GroupOrder(target=subject.target(ticks.channels), connections=SUBSCRIBERS, stream=stream)
-        with opened(subject, [group], ticks, folder, ticks_each=50) as load:
+    with yardstick_server(folder, ticks, program=program) as server:
+        group = GroupOrder(target=server.target(ticks.channels), connections=SUBSCRIBERS, stream=stream)
+        with opened(server, [group], ticks, folder, ticks_each=50) as load:
             yield load
 
 
@@ -41,15 +41,23 @@ def measure(folder: Path, how: str, *, stream: bool = False) -> Measured:
         streams=frozenset([0, 1]) if stream else frozenset(),
     )
     with load_on(folder, how, ticks, stream=stream) as load:
-        return deliver(load, within_s=30, total=50, told=say_nothing)
+        return deliver(load, within_s=30, total=50, show=say_nothing)
 
 
 def test_a_good_server_loses_nothing(tmp_path: Path) -> None:
     """The yardstick itself delivers everything once."""
     measured = measure(tmp_path, "", stream=True)
     assert measured.complete
-    assert (measured.published, measured.counted.expected, measured.counted.delivered) == (50, 200, 200)
-    assert (measured.counted.ended, measured.counted.lost, measured.counted.repeated) == (8, 0, 0)
+    assert (measured.published, measured.counted.total.expected, measured.counted.total.delivered) == (
+        50,
+        200,
+        200,
+    )
+    assert (measured.counted.total.ended, measured.counted.total.lost, measured.counted.total.repeated) == (
+        8,
+        0,
+        0,
+    )
     assert measured.server_cpu_s is not None
 
 
@@ -58,21 +66,21 @@ def test_a_last_value_that_never_comes_is_lost(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(delivery, "STALL_S", 1.0)
     measured = measure(tmp_path, "no-end")
     assert measured.counted.stalled
-    assert (measured.counted.delivered, measured.counted.lost) == (200, SUBSCRIBERS)
+    assert (measured.counted.total.delivered, measured.counted.total.lost) == (200, SUBSCRIBERS)
 
 
 def test_what_a_stream_leaves_out_is_lost(tmp_path: Path) -> None:
     """Every tenth of 50 messages is missing: five for each subscriber. On a latest channel that is conflation."""
-    assert measure(tmp_path, "drops", stream=True).counted.lost == 5 * SUBSCRIBERS
+    assert measure(tmp_path, "drops", stream=True).counted.total.lost == 5 * SUBSCRIBERS
     (tmp_path / "latest").mkdir()
     counted = measure(tmp_path / "latest", "drops").counted
-    assert (counted.lost, counted.conflated) == (0, 5 * SUBSCRIBERS)
+    assert (counted.total.lost, counted.total.conflated) == (0, 5 * SUBSCRIBERS)
 
 
 def test_what_comes_twice_is_repeated(tmp_path: Path) -> None:
     """Every tenth of 50 messages comes twice."""
     counted = measure(tmp_path, "repeats", stream=True).counted
-    assert (counted.lost, counted.repeated) == (0, 5 * SUBSCRIBERS)
+    assert (counted.total.lost, counted.total.repeated) == (0, 5 * SUBSCRIBERS)
 
 
 def test_closed_connections_end_the_run(tmp_path: Path) -> None:
@@ -87,10 +95,14 @@ def test_who_is_late_is_stopped(tmp_path: Path) -> None:
     """Publishing that takes longer than it may is ended; what was published until then has arrived."""
     ticks = Ticks(run="0a1b2c3d", channels=["prices.A"], rate=100, count=1_000_000)
     with load_on(tmp_path, "", ticks) as load:
-        measured = deliver(load, within_s=0.5, total=ticks.count, told=say_nothing)
+        measured = deliver(load, within_s=0.5, total=ticks.count, show=say_nothing)
     assert not measured.complete
     assert 0 < measured.published < 1000
-    assert measured.counted.expected == measured.published * SUBSCRIBERS == measured.counted.delivered
+    assert (
+        measured.counted.total.expected
+        == measured.published * SUBSCRIBERS
+        == measured.counted.total.delivered
+    )
     assert patience_s(10) == 30
 
 
@@ -99,7 +111,7 @@ def test_windows_have_latencies_of_their_own(tmp_path: Path) -> None:
     ticks = Ticks(run="0a1b2c3d", channels=["prices.A"], rate=100, count=20)
     with load_on(tmp_path, "", ticks) as load:
         load.start()
-        load.watch(within_s=30, told=lambda _done: None)
+        load.watch(within_s=30)
         load.window()
         measured = load.finish()
     before, after = measured.counted.groups[0].windows

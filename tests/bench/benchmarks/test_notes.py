@@ -5,21 +5,19 @@ from typing import Any
 
 import msgspec
 
-from relay.bench.benchmarks.audit import AuditOptions, audit_report
-from relay.bench.benchmarks.connect import Bursts, ConnectOptions
-from relay.bench.benchmarks.connect_figures import connect_report
-from relay.bench.benchmarks.mixed import MixedOptions, mixed_report
-from relay.bench.benchmarks.runs import Run
-from relay.bench.benchmarks.slow_reader import SlowReaderOptions, SlowReading, Stopped
-from relay.bench.benchmarks.slow_reader_figures import slow_reader_report
+from relay.bench.benchmarks.audit import Audit
+from relay.bench.benchmarks.connect import Bursts, Connect
+from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.benchmarks.slow_reader import SlowReader, SlowReading
 from relay.bench.load.browsers import Arrived
-from relay.bench.load.connections import Connecting
+from relay.bench.load.connections import Connected
 from relay.bench.load.slow_reader import Read
+from relay.bench.report.report import Run
 from tests.support.bench_results import GOOD, side
 
-SLOW = SlowReaderOptions(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_s=40, runs=1)
-MIXED = MixedOptions(subscribers=10, each=2, channels=4, rate=100, seconds=1, interval_ms=0, runs=1)
-CONNECT = ConnectOptions(connections=1000, parallel=10, hold=10, rate=10, quiet_s=1, runs=1)
+SLOW = SlowReader(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_within_s=40, runs=1)
+MIXED = Mixed(subscribers=10, each=2, channels=4, rate=100, seconds=1, interval_ms=0, runs=1)
+CONNECT = Connect(connections=1000, parallel=10, hold=10, rate=10, quiet_s=1, runs=1)
 
 
 def reading(measured: Any = GOOD, *, closed_after_s: float | None = 30.0, **read: Any) -> SlowReading:
@@ -32,23 +30,21 @@ def reading(measured: Any = GOOD, *, closed_after_s: float | None = 30.0, **read
         "ageing_ms_per_s": 1.0,
         "closed": "",
     }
-    stopped = Stopped(closed_after_s=closed_after_s, memory_bytes=2048)
-    return SlowReading(measured=measured, read=Read(**(good | read)), stopped=stopped)
+    return SlowReading(
+        measured=measured, read=Read(**(good | read)), dropped_after_s=closed_after_s, stopped_memory_kib=2.0
+    )
 
 
 def bursts(
     held: Any = GOOD, *, cpu_s: float = 0.1, lost: int = 0, refusals: dict[str, int] | None = None
 ) -> Bursts:
     """Return a burst that went well."""
-    one = Connecting(
+    one = Connected(
         connections=1000,
         tokens=1000,
-        tokens_s=1.0,
         tokens_cpu_s=0.5,
         connects_s=2.0,
         connects_cpu_s=0.8,
-        connect_p50_ms=1.0,
-        connect_p99_ms=2.0,
         memory_bytes=1 << 24,
         wall_s=1.0,
         cpu_s=cpu_s,
@@ -57,13 +53,7 @@ def bursts(
         connections=1000,
         lost=lost,
         refusals=refusals or {},
-        p50_ms=900.0,
-        p99_ms=1900.0,
         max_ms=2000.0,
-        server_cpu_s=1.5,
-        memory_bytes=1 << 24,
-        wall_s=2.0,
-        cpu_s=0.2,
     )
     return Bursts(alone=one, beside=arrived, held=held)
 
@@ -71,7 +61,7 @@ def bursts(
 def test_a_good_slow_reader_needs_no_words() -> None:
     """Ages, windows of latency and the stopped reader's cost are rows; publishing that was stopped is no fault."""
     good = reading(side(complete=False))
-    found = slow_reader_report(SLOW, [Run(relay=good, yardstick=good)])
+    found = SLOW.report([Run(relay=good, yardstick=good)])
     assert found.notes == []
     assert found.is_whole
     rows = {row.name: row.relay for row in found.rows}
@@ -89,7 +79,7 @@ def test_every_doubt_about_a_slow_reader_is_said() -> None:
         ageing_ms_per_s=800.0,
         closed="The server closed the slow reader's connection.",
     )
-    found = slow_reader_report(SLOW, [Run(relay=bad, yardstick=reading())])
+    found = SLOW.report([Run(relay=bad, yardstick=reading())])
     said = "\n".join(found.notes)
     assert "The relay's prices were still ageing when the slow reader ended, by 800 ms a second" in said
     assert "Of the relay: The server closed the slow reader's connection." in said
@@ -101,39 +91,41 @@ def test_every_doubt_about_a_slow_reader_is_said() -> None:
 
 def test_connect_says_what_each_costs() -> None:
     """Tokens and connections are divided by their own numbers, and busy newcomers are told."""
-    found = connect_report(CONNECT, [Run(relay=bursts(), yardstick=bursts(cpu_s=0.95))])
+    found = CONNECT.report([Run(relay=bursts(), yardstick=bursts(cpu_s=0.95))])
     rows = {row.name: row.relay for row in found.rows}
     assert (rows["CPU µs a connect"], rows["CPU µs a token"]) == ("800", "500")
-    assert (rows["connects/s"], rows["tokens/s"]) == ("500", "1,000")
+    assert rows["connects/s"] == "500"
     assert rows["memory KiB a connection"] == "16.4"
     assert len(found.notes) == 1
-    assert found.notes[0].startswith("The newcomers used up to 95% of a core against the yardstick")
+    assert found.notes[0].startswith(
+        "The new connections' program used up to 95% of a core against the yardstick"
+    )
     assert found.is_whole
-    assert not connect_report(CONNECT, [Run(relay=bursts(side(lost=1)), yardstick=bursts())]).is_whole
+    assert not CONNECT.report([Run(relay=bursts(side(lost=1)), yardstick=bursts())]).is_whole
 
 
 def test_connect_says_who_had_to_wait() -> None:
     """Newcomers that were told to wait and came in are a note; one that never came in makes the run a failure."""
     waited = bursts(refusals={"token: 429": 1200, "handshake: 401": 3})
-    found = connect_report(CONNECT, [Run(relay=waited, yardstick=bursts())])
+    found = CONNECT.report([Run(relay=waited, yardstick=bursts())])
     assert found.is_whole
     assert found.notes == [
-        "Newcomers of the relay had to wait or to try again: token: 429 (1,200), handshake: 401 (3)."
+        "Browsers of the relay had to wait or to try again: token: 429 (1,200), handshake: 401 (3)."
     ]
-    assert not connect_report(CONNECT, [Run(relay=bursts(lost=1), yardstick=bursts())]).is_whole
+    assert not CONNECT.report([Run(relay=bursts(lost=1), yardstick=bursts())]).is_whole
 
 
 def test_mixed_fails_when_a_last_value_is_missing() -> None:
     """What the relay lost is a failure, what it conflated is not."""
-    assert mixed_report(MIXED, [Run(relay=side(conflated=7), yardstick=GOOD)]).is_whole
-    found = mixed_report(MIXED, [Run(relay=side(lost=1), yardstick=GOOD)])
+    assert MIXED.report([Run(relay=side(conflated=7), yardstick=GOOD)]).is_whole
+    found = MIXED.report([Run(relay=side(lost=1), yardstick=GOOD)])
     assert not found.is_whole
     assert "The relay LOST 1 deliveries" in found.notes[0]
 
 
 def test_audit_says_what_the_log_costs() -> None:
     """The median of the runs' own differences, and how far they lie apart where there are several."""
-    options = AuditOptions(connections=1000, parallel=10, runs=3)
+    options = Audit(connections=1000, parallel=10, runs=3)
 
     def using(cpu_s: float) -> Bursts:
         good = bursts()
@@ -141,7 +133,7 @@ def test_audit_says_what_the_log_costs() -> None:
 
     pairs = ((0.85, 0.8), (0.83, 0.82), (0.9, 0.8))
     runs = [Run(relay=using(ours), yardstick=using(theirs)) for ours, theirs in pairs]
-    found = audit_report(options, runs)
+    found = options.report(runs)
     assert "The audit log costs a connection 50 µs of CPU, 10 to 100 in single runs." in found.notes
     assert round(found.json["audit_us_a_connect"]) == 50
-    assert "The audit log costs a connection 50 µs of CPU." in audit_report(options, runs[:1]).notes
+    assert "The audit log costs a connection 50 µs of CPU." in options.report(runs[:1]).notes

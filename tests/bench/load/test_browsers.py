@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from relay.bench.load import browser as newcomers
-from relay.bench.load.browsers import Arrivals, Arrived
+from relay.bench.load import browsers
+from relay.bench.load.browsers import Arrived, Browsers
 from relay.bench.load.connections import Order
 from relay.bench.load.targets import Target
 from tests.support.relay_process import Relay, running
@@ -18,7 +18,7 @@ from tests.support.relay_process import Relay, running
 TOKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"wsToken":"t","endpoint":""}'
 WAIT = b"HTTP/1.1 429 X\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 OLD = b"HTTP/1.1 401 X\r\nContent-Length: 0\r\n\r\n"
-IN = b'HTTP/1.1 101 X\r\n\r\n\x81\x15{"type":"subscribed"}'
+IN = b'HTTP/1.1 101 X\r\n\r\n\x81\x24{"type":"subscribed","rejected":[]}'
 
 
 @asynccontextmanager
@@ -43,13 +43,11 @@ def order(target: Target, connections: int) -> Order:
     return Order(target=target, connections=connections, parallel=connections, first=0, pid=os.getpid())
 
 
-async def arrive(
-    target: Target, connections: int, then: Callable[[Arrivals], Any] = Arrivals.close
-) -> Arrived:
+async def arrive(target: Target, connections: int) -> Arrived:
     """Let them come, in a thread, and then leave."""
-    arrivals = Arrivals(order(target, connections))
-    arrived = await asyncio.to_thread(arrivals.all_in)
-    await asyncio.to_thread(then, arrivals)
+    coming = Browsers(order(target, connections))
+    arrived = await asyncio.to_thread(coming.arrive)
+    await asyncio.to_thread(coming.close)
     return arrived
 
 
@@ -63,7 +61,7 @@ async def test_all_come_into_a_real_relay(tmp_path: Any) -> None:
     ]  # all is written now
     assert (arrived.lost, arrived.refusals) == (0, {})
     assert len({one["relay"]["session"]["ref"] for one in accepted}) == 30
-    assert arrived.p50_ms is not None
+    assert arrived.max_ms is not None
 
 
 def target_of(relay: Relay, *, sessions: int) -> Target:
@@ -78,7 +76,7 @@ def target_of(relay: Relay, *, sessions: int) -> Target:
 
 async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """429 with a time, a link that breaks, and a token that was too old: three attempts more, and it is in."""
-    monkeypatch.setattr(newcomers, "FIRST_BACK_OFF_S", 0.01)
+    monkeypatch.setattr(browsers, "FIRST_BACK_OFF_S", 0.01)
     issuer, stream = (WAIT, TOKEN, TOKEN, TOKEN), (OLD, b"", IN)
     async with saying(*issuer) as asked, saying(*stream) as connected:
         target = Target(
@@ -93,8 +91,8 @@ async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_who_never_gets_in_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """After eight attempts; nobody waits for ever."""
-    monkeypatch.setattr(newcomers, "FIRST_BACK_OFF_S", 0.01)
-    async with saying(*[OLD] * newcomers.ATTEMPTS) as connected:
+    monkeypatch.setattr(browsers, "FIRST_BACK_OFF_S", 0.01)
+    async with saying(*[OLD] * browsers.ATTEMPTS) as connected:
         arrived = await arrive(Target(stream=f"ws://{connected}/ws"), 1)
-    assert (arrived.lost, arrived.p50_ms) == (1, None)
-    assert arrived.refusals == {"handshake: 401": newcomers.ATTEMPTS}
+    assert (arrived.lost, arrived.max_ms) == (1, None)
+    assert arrived.refusals == {"handshake: 401": browsers.ATTEMPTS}

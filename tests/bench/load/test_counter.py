@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from relay.bench.load.counter import Connection, Counter
+from relay.bench.load.counter import Connection, Counted, Counter
 from relay.bench.load.ticks import QUOTE, Tick, Ticks
-from relay.bench.load.totals import Counted
 
 TICKS = Ticks(run="0a1b2c3d", channels=["prices.A", "prices.B"])
 TICK = TICKS.message(Tick(0.0, 0, QUOTE), 1)
@@ -81,14 +80,19 @@ def test_everything_that_arrives_is_counted(pairs: list[Pair]) -> None:
             server.sendall(TICK + TICK + END)
 
     counted = count(pairs, finish, published=[2, 0])
-    assert (counted.expected, counted.delivered, counted.ended) == (6, 6, 3)
-    assert (counted.conflated, counted.lost, counted.repeated, counted.stalled) == (0, 0, 0, False)
+    assert (counted.total.expected, counted.total.delivered, counted.total.ended) == (6, 6, 3)
+    assert (counted.total.conflated, counted.total.lost, counted.total.repeated, counted.stalled) == (
+        0,
+        0,
+        0,
+        False,
+    )
     assert counted.is_whole
-    assert counted.peak_per_s == 6
-    assert counted.latency.samples == 6
-    assert counted.latency.p50_ms is not None
-    assert counted.latency.max_ms is not None
-    assert 0 <= counted.latency.p50_ms <= counted.latency.max_ms
+    [latency] = counted.groups[0].windows
+    assert latency.samples == 6
+    assert latency.p50_ms is not None
+    assert latency.p99_ms is not None
+    assert 0 <= latency.p50_ms <= latency.p99_ms
 
 
 def test_marks_cut_anywhere_are_counted_once() -> None:
@@ -107,7 +111,12 @@ def test_marks_cut_anywhere_are_counted_once() -> None:
                 server.send(end[cut:])
 
             counted = count([(server, ours)], finish, published=[1, 0], stream=True)
-        assert (counted.delivered, counted.ended, counted.repeated, counted.lost) == (1, 1, 0, 0), cut
+        assert (counted.total.delivered, counted.total.ended, counted.total.repeated, counted.total.lost) == (
+            1,
+            1,
+            0,
+            0,
+        ), cut
 
 
 def test_every_channel_has_an_end_mark_of_its_own(pairs: list[Pair]) -> None:
@@ -121,7 +130,7 @@ def test_every_channel_has_an_end_mark_of_its_own(pairs: list[Pair]) -> None:
     counted = count(pairs, finish, published=[1, 0], hand=(0, 1), stall_s=0.05)
     assert counted.stalled
     assert counted.is_whole
-    assert (counted.delivered, counted.ended, counted.lost) == (3, 5, 1)
+    assert (counted.total.delivered, counted.total.ended, counted.total.lost) == (3, 5, 1)
 
 
 def test_what_is_missing_before_the_end_mark_was_conflated(pairs: list[Pair]) -> None:
@@ -134,7 +143,12 @@ def test_what_is_missing_before_the_end_mark_was_conflated(pairs: list[Pair]) ->
         pairs[2][0].close()
 
     counted = count(pairs, finish, published=[3, 0])
-    assert (counted.delivered, counted.conflated, counted.lost, counted.closed) == (3, 4, 2, 1)
+    assert (counted.total.delivered, counted.total.conflated, counted.total.lost, counted.closed) == (
+        3,
+        4,
+        2,
+        1,
+    )
     assert not counted.is_whole
 
 
@@ -147,7 +161,12 @@ def test_nothing_is_conflated_on_a_stream(pairs: list[Pair]) -> None:
         pairs[2][0].sendall(trade(0) + trade(2) + trade(2) + END)
 
     counted = count(pairs, finish, published=[3, 0], stream=True)
-    assert (counted.delivered, counted.conflated, counted.lost, counted.repeated) == (9, 0, 1, 1)
+    assert (counted.total.delivered, counted.total.conflated, counted.total.lost, counted.total.repeated) == (
+        9,
+        0,
+        1,
+        1,
+    )
 
 
 def test_a_tick_that_comes_twice_is_told(pairs: list[Pair]) -> None:
@@ -158,7 +177,7 @@ def test_a_tick_that_comes_twice_is_told(pairs: list[Pair]) -> None:
             server.sendall(TICK * (2 if server is pairs[0][0] else 1) + END)
 
     counted = count(pairs, finish, published=[1, 0])
-    assert (counted.repeated, counted.conflated, counted.lost) == (1, 0, 0)
+    assert (counted.total.repeated, counted.total.conflated, counted.total.lost) == (1, 0, 0)
 
 
 def test_latencies_before_and_after_are_kept_apart(pairs: list[Pair]) -> None:
@@ -176,7 +195,7 @@ def test_the_counter_gives_up_when_nothing_arrives(pairs: list[Pair]) -> None:
     """When nothing arrives any more it gives up, and says that it did."""
     counted = count(pairs, lambda: None, published=[1, 0], stall_s=0.05)
     assert counted.stalled
-    assert (counted.delivered, counted.lost, counted.latency.p50_ms) == (0, 3, None)
+    assert (counted.total.delivered, counted.total.lost, counted.groups[0].windows[0].p50_ms) == (0, 3, None)
 
 
 def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
@@ -187,7 +206,7 @@ def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
             server.close()
 
     counted = count(pairs, finish, published=[1, 0])
-    assert (counted.closed, counted.lost, counted.is_whole) == (3, 3, False)
+    assert (counted.closed, counted.total.lost, counted.is_whole) == (3, 3, False)
 
 
 def test_a_message_behind_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
@@ -198,4 +217,8 @@ def test_a_message_behind_a_later_one_is_out_of_order(pairs: list[Pair]) -> None
             server.sendall(trade(0) + trade(2) + trade(1) + trade(2) + END)
 
     counted = count(pairs, finish, published=[3, 0], stream=True)
-    assert (counted.lost, counted.repeated, counted.disordered) == (0, len(pairs), len(pairs))
+    assert (counted.total.lost, counted.total.repeated, counted.total.disordered) == (
+        0,
+        len(pairs),
+        len(pairs),
+    )

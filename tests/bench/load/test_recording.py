@@ -25,17 +25,17 @@ def trade(at_s: float, number: int) -> str:
 
 
 def test_what_is_played_is_known_before(tmp_path: Path) -> None:
-    """Counts by channel, length, longest pause and busiest second are those of the play, ten times as fast."""
+    """Counts by channel, length, and longest pause are those of the play, ten times as fast."""
     recording = tmp_path / "spot_btcusdt"
     recording.write_text(quote(0, "1.0") + trade(1, 7) + "not a line\n" + quote(2, "1.1") + quote(22, "1.2"))
     shares: list[float] = []
-    script = write_script([recording], tmp_path / "script", speed=10, seconds=60, told=shares.append)
+    script = write_script([recording], tmp_path / "script", speed=10, seconds=60, show=shares.append)
     assert script.counts == {"prices.BTCUSDT": 3, "trades.BTCUSDT": 1}
     assert (script.total(), script.total(PRICES), script.total(TRADES)) == (4, 3, 1)
     assert (script.places(PRICES), script.places(TRADES)) == ([0], [1])
     assert script.seconds == pytest.approx(2.2)
     assert script.pause_s == pytest.approx(2.0)
-    assert (script.peak_per_s, script.malformed) == (3, 1)
+    assert script.malformed == 1
     assert shares[-1] == 1.0
 
     ticks = Ticks(run="0a1b2c3d", channels=script.channels, script=str(script.path), streams=frozenset([1]))
@@ -48,7 +48,7 @@ def test_it_ends_when_the_time_is_up(tmp_path: Path) -> None:
     """What would be played after so many seconds is left out."""
     recording = tmp_path / "spot_btcusdt"
     recording.write_text(quote(0, "1.0") + quote(2, "1.1") + quote(22, "1.2"))
-    script = write_script([recording], tmp_path / "script", speed=10, seconds=1, told=lambda _share: None)
+    script = write_script([recording], tmp_path / "script", speed=10, seconds=1, show=lambda _share: None)
     assert script.total() == 2
 
 
@@ -57,7 +57,7 @@ def test_too_many_symbols_are_told(tmp_path: Path) -> None:
     recording = tmp_path / "spot_all"
     recording.write_text("".join(trade(0, 1).replace("BTCUSDT", f"SYMBOL{number}") for number in range(600)))
     with pytest.raises(ConfigurationError, match="have 600 symbols with trades"):
-        write_script([recording], tmp_path / "script", speed=1, seconds=1, told=lambda _share: None)
+        write_script([recording], tmp_path / "script", speed=1, seconds=1, show=lambda _share: None)
 
 
 def test_nothing_to_play_is_told(tmp_path: Path) -> None:
@@ -65,4 +65,4 @@ def test_nothing_to_play_is_told(tmp_path: Path) -> None:
     recording = tmp_path / "empty"
     recording.write_text("nothing\n")
     with pytest.raises(ConfigurationError, match="nothing to play in these files"):
-        write_script([recording], tmp_path / "script", speed=1, seconds=1, told=lambda _share: None)
+        write_script([recording], tmp_path / "script", speed=1, seconds=1, show=lambda _share: None)

@@ -5,7 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from relay.bench.load.requester import Asked, Asker, Order
+from relay.bench.load.requester import Answered, Order, send_all
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 LIMITED = b"HTTP/1.1 429 X\r\nRetry-After: 3\r\nContent-Length: 0\r\n\r\n"
@@ -32,12 +32,12 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def ask(url: str, *, requests: int, parallel: int) -> Asked:
+async def ask(url: str, *, requests: int, parallel: int) -> Answered:
     """Ask in a thread, as itself the process that is measured."""
     order = Order(
-        url=url, path="/auth/ws-token", sessions=["a"], requests=requests, parallel=parallel, pid=os.getpid()
+        url=url, path="/auth/ws-token", bearers=["a"], requests=requests, parallel=parallel, pid=os.getpid()
     )
-    return await asyncio.to_thread(Asker(order).ask_all)
+    return await asyncio.to_thread(send_all, order)
 
 
 async def test_each_answer_counts_as_what_it_is() -> None:
@@ -45,8 +45,6 @@ async def test_each_answer_counts_as_what_it_is() -> None:
     async with answering(OK, LIMITED, NO_WAIT, DOWN, OK) as url:
         asked = await ask(url, requests=5, parallel=1)
     assert (asked.ok, asked.limited, asked.refused, asked.unanswered) == (2, 1, 2, 0)
-    assert asked.p50_ms is not None
-    assert asked.memory_half > 0
 
 
 async def test_a_connection_that_is_closed_leaves_its_request_unanswered() -> None:

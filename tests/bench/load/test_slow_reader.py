@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from relay.bench.load.processes import Child, holds_connection
-from relay.bench.load.servers import Subject, yardstick_subject
+from relay.bench.load.servers import Server, yardstick_server
 from relay.bench.load.slow_reader import Order
 from relay.bench.load.ticks import Ticks
 
@@ -17,34 +17,34 @@ TICKS = Ticks(run="0a1b2c3d", channels=["prices.A"], rate=200, count=1_000_000)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Subject]:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A yardstick that publishes."""
-    with yardstick_subject(tmp_path, TICKS, waits=False) as subject:
-        subject.source.say({"go": True})
-        yield subject
+    with yardstick_server(tmp_path, TICKS, waits=False) as running:
+        running.source.say({"go": True})
+        yield running
 
 
-def order(server: Subject, **changed: Any) -> Order:
+def order(server: Server, **changed: Any) -> Order:
     """Return what to read."""
     asked: dict[str, Any] = {"rate_bytes": 1_000_000, "seconds": 1.0, **changed}
     return Order(target=server.target(TICKS.channels), ticks=TICKS, **asked)
 
 
-def test_ages_are_those_of_the_newest_price(server: Subject, tmp_path: Path) -> None:
+def test_ages_are_those_of_the_newest_price(server: Server, tmp_path: Path) -> None:
     """Who reads as fast as it comes sees fresh prices, and as many bytes as the channel has."""
     with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
         child.say(order(server))
         port = child.hear(within_s=30)["open"]
         assert server.pid is not None
         assert holds_connection(server.pid, port)
-        read = child.hear(within_s=30)["read"]
+        read = child.hear(within_s=30)["result"]
     assert read["bytes"] > 1000
     assert 0 <= read["age_p50_ms"] <= read["age_max_ms"]
     assert read["ageing_ms_per_s"] is not None
     assert read["closed"] == ""
 
 
-def test_who_stops_reading_stays(server: Subject, tmp_path: Path) -> None:
+def test_who_stops_reading_stays(server: Server, tmp_path: Path) -> None:
     """It says nothing more, and keeps its connection until it is ended."""
     with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
         child.say(order(server, rate_bytes=0))
@@ -52,14 +52,14 @@ def test_who_stops_reading_stays(server: Subject, tmp_path: Path) -> None:
         assert not child.has_spoken(within_s=0.2)
 
 
-def test_a_server_that_ends_it_is_told(server: Subject, tmp_path: Path) -> None:
+def test_a_server_that_ends_it_is_told(server: Server, tmp_path: Path) -> None:
     """The report says that the connection was closed, and is about the time until then."""
     with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
         child.say(order(server, seconds=100.0))
         child.hear(within_s=30)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
-        read = child.hear(within_s=30)["read"]
+        read = child.hear(within_s=30)["result"]
     assert "slow reader's connection" in read["closed"]
     assert read["age_p50_ms"] is None
     assert read["seconds"] < 100

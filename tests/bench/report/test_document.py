@@ -6,11 +6,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from relay.bench import BenchError
-from relay.bench.benchmarks.runs import Progress, Step
-from relay.bench.benchmarks.suite import Bench, Failed, measure_all, suite
+from relay.bench.benchmarks.benchmark import Progress, Step
+from relay.bench.benchmarks.fanout import Fanout
+from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.benchmarks.suite import measure_all, suite
 from relay.bench.report.chart import chart
 from relay.bench.report.document import check_writable, document, to_json, write_document
-from relay.bench.report.report import Bar, Report, Row
+from relay.bench.report.report import Bar, Failed, Report, Row
 from relay.core.errors import ConfigurationError
 
 REPORT = Report(
@@ -28,7 +30,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_the_report_has_tables_notes_and_the_machine() -> None:
-    """What was measured, how it compares, what to doubt, on which machine, and how to compare with others."""
+    """What was measured, how it compares, what to doubt, and on which machine."""
     text = document([REPORT, FAILED], "report.svg", quick=True, replayed=False)
     assert "| CPU µs a delivery | 7.50 | 14.00 | 0.54 |" in text
     assert "10 subscribers, medians of 3." in text
@@ -37,7 +39,6 @@ def test_the_report_has_tables_notes_and_the_machine() -> None:
     assert "Not measured: no recorded files" in text
     assert "quick look" in text
     assert "![The figures below as bars](report.svg)" in text
-    assert "## Compare with others" in text
     assert " cores, " in text
     assert "quick look" not in document([REPORT], "report.svg", quick=False, replayed=True)
 
@@ -99,16 +100,18 @@ def test_a_place_that_can_not_be_written_is_told_before(tmp_path: Path) -> None:
 def test_what_fails_does_not_end_the_others() -> None:
     """A benchmark that can't be made is told in its place, in JSON as well."""
 
-    def fail(_progress: Progress) -> Report:
-        raise BenchError("It did not start.")
+    class Failing(Mixed):
+        def measure(self, progress: Progress) -> Report:
+            raise BenchError("It did not start.")
 
-    def succeed(progress: Progress) -> Report:
-        progress(Step(what="run 1 of 1, relay", done=1, total=2, unit="ticks"))
-        return REPORT
+    class Succeeding(Fanout):
+        def measure(self, progress: Progress) -> Report:
+            progress(Step(what="run 1 of 1, relay", done=1, total=2, unit="ticks"))
+            return REPORT
 
     told: list[str] = []
     outcomes = measure_all(
-        [Bench(name="mixed", measure=fail), Bench(name="fanout", measure=succeed)],
+        [Failing(), Succeeding()],
         lambda step: told.append(step.what),
     )
     assert outcomes == [Failed(bench="mixed", sentence="It did not start."), REPORT]
@@ -119,11 +122,11 @@ def test_what_fails_does_not_end_the_others() -> None:
 
 def test_without_recordings_there_is_no_replay(tmp_path: Path) -> None:
     """The other benchmarks need nothing."""
-    names = [bench.name for bench in suite(runs=1, quick=True, recordings=[])]
+    names = [bench.NAME for bench in suite(runs=1, quick=True, files=[])]
     assert names == ["fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish"]
     recording = tmp_path / "recording"
     with pytest.raises(ConfigurationError, match="recording can't be read"):
-        suite(runs=1, quick=False, recordings=[recording])
+        suite(runs=1, quick=False, files=[recording])
     recording.touch()
-    with_one = suite(runs=1, quick=False, recordings=[recording])
-    assert [bench.name for bench in with_one] == [*names, "replay"]
+    with_one = suite(runs=1, quick=False, files=[recording])
+    assert [bench.NAME for bench in with_one] == [*names, "replay"]

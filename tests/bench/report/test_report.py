@@ -4,17 +4,16 @@ import json
 from dataclasses import replace
 
 from relay.bench.benchmarks.delivery import Measured
-from relay.bench.benchmarks.fanout import FanoutOptions, fanout_report
-from relay.bench.benchmarks.runs import Run
-from relay.bench.report.report import Report
+from relay.bench.benchmarks.fanout import Fanout
+from relay.bench.report.report import Report, Run
 from tests.support.bench_results import GOOD, side
 
-OPTIONS = FanoutOptions(subscribers=10, rate=100, ticks=100, runs=3)
+FANOUT = Fanout(subscribers=10, rate=100, ticks=100, runs=3)
 
 
-def report(*runs: Run[Measured], options: FanoutOptions = OPTIONS) -> Report:
+def report(*runs: Run[Measured], fanout: Fanout = FANOUT) -> Report:
     """Return the report of some runs."""
-    return fanout_report(options, list(runs))
+    return fanout.report(list(runs))
 
 
 def test_figures_are_medians_and_ratios_are_of_one_run() -> None:
@@ -57,7 +56,7 @@ def test_ticks_that_shared_a_write_are_told() -> None:
     """A price that coalescing made is not passed off as the price of a write; flat out it is what was asked for."""
     run = Run(relay=side(reads=400), yardstick=GOOD)
     assert report(run).notes[0].startswith("The relay put 2.5 ticks into one write")
-    assert report(run, options=replace(OPTIONS, rate=0)).notes == []
+    assert report(run, fanout=replace(FANOUT, rate=0)).notes == []
 
 
 def test_a_loss_of_the_relay_is_a_failure() -> None:
@@ -82,6 +81,6 @@ def test_json_has_each_run_and_the_circumstances() -> None:
     assert found["relay"]["cpu_us_a_delivery"] == 1000.0
     assert found["ratio"]["cpu_us_a_delivery"] == 1.0
     assert found["each"][0]["yardstick"]["delivered"] == 1000
-    assert found["each"][0]["relay"]["groups"][0]["windows"][0]["p99_ms"] == 2.0
+    assert found["each"][0]["relay"]["counted"]["groups"][0]["windows"][0]["p99_ms"] == 2.0
     assert found["machine"]["cores"] >= 1
     assert made.headline == "fanout: 10 subscribers, 100 ticks/s, 100 ticks, medians of 3"

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from relay.bench import BenchError
-from relay.bench.load.http_post import Poster, split_address
+from relay.bench.load.sockets import Answer, Link, Loop, Steps, split_address
+from relay.bench.load.targets import post_request
 from relay.core.errors import ConfigurationError
 
 
@@ -63,10 +64,17 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         thread.join()
 
 
+def post(loop: Loop, link: Link, body: bytes, *, path: str = "/echo", bearer: str = "x") -> Answer:
+    """Send one request and wait for its answer."""
+    return loop.complete(link.call(post_request(link.url, path, body, bearer=bearer)), stall_s=10)
+
+
 def test_one_connection_serves_all_requests(url: str) -> None:
     """Each body is answered, with its own key, and the connection stays open for the next one."""
-    with Poster(url) as poster:
-        answers = [poster.post("/echo", b'{"n":%d}' % n, bearer=f"key.{n}") for n in range(3)]
+    loop = Loop()
+    link = Link(url, "http")
+    answers = [post(loop, link, b'{"n":%d}' % n, bearer=f"key.{n}") for n in range(3)]
+    link.reset()
     assert [answer.status for answer in answers] == [200] * 3
     found = [json.loads(answer.body) for answer in answers]
     assert [answer["body"]["n"] for answer in found] == [0, 1, 2]
@@ -74,37 +82,64 @@ def test_one_connection_serves_all_requests(url: str) -> None:
     assert len({answer["port"] for answer in found}) == 1
 
 
+def test_a_request_larger_than_the_send_buffer_arrives(url: str) -> None:
+    """The rest is sent when the socket takes bytes again."""
+    loop = Loop()
+    link = Link(url, "http")
+    text = "x" * 10_000_000
+    assert json.loads(post(loop, link, json.dumps({"text": text}).encode()).body)["body"]["text"] == text
+    link.reset()
+
+
 def test_a_refusal_is_an_answer_that_explains_itself(url: str) -> None:
     """Status, code and message are one line."""
-    with Poster(url) as poster:
-        assert poster.post("/echo", b'{"refuse":1}', bearer="x").explain() == "403 forbidden Not you."
-        assert poster.post("/elsewhere", b"{}", bearer="x").explain() == "404"
-
-
-def test_nobody_there_is_a_sentence() -> None:
-    """A refused connection is no traceback."""
-    with (
-        Poster("http://127.0.0.1:1") as poster,
-        pytest.raises(BenchError, match="can't be reached: Connection ref"),
-    ):
-        poster.post("/echo", b"{}", bearer="x")
+    loop = Loop()
+    link = Link(url, "http")
+    assert post(loop, link, b'{"refuse":1}').explain() == "403 forbidden Not you."
+    assert post(loop, link, b"{}", path="/elsewhere").explain() == "404"
+    link.reset()
 
 
 @pytest.mark.parametrize(
-    ("answer", "sentence"),
+    ("answer", "error", "sentence"),
     [
-        (b"SSH-2.0-x\r\n\r\n", "is not a relay"),
-        (b"HTTP/1.1 200 OK\r\n\r\n", "is not a relay"),
-        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "closed the connection before it had answered"),
-        (b"", "closed the connection before it had answered"),
+        (b"SSH-2.0-x\r\n\r\n", BenchError, "is not a relay"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", ConnectionResetError, "closed by the server"),
+        (b"", ConnectionResetError, "closed by the server"),
     ],
 )
-def test_an_answer_that_is_none_is_a_sentence(
-    answering: Callable[[bytes], str], answer: bytes, sentence: str
+def test_an_answer_that_is_none_is_an_error(
+    answering: Callable[[bytes], str], answer: bytes, error: type[Exception], sentence: str
 ) -> None:
-    """What answers may be anything; it is said what is wrong with it."""
-    with Poster(answering(answer)) as poster, pytest.raises(BenchError, match=sentence):
-        poster.post("/echo", b"{}", bearer="x")
+    """Anything may answer; the error says what is wrong with it."""
+    loop = Loop()
+    link = Link(answering(answer), "http")
+    with pytest.raises(error, match=sentence):
+        post(loop, link, b"{}")
+    link.reset()
+
+
+def test_clients_take_turns_and_wait(url: str) -> None:
+    """A client that waits does not hold up another one, and one that hears nothing is a stall."""
+    loop, order = Loop(), []
+
+    def waiting() -> Steps[None]:
+        yield 0.1
+        order.append("waited")
+
+    def asking() -> Steps[None]:
+        link = Link(url, "http")
+        yield from link.call(post_request(url, "/echo", b"{}", bearer="x"))
+        order.append("answered")
+        link.reset()
+
+    loop.run([waiting(), asking()], stall_s=10)
+    assert order == ["answered", "waited"]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        link = Link(f"http://127.0.0.1:{silent.getsockname()[1]}", "http")
+        with pytest.raises(TimeoutError):
+            loop.complete(link.call(b"GET / HTTP/1.1\r\n\r\n"), stall_s=0.05)
+        link.reset()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.bench.load.dealing import deal
+from relay.bench.load.subscribers import deal
 
 
 @given(st.integers(0, 60), st.integers(1, 40), st.data())

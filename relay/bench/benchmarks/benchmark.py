@@ -1,0 +1,163 @@
+"""What every benchmark is: options, figures, and runs of the relay and the yardstick in turn.
+
+A benchmark is a dataclass. Its fields are its options, with the bounds and the help of the command line; its docstring
+is the command's help. README.md shows how to add one.
+"""
+
+import abc
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Literal
+
+import typer
+
+from relay.bench.load.processes import allow_open_files, require_psutil
+from relay.bench.report.report import Figure, Report, Run, Side, make_report
+from relay.core.channels import INTERVALS_MS
+from relay.core.errors import ConfigurationError
+
+FILES_BESIDE = 200
+"""Files that a server has open beside its connections: databases, logs, listeners, the issuer's connections."""
+
+MAX_SUBSCRIBERS = 20_000
+"""One address has about 28,000 ports to connect from."""
+MAX_TICKS = 10_000_000
+MAX_RATE = 1_000_000
+MAX_SECONDS = 1800
+"""Sessions and connections of the relay that a benchmark starts end after an hour."""
+
+Subscribers = Annotated[int, typer.Option(min=1, max=MAX_SUBSCRIBERS, help="WebSocket connections.")]
+Rate = Annotated[float, typer.Option(min=0.1, max=MAX_RATE, help="Ticks a second.")]
+Seconds = Annotated[float, typer.Option(min=0.1, max=MAX_SECONDS, help="For how long.")]
+Interval = Annotated[
+    int,
+    typer.Option("--interval", metavar="MS", help="Interval of the prices: 0, 50, 100, 250, 500 or 1000 ms."),
+]
+Parallel = Annotated[int, typer.Option(min=1, max=500, help="Of them on their way at the same time.")]
+Runs = Annotated[int, typer.Option(min=1, max=99, help="Runs of which the medians are shown.")]
+
+SideName = Literal["relay", "yardstick"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """How far a benchmark is: `done` of `total`, counted in `unit`."""
+
+    what: str
+    done: int
+    total: int
+    unit: str
+
+
+Progress = Callable[[Step], None]
+"""Shows how far a benchmark is."""
+
+Show = Callable[[int, int, str], None]
+"""Shows how far one side of a run is: done, of how many, counted in what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(abc.ABC, Generic[Side]):
+    """A benchmark with its options; `Side` is what one side of one run gives."""
+
+    NAME: ClassVar[str]
+    YARDSTICK: ClassVar[tuple[str, str]]  # the heading of its column, and what it is in words
+    CHARTED: ClassVar[Sequence[str]]  # keys of figures for the chart, where less is better
+    QUICK: ClassVar[Mapping[str, object]]  # options of `relay bench all --quick`
+
+    runs: Runs = 3
+
+    @abc.abstractmethod
+    def headline(self) -> str:
+        """Return what was measured, in one line."""
+
+    @abc.abstractmethod
+    def open_files(self) -> int:
+        """Return how many connections one process has open."""
+
+    @abc.abstractmethod
+    def figures(self) -> "Sequence[Figure[Side]]":
+        """Return the figures of a side."""
+
+    @abc.abstractmethod
+    def measure_side(self, name: SideName, folder: Path, show: Show) -> Side:
+        """Measure one side, in an empty folder; raises BenchError if that fails."""
+
+    @abc.abstractmethod
+    def is_whole(self, relay: Side) -> bool:
+        """Tell whether the relay lost and repeated nothing."""
+
+    def check(self) -> None:
+        """Raise ConfigurationError if the options contradict each other."""
+
+    def side_notes(self, name: SideName, sides: Sequence[Side]) -> list[str]:
+        """Return every doubt about the runs of one side as a sentence."""
+        del name, sides
+        return []
+
+    def notes(self, runs: Sequence[Run[Side]]) -> list[str]:
+        """Return other doubts about the runs, as sentences."""
+        del runs
+        return []
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what JSON has about the load: the options, without those that `repr` leaves out."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.repr}
+
+    def measure(self, progress: Progress) -> Report:
+        """Make all runs.
+
+         The relay and the yardstick never run together. Their order changes from run to run, so that a machine that
+        becomes slower favours neither. Raises BenchError if a run could not be made; in one sentence;
+        ConfigurationError if the options contradict each other, or this machine can't run the benchmark.
+        """
+        require_psutil()
+        self.check()
+        allow_open_files(self.open_files() + FILES_BESIDE)
+        runs = []
+        for number in range(self.runs):
+            sides: dict[SideName, Side] = {}
+            order: tuple[SideName, ...] = (
+                ("relay", "yardstick") if number % 2 == 0 else ("yardstick", "relay")
+            )
+            for name in order:
+                what = f"run {number + 1} of {self.runs}, {name}"
+
+                def show(done: int, total: int, unit: str, what: str = what) -> None:
+                    progress(Step(what=what, done=done, total=total, unit=unit))
+
+                with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
+                    sides[name] = self.measure_side(name, Path(folder), show)
+            runs.append(Run(relay=sides["relay"], yardstick=sides["yardstick"]))
+        return self.report(runs)
+
+    def report(self, runs: Sequence[Run[Side]]) -> Report:
+        """Put the figures of all runs together."""
+        relay, yardstick = [run.relay for run in runs], [run.yardstick for run in runs]
+        return make_report(
+            self.NAME,
+            self.figures(),
+            runs,
+            headline=f"{self.NAME}: {self.headline()}, medians of {self.runs}",
+            yardstick=self.YARDSTICK,
+            options=self.facts(),
+            notes=[
+                *self.side_notes("relay", relay),
+                *self.side_notes("yardstick", yardstick),
+                *self.notes(runs),
+            ],
+            is_whole=all(map(self.is_whole, relay)),
+            charted=self.CHARTED,
+        )
+
+
+def check_interval(interval_ms: int) -> None:
+    """Refuse an interval that the relay does not have: it would use the next longer one, and the yardstick this one.
+    Raises ConfigurationError naming those that there are.
+    """
+    if interval_ms not in INTERVALS_MS:
+        raise ConfigurationError(
+            f"--interval {interval_ms}: the relay has the intervals {', '.join(map(str, INTERVALS_MS))} ms."
+        )
