@@ -1,14 +1,14 @@
 // @ts-check
-// The browser side of relay.v1: relay-client.d.ts tells how to use it, and how it works
+// The browser client of relay.v1: relay-client.d.ts documents its use and design
 
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
-const GOOD_MS = 10_000; // after which the back-off starts anew
+const GOOD_MS = 10_000; // a longer connection resets the back-off
 const PATIENCE_MS = 10_000;
 const PACE_MS = 250;
-const FRAME_CHANNELS = 85; // with `since`: fits the server's 16 KiB
+const FRAME_CHANNELS = 85; // with `since` within 16 KiB
 const URL_CHANNELS = 60; // proxies refuse long URLs
-const STOP = [1003, 1008, 1009, 3003]; // the same next time
+const STOP = [1003, 1008, 1009, 3003]; // final codes below 4500
 
 export class TokenError extends Error {
   constructor(message, refusal) {
@@ -43,7 +43,7 @@ function matcher(names) {
   return RegExp(`^(${sources.join('|')})$`);
 }
 
-// A reader's mistake must not stop the others, nor be lost
+// A reader's error stops no other reader, and is reported
 function call(reader, value) {
   try {
     reader?.(value);
@@ -67,31 +67,31 @@ export function createStream({
   const listeners = new Map();
   const readers = new Set();
   const entries = new Map(); // by channel
-  const sent = new Map(); // name -> interval, as asked here; -1: ask again
+  const sent = new Map(); // name -> requested interval; -1: request again
   const requests = new Map(); // id -> names, until answered
   const pings = new Map();
 
   /** @type {import('./relay-client.js').StreamState} */
   let state = 'connecting';
-  let run = 0; // what began earlier is void
+  let run = 0; // callbacks of older runs do nothing
   let socket;
   let asking;
   let timer;
-  let due; // its time
+  let due; // of the timer
   let renewer;
-  let renewal; // the last refresh's id
+  let renewal; // id of the last refresh
   let pacer;
   let flushed = -PACE_MS;
   let failures = 0;
-  let refusals = 0; // of upgrades: two in a row change the transport
-  let told; // when to come back
+  let refusals = 0; // of upgrades; two change the transport
+  let told; // reconnect delay
   let welcomed = Infinity;
   let beat = 5000;
   let heard = 0;
   let lead = NaN; // server's clock minus ours
   let silent = false;
-  let ordered = false; // in `stream` mode; an endpoint has one for all
-  let torn = false; // ask for all again, since the last seqs
+  let ordered = false; // `stream` mode, the same for a whole endpoint
+  let torn = false; // resume all channels
   let lastId = 0;
 
   function emit(event, value) {
@@ -117,7 +117,7 @@ export function createStream({
     timer = setTimeout(next, ms);
   }
 
-  // Full jitter: thousands of pages come back together
+  // Full jitter spreads thousands of pages
   function backoff() {
     return Math.random() * Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** failures++);
   }
@@ -134,7 +134,7 @@ export function createStream({
     } catch (/** @type {any} */ error) {
       const { status = 0, code, message, retryAfterMs } = error ?? {};
       const wait = retryAfterMs >= 0 ? retryAfterMs + Math.random() * BACKOFF_FIRST_MS : undefined;
-      // 408 and 429 say "later", other 4xx the same next time
+      // 408 and 429 are retried, other 4xx are final
       if (mine === run) fail({ status, reason: code || message }, wait, /^4(?!08|29)/.test(status));
     } finally {
       clearTimeout(patience);
@@ -166,12 +166,12 @@ export function createStream({
       auth = false;
     };
     ws.onmessage = ({ data }) => ws === socket && receive(data);
-    ws.onerror = () => {}; // node's `ws` throws where nobody listens
+    ws.onerror = () => {}; // node's `ws` throws without a listener
     ws.onclose = ({ code, reason }) => ws === socket && ended(code, reason);
     after(PATIENCE_MS, () => ended(1006, 'no_welcome'));
   }
 
-  // In the URL they save a round trip
+  // The URL saves a round trip
   function firstChannels() {
     const [interval, names = []] = (!torn && missing()[0]) || []; // a URL has no `since`
     const first = names.slice(0, URL_CHANNELS);
@@ -205,7 +205,7 @@ export function createStream({
 
   function ended(code, reason) {
     if (performance.now() - welcomed >= GOOD_MS) failures = 0;
-    // 4008: what was missed is not kept for long
+    // 4008: missed messages are kept briefly
     if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : undefined;
     leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
   }
@@ -216,7 +216,7 @@ export function createStream({
     asking?.abort();
     const ws = socket;
     asking = socket = undefined;
-    ws?.close(1000); // its own close may take minutes
+    ws?.close(1000); // a browser's own close may take minutes
     sent.clear();
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
@@ -244,7 +244,7 @@ export function createStream({
 
   function watch() {
     const now = performance.now();
-    // The page has slept: one more beat
+    // The page slept: wait one more beat
     if (now - due > beat) heard = Math.max(heard, now - 1.5 * beat);
     const silence = now - heard;
     if (silence >= 2.5 * beat) return ended(1006, 'dead_link');
@@ -277,7 +277,7 @@ export function createStream({
     if (type === 'status') judge(entryOf(channel), frame.state);
     if (type === 'subscribed') acknowledged(frame);
     if (type === 'unsubscribed' && !id) withdrawn(frame.channels);
-    if (type === 'token_expiring') renewIn((Math.random() * frame.expires_in_ms) / 2); // many are of one age
+    if (type === 'token_expiring') renewIn((Math.random() * frame.expires_in_ms) / 2); // spreads refreshes
     if (type === 'reconnect') told = frame.delay_ms;
     requests.delete(id);
     emit(type, frame);
@@ -350,7 +350,7 @@ export function createStream({
     if (socket?.readyState === 1) socket.send(JSON.stringify(frame));
   }
 
-  // name -> the fastest interval wanted
+  // name -> fastest wanted interval
   function wanted() {
     const wants = new Map();
     for (const { names, interval } of readers)
@@ -370,14 +370,14 @@ export function createStream({
     if (state !== 'open') return;
     flushed = performance.now();
     const wants = wanted();
-    // Not before: who comes back gets no snapshot
+    // Only here: a name subscribed again before gets no snapshot
     entries.forEach((entry, channel) => entry.readers.length || entries.delete(channel));
     const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
-    // The server resumes nothing that it sends already
+    // The server resumes only unsubscribed channels
     const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
     torn = false;
     ask('unsubscribe', gone);
-    // Before patterns that match them; the next flush leaves what only those want
+    // Before patterns that match them; the next flush unsubscribes them
     ask('subscribe', lost, 0, true);
     if (gone.length + lost.length) change();
     for (const [interval, names] of missing()) ask('subscribe', names, interval);
@@ -404,11 +404,11 @@ export function createStream({
       const { channel, mode, seq, state: verdict = 'stale', recovered } = answer;
       if (mode) ordered = mode === 'stream';
       else complain(channel, answer);
-      if (!sent.has(channel)) sent.set(channel, -1); // unasked
-      if (/[*>]/.test(channel)) continue; // its channels come by themselves
+      if (!sent.has(channel)) sent.set(channel, -1); // by the token
+      if (/[*>]/.test(channel)) continue; // a pattern
       const entry = entryOf(channel);
       if (entry.resuming) {
-        torn ||= !id; // sent unasked, from elsewhere on
+        torn ||= !id; // by the token, not from our position
         if (torn || entry.resuming !== id) continue;
         entry.resuming = 0;
         if (!recovered) lose(entry, answer);
@@ -420,7 +420,7 @@ export function createStream({
   }
 
   function failed(frame) {
-    // "Too fast" comes without an id: repeat what is unanswered
+    // A rate limit has no id: repeat all open requests
     const ids = frame.code === 'rate_limited' ? [...requests.keys()] : [frame.id];
     const names = ids.flatMap((id) => requests.get(id) ?? []);
     if (ids.includes(renewal) && requests.has(renewal)) renewIn(frame.retry_after_ms ?? backoff());
@@ -439,7 +439,7 @@ export function createStream({
     inform(asked, 'onError', 'error', { channel, code, message });
   }
 
-  // The new token allows less: these stand still
+  // The new token does not allow these
   function withdrawn(names) {
     const takes = matcher(names);
     for (const entry of entries.values()) if (takes.test(entry.channel)) judge(entry, 'stale');
@@ -478,7 +478,7 @@ export function createStream({
   document?.addEventListener('visibilitychange', seen, over);
   if (channels?.length)
     subscribe(channels, { onSnapshot: (frame) => emit('snapshot', frame), onUpdate: (frame) => emit('update', frame) });
-  queueMicrotask(() => state === 'connecting' && connect()); // the caller adds its listeners first
+  queueMicrotask(() => state === 'connecting' && connect()); // after the caller's listeners
 
   return {
     get state() {
