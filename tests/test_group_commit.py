@@ -10,7 +10,7 @@ from relay.group_commit import MAX_BATCH, GroupCommit
 
 
 class Recorder:
-    """A commit that notes its batches, and waits before each until it is let through."""
+    """A commit that records its batches, and waits before each until the test releases it."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -55,7 +55,7 @@ async def test_each_caller_gets_its_own_result(writer: GroupCommit[int, int], re
 async def test_what_arrives_during_a_commit_is_the_next_batch(
     writer: GroupCommit[int, int], recorder: Recorder
 ) -> None:
-    """A lone call does not wait for others, and the others don't wait for each other."""
+    """A single call does not wait for others, and others do not wait for each other."""
     recorder.gate.clear()
     first = writer.submit(1)
     await asyncio.sleep(0)  # the writer takes the first batch
@@ -112,7 +112,7 @@ async def test_batches_are_bounded_and_in_order(writer: GroupCommit[int, int], r
 async def test_an_error_reaches_every_caller_of_its_batch_and_no_other(
     writer: GroupCommit[int, int], recorder: Recorder
 ) -> None:
-    """A failed commit fails the calls in it; the next batch is tried anew."""
+    """A failed commit fails its calls. The next batch is tried."""
     recorder.error = OSError("disk full")
     outcomes = await asyncio.gather(*(writer.submit(item) for item in range(5)), return_exceptions=True)
     assert [repr(outcome) for outcome in outcomes] == ["OSError('disk full')"] * 5
@@ -131,7 +131,7 @@ async def test_an_error_that_nobody_waits_for_is_no_warning(
 
 
 async def test_a_commit_with_too_few_results_fails_its_callers() -> None:
-    """A fault in the commit itself does not leave its callers waiting for ever."""
+    """If the commit itself is faulty, its callers get an error."""
     writer: GroupCommit[int, int] = GroupCommit(lambda _items: [1], name="test-writer", answer_within_s=60)
     outcomes = await asyncio.gather(writer.submit(1), writer.submit(2), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError]
@@ -140,7 +140,7 @@ async def test_a_commit_with_too_few_results_fails_its_callers() -> None:
 
 
 async def test_a_cancelled_caller_disturbs_nobody(writer: GroupCommit[int, int], recorder: Recorder) -> None:
-    """Who stops waiting does not take its item back, and its neighbours get their results."""
+    """A caller that stops waiting does not remove its item, and the other callers get their results."""
     recorder.gate.clear()
     futures = [writer.submit(item) for item in range(3)]
     waiting = asyncio.ensure_future(asyncio.wait_for(futures[1], 10))
@@ -216,7 +216,7 @@ async def test_the_end_waits_for_a_call_without_holding_up_the_loop(recorder: Re
 
 
 async def test_who_waits_too_long_is_told(recorder: Recorder) -> None:
-    """A disk that hangs: each caller is told in its own time, those behind too, and what comes later gets through."""
+    """If a disk hangs, each caller gets an error after its own time, and later calls succeed again."""
     writer: GroupCommit[int, int] = GroupCommit(recorder, name="test-writer", answer_within_s=0.05)
     recorder.gate.clear()
     stuck = writer.submit(1)

@@ -118,7 +118,7 @@ class Channel:
         self.generation = 0
         self.last_heard_ms = 0  # time of the publisher's last sign of life, which a publication is too
         self.stale = False
-        self.was_stale = False  # if it ever was, a subscriber may know an outdated status
+        self.was_stale = False  # if so, a subscriber may know an outdated status
         self.subscriber_count = 0  # includes subscribers that have not got the newest value yet
         self.groups: dict[tuple[int, Encoder], Group] = {}
         self.history: deque[Value] = deque()

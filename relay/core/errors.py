@@ -38,7 +38,7 @@ class Reason(StrEnum):
     TOKEN_SCOPE = "token_scope"
     TOKEN_SUBJECT = "token_subject"
     TOKEN_REPLAYED = "token_replayed"
-    # the session behind a request
+    # the session of a request
     SESSION_MISSING = "session_missing"
     SESSION_REPEATED = "session_repeated"
     SESSION_INVALID = "session_invalid"
@@ -105,7 +105,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_EXPIRED: "The token's exp has passed.",
     Reason.TOKEN_NOT_YET_VALID: "The token's nbf or iat is in the future.",
     Reason.TOKEN_LIFETIME: "The token claims a longer lifetime than tokens may have.",
-    Reason.TOKEN_ISSUER: "The token was issued by somebody else.",
+    Reason.TOKEN_ISSUER: "The token was issued by another issuer.",
     Reason.TOKEN_AUDIENCE: "The token is for another endpoint.",
     Reason.TOKEN_ORIGIN: "The token was requested from another browser origin than the one that connects.",
     Reason.TOKEN_SCOPE: "The token's scope is not the one that this service accepts.",

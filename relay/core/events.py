@@ -65,7 +65,7 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.SUBSCRIBE_DENIED: "A connection requested channels outside its scope, or too many.",
     Action.CONNECTION_REFRESHED: "A connection was extended with a new token. The token is used up.",
     Action.CONNECTION_CLOSED: (
-        "A connection ended. The record has who ended it, what was delivered, and which grants were used."
+        "A connection ended. The record says which side ended it, what was delivered, and which grants were used."
     ),
     Action.SESSION_REVOKED: "A session, a user, a token or a key was revoked, and its open connections were ended.",
     Action.PUBLISH_DENIED: "A publication was refused.",

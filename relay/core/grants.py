@@ -1,4 +1,4 @@
-"""The options of a grant: what a role may do with its channels, beside which channels they are.
+"""The options of a grant: what a role may do with its channels.
 
 An option is one field of `GrantOptions`. The field says which value a user with several roles gets, and which value
 holds where the endpoint has the same option. Everything between the settings and the connection passes the object

@@ -1,4 +1,4 @@
-"""Who is subscribed to what: exact names and patterns of the subscribers, and the channels that they cover.
+"""The subscriptions: exact names and patterns of the subscribers, and the channels that they cover.
 
 A channel can be covered by its exact name and by several patterns of one subscriber. It is sent once. The flush
 interval is that of the exact name, or else the shortest of the patterns'. Patterns are matched when a subscription

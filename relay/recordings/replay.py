@@ -20,7 +20,7 @@ from relay.core.patterns import is_channel
 from relay.recordings.lines import QUOTE, TRADE, LineProblem, Message, Recorded, Recording, Skipped
 
 WINDOW_S = 0.005
-"""Messages that are due within 5 ms form one batch. Nobody sees the difference, and a burst of 668 messages in 10 ms
+"""Messages that are due within 5 ms form one batch. The difference is not visible, and a burst of 668 messages in 10 ms
 needs two calls."""
 
 MAX_BATCH = 1000

@@ -1,4 +1,4 @@
-"""What every broker promises, as `relay.broker.base` says it. There is one adapter; the next is added to `brokers`."""
+"""The guarantees of `relay.broker.base`. A new adapter is added to the fixture `broker`."""
 
 from collections.abc import Callable
 
@@ -51,7 +51,7 @@ async def publish(broker: Broker, more: str = "", channel: str = "a") -> Positio
 
 
 async def test_publications_are_numbered_and_delivered(broker: Broker, node: Node) -> None:
-    """From 1, in one epoch, with the bytes that came."""
+    """Numbers start at 1, in one epoch, and the data has the bytes that were sent."""
     first = await publish(broker, ',"source_ts":7')
     second = await publish(broker)
     assert [first, second] == [
@@ -65,7 +65,7 @@ async def test_publications_are_numbered_and_delivered(broker: Broker, node: Nod
 
 
 async def test_what_came_before_is_dropped(broker: Broker, node: Node) -> None:
-    """It is told where the kept one stands, and nothing is delivered."""
+    """The answer has the position of the kept one, and nothing is delivered."""
     await publish(broker, ',"version":5,"idempotency_key":"k"')
     await publish(broker, ',"version":6')
     stale = await publish(broker, ',"version":6')
@@ -76,7 +76,7 @@ async def test_what_came_before_is_dropped(broker: Broker, node: Node) -> None:
 
 
 async def test_a_sign_of_life_is_no_value(broker: Broker, node: Node) -> None:
-    """It reaches the node, says where the channel stands, and makes none."""
+    """It reaches the node, its answer has the channel's position, and it creates no value."""
     assert await broker.alive("a", ts=1) == Position(epoch=broker.epoch, seq=0)
     await publish(broker)
     assert await broker.alive("a", ts=2) == Position(epoch=broker.epoch, seq=1)
@@ -103,12 +103,12 @@ async def test_a_channel_above_the_limit_is_refused(broker: Broker, node: Node) 
 
 
 async def test_a_new_broker_has_no_values(broker: Broker) -> None:
-    """A node that starts first begins with nothing."""
+    """The first node starts with nothing."""
     assert list((await broker.load()).values) == []
 
 
 async def test_a_node_that_starts_later_has_every_last_value(broker: Broker, node: Node) -> None:
-    """It loads what the first node was given last, without what was dropped, and then gets what comes."""
+    """It loads the last values that the first node got, without dropped ones, and then gets later publications."""
     await publish(broker, ',"version":5')
     await publish(broker, ',"version":6,"source_ts":7')
     await publish(broker, ',"version":6')
@@ -125,7 +125,7 @@ async def test_a_node_that_starts_later_has_every_last_value(broker: Broker, nod
 
 
 async def test_each_publication_moves_the_delivery_position(broker: Broker) -> None:
-    """A node can tell that it would miss one. What is dropped, and signs of life, move nothing."""
+    """A node can tell that it would miss one. Dropped publications and signs of life do not move the position."""
     before = (await broker.load()).delivery_position
     await broker.alive("a", ts=1)
     assert (await broker.load()).delivery_position == before
@@ -137,7 +137,7 @@ async def test_each_publication_moves_the_delivery_position(broker: Broker) -> N
 
 
 async def test_a_history_is_whole_or_none(broker: Broker, node: Node) -> None:
-    """It has all that came after the position, in order; without the epoch or the channel there is none."""
+    """It has all publications after the position, in order. An unknown epoch or channel has none."""
     for _ in range(4):
         await publish(broker)
     kept = await broker.history("a", after=Position(epoch=broker.epoch, seq=2))
@@ -147,7 +147,7 @@ async def test_a_history_is_whole_or_none(broker: Broker, node: Node) -> None:
 
 
 async def test_the_memory_broker_has_no_history_beside_the_hubs() -> None:
-    """The hub was given every publication: what it does not keep any more is gone."""
+    """The hub got every publication. What it does not keep any more is gone."""
     broker = MemoryBroker(max_channels=2)
     await publish(broker)
     assert await broker.history("a", after=Position(epoch=broker.epoch, seq=0)) is None

@@ -1,4 +1,4 @@
-"""What a refused caller gets to see: one table, complete, coarse and small enough for a close frame."""
+"""What a refused caller sees: one table that is complete, coarse and small enough for a close frame."""
 
 import re
 
@@ -20,7 +20,7 @@ def test_every_reason_has_an_answer(reason: Reason) -> None:
 
 
 def test_no_answer_without_a_reason() -> None:
-    """The table has nothing that can't happen."""
+    """The table has no answer that can't be sent."""
     assert set(ANSWERS) == set(Reason)
 
 
@@ -41,7 +41,7 @@ def test_close_texts_reveal_no_more_than_the_answer(reason: Reason) -> None:
 
 @pytest.mark.parametrize("code", CloseCode)
 def test_codes_are_in_their_ranges(code: CloseCode) -> None:
-    """RFC 6455's own, or IANA's mirror of HTTP in 3000, or ours: below 4500 reconnect, from 4500 stop."""
+    """Codes are from RFC 6455, from IANA's 3000 range, or our own: below 4500 reconnect, from 4500 stop."""
     assert 1000 <= code <= 1013 or code in (3000, 3003, 3008) or 4000 <= code <= 4999
 
 

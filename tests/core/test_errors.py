@@ -35,7 +35,7 @@ def test_a_reasons_value_is_its_name_in_lower_case(reason: Reason) -> None:
 
 
 def test_a_refusal_reads_as_its_detail_or_its_reasons_sentence() -> None:
-    """A refusal reads as its detail, or as the reason's sentence where there is none."""
+    """The text of a refusal is its detail, or the reason's sentence if it has none."""
     assert str(Refusal(reason=Reason.TOKEN_SIGNATURE)) == EXPLANATIONS[Reason.TOKEN_SIGNATURE]
     assert str(Refusal(reason=Reason.TOKEN_SIGNATURE, detail="Because.")) == "Because."
 
@@ -63,7 +63,7 @@ def test_an_error_becomes_a_refusal(error: MalformedError | UnavailableError, re
 
 
 def test_exceptions_form_one_family() -> None:
-    """Whoever catches RelayError catches all that this package raises on purpose, each with its sentence."""
+    """RelayError is the base of all exceptions that this package raises on purpose, each with its sentence."""
     malformed = MalformedError("A sentence.", reason=Reason.FRAME_MALFORMED)
     unavailable = UnavailableError(Reason.STATE_UNAVAILABLE)
     assert (str(malformed), malformed.detail, malformed.reason) == (

@@ -50,7 +50,7 @@ def test_no_sentence_without_an_action() -> None:
 
 
 def test_every_field_stands_where_the_elastic_common_schema_has_it() -> None:
-    """Every field stands where the Elastic Common Schema has it."""
+    """Every field is in its place of the Elastic Common Schema."""
     event = Event(
         action=Action.CONNECT_DENIED,
         reason=Reason.TOKEN_REPLAYED,
@@ -82,12 +82,12 @@ def test_every_field_stands_where_the_elastic_common_schema_has_it() -> None:
 
 
 def test_what_is_unknown_is_left_out() -> None:
-    """An event that knows nothing has no empty fields."""
+    """An event without details has no empty fields."""
     assert set(record(Event(action=Action.LOGOUT))) == {"@timestamp", "event", "service", "relay"}
 
 
 def test_long_texts_are_cut() -> None:
-    """A megabyte from outside costs a line of some hundred bytes; the cut shows."""
+    """A megabyte from outside makes a line of some hundred bytes, and the line shows that it was cut."""
     cut = clip({"a": "x" * 1_000_000, "k" * 1_000_000: 1, "b": b"y" * 1_000_000})
     assert isinstance(cut, dict)
     assert cut["a"] == "x" * (MAX_TEXT - 1) + "…"

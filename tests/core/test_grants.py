@@ -31,7 +31,7 @@ class Section:
 
 
 def test_an_option_is_named_in_three_files() -> None:
-    """Who adds an option touches its definition, its setting and the place where it takes effect."""
+    """A new option changes its definition, its setting and the place where it takes effect."""
     folder = Path(relay.__file__).parent
     for name in OPTION_CLAIMS:
         naming = {

@@ -1,4 +1,4 @@
-"""The hub: who gets which frame, in which order, and what is left of it afterwards."""
+"""The hub: which subscriber gets which frames, in which order, and what is left in memory afterwards."""
 
 import hypothesis.strategies as st
 import pytest
@@ -38,7 +38,7 @@ def test_what_comes_in_together_goes_out_in_one_write() -> None:
 
 
 def test_a_flush_stops_after_its_slice() -> None:
-    """No more subscribers than asked for are written to at once, and what came meanwhile makes up the next flush."""
+    """It writes to no more subscribers than it may. Publications that arrive during it form the next flush."""
     hub, woken = make_hub()
     lines = [joined(hub, ["a"])[0] for _ in range(5)]
     hub.publish(publication("a", 1))
@@ -52,7 +52,7 @@ def test_a_flush_stops_after_its_slice() -> None:
 
 
 def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
-    """Who comes while ticks wait gets the newest value at once, and then what is newer."""
+    """A subscriber that joins while ticks are queued gets the newest value at once, and then newer ones."""
     hub, _ = make_hub()
     hub.publish(publication("a", 1))
     hub.publish(publication("a", 2))
@@ -65,7 +65,7 @@ def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
 
 @pytest.mark.parametrize(("published", "room"), [(True, ENDLESS), (False, ENDLESS), (True, 0)])
 def test_what_a_subscription_answers_shares_its_first_write(published: bool, room: int) -> None:
-    """Acknowledgements go before the value and with it; alone if there is none, or if it has to wait for room."""
+    """Acknowledgements are written before the value and with it. Without one, or if it must wait, they go alone."""
     hub, _ = make_hub()
     if published:
         hub.publish(publication("a", 7))
@@ -86,7 +86,7 @@ def test_what_a_subscription_answers_shares_its_first_write(published: bool, roo
 
 
 def test_what_waits_while_a_slow_reader_catches_up_is_counted() -> None:
-    """The value that it gets stands for those that wait for the next flush, too: passed over, and not forgotten."""
+    """Its newest value replaces those that are queued for the next flush. They count as conflated."""
     hub, _ = make_hub()
     line, subscriber = joined(hub, ["a"], room=0)
     for seq in range(1, 4):
@@ -102,7 +102,7 @@ def test_what_waits_while_a_slow_reader_catches_up_is_counted() -> None:
 
 
 def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
-    """A reader that keeps up still gets all that the running flush holds for it, before `unsubscribe` returns too."""
+    """A fast subscriber gets all that the running flush holds for it, before `unsubscribe` returns too."""
     hub, _ = make_hub()
     line, subscriber = joined(hub, ["a"])
     joined(hub, ["a"])
@@ -119,7 +119,7 @@ def test_changing_subscriptions_during_a_flush_costs_no_tick() -> None:
 
 
 def test_a_slow_reader_gets_newest_values_only() -> None:
-    """While bytes wait nothing is written; then each channel comes once, with its newest value."""
+    """While bytes are pending nothing is written. Then each channel is sent once, with its newest value."""
     hub, _ = make_hub()
     line, subscriber = joined(hub, ["a", "b"], room=0)
     for seq in (1, 2, 3):
@@ -134,7 +134,7 @@ def test_a_slow_reader_gets_newest_values_only() -> None:
 
 
 def test_a_slow_reader_catches_up_in_steps() -> None:
-    """No more than about 16 KiB is handed over at once, so that what waits behind it stays changeable."""
+    """About 16 KiB are written at once, so that the rest can still be replaced by newer values."""
     hub, _ = make_hub()
     for number in range(40):
         hub.publish(publication(f"a.{number}", 1, data="x" * 1000))
@@ -157,7 +157,7 @@ def test_a_slow_reader_catches_up_in_steps() -> None:
 
 
 def test_an_older_epoch_that_comes_back_begins_with_a_snapshot() -> None:
-    """A blocked reader can't tell that the epoch changed twice: the value that it gets says which one it is in."""
+    """A blocked client does not see that the epoch changed twice, so its next value must name the epoch."""
     hub, _ = make_hub()
     line, subscriber = joined(hub, ["a"])
     hub.publish(publication("a", 1, "e1"))
@@ -175,7 +175,7 @@ def test_an_older_epoch_that_comes_back_begins_with_a_snapshot() -> None:
 
 
 def test_names_that_clients_make_up_do_not_pile_up() -> None:
-    """A channel that nobody published to goes with its last exact subscriber, whoever listens by pattern."""
+    """A channel without a value is removed with its last exact subscriber, even if a pattern covers it."""
     hub, _ = make_hub()
     everything, _ = joined(hub, [">"])
     _, subscriber = joined(hub, [])
@@ -190,7 +190,7 @@ def test_names_that_clients_make_up_do_not_pile_up() -> None:
 
 
 def test_a_channel_that_is_covered_twice_comes_once() -> None:
-    """It comes until the last of the names that cover it is unsubscribed."""
+    """It is sent until the last of the names that cover it is unsubscribed."""
     hub, _ = make_hub()
     hub.publish(publication("a.x", 1))
     line, subscriber = joined(hub, ["a.x", "a.*", "a.>", "a.x"])
@@ -256,7 +256,7 @@ def test_a_transport_without_subscribers_costs_nothing() -> None:
 
 
 def test_a_replay_is_encoded_for_the_transport_that_resumes() -> None:
-    """The history is kept once; each transport gets the missed messages as frames of its own."""
+    """The history is kept once. Each transport gets the missed messages as its own frames."""
     hub, _ = make_hub(lambda _: ChannelOptions(mode=Mode.STREAM, history_messages=9, history_ms=1000))
     for seq in range(1, 5):
         hub.publish(publication("a", seq))
@@ -283,7 +283,7 @@ SHORT = ChannelOptions(mode=Mode.STREAM, history_messages=2, history_ms=1000)
     ],
 )
 def test_the_broker_is_asked_only_for_what_the_hub_does_not_keep(since: tuple[str, int], lacks: bool) -> None:
-    """Not for messages that the hub has, that nobody has yet, or that belong to another epoch."""
+    """It is not asked for messages that the hub has, that do not exist yet, or that are of another epoch."""
     hub, _ = make_hub(lambda _: SHORT)
     assert not hub.lacks_history("a", *since)
     for seq in range(1, 5):
@@ -309,7 +309,7 @@ def test_a_channel_of_newest_values_has_no_history_to_ask_for() -> None:
     ],
 )
 def test_the_brokers_history_completes_the_hubs(has: list[int], recovered: bool) -> None:
-    """All that was missed comes once and in order, or nothing of it and a snapshot; the ack says which."""
+    """All missed messages come once and in order, or none of them and a snapshot. The ack says which."""
     hub, _ = make_hub(lambda _: SHORT)
     for seq in range(1, 6):
         hub.publish(publication("a", seq))
@@ -326,7 +326,7 @@ def test_the_brokers_history_completes_the_hubs(has: list[int], recovered: bool)
 
 
 def test_a_position_that_a_client_invents_costs_nothing() -> None:
-    """A seq that is far away is compared and not counted down to; another epoch's publications are no help."""
+    """A distant seq is compared and not counted up to. Publications of another epoch are ignored."""
     hub, _ = make_hub(lambda _: SHORT)
     hub.publish(publication("a", 1 << 60))
     for since in (("e1", 0), ("e1", -(1 << 60))):
@@ -335,7 +335,7 @@ def test_a_position_that_a_client_invents_costs_nothing() -> None:
 
 
 def test_heartbeats_and_statuses_reach_each_transport_as_its_frames() -> None:
-    """What is no value has the form of the transport too."""
+    """Frames that are no values are encoded for the transport too."""
     hub, _ = make_hub()
     lines = [joined(hub, ["a"], encode=encode)[0] for encode in (line_frame, event_frame, event_frame)]
     hub.publish(publication("a", 1))
@@ -358,7 +358,7 @@ patterns = st.builds(
 
 @given(st.sets(names), patterns)
 def test_a_pattern_finds_the_channels_that_it_covers(channels: set[str], pattern: str) -> None:
-    """The way down the tree comes to the same channels as a comparison with each."""
+    """The search in the tree finds the same channels as a comparison with each."""
     hub, _ = make_hub()
     for name in channels:
         hub.publish(publication(name, 1))

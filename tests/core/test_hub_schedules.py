@@ -1,4 +1,4 @@
-"""The hub against a simple model: publishers, readers and flushes in any order that a seed gives."""
+"""The hub compared with a simple model: publishers, readers and flushes in random orders."""
 
 from random import Random
 from typing import Any
@@ -26,7 +26,7 @@ def options(name: str) -> ChannelOptions:
 
 
 class Reader(Line):
-    """A subscriber of one of two transports and what is true of it: checks each frame as it comes."""
+    """A subscriber of one of two transports. It checks each frame that it gets."""
 
     def __init__(self, model: "Model", room: int, encode: Encoder) -> None:
         super().__init__(room, encode)
@@ -84,7 +84,7 @@ class Reader(Line):
 
 
 class Model:
-    """Publishers, readers fast and slow, and a caller that flushes as the contract says; all by one dice."""
+    """Publishers, fast and slow readers, and a caller that flushes as the contract says. One seed decides all."""
 
     def __init__(self, seed: int) -> None:
         self.dice = Random(seed)
@@ -163,7 +163,7 @@ class Model:
                 self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
             request = SubscribeRequest(name=channel, since=(seen.epoch, seen.seq))
             state = self.hub.acked_state(request)
-            reader.stale[channel] = state.stale  # the acknowledgement tells it anew
+            reader.stale[channel] = state.stale  # the acknowledgement tells it again
             if not state.recovered:
                 del reader.at[channel]
             self.hub.subscribe(reader.subscriber, [request])
@@ -256,7 +256,7 @@ class Model:
         assert [reader for reader in self.readers if len(reader.writes) > counts[reader]] == due
 
     def come_to_rest(self) -> None:
-        """Flush and drain all there is: then everybody has the newest value of everything."""
+        """Flush and drain everything. Then each reader has the newest value of each of its channels."""
         while self.due or self.intervals_due or any(reader.waiting for reader in self.readers):
             self.dice.choice([self.flush, self.drain, self.flush_interval])()
         for reader in self.readers:
@@ -269,7 +269,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(120))
 def test_any_order_of_things(seed: int) -> None:
-    """Whatever happens in whatever order, each reader gets what it is owed, and who has left leaves nothing."""
+    """In any order of events each reader gets what it must get, and a reader that has left leaves nothing."""
     model = Model(seed)
     for _ in range(200):
         model.step()

@@ -1,4 +1,4 @@
-"""Compact JWS: one spelling a token, strict JSON, one algorithm a key. And the public signature vectors."""
+"""Compact JWS: one spelling per token, strict JSON, one algorithm per key. And the public signature vectors."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def test_a_token_is_taken_apart() -> None:
     ("algorithm", "key", "verify"), [("EdDSA", KEY, VERIFY), ("HS256", SECRET.key, SECRET)]
 )
 def test_check_signature_accepts_what_sign_compact_makes(algorithm: str, key: Any, verify: VerifyKey) -> None:
-    """What `sign_compact` makes, `check_signature` accepts, with the header that was given and no more."""
+    """`check_signature` accepts what `sign_compact` makes. The header has the given members and `alg`."""
     token = parse(sign_compact(b'{"a":1}', key=key, algorithm=algorithm, headers={"typ": "x", "kid": "k"}))
     assert isinstance(token, Compact)
     assert token.header == {"alg": algorithm, "typ": "x", "kid": "k"}
@@ -106,7 +106,7 @@ def test_wrong_number_of_parts_or_cut(text: str) -> None:
 
 
 class Untouchable(str):
-    """A text that says so when somebody reads it."""
+    """A string whose `split` must not be called."""
 
     __slots__ = ()
 
@@ -199,7 +199,7 @@ texts = st.text(st.characters(), max_size=200) | st.lists(parts | st.text(max_si
 @given(texts)
 @example("\ud800.\ud800.\ud800")
 def test_any_text_as_token(text: str) -> None:
-    """Whatever comes is a token or a refusal with a sentence; no signature of it is right, and nothing raises."""
+    """Any text is a token or a refusal with a sentence. No signature of it is right, and nothing raises."""
     token = parse(text)
     if isinstance(token, Refusal):
         assert token.reason in (Reason.TOKEN_MALFORMED, Reason.TOKEN_TOO_LARGE)
@@ -226,7 +226,7 @@ def test_the_key_decides_the_algorithm(alg: object) -> None:
     "header", [{"crit": ["x"]}, {"crit": []}, {"crit": "b64"}, {"b64": False}, {"kid": 1}]
 )
 def test_headers_that_change_the_meaning(header: dict[str, Any]) -> None:
-    """Extensions that nobody here knows are no reason to raise, and no way in."""
+    """A token with an unknown extension is refused, without an exception."""
     token = parse(forge({"alg": "EdDSA"} | header, {"a": 1}, KEY))
     assert isinstance(token, Compact)
     assert isinstance(check_signature(token, VERIFY), Refusal)

@@ -1,4 +1,4 @@
-"""Heartbeats: who gets one, and that thousands that are due at once are written a slice at a time."""
+"""Heartbeats: which subscribers get one, and that thousands are written in slices."""
 
 from relay.core.liveness import BEATS_PER_HEARTBEAT, HEARTBEATS_PER_SLICE, send_heartbeats
 from relay.core.subscribers import Subscriber
@@ -28,7 +28,7 @@ def crowd(lines: list[Line], heard: int = 0) -> dict[Subscriber, None]:
 
 
 def test_thousands_that_are_silent_are_written_to_in_slices() -> None:
-    """After each slice somebody else may have the loop; whoever left or heard something meanwhile gets none."""
+    """Other tasks can run after each slice. Subscribers that left or were written to in between get none."""
     lines = [Line() for _ in range(2 * HEARTBEATS_PER_SLICE + 10)]
     subscribers = crowd(lines)
     order = list(subscribers)
@@ -47,7 +47,7 @@ def test_thousands_that_are_silent_are_written_to_in_slices() -> None:
 
 
 def test_who_heard_something_or_has_bytes_waiting_gets_none() -> None:
-    """What waits to be sent says more than a heartbeat would."""
+    """Its client will get the pending data, which is as good as a heartbeat."""
     heard, stalled, silent = Line(), Line(waiting=1), Line()
     subscribers = crowd([heard], heard=2) | crowd([stalled, silent], heard=1)
     list(send_heartbeats(subscribers, MESSAGE, beat=BEATS_PER_HEARTBEAT + 1))

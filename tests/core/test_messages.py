@@ -1,4 +1,4 @@
-"""The frames of relay.v1: what is read from clients, strictly, and the exact bytes that go out."""
+"""The frames of relay.v1: clients' frames are parsed strictly, and the server's have exact bytes."""
 
 import json
 from typing import Any
@@ -117,7 +117,7 @@ def test_data_goes_out_as_it_came() -> None:
     )
 )
 def test_frames_around_data_are_json(data: bytes) -> None:
-    """Whatever JSON the data is, the frame around it is JSON with it inside."""
+    """For any JSON data the frame is JSON that contains it."""
     for frame in (messages.update(publication(data)), messages.snapshot(publication(data))):
         assert json.loads(frame)["data"] == json.loads(data)
 

@@ -1,4 +1,4 @@
-"""Channels and patterns: what is one, and which pattern lies inside which."""
+"""Channel names and patterns: which are valid, and which pattern covers which."""
 
 import itertools
 import re
@@ -91,7 +91,7 @@ def test_a_malformed_name_is_refused_with_one_sentence(name: str) -> None:
 
 @given(st.text(max_size=80) | st.text(alphabet="ab.*>-", max_size=80))
 def test_any_text_is_a_channel_or_malformed(text: str) -> None:
-    """Whatever text comes, the answer is yes or a MalformedError, the same as by the rule's other wording."""
+    """Any text is accepted or raises MalformedError, as a second wording of the rule says."""
     assert is_channel(text) == looks_like_channel(text)
     if is_channel(text):
         assert is_pattern(text)

@@ -1,4 +1,4 @@
-"""One connection: how it begins, and its subscriptions."""
+"""One connection: its start and its subscriptions."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_what_the_url_asks_for_wins() -> None:
 
 
 def test_a_token_that_names_channels_subscribes_to_them() -> None:
-    """Without channels in the URL the token's exact ones count; its patterns are a permission, not a wish."""
+    """Without channels in the URL the token's exact ones are subscribed. Its patterns only give permission."""
     talk = Talk("prices.A", "prices.B", "depth.*")
     assert [ack["channel"] for ack in talk.open()[1]["channels"]] == ["prices.A", "prices.B"]
     assert talk.subscriber.patterns == {}
@@ -78,7 +78,7 @@ def test_the_ack_comes_before_any_data() -> None:
 
 @pytest.mark.parametrize(("silent_ms", "state"), [(0, "live"), (5000, "live"), (5001, "stale")])
 def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int, state: str) -> None:
-    """The ack says what the hub found when it last looked for silent channels."""
+    """The ack has the result of the hub's last search for silent channels."""
     talk = Talk()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.hub.mark_stale(now_ms=MS + silent_ms)
@@ -86,7 +86,7 @@ def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int,
 
 
 def test_silence_is_told_and_so_is_its_end() -> None:
-    """A subscriber hears once that a channel fell silent, and after its next value that it is live again."""
+    """A subscriber is told once that a channel became stale, and after its next value that it is live again."""
     talk = Talk()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.open("prices.A")
@@ -230,7 +230,7 @@ def test_a_channel_without_a_value_is_not_alive() -> None:
 
 
 def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
-    """A role that lost its real time does not keep it as long as its connection lives; a gain is not handed out."""
+    """A role that lost its short interval loses it on open connections too. A shorter one is not given."""
     talk = Talk("prices.>")
     talk.open("prices.A", "prices.*")
     asked = RefreshRequest("t", 1)
@@ -245,7 +245,7 @@ def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
 
 
 def test_a_pattern_costs_what_it_matches() -> None:
-    """The first is taken whatever its size, and then its owner has to wait; exact names cost a frame as ever."""
+    """The first is accepted at any size, and then its client has to wait. Exact names cost one frame."""
     talk = Talk()
     for number in range(20 * MATCHES_A_FRAME):
         talk.hub.publish(publication(f"prices.{number}", 1))
@@ -276,14 +276,14 @@ def resumable() -> Talk:
 
 
 def subscribe_since(talk: Talk, seq: int) -> object:
-    """Send a `subscribe` that resumes two channels, of which one is outside the scope, and return what is asked for."""
+    """Send a `subscribe` that resumes two channels, of which one is outside the scope, and return the result."""
     since = {name: {"epoch": "e1", "seq": seq} for name in ("prices.A", "orders.A", "prices.C")}
     frame = {"type": "subscribe", "id": 1, "channels": ["prices.A", "orders.A"], "since": since}
     return talk.client.receive(json.dumps(frame), talk.now)
 
 
 def test_the_shell_is_asked_for_history_that_the_hub_does_not_keep() -> None:
-    """For channels of the frame and the scope only; with the answer all that was missed comes after the ack."""
+    """It is asked for channels of the frame and the scope only. With its answer all missed messages follow the ack."""
     talk = resumable()
     request = subscribe_since(talk, 1)
     assert isinstance(request, HistoryRequest)

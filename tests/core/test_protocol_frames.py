@@ -1,4 +1,4 @@
-"""One connection: its other frames, how fast they may come, and its end."""
+"""One connection: its other frames, their rate limit, and its end."""
 
 import json
 
@@ -40,7 +40,7 @@ def test_an_unknown_type_is_an_error_and_not_the_end() -> None:
 
 @pytest.mark.parametrize("text", ["", "hello", "[]", '{"type":1}', '{"type":"auth","token":"t"}'])
 def test_what_is_not_a_message_ends_the_connection(text: str) -> None:
-    """So does `auth`, which is a first frame only. From then on nothing is taken or written."""
+    """So does `auth`, which may be the first frame only. After that nothing is accepted or written."""
     talk = Talk()
     talk.open("prices.A")
     close = talk.client.receive(text, NOW)
@@ -69,7 +69,7 @@ def test_any_frames_in_any_order_do_no_harm(texts: list[str]) -> None:
 
 
 def test_too_many_frames_are_refused_and_then_the_end() -> None:
-    """Twenty at once are fine. The next are not looked at, and who goes on regardless is closed with 4029."""
+    """Twenty at once are accepted. The next are ignored, and a client that continues is closed with 4029."""
     talk = Talk()
     for _ in range(FRAME_BURST):
         assert kinds(talk.say(type="ping")) == ["pong"]
@@ -170,7 +170,7 @@ def test_a_refused_refresh_changes_nothing() -> None:
 
 
 def test_a_restart_is_announced() -> None:
-    """The client learns when to come back; after the close nothing is said."""
+    """The client is told when to reconnect. After the close nothing is written."""
     talk = Talk()
     talk.open("prices.A")
     talk.client.announce_restart(delay_ms=1834)

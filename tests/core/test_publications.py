@@ -1,4 +1,4 @@
-"""Publications: one bad byte would drop every dashboard, so none gets through; good bytes stay as they are."""
+"""Publications: one bad byte would disconnect every client, so it is refused. Good bytes stay unchanged."""
 
 import json
 import re
@@ -102,7 +102,7 @@ def test_numbers_that_are_not_json(data: bytes) -> None:
     "data", [b'"\\ud800"', b'"\\udc00"', b'"\\ud800x"', b'"\\ud800\\u0041"', b'{"\\udfff":1}']
 )
 def test_a_lone_surrogate_is_refused(data: bytes) -> None:
-    """They can't be written as UTF-8, and whoever tries to pass the value on fails."""
+    """They can't be written as UTF-8, so a client that passes the value on would fail."""
     assert refusal(body(data)).reason is Reason.PUBLICATION_MALFORMED
 
 
@@ -301,12 +301,12 @@ def test_any_bytes_are_malformed_or_json_that_browsers_parse(raw: bytes) -> None
     ],
 )
 def test_members_that_do_not_fit(members: bytes, sentence: str) -> None:
-    """Each is told, and nothing is guessed."""
+    """Each mistake is named, and nothing is guessed."""
     assert sentence in refusal(b'{"channel":"a",' + members + b"}").detail
 
 
 def test_every_optional_member_is_read() -> None:
-    """What a publisher may say beside channel and data."""
+    """The optional members of a publication."""
     draft = parse_draft(
         b'{"channel":"a","data":null,"version":0,"version_epoch":9007199254740991,"idempotency_key":"k 1"}'
     )

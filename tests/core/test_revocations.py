@@ -1,4 +1,4 @@
-"""Whom a revocation hits, by what a token and a session tell about their age."""
+"""Revocations: which tokens and sessions they apply to, by the time of the log-in."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ TOKEN = Target(kind=Kind.TOKEN, name="jti-1")
 
 
 def cut_off(claims: Claims, *revoked: Target) -> bool:
-    """Tell whether a token is cut off by revocations at `AT`."""
+    """Tell whether a token is revoked by revocations at `AT`."""
     return token_is_revoked(claims, dict.fromkeys((one.key for one in revoked), AT).get)
 
 
@@ -87,7 +87,7 @@ def test_no_name_can_pass_for_another_kind(one: str, other: str, kind: Kind, ano
     ("target", "own_id", "issued_at", "gone"),
     [
         (SESSION, True, AT - 60, True),
-        (SESSION, True, AT + 60, True),  # a log-out is for ever, however its access token is renewed
+        (SESSION, True, AT + 60, True),  # a log-out stays, even if the access token is refreshed
         (SESSION, False, AT - 60, True),
         (SESSION, False, AT + 60, False),
         (SESSION, False, 0.0, True),

@@ -1,4 +1,4 @@
-"""Scopes: what was asked for is cut to what is granted, and never grows."""
+"""Scopes: a request is reduced to what is granted, and never grows."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,14 +17,14 @@ channels = st.builds(".".join, st.lists(st.sampled_from("abc"), min_size=1, max_
 
 
 def test_cut_keeps_order_and_says_everything_once() -> None:
-    """What was asked comes back granted or rejected, once each, in the order of asking."""
+    """Each requested channel is granted or rejected, once, in the order of the request."""
     scope = Scope(("prices.>", "fx.EUR"))
     asked = ["prices.B", "orders.1", "prices.A", "prices.B", "fx.EUR", "orders.1", "fx.*"]
     assert scope.split(asked) == (("prices.B", "prices.A", "fx.EUR"), ("orders.1", "fx.*"))
 
 
 def test_malformed_is_never_allowed() -> None:
-    """Not even a scope of everything lets something through that is no channel."""
+    """Even a scope of all channels does not grant a malformed name."""
     everything = Scope((">",))
     assert everything.allows("a.b")
     assert not any(

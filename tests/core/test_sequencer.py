@@ -1,4 +1,4 @@
-"""Numbers, versions and keys: what is dropped, what is remembered, and how much of it."""
+"""The sequencer: which publications are dropped, and how much is remembered."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def test_what_is_not_newer_is_stale() -> None:
 
 
 def test_a_higher_version_epoch_begins_anew() -> None:
-    """And a lower one has had its time. No epoch is epoch 0."""
+    """A lower one is outdated. No epoch is epoch 0."""
     made = Sequencer(max_channels=10)
     assert number(made, version=10**12) == (1, None)
     assert number(made, version=1) == (1, Drop.STALE)
@@ -56,7 +56,7 @@ def test_a_publication_without_a_version_leaves_the_versions_alone() -> None:
 
 
 def test_a_known_key_gets_the_first_ones_number() -> None:
-    """However much has come since, and on its own channel only."""
+    """It is found after any number of later messages, and on its own channel only."""
     made = Sequencer(max_channels=10)
     assert number(made, key="k") == (1, None)
     assert number(made, key="l") == (2, None)
@@ -82,7 +82,7 @@ def test_keys_are_bounded_on_each_channel() -> None:
 
 
 def test_keys_are_bounded_over_all_channels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who brings new ones forgets its own; another channel's stay."""
+    """A channel with new keys forgets its own oldest ones. Those of other channels stay."""
     monkeypatch.setattr(sequencer, "KEYS", 4)
     made = Sequencer(max_channels=10)
     for key in ("1", "2"):
@@ -105,7 +105,7 @@ def test_a_channel_above_the_limit_is_refused_by_the_settings_name() -> None:
 
 
 def test_a_reset_forgets_versions_and_keys_and_no_number() -> None:
-    """Subscribers notice nothing; a channel that nobody published to can't be reset."""
+    """Subscribers notice nothing. A channel without a publication can't be reset."""
     made = Sequencer(max_channels=10)
     number(made, version=10**12, key="k")
     assert made.reset("a")

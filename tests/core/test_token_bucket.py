@@ -1,4 +1,4 @@
-"""The token bucket: a burst at once, a rate on the long run, whatever the clock does."""
+"""The token bucket: a burst at once and a rate in the long run, also when the clock jumps."""
 
 import pytest
 from hypothesis import given
@@ -27,7 +27,7 @@ def test_rest_fills_no_more_than_a_burst() -> None:
 
 @given(pauses)
 def test_never_more_than_burst_and_rate_allow(waits: list[float]) -> None:
-    """Between any two moments no more is let through than a burst and the rate times the time between."""
+    """Between two moments no more is allowed than a burst plus the rate times the time between them."""
     bucket, now = TokenBucket.full(rate=10, burst=20, now=0), 0.0
     allowed: list[float] = []
     for wait in waits:
@@ -41,7 +41,7 @@ def test_never_more_than_burst_and_rate_allow(waits: list[float]) -> None:
 
 @given(pauses)
 def test_the_wait_is_long_enough(waits: list[float]) -> None:
-    """Who waits as long as told, and a moment, is let through."""
+    """After the time that it returned, and a moment more, the next call is allowed."""
     bucket, now = TokenBucket.full(rate=10, burst=3, now=0), 0.0
     for wait in waits:
         now += wait / 10

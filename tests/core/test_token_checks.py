@@ -131,7 +131,7 @@ def reasons(text: str, expected: Expected | None) -> list[Reason]:
 
 
 def test_examine_names_every_reason() -> None:
-    """A person who mends one thing after the other wants to know all of them."""
+    """A person who corrects a token wants to see all its mistakes at once."""
     payload = PAYLOAD | {"aud": "x", "iss": "y", "scope": "z", "origin": "o", "exp": NOW + 40}
     text = forge(HEADER | {"typ": "JWT", "jku": "x"}, payload, Ed25519PrivateKey.generate())
     endpoint = [Reason.TOKEN_ISSUER, Reason.TOKEN_AUDIENCE, Reason.TOKEN_SCOPE, Reason.TOKEN_ORIGIN]

@@ -29,7 +29,7 @@ async def test_quotes_are_taken_over_verbatim(tmp_path: Path, name: str) -> None
 
 
 async def test_trades_are_taken_over_verbatim(tmp_path: Path) -> None:
-    """A trade has the recorded decimals and id, and the side of the taker: not of whom the recording calls maker."""
+    """A trade has the recorded decimals and id, and the side of the taker, not of the maker."""
     lines = [
         trade(0, 3735683259, p="61837.63000000", q="0.02000000"),
         trade(1, 5266583935, p="61800.30", q="0.006", m=False),
@@ -51,7 +51,7 @@ async def test_trades_are_taken_over_verbatim(tmp_path: Path) -> None:
 
 
 async def test_a_kind_without_a_prefix_is_skipped(tmp_path: Path) -> None:
-    """Whoever wants no trades, or no quotes, gets none; they are counted, and not looked at."""
+    """Trades or quotes that were not requested are counted and not parsed."""
     path = recording(tmp_path / "a", [ticker(0), trade(1, p="nonsense")])
     for nothing in (None, ""):
         batches, replay, problems = await play(path, trades=nothing, prices="quotes")
@@ -82,7 +82,7 @@ async def test_other_streams_are_counted_by_kind(tmp_path: Path) -> None:
 
 
 async def test_malformed_lines_are_named_and_passed_over(tmp_path: Path) -> None:
-    """Every malformed line is reported with its number, and what stands around it is played."""
+    """Every malformed line is reported with its number, and the lines around it are played."""
     bad = [
         b"no time {}\n",
         b"123\n",
@@ -123,7 +123,7 @@ async def test_a_line_without_end_costs_no_memory(tmp_path: Path) -> None:
 
 
 async def test_a_damaged_gzip_file_ends_with_a_sentence(tmp_path: Path) -> None:
-    """What was readable is played; the damage is reported with the line where it lies."""
+    """What was readable is played. The damage is reported with its line."""
     path = recording(tmp_path / "a.gz", [ticker(number) for number in range(20_000)])
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

@@ -1,4 +1,4 @@
-"""Recordings played with their own rhythm."""
+"""The replay of recordings at their recorded pace."""
 
 import gzip
 import os
@@ -102,7 +102,7 @@ async def test_a_loop_starts_over(tmp_path: Path) -> None:
 
 
 async def test_a_loop_over_nothing_ends(tmp_path: Path) -> None:
-    """Files without quotes don't keep a loop busy for ever."""
+    """A loop over files without quotes ends."""
     batches, replay, _ = await play(recording(tmp_path / "a", [line(0, {})]), loop=True)
     assert batches == []
     assert replay.tally.lines == 1

@@ -30,7 +30,7 @@ async def test_a_token_is_claimed_once(state: State) -> None:
 
 
 async def test_of_a_hundred_claims_at_once_one_gets_it(state: State) -> None:
-    """A replay that races the real connection is told no, whoever is first."""
+    """Of a replay and the real connection at the same time, only the first is accepted."""
     answers = await asyncio.gather(*(state.claim("jti-1", expires_at=NOW + 30) for _ in range(100)))
     assert sorted(answers) == [False] * 99 + [True]
 
@@ -45,7 +45,7 @@ async def test_many_claims_at_once_don_t_mix_up(state: State) -> None:
 
 @pytest.mark.parametrize("jti", ["", "' OR 1=1 --", "\x00", "é" * 1000, "JTI", "jti "])
 async def test_a_claim_is_for_exactly_its_text(state: State, jti: str) -> None:
-    """Whatever a token's id looks like, it is that id and no other."""
+    """Any text may be a token's id, and it never stands for another id."""
     assert await state.claim("jti", expires_at=NOW + 30) is True
     assert await state.claim(jti, expires_at=NOW + 30) is True
     assert await state.claim(jti, expires_at=NOW + 30) is False
@@ -72,7 +72,7 @@ async def test_a_revocation_is_seen_when_revoke_returns(state: State) -> None:
 
 
 async def test_a_second_revocation_counts_from_its_own_time(state: State) -> None:
-    """A session that was revoked, and later again, is cut off as of the later one."""
+    """If a session is revoked twice, the later revocation counts."""
     await state.revoke("session-1", at=NOW, until=NOW + 100)
     await state.revoke("session-1", at=NOW + 10, until=NOW + 110)
     assert state.revoked_at("session-1", now=NOW + 105) == NOW + 10

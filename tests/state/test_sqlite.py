@@ -141,7 +141,7 @@ def test_two_processes_share_one_file(path: Path) -> None:
 
 
 async def test_revocations_survive_a_restart(path: Path, clock: Clock) -> None:
-    """A session that was cut off stays cut off, a session that was not is not."""
+    """A revoked session stays revoked, and other sessions are not revoked."""
     state = SqliteState.open(path, clock=clock)
     await state.revoke("session-1", at=NOW, until=NOW + 100)
     await state.aclose()
@@ -176,7 +176,7 @@ async def test_a_crowd_is_claimed_in_an_sqlite_of_long_ago(state: SqliteState) -
 
 
 async def test_expired_entries_are_purged(state: SqliteState, path: Path, clock: Clock) -> None:
-    """The file and the memory don't grow for ever: what can't matter any more goes, what can stays."""
+    """The file and the memory are bounded: entries are removed when they have no effect any more."""
     await state.claim("old", expires_at=NOW + 30)
     await state.revoke("old session", at=NOW, until=NOW + 100)
     await state.revoke("long session", at=NOW, until=NOW + 10_000)
@@ -199,7 +199,7 @@ async def test_a_claim_outlives_its_token(state: SqliteState, clock: Clock) -> N
 
 
 async def test_a_locked_file_is_no_answer(state: SqliteState, path: Path) -> None:
-    """While another program holds the file, a claim raises instead of guessing; afterwards it works."""
+    """While another program locks the file, a claim raises an error. Afterwards it works."""
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(UnavailableError, match="did not answer") as refused:

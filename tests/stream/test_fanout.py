@@ -1,4 +1,4 @@
-"""The hub on the event loop, with real connections: one that fails or leaves takes nobody with it."""
+"""The hub on the event loop, with real connections: one that fails or leaves does not affect others."""
 
 import asyncio
 from functools import partial
@@ -49,7 +49,7 @@ def test_a_frame_is_whole_and_unmasked() -> None:
 
 
 async def test_a_write_that_fails_stops_nobody_else() -> None:
-    """The loop gets to know of it, and every other subscriber its prices, now and later."""
+    """The loop logs it, and every other subscriber gets its prices, now and later."""
 
     def all_have(count: int) -> bool:
         return all(len(sink.writes) == count or sink.fails for sink in sinks)
@@ -86,7 +86,7 @@ async def test_a_long_flush_lets_others_in() -> None:
     ids=["no UTF-8", "unmasked", "close"],
 )
 async def test_a_closing_connection_is_out_of_the_hub_at_once(node: Node, frame: bytes) -> None:
-    """Before the close frame is written: whatever the hub has for it then would come behind it, or raise."""
+    """It leaves before the close frame is written: later frames would follow the close frame, or raise."""
     async with node.dial("&channels=prices.A") as wire:
         assert await wire.shake() == 101
         await wire.message("subscribed")
@@ -180,7 +180,7 @@ async def test_prices_get_half_of_a_busy_loop() -> None:
 
 
 async def test_flushes_are_timed_from_what_came_first() -> None:
-    """One flush over two turns is one time, from when it was woken; what came meanwhile counts from its beginning."""
+    """A flush over two turns is one duration. What came during it is measured from its beginning."""
     now = 10.0
     fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: now)
     for _ in range(2 * WRITES_PER_SLICE):
@@ -209,7 +209,7 @@ async def test_flushes_are_timed_from_what_came_first() -> None:
 
 
 class Archive(MemoryBroker):
-    """A broker that keeps every publication, as one with a store does, and can be out of reach."""
+    """A broker that keeps every publication, like one with a store, and that can be unreachable."""
 
     def __init__(self) -> None:
         super().__init__(max_channels=9)
