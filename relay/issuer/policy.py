@@ -1,4 +1,4 @@
-"""What a role may ask for: role -> endpoint -> patterns, from the settings' [grants]."""
+"""The policy: what each role may ask for on each endpoint, from the section [grants] of the settings."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from relay.core.tokens import SCOPE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointTerms:
-    """An endpoint as the issuer knows it: its audience URL, the patterns that exist there, its tokens' scope.
+    """An endpoint as the issuer knows it: its audience URL, its patterns, and the scope of its tokens.
 
-    One of another service has no channels: a role may call it or not.
+    An endpoint of another service has no channels: a role may call it or not.
     """
 
     audience: str
@@ -27,7 +27,7 @@ class EndpointTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """What a role may ask for on one endpoint. On a service: no channels."""
+    """What a role may ask for on one endpoint. The grant of a service has no channels."""
 
     channels: tuple[str, ...]
     options: GrantOptions = NO_OPTIONS
@@ -35,12 +35,12 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`grants` by role and endpoint name."""
+    """The grants of all roles: `grants` by role and by endpoint name."""
 
     grants: Mapping[str, Mapping[str, Grant]]
 
     def scope(self, roles: Iterable[str], endpoint: str) -> Scope:
-        """Return all that any of the roles grants on an endpoint. Unknown roles grant nothing."""
+        """Return everything that any of the roles grants on an endpoint. An unknown role grants nothing."""
         grants = self._of(roles, endpoint)
         return Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels)))
 
@@ -49,11 +49,11 @@ class Policy:
         return merged(grant.options for grant in self._of(roles, endpoint))
 
     def permits(self, roles: Iterable[str], endpoint: str) -> bool:
-        """Tell whether any of the roles has a grant on an endpoint at all; for a service that is everything."""
+        """Tell whether any of the roles has a grant on an endpoint. For a service nothing else counts."""
         return bool(self._of(roles, endpoint))
 
     def granting(self, roles: Iterable[str], endpoint: str, channels: Iterable[str]) -> dict[str, list[str]]:
-        """Return which of the roles grant each channel or pattern on their own; of a service, whose only one is ""."""
+        """Return the roles that grant each channel or pattern by themselves. For a service the only key is ""."""
         scopes = {role: self.scope((role,), endpoint) for role in roles if self.permits((role,), endpoint)}
         by_channel = {
             channel: [role for role, scope in scopes.items() if scope.allows(channel)] for channel in channels
@@ -67,7 +67,10 @@ class Policy:
     def decide(
         self, roles: Iterable[str], endpoint: str, asked: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split what was asked for into granted and rejected; asking for nothing special gets all, up to 32."""
+        """Split the channels that were asked for into granted and rejected ones.
+
+        `asked` None asks for everything: the first 32 patterns of the grants.
+        """
         scope = self.scope(roles, endpoint)
         if asked is None:
             return scope.patterns[:MAX_CHANNELS], ()

@@ -22,12 +22,12 @@ from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
 from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
 
 MAX_BODY_BYTES = 8192
-"""A request with 32 channels of 64 characters has 2.3 KB."""
+"""Longest body: a request with 32 channels of 64 characters has 2.3 KB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOptions:
-    """What the routes need of the settings: where a session may stand, and which cookies a dead one leaves behind."""
+    """The routes' settings. `session` are the cookies of a session, `cookies` those to clear when it has ended."""
 
     csrf: CsrfOptions
     session: SessionCookies
@@ -47,7 +47,7 @@ class _Denial:
 def issuer_routes(
     issuer: Issuer, options: RouteOptions, jwks: Callable[[], Mapping[str, Any]]
 ) -> list[Route]:
-    """Return the routes. The token's route has a second name, under the BFF's prefix. `jwks` gives the keys of now."""
+    """Return the routes. The token's route has a second path, with the BFF's prefix. `jwks` gives the current keys."""
 
     async def ws_token(request: Request) -> Response:
         return await _ws_token(request, issuer, options)
@@ -85,12 +85,12 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
 
 
 def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> tuple[CookieOptions, ...]:
-    """Return the cookies that can only lead to more refusals, and nothing that may still be of use.
+    """Return the cookies that can only be refused again. They are cleared.
 
-    An expired session can be refreshed, so it keeps its refresh cookie. Two cookies of one name are both left:
-    clearing takes the application's own, and the one that a sibling domain planted would then stand alone.
+    An expired session can be refreshed, so its refresh cookie stays. If two cookies have one name, both stay: clearing
+    removes the application's own one, and then only the one that a sibling domain has set would be left.
     """
-    if "authorization" in request.headers:  # it was not the cookie that was refused
+    if "authorization" in request.headers:  # a header was refused, not a cookie
         return ()
     match refusal.reason:
         case Reason.SESSION_INVALID | Reason.SESSION_REVOKED:
@@ -104,8 +104,10 @@ def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> 
 async def _authenticated(
     request: Request, issuer: Issuer, options: RouteOptions, client: Client, *, now: float
 ) -> Session | _Denial:
-    """Find out who asks. The limit comes before anything dear, and after the proof of where the request is from: any
-    page on the web could use up the limit of its visitors otherwise.
+    """Return the session of a request.
+
+    The address limit comes before everything that costs CPU, so that a flood costs little. It comes after the CSRF
+    check: otherwise any page on the web could use up the limit of its visitors.
     """
     if refusal := check_csrf(request, options.csrf):
         return _Denial(refusal)
@@ -124,7 +126,7 @@ async def _authenticated(
 async def _issued(
     request: Request, issuer: Issuer, session: Session, client: Client, *, origin: str, now: float
 ) -> Issued | _Denial:
-    """Find out what is asked for, and grant what the session's roles allow of it."""
+    """Read what is asked for, and issue a token for the part that the session's roles grant."""
     if limited := await issuer.limits.session(session.ref):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     try:
@@ -156,7 +158,7 @@ def _answer(issued: Issued) -> Response:
 
 
 def _origin(request: Request, options: RouteOptions) -> str:
-    """Return the browser origin that asks, as its own headers prove it; "" where there is no browser."""
+    """Return the browser origin of a request, which the browser's own headers prove; "" without a browser."""
     if origin := request.headers.get("origin"):
         return origin
     if request.headers.get("sec-fetch-site") == "same-origin":
@@ -165,7 +167,7 @@ def _origin(request: Request, options: RouteOptions) -> str:
 
 
 def _credential(request: Request, cookies: SessionCookies) -> str | Refusal:
-    """Return the session's token. A header wins over the cookie: a browser can't set it by accident."""
+    """Return the session's credential. A header wins over the cookie: a browser does not send it by itself."""
     if "authorization" not in request.headers:
         return read_cookie(request, cookies)
     token = bearer_token(request.headers.getlist("authorization"))

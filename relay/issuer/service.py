@@ -1,8 +1,4 @@
-"""POST /auth/ws-token: who asks, for what, from where, and the token that answers it.
-
-The order matters. The address limit and CSRF come before any signature is checked, so that a flood costs
-little; the record in the audit log comes before the answer, so that no token exists that the log does not know.
-"""
+"""The issuer of scoped tokens: checks what a session asks for, mints the token, and records it."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -38,9 +34,9 @@ class IssuerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRequest:
-    """What was asked for. `channels` None: all that is granted. `origin` "": a caller without a browser.
+    """What was asked for. `channels` None asks for all that is granted. `origin` is "" without a browser.
 
-    `for_itself`: the asker will use the token, and not hand it on as a server-side caller may.
+    `for_itself` says that the client will use the token itself. A server-side caller may hand it on.
     """
 
     endpoint: str
@@ -51,7 +47,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Issued:
-    """A token and what goes with it in the answer."""
+    """A token, with the other members of the answer."""
 
     token: str
     audience: str
@@ -63,7 +59,7 @@ class Issued:
 def parse_request(
     body: Mapping[str, object], options: IssuerOptions, *, origin: str, bearer: bool
 ) -> TokenRequest | Refusal:
-    """Check a request's body against the settings. `origin` is what the request's own headers prove.
+    """Check a request's body against the settings. `origin` is the one that the request's headers prove.
 
     Raises:
         MalformedError: if a member is of the wrong type.
@@ -74,7 +70,7 @@ def parse_request(
     channels = body.get("channels")
     named = body.get("origin")
     if not isinstance(endpoint, str):
-        raise MalformedError("endpoint is a text.")
+        raise MalformedError("endpoint must be a text.")
     if endpoint not in options.endpoints:
         return Refusal(reason=Reason.ENDPOINT_UNKNOWN, detail=f"There is no endpoint {endpoint[:40]!r}.")
     if channels is not None:
@@ -84,10 +80,10 @@ def parse_request(
             return refusal
     if named is not None:
         if not bearer or not isinstance(named, str):
-            raise MalformedError("origin is a text, for callers that authenticate with a Bearer header.")
+            raise MalformedError("origin must be a text, and is only for callers with a Bearer header.")
         origin = named
     if origin and origin not in options.allowed_origins:
-        # whoever checks the token would refuse it, and a browser could not see why
+        # The gate would refuse the token, and a browser could not see why.
         return Refusal(reason=Reason.ORIGIN_REFUSED, detail=f"{origin[:120]!r} may not use tokens.")
     return TokenRequest(
         endpoint=endpoint,
@@ -99,7 +95,7 @@ def parse_request(
 
 def _check_channels(channels: object) -> Refusal | None:
     if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
-        raise MalformedError("channels is a list of texts, or left out for all that is granted.")
+        raise MalformedError("channels must be a list of texts; leave it out for all that is granted.")
     if len(channels) > MAX_CHANNELS:
         return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=f"{len(channels)} channels.")
     for channel in channels:
@@ -135,7 +131,7 @@ class Issuer:
         self._key = key
 
     async def authenticate(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
-        """Return the live session behind a credential, or why there is none. `grace_s`: see `SessionVerifier.verify`.
+        """Return the session of a credential, or why there is none. `grace_s`: see `SessionVerifier.verify`.
 
         Raises:
             UnavailableError: if the session can't be checked now.
@@ -151,7 +147,7 @@ class Issuer:
             revoked_at=partial(self._state.revoked_at, now=now),
         ):
             return Refusal(reason=Reason.SESSION_REVOKED)
-        if session.own_id:  # what goes by its user's name is found by it
+        if session.own_id:  # a session without an id is found by its user
             self._recent_sessions.add(session.subject, session.ref)
         return session
 
@@ -172,7 +168,9 @@ class Issuer:
             )
         issued_at = int(now)
         jti = secrets.token_urlsafe(16)
-        compared = request.for_itself and terms.has_channels  # by the gate, when it comes
+        compared = (
+            request.for_itself and terms.has_channels
+        )  # the gate compares the client that connects with this one
         claims = tokens.Claims(
             issuer=self.options.issuer,
             audience=terms.audience,
@@ -195,12 +193,13 @@ class Issuer:
         except ValueError as error:
             raise UnavailableError(Reason.INTERNAL_ERROR, str(error)) from error
         refused = dict.fromkeys(rejected, Reason.CHANNEL_FORBIDDEN)
-        if request.channels is None:  # all that is granted, as far as one token has room for it
+        if request.channels is None:  # everything: the patterns for which one token has no room are refused
             whole = self._policy.scope(session.roles, request.endpoint).patterns
             refused |= dict.fromkeys(whole[len(granted) :], Reason.CHANNELS_TOO_MANY)
         by: Mapping[str, list[str]] = {}
-        if len(session.roles) > 1:  # of one role there is nothing to tell
+        if len(session.roles) > 1:  # with one role it is clear which role grants a channel
             by = self._policy.granting(session.roles, request.endpoint, granted)
+        # The record comes before the answer: there must be no token that the audit log does not know.
         await self._auditor.record(_issued(claims, key.kid, session, request, refused, by, client))
         return Issued(
             token=token,
@@ -220,7 +219,7 @@ class Issuer:
         asked: TokenRequest | None = None,
         origin: str = "",
     ) -> None:
-        """Note a refused request in the audit log, with as much about it as is certain."""
+        """Record a refused request in the audit log, with everything about it that is certain."""
         self._auditor.note(
             Event(
                 action=Action.TOKEN_DENIED,
@@ -263,10 +262,10 @@ def _issued(
 
 
 def _session(session: Session) -> dict[str, Any]:
-    """Return who asks: the reference, and the roles that the grants went by."""
+    """Return the record's fields of a session: its reference, and its roles, which decide the grants."""
     return {"ref": session.ref, "roles": list(session.roles)}
 
 
 def _asked(request: TokenRequest) -> dict[str, Any]:
-    """Return what was asked for. No channels: all that is granted."""
+    """Return the record's fields of what was asked for. An empty list asks for all that is granted."""
     return {"endpoint": request.endpoint, "channels": list(request.channels or ())}

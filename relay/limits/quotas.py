@@ -1,9 +1,11 @@
-"""How much each publisher may publish: messages and bytes a second, in token buckets.
+"""The quotas of publishers: messages and bytes a second, in token buckets.
 
-Over HTTP a message beyond the quota is refused with 429 and a time to come back. On the socket nothing is refused
-that was granted: the quota decides how much credit there is, and what was granted twice, to two connections of one
-publisher, is owed by both before either gets more. Credit counts messages, because nobody knows their size before they
-come: one grant may turn out to be many times what `byte_rate` allows in a second, and is then waited for as long.
+Over HTTP a message beyond the quota is refused with 429 and Retry-After. On the socket the quota decides how much
+credit a connection gets, and a message with credit is never refused. Two connections of one publisher may both get
+credit from the same quota. Then neither gets more until the whole amount is paid back.
+
+Credit counts messages, because their size is not known before they come. So the messages of one credit may have many
+times the bytes that `byte_rate` allows in a second; the next credit then comes that much later.
 """
 
 import math
@@ -16,14 +18,14 @@ from relay.core.token_bucket import TokenBucket
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaTerms:
-    """A publisher's quotas as texts like "20000/second", "" for none: of messages, and of bytes of their JSON."""
+    """A publisher's quotas of messages and of bytes of their JSON, as texts like "20000/second"; "" for no quota."""
 
     rate: str = ""
     byte_rate: str = ""
 
 
 class Quota:
-    """One publisher's quota. `now` is in seconds of any one clock that does not go back."""
+    """One publisher's quota. `now` is in seconds of a clock that never goes back, always the same one."""
 
     def __init__(self, terms: QuotaTerms, *, now: float) -> None:
         self._messages = _bucket(terms.rate, now)
@@ -33,16 +35,17 @@ class Quota:
         """Return the seconds until the next message may come, 0.0 for now."""
         return max(
             0.0 if self._messages is None else self._messages.wait(now, 1),
-            # a message larger than all that may come at once would wait for ever: owing is allowed, more is not
+            # A message may be larger than the bucket, so that it could never wait for enough bytes. It is allowed as
+            # soon as nothing is owed, and the bucket then owes its bytes.
             0.0 if self._bytes is None else self._bytes.wait(now, math.ulp(1)),
         )
 
     def window(self, most: int) -> int:
-        """Return how many messages may ever come at once, at most `most`."""
+        """Return how many messages may come at once when the bucket is full, at most `most`."""
         return most if self._messages is None else min(most, int(self._messages.burst))
 
     def charge(self, now: float, size: int) -> None:
-        """Charge one message of `size` bytes, allowed or granted before."""
+        """Charge one message of `size` bytes, whether it was allowed now or had credit."""
         if self._messages is not None:
             self._messages.charge(now, 1)
         if self._bytes is not None:

@@ -1,1 +1,1 @@
-"""The composition root: the only room that knows every other one. Settings in, a running relay out."""
+"""The composition root: the one room that knows all others. It makes a running relay of the settings."""

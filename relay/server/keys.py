@@ -1,8 +1,4 @@
-"""Where a process has its keys from, and what the rest of it gets to know of their changes.
-
-An issuer signs with its folder's keys and checks with them too: that is fresher than what it publishes itself. A
-stream on its own has no private key; it fetches the public ones from `tokens.jwks_url`, or has them in its folder.
-"""
+"""The keys of a process: where they come from, and what happens when they change."""
 
 from functools import partial
 from typing import Any
@@ -22,8 +18,11 @@ from relay.stream.registry import Registry
 def key_source(settings: Settings, role: Role) -> WatchedKeys | FetchedKeys:
     """Return the keys of a process of this role. Nothing is fetched yet.
 
+    An issuer signs and checks with the keys of its folder, which are fresher than the ones that it publishes. A stream
+    on its own has no private key: it fetches the public keys from `tokens.jwks_url`, or has them in its folder.
+
     Raises:
-        ConfigurationError: if its folder has none that it needs.
+        ConfigurationError: if the process issues tokens and its folder has no private key.
     """
     tokens = settings.tokens
     if role is Role.STREAM and tokens.jwks_url is not None:
@@ -38,18 +37,18 @@ def key_source(settings: Settings, role: Role) -> WatchedKeys | FetchedKeys:
 
 
 def published_keys(keys: WatchedKeys | FetchedKeys) -> dict[str, Any]:
-    """Return the JWK Set of now: the keys that verify, and the one that will sign next."""
+    """Return the current JWK Set: the keys that verify, and the key that will sign next."""
     return to_jwks(keys.ring.verify if isinstance(keys, WatchedKeys) else {})
 
 
 async def watch_keys(keys: WatchedKeys | FetchedKeys, auditor: Auditor, registry: Registry) -> None:
-    """Follow the keys' folder for ever. Fetched keys follow their publisher by themselves."""
+    """Follow changes of the keys' folder until cancelled. Fetched keys are refreshed elsewhere (`FetchedKeys`)."""
     if isinstance(keys, WatchedKeys):
         await keys.watch(partial(_changed, auditor, registry))
 
 
 def _changed(auditor: Auditor, registry: Registry, change: KeyChange) -> None:
-    """Record a change of keys. Who came in with a revoked key's token, perhaps a stolen key's, has to come anew."""
+    """Record a change of keys, and close the connections whose token a revoked key has signed: it may be stolen."""
     revoked = [Target(kind=Kind.KEY, name=kid) for kid, why in change.dropped.items() if why == "revoked"]
     closed = sum(registry.end(target) for target in revoked)
     auditor.note(

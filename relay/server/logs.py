@@ -1,12 +1,8 @@
-"""The process's own log: structlog for everything, secrets taken out on the way.
+"""The process's own log: structlog for all lines, those of libraries included.
 
-Whatever a library logs goes through the same renderer. Two of them would print tokens: websockets logs request
-lines and headers at DEBUG, uvicorn's access log has query strings. Both are held back here, and what still
-looks like a token, a cookie or a credential is replaced, as a second line of defence: the first is that nobody
-logs such a thing.
-
-One event is one line that nobody else can begin: JSON escapes what could break it, and for people's eyes the same
-is done here, terminal sequences included.
+No module logs a secret. As a second line of defence, values that look like a token, a cookie or a credential are
+replaced here. One event is always one line, so that no client can forge a line: JSON escapes line ends, and the text
+format escapes them and terminal sequences too.
 """
 
 import logging
@@ -23,18 +19,19 @@ _NAMES = re.compile(
     r"token|cookie|authorization|password|secret|subprotocol|query|credential|api_?key", re.IGNORECASE
 )
 _TEXTS = (
-    re.compile(r"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,4}"),  # a JWS or JWE, or a part of one
+    re.compile(r"eyJ[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*){0,4}"),  # a JWS, a JWE, or a part of one
     re.compile(r"(?i)\b(bearer[ .])[^\s,;\"']+"),
     re.compile(r"(?i)\b((?:set-)?cookie|authorization|sec-websocket-protocol)(['\"]?\s*[:=,]\s*)[^\r\n]+"),
     re.compile(r"\?[^\s\"']+"),  # a query string
 )
 _BROKEN_HEADER = re.compile(r"(?im)^(\S.*\b(?:cookie|authorization|sec-websocket-protocol)).*$")
-"""In an exception's own text, which may quote a header that could not be parsed: then nothing separates the value."""
+"""A header in the text of an exception. It may be one that could not be parsed, without a colon before the value."""
 _DEPTH = 6
+"""Levels of nested values that are looked through; a deeper value is replaced by its text."""
 
 
 def redact(text: str) -> str:
-    """Return `text` without anything that looks like a token, a credential header or a query string."""
+    """Return `text` with everything hidden that looks like a token, a credential header or a query string."""
     text = _TEXTS[0].sub(HIDDEN, text)
     text = _TEXTS[1].sub(rf"\1{HIDDEN}", text)
     text = _TEXTS[2].sub(rf"\1\2{HIDDEN}", text)
@@ -42,7 +39,7 @@ def redact(text: str) -> str:
 
 
 def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor: hide by name, and by look in every text."""
+    """structlog processor: hide values by their name, and parts of texts by their form."""
     for name, value in event.items():
         event[name] = HIDDEN if _NAMES.search(name) else _redact_value(value, _DEPTH)
     if isinstance(text := event.get("exception"), str):
@@ -66,7 +63,7 @@ def _redact_value(value: Any, depth: int) -> Any:
 
 
 def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """structlog processor for people: escape what moves the cursor; indent a traceback, the one thing of many lines."""
+    """structlog processor for the text format: escape control characters, and indent the lines of a traceback."""
     traceback = event.pop("exception", None)
     clean: dict[str, Any] = {
         _escape(name): _escape(value) if isinstance(value, str) else value for name, value in event.items()
@@ -77,14 +74,14 @@ def _one_line(_logger: object, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def _escape(text: str) -> str:
-    """Return `text` with what does not print as itself escaped: controls, line ends, bidi marks, surrogates."""
+    """Return `text` with all unprintable characters escaped: controls, line ends, bidi marks, surrogates."""
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def configure(*, level: str, format: Literal["auto", "text", "json"], stream: TextIO | None = None) -> None:  # noqa: A002  # the setting's name
-    """Set up logging for the process. `stream` is where lines go, standard error unless told."""
+    """Set up logging for the process. Lines go to `stream`, by default to standard error."""
     stream = stream or sys.stderr
     as_text = format == "text" or (format == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -110,10 +107,11 @@ def configure(*, level: str, format: Literal["auto", "text", "json"], stream: Te
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # at DEBUG these print whole requests (lines, headers, frames), at INFO what the relay says itself
+    # At DEBUG these print whole requests (lines, headers, frames) with their tokens. At INFO they repeat the relay.
     for name in ("websockets", "httpx", "httpcore", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # its warnings are about what clients send: a line for each would let anybody fill the log
+    # Its warnings are about requests of clients. With a line for each, any client could fill the log.
+    # Its access log, which has query strings, is switched off in `relay.web.uvicorn_runner`.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

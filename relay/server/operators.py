@@ -1,4 +1,4 @@
-"""The internal listener's routes for operators: who may call them, and what they work on."""
+"""The internal listener's routes for operators, and the views and parts behind them."""
 
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:
         if target.kind is Kind.KEY and isinstance(parts.keys, WatchedKeys):
-            # the folder decides here: with a second place, an issuer could go on signing what its gate refuses
+            # The folder decides. With a second place, an issuer could sign with a key that its gate refuses.
             raise MalformedError(
                 f"The keys of this relay are the files in {parts.settings.tokens.keys_dir}: "
                 "run `relay keys revoke KID`, which acts within a second."

@@ -1,6 +1,6 @@
-"""Settings into options: what each shell gets to know of them, and in its own words.
+"""The options of each room, made of the settings.
 
-The shells can't import the settings, so that none of them can grow a dependence on a key that is not its own.
+The other rooms can't import the settings. So each of them depends on its own options only.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def stream_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
 
 
 def http_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
-    """Return the counts of the public HTTP listener's connections that have sent nothing yet: each has an open file."""
+    """Return the counts of the public HTTP listener's connections that have sent nothing yet. Each has an open file."""
     return _unauthenticated(settings, crowd=open_files() * 3 // 4)
 
 
@@ -77,7 +77,7 @@ def issuer_options(settings: Settings) -> IssuerOptions:
 
 
 def rates(settings: Settings) -> Rates:
-    """Return how often tokens and log-ins may be asked for."""
+    """Return the rates of token requests and log-ins."""
     return Rates(
         tokens_per_address=settings.limits.tokens_per_address,
         tokens_per_session=settings.limits.tokens_per_session,
@@ -128,10 +128,10 @@ def gate_options(settings: Settings) -> GateOptions:
 
 
 def endpoint_of(settings: Settings) -> Callable[[str], str | None]:
-    """Return which endpoint a channel, or the channels of a pattern, belong to: the first that has them."""
+    """Return a function that names the endpoint of a channel or a pattern: the first endpoint that has all of it."""
     known = [(pattern, name) for name, endpoint in settings.sockets.items() for pattern in endpoint.channels]
 
-    @lru_cache(maxsize=10_000)  # asked for each subscription, and for each channel that is shown
+    @lru_cache(maxsize=10_000)  # called for each subscription, and for each channel that is shown
     def endpoint(channel: str) -> str | None:
         return next((name for pattern, name in known if covers(pattern, channel)), None)
 
@@ -139,7 +139,7 @@ def endpoint_of(settings: Settings) -> Callable[[str], str | None]:
 
 
 def channel_options(settings: Settings) -> Callable[[str], ChannelOptions]:
-    """Return how a channel, or the channels of a pattern, behave: as the endpoint says that has them."""
+    """Return a function that gives the options of a channel or a pattern: those of its endpoint."""
     named = endpoint_of(settings)
     options = {
         name: ChannelOptions(
@@ -155,7 +155,7 @@ def channel_options(settings: Settings) -> Callable[[str], ChannelOptions]:
 
 
 def policy(settings: Settings) -> Policy:
-    """Return what each role may ask for."""
+    """Return the grants of each role."""
     return Policy(
         {
             role: {
@@ -168,7 +168,7 @@ def policy(settings: Settings) -> Policy:
 
 
 def publisher_terms(settings: Settings) -> dict[str, PublisherTerms]:
-    """Return who may publish what."""
+    """Return the publishers by name: their keys, channels and quotas."""
     return {
         name: PublisherTerms(
             secret_sha256=publisher.secret_sha256,
@@ -181,7 +181,7 @@ def publisher_terms(settings: Settings) -> dict[str, PublisherTerms]:
 
 
 def operator_terms(settings: Settings) -> dict[str, OperatorTerms]:
-    """Return who may call the internal listener, and for what."""
+    """Return the operators by name: their keys, and what the keys allow."""
     return {
         name: OperatorTerms(secret_sha256=operator.secret_sha256, may=frozenset(operator.may))
         for name, operator in settings.operators.items()
@@ -189,7 +189,7 @@ def operator_terms(settings: Settings) -> dict[str, OperatorTerms]:
 
 
 def csrf_options(settings: Settings) -> CsrfOptions:
-    """Return where requests with a cookie may come from."""
+    """Return the origins whose pages may send requests with a cookie."""
     return CsrfOptions(
         origins=frozenset({settings.public.url, *settings.csrf.trusted_origins}),
         require_header=settings.csrf.require_header,
@@ -197,7 +197,7 @@ def csrf_options(settings: Settings) -> CsrfOptions:
 
 
 def cookie_options(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
-    """Return how the session's and the refresh cookie are set."""
+    """Return the options of the session cookie and of the refresh cookie."""
     secure = settings.public.url.startswith("https://")
     bff = settings.bff
     return (

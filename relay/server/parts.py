@@ -1,6 +1,6 @@
-"""What a running relay is made of: concrete adapters, wired to each other as the settings say.
+"""The parts of a running relay: concrete adapters, wired to each other as the settings say.
 
-The only module that names them. Nothing listens yet; `relay.server.run` starts and stops what is made here.
+No other module names the adapters. Nothing listens yet: `relay.server.run` starts and stops the listeners.
 """
 
 import contextlib
@@ -87,34 +87,31 @@ class Parts:
 
 
 def check(settings: Settings, role: Role) -> tuple[WatchedKeys | FetchedKeys, SessionVerifier]:
-    """Check what the settings alone can't tell: that there are keys, and that they fit. Nothing is started or written.
+    """Return the keys and the session verifier of a process of this role. Nothing is started or written.
 
     Raises:
-        ConfigurationError: with one sentence about the first that does not.
+        ConfigurationError: if a key is missing or does not fit, in one sentence.
     """
     return key_source(settings, role), session_verifier(settings)
 
 
 @contextlib.asynccontextmanager
 async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator[Parts]:
-    """Make and wire everything but the listeners, and write out what waits at the end."""
-    keys, verifier = check(settings, role)
-    state = SqliteState.open(settings.engine.state_path)
-    try:
+    """Make and wire everything but the listeners. At the end, write out what waits, and close the parts.
+
+    Raises:
+        ConfigurationError: see `check`; or a file can't be used.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        # The stack closes the parts in reverse order: the audit log before the state, which keeps the log's head.
+        keys, verifier = check(settings, role)
+        state = SqliteState.open(settings.engine.state_path)
+        stack.push_async_callback(state.aclose)
+        if isinstance(keys, FetchedKeys):
+            stack.push_async_callback(keys.aclose)
+        stack.push_async_callback(verifier.aclose)
         client_identity = ClientIdentity(ref_key(settings))
-        known = read_head(settings.engine.state_path, settings.audit.path)
-        audit_log = JsonlAuditor.open(
-            settings.audit.path,
-            node=socket.gethostname(),
-            options=replace(audit_log_options(settings), copy=audit_copy(settings)),
-            keep_head=lambda head: state.keep_head(settings.audit.path, head.writer, head.seq, head.hash),
-        )
-        if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
-            log.error(
-                "the audit log is not the one that the state store knows: it was replaced or cut off",
-                path=str(settings.audit.path),
-                known=str(Link(*known)),
-            )
+        audit_log = _open_audit_log(settings, state)
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
@@ -122,60 +119,73 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             denials=settings.limits.denials_recorded,
             observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
         )
-        try:
-            fanout = Fanout(channel_options(settings))
-            broker = MemoryBroker(max_channels=settings.limits.channels)
-            await fanout.connect(broker)
-            backend = _backend(settings)
-            recent_sessions = RecentSessions()
-            admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
-            stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
-            ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
-            yield Parts(
-                settings=settings,
-                role=role,
-                keys=keys,
-                verifier=verifier,
-                state=state,
-                audit_log=audit_log,
-                tally=tally,
-                auditor=auditor,
-                fanout=fanout,
-                stream=stream,
-                revoker=Revoker(
-                    state=state,
-                    registry=stream.registry,
-                    recent_sessions_of=recent_sessions.of,
-                    forget=verifier.forget,
-                    auditor=auditor,
-                    keep_s=settings.session.max_s,
-                ),
-                issuer=Issuer(
-                    issuer_options(settings),
-                    policy=policy(settings),
-                    limits=RateLimits(rates(settings), counts=lambda _name, rate: MemoryCounts(rate)),
-                    client_identity=client_identity,
-                    verifier=verifier,
-                    recent_sessions=recent_sessions,
-                    state=state,
-                    auditor=auditor,
-                    key=keys.signing_key,
-                ),
-                ingest=ingest,
-                ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
-                backend=backend,
-                admission_queue=admission_queue,
-                accept_queue=accept_queue,
-            )
-            if backend is not None:
-                await backend.aclose()
-        finally:
-            await auditor.aclose()
-    finally:
-        await verifier.aclose()
-        if isinstance(keys, FetchedKeys):
-            await keys.aclose()
-        await state.aclose()
+        stack.push_async_callback(auditor.aclose)
+        fanout = Fanout(channel_options(settings))
+        broker = MemoryBroker(max_channels=settings.limits.channels)
+        await fanout.connect(broker)
+        backend = _backend(settings)
+        if backend is not None:
+            stack.push_async_callback(backend.aclose)
+        recent_sessions = RecentSessions()
+        admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
+        stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
+        ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
+        revoker = Revoker(
+            state=state,
+            registry=stream.registry,
+            recent_sessions_of=recent_sessions.of,
+            forget=verifier.forget,
+            auditor=auditor,
+            keep_s=settings.session.max_s,
+        )
+        issuer = Issuer(
+            issuer_options(settings),
+            policy=policy(settings),
+            limits=RateLimits(rates(settings), counts=lambda _name, rate: MemoryCounts(rate)),
+            client_identity=client_identity,
+            verifier=verifier,
+            recent_sessions=recent_sessions,
+            state=state,
+            auditor=auditor,
+            key=keys.signing_key,
+        )
+        yield Parts(
+            settings=settings,
+            role=role,
+            keys=keys,
+            verifier=verifier,
+            state=state,
+            audit_log=audit_log,
+            tally=tally,
+            auditor=auditor,
+            fanout=fanout,
+            stream=stream,
+            revoker=revoker,
+            issuer=issuer,
+            ingest=ingest,
+            ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
+            backend=backend,
+            admission_queue=admission_queue,
+            accept_queue=accept_queue,
+        )
+
+
+def _open_audit_log(settings: Settings, state: SqliteState) -> JsonlAuditor:
+    path = settings.audit.path
+    known = read_head(settings.engine.state_path, path)  # before the log writes a new head
+    audit_log = JsonlAuditor.open(
+        path,
+        node=socket.gethostname(),
+        options=replace(audit_log_options(settings), copy=audit_copy(settings)),
+        keep_head=lambda head: state.keep_head(path, head.writer, head.seq, head.hash),
+    )
+    if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
+        log.error(
+            "the audit log is not the one that the state store knows: it was replaced or cut off",
+            path=str(path),
+            known=str(Link(*known)),
+        )
+    return audit_log
 
 
 def _stream(

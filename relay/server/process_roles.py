@@ -1,9 +1,11 @@
-"""Which part of the relay a process runs: all of it, or one side, so that only the issuer holds the private key.
+"""The role of a process: a whole relay, or one side of it, so that only the issuer holds the private key.
 
-An issuer has the public listener (tokens, log-in, JWKS), a stream the WebSocket listener and publishing; both have
-the internal one. Two processes share nothing but keys: a log-out at the issuer does not reach sockets elsewhere, and
-a token that is used up at one stream is not at another. So one issuer with one stream is safe against replay, but
-revocations must be sent to both, and several streams need a store that they share, which this version does not have.
+An issuer has the public listener (tokens, log-in, JWKS). A stream has the WebSocket listener and publishing. Both have
+the internal listener.
+
+Two processes share only keys. A log-out at the issuer does not close sockets of another process, and a token that was
+used at one stream can be used again at another. So run one issuer with one stream, and send each revocation to both.
+Several streams need a shared store, which this version does not have.
 """
 
 from enum import StrEnum
@@ -11,7 +13,7 @@ from typing import Final
 
 
 class Role(StrEnum):
-    """What `relay serve --role` takes."""
+    """The values of `relay serve --role`."""
 
     ALL = "all"
     ISSUER = "issuer"
@@ -19,17 +21,17 @@ class Role(StrEnum):
 
     @property
     def issues(self) -> bool:
-        """Whether this process signs tokens, and so needs the private key."""
+        """Whether this process signs tokens. It then needs the private key."""
         return self is not Role.STREAM
 
     @property
     def streams(self) -> bool:
-        """Whether this process takes sockets and publications."""
+        """Whether this process accepts sockets and publications."""
         return self is not Role.ISSUER
 
 
 SPLIT_NOTE: Final = (
-    "Processes of different roles don't hear each other's used tokens and revocations: run one stream only, and send "
-    "each revocation to the issuer and to the stream."
+    "Processes of different roles don't share used tokens and revocations: run one stream only, and send each "
+    "revocation to the issuer and to the stream."
 )
-"""What `relay config check` says where the settings are for split processes."""
+"""The note of `relay config check` about settings for processes of different roles."""

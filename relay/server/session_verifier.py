@@ -1,8 +1,4 @@
-"""The session verifier that the settings name, made of its parts, and the cookies that it is fed from.
-
-Apart from `relay.server.options` because here adapters are put together and not only options made: a verifier may
-need a client for keys, or be several in a row.
-"""
+"""The session verifiers that the settings name, and the cookies that they read."""
 
 from functools import partial
 
@@ -22,10 +18,10 @@ from relay.settings.sessions import Signed
 
 
 def session_verifier(settings: Settings) -> SessionVerifier:
-    """Return the verifier, or several of them in their order, that `session.verifier` names.
+    """Return the verifiers that `session.verifier` names, in their order.
 
     Raises:
-        ConfigurationError: if a key can't be read or does not fit.
+        ConfigurationError: if a key can't be read or does not fit its algorithm.
     """
     makers = {"signed": _signed, "upstream": _upstream, "authjs": _authjs}
     return VerifierChain([makers[name](settings) for name in settings.session.verifier])
@@ -40,7 +36,7 @@ def _claim_names(settings: Settings) -> ClaimNames:
 
 def _signed(settings: Settings) -> SessionVerifier:
     signed = settings.session.signed
-    assert signed is not None  # the settings' own check
+    assert signed is not None  # the settings check that
     return SignedVerifier(
         SignedOptions(
             algorithm=signed.algorithm,
@@ -66,13 +62,13 @@ def _signed_key(signed: Signed) -> bytes | PublicKeys:
                 f"session.signed.public_key_file: {signed.public_key_file} can't be read: {error.strerror}."
             ) from None
     text = signed.public_key if signed.secret is None else signed.secret.get_secret_value()
-    assert text is not None  # the settings' own check
+    assert text is not None  # the settings check that
     return text.encode()
 
 
 def _upstream(settings: Settings) -> SessionVerifier:
     upstream = settings.session.upstream
-    assert upstream is not None  # the settings' own check
+    assert upstream is not None  # the settings check that
     return UpstreamVerifier(
         UpstreamOptions(
             me=upstream.me,
@@ -86,7 +82,7 @@ def _upstream(settings: Settings) -> SessionVerifier:
 
 def _authjs(settings: Settings) -> SessionVerifier:
     authjs = settings.session.authjs
-    assert authjs is not None  # the settings' own check
+    assert authjs is not None  # the settings check that
     return AuthjsVerifier(
         AuthjsOptions(
             secrets=tuple(secret.get_secret_value() for secret in authjs.secrets),
@@ -106,9 +102,10 @@ def _authjs_cookies(settings: Settings) -> tuple[str, ...]:
 
 
 def session_cookies(settings: Settings) -> SessionCookies:
-    """Return where a session may stand: in the session cookie, or in Auth.js's own.
+    """Return the cookies in which a session may be: the session cookie, and those of Auth.js.
 
-    Behind https the names without __Secure- are none: any page of a sibling domain, even over http, can plant them.
+    If public.url is https, cookies of Auth.js without the prefix __Secure- don't count: any page of a sibling domain
+    can set them, even over http.
     """
     own = () if settings.session.verifier == ("authjs",) else (settings.session.cookie,)
     authjs = _authjs_cookies(settings)

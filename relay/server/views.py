@@ -1,6 +1,6 @@
-"""What operators see of the parts: readings of all of it, rows of channels, rows of connections.
+"""What operators see of the parts: numbers, channels, publishers, connections, and records of the audit log.
 
-All of it is made when somebody asks, from what the parts keep anyway; nothing is measured for it in between.
+All of it is made for each request, from what the parts keep anyway. Nothing is measured in between.
 """
 
 import heapq
@@ -39,7 +39,7 @@ class Views:
         self._endpoint_of: Callable[[str], str | None] = endpoint_of(parts.settings)
 
     def readings(self) -> Readings:
-        """Read everything that has a number."""
+        """Return all numbers, for /metrics and /v1/stats."""
         parts, now = self._parts, time.time()
         return Readings(
             version=__version__,
@@ -62,7 +62,7 @@ class Views:
         )
 
     def channels(self, after: str, limit: int, pattern: str) -> tuple[int, Sequence[Mapping[str, Any]]]:
-        """Return how many channels with a value match, and the first `limit` of them by name after a name."""
+        """Return how many channels with a value match `pattern`, and the first `limit` of them after `after`."""
         matching = [
             channel
             for channel in self._parts.fanout.hub.channels()
@@ -75,7 +75,7 @@ class Views:
         return len(matching), [self._channel(channel, now) for channel in page]
 
     def publishers(self) -> Sequence[Mapping[str, Any]]:
-        """Return every publisher that the settings name, with what it may and what it did."""
+        """Return every publisher of the settings, with its terms and its counts."""
         ingest = self._parts.ingest
         return [
             {

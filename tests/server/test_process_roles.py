@@ -136,7 +136,7 @@ def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_config_check_says_what_split_processes_do_not_share(tmp_path: Path) -> None:
     """With a role, or with an address to fetch keys from; and nothing of it for one process."""
     relay = make_relay(tmp_path)
-    note = "don't hear each other's used tokens and revocations"
+    note = "don't share used tokens and revocations"
     assert note not in check(relay.folder).stdout
     assert note in check(relay.folder, "--role", "issuer").stdout
     assert note in check(relay.folder, "--role", "stream").stdout
