@@ -1,1 +1,1 @@
-"""The WebSocket side: who gets in, and the bytes that go out."""
+"""The stream listener: the gate, connections and their life, the registry, the fan-out loop, heartbeat, drain."""

@@ -85,7 +85,7 @@ class Attempt:
 
     endpoint: EndpointOptions
     origin: str
-    asked: HandshakeRequest
+    request: HandshakeRequest
     client: Client
 
 
@@ -120,7 +120,7 @@ def deny(attempt: Attempt, refusal: Refusal, claims: tokens.Claims | None = None
         client=attempt.client,
         endpoint=attempt.endpoint,
         origin=attempt.origin,
-        transport=attempt.asked.transport,
+        transport=attempt.request.transport,
         claims=claims,
     )
 
@@ -168,10 +168,10 @@ class Gate:
             return denied(Refusal(reason=Reason.ORIGIN_REFUSED))
         if self._unauthenticated.over_limit(client.address):
             return denied(Refusal(reason=Reason.ADDRESS_LIMIT))
-        asked = handshake.read(transports=self._options.transports)
-        if isinstance(asked, Refusal):
-            return denied(asked)
-        return Attempt(endpoint=endpoint, origin=origin, asked=asked, client=client)
+        request = handshake.read(transports=self._options.transports)
+        if isinstance(request, Refusal):
+            return denied(request)
+        return Attempt(endpoint=endpoint, origin=origin, request=request, client=client)
 
     async def redeem(
         self, attempt: Attempt, token: str, *, reserve: Callable[[str], bool], subject: str | None = None
@@ -204,8 +204,8 @@ class Gate:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
         if claims.session_expires_at is not None and claims.session_expires_at <= now:
             return deny(attempt, Refusal(reason=Reason.SESSION_EXPIRED), claims)
-        if cut_off := self.cut_off(claims, kid, now=now):
-            return deny(attempt, Refusal(reason=cut_off), claims)
+        if revoked := self.revocation(claims, kid, now=now):
+            return deny(attempt, Refusal(reason=revoked), claims)
         if not reserve(claims.session_ref):
             return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims)
         try:
@@ -214,10 +214,10 @@ class Gate:
         except UnavailableError as error:
             return deny(attempt, Refusal.of(error), claims)
         # without the token, which would otherwise stay in memory as long as the connection
-        used = replace(attempt, asked=replace(attempt.asked, token=""))
+        used = replace(attempt, request=replace(attempt.request, token=""))
         return Admitted(attempt=used, claims=claims, kid=kid)
 
-    def cut_off(self, claims: tokens.Claims, kid: str, *, now: float) -> Reason | None:
+    def revocation(self, claims: tokens.Claims, kid: str, *, now: float) -> Reason | None:
         """Return why a valid token is refused: the token, its session, its user or its key was revoked.
 
         See `relay.core.revocations`. The service asks again when the connection is registered, because a revocation can

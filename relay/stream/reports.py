@@ -120,7 +120,7 @@ def _token_used(
         relay={
             "origin": attempt.origin,
             "session": {"ref": claims.session_ref},
-            "token": claims.record(kid=admitted.kid) | {"transport": attempt.asked.transport},
+            "token": claims.record(kid=admitted.kid) | {"transport": attempt.request.transport},
             "connection": {"id": str(connection.id)},
             **more,
         },

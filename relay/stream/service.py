@@ -189,8 +189,8 @@ class Stream:
             self._count(connection, address)
         handshake = WebSocketHandshake(request, connection.protocol)
         result: GateResult = self._gate.inspect(handshake, client)
-        if isinstance(result, Attempt) and result.asked.token:
-            result = await self._redeem(connection, result, result.asked.token)
+        if isinstance(result, Attempt) and result.request.token:
+            result = await self._redeem(connection, result, result.request.token)
         if isinstance(result, Denied) and result.refusal.reason is not Reason.CONNECTION_LIMIT:
             self._auditor.note(denied_event(result))
             return refusal_response(result.refusal)
@@ -275,12 +275,12 @@ class Stream:
         connection.attach(hub, subscriber, client)
         try:
             # a log-out or a revocation can come between the gate's look and the registration
-            if cut_off := self._gate.cut_off(claims, admitted.kid, now=now):
+            if revoked := self._gate.revocation(claims, admitted.kid, now=now):
                 report(Action.CONNECT_ACCEPTED, (), None)
-                connection.end(close_for(cut_off))
+                connection.end(close_for(revoked))
                 return
-            asked = admitted.attempt.asked
-            client.open(channels=asked.channels, interval_ms=asked.interval_ms, now=now)
+            request = admitted.attempt.request
+            client.open(channels=request.channels, interval_ms=request.interval_ms, now=now)
             await self._receive(connection, client, admitted, usage)
         finally:
             # after an error of the relay alone it is still open
@@ -316,30 +316,30 @@ class Stream:
         connection: StreamConnection,
         client: ClientProtocol,
         admitted: Admitted,
-        asked: RefreshRequest,
+        request: RefreshRequest,
     ) -> Admitted | None:
         """Use up a new token of the same user, endpoint and origin, and continue the connection with it.
 
         Return None if the token was refused, or the connection ended.
         """
-        attempt = replace(admitted.attempt, asked=replace(admitted.attempt.asked, transport="refresh"))
+        attempt = replace(admitted.attempt, request=replace(admitted.attempt.request, transport="refresh"))
         reserve = partial(self.registry.reserve, connection)
         result = await self._gate.redeem(
-            attempt, asked.token, reserve=reserve, subject=admitted.claims.subject
+            attempt, request.token, reserve=reserve, subject=admitted.claims.subject
         )
         if isinstance(result, Denied):
             self.registry.release(connection)
             self._auditor.note(denied_event(result))
-            client.refresh_refused(asked, reason=result.refusal.reason)
+            client.refresh_refused(request, reason=result.refusal.reason)
             return None
         # the new token may be of a newer log-in of the same user: a revocation of either must end the connection
         self.registry.add(connection, result)
-        if cut_off := self._gate.cut_off(result.claims, result.kid, now=time.time()):
-            connection.end(close_for(cut_off))
+        if revoked := self._gate.revocation(result.claims, result.kid, now=time.time()):
+            connection.end(close_for(revoked))
             return None
         self._auditor.note(refreshed_event(connection, result))
         client.refreshed(
-            asked,
+            request,
             scope=result.claims.channel_scope,
             expires_at=_expiry(result, time.time()),
             floor_ms=_floor_ms(result),

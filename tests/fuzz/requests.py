@@ -87,7 +87,7 @@ def handshake(data: bytes) -> None:
         if isinstance(result, Attempt):
             assert request.path.partition("?")[0] == "/ws/prices"
             assert request.headers.get_all("Origin") in ([], [ORIGIN])
-            result = at_once(GATE.redeem(result, result.asked.token, reserve=bool))
+            result = at_once(GATE.redeem(result, result.request.token, reserve=bool))
         assert isinstance(result, Denied), "nobody forges a token"
         _write_down(denied_event(result))
         refusal_response(result.refusal).serialize()

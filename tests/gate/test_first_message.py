@@ -1,4 +1,4 @@
-"""The token as the first frame: the same checks, and close codes that a browser's script can see."""
+"""The token as the first frame: the same checks, and close codes that a browser's script can read."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ async def ending(websocket: ClientConnection) -> tuple[int | None, str | None]:
 
 
 async def test_a_good_token_gets_its_welcome(relay: Relay) -> None:
-    """Nothing comes before the token; then all is as with the other two ways, channels of the URL included."""
+    """Nothing is sent before the token. Then all is as with the other transports, with channels from the URL."""
     async with bare(relay, path="/ws/prices?channels=prices.X") as websocket:
         await websocket.send(auth(await relay.token()))
         assert json.loads(await websocket.recv())["type"] == "welcome"
@@ -51,7 +51,7 @@ async def test_a_good_token_gets_its_welcome(relay: Relay) -> None:
 
 
 async def test_a_bad_token_is_3000(relay: Relay) -> None:
-    """Garbage, expired, used, too long, and a session: one close code and one text for all."""
+    """Garbage, expired, used and too long tokens and a revoked session get the same close code and text."""
     used = await relay.token()
     async with relay.connect(used):
         pass
@@ -72,7 +72,7 @@ async def test_a_bad_token_is_3000(relay: Relay) -> None:
 
 
 async def test_a_token_for_something_else_is_3003(relay: Relay) -> None:
-    """Another endpoint's token, another origin's, and a browser's without Origin: not allowed, and not used up."""
+    """A token for another endpoint or origin, or a browser's without Origin, is not allowed and stays unused."""
     token = await relay.token(endpoint="depth")
     async with bare(relay) as websocket:
         await websocket.send(auth(token))
@@ -108,14 +108,14 @@ async def test_a_token_for_something_else_is_3003(relay: Relay) -> None:
     ],
 )
 async def test_another_first_frame_ends_it(relay: Relay, frame: str | bytes, code: int) -> None:
-    """What is not `auth` is a bug of the client: 1008, binary 1003, too long 1009."""
+    """A frame that is not `auth` gets 1008, a binary one 1003, one that is too long 1009."""
     async with bare(relay) as websocket:
         await websocket.send(frame)
         assert (await ending(websocket))[0] == code
 
 
 async def test_only_the_first_frame_is_a_token(relay: Relay) -> None:
-    """`auth` on a connection that is in already is a protocol error, and its token is kept."""
+    """`auth` on an accepted connection is a protocol error, and its token stays unused."""
     token = await relay.token()
     async with relay.connect() as socket:
         await socket.read("error")  # nothing_subscribed: the token names a pattern
@@ -126,7 +126,7 @@ async def test_only_the_first_frame_is_a_token(relay: Relay) -> None:
 
 
 async def test_two_tokens_at_once_use_one(relay: Relay) -> None:
-    """Of two `auth` frames in one packet the first counts; the second ends the connection and is kept."""
+    """Of two `auth` frames in one packet the first is used. The second ends the connection and stays unused."""
     first, second = await relay.token(), await relay.token()
     async with bare(relay) as websocket:
         await websocket.send(auth(first))
@@ -139,7 +139,7 @@ async def test_two_tokens_at_once_use_one(relay: Relay) -> None:
 
 
 async def test_a_client_that_leaves_first_is_no_error(relay: Relay) -> None:
-    """Closing, or vanishing, before a token is sent leaves nothing behind."""
+    """A client that leaves before it sends a token leaves no connection and no error."""
     async with bare(relay):
         pass
     async with bare(relay) as websocket:
@@ -149,7 +149,7 @@ async def test_a_client_that_leaves_first_is_no_error(relay: Relay) -> None:
 
 
 async def test_logged_out_before_the_token_came(relay: Relay) -> None:
-    """A session that ended between the handshake and the first frame gets no welcome."""
+    """A session that was revoked between the handshake and the first frame gets no welcome."""
     session = relay.session()
     token = await relay.token(session)
     async with bare(relay) as websocket:

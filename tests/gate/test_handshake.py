@@ -31,20 +31,20 @@ def request(query: str, *protocols: str) -> Request:
 @example("token=%ff", [], ["query"])
 @example("interval_ms=\u0661", [], ["first_message"])
 def test_any_handshake_is_read_or_refused(query: str, protocols: list[str], transports: list[str]) -> None:
-    """What comes back has one token of a way that is on, or none where it may still come, and sane numbers."""
-    asked = read_handshake(request(query, *protocols), transports=transports)
-    if isinstance(asked, HandshakeRequest):
-        assert asked.transport in transports
-        assert bool(asked.token) == (asked.transport != "first_message")
-        assert 0 <= asked.interval_ms < 1_000_000
-        assert len(asked.channels) <= 256
-        assert all(asked.channels)
-        assert "token=" not in repr(asked)
+    """The result has one token of an allowed transport, or none if it may still come, and numbers within bounds."""
+    found = read_handshake(request(query, *protocols), transports=transports)
+    if isinstance(found, HandshakeRequest):
+        assert found.transport in transports
+        assert bool(found.token) == (found.transport != "first_message")
+        assert 0 <= found.interval_ms < 1_000_000
+        assert len(found.channels) <= 256
+        assert all(found.channels)
+        assert "token=" not in repr(found)
     else:
-        assert isinstance(asked, Refusal)
-        assert "abc" not in asked.detail, "a refusal's detail is logged"
+        assert isinstance(found, Refusal)
+        assert "abc" not in found.detail, "a refusal's detail is logged"
 
 
 def test_protocols_are_put_together_over_headers() -> None:
-    """The header may come more than once, and its members have white space around them."""
+    """The header may come several times, and its members may have white space around them."""
     assert offered_protocols(request("", "a, b", " c ,d").headers) == ["a", "b", "c", "d"]

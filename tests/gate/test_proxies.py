@@ -1,4 +1,4 @@
-"""Behind a proxy: limits and records are about the address that the proxy saw, and only a known proxy is believed."""
+"""Proxies: limits and audit events use the address that the proxy saw, and only trusted proxies are believed."""
 
 import asyncio
 import socket
@@ -12,16 +12,16 @@ from tests.support.raw_http import exchange, head, knock, read_answer, upgrade
 from tests.support.relay_process import Relay, make_relay
 from tests.support.shared_relay import assert_quiet, recorded
 
-PROXY, STRANGER = "127.0.0.4", "127.0.0.5"
+PROXY, UNTRUSTED = "127.0.0.4", "127.0.0.5"
 LIMIT = 3
 DUAL_STACK = pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
 
 
 @pytest.fixture(scope="module", params=["127.0.0.1", pytest.param("[::]", marks=DUAL_STACK)])
 def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay that believes 127.0.0.4, and lets an address have three connections without a token.
+    """A relay that trusts 127.0.0.4, with three unauthenticated connections per address.
 
-    On [::] it gets IPv4 clients too, as ::ffff:127.0.0.4, and must not take all of them for one network.
+    On [::] IPv4 clients come as ::ffff:127.0.0.4, and must not be counted as one network.
     """
     limits = f"unauthenticated_per_address = {LIMIT}"
     relay = make_relay(tmp_path_factory.mktemp("proxied"), limits=limits)
@@ -34,8 +34,8 @@ def relay(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert_quiet(relay)
 
 
-async def test_the_limit_counts_who_is_behind_the_proxy(relay: Relay) -> None:
-    """One client that waits without a token does not take the room of the others behind the same proxy."""
+async def test_the_limit_counts_the_clients_of_a_proxy_one_by_one(relay: Relay) -> None:
+    """One client that waits without a token does not use the room of others with the same proxy."""
     busy, calm = ("X-Forwarded-For", "9.9.9.9, 198.51.100.1"), ("X-Forwarded-For", "198.51.100.2")
     writers = []
     for _ in range(LIMIT):
@@ -45,8 +45,8 @@ async def test_the_limit_counts_who_is_behind_the_proxy(relay: Relay) -> None:
         writers.append(writer)
     assert (await knock(relay, fields=[*upgrade(relay), busy], source=PROXY)).status == 429
     assert (await knock(relay, fields=[*upgrade(relay), calm], source=PROXY)).status == 101
-    spoofed = await knock(relay, fields=[*upgrade(relay), busy], source=STRANGER)
-    assert spoofed.status == 101, "a stranger's header is not believed, so its own count applies"
+    spoofed = await knock(relay, fields=[*upgrade(relay), busy], source=UNTRUSTED)
+    assert spoofed.status == 101, "an untrusted header is not believed, so its own count applies"
     for writer in writers:
         writer.close()
     record = await relay.audited("connect.denied", reason="address_limit")
@@ -59,8 +59,8 @@ def came_from(source: str, record: dict[str, Any]) -> bool:
 
 
 async def test_the_issuer_records_both_addresses(relay: Relay) -> None:
-    """client.ip is whom the proxy saw, source.ip the proxy; from a stranger both are the stranger."""
-    for source, expected in ((PROXY, "198.51.100.3"), (STRANGER, STRANGER)):
+    """client.ip is the address that the proxy saw, source.ip the proxy. From an untrusted peer both are the peer."""
+    for source, expected in ((PROXY, "198.51.100.3"), (UNTRUSTED, UNTRUSTED)):
         fields = [
             ("Host", "x"),
             ("User-Agent", f"from {source}"),
@@ -90,7 +90,7 @@ async def test_the_issuer_records_both_addresses(relay: Relay) -> None:
 async def test_both_listeners_read_the_header_alike(
     relay: Relay, forwarded: list[str], expected: str
 ) -> None:
-    """Ports, IPv6, several headers, garbage: the rightmost unknown hop is the client, or else the proxy itself."""
+    """With ports, IPv6, several headers and garbage: the rightmost untrusted hop is the client, else the proxy."""
     agent = f"agent {forwarded!r}"[:60].encode("unicode_escape").decode()
     fields = [("User-Agent", agent), *(("X-Forwarded-For", value) for value in forwarded)]
     others = [("Forwarded", "for=203.0.113.66"), ("X-Real-IP", "203.0.113.66")]
@@ -112,8 +112,8 @@ def was(action: str, agent: str, record: dict[str, Any]) -> bool:
     return record["event"]["action"] == action and record.get("user_agent") == {"original": agent}
 
 
-async def test_ipv6_networks_wait_together(relay: Relay) -> None:
-    """Addresses of one /64 behind the proxy share the room for connections without a token."""
+async def test_an_ipv6_network_shares_one_limit(relay: Relay) -> None:
+    """Addresses of one /64 share the room for connections without a token."""
     writers = []
     for host in range(LIMIT):
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1], local_addr=(PROXY, 0))

@@ -1,4 +1,4 @@
-"""What is refused before the token is looked at, in which order, and that it stays unused."""
+"""Refusals before the token is looked at: their order, and that the token stays unused."""
 
 from tests.support.raw_http import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.relay_process import Relay
@@ -13,7 +13,7 @@ def without(fields: Fields, *names: str) -> Fields:
 
 
 def broken(relay: Relay) -> dict[str, tuple[int, str, str, Fields]]:
-    """Handshakes that are none, by what is wrong with them: status, code, method and header fields."""
+    """Broken handshakes, each with its status, code, method and header fields."""
     good = upgrade(relay)
     no_key = without(good, "Sec-WebSocket-Key")
     no_version = without(good, "Sec-WebSocket-Version")
@@ -42,8 +42,8 @@ def broken(relay: Relay) -> dict[str, tuple[int, str, str, Fields]]:
     }
 
 
-async def test_what_is_no_handshake_keeps_its_token(relay: Relay) -> None:
-    """Each broken handshake has its status, in the form of all errors, and leaves a token in the query unused."""
+async def test_a_broken_handshake_keeps_its_token(relay: Relay) -> None:
+    """Each has its status, in the form of all errors, and leaves a token in the query unused."""
     for kind, (status, code, method, fields) in broken(relay).items():
         token = await fresh(relay)
         answer = await knock(relay, f"/ws/prices?token={token}", fields, method=method)
@@ -60,7 +60,7 @@ async def test_the_answers_say_what_would_be_right(relay: Relay) -> None:
 
 
 async def test_bytes_that_are_no_http_are_dropped(relay: Relay) -> None:
-    """TLS to a plain port, garbage, a body and a transfer coding: the connection ends, others don't notice."""
+    """TLS to a plain port, garbage and a body end the connection. Other connections continue."""
     good = upgrade(relay)
     for data in (
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
@@ -80,7 +80,7 @@ async def test_bytes_that_are_no_http_are_dropped(relay: Relay) -> None:
 
 
 async def test_the_order_of_the_checks(relay: Relay) -> None:
-    """Of several mistakes the first in the gate's order is named: handshake, path, origin, token."""
+    """With several mistakes the first one in the gate's order is named: handshake, path, origin, token."""
     plain, foreign = [("Host", "x")], upgrade(relay, origin="https://evil.example")
     assert (await knock(relay, "/nowhere?token=a&token=b", plain)).status == 426
     assert (await knock(relay, "/nowhere?token=a&token=b", foreign)).status == 404
@@ -90,7 +90,7 @@ async def test_the_order_of_the_checks(relay: Relay) -> None:
 
 
 async def test_a_token_for_another_endpoint_is_kept(relay: Relay) -> None:
-    """403 at the wrong endpoint, and still good at the right one."""
+    """It gets 403 at the wrong endpoint, and works at the right one afterwards."""
     token = await relay.token(endpoint="depth")
     answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
     assert (answer.status, answer.code) == (403, "forbidden")
@@ -99,7 +99,7 @@ async def test_a_token_for_another_endpoint_is_kept(relay: Relay) -> None:
 
 
 async def test_a_refusal_is_one_record(relay: Relay) -> None:
-    """connect.denied has reason, status, path, origin and addresses, and nothing of query or header."""
+    """connect.denied has reason, status, path, origin and addresses, and nothing of the query or the headers."""
     fields = [
         *upgrade(relay),
         bearing("garbage"),
@@ -118,7 +118,7 @@ async def test_a_refusal_is_one_record(relay: Relay) -> None:
     assert "SECRETCHANNEL" not in str(record)
 
 
-async def test_a_forwarded_address_is_counted_not_believed(relay: Relay) -> None:
-    """Without trusted_proxies nobody can hide behind X-Forwarded-For or blame somebody else."""
+async def test_a_forwarded_address_of_an_untrusted_peer_is_ignored(relay: Relay) -> None:
+    """Without trusted_proxies a client can't hide its address with X-Forwarded-For."""
     await knock(relay, fields=[*upgrade(relay), bearing("x"), ("X-Forwarded-For", "203.0.113.9")])
     assert "203.0.113.9" not in str(relay.audit())

@@ -1,4 +1,4 @@
-"""A state store that does not answer: single use can't be proven, so nobody gets in, and nobody loses a token."""
+"""A state store that does not answer: single use can't be proven, so no connection is accepted and no token lost."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ def locked(relay: Relay) -> Iterator[None]:
 
 
 async def test_the_gate_says_503(relay: Relay) -> None:
-    """503 with Retry-After, worth a retry with the same token; a replay is not let through meanwhile either."""
+    """It has Retry-After, and the same token works later. A replay is refused during that time too."""
     used, token = await relay.token(), await relay.token()
     assert await is_unspent(relay, used)
     with locked(relay):
@@ -50,7 +50,7 @@ async def test_the_first_message_gets_1013(relay: Relay) -> None:
 
 
 async def test_a_log_out_does_not_pretend(relay: Relay) -> None:
-    """The cookies go, and the answer says that the sockets could not be ended; the next try ends them."""
+    """The cookies are cleared, and the answer says that connections could not be ended. The next try ends them."""
     session = relay.session()
     cookie = [("Cookie", f"access-token={session}"), ("Origin", relay.url)]
     async with relay.connect(await relay.token(session)) as socket:

@@ -1,4 +1,4 @@
-"""The three ways in which a token may come: each works, once, alone, and only where it is switched on."""
+"""The three transports of a token: each works once, alone, and only if it is allowed."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.support.shared_relay import assert_quiet
 
 @pytest.fixture(scope="module")
 def only_subprotocol(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay that takes tokens in the subprotocol only."""
+    """A relay that accepts tokens in the subprotocol only."""
     with running(
         tmp_path_factory.mktemp("subprotocol"), extra='[tokens]\ntransports = ["subprotocol"]'
     ) as relay:
@@ -29,7 +29,7 @@ async def receive(websocket: ClientConnection, kind: str) -> dict[str, object]:
 
 
 async def test_the_subprotocol_is_selected_and_the_token_not_echoed(relay: Relay) -> None:
-    """Of `relay.v1, bearer.…` the answer names relay.v1 alone, in whatever order and how many headers they came."""
+    """Of `relay.v1, bearer.…` the answer names relay.v1 alone, in any order and number of headers."""
     for values in (
         ["relay.v1, bearer.{token}"],
         ["bearer.{token}, relay.v1"],
@@ -47,7 +47,7 @@ async def test_the_subprotocol_is_selected_and_the_token_not_echoed(relay: Relay
 
 
 async def test_the_query_needs_no_subprotocol(relay: Relay) -> None:
-    """`new WebSocket(url + "?token=" + token)`, as any page can do it without a library, gets its prices."""
+    """`new WebSocket(url + "?token=" + token)`, which any page can write without a library, gets its prices."""
     await relay.publish("prices.PLAIN", {"bid": 1.5})
     token = await relay.token(channels=["prices.PLAIN"])
     url = f"{relay.stream_url}/ws/prices?token={token}"
@@ -59,7 +59,7 @@ async def test_the_query_needs_no_subprotocol(relay: Relay) -> None:
 
 
 async def test_channels_and_interval_come_in_the_query(relay: Relay) -> None:
-    """`&channels=` subscribes at once, within the token's scope; what lies outside is named in the answer."""
+    """`&channels=` subscribes at once, within the token's scope. The answer names channels outside the scope."""
     token = await relay.token(channels=["prices.*"])
     async with relay.connect(token, query="?channels=prices.A,orders.1,prices.B&interval_ms=0") as socket:
         ack = await socket.read("subscribed")
@@ -82,7 +82,7 @@ TWO_TOKENS = {
 
 @pytest.mark.parametrize("how", TWO_TOKENS)
 async def test_two_tokens_are_a_bad_request(relay: Relay, how: str) -> None:
-    """400, and neither is used up."""
+    """The answer is 400, and neither is used up."""
     query, protocols = TWO_TOKENS[how]
     tokens = {"a": await fresh(relay), "b": await fresh(relay)}
     fields = [("Sec-WebSocket-Protocol", value.format(**tokens)) for value in protocols]
@@ -112,7 +112,7 @@ async def test_two_tokens_are_a_bad_request(relay: Relay, how: str) -> None:
     ],
 )
 async def test_a_malformed_query_is_a_bad_request(relay: Relay, query: str) -> None:
-    """400 for what can't be read in one way only, with the token in the subprotocol kept."""
+    """A query with more than one meaning gets 400, and the token in the subprotocol stays unused."""
     token = await fresh(relay)
     answer = await knock(relay, f"/ws/prices{query}", [*upgrade(relay), bearing(token)])
     assert answer.status == 400, answer
@@ -121,7 +121,7 @@ async def test_a_malformed_query_is_a_bad_request(relay: Relay, query: str) -> N
 
 
 async def test_a_token_without_the_protocol_is_a_bad_request(relay: Relay) -> None:
-    """`bearer.…` alone: a browser would fail without a reason, since there is nothing to select."""
+    """With `bearer.…` alone the server has nothing to select, and a browser would fail without a reason."""
     token = await fresh(relay)
     for value in (f"bearer.{token}", f"relay.v2, bearer.{token}", f"RELAY.V1, bearer.{token}"):
         answer = await knock(relay, fields=[*upgrade(relay), ("Sec-WebSocket-Protocol", value)])
@@ -129,8 +129,8 @@ async def test_a_token_without_the_protocol_is_a_bad_request(relay: Relay) -> No
     assert await is_unspent(relay, token)
 
 
-async def test_a_way_that_is_switched_off_is_refused(only_subprotocol: Relay) -> None:
-    """400 for the query, 401 for none, with tokens.transports = ["subprotocol"]; the token is kept."""
+async def test_a_transport_that_is_not_allowed_is_refused(only_subprotocol: Relay) -> None:
+    """With tokens.transports = ["subprotocol"] the query gets 400 and no token 401. The token stays unused."""
     relay = only_subprotocol
     token = await fresh(relay)
     answer = await knock(relay, f"/ws/prices?token={token}")
@@ -143,7 +143,7 @@ async def test_a_way_that_is_switched_off_is_refused(only_subprotocol: Relay) ->
 
 
 async def test_an_empty_token_is_none(only_subprotocol: Relay, relay: Relay) -> None:
-    """`bearer.` and `?token=` without a token are 401, the body of all 401s."""
+    """`bearer.` and `?token=` without a token get 401, with the body of all 401s."""
     for where in (only_subprotocol, relay):
         answer = await knock(where, fields=[*upgrade(where), bearing("")])
         assert (answer.status, answer.code) == (401, "invalid_token")
@@ -151,7 +151,7 @@ async def test_an_empty_token_is_none(only_subprotocol: Relay, relay: Relay) -> 
 
 
 async def test_a_token_of_5_mb_costs_nothing(relay: Relay) -> None:
-    """Longer than a header may be: refused before it is a token, and just above 4096 bytes before it is parsed."""
+    """A token longer than a header may be is refused by its head, one above 4096 bytes before it is parsed."""
     for size in (4097, 8000):
         answer = await knock(relay, fields=[*upgrade(relay), bearing("a" * size)])
         assert (answer.status, answer.code) == (401, "invalid_token")

@@ -1,4 +1,4 @@
-"""One relay for all tests of the stream that need nothing special, and the event loop that the relay runs on."""
+"""The relay of most stream tests, and the event loop that the relay runs on."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -13,13 +13,13 @@ from tests.support.stream_node import Node, running_node
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run on uvloop as the relay does: its transports differ, in what a write after the end does for one."""
+    """Run on uvloop as the relay does. Its transports differ, for example in a write after the end."""
     return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay process; its log must be free of tracebacks when all tests are through."""
+    """A relay process. After all tests its log must be free of tracebacks."""
     with running(tmp_path_factory.mktemp("relay")) as relay:
         yield relay
     log = relay.log_path.read_text()

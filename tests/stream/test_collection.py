@@ -1,4 +1,4 @@
-"""A connection that is over is freed by reference counting: nothing of it is left for the cycle collector."""
+"""A connection that is over is freed by reference counting, and leaves nothing to the cycle collector."""
 
 import asyncio
 import gc
@@ -21,7 +21,7 @@ from relay.stream.handshake import WebSocketHandshake, refusal_response
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    """Only reference counting frees anything meanwhile."""
+    """Switch the cycle collector off, so that only reference counting frees objects."""
     gc.collect()
     gc.disable()
     yield
@@ -29,7 +29,7 @@ def no_collector() -> Iterator[None]:
 
 
 class Listener:
-    """The library's server with our connections, each of which says when it is freed."""
+    """The library's server with stream connections. Each of them tells when it is freed."""
 
     def __init__(self) -> None:
         self.freed: list[asyncio.Event] = []
@@ -130,7 +130,7 @@ async def _never_asks(port: int, listener: Listener) -> None:
     ids=lambda ending: ending.__name__.strip("_"),
 )
 async def test_a_connection_that_is_over_is_freed(ending: Any) -> None:
-    """However it ended. Otherwise the collector's full run, 0.9 s at 10,000 connections, could not be put off."""
+    """Each kind of end is the same. Otherwise full collections, 0.9 s at 10,000 connections, could not be put off."""
     listener = Listener()
     server = serve(
         listener.handle,

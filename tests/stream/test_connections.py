@@ -1,4 +1,4 @@
-"""The ends of connections: who ended them and how, what the audit log has of it, and that nothing stays behind."""
+"""The ends of connections: the close code, the initiator, the audit event, and that nothing is left."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -38,7 +38,7 @@ async def closing(relay: Relay, connection: str) -> tuple[int, str, str]:
 
 
 async def test_the_audit_log_has_a_connections_life(relay: Relay) -> None:
-    """Accepted, subscribed, refused, closed, in this order, with what was delivered."""
+    """The audit log has accepted, subscribed, refused and closed in this order, with the number of deliveries."""
     async with dial(relay, query="&channels=prices.life,depth.X", session="session-life") as wire:
         connection = await welcomed(wire)
         await wire.message("subscribed")
@@ -90,7 +90,7 @@ async def test_the_audit_log_has_a_connections_life(relay: Relay) -> None:
 async def test_the_audit_log_says_who_ended_it(
     relay: Relay, frames: bytes, expected: tuple[int, str, str]
 ) -> None:
-    """Close code, initiator and reason of each kind of end. The client here keeps its TCP connection open."""
+    """Each kind of end has its close code, initiator and reason. The client keeps its TCP connection open."""
     async with dial(relay) as wire:
         connection = await welcomed(wire)
         wire.send(frames)
@@ -99,7 +99,7 @@ async def test_the_audit_log_says_who_ended_it(
 
 
 async def test_a_reset_and_a_half_close_are_links_that_broke(relay: Relay) -> None:
-    """No close frame came: 1006, by the network. The other connections don't notice."""
+    """Without a close frame the code is 1006 and the initiator the network. Other connections continue."""
     async with dial(relay) as one, dial(relay) as other, dial(relay, query="&channels=prices.links") as good:
         connections = [await welcomed(one), await welcomed(other)]
         await welcomed(good)
@@ -112,8 +112,8 @@ async def test_a_reset_and_a_half_close_are_links_that_broke(relay: Relay) -> No
         await good.message("snapshot")
 
 
-async def test_a_client_that_stays_after_its_close_is_let_go(relay: Relay) -> None:
-    """It answers neither our FIN nor anything else; the relay does not wait for it for ever."""
+async def test_a_client_that_keeps_its_tcp_connection_after_a_close_is_cut_off(relay: Relay) -> None:
+    """The client does not answer the FIN either. The relay cuts the connection after a second."""
     async with dial(relay) as asking, dial(relay, query="&channels=prices.stays") as reading:
         for wire in (asking, reading):
             await welcomed(wire)
@@ -122,8 +122,8 @@ async def test_a_client_that_stays_after_its_close_is_let_go(relay: Relay) -> No
         await released(relay, asking, reading)
 
 
-async def test_an_unanswered_close_is_not_waited_for(relay: Relay) -> None:
-    """The relay closes, the client neither reads nor answers, and a second later it is gone."""
+async def test_an_unanswered_close_is_cut_off_after_a_second(relay: Relay) -> None:
+    """The relay closes, the client neither reads nor answers, and a second later the connection is gone."""
     async with dial(relay) as wire:
         await welcomed(wire)
         wire.send(masked(Opcode.BINARY, b"x"))
@@ -131,8 +131,8 @@ async def test_an_unanswered_close_is_not_waited_for(relay: Relay) -> None:
         assert (await wire.ending()).code == 1003
 
 
-async def test_the_eleventh_connection_takes_the_oldest_ones_place(relay: Relay) -> None:
-    """Ten of a session are fine; one more closes the first with 4504. Other sessions are not touched."""
+async def test_the_eleventh_connection_of_a_session_replaces_the_oldest(relay: Relay) -> None:
+    """A session may have ten connections. One more closes the first with 4504. Other sessions are not affected."""
     async with dial(relay, session="someone-else") as other:
         await welcomed(other)
         async with AsyncExitStack() as stack:
@@ -147,7 +147,7 @@ async def test_the_eleventh_connection_takes_the_oldest_ones_place(relay: Relay)
 
 
 async def test_clients_that_stay_after_their_close_do_not_pile_up(relay: Relay) -> None:
-    """Thirty times: connect, close, keep the TCP connection. A session has no more than its ten for long."""
+    """A client connects, closes and keeps its TCP connection, thirty times. Its session never keeps more than ten."""
     async with AsyncExitStack() as stack:
         for _ in range(30):
             wire = await stack.enter_async_context(dial(relay, session="hoarder"))
@@ -157,7 +157,7 @@ async def test_clients_that_stay_after_their_close_do_not_pile_up(relay: Relay) 
 
 
 async def test_a_client_that_leaves_during_the_handshake(relay: Relay) -> None:
-    """Its token is looked up while it goes: nothing is raised, and its end is in the log."""
+    """A client that leaves while its token is looked up causes no error, and its end is in the audit log."""
     for _ in range(20):
         async with dial(relay, query="&channels=prices.leaving") as wire:
             await wire.writer.drain()
@@ -177,8 +177,10 @@ async def test_a_client_that_leaves_during_the_handshake(relay: Relay) -> None:
     assert "Traceback" not in relay.log_path.read_text()
 
 
-async def test_two_hundred_connections_leave_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """By close, by half close, by RST, with a token, without, unfinished: no descriptor stays, each has its end."""
+async def test_two_hundred_connections_leave_no_descriptor_open(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """After every kind of end, no file descriptor stays open and each connection has its audit event."""
     with running(tmp_path_factory.mktemp("leaving"), limits="unauthenticated_per_address = 20") as relay:
         process = process_of(relay)
 

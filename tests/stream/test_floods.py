@@ -1,4 +1,4 @@
-"""Floods as one read brings them: how far they are looked at, before anybody else gets a turn."""
+"""Floods in one read: how much of them is parsed before the loop gets its turn."""
 
 import pytest
 from websockets.frames import Opcode
@@ -19,7 +19,7 @@ SMALLEST_FRAME = 6
 
 
 def read_at_once(connection: StreamConnection, data: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Give the connection what one read of its socket brought; return how many frames it looked at."""
+    """Give the connection the bytes of one read. Return how many frames it has parsed."""
     seen: list[Event] = []
     process = connection.process_event
 
@@ -43,10 +43,10 @@ def read_at_once(connection: StreamConnection, data: bytes, monkeypatch: pytest.
     ],
     ids=["pings", "pongs", "no messages", "messages", "fragments"],
 )
-async def test_a_flood_is_not_looked_at_to_its_end(
+async def test_the_rest_of_a_flood_is_not_parsed(
     node: Node, monkeypatch: pytest.MonkeyPatch, frames: bytes
 ) -> None:
-    """As soon as it is one the connection ends with 4029; the rest of the 240 KB is not parsed."""
+    """As soon as it is a flood the connection ends with 4029. The rest of the 240 KB is not parsed."""
     async with node.dial() as wire:
         assert await wire.shake() == 101
         await wire.message("error")
@@ -59,7 +59,7 @@ async def test_a_flood_is_not_looked_at_to_its_end(
 
 
 async def test_pings_before_the_token_are_counted(node: Node) -> None:
-    """Nobody else counts them: as many as a browser would never send, and the connection is gone."""
+    """More of them than a browser ever sends cut the connection. No rate limit counts them yet."""
     async with open_wire(node.port, "/ws/prices", origin=ORIGIN) as wire:
         assert await wire.shake() == 101
         (connection,) = node.stream._addresses
@@ -70,8 +70,8 @@ async def test_pings_before_the_token_are_counted(node: Node) -> None:
         await node.empty()
 
 
-async def test_who_does_not_read_is_not_read_from(node: Node) -> None:
-    """Answers that wait to be sent stop the reading of what would be answered, until they are gone."""
+async def test_reading_pauses_while_the_client_does_not_read(node: Node) -> None:
+    """While many answers wait to be sent, nothing is read. Reading continues when they are sent."""
     async with node.dial(receive_buffer=4096) as wire:
         assert await wire.shake() == 101
         await wire.message("error")

@@ -32,7 +32,7 @@ async def next_message(client: Client, kind: str) -> dict[str, Any]:
 @every_client
 @pytest.mark.parametrize("transport", ["subprotocol", "query", "first_message"])
 async def test_a_foreign_client_reads_prices(relay: Relay, opener: Opener, transport: str) -> None:
-    """A snapshot, an update, one of the largest size, in order; the relay has the client's own close in its log."""
+    """It gets a snapshot, an update and one of the largest size, in order. The audit log has its close."""
     channel = f"prices.foreign.F{next(_numbers)}"
     await relay.publish(channel, 1)
     origin = "" if opener is node_built_in else relay.url
@@ -70,7 +70,7 @@ async def test_a_foreign_client_reads_prices(relay: Relay, opener: Opener, trans
 
 @every_client
 async def test_a_foreign_client_is_told_why_it_was_closed(relay: Relay, opener: Opener) -> None:
-    """The close code and the reason arrive as they were sent, and the client takes them for a clean end."""
+    """The close code and the text arrive as they were sent, and the client treats it as a clean end."""
     origin = "" if opener is node_built_in else relay.url
     token = await relay.token(origin=origin)
     ticket = Ticket(url=f"{relay.stream_url}/ws/prices?token={token}", protocols=[], origin=origin)

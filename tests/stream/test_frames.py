@@ -1,4 +1,4 @@
-"""Frames that break RFC 6455 or relay.v1: each ends the connection with its code, and nobody else's."""
+"""Frames that break RFC 6455 or relay.v1: each ends its own connection with its code."""
 
 import itertools
 import json
@@ -52,7 +52,7 @@ _numbers = itertools.count()
 
 
 async def joined(wire: Wire) -> dict[str, Any]:
-    """Read up to the ack, whose snapshots come behind it."""
+    """Read up to the ack, which the snapshots follow."""
     assert await wire.shake() == 101
     return await wire.message("subscribed")
 
@@ -61,7 +61,7 @@ async def joined(wire: Wire) -> dict[str, Any]:
 async def test_a_broken_frame_ends_one_connection(
     relay: Relay, frames: bytes, code: int, reason: str
 ) -> None:
-    """The close code says what was wrong; nothing follows the close frame, though prices go on for the others."""
+    """The close code says what was wrong. Nothing follows the close frame, and others still get prices."""
     channel = f"prices.broken.{next(_numbers)}"
     async with (
         dial(relay, query=f"&channels={channel}") as bad,
@@ -81,7 +81,7 @@ async def test_a_broken_frame_ends_one_connection(
 
 
 async def test_messages_come_in_fragments_with_control_frames_between(relay: Relay) -> None:
-    """A message may be cut anywhere, within a character too; a ping in the middle is answered at once."""
+    """A message may be cut anywhere, also within a character. A ping between two fragments is answered at once."""
     async with dial(relay) as wire:
         await wire.shake()
         message = json.dumps({"type": "x\u20ac", "id": 5}, ensure_ascii=False).encode()
@@ -106,7 +106,7 @@ async def test_a_message_byte_by_byte(relay: Relay) -> None:
 
 
 async def test_a_frame_may_be_as_large_as_promised(relay: Relay) -> None:
-    """16384 bytes, which `welcome` names, are taken: 256 channels of 60 characters among them."""
+    """16384 bytes, the number in `welcome`, are accepted: enough for 256 channels of 60 characters."""
     async with dial(relay) as wire:
         await wire.shake()
         names = [f"prices.{'x' * 48}{number:05}" for number in range(256)]
@@ -115,8 +115,8 @@ async def test_a_frame_may_be_as_large_as_promised(relay: Relay) -> None:
         assert len((await wire.message("subscribed"))["channels"]) == 256
 
 
-async def test_frames_right_behind_the_handshake(relay: Relay) -> None:
-    """A client that does not wait for the answer is served as if it had."""
+async def test_frames_in_the_same_segment_as_the_handshake(relay: Relay) -> None:
+    """A client that does not wait for the answer is served in the same way."""
     behind = text(type="subscribe", id=1, channels=["prices.early"]) + text(type="ping", id=2)
     async with dial(relay, behind=behind) as wire:
         assert await wire.shake() == 101
@@ -135,8 +135,8 @@ async def test_frames_right_behind_the_handshake(relay: Relay) -> None:
     ],
     ids=["close", "not utf-8", "unmasked", "pings", "messages"],
 )
-async def test_rubbish_right_behind_the_handshake(relay: Relay, behind: bytes) -> None:
-    """Whatever comes too early, the connection ends, the relay writes no traceback, and the others go on."""
+async def test_garbage_in_the_same_segment_as_the_handshake(relay: Relay, behind: bytes) -> None:
+    """The connection ends, the relay writes no traceback, and other connections continue."""
     async with dial(relay, query="&channels=prices.rubbish", behind=behind) as wire:
         await released(relay, wire)
     async with dial(relay, query="&channels=prices.rubbish") as good:
@@ -148,7 +148,7 @@ async def test_rubbish_right_behind_the_handshake(relay: Relay, behind: bytes) -
 
 @pytest.mark.parametrize("payload", [b"", b"\x03\xe8", b"\x03\xe9bye", (4999).to_bytes(2, "big")])
 async def test_a_close_is_answered_with_its_own_code(relay: Relay, payload: bytes) -> None:
-    """RFC 6455 §5.5.1; what the client says behind it is not looked at."""
+    """RFC 6455 §5.5.1. Frames after the client's close are not looked at."""
     async with dial(relay) as wire:
         await wire.shake()
         await wire.message("error")

@@ -40,7 +40,7 @@ async def test_the_answer_is_the_rfcs(relay: Relay) -> None:
     ],
 )
 async def test_offered_extensions_are_declined(relay: Relay, offer: str) -> None:
-    """§9.1: the server takes none, whatever the parameters; that is an answer and no refusal."""
+    """§9.1: the server accepts no extension with any parameters, and the handshake succeeds."""
     fields = [*upgrade(relay), ("Sec-WebSocket-Extensions", offer), bearing(await fresh(relay))]
     answer = await knock(relay, fields=fields)
     assert answer.status == 101
@@ -92,8 +92,8 @@ async def test_a_handshake_names_one_host(relay: Relay, hosts: list[str]) -> Non
 
 
 @pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG, Opcode.CLOSE], ids=lambda opcode: opcode.name)
-async def test_nothing_is_answered_ahead_of_the_handshake(relay: Relay, opcode: Opcode) -> None:
-    """§4.1: a client waits for the answer. A control frame before it would be answered first, so it ends all."""
+async def test_nothing_is_answered_before_the_handshake(relay: Relay, opcode: Opcode) -> None:
+    """§4.1: a client waits for the answer. A control frame before it ends the connection without one."""
     token = await fresh(relay)
     target = f"/ws/prices?token={token}"
     async with open_wire(relay.ports[1], target, origin=relay.url, behind=masked(opcode)) as wire:

@@ -1,4 +1,4 @@
-"""RFC 6455, clause by clause, as far as `test_frames.py` has not got it: what a server must refuse, take and send.
+"""RFC 6455 clause by clause, where `test_frames.py` has no test: what a server must refuse, accept and send.
 
 Each case names the section that asks for it.
 """
@@ -84,7 +84,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("frames", "code"), REFUSED.values(), ids=list(REFUSED))
 async def test_what_the_rfc_forbids_ends_the_connection(relay: Relay, frames: bytes, code: int) -> None:
-    """One close frame with the code for it (§7.1.7), which is the last (§5.5.1); what was sent behind is not heard."""
+    """One close frame with its code (§7.1.7) is the last frame (§5.5.1). Later bytes of the client are ignored."""
     async with dial(relay) as wire:
         await joined(wire)
         wire.send(frames, text(type="ping", id=9), masked(Opcode.PING, b"still there?"))
@@ -118,7 +118,7 @@ async def test_a_second_close_is_not_answered(relay: Relay) -> None:
 
 @pytest.mark.parametrize("answer", [NORMAL, b"", closing(1003, b"binary"), closing(4999, b"as I please")])
 async def test_an_answered_close_ends_the_tcp_connection(relay: Relay, answer: bytes) -> None:
-    """§7.1.1: the client answers with any code, and the server hangs up. Until then pings alone are heard (§5.5.2)."""
+    """§7.1.1: the client answers with any code, and the server closes TCP. Before that pings are answered (§5.5.2)."""
     channel = f"prices.answered.A{next(_numbers)}"
     async with dial(relay, query=f"&channels={channel}") as wire:
         assert await wire.shake() == 101
@@ -144,7 +144,7 @@ async def test_a_close_within_a_message_ends_it(relay: Relay) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\x00\xff", b"x" * 125], ids=["none", "bytes", "the longest"])
 async def test_a_pong_repeats_its_ping(relay: Relay, payload: bytes) -> None:
-    """§5.5.3: the same application data, whatever it is; pings are answered in the order in which they came."""
+    """§5.5.3: the pong has the ping's application data. Pings are answered in their order."""
     async with dial(relay) as wire:
         await joined(wire)
         wire.send(masked(Opcode.PING, payload), masked(Opcode.PING, b"next"))
@@ -153,8 +153,8 @@ async def test_a_pong_repeats_its_ping(relay: Relay, payload: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", [NO_MASK, b"\xff\xff\xff\xff", b"{\x00\x7f}"])
-async def test_every_masking_key_is_taken(relay: Relay, key: bytes) -> None:
-    """§5.3: any 32 bits, a new one for each frame, over fragments that do not end where the key does."""
+async def test_every_masking_key_is_accepted(relay: Relay, key: bytes) -> None:
+    """§5.3: any 32 bits, a new key for each frame, over fragments that do not end where the key does."""
     async with dial(relay) as wire:
         await joined(wire)
         other = key[::-1]
@@ -165,8 +165,8 @@ async def test_every_masking_key_is_taken(relay: Relay, key: bytes) -> None:
 
 
 @pytest.mark.parametrize("length", [b"\x7e" + struct.pack("!H", 22), b"\x7f" + struct.pack("!Q", 22)])
-async def test_a_length_of_more_bytes_than_needed_means_what_it_says(relay: Relay, length: bytes) -> None:
-    """§5.2 asks senders for the shortest form; a longer one can be read in one way only, and is."""
+async def test_a_length_in_a_longer_form_is_accepted(relay: Relay, length: bytes) -> None:
+    """§5.2 requires the shortest form from senders. A longer form has one meaning only, and is read."""
     async with dial(relay) as wire:
         await joined(wire)
         wire.send(frame(0x81, PING, length=length), text(type="ping", id=8))

@@ -67,7 +67,7 @@ async def test_the_heartbeat_loop_runs_by_itself(node: Node) -> None:
 
 
 async def test_a_silent_peer_is_dropped_in_the_third_round(node: Node) -> None:
-    """Two pings go unanswered, and at the third the connection is gone. Who answers stays."""
+    """It is cut off in the third round of pings. A peer that answers stays."""
     async with node.dial("&channels=prices.A") as dead, node.dial("&channels=prices.A") as alive:
         await welcomed(dead)
         await welcomed(alive)
@@ -84,7 +84,7 @@ async def test_a_silent_peer_is_dropped_in_the_third_round(node: Node) -> None:
 
 
 async def test_a_slow_reader_is_not_taken_for_a_dead_one(node: Node) -> None:
-    """While bytes wait there is no ping to answer, so silence proves nothing: only a stall ends it."""
+    """While bytes wait no ping is sent, so silence proves nothing. Only a stall ends the connection."""
     async with node.dial("&channels=prices.A", receive_buffer=4096) as slow:
         await welcomed(slow)
         (connection,) = node.connections
@@ -99,7 +99,7 @@ async def test_a_slow_reader_is_not_taken_for_a_dead_one(node: Node) -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_dropped(node: Node) -> None:
-    """No byte in so many beats is the end; the audit log calls it stalled."""
+    """It is cut off after so many checks without a byte taken, with the reason reader_stalled."""
     async with node.dial("&channels=prices.A", receive_buffer=4096) as wire:
         await welcomed(wire)
         (connection,) = node.connections
@@ -113,7 +113,7 @@ async def test_a_reader_that_takes_nothing_is_dropped(node: Node) -> None:
 
 
 async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
-    """However much waits again at each look: what was drained in between counts."""
+    """Bytes that were taken between two checks count, also if as many wait again."""
     async with node.dial("&channels=prices.A", receive_buffer=4096) as wire:
         await welcomed(wire)
         (connection,) = node.connections
@@ -127,13 +127,13 @@ async def test_a_reader_that_takes_something_is_not_dropped(node: Node) -> None:
 
 
 async def test_a_session_that_is_over_opens_nothing(node: Node) -> None:
-    """Its token may have some seconds left; the socket would live for half of one."""
+    """Its token may be valid for some seconds more, but opens no connection."""
     async with node.dial(token=node.tickets.token(session_expires_at=int(time.time()) - 1)) as wire:
         assert await wire.shake() == 401
 
 
 async def test_a_connection_ends_with_its_session(node: Node) -> None:
-    """At `expires_at`, which the session's end brings forward, it closes with 4001; not a beat before."""
+    """It closes with 4001 at `expires_at`, which the session's end brings forward, and not earlier."""
     now = int(time.time())
     token = node.tickets.token(session_expires_at=now + 600)
     async with node.dial("&channels=prices.A", token=token) as wire:
@@ -147,7 +147,7 @@ async def test_a_connection_ends_with_its_session(node: Node) -> None:
 
 
 async def test_accepted_sockets_have_the_options(node: Node) -> None:
-    """The kernel queues little that is not sent, and gives up on a peer that acknowledges nothing."""
+    """The kernel queues few unsent bytes, and ends a connection without acknowledgements."""
     async with node.dial("&channels=prices.A") as wire:
         await welcomed(wire)
         sock = node.connections[0].transport.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""Clients that read slowly, or not at all, or only write: what they cost is bounded, and only they pay for it."""
+"""Clients that read slowly, never read, or only write: their cost is bounded, and others are not affected."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PADDING = "x" * 900
 
 
 async def publish_rounds(relay: Relay, rounds: Sequence[int]) -> None:
-    """Publish so many rounds of all channels, about 20 KB each, many to a request."""
+    """Publish so many rounds of all channels, about 20 KB per round, many values per request."""
     async with httpx.AsyncClient(
         trust_env=False, base_url=relay.internal_url, headers={"Authorization": f"Bearer {PUBLISHER_KEY}"}
     ) as client:
@@ -75,7 +75,7 @@ async def test_a_reader_that_stops_costs_nobody_anything(relay: Relay) -> None:
 
 
 async def test_the_audit_log_counts_what_a_slow_reader_missed(relay: Relay) -> None:
-    """`conflated` says how many values were passed over for newer ones; `messages_out` how many were not."""
+    """`conflated` counts the values that newer ones replaced, `messages_out` the values that were sent."""
     async with dial(relay, query="&channels=prices.readers.*", receive_buffer=4096) as slow:
         assert await slow.shake() == 101
         connection = (await slow.message("welcome"))["connection"]
@@ -102,7 +102,7 @@ async def _closed(relay: Relay, connection: str) -> dict[str, Any]:
 
 
 async def test_pings_without_reading(relay: Relay) -> None:
-    """Large pings, and no look at the pongs: they stop being read and then the connection ends. Memory stays."""
+    """A client sends large pings and reads no pong. Its pings are no longer read, then it is closed. Memory stays."""
     async with dial(relay, receive_buffer=4096) as flood, dial(relay, query="&channels=prices.flood") as good:
         assert await good.shake() == 101
         await good.message("subscribed")
@@ -116,7 +116,7 @@ async def test_pings_without_reading(relay: Relay) -> None:
 
 
 async def test_tiny_frames_by_the_thousand(relay: Relay) -> None:
-    """Pings, messages and fragments of no length, as many as one read holds: the end, and prices go on."""
+    """One read full of pings, messages or empty fragments ends the connection. Prices continue for others."""
     floods = [masked(Opcode.PING) * 40_000, masked(Opcode.TEXT, b"1") * 40_000, text(type="ping") * 10_000]
     floods.append(masked(Opcode.TEXT, fin=False) + masked(Opcode.CONT, fin=False) * 40_000)
     async with dial(relay, query="&channels=prices.tiny") as good:
@@ -131,7 +131,7 @@ async def test_tiny_frames_by_the_thousand(relay: Relay) -> None:
 
 
 async def test_the_first_frame_has_the_token_or_is_the_last(relay: Relay) -> None:
-    """Anything else than `auth` before the token ends the connection, and nothing is said first."""
+    """Any frame but `auth` before the token ends the connection, and nothing is sent before that."""
     async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101
         wire.send(text(type="ping"))

@@ -1,4 +1,4 @@
-"""Revoking on one node: what is stored, what is closed, and what happens when the store does not answer."""
+"""Revocations on one node: what is stored, what is closed, and what happens if the store does not answer."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -61,7 +61,7 @@ def revoker(node: Node, store: Store, *, forget: Callable[[str], None] = lambda 
 
 
 async def test_a_user_s_open_sessions_are_revoked_with_the_user(node: Node) -> None:
-    """Each with which the user is connected or was seen, once; a refresh of its access token can't bring it back."""
+    """Each session with which the user is connected or recently got tokens is revoked once."""
     store = Store()
     tokens = [node.tickets.token(session=session) for session in ("one", "one", "two")]
     async with (
@@ -79,7 +79,7 @@ async def test_a_user_s_open_sessions_are_revoked_with_the_user(node: Node) -> N
 
 
 async def test_a_store_that_is_down_closes_nothing(node: Node) -> None:
-    """The caller is told that it did not happen, and it did not."""
+    """The caller gets an error, and no connection is closed."""
     async with node.dial() as wire:
         assert await wire.shake() == 101
         await wire.message("error")
@@ -115,7 +115,7 @@ def during_claim(node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[], 
 async def test_what_is_revoked_between_gate_and_registration_ends(
     node: Node, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
-    """The revocation finds no socket to close, so the socket has to find the revocation and end at once."""
+    """The revocation finds no connection yet. So the connection has to find the revocation, and ends at once."""
     token = node.tickets.token(session="one")
     names = {
         Kind.SESSION: "one",

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: sockets are told, nothing hangs, and the exit code is that of an orderly stop."""
+"""SIGTERM and SIGINT: clients are told, nothing hangs, and the exit code is that of an orderly stop."""
 
 import asyncio
 import signal
@@ -36,7 +36,7 @@ def signalled(relay: Relay, number: int) -> int:
 async def test_a_signal_ends_the_relay_in_order(
     tmp_path: Path, number: int, code: int, text: bytes, reason: str
 ) -> None:
-    """Open sockets get their close and the audit log their ends; who doesn't read holds nothing up."""
+    """Each connection gets its close and its audit event. A client that does not read delays nothing."""
     with running(tmp_path) as relay:
         _, silent = await asyncio.open_connection("127.0.0.1", relay.ports[1])
         async with (
@@ -64,7 +64,7 @@ async def test_a_signal_ends_the_relay_in_order(
 
 
 async def test_a_second_signal_changes_nothing(tmp_path: Path) -> None:
-    """An impatient Ctrl-C, Ctrl-C does not turn an orderly stop into a traceback."""
+    """A second Ctrl-C does not turn an orderly stop into a traceback."""
     with running(tmp_path) as relay:
         async with dial(relay) as wire:  # does not answer the close, and so keeps the relay for a second
             await wire.shake()

@@ -37,7 +37,7 @@ async def numbers(socket: Socket, count: int) -> list[int]:
 
 
 async def test_a_stream_is_resumed_without_a_gap_or_a_repeat(tmp_path: Path) -> None:
-    """What came while the client was away is replayed before what comes now; what is too old is a snapshot."""
+    """Messages that the client has missed are replayed before new ones. If they are too old it gets a snapshot."""
     with running(tmp_path) as relay:
         seen = await trades(relay, 1, 5)
         await trades(relay, 6, 9)
@@ -61,7 +61,7 @@ async def test_a_stream_is_resumed_without_a_gap_or_a_repeat(tmp_path: Path) -> 
 
 
 async def test_a_resume_of_what_is_subscribed_already(tmp_path: Path) -> None:
-    """`since` counts for a channel that the token, or a pattern, has subscribed: it begins anew, as the ack says."""
+    """`since` works for a channel that the token or a pattern has subscribed: it starts again, as the ack says."""
     with running(tmp_path) as relay:
         seen = await trades(relay, 1, 5)
         since = {"trades.A": {"epoch": seen["epoch"], "seq": 3}}
@@ -171,8 +171,8 @@ async def test_a_refreshed_connection_ends_with_either_session(tmp_path: Path) -
             assert await socket.closed() == (4501, "session_revoked")
 
 
-async def test_sigterm_sends_everybody_away_with_a_time_to_come_back(tmp_path: Path) -> None:
-    """Each is told its own delay and closed with 1012; newcomers get 503 meanwhile; then the relay is gone."""
+async def test_sigterm_closes_all_connections_with_a_delay_for_each(tmp_path: Path) -> None:
+    """Each client gets a delay of its own and 1012. New connections get 503 until the relay has gone."""
     with running(tmp_path) as relay:
         async with relay.connect(query="?channels=prices.A") as one, relay.connect() as other:
             await one.read("subscribed")
@@ -187,7 +187,7 @@ async def test_sigterm_sends_everybody_away_with_a_time_to_come_back(tmp_path: P
 
 @pytest.mark.parametrize(("over", "code"), [("replace", 4504), ("refuse", 4503)])
 async def test_one_connection_too_many(tmp_path: Path, over: str, code: int) -> None:
-    """The oldest makes room, or the newcomer is refused: as the settings say."""
+    """The oldest connection is replaced, or the new one is refused, as the settings say."""
     with running(tmp_path, limits=f'connections_per_session = 1\nover = "{over}"') as relay:
         session = relay.session()
         async with relay.connect(await relay.token(session), query="?channels=prices.A") as first:
@@ -210,7 +210,7 @@ def is_end_of(record: dict[str, Any], ids: set[str]) -> bool:
 
 
 async def test_a_refused_token_keeps_no_place(tmp_path: Path) -> None:
-    """Whoever tries a used token again, and then does not let go, takes no place from the session's next page."""
+    """A connection whose used token was refused takes no place from its session, however long it stays."""
     with running(tmp_path, limits='connections_per_session = 1\nover = "refuse"') as relay:
         session = relay.session()
         used, fresh = await relay.token(session), await relay.token(session)
@@ -224,8 +224,8 @@ async def test_a_refused_token_keeps_no_place(tmp_path: Path) -> None:
             writer.close()
 
 
-async def test_who_finds_no_place_keeps_the_token(tmp_path: Path) -> None:
-    """Of a dozen at once two get in and ten are told 4503; their tokens are good as soon as there is a place."""
+async def test_a_connection_without_a_place_keeps_its_token(tmp_path: Path) -> None:
+    """Of twelve at once two are accepted and ten get 4503. Their tokens work as soon as there is a place."""
     with running(tmp_path, limits='connections_per_session = 2\nover = "refuse"') as relay:
         session = relay.session()
         tokens = [await relay.token(session) for _ in range(12)]

@@ -1,4 +1,4 @@
-"""Request bodies: bounds on size and time, and strict JSON or nothing."""
+"""Request bodies: bounds on size and time, and strict JSON."""
 
 import asyncio
 import contextlib
@@ -35,7 +35,7 @@ async def test_a_body_is_put_together() -> None:
 
 @pytest.mark.parametrize("length", ["11", "00000000011", "5000000", "9" * 19])
 async def test_an_announced_length_is_enough_to_refuse(length: str) -> None:
-    """Nothing is read of a body that says that it is too long."""
+    """A body whose Content-Length is too long is not read."""
 
     async def receive() -> Message:
         raise AssertionError("the body was read")
@@ -48,7 +48,7 @@ async def test_an_announced_length_is_enough_to_refuse(length: str) -> None:
 
 @pytest.mark.parametrize("length", ["1", "-1", "x", "", "\xb2", "1" * 5000, "1.5", " 3"])
 async def test_a_length_that_lies_does_not_help(length: str) -> None:
-    """What counts is what comes, whatever was announced, and in whatever script its digits are."""
+    """The bytes that come are counted, for any Content-Length in any script's digits."""
     request = make_request(("Content-Length", length), chunks=[b"abcdef", b"ghijkl"])
     with pytest.raises(MalformedError) as refused:
         await raw(request)
@@ -56,14 +56,14 @@ async def test_a_length_that_lies_does_not_help(length: str) -> None:
 
 
 async def test_a_body_that_breaks_off_is_malformed() -> None:
-    """A client that goes away in the middle is its own fault, and no error of ours."""
+    """A client that leaves within its body is at fault, and the relay logs no error of its own."""
     with pytest.raises(MalformedError) as refused:
         await raw(make_request(chunks=[b"abc"], breaks_off=True))
     assert refused.value.reason is Reason.REQUEST_MALFORMED
 
 
 async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body has some seconds in all, however little of it arrives at a time."""
+    """A body has some seconds in all, however slowly its bytes come."""
     monkeypatch.setattr(bodies, "BODY_WITHIN_S", 0.05)
 
     async def receive() -> Message:
@@ -103,7 +103,7 @@ async def test_objects_are_read_and_nothing_else() -> None:
     ],
 )
 async def test_what_is_no_strict_object_is_malformed(body: bytes) -> None:
-    """Other JSON, loose JSON, other encodings and garbage are refused with a sentence."""
+    """Other JSON, loose JSON, other encodings and garbage get an error that says why."""
     with pytest.raises(MalformedError, match="not a JSON object"):
         await json_of(body, JSON)
 
@@ -112,7 +112,7 @@ async def test_what_is_no_strict_object_is_malformed(body: bytes) -> None:
     "kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data", "json"]
 )
 async def test_only_json_is_taken(kind: str) -> None:
-    """A form can be sent by any page without asking first, so its content is not even looked at."""
+    """Any page can send a form without a CORS preflight, so its content is not looked at."""
     with pytest.raises(MalformedError, match="application/json"):
         await json_of(b"{}", ("Content-Type", kind))
     with pytest.raises(MalformedError, match="application/json"):

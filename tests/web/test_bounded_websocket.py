@@ -1,4 +1,4 @@
-"""WebSockets of an HTTP listener: a client that answers no ping is let go, though it never takes what waits for it."""
+"""WebSockets of an HTTP listener: a client that answers no ping is cut off, also if it reads nothing."""
 
 import asyncio
 
@@ -9,8 +9,8 @@ from relay.web.bounded_websocket import BoundedWebSocket
 from tests.support.raw_websocket import open_wire
 
 
-async def test_a_dead_client_is_let_go() -> None:
-    """Its connection does not wait for ever until its buffer is empty, nor does the application that fills it."""
+async def test_a_dead_client_is_cut_off() -> None:
+    """Neither the connection nor the application waits until the client has read its buffer."""
     ended = asyncio.Event()
 
     async def app(_scope: Scope, receive: Receive, send: Send) -> None:

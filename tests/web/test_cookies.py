@@ -13,7 +13,7 @@ NAME = "__Host-access-token"
 
 
 def read(*headers: str | bytes) -> str | Reason:
-    """Return the cookie's value out of these Cookie headers, or why there is none."""
+    """Return the cookie's value from these Cookie headers, or why there is none."""
     request = make_request(*(("Cookie", header) for header in headers))
     result = read_cookie(request, SessionCookies(names=(NAME,)))
     return result.reason if isinstance(result, Refusal) else result
@@ -45,7 +45,7 @@ def test_a_missing_cookie_has_its_reason() -> None:
 
 
 def test_two_cookies_have_their_reason() -> None:
-    """Two of a name, in one header or in two, are "repeated", also when they are alike."""
+    """Two cookies of a name, in one header or in two, are "repeated", also if they are equal."""
     for headers in ([f"{NAME}=a; {NAME}=a"], [f"{NAME}=a", f"{NAME}=b"], [f"{NAME}=;{NAME} = b"]):
         assert read(*headers) is Reason.SESSION_REPEATED
 
@@ -76,7 +76,7 @@ def test_a_cookie_is_cleared_with_the_same_attributes() -> None:
 
 
 def test_over_http_a_cookie_is_not_secure() -> None:
-    """While developing over http a Secure cookie would never come back."""
+    """During development over http, a browser would not send a Secure cookie back."""
     response = Response()
     set_cookie(response, CookieOptions(name="access-token", max_age_s=900, secure=False), "abc")
     assert "Secure" not in response.headers["set-cookie"]

@@ -1,4 +1,4 @@
-"""Where a request came from: the order of the proofs, and that no header can trip the check."""
+"""The CSRF check: the order of the proofs, and that no header can make it fail."""
 
 import pytest
 from hypothesis import given
@@ -38,7 +38,7 @@ def allowed(*fields: tuple[str | bytes, str | bytes], require_header: bool = Fal
     ],
 )
 def test_each_proof_suffices(fields: Fields) -> None:
-    """An own or trusted Origin, else a same-origin fetch, else the header, else a Bearer token without a cookie."""
+    """A trusted Origin, or a same-origin fetch, or the header, or a Bearer token without a cookie is enough."""
     assert allowed(*fields)
 
 
@@ -59,12 +59,12 @@ def test_each_proof_suffices(fields: Fields) -> None:
     ],
 )
 def test_a_wrong_proof_is_not_outvoted(fields: Fields) -> None:
-    """A foreign Origin refuses whatever else is said; Basic, and Bearer beside a cookie, prove nothing."""
+    """A foreign Origin refuses the request in any case. Basic, and Bearer with a cookie, prove nothing."""
     assert not allowed(*fields)
 
 
-def test_the_header_can_be_demanded_always() -> None:
-    """With csrf.require_header neither Origin nor fetch metadata suffice alone; Bearer alone still does."""
+def test_the_header_can_be_required() -> None:
+    """With csrf.require_header Origin or fetch metadata alone are not enough; Bearer alone still is."""
     assert not allowed(COOKIE, ("Origin", OWN), require_header=True)
     assert not allowed(COOKIE, ("Sec-Fetch-Site", "same-origin"), require_header=True)
     assert not allowed(COOKIE, ("Origin", EVIL), HEADER, require_header=True)
@@ -80,7 +80,7 @@ values = st.binary(max_size=60) | st.sampled_from([b"same-origin", b"1", b"null"
 
 @given(st.lists(st.tuples(names, values), max_size=8))
 def test_any_headers_get_a_verdict(fields: Fields) -> None:
-    """Whatever the headers hold, the check answers; and it says yes only where a proof is really there."""
+    """The check answers for any headers, and allows a request only if a proof is there."""
     if allowed(*fields):
         given_ = [(name, bytes(value)) for name, value in fields if isinstance(value, bytes)]
         origins = [value for name, value in given_ if name == "origin"]

@@ -1,4 +1,4 @@
-"""The internal listener's door, and its health checks, on their own."""
+"""The check in front of the internal listener, and the health checks."""
 
 import pytest
 from hypothesis import given
@@ -43,7 +43,7 @@ async def call(
     "host", [b"localhost", b"localhost:8002", b"LocalHost:1", b"[::1]", b"[::1]:8002", b"relay.internal"]
 )
 async def test_known_hosts_are_served(host: bytes) -> None:
-    """With a port or without, in any case, as the settings or the caller spell it."""
+    """With and without a port, in any case, as the settings or the caller spell it."""
     assert await call((b"host", host)) == (200, b'{"status":"ok"}')
 
 
@@ -62,12 +62,12 @@ async def test_known_hosts_are_served(host: bytes) -> None:
     ],
 )
 async def test_other_hosts_are_refused(host: bytes) -> None:
-    """DNS rebinding reaches the address, and can't name it."""
+    """A page that uses DNS rebinding reaches the address, but can't send the right name."""
     assert (await call((b"host", host)))[0] == (200 if host == b"localhost:" else 421)
 
 
 async def test_no_host_or_two_are_refused() -> None:
-    """Which of two names a proxy took is unknown."""
+    """With two names it is unknown which one a proxy has used."""
     assert (await call())[0] == 421
     assert (await call((b"host", b"localhost"), (b"host", b"localhost")))[0] == 421
 
@@ -77,7 +77,7 @@ async def test_no_host_or_two_are_refused() -> None:
     st.lists(st.tuples(st.sampled_from([b"origin", b"sec-fetch-site"]), st.binary(max_size=12))),
 )
 async def test_any_headers_get_an_answer(host: bytes, fields: list[tuple[bytes, bytes]]) -> None:
-    """The door opens for known names without an Origin or with the name's own, and never breaks."""
+    """Calls pass with a known name and without an Origin or with the name's own. No header makes the check fail."""
     status, _ = await call((b"host", host), *fields)
     assert status in (200, 403, 421)
     if status == 200:
@@ -86,7 +86,7 @@ async def test_any_headers_get_an_answer(host: bytes, fields: list[tuple[bytes, 
 
 
 async def test_readiness_has_its_reason() -> None:
-    """503 and why, while new work should go elsewhere; alive all the same."""
+    """503 with the reason while new work should go to other nodes; the relay is alive nevertheless."""
     host = (b"host", b"localhost")
     status, body = await call(host, path="/ready", why="The relay is stopping.")
     assert (status, body) == (

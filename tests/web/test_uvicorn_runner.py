@@ -1,4 +1,4 @@
-"""The HTTP server's bounds: on a head's size and time, on bodies nobody reads, on what is no HTTP at all."""
+"""The HTTP server's bounds: on a head's size and time, on bodies after their answer, on bytes that are not HTTP."""
 
 import asyncio
 import contextlib
@@ -97,7 +97,7 @@ async def attack(port: int, data: bytes) -> Answer:
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_silent_connection_is_closed(port: int) -> None:
-    """A connection that says nothing ends, without an answer."""
+    """A connection that sends nothing ends, without an answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     await ended(reader)
     writer.close()
@@ -105,27 +105,27 @@ async def test_a_silent_connection_is_closed(port: int) -> None:
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_head_that_trickles_in_is_cut_off(port: int) -> None:
-    """Each new byte of a head does not buy more time."""
+    """A new byte of a head does not extend its time."""
     assert (await attack(port, b"GET /echo HTTP/1.1\r\nHost: x\r\nX: ")).status == 0
 
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_second_head_has_no_more_time_than_the_first(port: int) -> None:
-    """After an answer, a kept connection that begins a request and does not end it is closed."""
+    """A kept connection that begins a second request and does not end it is closed."""
     first = head("GET", "/echo", [("Host", "x")])
     assert (await attack(port, first + b"GET /echo HTTP/1.1\r\nX: ")).status == 200
 
 
 @pytest.mark.usefixtures("hasty")
-async def test_a_body_that_nobody_reads_is_cut_off(port: int) -> None:
-    """Who was refused and goes on sending a body byte by byte is answered once, and soon disconnected."""
+async def test_a_body_after_its_answer_is_cut_off(port: int) -> None:
+    """A refused client that continues to send its body byte by byte gets one answer and is disconnected."""
     data = head("POST", "/deaf", [("Host", "x"), ("Content-Length", "1000000")])
     assert (await attack(port, data)).status == 403
 
 
 @pytest.mark.usefixtures("hasty")
 async def test_a_body_that_is_read_has_its_own_time(port: int) -> None:
-    """The clock of the head stops with the head: a slow body is the route's business."""
+    """The timer of the head stops with the head. The route limits the time of a body."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head("POST", "/echo", [("Host", "x"), ("Content-Length", "20")]))
     for _ in range(20):
@@ -138,7 +138,7 @@ async def test_a_body_that_is_read_has_its_own_time(port: int) -> None:
 
 @pytest.mark.parametrize("chunk", [MAX_HEAD_BYTES * 4, 1000])
 async def test_a_large_head_is_refused(port: int, chunk: int) -> None:
-    """431 for a head above the limit, whether it comes at once or in pieces, before any of it is looked at."""
+    """A head above the limit gets 431, at once or in pieces, before it is looked at."""
     value = "a" * MAX_HEAD_BYTES
     data = head("GET", "/echo", [("Host", "x"), ("X", value)])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -152,7 +152,7 @@ async def test_a_large_head_is_refused(port: int, chunk: int) -> None:
 
 
 async def test_an_endless_head_is_not_kept(port: int) -> None:
-    """Of a header that never ends no more is taken than the limit and one read."""
+    """Of a header that never ends no more is kept than the limit and one read."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /echo HTTP/1.1\r\nX: ")
     sent = 0
@@ -166,7 +166,7 @@ async def test_an_endless_head_is_not_kept(port: int) -> None:
 
 
 async def test_many_headers_are_one_large_head(port: int) -> None:
-    """Thousands of small headers are as large as one, and refused alike."""
+    """Thousands of small headers count together, and are refused in the same way."""
     fields = [(f"X-{index}", "a") for index in range(5000)]
     assert (await ask(port, "GET", "/echo", *fields)).status == 431
 
@@ -194,7 +194,7 @@ async def test_bodies_do_not_count_as_heads(port: int) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT"])
 async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None:
-    """They are cut off when it is crowded, and each counts until it has sent a request or is gone."""
+    """They are cut off when the listener is crowded. Each counts until it has sent a request or is gone."""
     unauthenticated = UnauthenticatedConnections(limit=2, crowd=10)
     async with serving(unauthenticated) as port, asyncio.timeout(20):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
@@ -214,7 +214,7 @@ async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None
 
 
 async def test_few_requests_may_wait_for_an_answer(port: int) -> None:
-    """13,000 fit into one read, at 2 KB each: the connection ends instead, and leaves nothing behind."""
+    """One read can hold 13,000 requests of 2 KB in memory. The connection ends instead, and all are freed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head("GET", "/echo", [("Host", "x")]) * 13_000)
     assert (await read_answer(reader)).status in (200, 400)
@@ -228,7 +228,7 @@ async def turn() -> None:
 
 
 async def test_a_connection_with_requests_that_were_never_begun_is_freed(port: int) -> None:
-    """By counting references: the cycle collector's full run is put off for hours."""
+    """Reference counting frees it. Full runs of the cycle collector are put off for hours."""
     gc.collect()
     gc.disable()
     try:
@@ -249,7 +249,7 @@ async def test_a_connection_with_requests_that_were_never_begun_is_freed(port: i
 
 @pytest.mark.parametrize("pieces", [1, 40])
 async def test_trailers_are_no_headers(port: int, pieces: int) -> None:
-    """A proxy did not see to them: they are dropped, and a connection that goes on and on with them is ended."""
+    """No proxy has checked them, so they are dropped. A connection with endless trailers is ended."""
     body = head("POST", "/echo", [("Host", "x"), ("Transfer-Encoding", "chunked")]) + b"3\r\nabc\r\n0\r\n"
     answer = await exchange(port, body + b"X: trailer\r\n\r\n")
     assert answer.body == b"3  /echo"
@@ -296,7 +296,7 @@ async def test_a_large_body_after_a_refusal_is_thrown_away(port: int) -> None:
     ],
 )
 async def test_what_is_no_http_gets_400(port: int, data: bytes) -> None:
-    """Garbage, smuggling and TLS to a plain port: the error that all share, and the end of the connection."""
+    """Garbage, smuggling and TLS to a plain port get the common error, and the connection ends."""
     answer = await exchange(port, data)
     assert (answer.status, answer.code) == (400, "invalid_request")
     assert answer.all("cache-control") == ["no-store"]
@@ -304,12 +304,12 @@ async def test_what_is_no_http_gets_400(port: int, data: bytes) -> None:
 
 
 async def test_an_offered_upgrade_is_ignored(port: int) -> None:
-    """A request that offers WebSocket or HTTP/2 is answered in HTTP/1.1, as RFC 9110 has it."""
+    """A request that offers WebSocket or HTTP/2 gets an answer in HTTP/1.1 (RFC 9110 §7.8)."""
     for protocol in ("websocket", "h2c"):
         answer = await ask(port, "GET", "/echo", ("Connection", "Upgrade"), ("Upgrade", protocol))
         assert (answer.status, answer.body) == (200, b"0  /echo")
 
 
 async def test_nothing_names_the_software(port: int) -> None:
-    """No Server header, so that nobody learns a version from us."""
+    """There is no Server header, so an answer tells no version."""
     assert (await ask(port, "GET", "/echo")).all("server") == []

@@ -1,4 +1,4 @@
-"""Anomaly marks in the audit log: each one comes of a real connect, an ordinary connect has none, and none refuses."""
+"""Anomaly marks in the audit log: each follows from a real connect, and none refuses a connection."""
 
 import asyncio
 import json
@@ -57,7 +57,7 @@ async def connect(
 
 
 async def marks(relay: Relay, user: str, action: str) -> list[str]:
-    """Return the marks on a user's record; an empty list where there is no such member."""
+    """Return the anomaly marks of a user's audit event; an empty list if it has none."""
 
     def wanted(record: dict[str, Any]) -> bool:
         return record.get("user") == {"id": user} and record["event"]["action"] == action
@@ -67,12 +67,12 @@ async def marks(relay: Relay, user: str, action: str) -> list[str]:
 
 
 def somebody() -> str:
-    """Return the name of a user who does nothing else."""
+    """Return the name of a user of no other test."""
     return f"user-{secrets.token_hex(4)}"
 
 
 async def test_an_ordinary_connect_has_no_mark(relay: Relay) -> None:
-    """A browser that connects with the token that it took is nothing strange, and neither is its end."""
+    """A browser that connects with its own token has no mark, and neither has its end."""
     user = somebody()
     assert await connect(relay, await token(relay, user)) == 101
     for action in ("token.issued", "connect.accepted", "connection.closed"):
@@ -87,10 +87,10 @@ async def test_an_ordinary_connect_has_no_mark(relay: Relay) -> None:
         ({"source": ELSEWHERE, "browser": OTHER_BROWSER}, ["other_address", "other_browser"]),
     ],
 )
-async def test_another_than_the_one_that_asked_is_let_in_and_marked(
+async def test_a_connection_from_another_address_is_accepted_and_marked(
     relay: Relay, how: dict[str, Any], expected: list[str]
 ) -> None:
-    """Telephones change networks: the mark is for the log's readers, and refuses nobody."""
+    """Telephones change networks. So the mark is for the readers of the log, and refuses no connection."""
     user = somebody()
     assert await connect(relay, await token(relay, user), **how) == 101
     assert await marks(relay, user, "connect.accepted") == expected
@@ -108,14 +108,14 @@ async def test_another_than_the_one_that_asked_is_let_in_and_marked(
 async def test_a_misused_token_is_refused_and_marked(
     relay: Relay, how: dict[str, Any], status: int, expected: list[str]
 ) -> None:
-    """The record says whose token it was, too."""
+    """The audit event also names the token's user."""
     user = somebody()
     assert await connect(relay, await token(relay, user), **how) == status
     assert await marks(relay, user, "connect.denied") == expected
 
 
 async def test_a_replay_is_marked(relay: Relay) -> None:
-    """The second use is refused; from another machine it says so as well."""
+    """The second use is refused. If it came from another machine, a mark says so."""
     user = somebody()
     stolen = await token(relay, user)
     assert await connect(relay, stolen) == 101
@@ -125,7 +125,7 @@ async def test_a_replay_is_marked(relay: Relay) -> None:
 
 
 async def test_a_token_that_was_handed_on_is_compared_with_nothing(relay: Relay) -> None:
-    """A server-side caller takes tokens for browsers, so that somebody else connects every time."""
+    """A server-side caller takes tokens for browsers, so another client connects every time."""
     user = somebody()
     text = await relay.token(relay.session(sub=user))
     assert await connect(relay, text, source=ELSEWHERE, browser=OTHER_BROWSER) == 101
@@ -133,7 +133,7 @@ async def test_a_token_that_was_handed_on_is_compared_with_nothing(relay: Relay)
 
 
 async def test_a_refresh_is_compared_too(relay: Relay) -> None:
-    """A connection that goes on with a token that another browser took is marked, and goes on."""
+    """A connection that is refreshed with another browser's token is marked, and continues."""
     user = somebody()
     first, second = await token(relay, user), await token(relay, user)
     target = f"/ws/prices?token={first}"
@@ -147,7 +147,7 @@ async def test_a_refresh_is_compared_too(relay: Relay) -> None:
 
 
 async def test_a_first_message_is_compared_too(relay: Relay) -> None:
-    """However the token comes."""
+    """The mark does not depend on the transport of the token."""
     user = somebody()
     async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101
@@ -157,7 +157,7 @@ async def test_a_first_message_is_compared_too(relay: Relay) -> None:
 
 
 async def test_a_burst_of_denials_is_marked(relay: Relay) -> None:
-    """From the twentieth refusal of an address within a minute on; nineteen are none."""
+    """The twentieth refusal of an address within a minute is marked; nineteen are not."""
     garbage = head("GET", "/nowhere", upgrade(relay))
     for _ in range(25):
         reader, writer = await asyncio.open_connection(HERE, relay.ports[1], local_addr=(REFUSED, 0))
