@@ -1,17 +1,17 @@
 // @ts-check
 /**
- * The demo page: live prices over a scoped token, and what a script on this page can and can't hold.
+ * The demo page: live prices over a scoped token, and what a script on this page can and can't read.
  *
- * Frames only change the rows in memory. The page is written in one pass per animation frame, a cell only when its
- * text changed, and nothing is read back from the layout. A hidden tab gets no animation frames, so it writes nothing.
+ * Frames only change the rows in memory. The page is written once per animation frame, each cell only if its text
+ * changed, and nothing is read from the layout. A hidden tab gets no animation frames, so it writes nothing.
  */
 import { createStream, fetchToken } from '/client/relay-client.js';
 
 const PATTERN = 'prices.>';
-const SLOW_MS = 250; // ages, countdowns and the chart: as often as a person can read
+const SLOW_MS = 250; // update interval of ages, countdowns and the chart: a person reads no faster
 const FLASH_MS = 220;
 const AGEING_MS = 2000;
-const OLD_MS = 5000; // the endpoint's own limit for a silent publisher
+const OLD_MS = 5000; // the endpoint's limit for a silent publisher
 const SAMPLE_MS = 250;
 const SAMPLES = 1300; // a little more than the chart's longest window
 const WINDOW_MS = { least: 20_000, most: 300_000 };
@@ -20,7 +20,7 @@ const POLL_MS = 2000;
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
 const clock = (/** @type {number} */ ms) => new Date(ms).toLocaleTimeString('en-GB');
 
-/** An element whose text is written only when it changed, and always into the same node. */
+/** An element whose text is written only if it changed, always into the same node. */
 class Cell {
   /** @param {HTMLElement} element */
   constructor(element) {
@@ -51,7 +51,7 @@ const cells = Object.fromEntries(
   ),
 );
 
-// Numbers: prices come as decimal strings and are shown as such; only differences are computed
+// Numbers: prices are decimal strings and are shown as such. Only differences are computed.
 
 function places(/** @type {string} */ text) {
   const dot = text.indexOf('.');
@@ -133,7 +133,7 @@ class Row {
     this.line = new Cell(line);
   }
 
-  /** Called for every frame: keep it, and leave the rest to the next paint. */
+  /** Keep a frame; the next paint shows it. */
   take(/** @type {import('/client/relay-client.js').DataFrame} */ frame) {
     this.frame = frame;
     dirty.add(this);
@@ -181,7 +181,7 @@ class Row {
     this.cells.ask.dress('ask');
   }
 
-  /** Show the age on the server's clock, and what it means. Returns it in milliseconds. */
+  /** Show the price's age on the server's clock, and mark old rows. Returns the age in milliseconds. */
   judge(/** @type {number} */ serverNow) {
     const age = this.frame ? serverNow - this.frame.ts : NaN;
     const verdict = this.stale ? 'stale' : age >= OLD_MS ? 'dead' : age >= AGEING_MS ? 'old' : '';
@@ -204,7 +204,7 @@ function rowOf(/** @type {string} */ symbol) {
   return row;
 }
 
-let chosen = false; // by the user; until then the first of the big ones is shown
+let chosen = false; // whether the user has selected a symbol; until then it is BTC
 
 function select(/** @type {Row} */ row, byUser = true) {
   chosen ||= byUser;
@@ -375,7 +375,7 @@ function point(/** @type {number} */ at) {
   wake();
 }
 
-// Painting: once a frame, and nothing at all in a hidden tab
+// Painting: once per animation frame, never in a hidden tab
 
 let frame = 0;
 let slowAt = 0;
@@ -430,9 +430,9 @@ let link;
 let everOpen = false;
 
 const MEANING = {
-  4501: 'This session was ended: by logging out, or by an operator.',
+  4501: 'The session has ended, by a logout or by an operator.',
   4503: 'This session has too many connections.',
-  4504: 'A newer connection of this session took its place.',
+  4504: 'A newer connection of this session has replaced this one.',
   3003: 'This page may not open this stream.',
 };
 
@@ -522,11 +522,11 @@ function show(/** @type {'login' | 'desk' | 'ended'} */ view) {
 
 function refuse(/** @type {string} */ what, meaning = '') {
   $('ended-title').textContent = what;
-  $('ended-text').textContent = `${meaning} The prices below are frozen and marked stale.`.trim();
+  $('ended-text').textContent = `${meaning} The prices below no longer change and are marked stale.`.trim();
   show('ended');
 }
 
-/** POST JSON to this page's own origin; `status` 0 says that nobody answered. */
+/** POST JSON to this page's origin. `status` is 0 if the server did not answer. */
 async function post(/** @type {string} */ path, /** @type {object | undefined} */ body) {
   try {
     const headers = body && { 'content-type': 'application/json' };
@@ -545,7 +545,7 @@ $('login').addEventListener('submit', async (event) => {
     for (const field of [email, password]) field.setAttribute('aria-invalid', String(Boolean(text)));
   };
   complain('');
-  if (!email.value || !password.value) return complain('Give an e-mail address and a password.');
+  if (!email.value || !password.value) return complain('Enter an e-mail address and a password.');
   button.disabled = true;
   const answer = await post('/api/auth/login', { email: email.value, password: password.value });
   button.disabled = false;
@@ -564,18 +564,18 @@ $('logout').addEventListener('click', async () => {
   button.disabled = true;
   const answer = await post('/api/auth/logout', undefined);
   button.disabled = false;
-  if (!answer.ok) cells['conn-detail'].show(`logging out failed: ${answer.body.message || answer.status}`);
+  if (!answer.ok) cells['conn-detail'].show(`logout failed: ${answer.body.message || answer.status}`);
   const left = stream;
   setTimeout(() => {
     if (!answer.ok || left?.state === 'stopped') return;
     left?.close();
-    refuse('Logged out. The server did not close the socket within 3 seconds, so this page did.');
+    refuse('You are logged out. The server did not close the WebSocket within 3 seconds, so this page closed it.');
   }, 3000);
 });
 
 $('again').addEventListener('click', () => show('login'));
 
-// What this page holds: the scoped token, and not the access token
+// Tokens on this page: the scoped token, and no access token
 
 /** @type {{ text: string, endpoint: string, claims: any, usedAt?: number }} */
 const token = { text: '', endpoint: '', claims: null };
@@ -583,8 +583,8 @@ const token = { text: '', endpoint: '', claims: null };
 let expiry;
 
 const CLAIMS = {
-  aud: 'good only at', channels: 'may read', scope: 'may do', exp: 'good until', sub: 'user',
-  origin: 'good only from', iss: 'issued by', jti: 'serial number', sid: 'session, hashed',
+  aud: 'valid only at', channels: 'may read', scope: 'may do', exp: 'valid until', sub: 'user',
+  origin: 'valid only from', iss: 'issued by', jti: 'token id', sid: 'session, hashed',
 };
 
 function decodePart(/** @type {string} */ part) {
@@ -631,7 +631,7 @@ function paintToken(/** @type {number} */ serverNow) {
   /** @type {HTMLButtonElement} */ ($('replay')).disabled = !usedAt || replaying;
 }
 
-/** Look where a stolen script would look, every second and with its eyes. */
+/** Read every second what an injected script could read. */
 function lookAround() {
   const places = {
     'proof-cookie': document.cookie ? document.cookie.split('; ') : [],
@@ -642,18 +642,18 @@ function lookAround() {
   const leaked = found.some((text) => /eyJ[\w-]+\.[\w-]+/.test(text));
   for (const [id, entries] of Object.entries(places))
     cells[id].show(entries.length ? entries.map((text) => text.split('=')[0]).join(', ') : 'empty');
-  cells['proof-badge'].show(leaked ? 'a token is readable!' : `not readable · looked at ${clock(Date.now())}`);
+  cells['proof-badge'].show(leaked ? 'a token is readable!' : `not readable · checked at ${clock(Date.now())}`);
   cells['proof-badge'].dress(`badge ${leaked ? 'bad' : 'good'}`);
   cells['proof-words'].show(leaked
-    ? 'Something here looks like a token, and every script on this page can take it away.'
-    : `${found.length ? 'None of these is a token. ' : ''}The session is in an HttpOnly cookie: the browser sends it along, ` +
-      'and shows it to no script. An injected script could take the token above, spent and short-lived, or while it runs ' +
-      'ask for another: one price socket each.');
+    ? 'A value here looks like a token, and every script on this page can steal it.'
+    : `${found.length ? 'None of these is a token. ' : ''}The session is in an HttpOnly cookie: the browser sends it, ` +
+      'and no script can read it. An injected script could steal the token above, which is used and short-lived. While ' +
+      'it runs it could also request new ones; each opens one WebSocket.');
 }
 
 let replaying = false;
 
-/** Try the used token over the first frame, because only there a browser's script can see why it is refused. */
+/** Try the used token in the first frame, because a browser's script sees the reason of a refusal only there. */
 function replay() {
   const socket = new WebSocket(token.endpoint);
   let answer = '';
@@ -668,10 +668,10 @@ function replay() {
   socket.onclose = ({ code, reason }) => {
     clearTimeout(giveUp);
     replaying = false;
-    if (answer === 'welcome') sayReplay('Accepted!', ' A used token opened a connection. This must not happen.', true);
-    else if (code === 3000) sayReplay(`Refused with close code ${code}, ${reason || 'no reason'}.`, ' The prices go on.');
-    else sayReplay(`Closed with code ${code} ${reason}.`.replace(' .', '.'), ' The server did not get to judge the token.', true);
-    setTimeout(poll, 300); // the refusal is in the audit log by then
+    if (answer === 'welcome') sayReplay('Accepted!', ' A used token has opened a connection. This must not happen.', true);
+    else if (code === 3000) sayReplay(`Refused with close code ${code}, ${reason || 'no reason'}.`, ' The prices continue.');
+    else sayReplay(`Closed with code ${code} ${reason}.`.replace(' .', '.'), ' The server has not checked the token.', true);
+    setTimeout(poll, 300); // by then the refusal is in the audit log
   };
 }
 
@@ -703,7 +703,7 @@ async function poll() {
     auditShown = text;
     $('audit').replaceChildren(...JSON.parse(text).events.reverse().map(auditLine));
   } catch {
-    // the connection's own state says that the server is away; the next poll tries again
+    // the state of the connection shows that the server is away; the next poll tries again
   }
 }
 
@@ -729,7 +729,7 @@ function auditLine(/** @type {any} */ { '@timestamp': at, event, user, source, c
   return line;
 }
 
-// Beginning
+// Start
 
 async function describe() {
   try {
@@ -745,7 +745,7 @@ document.addEventListener('visibilitychange', () => {
   wake();
   poll();
 });
-setInterval(wake, SLOW_MS); // wake() itself does nothing in a hidden tab
+setInterval(wake, SLOW_MS); // wake() does nothing in a hidden tab
 setInterval(() => document.hidden || measure(), 5000);
 readInk();
 lookAround();
