@@ -96,8 +96,8 @@ async def test_a_reader_too_slow_for_a_stream_is_told_so(tmp_path: Path) -> None
             socket.websocket.transport.resume_reading()
 
 
-async def test_a_lane_has_the_newest_value_at_each_beat(tmp_path: Path) -> None:
-    """Of many ticks between two beats one comes, the newest; another subscriber still gets every one."""
+async def test_an_interval_group_gets_the_newest_value_at_each_flush(tmp_path: Path) -> None:
+    """Of many ticks in one interval only the newest comes. Another subscriber still gets every one."""
     with running(tmp_path) as relay:
         async with (
             relay.connect(query="?channels=prices.A&interval_ms=200") as calm,
