@@ -160,4 +160,7 @@ def test_a_relay_that_is_not_there_is_a_failed_run(tmp_path: Path) -> None:
         variables={"RELAY_SESSION_TOKEN": "some.session.token"},
     )
     assert done.returncode == 1
-    assert done.stderr == "relay bench: http://127.0.0.1:1 can't be reached: Connection refused.\n"
+    assert (
+        done.stderr
+        == "relay bench: http://127.0.0.1:1 can't be reached: Connection refused (connection 1 of this run).\n"
+    )

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import msgspec
+
 from relay.bench.load.opener import open_all, take_all
 from relay.bench.load.servers import own_relay
 from relay.core.events import Action
@@ -26,7 +28,7 @@ def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
         folder = tmp_path / program
         folder.mkdir()
         with own_relay(folder, sessions=1, program=program) as running:
-            target = running.target(["prices.A"])
+            target = msgspec.structs.replace(running.target, channels=["prices.A"])
             [connection] = open_all(target, [(0,)], tokens=take_all(target, [(0,)]))
             connection.close()
         lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()

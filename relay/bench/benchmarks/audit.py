@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Runs, Show, SideName
@@ -59,7 +60,7 @@ class Audit(Benchmark[Bursts]):
         with own_relay(folder, sessions=self.connections, program=program) as running:
             assert running.pid is not None
             order = Order(
-                target=running.target([IDLE]),
+                target=msgspec.structs.replace(running.target, channels=[IDLE]),
                 connections=self.connections,
                 parallel=self.parallel,
                 first=0,

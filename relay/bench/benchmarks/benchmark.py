@@ -109,7 +109,7 @@ class Benchmark(abc.ABC, Generic[Side]):
     def measure(self, progress: Progress) -> Report:
         """Make all runs.
 
-         The relay and the yardstick never run together. Their order changes from run to run, so that a machine that
+        The relay and the yardstick never run together. Their order changes from run to run, so that a machine that
         becomes slower favours neither. Raises BenchError if a run could not be made; in one sentence;
         ConfigurationError if the options contradict each other, or this machine can't run the benchmark.
         """

@@ -214,7 +214,7 @@ def opened(
 ) -> Iterator[Delivery]:
     """Open a load until the block ends.
 
-     `pause_s` is the longest time in which nothing may be due, `ticks_each` about how many ticks a connection gets.
+    `pause_s` is the longest time in which nothing may be due, `ticks_each` about how many ticks a connection gets.
     Raises BenchError if a connection can't be opened.
     """
     stall_s = STALL_S + pause_s

@@ -15,6 +15,7 @@ from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, made_up
 from relay.bench.load.servers import RunningRelay, Server
 from relay.bench.load.sockets import split_address
 from relay.bench.load.subscribers import GroupOrder
+from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
 from relay.bench.report.report import Run, median
 from relay.core.errors import ConfigurationError
@@ -135,13 +136,10 @@ class Fanout(DeliveryBenchmark):
                 "`relay keys publisher NAME` makes one."
             )
         _check_header(self.publish_key, "--publish-key")
+        sessions = _read_sessions(self.sessions)
+        target = Target(stream=self.stream_url, issuer=self.url, sessions=sessions)
         return RunningRelay(
-            issuer=self.url,
-            stream=self.stream_url,
-            internal=self.publish_url,
-            sessions=_read_sessions(self.sessions),
-            publish_key=self.publish_key,
-            pid=self.pid,
+            target=target, internal=self.publish_url, publish_key=self.publish_key, pid=self.pid
         )
 
 

@@ -124,7 +124,9 @@ def _issuer(sessions: int, folder: Path) -> Iterator[Order]:
     # one token a session, so that no limit is measured
     with own_relay(folder, sessions=sessions) as running:
         assert running.pid is not None
-        yield Order(url=running.issuer, path=TOKEN_PATH, bearers=running.sessions, pid=running.pid)
+        yield Order(
+            url=running.target.issuer, path=TOKEN_PATH, bearers=running.target.sessions, pid=running.pid
+        )
 
 
 @contextlib.contextmanager

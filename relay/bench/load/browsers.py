@@ -3,10 +3,6 @@
 Each takes a token, connects with it at once, and stays. `parallel` of them are on their way at any time; with as many
 as there are connections all come at once. A browser that is told to wait waits so long, and one whose token has
 become too old on the way takes a new one, as the clients do.
-
-    in   {"target": {…}, "connections": n, "parallel": n, "first": n, "pid": p}
-    out  {"progress": n}      now and then
-    out  {"result": {…}}      see `Arrived`; the connections close at the end of standard input
 """
 
 import contextlib

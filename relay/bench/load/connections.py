@@ -2,10 +2,6 @@
 
 Tokens and connections alternate, in portions, because a token lives for 30 seconds; so the server's CPU for either is
 known apart. All connections stay open until standard input ends.
-
-    in   {"target": {…}, "connections": n, "parallel": n, "first": n, "pid": p}
-    out  {"progress": n}        so many are connected; after each portion
-    out  {"result": {…}}        see `Connected`
 """
 
 import socket

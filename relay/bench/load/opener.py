@@ -6,16 +6,13 @@ What `open_all` returns are bare sockets: nothing that arrives on them is parsed
 import re
 import socket
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from relay.bench import BenchError
 from relay.bench.load.sockets import Answer, Link, Loop, Steps
 from relay.bench.load.targets import Target, Token, handshake, stream_url, token_request
-
-Opened = TypeVar("Opened")
 
 OPEN_WITHIN_S = 10.0
 """Seconds without any answer after which the opening is given up."""
@@ -42,12 +39,19 @@ class Refused(BenchError):  # noqa: N818  # an answer of the server, which some 
         self.retry_after_s = float(found[1]) if found else 0.0
 
 
-def take_token(link: Link, target: Target, hand: Sequence[int], number: int) -> Steps[Token]:
+def take_token(
+    link: Link, target: Target, hand: Sequence[int], number: int, *, attempts: int = 1
+) -> Steps[Token]:
     """Take a token for a hand of channels over a connection to the issuer, with the session of this number. Raises
     Refused if the issuer gives none; BenchError if the server is no issuer.
     """
     session = target.sessions[number % len(target.sessions)]
     answer = yield from link.call(token_request(target, hand, session))
+    for _ in range(attempts - 1):
+        if answer.status != 503:
+            break
+        yield BUSY_PAUSE_S
+        answer = yield from link.call(token_request(target, hand, session))
     if answer.status != 200:
         raise Refused(f"The issuer gave no token: {answer.explain()}", what="token", answer=answer)
     try:
@@ -99,11 +103,7 @@ def take_all(
     """Take a token for each hand and connect nowhere; `first` is the number of the first session. Raises BenchError
     with the reason of the first failure.
     """
-
-    def take(issuer: "_Issuer", index: int) -> Steps[Token]:
-        return (yield from issuer.token(hands[index], first + index))
-
-    return _each(target, take, count=len(hands), parallel=parallel)
+    return [token for token, _ in _for_each(target, hands, parallel, first=first, connects=False)]
 
 
 def open_all(
@@ -116,89 +116,68 @@ def open_all(
 ) -> list[socket.socket]:
     """Open a connection for each hand, which has the places of its channels; each is subscribed and acknowledged.
 
-     `tokens` are those of `take_all` for the same hands; without them each token is taken just before it is used,
+    `tokens` are those of `take_all` for the same hands; without them each token is taken just before it is used,
     because it lives for 30 seconds. Raises BenchError with the reason of the first failure; all connections are closed
     then.
     """
-    links: list[Link] = []
-
-    def open_one(issuer: "_Issuer", index: int) -> Steps[socket.socket]:
-        token = (yield from issuer.token(hands[index], index)) if tokens is None else tokens[index]
-        link = yield from connect(target, hands[index], token, receive_bytes=receive_bytes)
-        links.append(link)
-        return link.socket
-
-    try:
-        return _each(target, open_one, count=len(hands), parallel=parallel)
-    except BaseException:
-        for link in links:
-            link.reset()
-        raise
+    opened = _for_each(target, hands, parallel, tokens=tokens, receive_bytes=receive_bytes)
+    return [link.socket for _, link in opened if link is not None]
 
 
-def _each(
-    target: Target, work: "Callable[[_Issuer, int], Steps[Opened]]", *, count: int, parallel: int
-) -> list[Opened]:
-    """Do a piece of work for each number below `count`, so many at the same time; return the results in order."""
-    found: dict[int, Opened] = {}
-    numbers = iter(range(count))
+def _for_each(
+    target: Target,
+    hands: Sequence[Sequence[int]],
+    parallel: int,
+    *,
+    first: int = 0,
+    tokens: Sequence[Token] | None = None,
+    connects: bool = True,
+    receive_bytes: int = 0,
+) -> list[tuple[Token, Link | None]]:
+    found: dict[int, tuple[Token, Link | None]] = {}
+    issuers: list[Link] = []  # one of each worker, kept alive
+    numbers = iter(range(len(hands)))
 
     def worker() -> Steps[None]:
-        issuer = _Issuer(target)
-        try:
-            for number in numbers:
+        issuer = None
+        for number in numbers:
+            token, link, url = tokens[number] if tokens else Token(), None, target.issuer
+            try:
+                if target.issuer and not tokens:
+                    if issuer is None or time.monotonic() - issuer.used_at > IDLE_S:
+                        issuer = Link(target.issuer, "http")
+                        issuers.append(issuer)
+                    token = yield from take_token(
+                        issuer, target, hands[number], first + number, attempts=BUSY_ATTEMPTS
+                    )
+                if connects:
+                    url = target.stream or token.endpoint
+                    link = yield from connect(target, hands[number], token, receive_bytes=receive_bytes)
+            except OSError as error:
                 which = f"(connection {number + 1} of this run)"
-                try:
-                    found[number] = yield from work(issuer, number)
-                except OSError as error:
-                    raise BenchError(
-                        f"{target.stream} can't be reached: {error.strerror or error} {which}."
-                    ) from None
-        finally:
-            issuer.close()
+                raise BenchError(f"{url} can't be reached: {error.strerror or error} {which}.") from None
+            found[number] = token, link
 
-    workers = [worker() for _ in range(min(parallel, count))]
+    workers = [worker() for _ in range(min(parallel, len(hands)))]
     try:
         Loop().run(workers, stall_s=OPEN_WITHIN_S)
-    except TimeoutError:
-        raise BenchError(
-            f"{target.stream or target.issuer} did not answer for {OPEN_WITHIN_S:.0f} s."
-        ) from None
-    finally:
+    except BaseException as error:
         for one in workers:
             one.close()
-    return [found[number] for number in range(count)]
+        _reset(link for _, link in found.values())
+        if isinstance(error, TimeoutError):
+            where = target.stream or target.issuer
+            raise BenchError(f"{where} did not answer for {OPEN_WITHIN_S:.0f} s.") from None
+        raise
+    finally:
+        _reset(issuers)
+    return [found[number] for number in range(len(hands))]
 
 
-class _Issuer:
-    """One worker's connection to the issuer, which is kept alive."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._link: Link | None = None
-
-    def token(self, hand: Sequence[int], number: int) -> Steps[Token]:
-        if not self._target.issuer:
-            return Token()
-        for attempt in range(BUSY_ATTEMPTS + 1):
-            if self._link is None or time.monotonic() - self._link.used_at > IDLE_S:
-                self.close()
-                self._link = Link(self._target.issuer, "http")
-            try:
-                return (yield from take_token(self._link, self._target, hand, number))
-            except Refused as refused:
-                if refused.status != 503 or attempt == BUSY_ATTEMPTS:
-                    raise
-            except OSError as error:
-                raise BenchError(
-                    f"{self._target.issuer} can't be reached: {error.strerror or error}."
-                ) from None
-            yield BUSY_PAUSE_S
-        raise AssertionError("the last attempt returns or raises")
-
-    def close(self) -> None:
-        if self._link is not None:
-            self._link.reset()
+def _reset(links: Iterable[Link | None]) -> None:
+    for link in links:
+        if link is not None:
+            link.reset()
 
 
 def close_reason(received: bytes | bytearray) -> str:

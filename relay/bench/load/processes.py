@@ -121,7 +121,7 @@ class Child:
     ) -> Result:
         """Wait for the result of an order, and pass the progress before it to `show`.
 
-         `wait` waits a little while the process says nothing; by default for the process alone. Raises BenchError as
+        `wait` waits a little while the process says nothing; by default for the process alone. Raises BenchError as
         `hear`, or if there is no result in time.
         """
         deadline = time.monotonic() + within_s

@@ -66,7 +66,7 @@ class TickPublisher:
     def publish_all(self, ticks: Ticks, *, goes_on: Callable[[int, float], bool]) -> list[int]:
         """Publish the ticks at their pace; returns how many went to each channel.
 
-         `goes_on` is called between requests with the number that are out and the seconds for which nothing is due. It
+        `goes_on` is called between requests with the number that are out and the seconds for which nothing is due. It
         may wait so long, and False ends the publishing. Raises BenchError if the relay refuses a tick, or can't be
         reached.
         """

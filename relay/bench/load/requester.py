@@ -2,10 +2,6 @@
 
 Each of `parallel` connections sends its next request when the one before is answered. With as many connections as there
 are requests, all are sent at once.
-
-    in   {"url": "http://…", "path": "/…", "bearers": […], "requests": n, "parallel": n, "pid": p, "body": "…"}
-    out  {"progress": n}     now and then
-    out  {"result": {…}}     see `Answered`
 """
 
 import contextlib

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jwt
+import msgspec
 
 from relay.bench.load import publisher, yardstick
 from relay.bench.load.processes import STALL_S, Child, cpu_of, memory_of
@@ -42,27 +43,14 @@ level = "warning"
 class RunningRelay:
     """A relay that accepts connections.
 
-    `issuer` and `internal` are http:// addresses; `stream` is a ws:// one with its path, "" for the one that the issuer
-    names. `sessions` are session tokens; `pid` is the process whose CPU counts, None if it is unknown.
+    `target` is where to connect, without channels; `internal` is the http:// address that is published to. `pid` is
+    the process whose CPU counts, None if it is unknown.
     """
 
-    issuer: str
-    stream: str
+    target: Target = field(repr=False)
     internal: str
-    sessions: Sequence[str] = field(repr=False)
     publish_key: str = field(repr=False)
     pid: int | None = None
-
-    def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
-        """Return where the load connects. `endpoint` can be named where the relay is one of our own."""
-        return Target(
-            stream=self.stream.replace("/ws/prices", f"/ws/{endpoint}") if endpoint else self.stream,
-            issuer=self.issuer,
-            endpoint=endpoint,
-            sessions=self.sessions,
-            channels=channels,
-            interval_ms=interval_ms,
-        )
 
 
 @contextlib.contextmanager
@@ -91,11 +79,14 @@ def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterato
             line = child.read_line(within_s=deadline - time.monotonic())
             if found := re.match(r"(\w+) +\w+ port (\d+)", line):
                 ports[found[1]] = found[2]
-        yield RunningRelay(
-            issuer=f"http://127.0.0.1:{ports['public']}",
+        target = Target(
             stream=f"ws://127.0.0.1:{ports['stream']}/ws/prices",
-            internal=f"http://127.0.0.1:{ports['internal']}",
+            issuer=f"http://127.0.0.1:{ports['public']}",
             sessions=[_session(secret, f"bench-{number}") for number in range(sessions)],
+        )
+        yield RunningRelay(
+            target=target,
+            internal=f"http://127.0.0.1:{ports['internal']}",
             publish_key=publish_key,
             pid=child.pid,
         )
@@ -116,21 +107,20 @@ def _session(secret: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that can be measured: a relay, or the yardstick at the address `stream`.
-
-    `source` is the process that publishes, `pid` the server's, if it is known.
-    """
+    """A server that can be measured. `source` is the process that publishes, `pid` the server's, if it is known."""
 
     source: Child
     pid: int | None
-    relay: RunningRelay | None = None
-    stream: str = ""
+    base: Target
 
     def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
-        """Return where to connect; the yardstick has one endpoint, and its interval is its own."""
-        if self.relay is None:
-            return Target(stream=self.stream, channels=channels)
-        return self.relay.target(channels, endpoint=endpoint, interval_ms=interval_ms)
+        """Return where to connect; an `endpoint` can be named where the relay is one of our own."""
+        if not self.base.issuer:  # the yardstick has one endpoint, and its interval is its own
+            return msgspec.structs.replace(self.base, channels=channels)
+        stream = self.base.stream.replace("/ws/prices", f"/ws/{endpoint}") if endpoint else self.base.stream
+        return msgspec.structs.replace(
+            self.base, stream=stream, endpoint=endpoint, channels=channels, interval_ms=interval_ms
+        )
 
     def cpu_s(self) -> float | None:
         """Return the CPU seconds that the server has used, None if its process is unknown."""
@@ -149,7 +139,7 @@ def publishing_to(
     with Child.run("The publisher", [program], folder / "publisher.log") as source:
         source.say(publisher.Order(ticks=ticks, url=relay.internal, key=relay.publish_key))
         source.hear(within_s=STALL_S)
-        yield Server(source=source, pid=relay.pid, relay=relay)
+        yield Server(source=source, pid=relay.pid, base=relay.target)
 
 
 @contextlib.contextmanager
@@ -165,4 +155,4 @@ def yardstick_server(
     with Child.run("The yardstick", program, folder / "yardstick.log") as child:
         child.say(yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits))
         port = child.hear(within_s=STALL_S)["port"]
-        yield Server(source=child, pid=child.pid, stream=f"ws://127.0.0.1:{port}/")
+        yield Server(source=child, pid=child.pid, base=Target(stream=f"ws://127.0.0.1:{port}/"))

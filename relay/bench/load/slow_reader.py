@@ -3,10 +3,6 @@
 It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a second
 from it; with `rate_bytes` 0, none at all. Its user sees the newest price that it has read. A server that queues for
 it lets the age of that price grow without end.
-
-    in   {"target": {…}, "ticks": {…}, "rate_bytes": n, "seconds": s}
-    out  {"open": p}        the port of its end
-    out  {"result": {…}}    see `Read`; without `rate_bytes` there is none, and standard input ends the program
 """
 
 import re

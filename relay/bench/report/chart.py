@@ -7,7 +7,7 @@ scheme, and the sides differ in lightness as well as in hue.
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from relay.bench.report.report import Bar, Report, shown
+from relay.bench.report.report import Report, Row, shown
 
 WIDTH = 760
 LEFT, RIGHT = 250, 110
@@ -35,7 +35,9 @@ _STYLE = """\
 
 def chart(reports: Sequence[Report]) -> str:
     """Return the reports' bars as an SVG document."""
-    drawn = [(report, bar) for report in reports for bar in report.bars if bar.relay is not None]
+    drawn = [
+        (report, bar) for report in reports for bar in report.rows if bar.charted and bar.relay is not None
+    ]
     height = TOP + len(drawn) * (2 * BAR + GAP + BETWEEN) + 12
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
@@ -56,7 +58,7 @@ def chart(reports: Sequence[Report]) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _drawn(report: Report, bar: Bar, y: int) -> list[str]:
+def _drawn(report: Report, bar: Row, y: int) -> list[str]:
     most = max(bar.relay or 0.0, bar.yardstick or 0.0) or 1.0
     lines = [
         f'<text x="16" y="{y + BAR - 1}">{escape(report.bench)}</text>',
@@ -75,7 +77,7 @@ def _drawn(report: Report, bar: Bar, y: int) -> list[str]:
     return lines
 
 
-def _described(drawn: Sequence[tuple[Report, Bar]]) -> str:
+def _described(drawn: Sequence[tuple[Report, Row]]) -> str:
     """Return the chart in words, for readers who can't see it."""
     return " ".join(
         f"{report.bench}, {bar.name}: relay {shown(bar.relay, bar.form, 'unknown')}, "

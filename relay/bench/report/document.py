@@ -83,7 +83,7 @@ def _table(report: Report) -> str:
         f"| | relay | {report.yardstick} | ratio |",
         "|---|--:|--:|--:|",
     ]
-    lines += [f"| {row.name} | {row.relay} | {row.yardstick} | {row.ratio} |" for row in report.rows]
+    lines += [f"| {' | '.join(row.cells())} |" for row in report.rows]
     if report.notes:
         lines += ["", *[f"- {note}" for note in report.notes]]
     return "\n".join(lines)

@@ -56,22 +56,23 @@ class Figure(Generic[Side]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One figure of both sides, and their ratio where it says something; formatted, "-" where unknown."""
+    """One figure of both sides, and their ratio where it says something; None where unknown.
 
-    name: str
-    relay: str
-    yardstick: str
-    ratio: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """One figure of both sides for a chart, where less is better; None where unknown."""
+    Less is better in a figure that is `charted`.
+    """
 
     name: str
     relay: Value
     yardstick: Value
-    form: str
+    ratio: Value = None
+    form: str = ",.0f"
+    has_ratio: bool = False
+    charted: bool = False
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Return the row as text."""
+        ratio = shown(self.ratio, ".2f") if self.has_ratio else ""
+        return self.name, shown(self.relay, self.form), shown(self.yardstick, self.form), ratio
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,6 @@ class Report:
     rows: Sequence[Row]
     notes: Sequence[str]
     is_whole: bool
-    bars: Sequence[Bar]
     json: Mapping[str, Any]
 
 
@@ -117,33 +117,25 @@ def make_report(
     where less is better.
     """
     sides = {name: [getattr(run, name) for run in runs] for name in ("relay", "yardstick")}
-    medians = {
-        name: {figure.key: median([figure.of(one) for one in ones]) for figure in figures}
-        for name, ones in sides.items()
+    rows = {
+        figure.key: Row(
+            name=figure.name,
+            relay=median([figure.of(one) for one in sides["relay"]]),
+            yardstick=median([figure.of(one) for one in sides["yardstick"]]),
+            ratio=_ratio(figure, runs),
+            form=figure.form,
+            has_ratio=figure.has_ratio,
+            charted=figure.key in charted,
+        )
+        for figure in figures
     }
-    ratios = {figure.key: _ratio(figure, runs) for figure in figures if figure.has_ratio}
-    ours, theirs = medians["relay"], medians["yardstick"]
     return Report(
         bench=bench,
         headline=headline,
         yardstick=yardstick[0],
-        rows=[
-            Row(
-                name=figure.name,
-                relay=shown(ours[figure.key], figure.form),
-                yardstick=shown(theirs[figure.key], figure.form),
-                ratio=shown(ratios[figure.key], ".2f") if figure.has_ratio else "",
-            )
-            for figure in figures
-            if ours[figure.key] is not None or theirs[figure.key] is not None
-        ],
+        rows=[row for row in rows.values() if row.relay is not None or row.yardstick is not None],
         notes=notes,
         is_whole=is_whole,
-        bars=[
-            Bar(name=figure.name, relay=ours[figure.key], yardstick=theirs[figure.key], form=figure.form)
-            for figure in figures
-            if figure.key in charted
-        ],
         json={
             "bench": bench,
             "version": __version__,
@@ -151,8 +143,9 @@ def make_report(
             "runs": len(runs),
             "yardstick_is": yardstick[1],
             "machine": machine(),
-            **medians,
-            "ratio": ratios,
+            "relay": {key: row.relay for key, row in rows.items()},
+            "yardstick": {key: row.yardstick for key, row in rows.items()},
+            "ratio": {key: row.ratio for key, row in rows.items() if row.has_ratio},
             "notes": list(notes),
             "each": [
                 {name: _everything(figures, ones[place]) for name, ones in sides.items()}

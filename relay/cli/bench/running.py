@@ -33,7 +33,7 @@ def measured(measure: Callable[[Progress], Result]) -> Result:
 def print_report(report: Report) -> None:
     """Print a report: a table on a terminal, aligned text into a pipe."""
     headings = ("", "relay", report.yardstick, "ratio")
-    lines = [(row.name, row.relay, row.yardstick, row.ratio) for row in report.rows]
+    lines = [row.cells() for row in report.rows]
     if sys.stdout.isatty():
         _print_table(report.headline, headings, lines)
     else:

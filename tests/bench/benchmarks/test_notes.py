@@ -12,7 +12,7 @@ from relay.bench.benchmarks.slow_reader import SlowReader, SlowReading
 from relay.bench.load.browsers import Arrived
 from relay.bench.load.connections import Connected
 from relay.bench.load.slow_reader import Read
-from relay.bench.report.report import Run
+from relay.bench.report.report import Row, Run
 from tests.support.bench_results import GOOD, side
 
 SLOW = SlowReader(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_within_s=40, runs=1)
@@ -64,7 +64,7 @@ def test_a_good_slow_reader_needs_no_words() -> None:
     found = SLOW.report([Run(relay=good, yardstick=good)])
     assert found.notes == []
     assert found.is_whole
-    rows = {row.name: row.relay for row in found.rows}
+    rows = {name: relay for name, relay, *_ in map(Row.cells, found.rows)}
     assert rows["slow reader: age p50 ms"] == "700"
     assert rows["stopped reader: dropped after s"] == "30.0"
     assert rows["stopped reader: memory KiB"] == "2"
@@ -92,7 +92,7 @@ def test_every_doubt_about_a_slow_reader_is_said() -> None:
 def test_connect_says_what_each_costs() -> None:
     """Tokens and connections are divided by their own numbers, and busy newcomers are told."""
     found = CONNECT.report([Run(relay=bursts(), yardstick=bursts(cpu_s=0.95))])
-    rows = {row.name: row.relay for row in found.rows}
+    rows = {name: relay for name, relay, *_ in map(Row.cells, found.rows)}
     assert (rows["CPU µs a connect"], rows["CPU µs a token"]) == ("800", "500")
     assert rows["connects/s"] == "500"
     assert rows["memory KiB a connection"] == "16.4"

@@ -12,17 +12,26 @@ from relay.bench.benchmarks.mixed import Mixed
 from relay.bench.benchmarks.suite import measure_all, suite
 from relay.bench.report.chart import chart
 from relay.bench.report.document import check_writable, document, to_json, write_document
-from relay.bench.report.report import Bar, Failed, Report, Row
+from relay.bench.report.report import Failed, Report, Row
 from relay.core.errors import ConfigurationError
 
 REPORT = Report(
     bench="fanout",
     headline="fanout: 10 subscribers, medians of 3",
     yardstick="broadcast()",
-    rows=[Row(name="CPU µs a delivery", relay="7.50", yardstick="14.00", ratio="0.54")],
+    rows=[
+        Row(
+            name="CPU µs <a> delivery",
+            relay=7.5,
+            yardstick=14.0,
+            ratio=0.54,
+            form=".2f",
+            has_ratio=True,
+            charted=True,
+        )
+    ],
     notes=["The yardstick kept no pace."],
     is_whole=True,
-    bars=[Bar(name="CPU µs <a> delivery", relay=7.5, yardstick=14.0, form=".2f")],
     json={"bench": "fanout", "runs": 3},
 )
 FAILED = Failed(bench="mixed", sentence="The relay did not answer for 10 s.")
@@ -32,7 +41,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 def test_the_report_has_tables_notes_and_the_machine() -> None:
     """What was measured, how it compares, what to doubt, and on which machine."""
     text = document([REPORT, FAILED], "report.svg", quick=True, replayed=False)
-    assert "| CPU µs a delivery | 7.50 | 14.00 | 0.54 |" in text
+    assert "| CPU µs <a> delivery | 7.50 | 14.00 | 0.54 |" in text
     assert "10 subscribers, medians of 3." in text
     assert "- The yardstick kept no pace." in text
     assert "**Failed.** The relay did not answer for 10 s." in text
@@ -62,14 +71,12 @@ def test_the_chart_is_svg_that_can_be_read_aloud() -> None:
 
 def test_the_chart_leaves_out_what_is_unknown() -> None:
     """A figure that the yardstick does not have is said to be unknown; without the relay's there is no bar."""
-    bars = [
-        Bar(name="half", relay=1.0, yardstick=None, form=".1f"),
-        Bar(name="none", relay=None, yardstick=1.0, form=".1f"),
-        Bar(name="zero", relay=0.0, yardstick=0.0, form=".1f"),
+    rows = [
+        Row(name="half", relay=1.0, yardstick=None, form=".1f", charted=True),
+        Row(name="none", relay=None, yardstick=1.0, form=".1f", charted=True),
+        Row(name="zero", relay=0.0, yardstick=0.0, form=".1f", charted=True),
     ]
-    changed = Report(
-        bench="x", headline="", yardstick="", rows=[], notes=[], is_whole=True, bars=bars, json={}
-    )
+    changed = Report(bench="x", headline="", yardstick="", rows=rows, notes=[], is_whole=True, json={})
     words = [element.text for element in ET.fromstring(chart([changed])).iter(f"{SVG}text")]
     assert "unknown" in words
     assert "half" in words
