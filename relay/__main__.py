@@ -1,7 +1,4 @@
-"""`relay`, also as `python -m relay`.
-
-The commands are imported inside `main`, so that Ctrl-C while they load ends as quietly as later.
-"""
+"""`relay`, also as `python -m relay`."""
 
 import sys
 
@@ -9,6 +6,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
+        # imported here, so that Ctrl-C during the import also ends without a traceback
         from relay.cli import main as run
 
         run()

@@ -17,7 +17,7 @@ class _Commands(LazyGroup):
             "relay.cli.demo:demo",
             "Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser.",
         ),
-        "doctor": ("relay.cli.doctor:doctor", "Check a deployment for what is legal but unwise."),
+        "doctor": ("relay.cli.doctor:doctor", "Check a deployment for settings that are valid but unwise."),
         "publish": (
             "relay.cli.publish:publish",
             "Publish one JSON value, or JSON lines from files or standard input.",
@@ -26,7 +26,7 @@ class _Commands(LazyGroup):
             "relay.cli.publisher_rates:publishers",
             "Show who publishes what at which rate, and what was refused or dropped.",
         ),
-        "listen": ("relay.cli.listen:listen", "Show the values of channels as they come."),
+        "listen": ("relay.cli.listen:listen", "Show the values of channels as they arrive."),
         "replay": (
             "relay.cli.replay:replay",
             "Publish recorded quotes and trades again, each to PREFIX.SYMBOL.",

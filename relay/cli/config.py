@@ -1,4 +1,4 @@
-"""`relay config`: check the settings without starting anything, or show them without their secrets."""
+"""`relay config`: check the settings without starting anything, or show them without secrets."""
 
 import typer
 
@@ -11,7 +11,10 @@ app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 
 @app.command()
 def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
-    """Check the settings. One line for each mistake, exit code 2; nothing is started or written."""
+    """Check the settings, without starting or writing anything.
+
+    Each mistake is one line on standard error, and the exit code is 2.
+    """
     from relay.server import parts
     from relay.server.certificates import listener_tls
     from relay.settings.load import load
@@ -30,7 +33,7 @@ def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
 
 @app.command()
 def show(config: ConfigOption = None) -> None:
-    """Show the settings as they take effect, defaults included, secrets hidden, as JSON."""
+    """Show the effective settings as JSON, with defaults and without secrets."""
     from relay.settings.load import load
 
     print(load(config_path(config)).model_dump_json(indent=2))

@@ -1,4 +1,4 @@
-"""`relay demo`: the whole journey on one machine, with nothing else to start."""
+"""`relay demo`: a backend, a relay and a market on one machine, without anything else to start."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from relay.demo.scene import Scene
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
 
 
 def demo(
@@ -19,13 +19,13 @@ def demo(
     replay: Annotated[
         list[Path] | None,
         typer.Option(
-            "--replay", help="Recorded traffic instead of the simulated market; more files may follow."
+            "--replay", help="Recorded traffic instead of the simulated market. More files may follow."
         ),
     ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further recorded files.")
     ] = None,
-    speed: Annotated[float, typer.Option(help="How fast recorded traffic is played.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Speed of recorded traffic: 10 is ten times as fast.")] = 1.0,
 ) -> None:
     """Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser."""
     from functools import partial
@@ -36,7 +36,7 @@ def demo(
     from relay.demo.run import DemoOptions, run_demo
 
     if more and not replay:
-        raise ConfigurationError("Recorded files come after --replay.")
+        raise ConfigurationError("Name recorded files after --replay.")
     options = DemoOptions(
         port=port,
         stream_port=stream_port,

@@ -1,4 +1,4 @@
-"""`relay doctor`: what is legal in this deployment but unwise, what it means, and what to do about it."""
+"""`relay doctor`: settings of a deployment that are valid but unwise, what they mean, and what to do."""
 
 import json
 import sys
@@ -22,13 +22,15 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 def doctor(
     config: ConfigOption = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no other server what time it is.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask other servers for the time.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a deployment for what is legal but unwise.
+    """Check a deployment for settings that are valid but unwise.
 
-    Run it on the machine and as the user that the relay runs as. Exit code 0: fine, or notes only; 1: an error or a
-    warning was found; 2: the relay would not even start with these settings.
+    Run it on the relay's machine and as the relay's user. Exit code 0: no findings, or notes only; 1: an error or a
+    warning was found; 2: the relay can't start with these settings.
     """
     from relay.doctor import CHECKS, Severity, examine, gather
     from relay.server.certificates import listener_tls

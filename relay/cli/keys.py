@@ -1,9 +1,9 @@
-"""`relay keys`: the issuer's signing keys from the first to the last, and the keys of publishers and operators.
+"""`relay keys`: the issuer's signing keys, and the keys of publishers and operators.
 
-Nothing secret is an argument, because arguments show in the process list and in the shell's history. A publisher's
-or an operator's key is printed once, to standard output, and kept nowhere; a signing key is never printed.
+No secret is an argument, because arguments show in the process list and in the shell's history. The key of a publisher
+or an operator is printed once, on standard output, and stored nowhere. A signing key is never printed.
 
-The commands work on the folder. A running relay follows it within a second, so nothing has to be restarted.
+The commands change the keys' folder. A running relay reads it every second, so that no restart is needed.
 """
 
 import json
@@ -51,27 +51,28 @@ KidArgument = Annotated[
 @app.command()
 def new(
     folder: Annotated[
-        Path, typer.Option("--dir", metavar="FOLDER", help="Folder for the key's files; made if missing.")
+        Path,
+        typer.Option("--dir", metavar="FOLDER", help="Folder for the key's files, created if missing."),
     ],
 ) -> None:
     """Make a folder's first Ed25519 key for signing scoped tokens."""
     for _, record in each_record(folder) if folder.is_dir() else ():
-        # what is wrong with the folder, and that it has a key, is said before another one is made
+        # report a problem of the folder, or an existing key, before a new key is made
         if isinstance(record, ConfigurationError):
             raise record
         if record.ended is None:
             raise ConfigurationError(
-                f"There is a key in {folder}. Run `relay keys rotate --dir {folder}` to replace it."
+                f"{folder} already has a key. Run `relay keys rotate --dir {folder}` to replace it."
             )
     key = create_signing_key(folder)
-    load_keys(folder)  # what the relay will say to this folder is said now
+    load_keys(folder)  # report now what the relay would report at its start
     typer.echo(f"kid      {key.kid}")
     typer.echo(f"private  {private_path(folder, key.kid)}")
     typer.echo(f"public   {public_path(folder, key.kid)}")
     typer.echo("")
     typer.echo("Next: name this folder under [tokens] in relay.toml:")
     typer.echo(f"keys_dir = {_toml_text(str(folder.resolve()))}")
-    typer.echo("The private file stays with the issuer. A stream on its own gets the public file only.")
+    typer.echo("The private file stays with the issuer. A separate stream gets the public file only.")
 
 
 @app.command()
@@ -80,12 +81,14 @@ def rotate(
     config: ConfigOption = None,
     keep: Annotated[
         int,
-        typer.Option("--keep", metavar="SECONDS", min=0, help="Retire keys that were replaced longer ago."),
+        typer.Option(
+            "--keep", metavar="SECONDS", min=0, help="Retire keys that were replaced longer ago than this."
+        ),
     ] = KEEP_S,
 ) -> None:
-    """Publish a new key now, which signs a while later; retire what was replaced long ago.
+    """Publish a new key, which signs later, and retire keys that were replaced long ago.
 
-    How long a key is published before it signs is tokens.publish_before_sign_s.
+    The new key signs tokens.publish_before_sign_s seconds after it was published.
     """
     folder, wait_s = _settings(folder, config)
     now = time.time()
@@ -94,7 +97,7 @@ def rotate(
     for kid in done.retired:
         typer.echo(f"retired  {kid}")
     typer.echo("")
-    typer.echo("A running relay takes this over by itself. Streams that have public keys as files, and no")
+    typer.echo("A running relay reads this by itself. Streams with public keys as files, and without")
     typer.echo(f"tokens.jwks_url, need {public_path(folder, done.key.kid)} before then.")
 
 
@@ -128,7 +131,7 @@ def list_keys(
 
 @app.command()
 def retire(kid: KidArgument, folder: FolderOption = None, config: ConfigOption = None) -> None:
-    """Refuse a replaced key's tokens from now on. Its public file stays, so that it can be looked up."""
+    """Refuse a replaced key's tokens from now on. Its public file stays."""
     folder, _ = _settings(folder, config)
     retire_key(folder, kid, now=time.time())
     typer.echo(f"retired  {kid}")
@@ -136,7 +139,7 @@ def retire(kid: KidArgument, folder: FolderOption = None, config: ConfigOption =
 
 @app.command()
 def revoke(kid: KidArgument, folder: FolderOption = None, config: ConfigOption = None) -> None:
-    """Refuse a key's tokens at once, because somebody else may have it. Its connections are closed."""
+    """Refuse a key's tokens at once, because somebody else may have the key. Its connections are closed."""
     folder, _ = _settings(folder, config)
     successor = revoke_key(folder, kid, now=time.time())
     typer.echo(f"revoked  {kid}   refused within a second where a relay runs on this folder")
@@ -144,41 +147,43 @@ def revoke(kid: KidArgument, folder: FolderOption = None, config: ConfigOption =
         typer.echo(f"signing  {successor}   from now on")
     typer.echo("")
     typer.echo(
-        "Tell streams that fetch keys (tokens.jwks_url); of themselves they take two minutes and leave open"
+        "Tell streams that fetch keys (tokens.jwks_url). Otherwise they take two minutes and leave open"
     )
-    typer.echo(f'what it opened:  POST /v1/revocations {{"kid": "{kid}"}}  on their internal listener.')
-    typer.echo("Where it is kept as a file, remove the file.")
+    typer.echo(f'what the key opened:  POST /v1/revocations {{"kid": "{kid}"}}  on their internal listener.')
+    typer.echo("Where the public key is a file, remove the file.")
 
 
 @app.command()
 def publisher(
     name: Annotated[
-        str, typer.Argument(help="Who publishes, such as pricing: small letters, digits, - and _.")
+        str, typer.Argument(help="The publisher's name, such as pricing: small letters, digits, - and _.")
     ],
     channels: Annotated[
         list[str] | None,
         typer.Option(
             "--channels",
             metavar="PATTERN",
-            help="What it may publish to, such as 'prices.>'; give it once for each pattern.",
+            help="A pattern of channels that it may publish to, such as 'prices.>'; repeat it for several.",
         ),
     ] = None,
 ) -> None:
-    """Make a key for a publisher; prints it once, with the lines for relay.toml."""
+    """Make a key for a publisher, and print it once, with the lines for relay.toml."""
     patterns = [check_pattern(pattern) for pattern in channels or []]
-    hint = "" if patterns else '  # name what it may publish to, such as "prices.>"'
+    hint = "" if patterns else '  # name the channels that it may publish to, such as "prices.>"'
     _print_bearer_key("publishers", name, f"channels = {_toml_list(patterns)}{hint}")
 
 
 @app.command()
 def operator(
-    name: Annotated[str, typer.Argument(help="Who operates, such as ops: small letters, digits, - and _.")],
+    name: Annotated[
+        str, typer.Argument(help="The operator's name, such as ops: small letters, digits, - and _.")
+    ],
     may: Annotated[
         list[May] | None,
-        typer.Option("--may", help="What the key opens; give it once for each. Default: read."),
+        typer.Option("--may", help="A right of the key; repeat it for several. Default: read."),
     ] = None,
 ) -> None:
-    """Make a key for an operator of the internal listener; prints it once, with the lines for relay.toml."""
+    """Make a key for an operator of the internal listener, and print it once, with the lines for relay.toml."""
     _print_bearer_key("operators", name, f"may = {_toml_list(list(dict.fromkeys(may or [May.READ])))}")
 
 
@@ -194,7 +199,7 @@ def _print_bearer_key(section: str, name: str, line: str) -> None:
 
 
 def _settings(folder: Path | None, config: Path | None) -> tuple[Path, int]:
-    """Return the keys' folder and how long a key waits before it signs: as told, else as the settings say."""
+    """Return the keys' folder, and the seconds between a key's publication and its first signature."""
     path = config_path(config)
     if path is None:
         if folder is None:
@@ -228,4 +233,4 @@ def _toml_list(texts: Sequence[str]) -> str:
 
 
 def _toml_text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # TOML's basic strings take JSON's escapes
+    return json.dumps(text, ensure_ascii=False)  # JSON's escapes are valid in TOML's basic strings

@@ -1,7 +1,7 @@
-"""`relay listen`: what a subscriber gets, as a live table on a terminal and as JSON lines into a pipe.
+"""`relay listen`: the values that a subscriber gets, as a live table on a terminal and as JSON lines into a pipe.
 
-What a channel brings (values, whether it is stale, what of a stream is lost) goes to standard output; what
-happens to the connection goes to standard error. How either looks is in `relay.cli.listen_output`.
+Events of channels (values, stale states, gaps of a stream) go to standard output, and events of the connection to
+standard error. `relay.cli.listen_output` has the formats.
 """
 
 from typing import Annotated
@@ -30,7 +30,7 @@ from relay.core.errors import ConfigurationError
 from relay.core.patterns import check_pattern
 
 TOKEN_CHANNELS = 32
-"""Channels that one token may name; whoever wants more asks for all that the session may see."""
+"""Channels that one token may name. For more, the command requests all that the session may see."""
 
 
 def listen(
@@ -38,38 +38,37 @@ def listen(
         str, typer.Argument(metavar="URL", help="The endpoint, like ws://127.0.0.1:8001/ws/prices.")
     ],
     channels: Annotated[
-        list[str], typer.Argument(metavar="CHANNEL", help="Channels, or patterns like prices.>")
+        list[str], typer.Argument(metavar="CHANNEL", help="Channels, or patterns like 'prices.>'.")
     ],
     *,
-    token: Annotated[str, typer.Option("--token", help="A scoped token; it opens one connection.")] = "",
+    token: Annotated[str, typer.Option("--token", help="A scoped token. It opens one connection.")] = "",
     session_token: Annotated[
         str,
         typer.Option(
             "--session-token",
             envvar="RELAY_SESSION_TOKEN",
-            help="The session's access token: takes a scoped token from --issuer for every attempt.",
+            help="The session's access token. With it, every attempt gets a new scoped token from --issuer.",
         ),
     ] = "",
     issuer: Annotated[
         str, typer.Option("--issuer", help="The relay's public address.")
     ] = "http://127.0.0.1:8000",
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="The endpoint's name for the issuer, if not its default.")
+        str,
+        typer.Option("--endpoint", help="The endpoint's name. Default: the issuer's default endpoint."),
     ] = "",
     origin: Annotated[
         str, typer.Option("--origin", help="The browser origin that the token is bound to.")
     ] = "",
     interval_ms: Annotated[
-        int, typer.Option("--interval-ms", help="At most one value a channel in this time.")
+        int, typer.Option("--interval-ms", help="At most one value of a channel in so many milliseconds.")
     ] = 0,
-    count: Annotated[
-        int, typer.Option("--count", min=0, help="Stop after so many values; 0 never stops.")
-    ] = 0,
+    count: Annotated[int, typer.Option("--count", min=0, help="Stop after so many values; 0: never.")] = 0,
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines on a terminal as well; a pipe always gets them.")
+        bool, typer.Option("--json", help="Print JSON lines on a terminal as well. A pipe always gets them.")
     ] = False,
 ) -> None:
-    """Show the values of channels as they come."""
+    """Show the values of channels as they arrive."""
     if bool(token) == bool(session_token):
         raise ConfigurationError("Give either --token or --session-token (or RELAY_SESSION_TOKEN).")
     asked = channels if len(channels) <= TOKEN_CHANNELS else None
@@ -93,7 +92,7 @@ def listen(
 
 
 async def _listen(subscriber: Subscriber, view: Lines | Board, *, wanted: set[str], count: int) -> int:
-    """Show events until there are enough, or none will come."""
+    """Show events until there are enough, or until no more can come."""
     shown = 0
     welcomed = False
     with view:
@@ -101,13 +100,14 @@ async def _listen(subscriber: Subscriber, view: Lines | Board, *, wanted: set[st
             if isinstance(event, Welcome):
                 welcomed = True
             elif isinstance(event, Closed) and not welcomed:
-                # a typing mistake in the address must not look like a quiet market
+                # a wrong address must not look like a market without trades
                 raise ClientError(f"There is no connection: {event.reason}")
             elif isinstance(event, Subscribed):
                 wanted -= {item.channel for item in event.rejected}
             note = _note(event)
             if isinstance(event, TokenExpiring) and not subscriber.can_refresh:
-                note = f"the connection ends in {event.expires_in_ms / 1000:.0f} s; with --session-token it would go on"
+                seconds = event.expires_in_ms / 1000
+                note = f"the connection ends in {seconds:.0f} s; with --session-token it would continue"
             if note:
                 view.say(note)
             view.show(event)
@@ -120,7 +120,7 @@ async def _listen(subscriber: Subscriber, view: Lines | Board, *, wanted: set[st
 
 
 def _note(event: Event) -> str:
-    """Return what a person should read about `event`, or "" if nothing."""
+    """Return the line for standard error about `event`, or "" if there is none."""
     match event:
         case Closed():
             return f"disconnected: {event.code} {event.reason}; trying again in {event.retry_in_s:.1f} s"

@@ -1,7 +1,7 @@
-"""How `relay listen` shows events: a live table on a terminal, JSON lines into a pipe.
+"""The output of `relay listen`: a live table on a terminal, JSON lines into a pipe.
 
-What a publisher sent is shown on a terminal with everything replaced, or escaped, that a terminal might obey: a
-price must not be able to move the cursor or retitle the window.
+On a terminal, characters of a publisher that a terminal might obey are replaced or escaped. Otherwise a price could
+move the cursor or change the window's title.
 """
 
 import asyncio
@@ -30,16 +30,16 @@ _WHITE_SPACE = bytes.maketrans(b"\r\n\t", b"   ")
 
 
 def _escaped(line: str) -> str:
-    """Return JSON that means the same without a character that a terminal might obey. They stand in strings only."""
+    """Return the same JSON with each character escaped that a terminal might obey. They occur only in strings."""
     return "".join(
         character if character.isprintable() else json.dumps(character)[1:-1] for character in line
     )
 
 
 class Lines:
-    """One JSON line for each value, status or gap, written at once: the next may be an hour away.
+    """Writes one JSON line for each value, status or gap, immediately, because the next may come an hour later.
 
-    `data` is the publisher's own JSON, byte for byte; with `escape` what a terminal might obey is escaped in it.
+    `data` is the publisher's JSON, byte for byte. With `escape`, characters that a terminal might obey are escaped.
     """
 
     def __init__(self, *, escape: bool) -> None:
@@ -52,7 +52,7 @@ class Lines:
         return
 
     def say(self, note: str) -> None:
-        """Tell the person at the other end of standard error."""
+        """Print `note` on standard error."""
         for line in note.splitlines():
             sys.stderr.write(f"{printable(line)}\n")
 
@@ -60,7 +60,7 @@ class Lines:
         """Write `event` if it is about a channel."""
         if not isinstance(event, Snapshot | Update | Status | Gap):
             return
-        # between tokens a line break is white space, and inside a string it can't be
+        # a line break in JSON is white space between tokens; inside a string it is always escaped
         line = msgspec.json.encode(event).translate(_WHITE_SPACE)
         if self._escape:
             line = _escaped(line.decode()).encode()
@@ -78,7 +78,7 @@ class _Row:
     at: float = 0.0
 
     def count(self, now: float) -> None:
-        """Add one to the rate, an average that forgets within some seconds and needs no history."""
+        """Count one value. The rate is an exponentially decaying average, which needs no history."""
         self.rate = self.rate_at(now) + 1 / RATE_WINDOW_S
         self.at = now
 
@@ -87,7 +87,7 @@ class _Row:
 
 
 class Board:
-    """The live table. Ages are on the server's clock; `server_ms` reads it."""
+    """The live table. Ages use the server's clock, which `server_ms` reads."""
 
     def __init__(self, url: str, console: Console, *, server_ms: Callable[[], int | None]) -> None:
         self._url = url
@@ -113,7 +113,7 @@ class Board:
         self._live.console.print(Text(printable(note.replace("\n", "; "))))
 
     def show(self, event: Event) -> None:
-        """Take `event` into the table; drawing it waits for the next beat."""
+        """Add `event` to the table. The next redraw shows it."""
         now = time.monotonic()
         match event:
             case Snapshot() | Update():
@@ -136,7 +136,7 @@ class Board:
                 return
 
     def table(self, now: float) -> Table:
-        """Return the table as it stands at `now`, no higher than the terminal."""
+        """Return the table at the time `now`, no higher than the terminal."""
         table = Table(
             title=Text(printable(f"{self._url} · {self._state}")),
             title_justify="left",
@@ -161,7 +161,7 @@ class Board:
                 style="dim" if row.state == "stale" else None,
             )
         if len(rows) > room:
-            table.caption = f"and {len(rows) - room} more; a higher terminal shows them"
+            table.caption = f"and {len(rows) - room} more; a taller terminal shows them"
         return table
 
     async def _redraw(self) -> None:
@@ -171,11 +171,11 @@ class Board:
 
 
 def _shorten(channel: str, raw: bytes) -> str:
-    """Return a value as one short line: a quote's members without the punctuation, anything else as it came."""
+    """Return a value as one short line: a quote's members without punctuation, other values unchanged."""
     try:
         value = msgspec.json.decode(raw, type=dict[str, str])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return printable(raw[:400].decode(errors="replace")[:200])
-    # the symbol stands in the channel already
+    # the channel already has the symbol
     words = (f"{name} {item}" for name, item in value.items() if not channel.endswith(f".{item}"))
     return printable("  ".join(words)[:200])

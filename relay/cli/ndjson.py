@@ -1,7 +1,7 @@
-"""JSON lines from files or standard input, published in order, with a progress bar and an error for each bad line.
+"""JSON lines (NDJSON) from files or standard input, published in order, with a progress bar.
 
-The next lines are read only when the last ones were published, so a fast producer waits in its pipe and not in this
-process's memory. Each line that fails is named on standard error, whatever happens to the others.
+The next lines are read only after the last ones were published. A fast producer therefore waits for its pipe, and does
+not fill the memory of this process. Each line that fails is named on standard error, and the others are published.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from relay.core.errors import ConfigurationError, RelayError
 from relay.core.publications import MAX_PUBLICATION_BYTES
 
 CHUNK_BYTES = 65_536
-"""What a Linux pipe holds: one read gets what one writer had ready."""
+"""The size of a Linux pipe: one read gets all that is ready."""
 
 
 class Lines:
-    """Cuts what is read into numbered lines. A line that is too long is None, and costs no memory."""
+    """Cuts bytes into numbered lines. A line that is too long is None, and costs no memory."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -37,7 +37,7 @@ class Lines:
         self._number = 0
 
     def feed(self, chunk: bytes) -> list[tuple[int, bytes | None]]:
-        """Return the lines that `chunk` completes; blank ones are counted and left out. b"" ends the last."""
+        """Return the lines that `chunk` completes. Blank lines are counted and left out. b"" ends the last line."""
         *whole, rest = (self._rest + chunk).split(b"\n")
         if not chunk and (rest or self._too_long):
             whole, rest = [rest], b""
@@ -57,23 +57,23 @@ class Lines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """Where lines come from: a file descriptor, how its lines are called, and its bytes, if they are known."""
+    """A source of lines: a file descriptor, its name for error texts, and its size in bytes if it is known."""
 
     descriptor: int
     name: str
     size: int | None
 
     def place(self, number: int) -> str:
-        """Return how a line is called in a sentence."""
+        """Return the name of a line for error texts."""
         return f"{self.name}, line {number}" if self.name else f"line {number}"
 
 
 @contextmanager
 def opened(files: Sequence[Path]) -> Iterator[list[Source]]:
-    """Open the files, or standard input if there are none; `-` among them is standard input as well.
+    """Open all files, or standard input if there are none. The file `-` is standard input as well.
 
     Raises:
-        ConfigurationError: if one can't be read. All are opened first: nothing is published before that is known.
+        ConfigurationError: if a file can't be read. Nothing has been published then.
     """
     sources: list[Source] = []
     try:
@@ -86,7 +86,7 @@ def opened(files: Sequence[Path]) -> Iterator[list[Source]]:
                 sources.append(
                     Source(descriptor=descriptor, name=path.name, size=os.fstat(descriptor).st_size or None)
                 )
-                os.read(descriptor, 0)  # a folder can be opened and not read
+                os.read(descriptor, 0)  # a folder can be opened, but not read
             except OSError as error:
                 raise ConfigurationError(f"{path} can't be read: {error.strerror}.") from None
         yield sources
@@ -124,13 +124,13 @@ def _message(line: bytes | None, channel: str) -> Message:
 
 
 async def publish_lines(publisher: Publisher, sources: Sequence[Source], channel: str) -> int:
-    """Publish all lines; returns how many failed. Lines are values of `channel`, or name theirs if that is "".
+    """Publish all lines, and return how many failed. With `channel` "", each line names its channel.
 
     Raises:
-        RelayError: if publishing stopped; the sentence says which lines were not published.
+        RelayError: if publishing stopped; the text says which lines were not published.
     """
     if any(os.isatty(source.descriptor) for source in sources):
-        sys.stderr.write("Reading JSON lines from the keyboard; Ctrl-D ends.\n")
+        sys.stderr.write("Reading JSON lines from the keyboard. Press Ctrl-D to end.\n")
     counts = _Counts(sources)
     try:
         with counts:
@@ -164,18 +164,18 @@ async def _publish(
     try:
         results = await publisher.publish_many(messages)
     except BatchError as error:
-        counts.take(source, numbers, error.done)
+        counts.add(source, numbers, error.done)
         lost = numbers[len(error.done) :]
         counts.failed += len(lost)
         where = f" of {printable(source.name)}" if source.name else ""
         raise RelayError(
             f"Lines {lost[0]} to {lost[-1]}{where} were not published, and nothing after them: {error.message}"
         ) from None
-    counts.take(source, numbers, results)
+    counts.add(source, numbers, results)
 
 
 async def _chunks(descriptor: int) -> AsyncIterator[bytes]:
-    """Give what there is to read, and b"" once at the end. No thread: one that waits could not be ended."""
+    """Yield the bytes that are ready, and b"" at the end. No thread is used: one that waits can't be ended."""
     while True:
         await _readable(descriptor)
         chunk = os.read(descriptor, CHUNK_BYTES)
@@ -189,18 +189,17 @@ async def _readable(descriptor: int) -> None:
     ready = asyncio.Event()
     try:
         loop.add_reader(descriptor, ready.set)
-    except PermissionError:  # an ordinary file, which is always ready (epoll refuses it)
+    except PermissionError:  # epoll refuses regular files, which are always ready
         return
     try:
         await ready.wait()
     finally:
-        loop.remove_reader(
-            descriptor
-        )  # it would fire at every turn of the loop while the lines are published
+        # otherwise it is called in every cycle of the loop while the lines are published
+        loop.remove_reader(descriptor)
 
 
 class _Counts:
-    """How many lines were published and how many failed: a bar on a terminal, where the files' bytes are known."""
+    """Counts published and failed lines. On a terminal it shows a bar if the sizes of all files are known."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.published = 0
@@ -229,13 +228,13 @@ class _Counts:
         self._progress.stop()
 
     def read(self, length: int) -> None:
-        """Note that so many bytes more are done with."""
+        """Advance the bar by `length` bytes."""
         rate = self.published / max(time.monotonic() - self._began, 0.001)
         text = f"{self.published:,} published, {self.failed:,} failed, {rate:,.0f}/s"
         self._progress.update(self._task, advance=length, text=text)
 
-    def take(self, source: Source, numbers: Sequence[int], results: Sequence[Result]) -> None:
-        """Count what became of some lines; one that broke off has fewer results than lines."""
+    def add(self, source: Source, numbers: Sequence[int], results: Sequence[Result]) -> None:
+        """Count the results of some lines. An interrupted batch has fewer results than lines."""
         for number, result in zip(numbers, results, strict=False):
             if isinstance(result, PublishError):
                 self.fail(source.place(number), result.message)
@@ -243,7 +242,7 @@ class _Counts:
                 self.published += 1
 
     def fail(self, place: str, message: str) -> None:
-        """Name a line that failed, above the bar."""
+        """Count a failed line, and print its error above the bar."""
         self.failed += 1
         line = printable(f"{place}: {message}")
         if self._progress.disable:

@@ -14,16 +14,16 @@ from relay.core.errors import ConfigurationError
 from relay.core.patterns import check_channel
 
 ONE_VALUE_ATTEMPTS = 3
-"""A person waits for the answer: a wrong address is told within two seconds."""
+"""A person waits for the answer. A wrong address is reported within two seconds."""
 
 
 def publish(
     channel: Annotated[
-        str, typer.Argument(metavar="CHANNEL", help="An exact channel; leave it out with --envelope.")
+        str, typer.Argument(metavar="CHANNEL", help="An exact channel. Leave it out with --envelope.")
     ] = "",
     value: Annotated[
         str | None,
-        typer.Argument(metavar="JSON", help="The value. Without it, each line of standard input is one."),
+        typer.Argument(metavar="JSON", help="The value. Without it, each line of standard input is a value."),
     ] = None,
     *,
     files: Annotated[
@@ -32,7 +32,7 @@ def publish(
             "--file",
             "-f",
             metavar="FILE",
-            help="Lines from files, in this order; - is standard input.",
+            help="A file of JSON lines; repeat it for several, in their order. - is standard input.",
         ),
     ] = None,
     url: UrlOption = DEFAULT_URL,
@@ -43,12 +43,11 @@ def publish(
 ) -> None:
     """Publish one JSON value, or JSON lines from files or standard input.
 
-    Each line that fails is named on standard error; the others are published
-    all the same. Exit code 0: all were published; 1: some were not; 2: the
-    command itself was wrong.
+    Each line that fails is named on standard error, and the others are still published. Exit code 0: all lines were
+    published; 1: some were not; 2: the command itself was wrong.
     """
     if envelope == bool(channel):
-        raise ConfigurationError("Name a channel, or give --envelope and lines that name theirs.")
+        raise ConfigurationError("Name a channel, or give --envelope and lines that name their channels.")
     if value is not None and files:
         raise ConfigurationError("Give either a value or --file.")
     require_publish_key(key)
@@ -62,7 +61,7 @@ def publish(
 async def _publish_one(url: str, key: str, channel: str, value: str) -> int:
     async with Publisher(
         url, key, transport="http", attempts=ONE_VALUE_ATTEMPTS
-    ) as publisher:  # tells its seq
+    ) as publisher:  # its answer has the seq
         receipt = await publisher.publish(channel, value)
     print(f"{receipt.channel} seq {receipt.seq} epoch {receipt.epoch}")
     return 0

@@ -1,6 +1,6 @@
-"""`relay publishers`: who publishes what at which rate, on a running relay.
+"""`relay publishers`: the publishers of a running relay and their rates.
 
-The relay counts and measures nothing else, so the rates come from two looks with a pause in between.
+The relay only counts. The rates are the differences of two reads with a pause between them.
 """
 
 import json
@@ -38,7 +38,10 @@ def publishers(
         ),
     ] = "",
     interval: Annotated[
-        float, typer.Option("--interval", min=0.1, max=60.0, help="Seconds over which rates are taken.")
+        float,
+        typer.Option(
+            "--interval", min=0.1, max=60.0, help="Seconds between the two reads that give the rates."
+        ),
     ] = 1.0,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,7 +77,7 @@ def _read(client: httpx.Client, address: str) -> dict[str, Any]:
         )
     answer = read_json(response.content)
     if answer is None or not isinstance(answer.get("publishers"), list):
-        raise RelayError(f"What answers at {address} is not a relay's internal listener.")
+        raise RelayError(f"The server at {address} is not the internal listener of a relay.")
     return answer
 
 
@@ -85,7 +88,9 @@ def _with_rates(before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
 
     def rate(row: Row, name: str) -> float:
         more = float(row[name] - earlier.get(row["publisher"], row)[name])
-        return round(max(0.0, more) / seconds, 1)  # a relay that was restarted in between counts from 0
+        return round(
+            max(0.0, more) / seconds, 1
+        )  # a relay that was restarted between the reads counts from 0
 
     return [
         row | {"messages_per_s": rate(row, "published"), "bytes_per_s": rate(row, "bytes")}
@@ -98,7 +103,7 @@ def _show(rows: list[Row], *, now: float) -> None:
     if not rows:
         console.print("The settings name no publishers.")
         return
-    # narrow, so that a terminal of 80 columns folds nothing but names and quotas
+    # narrow: on a terminal of 80 columns only names and quotas are folded
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("publisher", overflow="fold", min_width=len("publisher"))
     table.add_column("channels", overflow="fold", min_width=len("(exclusive)"))

@@ -1,10 +1,7 @@
-"""`relay replay`: recorded market traffic, published again with its own rhythm.
+"""`relay replay`: recorded market traffic, published again at its own pace.
 
-Quotes and trades of one market are two sets of channels, and a key may be allowed one of them only. A refusal
-is therefore counted and said once a set, with what to do about it; it is not said once a symbol.
-
-Nothing is left out when publishing is slower than the recording: the replay falls behind and says how far. A
-terminal gets a progress bar, a pipe a summary line every five seconds and at the end.
+If publishing is slower than the recording, nothing is left out: the replay is late and says by how much. On a terminal
+it shows a progress bar; into a pipe it writes a line every five seconds and at the end.
 """
 
 import sys
@@ -28,20 +25,20 @@ from relay.recordings.lines import Message
 
 REPORT_S = 5.0
 MAX_SHOWN = 20
-"""Malformed lines and refusals that are shown one by one; the others are counted."""
+"""Malformed lines and refusals that are shown. The others are only counted."""
 
 
 def replay(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings, plain or gzip.")],
     *,
-    speed: Annotated[float, typer.Option("--speed", help="10 plays ten times as fast.")] = 1.0,
+    speed: Annotated[float, typer.Option("--speed", help="Speed: 10 is ten times as fast.")] = 1.0,
     url: UrlOption = DEFAULT_URL,
     key: PublishKeyOption = "",
     channel_prefix: Annotated[
-        str, typer.Option("--channel-prefix", help="What stands before the symbol in a quote's channel.")
+        str, typer.Option("--channel-prefix", help="The part of a quote's channel before the symbol.")
     ] = "prices",
     trades_prefix: Annotated[
-        str, typer.Option("--trades-prefix", help='The same for trades; "" publishes none.')
+        str, typer.Option("--trades-prefix", help='The same for trades; "" leaves trades out.')
     ] = "trades",
 ) -> None:
     """Publish recorded quotes and trades again, each to PREFIX.SYMBOL."""
@@ -58,10 +55,14 @@ def replay(
 
 
 def _hints(prices: str, trades: str) -> dict[str, str]:
-    """Return what to do where a key may not publish quotes, or trades."""
-    must = "The publisher's channels in relay.toml must take in"
+    """Return what to do if a key may not publish quotes, or trades.
+
+    Quotes and trades are two sets of channels, and a key may have only one of them. A refusal is shown once for a set,
+    and not once for a symbol.
+    """
+    must = "The publisher's channels in relay.toml must include"
     return {
-        "quote": f"{must} {prices}.>; --channel-prefix names another beginning.",
+        "quote": f"{must} {prices}.>; --channel-prefix changes the prefix.",
         "trade": f'{must} {trades}.>; --trades-prefix "" leaves trades out.',
     }
 
@@ -86,7 +87,7 @@ async def _replay(recording: Replay, publisher: Publisher, notes: "_Notes", hint
 
 
 class _Publishing:
-    """Publishes batches, and sends nothing more to a channel that the key may not publish to."""
+    """Publishes batches. It stops publishing to a channel after the key was refused there."""
 
     def __init__(self, publisher: Publisher, notes: "_Notes", hints: dict[str, str]) -> None:
         self._publisher = publisher
@@ -95,9 +96,9 @@ class _Publishing:
         self._forbidden: set[str] = set()
 
     async def publish(self, batch: list[Message]) -> Counter[str]:
-        """Publish one batch; returns how many quotes and trades of it were taken."""
+        """Publish one batch. Return how many of its quotes and trades were accepted."""
         allowed = [message for message in batch if message[0] not in self._forbidden]
-        # each would be a line in the relay's audit log, some hundred times a second
+        # each attempt would be a record in the relay's audit log, some hundred times a second
         self._notes.refused += len(batch) - len(allowed)
         if not allowed:
             return Counter()
@@ -129,7 +130,7 @@ def _kind(message: Message) -> str:
 
 
 class _Notes:
-    """What went wrong, said once each and not for ever."""
+    """Prints each problem once, and only the first `MAX_SHOWN`."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -137,7 +138,7 @@ class _Notes:
         self.refused = 0
 
     def refuse(self, text: str, *, once: str) -> None:
-        """Count a refusal; `once` is the same for those of which the first is said."""
+        """Count a refusal. Of those with the same `once`, the first is printed."""
         self.refused += 1
         if once not in self._seen:
             self._seen.add(once)
@@ -156,7 +157,7 @@ class _Notes:
 
 
 class _Report:
-    """How far the replay is: a bar on a terminal, else a line now and then."""
+    """The progress of the replay: a bar on a terminal, otherwise a line every `REPORT_S`."""
 
     def __init__(self, recording: Replay, clock: Callable[[], float] = time.monotonic) -> None:
         self._recording = recording

@@ -1,4 +1,4 @@
-"""`relay serve`: the relay itself."""
+"""`relay serve`: runs the relay."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     settings = load(config_path(config))
     logs.configure(level=settings.log.level, format=settings.log.format)
 
-    # standard output is the audit log's alone if it is copied there
+    # if the audit log is copied to standard output, nothing else may be written there
     out = sys.stdout if settings.audit.stdout == "nothing" else sys.stderr
 
     def announce(ports: run.Ports) -> None:

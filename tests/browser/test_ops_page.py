@@ -123,7 +123,7 @@ async def test_a_click_tells_the_story_of_a_token(page: Page, watched: Relay) ->
     await page.get_by_test_id("feed").get_by_role("button").filter(has_text="grace").first.click()
     steps = page.get_by_test_id("timeline").locator("li")
     await expect(steps).to_have_count(4)
-    await expect(steps.nth(0)).to_contain_text("grace A token for prices as trader: asked for")
+    await expect(steps.nth(0)).to_contain_text("grace A token for prices as trader: requested")
     await expect(steps.nth(1)).to_contain_text("The token was used up (as subprotocol)")
     await expect(steps.nth(2)).to_contain_text("Ended by the client")
     await expect(steps.nth(3)).to_contain_text("The token was used before. A token came a second time")

@@ -260,5 +260,5 @@ short = ["prices.>"]
             code, output, errors = await end_of(process)
     assert (code, output) == (1, b"")
     warning, end = errors.splitlines()
-    assert re.fullmatch(r"the connection ends in \d s; with --session-token it would go on", warning)
+    assert re.fullmatch(r"the connection ends in \d s; with --session-token it would continue", warning)
     assert "4001 token_expired" in end

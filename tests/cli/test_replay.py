@@ -131,7 +131,7 @@ def test_a_key_without_trades_is_told_once_what_to_do(relay: Relay, tmp_path: Pa
     assert done.returncode == 1
     [said] = done.stderr.splitlines()
     assert said.startswith("orders.PUSDT was refused: ")
-    assert "relay.toml must take in orders.>" in said
+    assert "relay.toml must include orders.>" in said
     assert '--trades-prefix ""' in said
     assert done.stdout.startswith("1 quote and 0 trades published")
     assert "20 refused" in done.stdout

@@ -133,7 +133,7 @@ def test_a_folder_of_keys(deployment: Relay, key: SigningKey, claims: Claims, re
     done = relay("token", "verify", mint(claims, key), "--keys-dir", folder)
     assert done.code == 0
     for name in ("audience", "issuer", "origin"):
-        assert f"Not checked: The {name} was not compared: name the right one with --{name}." in done.out
+        assert f"Not checked: The {name} was not compared: name the expected one with --{name}." in done.out
     named = ("--audience", claims.audience, "--issuer", claims.issuer, "--origin", claims.origin)
     done = relay("token", "verify", mint(claims, key), "--keys-dir", folder, *named)
     assert (done.code, done.out.count("Not checked:")) == (0, 1)

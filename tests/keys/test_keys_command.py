@@ -75,7 +75,7 @@ def test_a_publisher_without_channels_may_publish_nothing(relay: RelayCommand) -
     """It may publish nothing until somebody decides what, and the line says so."""
     done = relay("keys", "publisher", "pricing")
     assert tomllib.loads(done.out.split("\n\n")[1])["publishers"]["pricing"]["channels"] == []
-    assert "name what it may publish to" in done.out
+    assert "name the channels that it may publish to" in done.out
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""`relay token inspect`: a scoped token explained to a person, with every reason against it that it shows by itself.
+"""`relay token inspect`: explains a scoped token, with every reason to refuse it that the token itself shows.
 
-It asks for nothing but the token, so that it can be used anywhere at once. What needs a key, or somebody's word on
-what the token should be for, is `relay token verify`'s.
+It needs nothing but the token, so that it works anywhere. `relay token verify` makes the checks that need a key or an
+expected endpoint.
 """
 
 import json
@@ -26,38 +26,38 @@ from relay.core.errors import Reason, Refusal
 from relay.core.grants import OPTION_CLAIMS
 from relay.core.tokens import ALGORITHM, SCOPE, SERVICE_SCOPE, TYPE, VERSION, Examination, examine
 
-_HEADER_WORDS = {
-    "typ": f"what kind of token it is; {TYPE} for a scoped token",
-    "alg": f"the signature's algorithm; {ALGORITHM} and no other",
-    "kid": "which key signed it",
+_HEADER_MEANINGS = {
+    "typ": f"type of the token; {TYPE} for a scoped token",
+    "alg": f"algorithm of the signature; always {ALGORITHM}",
+    "kid": "name of the key that signed it",
 }
-_CLAIM_WORDS = {
-    "iss": "who issued it",
+_CLAIM_MEANINGS = {
+    "iss": "the issuer",
     "aud": "the one endpoint that it is for",
     "sub": "the user",
     "iat": "issued",
     "nbf": "valid from",
     "exp": "expires",
-    "jti": "its own id, under which it is used up",
-    "scope": f"what it allows; {SCOPE} on a socket, {SERVICE_SCOPE} on another service",
+    "jti": "its id; a token with this id is used up once",
+    "scope": f"what it allows: {SCOPE} on a socket, {SERVICE_SCOPE} on another service",
     "channels": "the channels and patterns that it grants",
     "sid": "reference of the log-in session, not its id",
     "session_exp": "end of the log-in session",
-    "session_iat": "beginning of the log-in session",
-    "origin": 'the browser origin that asked; "" for a server-side caller',
-    "asker": "keyed hash of who asked for it, to tell whether another one uses it",
+    "session_iat": "start of the log-in session",
+    "origin": 'the browser origin that requested it; "" for a server-side caller',
+    "asker": "keyed hash of the client that requested it, to notice another client",
     **OPTION_CLAIMS,
     "ver": f"version of this format; {VERSION}",
 }
 _TIMES = frozenset({"iat", "nbf", "exp", "session_exp", "session_iat"})
 _UNCHECKED: Final = (
-    "The signature, and whether it is for the right endpoint, issuer and origin: `relay token verify` does.",
+    "The signature, the endpoint, the issuer and the origin: `relay token verify` checks them.",
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Findings:
-    """What a token says, in rows of member, value and meaning, and what is wrong with it by itself."""
+    """The members of a token, in rows of member, value and meaning, and the reasons to refuse it."""
 
     header: Mapping[str, Any]
     payload: Mapping[str, Any]
@@ -70,8 +70,9 @@ class _Findings:
 def inspect(token: TokenArgument, as_json: JsonOption = False) -> None:
     """Explain a token, and name every reason why any relay would refuse it now.
 
-    Exit code 0: none that shows without its key; 1: refused; 2: the command itself was wrong.
-    An argument shows in the shell's history and the process list: pass a live token on standard input.
+    Exit code 0: the token shows no reason by itself; 1: refused; 2: the command itself was wrong.
+
+    An argument shows in the shell's history and in the process list: pass a live token on standard input.
     """
     findings = _find(read_token(token), now=time.time())
     if as_json:
@@ -88,7 +89,9 @@ def inspect(token: TokenArgument, as_json: JsonOption = False) -> None:
 def _find(text: str, *, now: float) -> _Findings:
     found = examine(text, {}, now=now, expected=None)
     refusals = found.refusals
-    if isinstance(found.header.get("kid"), str):  # no key is known here; without a name none could be
+    if isinstance(
+        found.header.get("kid"), str
+    ):  # keys are not checked here, but a token without a key's name is wrong
         refusals = tuple(refusal for refusal in refusals if refusal.reason is not Reason.TOKEN_KEY_UNKNOWN)
     return _Findings(
         header=found.header,
@@ -103,28 +106,28 @@ def _find(text: str, *, now: float) -> _Findings:
 def _rows(found: Examination, now: float) -> list[tuple[str, str, str]]:
     rows = []
     for name, value in found.header.items():
-        words = _HEADER_WORDS.get(name, "not allowed in a scoped token's header")
-        rows.append((shown(name, quoted=False), shown(value), words))
+        meaning = _HEADER_MEANINGS.get(name, "not allowed in a scoped token's header")
+        rows.append((shown(name, quoted=False), shown(value), meaning))
     for name, value in found.payload.items():
-        words = _CLAIM_WORDS.get(name, "not a claim of scoped tokens")
+        meaning = _CLAIM_MEANINGS.get(name, "not a claim of scoped tokens")
         if name in _TIMES and type(value) is int:
-            words = _time_in_words(name, value, now)
-        rows.append((shown(name, quoted=False), shown(value), words))
+            meaning = _time_meaning(name, value, now)
+        rows.append((shown(name, quoted=False), shown(value), meaning))
     return rows
 
 
-def _time_in_words(name: str, at: int, now: float) -> str:
+def _time_meaning(name: str, at: int, now: float) -> str:
     try:
         local = datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
     except (OverflowError, ValueError, OSError):
-        return "a time beyond the calendar"
+        return "a time after the last one of the calendar"
     distance = at - now
     span = _span(abs(distance))
     if name in ("exp", "session_exp"):
         verb = "expires" if name == "exp" else "the log-in session ends"
         past = "expired" if name == "exp" else "the log-in session ended"
         return f"{local}: {past} {span} ago" if distance <= 0 else f"{local}: {verb} in {span}"
-    return f"{local}: {_CLAIM_WORDS[name]} " + (f"{span} ago" if distance <= 0 else f"only in {span}")
+    return f"{local}: {_CLAIM_MEANINGS[name]} " + (f"{span} ago" if distance <= 0 else f"only in {span}")
 
 
 def _span(seconds: float) -> str:
@@ -143,7 +146,7 @@ def _to_json(findings: _Findings) -> str:
     }
     try:
         return json.dumps(answer | {"header": findings.header, "claims": findings.payload}, indent=2)
-    except RecursionError:  # parsing goes deeper than indenting
+    except RecursionError:  # JSON can be parsed deeper than it can be written
         return json.dumps(answer | {"header": None, "claims": None}, indent=2)
 
 
@@ -151,8 +154,8 @@ def _print_rows(findings: _Findings) -> None:
     if not findings.rows:
         return
     if not sys.stdout.isatty():
-        for name, value, words in findings.rows:
-            typer.echo(f"{name}: {value}  ({words})")
+        for name, value, meaning in findings.rows:
+            typer.echo(f"{name}: {value}  ({meaning})")
         typer.echo("")
         return
     from rich.console import Console
@@ -163,7 +166,7 @@ def _print_rows(findings: _Findings) -> None:
     for heading in ("member", "value", "meaning"):
         table.add_column(heading, overflow="fold")
     for row in findings.rows:
-        table.add_row(*map(Text, row))  # Text, so that no claim is read as rich's markup
+        table.add_row(*map(Text, row))  # Text: a claim must not be read as Rich's markup
     console = Console()
     console.print(table)
     console.print()

@@ -1,11 +1,12 @@
-"""`relay token mint`: a scoped token without a session, for tests and support, made by who holds the private key.
+"""`relay token mint`: makes a scoped token without a session, for tests and support. It needs the private key.
 
-Whoever can read the private key can make any token, with or without this command; what it adds is the record. There
-is no token without one: `token.issued`, marked with who asked on which machine, is in an audit log before the token
-is printed. The log is the relay's own. While the relay runs it alone may write there, because two writers would
-break the chain; then the caller names a log for this purpose with --audit, which is chained and checked like any.
+A person who can read the private key can make any token, also without this command. The command adds a record: before
+the token is printed, `token.issued`, with the person and the machine, is in an audit log. By default that is the
+relay's log. A running relay is the only writer of its log, because two writers would break the chain. Then --audit
+names another log, which is chained and can be verified as well.
 
-What the relay would refuse is refused here, because a token that is of no use would look like a fault of the relay.
+Requests that the relay would refuse are refused here too. Otherwise a useless token would look like an error of the
+relay.
 """
 
 import getpass
@@ -48,22 +49,29 @@ def mint(
         typer.Option(
             "--channels",
             metavar="PATTERN",
-            help="What it grants; give it once for each pattern. Default: all of the endpoint's.",
+            help="A pattern that it grants; repeat it for several. Default: all channels of the endpoint.",
         ),
     ] = None,
     origin: Annotated[
-        str, typer.Option(metavar="URL", help="Browser origin that will connect. Default: none, no browser.")
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Browser origin that will connect. Default: none, not a browser.",
+        ),
     ] = "",
     audit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Record it in this audit log, while the relay writes its own."),
+        typer.Option(
+            metavar="FILE", help="Record it in this audit log. Needed while the relay writes its own."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make a token that is good for one connection within tokens.ttl_s, and record who made it.
 
-    Prints the token on standard output, and what it is for on standard error. Exit code 2 where nothing was made:
-    the private key, the settings or a place for the record are missing.
+    The token is printed on standard output, and its user and endpoint on standard error.
+
+    Exit code 2: no token was made, because the private key, the settings or a file for the record are missing.
     """
     settings = load(config_path(config))
     terms = issuer_options(settings).endpoints
@@ -77,11 +85,11 @@ def mint(
     try:
         text = tokens.mint(claims, key)
     except ValueError as error:
-        raise ConfigurationError(f"There is no such token: {error}.") from None
+        raise ConfigurationError(f"No token can have these values: {error}.") from None
     path = settings.audit.path if audit is None else audit
     _check_log(path)
     with quiet_log():
-        # the relay's own log is signed throughout; one for this purpose alone is chained only
+        # only the relay's own log has checkpoints
         kept = audit_log_options(settings) if path == settings.audit.path else None
         anyio.run(_record, path, _issued(claims, key.kid, name), kept)
     if as_json:
@@ -104,7 +112,7 @@ def _signing_key(settings: Settings) -> tokens.SigningKey:
     if key is None:
         raise ConfigurationError(
             f"tokens.keys_dir: {settings.tokens.keys_dir} has no private key, so no token can be made here. "
-            "Run this where the issuer's keys are."
+            "Run this command where the issuer's keys are."
         )
     return key
 
@@ -114,7 +122,7 @@ def _claims(
 ) -> tokens.Claims:
     patterns = tuple(check_pattern(channel) for channel in channels)
     if patterns and not terms.has_channels:
-        raise ConfigurationError("Leave out --channels: a token for another service names none.")
+        raise ConfigurationError("Leave out --channels: a token for another service has no channels.")
     _, outside = Scope(terms.channels).split(patterns)
     if outside:
         raise ConfigurationError(
@@ -130,7 +138,7 @@ def _claims(
         issuer=settings.public.url,
         audience=terms.audience,
         subject=user,
-        # there is no session: what cuts off all of this user's cuts off this one too
+        # without a session, a revocation of the user also revokes this token
         session_ref=session_ref(ref_key(settings), session_id=None, subject=user),
         channels=patterns or terms.channels,
         origin=origin,
@@ -157,7 +165,7 @@ def _issued(claims: tokens.Claims, kid: str, endpoint: str) -> Event:
 
 
 def _login() -> str:
-    """Return who sits there, also behind `sudo`. Anybody can set these variables, but not the uid in the record."""
+    """Return the user who runs the command, also under `sudo`. Variables can be faked; the uid in the record can't."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a uid without a name, as in containers
@@ -165,18 +173,18 @@ def _login() -> str:
 
 
 def _check_log(path: Path) -> None:
-    """Refuse what keeps nothing: a device takes every record and forgets it.
+    """Check that `path` is no device, because a device does not keep a record.
 
     Raises:
-        ConfigurationError: if there is something at `path` that is no regular file.
+        ConfigurationError: if `path` exists and is no regular file.
     """
     try:
         mode = path.stat().st_mode
-    except OSError:  # not there yet, or not to be read: whoever opens it says so
+    except OSError:  # missing or unreadable: opening it reports that
         return
     if not stat.S_ISREG(mode):
         raise ConfigurationError(
-            f"{path} is no file, so it would keep no record, and there is no token without one; "
+            f"{path} is no regular file, so it keeps no record, and a token needs a record; "
             "name a file with --audit FILE."
         )
 
@@ -186,8 +194,8 @@ async def _record(path: Path, event: Event, kept: LogOptions | None) -> None:
         auditor = JsonlAuditor.open(path, node=socket.gethostname(), options=kept)
     except ConfigurationError as error:
         raise ConfigurationError(
-            f"{error}\nThere is no token without a record. The log is the relay's alone while it runs: name another "
-            "one, for tokens that are made by hand, with --audit FILE."
+            f"{error}\nA token needs a record. A running relay is the only writer of its log: name another log "
+            "for tokens that are made by hand, with --audit FILE."
         ) from None
     try:
         await auditor.record(event)

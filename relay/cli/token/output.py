@@ -1,7 +1,7 @@
-"""How tokens get into these commands, and how what they say gets out to a terminal.
+"""How the commands read a token, and print its values and the verdict.
 
-Every text of a token is shown as JSON, with all that can't be printed escaped: an ANSI sequence in `sub` could
-rewrite the verdict.
+Texts of a token are printed as JSON, with unprintable characters escaped. Otherwise an ANSI sequence in `sub` could
+overwrite the verdict on the terminal.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from relay.core.errors import EXPLANATIONS, ConfigurationError, Refusal
 from relay.core.tokens import MAX_TOKEN_BYTES
 
 MAX_SHOWN_CHARS: Final = 400
-"""Characters of a value that are shown; a channel list of 32 may have more, and its start is enough."""
+"""Characters of a value that are shown. A list of 32 channels may have more."""
 
 TokenArgument = Annotated[str, typer.Argument(help="The token, or - to read it from standard input.")]
 
 
 def read_token(argument: str) -> str:
-    """Return the token that the argument is or, for "-", that standard input has.
+    """Return the argument or, if it is "-", the token on standard input.
 
     Raises:
         ConfigurationError: if standard input is closed.
@@ -32,14 +32,14 @@ def read_token(argument: str) -> str:
         return argument
     if sys.stdin is None:
         raise ConfigurationError("Standard input is closed: pipe the token into the command.")
-    # enough to know a token that is too long, with its line end, from one that is not
+    # with a line end, and one byte more, so that a longer token is noticed
     data = sys.stdin.buffer.read(MAX_TOKEN_BYTES + 3)
     return data.decode("utf-8", "replace").rstrip("\r\n")
 
 
 @contextlib.contextmanager
 def quiet_log() -> Iterator[None]:
-    """Keep what the relay's parts log off the terminal: the command says it in its own sentence, and ends."""
+    """Suppress the log of the relay's parts, because the command reports errors in its own words."""
     import structlog
 
     before = structlog.get_config()
@@ -51,7 +51,7 @@ def quiet_log() -> Iterator[None]:
 
 
 def shown(value: object, *, quoted: bool = True) -> str:
-    """Return a value from a token as text that a terminal shows and never obeys."""
+    """Return a value of a token as printable text."""
     try:
         text = value if isinstance(value, str) and not quoted else json.dumps(value, ensure_ascii=False)
     except RecursionError:
@@ -61,20 +61,20 @@ def shown(value: object, *, quoted: bool = True) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
-def in_words(refusal: Refusal) -> str:
-    """Return why a token is refused: what the reason means, and what about this token."""
+def explanation(refusal: Refusal) -> str:
+    """Return why a token is refused: the meaning of the reason, and the detail of this token."""
     return shown(" ".join(filter(None, (EXPLANATIONS[refusal.reason], refusal.detail))), quoted=False)
 
 
 def refusals_as_json(refusals: Iterable[Refusal]) -> list[dict[str, str]]:
-    """Return the refusals for a program."""
-    return [{"reason": refusal.reason.value, "detail": in_words(refusal)} for refusal in refusals]
+    """Return the refusals for JSON output."""
+    return [{"reason": refusal.reason.value, "detail": explanation(refusal)} for refusal in refusals]
 
 
 def print_verdict(verdict: str, refusals: Sequence[Refusal], unchecked: Sequence[str]) -> None:
-    """Print a verdict, why, and what it does not cover; in colours on a terminal."""
+    """Print a verdict, its reasons, and the checks that were not made; in colours on a terminal."""
     lines = [(verdict, "bold red" if refusals else "bold green")]
-    lines += [(f"- {refusal.reason.value}: {in_words(refusal)}", "red") for refusal in refusals]
+    lines += [(f"- {refusal.reason.value}: {explanation(refusal)}", "red") for refusal in refusals]
     lines += [(f"Not checked: {sentence}", "yellow") for sentence in unchecked]
     if not sys.stdout.isatty():
         for line, _ in lines:

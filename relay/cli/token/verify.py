@@ -1,10 +1,9 @@
-"""`relay token verify`: would this token be accepted now? Every reason why not, in plain words.
+"""`relay token verify`: says whether a token would be accepted now, or every reason why not.
 
-The checks are the gate's own, from `relay.core.tokens`, and so are the keys, the issuer and the endpoints, when the
-settings are at hand. Elsewhere (a backend's machine, a support desk) a folder of public keys or the issuer's JWKS
-address will do; what was not named then is not compared, and said so.
-
-What only the running relay knows is named as not checked: whether the token was used, whether its session was ended.
+The checks are those of the gate, from `relay.core.tokens`. With settings, the keys, the issuer and the endpoints are
+the gate's as well. On other machines, a folder of public keys or the issuer's JWKS address is enough; values that
+were not named are then not compared, and the answer says so. Only the running relay knows whether a token was used or
+its session was ended; the answer names this as not checked.
 """
 
 import json
@@ -40,8 +39,8 @@ _STATE_UNCHECKED: Final = "Only the running relay knows whether it was used befo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Wanted:
-    """What a token must be; None: not compared. `audiences` has each one's scope, `origins` those that may connect."""
+class _Requirements:
+    """The required values; None: not compared. `audiences`: audience -> scope. `origins`: those that may connect."""
 
     keys: Mapping[str, VerifyKey]
     issuer: str | None = None
@@ -55,45 +54,46 @@ def verify(
     config: ConfigOption = None,
     endpoint: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="Endpoint that it must be for. Default: any of the settings'."),
+        typer.Option(metavar="NAME", help="The token's endpoint. Default: any endpoint of the settings."),
     ] = None,
     keys_dir: Annotated[
         Path | None,
-        typer.Option("--keys-dir", metavar="FOLDER", help="Check with these keys, and without settings."),
+        typer.Option(
+            "--keys-dir", metavar="FOLDER", help="Check with the keys of this folder, without settings."
+        ),
     ] = None,
     jwks: Annotated[
         str | None,
-        typer.Option(
-            "--jwks", metavar="URL|FILE", help="Check with the JWK Set that is there, and without settings."
-        ),
+        typer.Option("--jwks", metavar="URL|FILE", help="Check with this JWK Set, without settings."),
     ] = None,
     audience: Annotated[
-        str | None, typer.Option(metavar="URL", help="Without settings: the endpoint's URL, exactly.")
+        str | None, typer.Option(metavar="URL", help="Without settings: the endpoint's exact URL.")
     ] = None,
     issuer: Annotated[
-        str | None, typer.Option(metavar="URL", help="Without settings: the issuer that it must be from.")
+        str | None, typer.Option(metavar="URL", help="Without settings: the issuer's URL.")
     ] = None,
     origin: Annotated[
-        str | None, typer.Option(help='Browser origin that would connect; "" for one without.')
+        str | None, typer.Option(help='The browser origin that would connect; "" for a client without one.')
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether a token would be accepted now, or every reason why not.
 
-    Exit code 0: accepted; 1: refused; 2: the command itself was wrong, or the keys can't be had.
-    An argument shows in the shell's history and the process list: pass a live token on standard input.
+    Exit code 0: accepted; 1: refused; 2: the command itself was wrong, or the keys can't be read.
+
+    An argument shows in the shell's history and in the process list: pass a live token on standard input.
     """
     text = read_token(token)
     if keys_dir is None and jwks is None:
-        wanted = _of_settings(config, endpoint, text, named=(audience, issuer))
+        required = _of_settings(config, endpoint, text, named=(audience, issuer))
     else:
-        # a variable that names the settings is no wish, an option is; of two sources one would be ignored
+        # RELAY_CONFIG is ignored here, but with --config there would be two sources of keys
         if getattr(context.get_parameter_source("config"), "name", "") == "COMMANDLINE":
             _refuse_two_sources()
-        wanted = _of_options(keys_dir, jwks, text, endpoint=endpoint, audience=audience, issuer=issuer)
+        required = _of_options(keys_dir, jwks, text, endpoint=endpoint, audience=audience, issuer=issuer)
     now = time.time()
-    refusals, subject = _judge(text, wanted, origin, now=now)
-    unchecked = [*_unchecked(wanted, origin), _STATE_UNCHECKED]
+    refusals, subject = _judge(text, required, origin, now=now)
+    unchecked = [*_unchecked(required, origin), _STATE_UNCHECKED]
     if as_json:
         answer = {"accepted": not refusals, "refusals": refusals_as_json(refusals), "unchecked": unchecked}
         typer.echo(json.dumps(answer | {"now": int(now)}, indent=2))
@@ -107,12 +107,9 @@ def _refuse_two_sources() -> None:
     raise ConfigurationError("Give one of --config, --keys-dir and --jwks.")
 
 
-# what the token must be
-
-
 def _of_settings(
     config: Path | None, endpoint: str | None, text: str, *, named: tuple[str | None, str | None]
-) -> _Wanted:
+) -> _Requirements:
     from relay.server.options import issuer_options
     from relay.settings.load import load
 
@@ -127,7 +124,7 @@ def _of_settings(
             f"There is no [endpoints.{shown(endpoint, quoted=False)}]; the settings have {', '.join(terms)}."
         )
     url = settings.tokens.jwks_url
-    return _Wanted(
+    return _Requirements(
         keys=load_keys(settings.tokens.keys_dir).verify if url is None else _fetched(url, text),
         issuer=settings.public.url,
         audiences={
@@ -145,7 +142,7 @@ def _of_options(
     endpoint: str | None,
     audience: str | None,
     issuer: str | None,
-) -> _Wanted:
+) -> _Requirements:
     if keys_dir is not None and jwks is not None:
         _refuse_two_sources()
     if endpoint is not None:
@@ -155,11 +152,11 @@ def _of_options(
     else:
         assert jwks is not None  # the caller's own check
         keys = _fetched(jwks, text) if "://" in jwks else _read_jwks(Path(jwks))
-    return _Wanted(keys=keys, issuer=issuer, audiences=None if audience is None else {audience: ""})
+    return _Requirements(keys=keys, issuer=issuer, audiences=None if audience is None else {audience: ""})
 
 
 def _fetched(url: str, text: str) -> Mapping[str, VerifyKey]:
-    """Return the keys that the address has for this token, fetched as a stream on its own does."""
+    """Return the keys for this token from the JWKS address, fetched as a separate stream does."""
     check_jwks_url(url)
 
     async def fetch() -> Mapping[str, VerifyKey]:
@@ -173,7 +170,7 @@ def _fetched(url: str, text: str) -> Mapping[str, VerifyKey]:
         with quiet_log():
             return anyio.run(fetch)
     except UnavailableError as error:
-        raise ConfigurationError(f"The keys can't be had: {error}") from None
+        raise ConfigurationError(f"The keys can't be fetched: {error}") from None
 
 
 def _read_jwks(path: Path) -> Mapping[str, VerifyKey]:
@@ -193,25 +190,24 @@ def _read_jwks(path: Path) -> Mapping[str, VerifyKey]:
         raise ConfigurationError(f"{path}: {error.detail}") from None
 
 
-# what it is
-
-
-def _judge(text: str, wanted: _Wanted, origin: str | None, *, now: float) -> tuple[tuple[Refusal, ...], str]:
-    """Return every reason against the token, and in words whose and for what it is."""
-    found = examine(text, wanted.keys, now=now, expected=None)
+def _judge(
+    text: str, required: _Requirements, origin: str | None, *, now: float
+) -> tuple[tuple[Refusal, ...], str]:
+    """Return every reason to refuse the token, and a phrase with its user and endpoint."""
+    found = examine(text, required.keys, now=now, expected=None)
     payload = found.payload
     if not all(isinstance(payload.get(name), str) for name in ("iss", "aud", "scope", "origin")):
-        return found.refusals, ""  # what can't be read can't be compared
-    audience, scope = _right_audience(payload, wanted)
+        return found.refusals, ""  # nothing to compare
+    audience, scope = _right_audience(payload, required)
     expected = Expected(
-        # what nobody named is compared with the token's own word, and so with nothing
-        issuer=payload["iss"] if wanted.issuer is None else wanted.issuer,
+        # a value that was not named is compared with the token's own, which always fits
+        issuer=payload["iss"] if required.issuer is None else required.issuer,
         audience=audience,
         origin=origin,
         scope=scope,
     )
-    refusals = examine(text, wanted.keys, now=now, expected=expected).refusals
-    if origin is None and wanted.origins is not None and payload["origin"] not in {"", *wanted.origins}:
+    refusals = examine(text, required.keys, now=now, expected=expected).refusals
+    if origin is None and required.origins is not None and payload["origin"] not in {"", *required.origins}:
         refusals += (
             Refusal(
                 reason=Reason.ORIGIN_REFUSED,
@@ -221,19 +217,23 @@ def _judge(text: str, wanted: _Wanted, origin: str | None, *, now: float) -> tup
     return refusals, f"for {shown(payload.get('sub'))} at {shown(payload['aud'])}"
 
 
-def _right_audience(payload: Mapping[str, Any], wanted: _Wanted) -> tuple[str, str]:
-    """Return the audience that the token must have, and the scope that goes with it."""
+def _right_audience(payload: Mapping[str, Any], required: _Requirements) -> tuple[str, str]:
+    """Return the required audience and its scope."""
     own_scope = payload["scope"] if payload["scope"] in (SCOPE, SERVICE_SCOPE) else SCOPE
-    if wanted.audiences is None:
+    if required.audiences is None:
         return payload["aud"], own_scope
-    audience = payload["aud"] if payload["aud"] in wanted.audiences else next(iter(wanted.audiences))
-    return audience, wanted.audiences[audience] or own_scope
+    audience = payload["aud"] if payload["aud"] in required.audiences else next(iter(required.audiences))
+    return audience, required.audiences[audience] or own_scope
 
 
-def _unchecked(wanted: _Wanted, origin: str | None) -> list[str]:
-    compared = {"audience": wanted.audiences, "issuer": wanted.issuer, "origin": wanted.origins or origin}
+def _unchecked(required: _Requirements, origin: str | None) -> list[str]:
+    compared = {
+        "audience": required.audiences,
+        "issuer": required.issuer,
+        "origin": required.origins or origin,
+    }
     return [
-        f"The {name} was not compared: name the right one with --{name}."
+        f"The {name} was not compared: name the expected one with --{name}."
         for name, value in compared.items()
         if value is None
     ]
