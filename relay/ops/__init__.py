@@ -1,1 +1,1 @@
-"""What operators ask the internal listener: is it alive, who is connected, cut this off; and who may call it at all."""
+"""The operators' routes of the internal listener, the keys that open them, and the ops page."""

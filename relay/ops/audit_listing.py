@@ -1,97 +1,105 @@
-"""GET /v1/audit: the newest records of the audit log, or those about one user, session, token or connection; and
-GET /v1/audit/why: the story of one of these, as `relay audit why` tells it.
+"""The operators' view of the audit log: its newest records, and the timeline of one token, connection, session or user.
 
-Reading it is an `audit.read` in the log itself, with what was looked for: once for each search, and for a page that
-follows the log, once in ten minutes.
+    GET /v1/audit       the newest records, or those about one user, session, token or connection
+    GET /v1/audit/why   a timeline, with the sentences of `relay audit why`
+
+Reading the log is itself recorded as `audit.read`, with what was searched for: once for each search, and for a page
+that repeats its request, once in ten minutes.
 """
 
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
+import anyio
 from starlette.requests import Request
 
-from relay.audit.query.timeline import RecentTimeline
-from relay.audit.recent import RecentQuery
-from relay.core.errors import MalformedError
+from relay.audit.files import log_files
+from relay.audit.query.explain import explain
+from relay.audit.query.records import from_parsed
+from relay.audit.query.timeline import recent_timeline
+from relay.audit.recent import RecentQuery, find_recent
+from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.core.events import Action
-from relay.ops.operators import Done, Handler
+from relay.ops.operators import Handler, HandlerResult
+from relay.ops.paging import check_names, read_limit, read_number
 from relay.web.answers import json_answer
 
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 500
-"""A record has about 800 bytes: 400 KB in one answer."""
+DEFAULT_RECORDS = 50
+MAX_RECORDS = 500
+"""Most records of one answer: a record has about 800 bytes, so 400 KB."""
 MAX_ABOUT_CHARS = 256
-"""As long as a user's name may be in the log."""
+"""Longest name to search for: as long as a user's name may be in the log."""
 
-_MEMBERS = frozenset({"limit", "action", "outcome", "about", "after", "before"})
-_NUMBER = re.compile("[0-9]{1,18}", re.ASCII)
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage:
-    """Records, newest first, and each in plain words. `whole` is False if there may be older ones that match."""
+    """Records, the newest first, and a sentence about each. `whole` is False if there may be older matches."""
 
     records: Sequence[Mapping[str, Any]]
     told: Sequence[str]
     whole: bool
 
 
-def feed_handler(find: Callable[[RecentQuery], Awaitable[AuditPage]]) -> Handler:
-    """Return the handler of the newest records."""
+def audit_listing_handler(path: Path) -> Handler:
+    """Return the handler of the newest records of the log at `path`."""
 
-    async def serve(request: Request, _operator: str) -> Done:
-        wanted = _asked(request.query_params)
-        found = await find(wanted)
-        sought = {
-            name: value
-            for name, value in (
-                ("action", wanted.action),
-                ("outcome", wanted.outcome),
-                ("about", wanted.about),
-            )
-            if value
-        }
-        return Done(
-            response=json_answer(200, found),
-            noted={"sought": sought},
-            what=repr(sought),
-            action=Action.AUDIT_READ,
-        )
+    async def serve(request: Request, _operator: str) -> HandlerResult:
+        query = _read_query(request.query_params)
+        page = await _in_the_log(path, partial(_page, query=query))
+        named = (("action", query.action), ("outcome", query.outcome), ("about", query.about))
+        return _audit_read(page, {name: value for name, value in named if value})
 
     return serve
 
 
-def story_handler(find: Callable[[str, int], Awaitable[RecentTimeline]]) -> Handler:
-    """Return the handler of stories. `find` takes whose it is, and how many steps at most."""
+def audit_timeline_handler(path: Path) -> Handler:
+    """Return the handler of timelines in the log at `path`."""
 
-    async def serve(request: Request, _operator: str) -> Done:
+    async def serve(request: Request, _operator: str) -> HandlerResult:
         about = request.query_params.get("about", "")
         if not about or len(request.query_params) > 1 or len(about) > MAX_ABOUT_CHARS:
             raise MalformedError(
                 f"Name a token, connection, session or user: ?about=… with at most {MAX_ABOUT_CHARS} characters."
             )
-        story = await find(about, MAX_LIMIT)
-        sought = {"story": about}
-        return Done(
-            response=json_answer(200, story),
-            noted={"sought": sought},
-            what=repr(sought),
-            action=Action.AUDIT_READ,
-        )
+        timeline = await _in_the_log(path, partial(recent_timeline, about=about, limit=MAX_RECORDS))
+        return _audit_read(timeline, {"story": about})
 
     return serve
 
 
-def _asked(query: Mapping[str, str]) -> RecentQuery:
-    if unknown := sorted(query.keys() - _MEMBERS):
-        raise MalformedError(
-            f"Unknown parameter: {unknown[0][:40]!r}. There are limit, action, outcome, about, after and before."
-        )
-    limit = _number(query, "limit", DEFAULT_LIMIT)
-    if not 0 < limit <= MAX_LIMIT:
-        raise MalformedError(f"limit is a number from 1 to {MAX_LIMIT}.")
+def _audit_read(answer: object, sought: Mapping[str, str]) -> HandlerResult:
+    return HandlerResult(
+        response=json_answer(200, answer),
+        recorded={"sought": sought},
+        same_as=repr(sought),
+        action=Action.AUDIT_READ,
+    )
+
+
+async def _in_the_log(path: Path, read: Callable[[Sequence[Path]], Found]) -> Found:
+    """Read the log's files in a thread."""
+    try:
+        return await anyio.to_thread.run_sync(lambda: read(log_files(path)))
+    except OSError as error:
+        raise UnavailableError(
+            Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."
+        ) from None
+
+
+def _page(paths: Sequence[Path], *, query: RecentQuery) -> AuditPage:
+    found = find_recent(paths, query)
+    told = [explain(record) if (record := from_parsed(one)) else "" for one in found.records]
+    return AuditPage(records=found.records, told=told, whole=found.whole)
+
+
+def _read_query(query: Mapping[str, str]) -> RecentQuery:
+    check_names(query, ("limit", "action", "outcome", "about", "after", "before"))
+    limit = read_limit(query, default=DEFAULT_RECORDS, most=MAX_RECORDS)
     action, outcome, about = (query.get(name, "") for name in ("action", "outcome", "about"))
     if action and action not in set(Action):
         raise MalformedError(f"There is no action {action[:40]!r}.")
@@ -104,15 +112,6 @@ def _asked(query: Mapping[str, str]) -> RecentQuery:
         action=action,
         outcome=outcome,
         about=about,
-        after=_number(query, "after", 0),
-        before=_number(query, "before", 0) or None,
+        after=read_number(query, "after") or 0,
+        before=read_number(query, "before") or None,
     )
-
-
-def _number(query: Mapping[str, str], name: str, default: int) -> int:
-    text = query.get(name)
-    if text is None:
-        return default
-    if not _NUMBER.fullmatch(text):
-        raise MalformedError(f"{name} is a number.")
-    return int(text)

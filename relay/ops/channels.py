@@ -1,46 +1,64 @@
-"""GET /v1/channels: the channels that have a value, how far each is, and how old its last value is.
+"""GET /v1/channels: the channels that have a value, with their position and the age of the value.
 
-In pages, by name; `next` is the last name of a full page. There is no rate: `seq` counts, so whoever asks twice
-has it exactly, and nothing is measured for those who don't.
+The list comes in pages, by name. `next` is the last name of a full page. There is no rate: `seq` counts each value, so
+two requests give the exact rate.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.core.errors import MalformedError
-from relay.core.patterns import check_channel, check_pattern
-from relay.ops.operators import Done, Handler
+from relay.core.channels import Channel
+from relay.core.hub import Hub
+from relay.core.patterns import check_channel, check_pattern, covers
+from relay.ops.operators import Handler, HandlerResult
+from relay.ops.paging import check_names, read_limit
 from relay.web.answers import json_answer
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1000
-"""As of connections: a page is made on the event loop."""
-
-Listing = Callable[[str, int, str], tuple[int, Sequence[Mapping[str, Any]]]]
-"""Returns how many channels match a pattern ("" for all), and up to so many of them after a name, by name."""
+EndpointOf = Callable[[str], str | None]
 
 
-def channels_handler(listing: Listing) -> Handler:
-    """Return the route's handler."""
+def channels_handler(hub: Hub, endpoint_of: EndpointOf) -> Handler:
+    """Return the route's handler. `endpoint_of` returns the endpoint of a channel, if it has one."""
 
-    async def serve(request: Request, _operator: str) -> Done:
-        after, limit, pattern = _asked(request.query_params)
-        total, rows = listing(after, limit, pattern)
-        following = rows[-1]["channel"] if len(rows) == limit else None
-        answer = {"total": total, "channels": rows, "next": following}
-        return Done(response=json_answer(200, answer), noted={"rows": len(rows)})
+    async def serve(request: Request, _operator: str) -> HandlerResult:
+        query = request.query_params
+        check_names(query, ("limit", "after", "match"))
+        limit, after, pattern = read_limit(query), query.get("after", ""), query.get("match", "")
+        if after:
+            check_channel(after)
+        if pattern:
+            check_pattern(pattern)
+        matching = [channel for channel in hub.channels() if not pattern or covers(pattern, channel.name)]
+        following = (channel for channel in matching if channel.name > after)
+        now = time.time()
+        rows = [
+            _row(channel, endpoint_of, now)
+            for channel in heapq.nsmallest(limit, following, key=lambda channel: channel.name)
+        ]
+        answer = {
+            "total": len(matching),
+            "channels": rows,
+            "next": rows[-1]["channel"] if len(rows) == limit else None,
+        }
+        return HandlerResult(response=json_answer(200, answer), recorded={"rows": len(rows)})
 
     return serve
 
 
-def _asked(query: Mapping[str, str]) -> tuple[str, int, str]:
-    if unknown := sorted(query.keys() - {"limit", "after", "match"}):
-        raise MalformedError(f"Unknown parameter: {unknown[0][:40]!r}. There are limit, after and match.")
-    text = query.get("limit", str(DEFAULT_LIMIT))
-    if not re.fullmatch("[0-9]{1,4}", text, re.ASCII) or not 0 < int(text) <= MAX_LIMIT:
-        raise MalformedError(f"limit is a number from 1 to {MAX_LIMIT}.")
-    after, pattern = query.get("after", ""), query.get("match", "")
-    return check_channel(after) if after else "", int(text), check_pattern(pattern) if pattern else ""
+def _row(channel: Channel, endpoint_of: EndpointOf, now: float) -> Mapping[str, Any]:
+    assert channel.last is not None, "Hub.channels returns channels with a value"
+    return {
+        "channel": channel.name,
+        "endpoint": endpoint_of(channel.name),
+        "mode": channel.options.mode.value,
+        "epoch": channel.last.epoch,
+        "seq": channel.last.seq,
+        "last_at": channel.last.ts / 1000,
+        "age_s": round(max(0.0, now - channel.last.ts / 1000), 3),
+        "stale": channel.stale,
+        "subscribers": channel.subscriber_count,
+    }

@@ -1,4 +1,4 @@
-"""Is it alive, is it ready: for load balancers and supervisors, who have no key and are told nothing else."""
+"""GET /live and GET /ready, for load balancers and supervisors. They need no key, so they tell nothing else."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from relay.web.answers import error_answer, json_answer
 
 
 def health_routes(ready: Callable[[], str | None]) -> list[Route]:
-    """Return /live and /ready. `ready` gives None, or why new work should go elsewhere."""
+    """Return both routes. `ready` returns None, or the reason why new work should go to another node."""
 
     async def live(_request: Request) -> Response:
         return json_answer(200, {"status": "ok"})

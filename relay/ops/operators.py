@@ -1,9 +1,8 @@
-"""Operators: people and tools with a key of their own, `Bearer name.secret`, and what each may do.
+"""Operators: people and tools with an API key (`Bearer name.secret`), and the permissions of each key.
 
-There is one way to make a route for operators, and it asks for a key: a route that forgets to is one that can't be
-written here. A key opens what its `may` names and nothing else; publishers' keys are looked up elsewhere and open
-nothing here. Every call is in the audit log, refused ones too: whoever can see and cut off other people's
-connections is watched doing it. What is called every few seconds is recorded once and then counted (`repeats`).
+`Operators.route` is the only way to make a route for operators, so no route can forget to check the key. A key opens
+what its `may` names and nothing else; a publisher's key opens nothing here. Every call is in the audit log, and so is
+every refused call: an operator can see and end the connections of users, and the log shows who did it.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,33 +19,33 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.keys.api_keys import May, check_bearer
-from relay.ops.repeats import Repeats
+from relay.ops.repeated_calls import RepeatedCalls
 from relay.web.answers import refusal_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorTerms:
-    """An operator: the SHA-256 digests (hex) of the key's secrets, and what the key opens."""
+    """One operator's settings: the SHA-256 digests (hex) of its keys' secrets, and their permissions."""
 
     secret_sha256: tuple[str, ...] = field(repr=False)
     may: frozenset[May]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """What an operator's call led to: the answer, and what the audit log gets to know of it.
+class HandlerResult:
+    """The result of an operator's call: the answer, and the members of its audit record.
 
-    `what` tells repeated calls of one path apart that each deserve a record.
+    A repeated call of one path is counted with the calls before it only if `same_as` is equal.
     """
 
     response: Response
-    noted: Mapping[str, Any] = field(default_factory=dict)
-    what: str = ""
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    same_as: str = ""
     action: Action = Action.OPERATOR_ACTION
 
 
-Handler = Callable[[Request, str], Awaitable[Done]]
-"""Serves an operator's call; gets the operator's name. May raise `MalformedError` and `UnavailableError`."""
+Handler = Callable[[Request, str], Awaitable[HandlerResult]]
+"""Serves a call of the operator with this name. May raise `MalformedError` and `UnavailableError`."""
 
 
 class Operators:
@@ -63,7 +62,7 @@ class Operators:
         self._digests = {name: terms.secret_sha256 for name, terms in operators.items()}
         self._auditor = auditor
         self._client_of = client_of
-        self._repeats = Repeats()
+        self._repeated_calls = RepeatedCalls()
 
     def route(
         self,
@@ -74,7 +73,10 @@ class Operators:
         may: May,
         repeated: bool = False,
     ) -> Route:
-        """Return a route that calls `handler` for operators who may. `repeated`: somebody calls it all the time."""
+        """Return a route that calls `handler` for operators with the permission `may`.
+
+        `repeated` is for routes that monitors call every few seconds: such calls are recorded once and then counted.
+        """
 
         async def guarded(request: Request) -> Response:
             return await self._serve(request, handler, may, repeated=repeated)
@@ -92,36 +94,38 @@ class Operators:
             )
         else:
             try:
-                done = await handler(request, name)
+                result = await handler(request, name)
             except MalformedError as error:
                 refusal, message = Refusal.of(error), error.detail
             except UnavailableError as error:
                 refusal = Refusal.of(error)
             else:
-                calls = self._calls(request, name, done.what) if repeated else 1
+                calls = self._count_call(request, name, result.same_as) if repeated else 1
                 if calls is not None:
-                    noted = done.noted if calls == 1 else {**done.noted, "calls": calls}
-                    status = done.response.status_code
-                    self._note(request, name, status=status, noted=noted, action=done.action)
-                return done.response
+                    recorded = result.recorded if calls == 1 else {**result.recorded, "calls": calls}
+                    status = result.response.status_code
+                    self._record(request, name, status=status, recorded=recorded, action=result.action)
+                return result.response
         status = answer_for(refusal.reason).status
-        self._note(request, name or "", status=status, noted={"detail": str(refusal)}, reason=refusal.reason)
+        detail = {"detail": str(refusal)}
+        self._record(request, name or "", status=status, recorded=detail, reason=refusal.reason)
         return refusal_answer(refusal, message=message)
 
-    def _calls(self, request: Request, name: str, what: str) -> int | None:
-        return self._repeats.take(name, self._client_of(request).address, f"{request.url.path} {what}")
+    def _count_call(self, request: Request, name: str, same_as: str) -> int | None:
+        address = self._client_of(request).address
+        return self._repeated_calls.count(name, address, f"{request.url.path} {same_as}")
 
     def _identify(self, request: Request) -> str | None:
         presented = bearer_token(request.headers.getlist("authorization"))
         return None if isinstance(presented, Refusal) else check_bearer(presented, self._digests)
 
-    def _note(
+    def _record(
         self,
         request: Request,
         name: str,
         *,
         status: int,
-        noted: Mapping[str, Any],
+        recorded: Mapping[str, Any],
         reason: Reason | None = None,
         action: Action = Action.OPERATOR_ACTION,
     ) -> None:
@@ -132,6 +136,6 @@ class Operators:
                 client=self._client_of(request),
                 status=status,
                 path=request.url.path,
-                relay={"operator": {"id": name}, "method": request.method} | dict(noted),
+                relay={"operator": {"id": name}, "method": request.method} | dict(recorded),
             )
         )

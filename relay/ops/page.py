@@ -1,8 +1,7 @@
-"""The ops page: three files without any data in them, so that they need no key.
+"""GET /ops: the ops page. Its files hold no data, so they need no key. All data comes from routes that need a key.
 
-Whoever opens it types an operator's key, which the page keeps in a variable and sends as a Bearer header: no cookie
-that another page's request could carry, nothing in storage, gone with the tab. All data comes through the routes
-that ask for the key.
+The operator types a key, which the page keeps in a variable and sends as a Bearer header. It sets no cookie, which a
+request of another page could carry, and stores nothing. The key is gone when the tab is closed.
 """
 
 from importlib.resources import files
@@ -15,7 +14,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-"""No inline script or style, nothing from elsewhere, no form that leaves the page, and no text that becomes HTML."""
+"""No inline script or style, nothing from another origin, no form to another page, and no text parsed as HTML."""
 
 _FILES = {"index.html": "text/html", "ops.css": "text/css"} | dict.fromkeys(
     ("page.js", "charts.js", "story.js"), "text/javascript"

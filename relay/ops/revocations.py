@@ -1,8 +1,8 @@
-"""POST /v1/revocations: cut off a session, a user, a token or a key, by what the caller happens to know.
+"""POST /v1/revocations: revoke a session, a user, a token or a key, and close its connections.
 
-A backend knows a session's id, whoever reads the audit log its reference, support a user's name, and whoever found
-a token in a log its `jti`. The session's id is turned into the reference here and appears nowhere. A key is named by
-its `kid`, on a stream that fetches its keys: it would go on believing them for as long as its copy is fresh enough.
+A session can be named by its id, which a backend knows, or by its reference in the audit log. The id is turned into
+the reference here and appears in no log. A user is named by `sub`, a token by `jti`. A key is named by `kid`, on a
+stream listener that fetches its keys: without this it would accept the key until its cached copy expires.
 """
 
 import re
@@ -15,13 +15,13 @@ from starlette.requests import Request
 from relay.core.errors import MalformedError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
-from relay.ops.operators import Done
+from relay.ops.operators import HandlerResult
 from relay.web.answers import json_answer
 from relay.web.bodies import read_json_object
 
 MAX_BODY_BYTES = 2048
 MAX_NAME_CHARS = 256
-"""Longest id that is taken: as long as a subject may be."""
+"""Longest id, the same as a subject's."""
 
 _REF = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MEMBERS = ("sid", "ref", "sub", "jti", "kid")
@@ -32,33 +32,33 @@ _WANTED = (
 
 
 class Revoke(Protocol):
-    """Cuts a target off; returns how many connections were closed."""
+    """The port for revoking a target."""
 
     def __call__(self, target: Target, *, client: Client, operator: str) -> Awaitable[int]:
-        """Raises `UnavailableError` if it could not be stored."""
+        """Return the number of closed connections. Raises `UnavailableError` if it could not be stored."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """The route's handler. `ref_of` makes a session's reference of its id; `keep_s` is how long a revocation holds."""
+    """The route's handler. `ref_of` turns a session's id into its reference; `keep_s` is the life of a revocation."""
 
     revoke: Revoke
     ref_of: Callable[[str], str]
     client_of: Callable[[Request], Client]
     keep_s: int
 
-    async def serve(self, request: Request, operator: str) -> Done:
-        """Revoke what the body names; answers how many connections were closed.
+    async def serve(self, request: Request, operator: str) -> HandlerResult:
+        """Revoke the target in the body. The answer has the number of closed connections.
 
         Raises:
-            MalformedError: if the body names not exactly one thing, or a key whose folder is this process's own.
+            MalformedError: if the body does not name exactly one target, or names a key of this process's own folder.
             UnavailableError: if the revocation could not be stored.
         """
         target = self._target(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
         closed = await self.revoke(target, client=self.client_of(request), operator=operator)
         answer = {"revoked": target.kind.value, "connections": closed, "holds_s": self.keep_s}
-        return Done(response=json_answer(200, answer), noted=answer)
+        return HandlerResult(response=json_answer(200, answer), recorded=answer)
 
     def _target(self, body: Mapping[str, Any]) -> Target:
         if len(body) != 1 or not body.keys() <= set(_MEMBERS):

@@ -1,6 +1,5 @@
 """The internal listener's routes for operators, and the views and parts behind them."""
 
-import time
 from collections.abc import Callable
 
 from starlette.requests import Request
@@ -12,25 +11,24 @@ from relay.core.revocations import Kind, Target
 from relay.keys.api_keys import May
 from relay.keys.watched_folder import WatchedKeys
 from relay.metrics.prometheus import Exposition
-from relay.ops.audit_listing import feed_handler, story_handler
+from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handler
+from relay.ops.channel_reset import reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
-from relay.ops.numbers import metrics_handler, stats_handler
 from relay.ops.operators import Handler, Operators
 from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
-from relay.ops.resetting import reset_handler
 from relay.ops.revocations import Revocations
-from relay.server.options import operator_terms, ref_key
+from relay.ops.stats import metrics_handler, stats_handler
+from relay.server.options import endpoint_of, operator_terms, ref_key
 from relay.server.parts import Parts
-from relay.server.views import Views
+from relay.server.readings import ReadingsSource
 from relay.sessions.session_ref import session_ref
 
 
 def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> list[Route]:
     """Return the routes that need an operator's key, and the page that uses them."""
     operators = Operators(operator_terms(parts.settings), auditor=parts.auditor, client_of=client_of)
-    registry = parts.stream.registry
     key = ref_key(parts.settings)
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:
@@ -48,8 +46,8 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         client_of=client_of,
         keep_s=parts.settings.session.max_s,
     )
-    views = Views(parts)
-    connections = connections_handler(views.connections, total=lambda: len(registry.connections))
+    readings = ReadingsSource(parts)
+    audit_path = parts.settings.audit.path
 
     def reading(path: str, handler: Handler) -> Route:
         return operators.route(path, handler, method="GET", may=May.READ, repeated=True)
@@ -60,11 +58,11 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         operators.route(
             "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
         ),
-        reading("/v1/connections", connections),
-        reading("/v1/publishers", publishers_handler(views.publishers, time.time)),
-        reading("/v1/channels", channels_handler(views.channels)),
-        reading("/v1/audit", feed_handler(views.audit)),
-        reading("/v1/audit/why", story_handler(views.story)),
-        reading("/v1/stats", stats_handler(views.readings)),
-        reading("/metrics", metrics_handler(Exposition(views.readings))),
+        reading("/v1/connections", connections_handler(parts.stream.registry)),
+        reading("/v1/publishers", publishers_handler(parts.ingest)),
+        reading("/v1/channels", channels_handler(parts.fanout.hub, endpoint_of(parts.settings))),
+        reading("/v1/audit", audit_listing_handler(audit_path)),
+        reading("/v1/audit/why", audit_timeline_handler(audit_path)),
+        reading("/v1/stats", stats_handler(readings.read)),
+        reading("/metrics", metrics_handler(Exposition(readings.read))),
     ]

@@ -1,8 +1,8 @@
 """Calls that a monitor or an open page makes every few seconds: recorded once, then counted.
 
-Who looks at other people's connections is on record, but a scraper that calls every 15 s would be most of the
-log, and a log full of that hides what matters. So the first call of an operator from an address to a path is recorded
-at once, and the next record comes ten minutes later at the earliest and says how many calls there were.
+Every operator's call is recorded, but the calls of a scraper every 15 s would be most of the audit log and hide other
+records. So the first call of an operator from an address to a path is recorded at once. The next record follows after
+ten minutes at the earliest and has the number of calls.
 """
 
 import time
@@ -10,20 +10,22 @@ from collections.abc import Callable
 
 PERIOD_S = 600.0
 MAX_KEYS = 1000
-"""Operators, addresses and paths told apart, some 200 KB. Beyond it each call is recorded, which loses nothing."""
+"""Most combinations of operator, address and path, some 200 KB. Further calls are recorded one by one."""
 
 Key = tuple[str, str, str]
 
 
-class Repeats:
-    """Which calls are recorded. `clock` counts seconds and never goes back."""
+class RepeatedCalls:
+    """Decides which calls are recorded. `clock` is monotonic, in seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._calls: dict[Key, tuple[float, int]] = {}  # when it was recorded last, and calls since
+        self._calls: dict[
+            Key, tuple[float, int]
+        ] = {}  # the time of the last record, and the calls since then
 
-    def take(self, operator: str, address: str, what: str) -> int | None:
-        """Count a call. Returns how many calls its record stands for, or None if it gets none."""
+    def count(self, operator: str, address: str, what: str) -> int | None:
+        """Count a call. Returns the number of calls for a record, or None if this call is not recorded."""
         key, now = (operator, address, what), self._clock()
         since, count = self._calls.get(key, (-PERIOD_S, 0))
         if now - since < PERIOD_S:
@@ -36,7 +38,7 @@ class Repeats:
         return count + 1
 
     def _forget(self, now: float) -> None:
-        """Forget who has not called for a period and has no calls that a record still has to tell of."""
+        """Drop keys without a call in the last period, unless they have calls that are not recorded yet."""
         for key, (since, count) in list(self._calls.items()):
             if not count and now - since >= PERIOD_S:
                 del self._calls[key]

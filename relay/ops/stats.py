@@ -1,7 +1,4 @@
-"""GET /metrics and GET /v1/stats: the same readings, for Prometheus and as one JSON object.
-
-Both are read every few seconds by machines and open pages, see `relay.ops.repeats`.
-"""
+"""GET /metrics and GET /v1/stats: the same readings, for Prometheus and as one JSON object."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -13,16 +10,16 @@ from starlette.responses import Response
 from relay.core.counters import BUCKET_BOUNDS_S, DurationHistogram
 from relay.metrics.prometheus import Exposition
 from relay.metrics.readings import Readings
-from relay.ops.operators import Done, Handler
+from relay.ops.operators import Handler, HandlerResult
 from relay.web.answers import json_answer
 
 
 def metrics_handler(exposition: Exposition) -> Handler:
     """Return the handler of /metrics."""
 
-    async def serve(request: Request, _operator: str) -> Done:
+    async def serve(request: Request, _operator: str) -> HandlerResult:
         body, media_type = exposition.write(request.headers.get("accept", ""))
-        return Done(response=Response(body, media_type=media_type))
+        return HandlerResult(response=Response(body, media_type=media_type))
 
     return serve
 
@@ -30,14 +27,14 @@ def metrics_handler(exposition: Exposition) -> Handler:
 def stats_handler(read: Callable[[], Readings]) -> Handler:
     """Return the handler of /v1/stats."""
 
-    async def serve(_request: Request, _operator: str) -> Done:
-        return Done(response=json_answer(200, stats(read())))
+    async def serve(_request: Request, _operator: str) -> HandlerResult:
+        return HandlerResult(response=json_answer(200, stats(read())))
 
     return serve
 
 
 def stats(now: Readings) -> Mapping[str, Any]:
-    """Return readings as JSON has them. Counts are since the start: whoever wants a rate asks twice."""
+    """Return readings as a JSON object. Counts are since the start: two requests give a rate."""
     return {
         "at": now.at,
         "started_at": now.started_at,
