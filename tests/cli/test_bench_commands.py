@@ -58,7 +58,7 @@ def test_mixed_counts_every_channel(tmp_path: Path) -> None:
         assert found["each"][0][side]["counted"]["groups"][0]["ended"] == 30
 
 
-def test_mixed_in_a_lane_keeps_the_newest(tmp_path: Path) -> None:
+def test_mixed_with_an_interval_keeps_the_newest(tmp_path: Path) -> None:
     """With an interval, what is not sent is conflated on both sides, and nothing is lost."""
     found = measured(
         tmp_path,

@@ -105,7 +105,7 @@ def test_silence_is_told_and_so_is_its_end() -> None:
     ("asked", "floor", "granted"),
     [(0, 0, 0), (1, 0, 50), (100, 0, 100), (300, 0, 500), (9999, 0, 1000), (0, 200, 250)],
 )
-def test_an_interval_is_granted_as_a_lane(asked: int, floor: int, granted: int) -> None:
+def test_the_next_longer_interval_is_granted(asked: int, floor: int, granted: int) -> None:
     """The ack names the interval: the next longer one that exists, and no faster than the token and endpoint allow."""
     talk = Talk(floor_ms=floor)
     talk.open("prices.A")

@@ -93,7 +93,7 @@ def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
         open_all(Target(stream=relay.url.replace("http", "ws")), [()])
 
 
-def test_many_channels_in_a_lane_are_subscribed(relay: Relay) -> None:
+def test_many_channels_with_an_interval_are_subscribed(relay: Relay) -> None:
     """More than a token may name go into the URL, and so does the interval; each connection has its own."""
     channels = [f"prices.MANY.{number}" for number in range(100)]
     hands = [tuple(range(40)), tuple(range(40, 43))]
