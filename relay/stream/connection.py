@@ -88,7 +88,7 @@ class StreamConnection(ServerConnection):
 
     # The hub's sink. Both are the transport's own methods, because they are called for each delivery.
     write: Callable[[bytes], None]
-    """Write whole frames. Only called in phase OPEN."""
+    """Write whole frames. Only the hub and `check` call it, in phase OPEN."""
     pending: Callable[[], int]
     """Return the bytes that the kernel has not taken yet."""
 
@@ -244,11 +244,10 @@ class StreamConnection(ServerConnection):
         self._hub = self._subscriber = None
 
     def _break_cycles(self) -> None:
-        """Cut the references between this connection, the library's state machine and the transport, so that all are
-        freed.
+        """Cut the references between this connection, the library's protocol object and the transport.
 
-        Without this they are left to the cycle collector, which looks at each object of every open connection; see
-        `relay.server.gc_tuning`.
+        Reference counting then frees all three. Without this they are left to the cycle collector, which looks at each
+        object of every open connection; see `relay.server.gc_tuning`.
         """
         vars(self.protocol).clear()
         vars(self).clear()
@@ -274,9 +273,8 @@ class StreamConnection(ServerConnection):
         """
         if self.phase in UNANSWERED:
             if self.response is None and self.protocol.handshake_exc is None:
-                if (
-                    self.protocol.data_to_send()
-                ):  # the answer to a frame that came too early: see `process_event`
+                # the only thing to write is the answer to a frame that came too early: see `process_event`
+                if self.protocol.data_to_send():
                     self.abort()
                 return
             is_open = self.protocol.state is OPEN
