@@ -1,7 +1,7 @@
 """The port of rate limits: counts of requests in sliding windows.
 
-`relay.limits.memory` counts in this process. An adapter that shares the counts between nodes stands beside it and
-passes the same tests (`tests/limits/test_contract.py`).
+`relay.limits.memory` counts in this process. An adapter that shares the counts between nodes must pass
+the same tests (`tests/limits/test_contract.py`).
 """
 
 from collections.abc import Callable

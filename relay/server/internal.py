@@ -19,7 +19,7 @@ from relay.web.internal_only import InternalOnly
 
 def internal_app(parts: Parts) -> Starlette:
     """Return the application that backends and operators reach."""
-    client_of = client_reader(())  # no proxy stands in front of this listener
+    client_of = client_reader(())  # this listener has no proxy in front
     routes: list[BaseRoute] = [
         *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
         *operator_routes(parts, client_of),

@@ -1,4 +1,4 @@
-"""The internal listener's routes for operators, and the views and parts behind them."""
+"""The internal listener's routes for operators, and the views that they show."""
 
 from collections.abc import Callable
 

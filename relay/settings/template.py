@@ -3,12 +3,8 @@
 `settings_text` writes the sections that each of them needs: [public], [listen], [session], the endpoint `prices`,
 [grants] and [publishers]. The caller adds its own sections as TOML. `write_folder` writes the text and a signing key.
 
-A relay whose ports are 0 can't be named in its own settings: the ports are known only after the start. Benchmarks
-give `public_url` and `stream_url` of a host that does not exist, and the load names them as its origin:
-
-    settings_text(session_secret=…, publishers={"bench": (digest, ("prices.>", "trades.>"))},
-                  grants={"bench": {"prices": ("prices.>",)}}, sections=BENCH_LIMITS,
-                  public_url="https://bench.invalid", stream_url="wss://bench.invalid")
+With ports of 0 the addresses are known only after the start, so the settings can't name them. Benchmarks therefore
+give `public_url` and `stream_url` of a host that does not exist.
 """
 
 import json
@@ -70,7 +66,7 @@ def settings_text(
         ports: Ports of the public, the stream and the internal listener on 127.0.0.1; 0 takes a free one.
         public_url: The origin of the page. Default: the public listener's address.
         stream_url: The origin of the stream. Default: the stream listener's address.
-        more_origins: Origins beside `public_url` that may open sockets.
+        more_origins: Further origins that may open sockets.
         grants: Patterns by role and endpoint, or true for a service.
         publishers: SHA-256 of the secret, and channels, by the publisher's name.
         sections: TOML of other sections.

@@ -22,7 +22,7 @@ def cleared(answer: httpx.Response) -> set[str]:
 
 
 async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
-    """200 with these members and no others, as JSON that nobody caches or sniffs."""
+    """The answer is 200 with exactly these members, as JSON that must not be cached or sniffed."""
     answer = await relay.ask_as({"endpoint": "prices", "channels": ["prices.BTC-USD"]})
     assert answer.status_code == 200
     body = answer.json()
@@ -41,7 +41,7 @@ async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
 
 
 async def test_the_token_has_its_documented_claims(relay: Relay) -> None:
-    """Header and claims are exactly those that the relay documents, with whole seconds."""
+    """Header and claims are exactly the documented ones, with whole seconds."""
     now = int(time.time())
     token = (await relay.ask_as(sub="alice", sid="secret-session-id")).json()["wsToken"]
     assert {name: value for name, value in jwt.get_unverified_header(token).items() if name != "kid"} == {
@@ -63,7 +63,7 @@ async def test_the_token_has_its_documented_claims(relay: Relay) -> None:
 
 
 async def test_two_tokens_have_nothing_in_common_but_the_session(relay: Relay) -> None:
-    """Each has its own jti; the session's reference is the same for one session and another for the next."""
+    """Each has its own jti; tokens of one session have the same session reference, and others have another."""
     session = relay.session()
     first, second, other = [
         claims_of((await relay.ask(text)).json()["wsToken"]) for text in (session, session, None)
@@ -80,14 +80,14 @@ async def test_nothing_asked_is_everything_granted(relay: Relay) -> None:
 
 
 async def test_another_endpoint_is_another_token(relay: Relay) -> None:
-    """The endpoint asked for is the audience, with the channels that are granted there."""
+    """The audience is the endpoint that was asked for, with the channels that are granted there."""
     answer = (await relay.ask_as({"endpoint": "depth"})).json()
     assert answer["endpoint"] == claims_of(answer["wsToken"])["aud"] == f"{relay.stream_url}/ws/depth"
     assert answer["channels"] == ["depth.>"]
 
 
 async def test_what_is_not_granted_is_named(relay: Relay) -> None:
-    """The rest of the request is granted, and the token has that rest alone."""
+    """The token has only the granted channels, and the answer names the rejected ones."""
     asked = ["prices.BTC-USD", "prices.ETH-USD", "prices.>", "orders.1", "prices.BTC-USD"]
     answer = (await relay.ask_as({"channels": asked}, roles=["guest"])).json()
     assert answer["channels"] == claims_of(answer["wsToken"])["channels"] == ["prices.BTC-USD"]
@@ -97,14 +97,14 @@ async def test_what_is_not_granted_is_named(relay: Relay) -> None:
 
 
 async def test_roles_add_up(relay: Relay) -> None:
-    """A role may come as a text or a list; those that nobody knows grant nothing."""
+    """Roles may be a text or a list, and an unknown role grants nothing."""
     for roles in ("trader", ["guest", "trader"], ["nobody", "trader"]):
         answer = await relay.ask_as({"channels": ["prices.ETH-USD"]}, roles=roles)
         assert answer.status_code == 200, roles
 
 
 async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
-    """Of a session of several roles; a role that adds nothing is not credited."""
+    """The record of a session with several roles names the roles that grant each channel."""
     asked = {"channels": ["prices.ETH-USD", "prices.BTC-USD"]}
     assert (
         await relay.ask_as(asked, sub="of-two-roles", roles=["guest", "trader", "nobody"])
@@ -118,14 +118,14 @@ async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
 
 @pytest.mark.parametrize("roles", [[], ["nobody"], ["trader.prices"], ["Trader"]])
 async def test_nothing_granted_is_403(relay: Relay, roles: list[str]) -> None:
-    """Who is granted nothing gets no token: forbidden, and the log says nothing_granted."""
+    """A session without a grant gets no token, and the record has the reason nothing_granted."""
     answer = await relay.ask_as(sub="roleless", roles=roles)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert (await relay.audited("token.denied", reason="nothing_granted"))["user"]["id"] == "roleless"
 
 
 async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:
-    """Asking only for what is not granted is the same as being granted nothing."""
+    """A request for channels outside the grants is refused like one without a grant."""
     answer = await relay.ask_as({"channels": ["depth.BTC-USD", ">", "*.BTC-USD"]})
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
@@ -160,7 +160,7 @@ async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:
     ],
 )
 async def test_a_malformed_request_is_400(relay: Relay, body: Any, code: str) -> None:
-    """Each mistake has one sentence that says what is wrong, and is not worth a retry."""
+    """Each mistake has one sentence that says what is wrong, and is not retryable."""
     answer = await relay.ask_as(body)
     error = answer.json()
     assert (answer.status_code, error["code"], error["retryable"]) == (400, code, False)
@@ -170,7 +170,7 @@ async def test_a_malformed_request_is_400(relay: Relay, body: Any, code: str) ->
 
 
 async def test_32_channels_are_not_too_many(relay: Relay) -> None:
-    """The longest request that is allowed makes a token that the gate takes."""
+    """The longest request that is allowed gets a token that the gate accepts."""
     asked = [f"prices.{'A' * 50}{index}" for index in range(32)]
     answer = await relay.ask_as({"channels": asked})
     assert answer.status_code == 200
@@ -179,7 +179,7 @@ async def test_32_channels_are_not_too_many(relay: Relay) -> None:
 
 
 async def test_a_body_above_8_kb_is_400(relay: Relay) -> None:
-    """Announced or in chunks, a body that no request needs is refused before it is parsed."""
+    """A body over the limit is refused before it is parsed, with Content-Length or in chunks."""
     fields = [
         ("Host", "x"),
         ("Cookie", f"access-token={relay.session()}"),
@@ -196,7 +196,7 @@ async def test_a_body_above_8_kb_is_400(relay: Relay) -> None:
 
 
 async def test_an_unknown_session_is_401(relay: Relay) -> None:
-    """No session, or what is none: invalid_session, the same body for all."""
+    """A missing session and every invalid one get the same body, with the code invalid_session."""
     now = int(time.time())
     claims = {"sub": "x", "roles": ["trader"], "token_use": "access", "iat": now, "exp": now + 60}
     assert (await relay.ask(forge({"alg": "HS256"}, claims, SECRET.encode()))).status_code == 200
@@ -228,8 +228,8 @@ async def test_an_unknown_session_is_401(relay: Relay) -> None:
     assert (missing.status, missing.body.decode()) == (401, answers[0].text)
 
 
-async def test_dead_cookies_are_cleared_and_living_ones_kept(relay: Relay) -> None:
-    """A session that is no good loses both cookies, one that has expired only its own: the other may still renew it."""
+async def test_cookies_of_an_ended_session_are_cleared(relay: Relay) -> None:
+    """An invalid session loses both cookies. An expired one keeps its refresh cookie, which may renew it."""
     now = int(time.time())
     refresh = {"Cookie": "refresh-token=r"}
     invalid = {"Cookie": "access-token=garbage; refresh-token=r"}
@@ -242,7 +242,7 @@ async def test_dead_cookies_are_cleared_and_living_ones_kept(relay: Relay) -> No
 
 
 async def test_both_addresses_of_the_route_are_one(relay: Relay) -> None:
-    """/api/auth/ws-token, under the BFF's prefix, answers as /auth/ws-token does."""
+    """/api/auth/ws-token, with the BFF's prefix, answers like /auth/ws-token."""
     fields = [("Cookie", f"access-token={relay.session()}"), ("Origin", relay.url)]
     answer = await post(relay, "/api/auth/ws-token", fields)
     assert (answer.status, answer.json["endpoint"]) == (200, f"{relay.stream_url}/ws/prices")
@@ -278,7 +278,7 @@ async def test_the_log_has_what_was_asked_and_what_was_granted(relay: Relay) -> 
 
 
 async def test_the_public_keys_are_public(relay: Relay) -> None:
-    """JWKS has the key that signs and no private member, may be cached for a minute, and verifies a token."""
+    """The JWKS has the signing key without private members, may be cached for a minute, and verifies a token."""
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         answer = await client.get(f"{relay.url}/.well-known/jwks.json")
     assert answer.headers["cache-control"] == "public, max-age=60"

@@ -1,4 +1,4 @@
-"""`parse_request` and `Policy` on their own: any body is a request, a refusal or malformed."""
+"""`parse_request` and `Policy` alone: every body is a request, a refusal, or malformed."""
 
 import contextlib
 from typing import Any
@@ -41,7 +41,7 @@ bodies = st.dictionaries(
 
 @given(bodies, st.sampled_from(["", ORIGIN, "https://evil.example"]), st.booleans())
 def test_any_body_is_decided(body: dict[str, Any], origin: str, bearer: bool) -> None:
-    """A request that comes through names a known endpoint, at most 32 patterns, and an origin that may connect."""
+    """An accepted request has a known endpoint, at most 32 patterns, and an origin that may connect."""
     with contextlib.suppress(MalformedError):
         request = parse_request(body, OPTIONS, origin=origin, bearer=bearer)
         if isinstance(request, TokenRequest):
@@ -56,7 +56,7 @@ def test_any_body_is_decided(body: dict[str, Any], origin: str, bearer: bool) ->
 
 @given(st.lists(patterns, max_size=5), st.none() | st.lists(patterns, max_size=32))
 def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str] | None) -> None:
-    """Every channel of the token lies in a pattern of the role; with what was rejected it is all that was asked."""
+    """Every granted channel lies in a pattern of the role; granted and rejected ones are all that was asked for."""
     policy = Policy({"role": {"prices": Grant(channels=tuple(granted))}})
     given_, rejected = policy.decide(["role", "unknown"], "prices", None if asked is None else tuple(asked))
     assert all(any(covers(pattern, channel) for pattern in granted) for channel in given_)
@@ -66,7 +66,7 @@ def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str
 
 
 def test_a_role_with_more_than_fits_is_cut_to_32() -> None:
-    """Asking for nothing special gives the first 32 patterns, which is what a token can hold."""
+    """A request without channels gets the first 32 patterns, as many as a token can hold."""
     policy = Policy({"role": {"prices": Grant(channels=tuple(f"prices.A{index}" for index in range(40)))}})
     granted, rejected = policy.decide(["role"], "prices", None)
     assert (len(granted), rejected) == (32, ())

@@ -1,4 +1,4 @@
-"""Tokens for other services: asked for like any other, and with no channel in them."""
+"""Tokens for other services: requested like any other token, and without channels."""
 
 import time
 
@@ -25,7 +25,7 @@ async def test_the_answer_names_the_service(relay: Relay) -> None:
 
 
 async def test_the_token_is_for_that_url_and_to_call(relay: Relay) -> None:
-    """Its scope is another than a socket's, it names no channels, and all else is as in every token."""
+    """Its scope differs from a socket's, it has no channels, and all other claims are as in every token."""
     claims, others = [
         claims_of((await relay.ask_as({"endpoint": endpoint}, sub="alice")).json()["wsToken"])
         for endpoint in ("reports", "prices")
@@ -38,19 +38,19 @@ async def test_the_token_is_for_that_url_and_to_call(relay: Relay) -> None:
 
 
 async def test_a_server_side_caller_gets_one_without_an_origin(relay: Relay) -> None:
-    """As for sockets: it may name a browser's origin, and names none for a call of its own."""
+    """A server-side caller may name a browser's origin; without one the token has none."""
     assert claims_of(await relay.token(endpoint="reports", origin=""))["origin"] == ""
     assert claims_of(await relay.token(endpoint="reports"))["origin"] == relay.url
 
 
 async def test_the_python_client_gets_one(relay: Relay) -> None:
-    """`fetch_token` names the service as it names a socket, and has the URL to call."""
+    """`fetch_token` takes the name of the service, and its result has the URL to call."""
     found = await fetch_token(relay.url, relay.session(), endpoint="reports")
     assert (found.endpoint, found.channels, found.rejected) == (REPORTS, (), ())
 
 
 async def test_it_is_recorded_before_it_is_given_out(relay: Relay) -> None:
-    """The audit log has what was asked and what the token says, as for every token."""
+    """The audit log has the request and the claims, as for every token."""
     claims = claims_of((await relay.ask_as({"endpoint": "reports"}, sub="bob")).json()["wsToken"])
     record = await recorded(relay, lambda found: found["relay"].get("token", {}).get("jti") == claims["jti"])
     assert (record["event"]["action"], record["user"]["id"]) == ("token.issued", "bob")
@@ -60,8 +60,8 @@ async def test_it_is_recorded_before_it_is_given_out(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("roles", [[], ["guest"], ["nobody"]])
-async def test_who_may_not_call_gets_no_token(relay: Relay, roles: list[str]) -> None:
-    """A grant elsewhere is none here."""
+async def test_a_role_without_a_grant_gets_no_service_token(relay: Relay, roles: list[str]) -> None:
+    """A grant on another endpoint does not count."""
     answer = await relay.ask_as({"endpoint": "reports"}, sub="uncalled", roles=roles)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
     assert (await relay.audited("token.denied", reason="nothing_granted"))["http"]["response"] == {
@@ -71,7 +71,7 @@ async def test_who_may_not_call_gets_no_token(relay: Relay, roles: list[str]) ->
 
 @pytest.mark.parametrize("channels", [["prices.>"], ["reports"], [], [1], "x"])
 async def test_channels_of_a_service_are_400(relay: Relay, channels: object) -> None:
-    """Somebody who asks for them means something else; a token that ignores them would not be it."""
+    """Channels in a request for a service are a mistake, so they are refused and not ignored."""
     answer = await relay.ask_as({"endpoint": "reports", "channels": channels})
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
     assert "has no channels" in answer.json()["message"]

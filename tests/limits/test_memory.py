@@ -23,8 +23,8 @@ class Clock:
 
 
 @given(st.integers(1, 20), st.floats(0, 200, allow_nan=False))
-def test_whoever_waits_as_told_is_let_in(amount: int, pause: float) -> None:
-    """When the time that the library computes from the counts has passed, the next request is let in."""
+def test_a_request_after_the_wait_is_allowed(amount: int, pause: float) -> None:
+    """After the time that the library computes from the counts, the next request is allowed."""
     clock = Clock()
     windows = Windows(clock=clock)
     limiter = SlidingWindowCounterRateLimiter(windows)
@@ -41,8 +41,8 @@ def test_whoever_waits_as_told_is_let_in(amount: int, pause: float) -> None:
     assert current_for >= previous_for
 
 
-def test_a_flood_of_addresses_is_forgotten_again() -> None:
-    """100,000 keys in one window take the room of `MAX_KEYS`, and when their time is over they give it back."""
+def test_a_flood_of_keys_takes_bounded_memory() -> None:
+    """100,000 keys in one window take the memory of `MAX_KEYS`, and free it when their windows are over."""
     clock = Clock()
     windows = Windows(clock=clock)
     limiter = SlidingWindowCounterRateLimiter(windows)
@@ -68,8 +68,8 @@ def test_a_flood_of_addresses_is_forgotten_again() -> None:
     assert threading.active_count() == threads, "no thread walks through them"
 
 
-def test_who_is_pushed_out_begins_anew_and_nobody_else_does() -> None:
-    """The key whose window began first has to go; the others keep their counts."""
+def test_a_replaced_key_loses_its_count_and_no_other_does() -> None:
+    """A new key replaces the one whose window began first; the other keys keep their counts."""
     limiter = SlidingWindowCounterRateLimiter(Windows(max_keys=2))
     limit = parse("1/hour")
     for key in ("first", "second", "third"):
@@ -95,7 +95,7 @@ def test_keys_can_be_forgotten_on_purpose() -> None:
 
 
 def test_fixed_windows_are_refused() -> None:
-    """The library's other strategy would let through twice the limit at once; it can't be used by mistake."""
+    """The library's fixed windows would allow twice the limit at once; they can't be used by mistake."""
     fixed = FixedWindowRateLimiter(Windows())
     with pytest.raises(NotImplementedError):
         fixed.hit(parse("1/minute"), "key")

@@ -1,4 +1,4 @@
-"""Limits of the issuer, and what it does when it may not or can not answer."""
+"""Rate limits of the issuer and of log-ins, and the issuer without its audit log."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 def assert_limited(answer: httpx.Response) -> None:
-    """Check that an answer says how long to wait."""
+    """Check that an answer is 429 and says how long to wait."""
     error = answer.json()
     assert (answer.status_code, error["code"], error["retryable"]) == (429, "rate_limited", True)
     assert 1 <= int(answer.headers["retry-after"]) <= 2 * 3600
@@ -41,8 +41,8 @@ def assert_limited(answer: httpx.Response) -> None:
     assert "set-cookie" not in answer.headers
 
 
-async def test_a_session_has_so_many_and_an_address_too(strict: Relay) -> None:
-    """The fourth token of a session is 429 while other sessions get theirs; the address's thirteenth is 429 for all."""
+async def test_sessions_and_addresses_have_limits_of_their_own(strict: Relay) -> None:
+    """A session's fourth request is 429, other sessions get tokens, and the address's thirteenth is 429 for all."""
     session = strict.session()
     for _ in range(3):
         assert (await strict.ask(session)).status_code == 200
@@ -60,7 +60,7 @@ async def test_a_session_has_so_many_and_an_address_too(strict: Relay) -> None:
 
 
 async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay) -> None:
-    """csrf.trusted_origins lets a page ask; sockets are for public.allowed_origins, and it is told so at once."""
+    """A page of csrf.trusted_origins may ask, but only public.allowed_origins get tokens; the error says so."""
     cookie = f"access-token={strict.session()}"
     fields = [
         ("Host", "x"),
@@ -74,14 +74,14 @@ async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay)
 
 
 def limits(**changed: str) -> RateLimits:
-    """Return limits of one an hour, but for those that are named."""
+    """Return limits of one request an hour, except those that are given."""
     names = [field.name for field in dataclasses.fields(Rates)]
     rates = Rates(**(dict.fromkeys(names, "1/hour") | changed))
     return RateLimits(rates, counts=lambda _name, rate: MemoryCounts(rate))
 
 
 async def test_a_wait_is_jittered() -> None:
-    """Those who were refused in the same moment are not told to return in the same moment."""
+    """Clients that were refused at the same moment get different times to wait."""
     counts = limits()
     assert await counts.address("192.0.2.1") is None
     waits = set()
@@ -97,7 +97,7 @@ async def test_a_wait_is_jittered() -> None:
 
 
 async def test_an_ipv6_network_has_one_count() -> None:
-    """Whoever has one IPv6 address has 2^64 of them; an IPv4 client of a dual-stack listener is still itself."""
+    """Addresses of one IPv6 /64 share a count; IPv4-mapped addresses count as IPv4."""
     counts = limits()
     assert await counts.address("2001:db8::1") is None
     assert await counts.address("2001:db8::ffff:2") is not None
@@ -108,7 +108,7 @@ async def test_an_ipv6_network_has_one_count() -> None:
 
 
 async def test_log_ins_are_counted_by_address_and_by_account() -> None:
-    """Whoever changes his address still meets the account's limit, and whoever changes the name the address's."""
+    """Another address does not avoid the account's limit, and another name does not avoid the address's limit."""
     counts = limits(logins_per_address="2/hour", logins_per_account="3/hour")
     assert [await counts.login("192.0.2.1", name) is None for name in ("a", "b", "c")] == [True, True, False]
     assert [await counts.login(f"192.0.2.{host}", "d") is None for host in range(10, 14)] == [
@@ -121,8 +121,8 @@ async def test_log_ins_are_counted_by_address_and_by_account() -> None:
     assert await counts.address("192.0.2.1") is None, "log-ins and requests are counted apart"
 
 
-async def test_nobody_locks_an_account_for_others() -> None:
-    """Who guesses at an account from one address is stopped there, at little cost to the account's own count."""
+async def test_one_address_can_not_lock_an_account() -> None:
+    """Guesses from one address are refused for that address, and hardly count for the account."""
     counts = limits(
         logins_per_address="100/hour", logins_per_account="10/hour", logins_per_account_and_address="3/hour"
     )
@@ -136,7 +136,7 @@ async def test_nobody_locks_an_account_for_others() -> None:
 
 
 async def test_no_token_without_its_record(tmp_path: Path) -> None:
-    """With the audit log on a full device every token is refused, 503 with Retry-After; log-in alike."""
+    """With the audit log on a full device every token is refused with 503 and Retry-After."""
     relay = make_relay(tmp_path, extra='[audit]\npath = "/dev/full"')
     relay.start()
     try:

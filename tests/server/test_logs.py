@@ -1,4 +1,4 @@
-"""The process's own log: what looks like a secret is hidden, and one event is one line that nobody else can begin."""
+"""The process's own log: values that look like secrets are hidden, and no client can forge a line."""
 
 import io
 import json
@@ -19,7 +19,7 @@ Write = Callable[[Any], object]
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Leave the process's logging as it was found."""
+    """Restore the logging of the process after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     levels = {
@@ -34,7 +34,7 @@ def as_before() -> Iterator[None]:
 
 
 def written(write: Write, *, format: Format = "json", level: str = "debug") -> str:  # noqa: A002 - the setting's name
-    """Return what is logged by `write`, which is given a logger."""
+    """Return what `write` logs. It is called with a logger."""
     stream = io.StringIO()
     logs.configure(level=level, format=format, stream=stream)
     write(structlog.get_logger("relay"))
@@ -42,7 +42,7 @@ def written(write: Write, *, format: Format = "json", level: str = "debug") -> s
 
 
 def event(write: Write) -> dict[str, Any]:
-    """Return the one event that is logged as JSON."""
+    """Return the one event that `write` logs, as JSON."""
     [line] = written(write).splitlines()
     found: dict[str, Any] = json.loads(line)
     return found
@@ -72,7 +72,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl"
     ],
 )
 def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
-    """In the message, in a value, nested, in a library's message, and in an exception."""
+    """A secret is hidden in the message, in a value, nested, in a library's message, and in an exception."""
 
     def fail(log: Any) -> None:
         try:
@@ -109,14 +109,14 @@ def test_what_looks_like_a_secret_is_hidden(text: str, secret: str) -> None:
     ],
 )
 def test_what_is_called_like_a_secret_is_hidden(name: str) -> None:
-    """By its name, whatever it holds, nested too."""
+    """A value with the name of a secret is hidden, whatever it is, and also in a nested value."""
     found = event(lambda log: log.info("x", **{name: "SECRET", "outer": {name: "SECRET", "kept": 1}}))
     assert found[name] == logs.HIDDEN
     assert found["outer"] == {name: logs.HIDDEN, "kept": 1}
 
 
 def test_headers_that_no_parser_took_are_hidden() -> None:
-    """An exception that quotes a broken header has nothing that separates its value."""
+    """The rest of the line is hidden when an exception quotes a header without a colon."""
 
     def fail(line: str) -> Write:
         def write(log: Any) -> None:
@@ -136,7 +136,7 @@ def test_headers_that_no_parser_took_are_hidden() -> None:
 
 
 def test_ordinary_values_stay() -> None:
-    """Numbers, truth and plain texts are what the log is for."""
+    """Numbers, booleans and plain texts are logged as they are."""
     found = event(
         lambda log: log.info("started", port=8000, ratio=0.5, ok=True, none=None, path="/ws/prices")
     )
@@ -155,7 +155,7 @@ hostile = st.text(
 @pytest.mark.parametrize("format_", ["json", "text"])
 @given(text=hostile)
 def test_one_event_is_one_line(format_: Format, text: str) -> None:
-    """Whatever a text holds: no second line, no terminal sequence, nothing that can't be written as UTF-8."""
+    """No text makes a second line, a terminal sequence, or bytes that are not UTF-8."""
     for write in (
         lambda log: log.info(text),
         lambda log: log.info("x", value=text, nested={text: [text]}),
@@ -171,7 +171,7 @@ def test_one_event_is_one_line(format_: Format, text: str) -> None:
 
 @pytest.mark.parametrize("format_", ["json", "text"])
 def test_a_traceback_can_not_pretend_to_be_a_line(format_: Format) -> None:
-    """For people it has several lines, all of them indented, so that none looks like an event."""
+    """All lines of a traceback are indented in the text format, so that none looks like an event."""
 
     def fail(log: Any) -> None:
         try:
@@ -186,7 +186,7 @@ def test_a_traceback_can_not_pretend_to_be_a_line(format_: Format) -> None:
 
 
 def test_libraries_print_no_requests() -> None:
-    """At DEBUG the relay logs more, and the libraries that would print headers and query strings do not."""
+    """At DEBUG the relay logs more, but libraries don't print headers and query strings."""
 
     def write(log: Any) -> None:
         log.debug("ours")
@@ -205,7 +205,7 @@ def test_libraries_print_no_requests() -> None:
 
 
 def test_clients_can_not_fill_the_log() -> None:
-    """uvicorn's warnings are about what clients sent; its errors are about us."""
+    """uvicorn's warnings about requests are not logged; its errors are."""
 
     def write(_log: Any) -> None:
         logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
@@ -215,7 +215,7 @@ def test_clients_can_not_fill_the_log() -> None:
 
 
 def test_the_level_is_kept() -> None:
-    """What is less severe than asked for is not written, by us or by libraries."""
+    """Events below the level are not written, neither the relay's nor a library's."""
 
     def write(log: Any) -> None:
         log.info("less")
@@ -228,7 +228,7 @@ def test_the_level_is_kept() -> None:
 
 
 def test_auto_is_json_into_a_pipe() -> None:
-    """What a machine reads is JSON; text is for a terminal."""
+    """The format is JSON unless the stream is a terminal."""
     assert json.loads(written(lambda log: log.info("x"), format="auto"))["event"] == "x"
     with pytest.raises(json.JSONDecodeError):
         json.loads(written(lambda log: log.info("x"), format="text"))

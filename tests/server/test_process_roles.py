@@ -53,7 +53,7 @@ def split(tmp_path: Path) -> Iterator[Split]:
 
 
 async def test_a_token_of_the_issuer_opens_the_stream(split: Split) -> None:
-    """Without a private key on the stream's side; it is used up there as anywhere."""
+    """The stream has no private key, and it accepts each token once."""
     token = await split.issuer.token()
     async with split.stream.connect(token, query="?channels=prices.BTC-USD") as socket_:
         await socket_.read("subscribed")
@@ -64,7 +64,7 @@ async def test_a_token_of_the_issuer_opens_the_stream(split: Split) -> None:
 
 
 async def test_each_role_has_its_own_listeners(split: Split) -> None:
-    """The issuer takes no publications; both answer health checks."""
+    """The issuer accepts no publications; both processes answer health checks."""
     assert (await split.issuer.publish("prices.BTC-USD", 1)).status_code == 404
     async with httpx.AsyncClient(trust_env=False, verify=False) as client:
         for relay in (split.issuer, split.stream):
@@ -76,7 +76,7 @@ async def test_each_role_has_its_own_listeners(split: Split) -> None:
 
 
 async def test_a_new_key_is_looked_up(split: Split) -> None:
-    """Also one that signs without having been published before: the stream asks for a kid that it does not know."""
+    """A key may sign before it was published for a while: the stream fetches the keys for an unknown kid."""
     assert await split.connects(await split.issuer.token()) == 101
     new = rotate(split.issuer.folder / "keys", now=time.time(), publish_before_sign_s=0).key
     while header_of(token := await split.issuer.token())["kid"] != new.kid:
@@ -85,7 +85,7 @@ async def test_a_new_key_is_looked_up(split: Split) -> None:
 
 
 async def test_a_stream_is_told_of_a_revoked_key(split: Split) -> None:
-    """Its copy of the key is still good: told, it refuses the key and ends what it opened, also after a restart."""
+    """After POST /v1/revocations it refuses the key and closes its connections, also after a restart."""
     old = issuer_key(split.issuer)
     stolen, unused = [await split.issuer.token() for _ in range(2)]
     assert header_of(stolen)["kid"] == old.kid
@@ -110,7 +110,7 @@ async def test_a_stream_is_told_of_a_revoked_key(split: Split) -> None:
 
 
 async def test_a_stream_survives_the_issuer_s_absence(split: Split) -> None:
-    """Keys that it has are believed on; a kid that can't be looked up is a 503 and no 401, and fails closed."""
+    """Known keys stay valid; a token with a kid that can't be looked up is refused with 503 and not 401."""
     key = issuer_key(split.issuer)
     tokens = [await split.issuer.token() for _ in range(2)]
     assert await split.connects(tokens[0]) == 101
@@ -121,8 +121,8 @@ async def test_a_stream_survives_the_issuer_s_absence(split: Split) -> None:
     await split.stream.audited("connect.denied", reason="keys_unavailable")
 
 
-async def test_a_token_that_is_none_asks_nobody(split: Split) -> None:
-    """What has no readable kid is refused without a call to the issuer."""
+async def test_a_malformed_token_causes_no_call_to_the_issuer(split: Split) -> None:
+    """A token without a readable kid is refused without a call to the issuer."""
     split.issuer.kill()
     assert await split.connects("a.b.c") == 401
 
@@ -134,7 +134,7 @@ def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_config_check_says_what_split_processes_do_not_share(tmp_path: Path) -> None:
-    """With a role, or with an address to fetch keys from; and nothing of it for one process."""
+    """The note is shown with a role, and not for a single process."""
     relay = make_relay(tmp_path)
     note = "don't share used tokens and revocations"
     assert note not in check(relay.folder).stdout
@@ -143,7 +143,7 @@ def test_config_check_says_what_split_processes_do_not_share(tmp_path: Path) -> 
 
 
 def test_an_issuer_needs_a_private_key_and_a_stream_does_not(tmp_path: Path) -> None:
-    """A folder of public keys is enough for a stream; an issuer is told what to do."""
+    """A folder of public keys is enough for a stream; the error for an issuer says what to do."""
     relay = make_relay(tmp_path)
     next((tmp_path / "keys").glob("*.pem")).unlink()
     assert check(relay.folder, "--role", "stream").returncode == 0

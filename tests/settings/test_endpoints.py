@@ -1,4 +1,4 @@
-"""Endpoints and grants by their kind: what fits together is taken, and each mistake is one sentence."""
+"""Endpoints and grants of both kinds: what fits together is accepted, and each mistake is one sentence."""
 
 import json
 import os
@@ -17,7 +17,7 @@ SERVICE = f'kind = "service"\nurl = "{REPORTS}"'
 
 @pytest.fixture(autouse=True)
 def only_our_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Remove RELAY_* variables of the environment that runs the tests."""
     for name in os.environ:
         if name.upper().startswith("RELAY_"):
             monkeypatch.delenv(name)
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def mistake(file: Path, old: str, new: str) -> str:
-    """Put something in the place of a part of the file, and return the one line that loading complains with."""
+    """Replace a part of the file, and return the one line of the error of `load`."""
     text = file.read_text()
     assert text.count(old) == 1, old
     file.write_text(text.replace(old, new))
@@ -41,7 +41,7 @@ def mistake(file: Path, old: str, new: str) -> str:
 
 
 def test_sockets_and_services_are_told_apart(file: Path) -> None:
-    """The stream is made of the sockets, the issuer of both, and a kind that is not named is a socket."""
+    """The stream serves the sockets, the issuer knows both kinds, and an endpoint without a kind is a socket."""
     settings = load(file)
     assert sorted(settings.sockets) == ["depth", "prices", "trades"]
     assert [(name, found.url) for name, found in settings.services.items()] == [("reports", REPORTS)]
@@ -53,7 +53,7 @@ def test_sockets_and_services_are_told_apart(file: Path) -> None:
 
 
 def test_a_socket_may_say_that_it_is_one(file: Path) -> None:
-    """The default can be written out."""
+    """The default kind can be written into the file."""
     file.write_text(file.read_text().replace('path = "/ws/depth"', 'kind = "socket"\npath = "/ws/depth"'))
     assert load(file).sockets["depth"].kind == "socket"
 
@@ -67,7 +67,7 @@ def test_what_is_shown_can_be_read_again(file: Path) -> None:
 
 
 def test_a_service_can_come_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Setting by setting, as any other."""
+    """Each of its settings can be a variable, as for any other section."""
     monkeypatch.setenv("RELAY_ENDPOINTS__BILLS__KIND", "service")
     monkeypatch.setenv("RELAY_ENDPOINTS__BILLS__URL", "http://bills:9000/")
     monkeypatch.setenv("RELAY_GRANTS__GUEST__BILLS", "true")
@@ -100,13 +100,13 @@ def test_a_service_can_come_from_the_environment(file: Path, monkeypatch: pytest
     ],
 )
 def test_a_url_has_one_spelling(file: Path, url: str) -> None:
-    """It is compared byte for byte, so what could be written in two ways is refused."""
+    """The URL is compared byte for byte, so a URL that could be written in two ways is refused."""
     assert mistake(file, REPORTS, url).startswith("endpoints.reports.url: must ")
 
 
 @pytest.mark.parametrize("url", ["https://a.example/", "http://reports:9000/v1/", "http://[::1]:9000/x"])
-def test_urls_that_are_taken(file: Path, url: str) -> None:
-    """Inside a cluster as well as over the internet, with a trailing slash or without."""
+def test_a_service_s_url_may_be_inside_a_cluster(file: Path, url: str) -> None:
+    """URLs with a port, an IPv6 address or a trailing slash are accepted."""
     file.write_text(file.read_text().replace(REPORTS, url))
     assert load(file).services["reports"].url == url
 
@@ -138,5 +138,5 @@ def test_urls_that_are_taken(file: Path, url: str) -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_one_line(file: Path, old: str, new: str, complaint: str) -> None:
-    """Settings of the other kind, and grants of the other kind, are named with what to do."""
+    """The line names a setting or a grant of the other kind, and says what to do."""
     assert mistake(file, old, new).startswith(complaint)

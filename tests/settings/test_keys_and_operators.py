@@ -27,8 +27,8 @@ HASH = "0" * 64
         (f'[operators."a.b"]\nsecret_sha256 = ["{HASH}"]\nmay = ["read"]', "operators"),
     ],
 )
-def test_settings_that_can_not_work(tmp_path: Path, lines: str, sentence: str) -> None:
-    """The key is named, and what it has to be."""
+def test_a_bad_key_or_operator_is_one_line(tmp_path: Path, lines: str, sentence: str) -> None:
+    """The line names the setting, says what it must be, and does not contain the digest."""
     relay = make_relay(tmp_path, extra=lines)
     with pytest.raises(ConfigurationError) as refused:
         load(relay.folder / "relay.toml")
@@ -36,8 +36,8 @@ def test_settings_that_can_not_work(tmp_path: Path, lines: str, sentence: str) -
     assert HASH not in str(refused.value)
 
 
-def test_two_keys_of_one_operator(tmp_path: Path) -> None:
-    """During an exchange the old and the new one are both good."""
+def test_an_operator_may_have_two_keys(tmp_path: Path) -> None:
+    """The old and the new key are both accepted during a rotation."""
     lines = f'[operators.ops]\nsecret_sha256 = ["{HASH}", "{"1" * 64}"]\nmay = ["read", "revoke"]'
     settings = load(make_relay(tmp_path, extra=lines).folder / "relay.toml")
     assert len(settings.operators["ops"].secret_sha256) == 2

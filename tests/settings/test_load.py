@@ -17,7 +17,7 @@ from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, make_
 
 @pytest.fixture(autouse=True)
 def only_our_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Remove RELAY_* variables of the environment that runs the tests."""
     for name in os.environ:
         if name.upper().startswith("RELAY_"):
             monkeypatch.delenv(name)
@@ -25,19 +25,19 @@ def only_our_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A settings file that is fine."""
+    """A settings file without a mistake."""
     return make_relay(tmp_path).folder / "relay.toml"
 
 
 def mistakes(path: Path | None) -> list[str]:
-    """Return the lines that loading complains with, without the path that each begins with."""
+    """Return the lines of the error of `load`, without the path at the start of each."""
     with pytest.raises(ConfigurationError) as refused:
         load(path)
     return [line.removeprefix(f"{path}: ") for line in str(refused.value).split("\n")]
 
 
 def setting(file: Path, line: str, *, section: str) -> Path:
-    """Put a line into a section, in the place of the key's own if it has one there."""
+    """Write a line into a section. It replaces the line of the same key, if there is one."""
     key = line.partition("=")[0].strip()
     head, header, rest = file.read_text().partition(f"[{section}]\n")
     body, following, tail = rest.partition("\n[")
@@ -47,7 +47,7 @@ def setting(file: Path, line: str, *, section: str) -> Path:
 
 
 def test_the_tests_own_settings_are_fine(file: Path) -> None:
-    """What the other tests here make worse is good to begin with."""
+    """The file that the other tests change has no mistake of its own."""
     assert load(file).limits.connections_per_session == 10
 
 
@@ -130,7 +130,7 @@ def test_the_tests_own_settings_are_fine(file: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_bad_value_is_one_line(file: Path, section: str, line: str, complaint: str) -> None:
-    """It names the key, says what would be right, and stands alone."""
+    """The line names the key, says what it must be, and is the only one."""
     [found] = mistakes(setting(file, line, section=section))
     assert found.startswith(complaint), found
     assert "Traceback" not in found
@@ -138,7 +138,7 @@ def test_a_bad_value_is_one_line(file: Path, section: str, line: str, complaint:
 
 
 def test_several_mistakes_are_several_lines(file: Path) -> None:
-    """All are told at once: a person mends them in one go."""
+    """All mistakes are reported at once, so that a person can correct them together."""
     setting(file, "ttl_s = 99", section="tokens")
     setting(file, 'level = "loud"', section="log")
     setting(file, "hunter2 = 1", section="public")
@@ -173,7 +173,7 @@ def test_required_sections_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, content: bytes) -> None:
-    """Garbage, other formats and bombs are refused like a typing error."""
+    """Garbage, other formats and deeply nested values are refused like a typing error."""
     (tmp_path / "relay.toml").write_bytes(content)
     with pytest.raises(ConfigurationError) as refused:
         load(tmp_path / "relay.toml")
@@ -183,13 +183,13 @@ def test_a_file_that_is_no_toml_is_one_line(tmp_path: Path, content: bytes) -> N
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    """Missing, a folder: said as what it is."""
+    """The line says whether the file is missing or is a folder."""
     assert mistakes(tmp_path / "none.toml") == ["there is no such file; name the settings file with --config"]
     assert mistakes(tmp_path) == ["can't be read: Is a directory"]
 
 
 def test_a_file_that_may_not_be_read_is_one_line(file: Path) -> None:
-    """A file of somebody else's, seen as a user without rights."""
+    """The line says that the file of another user can't be read."""
     file.chmod(0)
     own = os.geteuid()
     if own == 0:  # root may read everything
@@ -228,7 +228,7 @@ def test_a_file_that_may_not_be_read_is_one_line(file: Path) -> None:
 def test_a_bad_variable_is_one_line(
     file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, complaint: str
 ) -> None:
-    """It names the variable and not the file, which is innocent, and does not repeat the value."""
+    """The line names the variable and not the file, and does not repeat the value."""
     monkeypatch.setenv(name, value)
     [found] = mistakes(file)
     assert found.startswith(f"{name}: {complaint}"), found
@@ -248,7 +248,7 @@ def test_variables_win_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_variables_alone_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container needs no file."""
+    """A container needs no settings file."""
     monkeypatch.setenv("RELAY_PUBLIC", '{"url":"https://a.example","stream_url":"wss://s.example"}')
     monkeypatch.setenv("RELAY_SESSION__REF_KEY", "r" * 32)
     monkeypatch.setenv("RELAY_SESSION__SIGNED", '{"algorithm":"HS256","secret":"x","audience":"a"}')
@@ -257,7 +257,7 @@ def test_variables_alone_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_relative_paths_are_the_files_own(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the process was started from does not matter."""
+    """The working folder of the process does not matter."""
     monkeypatch.chdir("/")
     found = load(file)
     assert found.tokens.keys_dir == file.parent / "keys"
@@ -266,7 +266,7 @@ def test_relative_paths_are_the_files_own(file: Path, monkeypatch: pytest.Monkey
 
 
 def test_secrets_show_nowhere(file: Path) -> None:
-    """Not in a repr, a text, a dump or JSON of the settings, whole or in part."""
+    """No secret is in a repr, a text, a dump or the JSON of the settings or of a section."""
     found = load(file)
     shown = [
         repr(found),
@@ -312,7 +312,7 @@ def test_secrets_show_nowhere(file: Path) -> None:
     ),
 )
 def test_any_value_is_settings_or_a_mistake(file: Path, value: Any, section: str) -> None:
-    """Whatever JSON stands in a variable, loading succeeds or says so in printable lines."""
+    """With any JSON in a variable, `load` succeeds or reports printable lines."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(f"RELAY_{section}", json.dumps(value).replace("\0", ""))
         try:
