@@ -30,7 +30,7 @@ async def main(url: str, key: str, channel: str, count: int) -> None:
             await publisher.send(channel, quote, version=now_us, source_ts=now_us // 1000)
         await publisher.flush()
         receipt = await publisher.publish(channel, {"bid": "100.99", "ask": "101.04"})
-        print(f"{count} prices and one are published to {channel}, in epoch {receipt.epoch}")
+        print(f"{count + 1} prices are published to {channel}, in epoch {receipt.epoch}")
 
         results = await publisher.publish_many(
             [(channel, {"bid": "101.00", "ask": "101.05"}), ("orders.1", {"not": "ours to publish"})]

@@ -46,7 +46,9 @@ async def main(url: str, email: str, password: str, channels: list[str], count: 
                     if count <= 0:
                         return
                 case Closed():
-                    print(f"disconnected ({event.reason}); again in {event.retry_in_s:.1f} s")
+                    print(
+                        f"disconnected ({event.reason}); the next attempt comes in {event.retry_in_s:.1f} s"
+                    )
 
 
 if __name__ == "__main__":

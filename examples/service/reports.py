@@ -24,13 +24,13 @@ from relay.verify.sqlite import SqliteSingleUse
 
 
 async def export(request: Request) -> JSONResponse:
-    """The endpoint. The middleware has checked the token and used it up."""
+    """Answer a request whose token the middleware has checked and used up."""
     claims: Claims = request.state.relay_claims
     return JSONResponse({"user": claims.subject, "rows": [["BTC-USD", 3], ["ETH-USD", 12]]})
 
 
 def make_app(issuer: str, url: str, *, origin: str, used_tokens: Path) -> Starlette:
-    """Return the service. `issuer` is the relay's public.url, `origin` is the origin of the pages that may call."""
+    """Return the service. `issuer` is the relay's public.url; pages of `origin` may call."""
     single_use = SqliteSingleUse.open(used_tokens)
     verifier = Verifier(
         issuer=issuer,
@@ -51,7 +51,7 @@ def make_app(issuer: str, url: str, *, origin: str, used_tokens: Path) -> Starle
         routes=[Route(path, export, methods=["POST"])],
         lifespan=lifespan,
         middleware=[
-            # first, because a browser's preflight has no token
+            # before the token check, because a browser's preflight has no token
             Middleware(
                 CORSMiddleware,
                 allow_origins=[origin],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from relay.demo.scene import Scene
+    from relay.demo.deployment import DemoDeployment
 
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
 
@@ -58,19 +58,19 @@ def demo(
 _QUOTE = '{"symbol":"BTC-USD","bid":"1.00","bid_size":"1","ask":"1.01","ask_size":"1"}'
 
 
-def _announce(scene: "Scene", source: str) -> None:
+def _announce(deployment: "DemoDeployment", source: str) -> None:
     print(
         f"""\
 relay demo: {source}
 
-  open       {scene.url}
+  open       {deployment.url}
   log in as  demo@example.com, password demo
   publish    relay publish prices.BTC-USD '{_QUOTE}' \\
-               --url {scene.internal_url} --key {scene.publisher_key}
-  watch      {scene.internal_url}/ops
-               with the key {scene.operator_key}
-  audit log  relay audit verify {scene.audit_file}
-  settings   {scene.settings_file}
+               --url {deployment.internal_url} --key {deployment.publisher_key}
+  watch      {deployment.internal_url}/ops
+               with the key {deployment.operator_key}
+  audit log  relay audit verify {deployment.audit_file}
+  settings   {deployment.settings_file}
 
 Ctrl-C stops it.""",
         flush=True,

@@ -1,6 +1,6 @@
-"""The demo: a backend, a market and a page around a relay with embedded defaults.
+"""The demo: a backend, a market and a page around a relay with generated settings.
 
-Everything runs as it would in earnest: the backend and the relay are processes of their own, the market is a
-publisher with a key, the page uses the browser client. Only two things are not for a deployment: the keys and
-secrets live in a temporary folder and die with the demo, and the page may read the audit log.
+The parts are those of a real deployment: the backend and the relay are processes of their own, the market is a
+publisher with a key, and the page uses the browser client. Two things are different: keys and secrets are in a
+temporary folder, which is deleted at the end, and the page may read the audit log.
 """

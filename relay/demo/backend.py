@@ -1,17 +1,17 @@
-"""The demo's backend, a process of its own: one user who can log in, and JWTs that say so.
+"""The demo's backend, a process of its own: it logs one user in and signs JWTs.
 
-It stands for the application's real backend, which the relay knows only by its routes:
+It replaces an application's real backend, of which the relay knows only these routes:
 
     POST /auth/login    {"email", "password"} → {"accessToken", "refreshToken", "user"}
     GET  /auth/me       Bearer access token   → {"user"}
-    POST /auth/logout   Bearer access token   → 204, and the session's tokens are void here
+    POST /auth/logout   Bearer access token   → 204, and the session's tokens are invalid here
 
-Access and refresh tokens are signed with the same secret; `token_use` tells them apart, which is why whoever
-checks the one must look at it, or a 7-day refresh token would open what is meant for 15 minutes.
+Access and refresh tokens are signed with the same secret, and `token_use` tells them apart. A verifier must check it:
+otherwise a refresh token of 7 days would be accepted in place of an access token of 15 minutes.
 
     python -m relay.demo.backend --port 0 --secret-file FILE
 
-prints its address as the first line. Never a part of a deployment: user and password are in this file.
+prints its address as the first line. Do not deploy it: user and password are in this file.
 """
 
 import argparse
@@ -45,7 +45,7 @@ _USES_FOR_CALLS = ("access",)
 
 MAX_BODY_BYTES = 4096
 MIN_SECRET_BYTES = 32
-"""RFC 7518 §3.2: a key for HS256 has at least the size of the hash."""
+"""A key for HS256 has at least the size of the hash (RFC 7518 §3.2)."""
 
 
 class Accounts:
@@ -59,7 +59,7 @@ class Accounts:
         return "Accounts()"
 
     def login(self, email: str, password: str, *, now: float) -> dict[str, Any] | None:
-        """Begin a session: a new `sid` at each log-in, so that one that was planted is worth nothing."""
+        """Start a session. Each log-in has a new `sid`, so that an attacker can't choose one (session fixation)."""
         if not (_same(password, PASSWORD) & _same(email, EMAIL)):
             return None
         session = secrets.token_urlsafe(16)
@@ -86,7 +86,7 @@ class Accounts:
         return None if session in self._ended else session
 
     def logout(self, session: str, *, now: float) -> None:
-        """End a session for as long as any token of it could live."""
+        """End a session. It is remembered until all its tokens have expired."""
         self._ended = {ended: until for ended, until in self._ended.items() if until > now}
         self._ended[session] = now + REFRESH_S
 
@@ -104,7 +104,7 @@ class Accounts:
 
 
 def _same(given: str, expected: str) -> bool:
-    # surrogatepass: JSON can hold a lone surrogate, which is a wrong password and not an error of ours
+    # surrogatepass: JSON can contain a lone surrogate, which is a wrong password and not a server error
     return hmac.compare_digest(given.encode(errors="surrogatepass"), expected.encode())
 
 
@@ -117,7 +117,7 @@ def create_app(accounts: Accounts) -> Starlette:
             return _problem(400, "invalid_request", 'Send JSON: {"email": "…", "password": "…"}.')
         email, password = body.get("email"), body.get("password")
         if not isinstance(email, str) or not isinstance(password, str):
-            return _problem(400, "invalid_request", "email and password are texts.")
+            return _problem(400, "invalid_request", "email and password must be strings.")
         answer = accounts.login(email, password, now=time.time())
         if answer is None:
             return _problem(401, "invalid_credentials", "The name or the password is wrong.")
@@ -173,7 +173,7 @@ def read_secret(path: Path) -> bytes:
     """Return the secret in `path`, without white space around it.
 
     Raises:
-        ConfigurationError: if there is none, or one that could be guessed.
+        ConfigurationError: if the file can't be read, or the secret is too short.
     """
     try:
         secret = path.read_bytes().strip()
@@ -181,7 +181,7 @@ def read_secret(path: Path) -> bytes:
         raise ConfigurationError(f"The secret file {path} can't be read: {error.strerror}.") from None
     if len(secret) < MIN_SECRET_BYTES:
         raise ConfigurationError(
-            f"The secret in {path} has {len(secret)} bytes; HS256 needs {MIN_SECRET_BYTES} at least."
+            f"The secret in {path} has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES}."
         )
     return secret
 
@@ -189,9 +189,9 @@ def read_secret(path: Path) -> bytes:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m relay.demo.backend", description="The demo's backend.")
-    parser.add_argument("--port", type=int, default=9000, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=9000, help="0 takes a free port")
     parser.add_argument(
-        "--secret-file", type=Path, required=True, help="what signs the tokens, 32 bytes or more"
+        "--secret-file", type=Path, required=True, help="the secret that signs the tokens, 32 bytes or more"
     )
     options = parser.parse_args(arguments)
     try:
@@ -214,9 +214,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _listen(port: int) -> socket.socket:
-    """Listen before the address is printed: whoever reads it may connect at once."""
+    """Open the listening socket, before the address is printed: a reader of the address may connect at once."""
     if not 0 <= port <= 65_535:
-        raise ConfigurationError(f"{port} is no port; take one from 0 to 65535.")
+        raise ConfigurationError(f"--port {port} is not a port; use one from 0 to 65535.")
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -224,7 +224,7 @@ def _listen(port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(f"Port {port} can't be taken: {error.strerror}.") from None
+        raise ConfigurationError(f"Port {port} can't be used: {error.strerror}.") from None
     return listener
 
 

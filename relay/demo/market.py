@@ -1,10 +1,10 @@
-"""A simulated market: twenty symbols that walk at random, at the pace of a real feed and with its bursts.
+"""A simulated market: random walks of twenty symbols, at the rate of a real feed and with its bursts.
 
-Each symbol follows a geometric Brownian motion: between two quotes the logarithm of its price moves by its
-volatility times the square root of the time that passed, so that the chart looks the same at any pace. Prices
-are kept as whole ticks and printed as decimals; a float never reaches a quote.
+Each symbol follows a geometric Brownian motion: between two quotes the logarithm of its price changes by its volatility
+times the square root of the elapsed time, so the chart looks the same at any rate. Prices are kept as whole ticks and
+printed as decimals; a float never reaches a quote.
 
-Randomness comes from outside, and the walk knows no clock: a test can run an hour of it in a moment.
+The random generator and the time are arguments, so a test can simulate an hour in a moment.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ Quote = tuple[str, dict[str, str]]
 """A channel, and the value for it."""
 
 STEP_S = 0.02
-"""What falls into the same 20 ms goes out together: nobody sees it, and the relay gets fewer calls."""
+"""Quotes of the same 20 ms are published together: nobody sees the difference, and the relay gets fewer calls."""
 
 BURST_EVERY_S, BURST_QUOTES, BURST_S = 20.0, 160, 0.4
-"""News: now and then a few symbols send 400 quotes a second for a moment, and jump."""
+"""Simulated news: every 20 s on average, three symbols send 400 quotes a second for 0.4 s, with large changes."""
 
 MAX_LAG_S = 1.0
-"""Behind by more than this (a laptop that slept), the market goes on from now instead of making up for it."""
+"""If the market is later than this (a laptop slept), it continues from now and skips the missed quotes."""
 
 _YEAR_S = 365.25 * 24 * 3600
 _BURST_VOLATILITY = 8.0
@@ -32,7 +32,7 @@ _BURST_VOLATILITY = 8.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
-    """A symbol. `decimals` sets its tick, `volatility` is a year's, `weight` its share of the quotes."""
+    """A symbol. `decimals` sets the tick, `volatility` is per year, `weight` is the share of the quotes."""
 
     symbol: str
     price: float
@@ -119,7 +119,7 @@ class _Walk:
 
 
 class Market:
-    """The whole market. `rate` is the mean number of quotes a second, bursts included."""
+    """The market. `rate` is the mean number of quotes a second, bursts included."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class Market:
         return [(channel, walk.quote(self._now)) for channel, walk in self._walks.items()]
 
     def next_batch(self) -> tuple[float, list[Quote]]:
-        """Return the market's next moment, in seconds since the opening, and the quotes that belong to it."""
+        """Return the next quotes and their time, in seconds since the opening."""
         batch: list[Quote] = []
         while not batch:
             self._now += STEP_S
@@ -176,9 +176,9 @@ class Market:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> AsyncIterator[list[Quote]]:
-        """Give the opening, and then each batch when it is due, for ever.
+        """Yield the opening, and then each batch at its time, without end.
 
-        Due times are counted from the start and not from the last batch, so that the pace does not drift.
+        Times are counted from the start and not from the last batch, so that the rate does not drift.
         """
         start = clock()
         yield self.opening()

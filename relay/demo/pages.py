@@ -1,4 +1,4 @@
-"""The demo's page, and the two answers that only the demo gives: what market this is, and the audit log's end."""
+"""The demo's page, and two routes that only the demo has: the market's name, and the last records of the audit log."""
 
 import json
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from relay.web.answers import json_answer
 
 MAX_EVENTS = 100
 TAIL_BYTES = 262_144
-"""How much of the audit log's end is read for the page: a hundred records have about 80 KB."""
+"""Bytes that are read from the end of the audit log; a hundred records have about 80 KB."""
 
 _FILES = {"demo.css": "text/css", "demo.js": "text/javascript"}
 
 
 def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[BaseRoute]:
-    """Return the routes of the page. `source` names the market, `stream_url` is where the page may connect."""
+    """Return the page's routes. `source` is the market's name; the page may connect to `stream_url`."""
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {stream_url}; "
         "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""Runs the demo: starts the backend and the relay as processes, plays the market, stops everything again."""
+"""Running the demo: start the backend and the relay as processes, publish the market's quotes, and stop all parts."""
 
 import contextlib
 import random
@@ -18,8 +18,8 @@ from anyio.streams.text import TextReceiveStream
 from relay.client.errors import PublishError
 from relay.client.publisher import Publisher
 from relay.core.errors import ConfigurationError
+from relay.demo.deployment import DemoDeployment, create_deployment, write_settings
 from relay.demo.market import Market
-from relay.demo.scene import Scene, set_scene, write_settings
 from relay.recordings import Replay
 
 START_WITHIN_S = 20
@@ -30,7 +30,7 @@ _Batches = AsyncIterator[Sequence[tuple[str, Mapping[str, object]]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What `relay demo` was told. Ports of 0 take free ones; without `replay` the market is simulated."""
+    """The options of `relay demo`. A port of 0 takes a free one; without `replay` the market is simulated."""
 
     port: int
     stream_port: int
@@ -40,32 +40,44 @@ class DemoOptions:
 
 
 async def run_demo(
-    options: DemoOptions, *, announce: Callable[[Scene, str], None], report: Callable[[str], None]
+    options: DemoOptions, *, announce: Callable[[DemoDeployment, str], None], report: Callable[[str], None]
 ) -> None:
     """Run the demo until SIGINT or SIGTERM.
 
-    `announce` is called once the page can be opened, with what market it shows. `report` takes lines that a
-    person should see.
+    `announce` is called when the page can be opened, with the deployment and the market's name. `report` gets lines for
+    the user.
 
     Raises:
         ConfigurationError: if a port is taken, a recording can't be read, or a process does not start.
     """
     source, batches = _market(options, report)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
-        scene = set_scene(
+        deployment = create_deployment(
             Path(folder), http=options.port, stream=options.stream_port, internal=options.internal_port
         )
-        with scene.log_file.open("w") as log:
+        with deployment.log_file.open("w") as log:
             async with contextlib.AsyncExitStack() as stack:
                 address = await _start(
-                    stack, log, "relay.demo.backend", "--port", "0", "--secret-file", str(scene.secret_file)
+                    stack,
+                    log,
+                    "relay.demo.backend",
+                    "--port",
+                    "0",
+                    "--secret-file",
+                    str(deployment.secret_file),
                 )
-                write_settings(scene, backend=address.strip())
+                write_settings(deployment, backend=address.strip())
                 await _start(
-                    stack, log, "relay.demo.site", "--config", str(scene.settings_file), "--source", source
+                    stack,
+                    log,
+                    "relay.demo.serve",
+                    "--config",
+                    str(deployment.settings_file),
+                    "--source",
+                    source,
                 )
-                announce(scene, source)
-                await _play(scene, batches(), report)
+                announce(deployment, source)
+                await _play(deployment, batches(), report)
 
 
 def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, Callable[[], _Batches]]:
@@ -82,11 +94,11 @@ def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, C
     return f"recorded: {names} at {options.speed:g}x", replay.batches
 
 
-async def _play(scene: Scene, batches: _Batches, report: Callable[[str], None]) -> None:
+async def _play(deployment: DemoDeployment, batches: _Batches, report: Callable[[str], None]) -> None:
     async with anyio.create_task_group() as group:
 
         async def publish() -> None:
-            async with Publisher(scene.internal_url, scene.publisher_key) as publisher:
+            async with Publisher(deployment.internal_url, deployment.publisher_key) as publisher:
                 async for batch in batches:
                     try:
                         refused = [
@@ -95,12 +107,12 @@ async def _play(scene: Scene, batches: _Batches, report: Callable[[str], None]) 
                             if isinstance(item, PublishError)
                         ]
                     except PublishError as error:
-                        report(f"The market can't publish: {error}")
+                        report(f"The market can't publish its quotes: {error}")
                         group.cancel_scope.cancel()
                         return
                     if refused:
                         report(f"{len(refused)} quotes were refused: {refused[0]}")
-            report("The recording holds no more quotes.")
+            report("The recording has no more quotes.")
 
         group.start_soon(publish)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -110,8 +122,8 @@ async def _play(scene: Scene, batches: _Batches, report: Callable[[str], None]) 
 
 
 async def _start(stack: contextlib.AsyncExitStack, log: IO[str], module: str, *arguments: str) -> str:
-    """Start a module as a process and return the first line that it prints: it is ready then."""
-    # a session of its own: Ctrl-C reaches us alone, and we stop the parts in their order
+    """Start a module as a process and return the first line that it prints, which means that it is ready."""
+    # a session of its own: Ctrl-C then reaches this process only, which stops the parts in their order
     process = await anyio.open_process(
         [sys.executable, "-m", module, *arguments],
         stdout=subprocess.PIPE,
@@ -127,7 +139,7 @@ async def _start(stack: contextlib.AsyncExitStack, log: IO[str], module: str, *a
             if "\n" in first:
                 return first.partition("\n")[0]
     said = (await anyio.Path(log.name).read_text(errors="replace")).strip().splitlines()
-    raise ConfigurationError(f"{module} did not start: {said[-1] if said else 'it said nothing'}")
+    raise ConfigurationError(f"{module} did not start: {said[-1] if said else 'it printed no error'}")
 
 
 async def _stop(process: anyio.abc.Process) -> None:

@@ -1,11 +1,10 @@
-"""ASGI middleware that lets a call through to the application once its scoped token is used up.
+"""ASGI middleware that passes a request on to the application after its scoped token was checked and used up.
 
-The token comes as `Authorization: Bearer` (RFC 6750 §2.1) and in no other way: query strings end up in logs and
-histories. Refusals are coarse: one body for every 401, whatever was wrong, so that they teach an attacker nothing.
-The log says which it was, with the standard library's logging because the process is somebody else's; the token
-itself, or what it says, is in no line.
+The token is accepted only as `Authorization: Bearer` (RFC 6750 §2.1), because query strings end up in logs and
+histories. Every 401 has the same body, so that an attacker does not learn the reason. The reason is in the log. It uses
+the standard library's logging, as the service may; no line contains the token or its claims.
 
-Plain ASGI, without a framework: it goes before any application, for HTTP and for WebSockets.
+It is plain ASGI, without a framework, and works for HTTP and WebSockets.
 """
 
 import json
@@ -26,7 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLAIMS_KEY = "relay.claims"
-"""Where in the scope the claims are; Starlette's `request.state.relay_claims` has them too."""
+"""The scope's key for the claims. Starlette's `request.state.relay_claims` has them too."""
 
 _RETRY_AFTER_S = b"2"
 _ORIGIN_REASONS = frozenset({Reason.ORIGIN_REFUSED, Reason.ORIGIN_MISSING, Reason.TOKEN_ORIGIN})
@@ -35,27 +34,29 @@ log = logging.getLogger("relay.verify")
 
 
 class ScopedTokenMiddleware:
-    """Asks every call to the protected paths for a scoped token."""
+    """Requires a scoped token for every request to the protected paths."""
 
     def __init__(self, app: ASGIApp, verifier: Verifier, *, paths: Collection[str] | None = None) -> None:
-        """Protect `paths` and all that is below them; None protects every path.
+        """Protect `paths` and all paths below them; None protects every path.
 
-        A verifier is for one URL. A service with several gets one middleware for each, with its paths. For calls
-        from pages of another origin, put a CORS middleware before this one: preflights carry no token.
+        A verifier is for one URL. A service with several URLs needs one middleware for each, with its paths. For
+        requests from pages of another origin, put a CORS middleware before this one, because preflights have no token.
 
         Raises:
-            ConfigurationError: if `paths` would protect nothing, or is no collection of paths.
+            ConfigurationError: if `paths` is empty, or not a collection of paths.
         """
         if isinstance(paths, str):
-            raise ConfigurationError(f"paths is a list of paths: write ({paths!r},).")
+            raise ConfigurationError(f"paths must be a list of paths, not a string: write ({paths!r},).")
         if paths is not None and not (paths and all(path.startswith("/") for path in paths)):
-            raise ConfigurationError("paths is a list of paths that begin with /, or left out for all.")
+            raise ConfigurationError(
+                "paths must be a list of paths that begin with /; leave it out to protect all paths."
+            )
         self._app = app
         self._verifier = verifier
         self._paths = None if paths is None else tuple(path.rstrip("/") for path in paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the call through, with its claims in the scope, or answer it."""
+        """Pass the request on with its claims in the scope, or refuse it."""
         if scope["type"] == "lifespan" or not self._protects(scope):
             await self._app(scope, receive, send)
             return
@@ -70,7 +71,7 @@ class ScopedTokenMiddleware:
     def _protects(self, scope: Scope) -> bool:
         if self._paths is None:
             return True
-        # below a mount the path may hold the mount's or not: protected is what either reading protects
+        # below a mount the path may contain the mount's own or not: a path that either form protects is protected
         path: str = scope["path"]
         inner = path.removeprefix(scope.get("root_path", ""))
         return any(seen == own or seen.startswith(f"{own}/") for own in self._paths for seen in (path, inner))
@@ -87,20 +88,20 @@ class ScopedTokenMiddleware:
             return token
         origin = origins[0].decode("latin-1") if origins else ""
         if not origins and found.get(b"sec-fetch-site") == [b"same-origin"]:
-            # a page's GET to its own origin has no Origin, and no page can write this header itself
+            # a page's GET to its own origin has no Origin header, and no page can set Sec-Fetch-Site
             origin = self._verifier.own_origin
         return await self._verifier.verify(token, origin=origin)
 
 
 def _answer(reason: Reason) -> Answer:
-    """Return what the caller may know: who calls from where (403), try again (503), and else nothing (401)."""
+    """Return the caller's answer: 403 for a wrong origin, 503 for "try again", and 401 for every other reason."""
     answer = answer_for(reason)
     return answer if reason in _ORIGIN_REASONS or answer.status == 503 else answer_for(Reason.TOKEN_MISSING)
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     answer = _answer(refusal.reason)
-    # of the reasons for a 503 the details are our own words; of the others they may hold what the token says
+    # the details of a 503 are this package's own texts; those of other reasons may contain claims of the token
     detail = f" ({refusal.detail})" if answer.status == 503 else ""
     log.log(
         logging.WARNING if detail else logging.INFO,

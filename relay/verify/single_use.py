@@ -1,8 +1,8 @@
-"""Single use in a store of the service's own: the port, and the store for a service of one process.
+"""Single use in the service's own store: the port, and a store for a service with one process.
 
-Guarantees that every store gives: of any number of calls with one `jti`, exactly one returns True; and a store that
-can't answer raises, because "not used yet" would let a stolen token in. The store is the service's own, so that it
-depends on the relay for its keys only.
+Every store guarantees: of any number of calls with one `jti`, exactly one returns True. A store that can't answer
+raises, because "not used yet" would accept a stolen token. Each service has its own store, so that it depends on the
+relay only for the public keys.
 """
 
 import time
@@ -13,32 +13,32 @@ from relay.core.errors import ConfigurationError, Reason, UnavailableError
 from relay.core.tokens import USED_KEPT_S
 
 MAX_TOKENS: Final = 100_000
-"""Tokens remembered at once, about 20 MB: over 600 calls a second, each kept for 30 s and `USED_KEPT_S`."""
+"""Most tokens in memory, about 20 MB. It is enough for 600 calls a second: each is kept for 30 s and `USED_KEPT_S`."""
 
 
 class SingleUse(Protocol):
-    """Tokens that were used. `relay.verify.sqlite` has the one for several processes on one machine."""
+    """The store of used tokens. `relay.verify.sqlite` has one for several processes on one machine."""
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
-        """Use up the token `jti`. True the first time, False ever after.
+        """Use up the token `jti`. Returns True for the first call and False for all later ones.
 
-        `expires_at` (Unix seconds) says from when on the claim may be forgotten.
+        `expires_at` (Unix seconds) is the time after which the token may be forgotten.
 
         Raises:
-            UnavailableError: if that could not be found out; the token is then refused.
+            UnavailableError: if the store can't answer. The token is then refused.
         """
         ...
 
 
 class MemorySingleUse:
-    """Used tokens in this process's memory, for a service of one process and one event loop.
+    """Used tokens in this process's memory, for a service with one process and one event loop.
 
-    Two worker processes would each take a token once, and a restart forgets the last 30 seconds: use
-    `relay.verify.sqlite.SqliteSingleUse` where either matters.
+    Two worker processes would each accept a token once, and a restart forgets the tokens of the last 30 seconds. If
+    either matters, use `relay.verify.sqlite.SqliteSingleUse`.
     """
 
     def __init__(self, *, max_tokens: int = MAX_TOKENS, clock: Callable[[], float] = time.time) -> None:
-        """Bounded by `max_tokens`: beyond it tokens are refused as long as none may be forgotten.
+        """Keep at most `max_tokens`. If the store is full, tokens are refused until one may be forgotten.
 
         Raises:
             ConfigurationError: if `max_tokens` is less than 1.
@@ -50,20 +50,21 @@ class MemorySingleUse:
         self._forget_at: dict[str, float] = {}
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
-        """See `SingleUse.claim`. Never waits, so that no other call comes in between."""
+        """See `SingleUse.claim`. It never awaits, so that no other call can run in between."""
         self._forget(self._clock())
         if jti in self._forget_at:
             return False
         if len(self._forget_at) >= self._max_tokens:
-            # to forget a token early would let it in a second time
+            # a token that is forgotten too early would be accepted a second time
             raise UnavailableError(
-                Reason.STATE_UNAVAILABLE, f"{self._max_tokens} used tokens are remembered, as many as may be."
+                Reason.STATE_UNAVAILABLE,
+                f"The store of used tokens is full: max_tokens is {self._max_tokens}.",
             )
         self._forget_at[jti] = expires_at + USED_KEPT_S
         return True
 
     def _forget(self, now: float) -> None:
-        # in the order of use, which is that of expiry but for a token's life: one may be kept 30 s longer
+        # in the order of use, which differs from the order of expiry by a token's life: one may be kept 30 s longer
         while self._forget_at:
             oldest = next(iter(self._forget_at))
             if self._forget_at[oldest] >= now:

@@ -1,7 +1,7 @@
-"""Single use in a SQLite file: for a service of several worker processes on one machine, and over its restarts.
+"""Single use in a SQLite file, for a service with several worker processes on one machine, and over its restarts.
 
-The relay's own store does the work: one atomic insert, on a thread of its own, group-committed. In a module of its
-own, so that who needs no database does not import one.
+The relay's own store does the work: one atomic insert, on a thread of its own, group-committed. This is a module of its
+own, so that a service without a database does not import one.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from relay.state.sqlite import SqliteState
 
 
 class SqliteSingleUse:
-    """Used tokens in one file, shared by all processes that open it. Create it with `open`, end it with `aclose`."""
+    """Used tokens in one file, shared by all processes that open it. Create it with `open`, close it with `aclose`."""
 
     def __init__(self, state: SqliteState) -> None:
         """Use an open store; `open` is the usual way."""
@@ -20,15 +20,15 @@ class SqliteSingleUse:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open or make the file at `path`.
+        """Open the file at `path`, or create it.
 
         Raises:
-            ConfigurationError: if it can't be opened or written, or is no SQLite file.
+            ConfigurationError: if it can't be opened or written, or is not a SQLite file.
         """
         try:
             return cls(SqliteState.open(path))
         except ConfigurationError as error:
-            # the setting that the relay's own sentence begins with is none of this service
+            # the message begins with a setting of the relay, which this service does not have
             raise ConfigurationError(str(error).removeprefix("engine.state_path: ")) from None
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
@@ -36,5 +36,5 @@ class SqliteSingleUse:
         return await self._state.claim(jti, expires_at=expires_at)
 
     async def aclose(self) -> None:
-        """Write what waits and close the file."""
+        """Write waiting tokens and close the file."""
         await self._state.aclose()

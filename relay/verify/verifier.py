@@ -1,8 +1,8 @@
-"""Is this token for this service, from this caller, and new? The function that protects an endpoint.
+"""The check of a scoped token for one service: signature, claims, origin, single use.
 
-The order is the gate's: what is cheap first, then signature and claims, then the origin, and the token is used up
-last, so that a call from a wrong page does not cost its owner the token. A refusal is a value and not an exception,
-a store or an issuer that is away included: whoever forgets to look at the reason has still not let anybody in.
+The order is that of the relay's gate: cheap checks first, then signature and claims, then the origin, and single use
+last, so that a call from a wrong page does not use up the owner's token. A refusal is a value and not an exception,
+also if the store or the issuer can't be reached. A caller that forgets to check the result then has no claims either.
 """
 
 import time
@@ -31,26 +31,28 @@ class Verifier:
         origins: Collection[str] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Fetch nothing yet.
+        """Check the arguments. Keys are fetched at the first token.
 
         Args:
             issuer: `public.url` of the relay.
-            audience: `url` of the relay's [endpoints.NAME] with `kind = "service"`, to the letter.
-            keys: the URL of the relay's public keys, its `public.url` and `/.well-known/jwks.json`; or the JWK Set
-                itself, parsed, for a service that must not call out (it then has to follow key rotations).
-            single_use: where used tokens are remembered. Whoever opened it closes it.
-            origins: browser origins that may call. None: every one that the relay gives tokens to.
-            clock: Unix seconds.
+            audience: exactly the `url` of the relay's [endpoints.NAME] with `kind = "service"`.
+            keys: the URL of the relay's public keys, which is `public.url` and `/.well-known/jwks.json`; or the parsed
+                JWK Set, for a service without outgoing connections (it must then be updated at key rotations).
+            single_use: the store of used tokens. `aclose` does not close it.
+            origins: the browser origins that may call; None for all origins that get tokens from the relay.
+            clock: returns Unix seconds.
 
         Raises:
-            ConfigurationError: if an argument can't be right.
+            ConfigurationError: if an argument is invalid.
         """
         self.audience = _check_audience(audience)
         self._expected = tokens.Expected(
             issuer=_check_issuer(issuer), audience=audience, origin=None, scope=tokens.SERVICE_SCOPE
         )
         if isinstance(origins, str):
-            raise ConfigurationError(f"origins is a set of origins: write {{{origins!r}}}.")
+            raise ConfigurationError(
+                f"origins must be a set of origins, not a string: write {{{origins!r}}}."
+            )
         self._origins = None if origins is None else frozenset(origins)
         self._keys = FetchedKeys(keys) if isinstance(keys, str) else _read_keys(keys)
         self._single_use = single_use
@@ -58,18 +60,18 @@ class Verifier:
 
     @property
     def own_origin(self) -> str:
-        """The origin that the service's own pages have."""
+        """The origin of the service's own pages."""
         parts = urlsplit(self.audience)
         return f"{parts.scheme}://{parts.netloc}"
 
     async def verify(self, token: str, *, origin: str) -> tokens.Claims | Refusal:
-        """Check a token and use it up. Returns what it says, or why it is refused; a refused one is not used up.
+        """Check a token and use it up. Returns its claims, or a refusal; a refused token is not used up.
 
-        `origin` is the request's Origin header, "" where it has none. A token that a browser's page asked for is
-        good for requests of that page's origin only, and one without an origin only for requests without.
+        `origin` is the request's Origin header, or "" without one. A token for a browser page is valid only for
+        requests with that page's origin. A token without an origin is valid only for requests without one.
 
-        The refusal's reason is for logs. Tell the caller nothing but that the token was refused: RFC 6750's
-        `invalid_token`; "try again" for `Reason.STATE_UNAVAILABLE` and `Reason.KEYS_UNAVAILABLE`.
+        The refusal's reason is for logs. Tell the caller only that the token was refused (`invalid_token` of RFC 6750),
+        or "try again" for `Reason.STATE_UNAVAILABLE` and `Reason.KEYS_UNAVAILABLE`.
         """
         if origin and self._origins is not None and origin not in self._origins:
             return Refusal(reason=Reason.ORIGIN_REFUSED)
@@ -89,7 +91,7 @@ class Verifier:
             if not await self._single_use.claim(claims.jti, expires_at=claims.expires_at):
                 return Refusal(reason=Reason.TOKEN_REPLAYED)
         except UnavailableError as error:
-            # the setting that a relay's own sentence begins with is none of this service
+            # the message begins with a setting of the relay, which this service does not have
             return Refusal(reason=error.reason, detail=str(error).removeprefix("tokens.jwks_url: "))
         return claims
 
@@ -123,7 +125,7 @@ def _split(url: str, name: str) -> tuple[str, str, str]:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigurationError(f"{name} must be an http or https URL, {url[:120]!r} is not.")
+        raise ConfigurationError(f"{name} must be an http or https URL, not {url[:120]!r}.")
     return parts.scheme, parts.netloc, parts.path
 
 
@@ -134,6 +136,6 @@ def _read_keys(document: Mapping[str, Any]) -> Mapping[str, VerifyKey]:
         raise ConfigurationError(f"keys can't be used: {error.detail}") from None
     if not found:
         raise ConfigurationError(
-            "keys has no Ed25519 key: give what the relay serves at /.well-known/jwks.json."
+            "keys has no Ed25519 key: pass the document that the relay serves at /.well-known/jwks.json."
         )
     return found

@@ -139,17 +139,17 @@ async def test_logout_ends_that_session(client: httpx.AsyncClient) -> None:
     assert (await client.get("/auth/me", headers=_bearer(second["accessToken"]))).status_code == 200
 
 
-def test_what_must_be_mended_is_one_line(tmp_path: Path, address: str) -> None:
-    """A missing or short secret, a taken port and a port that is none: exit code 2 and one sentence."""
+def test_a_wrong_argument_is_one_line(tmp_path: Path, address: str) -> None:
+    """A missing or short secret, a port in use and an invalid port: exit code 2 and one sentence each."""
     short, good = tmp_path / "short", tmp_path / "good"
     short.write_text("demo")
     good.write_text(SECRET)
     taken = address.rpartition(":")[2]
     for arguments, sentence in [
         (["--secret-file", str(tmp_path / "none")], "can't be read"),
-        (["--secret-file", str(short)], "HS256 needs 32"),
-        (["--secret-file", str(good), "--port", taken], f"Port {taken} can't be taken"),
-        (["--secret-file", str(good), "--port", "70000"], "no port"),
+        (["--secret-file", str(short)], "HS256 needs at least 32"),
+        (["--secret-file", str(good), "--port", taken], f"Port {taken} can't be used"),
+        (["--secret-file", str(good), "--port", "70000"], "not a port"),
     ]:
         with start(*arguments) as process:
             output, errors = process.communicate(timeout=20)

@@ -40,7 +40,7 @@ async def test_prices_are_published(relay: Relay) -> None:
         done = await asyncio.to_thread(run, "publish_prices.py", *to)
         assert (done.returncode, done.stderr) == (0, "")
         said = done.stdout.splitlines()
-        assert said[0].startswith("30 prices and one are published to prices.EXAMPLE, in epoch ")
+        assert said[0].startswith("31 prices are published to prices.EXAMPLE, in epoch ")
         assert [line.partition(":")[0] for line in said[1:]] == ["published", "refused"]
         frame = await socket.next()
         while frame["data"] != {"bid": "101.00", "ask": "101.05"}:

@@ -245,5 +245,5 @@ def test_paths_that_protect_nothing(paths: Any) -> None:
     async def app(*_: Any) -> None:
         pytest.fail("the application was called")
 
-    with pytest.raises(ConfigurationError, match="paths is a list of paths"):
+    with pytest.raises(ConfigurationError, match="paths must be a list of paths"):
         ScopedTokenMiddleware(app, verifier(), paths=paths)

@@ -214,10 +214,10 @@ async def test_an_issuer_that_goes_away(issuer: Backend) -> None:
         ("keys", {}, "keys can't be used"),
         ("keys", {"keys": []}, "keys has no Ed25519 key"),
         ("keys", {"keys": [{"kty": "oct", "k": "AAAA"}]}, "private or secret key"),
-        ("origins", "https://app.example.com", "origins is a set"),
+        ("origins", "https://app.example.com", "origins must be a set"),
     ],
 )
-def test_arguments_that_can_t_be_right(argument: str, value: Any, complaint: str) -> None:
+def test_invalid_arguments_are_a_configuration_error(argument: str, value: Any, complaint: str) -> None:
     """One sentence when the service starts, and not a refusal of every call later."""
     with pytest.raises(ConfigurationError, match=complaint):
         verifier(**{argument: value})

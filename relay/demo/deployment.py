@@ -1,4 +1,4 @@
-"""What the demo makes up before it starts: free ports, secrets, keys and the relay's settings, in one folder."""
+"""The demo's deployment: free ports, secrets, keys and the relay's settings, generated into one folder."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ format = "text"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scene:
+class DemoDeployment:
     """A demo's folder and addresses."""
 
     folder: Path
@@ -45,27 +45,27 @@ class Scene:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The page's address, and the relay's public one."""
         return f"http://127.0.0.1:{self.http}"
 
     @property
     def internal_url(self) -> str:
-        """Where to publish."""
+        """The relay's internal address, for publishers."""
         return f"http://127.0.0.1:{self.internal}"
 
     @property
     def publisher_key(self) -> str:
-        """The market's key."""
+        """The market's publisher key."""
         return f"market.{self.publisher_secret}"
 
     @property
     def operator_key(self) -> str:
-        """What opens the ops page."""
+        """The operator key for the ops page."""
         return f"demo.{self.operator_secret}"
 
     @property
     def secret_file(self) -> Path:
-        """What the backend signs its tokens with."""
+        """The file with the secret that signs the backend's tokens."""
         return self.folder / "backend-secret"
 
     @property
@@ -80,18 +80,18 @@ class Scene:
 
     @property
     def log_file(self) -> Path:
-        """What the processes say about themselves."""
+        """The log of the backend and the relay."""
         return self.folder / "demo.log"
 
 
-def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
-    """Choose ports (0: a free one) and make secrets. The session secret is written into `folder`.
+def create_deployment(folder: Path, *, http: int, stream: int, internal: int) -> DemoDeployment:
+    """Choose ports (0 takes a free one) and generate secrets. The session secret is written into `folder`.
 
     Raises:
         ConfigurationError: if a port is taken.
     """
     ports = _ports({"--port": http, "--stream-port": stream, "--internal-port": internal})
-    scene = Scene(
+    deployment = DemoDeployment(
         folder=folder,
         http=ports[0],
         stream=ports[1],
@@ -100,25 +100,25 @@ def set_scene(folder: Path, *, http: int, stream: int, internal: int) -> Scene:
         publisher_secret=secrets.token_urlsafe(32),
         operator_secret=secrets.token_urlsafe(32),
     )
-    scene.secret_file.touch(mode=0o600)
-    scene.secret_file.write_text(scene.secret)
-    return scene
+    deployment.secret_file.touch(mode=0o600)
+    deployment.secret_file.write_text(deployment.secret)
+    return deployment
 
 
-def write_settings(scene: Scene, *, backend: str) -> None:
+def write_settings(deployment: DemoDeployment, *, backend: str) -> None:
     """Write the relay's settings and its signing key; `backend` is the backend's origin."""
-    localhost = f"http://localhost:{scene.http}"
+    localhost = f"http://localhost:{deployment.http}"
     text = settings_text(
-        session_secret=scene.secret,
-        ports=(scene.http, scene.stream, scene.internal),
+        session_secret=deployment.secret,
+        ports=(deployment.http, deployment.stream, deployment.internal),
         more_origins=(localhost,),
         grants={"trader": {"prices": ("prices.>",)}},
-        publishers={"market": (_sha256(scene.publisher_secret), ("prices.>",))},
+        publishers={"market": (_sha256(deployment.publisher_secret), ("prices.>",))},
         sections=_SECTIONS.format(
-            operator=_sha256(scene.operator_secret), localhost=localhost, backend=backend
+            operator=_sha256(deployment.operator_secret), localhost=localhost, backend=backend
         ),
     )
-    write_folder(scene.folder, text)
+    write_folder(deployment.folder, text)
 
 
 def _sha256(secret: str) -> str:
@@ -126,7 +126,7 @@ def _sha256(secret: str) -> str:
 
 
 def _ports(wanted: dict[str, int]) -> list[int]:
-    """Return the ports, each free a moment ago. They must be known now: tokens and origins name them."""
+    """Return free ports. They must be known before the relay starts, because tokens and origins contain them."""
     with contextlib.ExitStack() as stack:
         found = []
         for option, port in wanted.items():
@@ -134,7 +134,7 @@ def _ports(wanted: dict[str, int]) -> list[int]:
                 sock = stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError as error:
                 raise ConfigurationError(
-                    f"Port {port} can't be used: {error.strerror}. Choose another with {option}; 0 takes a free one."
+                    f"Port {port} can't be used: {error.strerror}. Choose another with {option}; 0 takes a free port."
                 ) from None
             found.append(sock.getsockname()[1])
         return found

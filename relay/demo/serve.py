@@ -1,7 +1,7 @@
-"""The demo's relay, as a process: `relay serve` with the demo's page.
+"""The demo's relay as a process: `relay serve` with the demo's page.
 
-The page is handed to the same composition root that `relay serve` uses, instead of a setting that a deployment
-could switch on by mistake.
+The page is an argument of the function that `relay serve` calls. It is not a setting, so no deployment can switch it on
+by mistake.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from relay.settings.load import load
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m relay.demo.site", description="The demo's relay.")
+    parser = argparse.ArgumentParser(prog="python -m relay.demo.serve", description="The demo's relay.")
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--source", required=True, help="what the page calls the market")
+    parser.add_argument("--source", required=True, help="the market's name on the page")
     options = parser.parse_args(arguments)
     try:
         settings = load(options.config)
