@@ -1,1 +1,1 @@
-"""What a relay does, in numbers: read from its parts when somebody asks, for Prometheus and for the ops page alike."""
+"""The numbers of a running relay: read from its parts when Prometheus or the ops page asks."""

@@ -1,15 +1,15 @@
-"""How late the event loop is: everything a relay does shares one, so its lag is a lower bound of every latency."""
+"""The lag of the event loop. All work of a relay shares one loop, so its lag is a lower bound of each latency."""
 
 import asyncio
 
 from relay.core.counters import DurationHistogram
 
 EVERY_S = 0.1
-"""Ten looks a second see whatever holds the loop for 100 ms, and cost nothing."""
+"""Ten measurements per second find each block of the loop of 100 ms, and cost almost nothing."""
 
 
 async def watch_loop(times: DurationHistogram) -> None:
-    """Note, until cancelled, how much later than asked for this task is woken."""
+    """Record how late this task is woken, until it is cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + EVERY_S

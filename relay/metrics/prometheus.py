@@ -1,10 +1,8 @@
-"""Readings in Prometheus's text format, or OpenMetrics where the scraper asks for it.
+"""Readings in Prometheus's text format, or in OpenMetrics if the scraper asks for it.
 
-A registry of its own: two relays in one process (tests) don't share numbers, and nothing that another library registers
-globally is shown. Nothing is kept here: what the relay counts anyway is read when somebody scrapes, so that
-metrics cost a delivery nothing.
+Nothing is counted here. A scrape reads what the relay counts anyway, so metrics cost a delivery nothing.
 
-Names follow https://prometheus.io/docs/practices/naming: base units, `_total` for counters, one meaning a metric.
+Names follow https://prometheus.io/docs/practices/naming: base units, `_total` for counters, one meaning per metric.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,12 +22,12 @@ _BY_OUTCOME = (
     ("relay_tokens", "Requests for scoped tokens.", (Action.TOKEN_ISSUED, Action.TOKEN_DENIED)),
     (
         "relay_connects",
-        "Connections that asked to be let in.",
+        "Connections that were accepted or refused.",
         (Action.CONNECT_ACCEPTED, Action.CONNECT_DENIED),
     ),
     (
         "relay_subscribes",
-        "Subscriptions asked for by an open connection, and those refused to one as it opened.",
+        "Subscriptions requested by an open connection, and those refused when it opened.",
         (Action.SUBSCRIBE_ACCEPTED, Action.SUBSCRIBE_DENIED),
     ),
     ("relay_logins", "Log-ins.", (Action.LOGIN_SUCCEEDED, Action.LOGIN_FAILED)),
@@ -45,7 +43,7 @@ _SESSIONS = tuple(reason.value for reason in Reason if reason.value.startswith("
 
 
 class Exposition:
-    """Writes what `read` returns."""
+    """Writes what `read` returns. Its registry is its own: two relays in one process (tests) share no numbers."""
 
     def __init__(self, read: Callable[[], Readings]) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -64,7 +62,7 @@ class _Relay(Collector):
         self._read = read
 
     def collect(self) -> Iterable[Metric]:
-        """Yield every metric of the relay's own."""
+        """Yield the relay's metrics, without those of the process."""
         now = self._read()
         yield from _about(now)
         yield from _from_events(now)
@@ -89,14 +87,18 @@ class _Relay(Collector):
 
 
 def _about(now: Readings) -> Iterator[Metric]:
-    info = GaugeMetricFamily("relay_info", "Always 1; what runs here.", labels=["version", "role"])
+    info = GaugeMetricFamily(
+        "relay_info", "Always 1; the labels have the version and the role.", labels=["version", "role"]
+    )
     info.add_metric([now.version, now.role], 1)
     yield info
-    yield GaugeMetricFamily("relay_ready", "1 while new work is taken, 0 during a drain.", not now.stopping)
+    yield GaugeMetricFamily(
+        "relay_ready", "1 while the relay accepts new work, 0 during a drain.", not now.stopping
+    )
 
 
 def _from_events(now: Readings) -> Iterator[Metric]:
-    """Yield what the audit log's own events are counted by. What did not happen yet is 0 where that can be known."""
+    """Yield the counts of audit events. An event that has not happened yet is 0, if its labels are known."""
     for name, text, actions in _BY_OUTCOME:
         family = CounterMetricFamily(name, text, labels=["outcome", "reason", "endpoint"])
         for key, count in now.events.items():
@@ -105,7 +107,7 @@ def _from_events(now: Readings) -> Iterator[Metric]:
         yield family
     yield _summed(
         "relay_events",
-        "Events for the audit log, before floods of them are aggregated.",
+        "Events for the audit log, before floods are aggregated.",
         "action",
         dict.fromkeys((action for action in Action if action not in LOG_ACTIONS), 0),
         ((key.action, count) for key, count in now.events.items()),
@@ -129,7 +131,7 @@ def _from_events(now: Readings) -> Iterator[Metric]:
 def _summed(
     name: str, text: str, label: str, sums: dict[str, int], counts: Iterable[tuple[str, int]]
 ) -> CounterMetricFamily:
-    """Return a counter by one label: `counts` added up in `sums`; what is not in there is left out."""
+    """Return a counter with one label: add `counts` to `sums`. Other labels are left out."""
     for value, count in counts:
         if value in sums:
             sums[value] += count
@@ -142,15 +144,15 @@ def _summed(
 def _fan_out(now: Readings) -> Iterator[Metric]:
     hub = now.hub
     for name, text, count in (
-        ("relay_fanout_publications", "Publications that the hub took.", hub.publications),
-        ("relay_fanout_duplicates", "Publications that the hub had seen before.", hub.duplicates),
+        ("relay_fanout_publications", "Publications that the hub accepted.", hub.publications),
+        ("relay_fanout_duplicates", "Publications that the hub had already.", hub.duplicates),
         (
             "relay_deliveries",
-            "Messages handed to subscribers: publications times subscribers.",
+            "Messages sent to subscribers: publications times subscribers.",
             hub.deliveries,
         ),
-        ("relay_delivered_bytes", "Bytes handed to subscribers.", hub.bytes),
-        ("relay_writes", "Writes that deliveries took; many share one.", hub.writes),
+        ("relay_delivered_bytes", "Bytes sent to subscribers.", hub.bytes),
+        ("relay_writes", "Writes to sockets; one write can have many deliveries.", hub.writes),
         (
             "relay_conflations",
             "Prices that a slow reader did not get because a newer one replaced them.",
@@ -165,15 +167,19 @@ def _fan_out(now: Readings) -> Iterator[Metric]:
         yield CounterMetricFamily(name, text, count)
     yield _histogram(
         "relay_flush_seconds",
-        "From when the oldest value of a flush may have come until the flush's last write.",
+        "Time from the possible arrival of the oldest value of a flush to the flush's last write.",
         now.flushes,
     )
-    yield _histogram("relay_write_turn_seconds", "How long a turn of writing held the event loop.", now.turns)
-    yield _histogram("relay_event_loop_lag_seconds", "How late the event loop woke a timer.", now.loop_lag)
+    yield _histogram(
+        "relay_write_turn_seconds", "Time for which one turn of writing occupied the event loop.", now.turns
+    )
+    yield _histogram(
+        "relay_event_loop_lag_seconds", "Time by which the event loop was late for a timer.", now.loop_lag
+    )
 
 
 def _endpoints(now: Readings) -> Iterator[Metric]:
-    connections = GaugeMetricFamily("relay_connections", "Live connections.", labels=["endpoint"])
+    connections = GaugeMetricFamily("relay_connections", "Open connections.", labels=["endpoint"])
     channels = GaugeMetricFamily(
         "relay_channels", "Channels that have a value.", labels=["endpoint", "state"]
     )
@@ -196,20 +202,22 @@ def _endpoints(now: Readings) -> Iterator[Metric]:
                 family.add_metric([name], age)
     yield from (connections, channels, newest, oldest)
     yield GaugeMetricFamily(
-        "relay_waiting_connections", "Connections that have shown no token yet.", now.waiting
+        "relay_waiting_connections", "Unauthenticated connections: their token has not come yet.", now.waiting
     )
 
 
 def _publishers(now: Readings) -> Iterator[Metric]:
     outcomes = CounterMetricFamily(
         "relay_publications",
-        "What publishers sent: published, refused, signs of life, or dropped as stale or duplicate.",
+        "Messages of publishers, by outcome: published, alive, refused, stale or duplicate.",
         labels=["publisher", "outcome"],
     )
     size = CounterMetricFamily("relay_published_bytes", "Bytes of published data.", labels=["publisher"])
-    sockets = GaugeMetricFamily("relay_publisher_connections", "Open ingest sockets.", labels=["publisher"])
+    sockets = GaugeMetricFamily(
+        "relay_publisher_connections", "Open sockets at /v1/ingest.", labels=["publisher"]
+    )
     silent = GaugeMetricFamily(
-        "relay_publisher_silence_seconds", "Since a publisher was last heard of.", labels=["publisher"]
+        "relay_publisher_silence_seconds", "Time since the last message of a publisher.", labels=["publisher"]
     )
     for name, one in now.publishers.items():
         for outcome in ("published", "alive", "refused", "stale", "duplicate"):

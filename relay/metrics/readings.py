@@ -1,7 +1,7 @@
-"""What is read of a running relay at one moment: plain numbers, bounded in number by the settings.
+"""The numbers of a running relay at one moment. Their count is bounded by the settings.
 
-Nothing is labelled by channel, user, session, token or address: a time series for each of them would be the monitoring
-system's end. What is about single channels and connections is on the ops page.
+No number is labelled by channel, user, session, token or address, because a monitoring system can't keep a time series
+for each of them. The ops page shows single channels and connections.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class EndpointReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublisherReading:
-    """One publisher of the settings: what it published, and what became of the rest. `connections` are open sockets."""
+    """One publisher of the settings: its messages by outcome. `connections` is the number of open sockets."""
 
     published: int
     bytes: int
@@ -37,7 +37,7 @@ class PublisherReading:
     duplicate: int
     connections: int
     silent_s: float | None
-    """Seconds since it was last heard of; None for never."""
+    """Seconds since its last message; None: there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class Readings:
     endpoints: Mapping[str, EndpointReading]
     publishers: Mapping[str, PublisherReading]
     waiting: int
-    """Connections that have shown no token yet."""
+    """Unauthenticated connections: their token has not come yet."""
     audit_waiting: int
     audit_lost: Mapping[str, int]
     """By action."""

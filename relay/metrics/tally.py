@@ -1,7 +1,7 @@
-"""Counts of the audit log's events, taken where they are made and before floods of them are aggregated.
+"""Counts of the audit log's events, before floods are aggregated.
 
-Metrics and the audit log come from the same events, so they can't disagree. Bounded: what is told apart are closed sets
-(`relay.core.events.to_labels`).
+Metrics and the audit log come from the same events, so they can't disagree. The labels have closed sets of values
+(`relay.core.events.to_labels`), so the number of counts is bounded.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from relay.core.events import Action, Event, to_labels
 
 
 class Key(NamedTuple):
-    """What events are told apart by; "" where there is none."""
+    """The labels of an event; "" for one that it does not have."""
 
     action: str
     outcome: str
@@ -22,7 +22,7 @@ class Key(NamedTuple):
 
 
 class Tally:
-    """How often each kind of event happened. `add` is an observer of the auditor's; it costs an event a microsecond."""
+    """How often each kind of event happened. The auditor calls `add` for each event, which costs a microsecond."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[Action, Reason | None, str]] = Counter()
