@@ -1,4 +1,4 @@
-"""The stream side of a relay in this process: the real parts, so that a test can beat the heart and look inside."""
+"""The stream side of a relay in this process, of real parts: tests can run single steps and look inside."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ class Node:
         self.fanout.hub.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
 
     def dial(self, query: str = "", *, token: str = "", **options: Any) -> AbstractAsyncContextManager[Wire]:
-        """Open a wire with a token in the URL; nothing has been read from it yet."""
+        """Open a wire with a token in the URL. Nothing has been read from it yet."""
         target = f"/ws/prices?token={token or self.tickets.token()}{query}"
         return open_wire(self.port, target, origin=ORIGIN, **options)
 
@@ -58,7 +58,7 @@ class Node:
         return [one for one in self.stream.registry.connections if isinstance(one, StreamConnection)]
 
     async def empty(self) -> None:
-        """Wait until no connection is left in any of the places that know them."""
+        """Wait until the registry, the hub, the counts and the tasks have no connection left."""
         places: list[Any] = [self.stream.registry.connections, self.stream.registry._by_session]
         places += [
             self.stream._addresses,
