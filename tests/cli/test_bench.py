@@ -1,4 +1,4 @@
-"""`relay bench fanout` as a user runs it: real processes, real tokens, and nothing left behind."""
+"""`relay bench fanout` as a user runs it: real processes, real tokens, and nothing remains."""
 
 import json
 import signal
@@ -152,7 +152,7 @@ def test_what_can_not_be_meant_is_refused(tmp_path: Path, arguments: tuple[str, 
 
 
 def test_a_relay_that_is_not_there_is_a_failed_run(tmp_path: Path) -> None:
-    """Nobody listens at --url: exit code 1 and who could not be reached."""
+    """No server listens at --url: exit code 1, and the address that could not be reached."""
     done = bench(
         tmp_path,
         *SMALL,

@@ -306,8 +306,8 @@ def test_publish_counts_each_message_once_and_in_order(tmp_path: Path) -> None:
     assert found["yardstick"]["messages_per_s"] is None
 
 
-def test_issue_answers_everybody(tmp_path: Path) -> None:
-    """Each request has its token, also of a crowd that comes at once; nobody is left without an answer."""
+def test_issue_answers_every_request(tmp_path: Path) -> None:
+    """Each request gets its token, also when all come at once; none is left without an answer."""
     found = measured(tmp_path, "issue", "--requests", "60", "--parallel", "6", "--at-once", "80")
     for side in ("relay", "yardstick"):
         figures = found[side]

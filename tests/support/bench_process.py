@@ -54,7 +54,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 
 def measured(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run one benchmark once, successfully; returns its JSON. Nothing is left behind."""
+    """Run one benchmark once, successfully; returns its JSON. No process and no file remains."""
     scratch = folder / "scratch"
     scratch.mkdir()
     done = bench(scratch, *arguments, "--runs", "1", "--json")

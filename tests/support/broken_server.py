@@ -3,7 +3,7 @@
 no-end     never sends the last value of the first channel
 drops      leaves out every tenth message
 repeats    sends every tenth message twice
-closes     closes everybody's connection at the tenth message
+closes     closes all connections at the tenth message
 """
 
 import sys

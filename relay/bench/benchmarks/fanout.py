@@ -79,7 +79,7 @@ class Fanout(DeliveryBenchmark):
         ),
     ] = field(default="", repr=False)
     channel: Annotated[
-        str, typer.Option(help="The channel to publish to; with --url one that nobody watches.")
+        str, typer.Option(help="The channel to publish to; with --url one without subscribers.")
     ] = "prices.BENCH"
     pid: Annotated[
         int | None, typer.Option(min=1, help="With --url: the relay's process, to measure its CPU.")

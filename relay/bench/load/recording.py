@@ -49,7 +49,7 @@ class Script:
 
 
 class _PlayedClock:
-    """A clock that a sleep sets forward, so that nobody waits."""
+    """A clock that a sleep sets forward without waiting."""
 
     def __init__(self) -> None:
         self.now = 0.0

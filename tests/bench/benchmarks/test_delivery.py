@@ -17,7 +17,7 @@ SUBSCRIBERS = 4
 
 
 def say_nothing(_done: int, _total: int, _unit: str) -> None:
-    """Nobody looks."""
+    """Show nothing."""
 
 
 @contextlib.contextmanager

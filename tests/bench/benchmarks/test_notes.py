@@ -90,7 +90,7 @@ def test_every_doubt_about_a_slow_reader_is_said() -> None:
 
 
 def test_connect_says_what_each_costs() -> None:
-    """Tokens and connections are divided by their own numbers, and busy newcomers are told."""
+    """Tokens and connections are divided by their own numbers, and a busy program is a note."""
     found = CONNECT.report([Run(relay=bursts(), yardstick=bursts(cpu_s=0.95))])
     rows = {name: relay for name, relay, *_ in map(Row.cells, found.rows)}
     assert (rows["CPU µs a connect"], rows["CPU µs a token"]) == ("800", "500")
@@ -105,7 +105,7 @@ def test_connect_says_what_each_costs() -> None:
 
 
 def test_connect_says_who_had_to_wait() -> None:
-    """Newcomers that were told to wait and came in are a note; one that never came in makes the run a failure."""
+    """Browsers that had to wait are a note; one that got no connection makes the run a failure."""
     waited = bursts(refusals={"token: 429": 1200, "handshake: 401": 3})
     found = CONNECT.report([Run(relay=waited, yardstick=bursts())])
     assert found.is_whole

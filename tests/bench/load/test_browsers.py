@@ -1,4 +1,4 @@
-"""Newcomers as browsers come: who is told to wait comes back, and who is refused takes a new token."""
+"""Browsers that come at the same time: one that must wait comes back, and one that is refused takes a new token."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ async def saying(*answers: bytes) -> AsyncIterator[str]:
     left = iter(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):  # newcomers leave with a reset
+        with contextlib.suppress(ConnectionError):  # browsers leave with a reset
             await reader.read(4096)
             if answer := next(left):
                 writer.write(answer)
@@ -39,7 +39,7 @@ async def saying(*answers: bytes) -> AsyncIterator[str]:
 
 
 def order(target: Target, connections: int) -> Order:
-    """Return an order for newcomers that all come at once; what is measured is this process."""
+    """Return an order for browsers that all come at once; the process that is measured is this one."""
     return Order(target=target, connections=connections, parallel=connections, first=0, pid=os.getpid())
 
 
@@ -65,7 +65,7 @@ async def test_all_come_into_a_real_relay(tmp_path: Any) -> None:
 
 
 def target_of(relay: Relay, *, sessions: int) -> Target:
-    """Return where a relay's newcomers go."""
+    """Return where the browsers of a relay connect."""
     return Target(
         stream=f"{relay.stream_url}/ws/prices",
         issuer=relay.url,
@@ -90,7 +90,7 @@ async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_who_never_gets_in_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After eight attempts; nobody waits for ever."""
+    """After eight attempts a browser counts as lost."""
     monkeypatch.setattr(browsers, "FIRST_BACK_OFF_S", 0.01)
     async with saying(*[OLD] * browsers.ATTEMPTS) as connected:
         arrived = await arrive(Target(stream=f"ws://{connected}/ws"), 1)

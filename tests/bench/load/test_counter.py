@@ -209,7 +209,7 @@ def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
     assert (counted.closed, counted.total.lost, counted.is_whole) == (3, 3, False)
 
 
-def test_a_message_behind_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
+def test_a_message_after_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
     """On a connection with one channel of a stream numbers only grow; one that came twice is not out of order."""
 
     def finish() -> None:

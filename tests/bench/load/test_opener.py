@@ -80,7 +80,7 @@ def test_the_issuer_says_where_to_connect(relay: Relay) -> None:
     ],
 )
 def test_a_refusal_is_told(relay: Relay, changed: dict[str, Any], sentence: str) -> None:
-    """Whoever says no is named, with what it said."""
+    """The error names the server that refused, and what it said."""
     with pytest.raises(BenchError, match=sentence):
         open_all(target(relay, **changed), [(0,)] * 3)
 
@@ -126,7 +126,7 @@ def test_a_close_frame_is_read() -> None:
     assert close_reason(b"") == ""
 
 
-def test_nobody_there_is_told() -> None:
-    """A target without an issuer needs no token; nobody there is a sentence."""
+def test_an_address_without_a_server_is_an_error() -> None:
+    """A target without an issuer needs no token; if no server listens, the error says so."""
     with pytest.raises(BenchError, match=r"ws://127\.0\.0\.1:1/ can't be reached"):
         open_all(Target(stream="ws://127.0.0.1:1/"), [()] * 2)

@@ -27,7 +27,7 @@ ORDER = {"ticks": TICKS}
 
 
 def test_lines_go_both_ways(tmp_path: Path) -> None:
-    """What is said to a process is answered by it, and it is gone behind the block."""
+    """A process answers what is said to it, and ends with the block."""
     with Child.run("The yardstick", ["relay.bench.load.yardstick"], tmp_path / "log") as child:
         child.say(ORDER)
         assert child.hear(within_s=30)["port"] > 0
@@ -74,7 +74,7 @@ def test_a_process_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_killed_benchmark_takes_its_processes_along(tmp_path: Path) -> None:
-    """After kill -9, which nothing can clean up behind, no server is left listening."""
+    """After kill -9, which allows no clean-up, no server is left listening."""
     program = (
         "import sys, pathlib\n"
         "from relay.bench.load.processes import Child\n"
@@ -120,7 +120,7 @@ def test_a_connection_is_held_until_it_is_closed() -> None:
     assert memory_of(os.getpid()) > 1_000_000
 
 
-def test_whoever_speaks_first_is_heard(tmp_path: Path) -> None:
+def test_the_first_of_several_processes_is_heard(tmp_path: Path) -> None:
     """Waiting for several processes ends with the first word of one of them, or when the time is up."""
     with (
         Child.run("The first", ["relay.bench.load.yardstick"], tmp_path / "first.log") as first,

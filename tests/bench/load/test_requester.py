@@ -54,7 +54,7 @@ async def test_a_connection_that_is_closed_leaves_its_request_unanswered() -> No
     assert (asked.ok, asked.unanswered) == (3, 1)
 
 
-async def test_a_server_that_is_not_there_answers_nobody() -> None:
+async def test_a_server_that_is_not_there_answers_no_request() -> None:
     """Every request is unanswered, and the run ends."""
     async with answering() as url:
         pass

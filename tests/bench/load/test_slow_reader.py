@@ -1,4 +1,4 @@
-"""A reader that is too slow: what it reports is what it read, and who stops reading stays until the end."""
+"""A reader that is too slow: what it reports is what it read, and a reader that stops stays until the end."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def order(server: Server, **changed: Any) -> Order:
 
 
 def test_ages_are_those_of_the_newest_price(server: Server, tmp_path: Path) -> None:
-    """Who reads as fast as it comes sees fresh prices, and as many bytes as the channel has."""
+    """A reader that keeps up sees fresh prices, and as many bytes as the channel has."""
     with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
         child.say(order(server))
         port = child.hear(within_s=30)["open"]

@@ -1,4 +1,4 @@
-"""Who subscribes to what: as many subscribers for every channel, and not the same sets."""
+"""The channels of each subscriber: as many subscribers for every channel, and not the same sets."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from relay.bench.load.subscribers import deal
 
 @given(st.integers(0, 60), st.integers(1, 40), st.data())
 def test_every_channel_has_as_many_subscribers(subscribers: int, channels: int, data: st.DataObject) -> None:
-    """Nobody has a channel twice, and the channels' numbers of subscribers differ by one at most."""
+    """No subscriber has a channel twice, and the channels' numbers of subscribers differ by one at most."""
     each = data.draw(st.integers(0, channels))
     hands = deal(subscribers, channels, each)
     assert len(hands) == subscribers

@@ -18,7 +18,7 @@ def test_a_tick_has_its_marker_once() -> None:
 
 
 def test_the_end_mark_is_no_tick() -> None:
-    """The value behind the last tick has the end marker alone, and names its channel."""
+    """The value after the last tick has the end marker alone, and names its channel."""
     assert TICKS.marker not in TICKS.end_message(1, 2)
     assert TICKS.end_message(1, 2).count(TICKS.end_marker + b"00001") == 1
     assert TICKS.end_draft(1).count(TICKS.end_marker + b"00001") == 1
@@ -42,7 +42,7 @@ def test_ticks_are_of_the_size_that_is_told() -> None:
 
 
 def test_messages_of_streams_are_numbered() -> None:
-    """The number has nine digits behind its own mark, and the recorded members stay as they are."""
+    """The number has nine digits after its own mark, and the recorded members stay as they are."""
     message = TICKS.message(TRADE, 1)
     assert TICKS.number_marker + b"000000017" in message
     assert json.loads(message)["data"]["price"] == "1"

@@ -95,7 +95,7 @@ def test_both_files_are_written(tmp_path: Path) -> None:
 
 
 def test_a_place_that_can_not_be_written_is_told_before(tmp_path: Path) -> None:
-    """Nobody measures for half an hour to learn that the folder is not there; looking leaves nothing behind."""
+    """A missing folder is an error before the first run; the check leaves no file."""
     with pytest.raises(ConfigurationError, match="can't be written: No such file or directory"):
         check_writable(tmp_path / "nowhere" / "report.md")
     with pytest.raises(ConfigurationError, match="the report is Markdown"):
