@@ -1,1 +1,1 @@
-"""The backend for the frontend: the routes that stand between the browser's cookies and the backend's tokens."""
+"""The backend for the frontend: log-in and log-out, with cookies for the browser and tokens for the backend."""

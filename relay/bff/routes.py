@@ -1,8 +1,4 @@
-"""Log-in and log-out: credentials in, HttpOnly cookies out, and no token in any body.
-
-The user object is the backend's own, but for members whose value is one of the two tokens: a backend that
-repeats the token there must not defeat the whole arrangement.
-"""
+"""Log-in and log-out: the browser sends credentials and gets HttpOnly cookies. No answer has a token in its body."""
 
 import hashlib
 import hmac
@@ -36,7 +32,7 @@ MAX_COOKIE_BYTES = 4000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BffOptions:
-    """What the routes need of the settings."""
+    """The settings of the routes."""
 
     csrf: CsrfOptions
     session: SessionCookies
@@ -47,13 +43,13 @@ class BffOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BffParts:
-    """What the routes work with: `authenticate` and `end_session` are the issuer's and the stream's.
+    """The parts that the routes use. `authenticate` is the issuer's, `end_session` the stream's.
 
-    `session_of` tells whose a credential is, or was: access tokens live for minutes and sockets for an hour, so that a
-    log-out often comes with one that is over.
+    `session_of` returns the session of a credential, also of one that has expired: access tokens live for minutes and
+    sockets for an hour, so a log-out often comes with an expired token.
 
-    `limit_address` counts any request of an address, `limit_login` a log-in by address and by account, whose name
-    it gets as a keyed hash; both return why to wait, and for how many seconds.
+    `limit_address` counts each request of an address. `limit_login` counts log-ins by address and by account; the
+    account is a keyed hash of its name. Both return None, or a refusal and the seconds to wait.
     """
 
     backend: Backend
@@ -94,7 +90,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
                 reason=refusal.reason,
                 client=client,
                 status=answer_for(refusal.reason).status,
-                # people type passwords into the name's field
+                # a hash, because people type passwords into the name's field
                 relay={"detail": str(refusal)}
                 | ({"name_hmac": _name_hmac(options.ref_key, name)} if name else {}),
             )
@@ -102,7 +98,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
 
     try:
-        # before the limits, or any page on the web could use up its visitors' log-ins
+        # before the limits: otherwise any page on the web could use up the log-ins of its visitors
         if refusal := check_csrf(request, options.csrf):
             return refuse(refusal)
         if limited := await parts.limit_address(client.address):
@@ -122,7 +118,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         user = _without_tokens(result.user, result)
         session = await parts.authenticate(result.access_token)
         if isinstance(session, Refusal):
-            # a session that the issuer will refuse would be a log-in that leads nowhere
+            # the issuer would refuse this session's requests for tokens, so the log-in would be useless
             raise UnavailableError(
                 Reason.BACKEND_UNAVAILABLE, f"The backend's access token is not accepted here: {session}"
             )
@@ -146,7 +142,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
 
 
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
-    """Clear the cookies whatever they hold, and end the session's sockets if it can be told whose they are."""
+    """Clear the cookies, whatever they hold, and end the session's sockets if the session is known."""
     client = parts.client_of(request)
     if refusal := check_csrf(request, options.csrf):
         return refusal_answer(refusal)
@@ -165,12 +161,11 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
                     relay={"session": {"ref": session.ref}},
                 )
             )
-        elif (
-            session.reason is Reason.SESSION_EXPIRED
-        ):  # whose it was can't be told: its sockets live to their end
+        elif session.reason is Reason.SESSION_EXPIRED:
+            # the session is not known any more: its sockets stay open until their own end
             parts.auditor.note(Event(action=Action.LOGOUT, reason=session.reason, client=client, status=204))
     except UnavailableError:
-        # the cookies go in any case, but nobody may believe that the sockets are closed
+        # the cookies are cleared in any case, but the answer must not say that the sockets are closed
         response = error_answer(
             503,
             "unavailable",
@@ -204,10 +199,12 @@ def _name_hmac(key: bytes, name: str) -> str:
 
 
 def _without_tokens(user: dict[str, Any], tokens: LoggedIn) -> dict[str, Any]:
-    """Return `user` without any member or entry that contains one of the tokens, in its name or its value.
+    """Return `user` without each member and entry that contains one of the tokens, in its name or its value.
+
+    A backend may repeat a token in the user object, and scripts in the browser can read that object.
 
     Raises:
-        UnavailableError: if it is nested too deeply to be looked through.
+        UnavailableError: if it is nested too deeply to be searched.
     """
 
     def holds(item: Any) -> bool:

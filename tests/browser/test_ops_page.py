@@ -126,7 +126,7 @@ async def test_a_click_tells_the_story_of_a_token(page: Page, watched: Relay) ->
     await expect(steps.nth(0)).to_contain_text("grace A token for prices as trader: requested")
     await expect(steps.nth(1)).to_contain_text("The token was used up (as subprotocol)")
     await expect(steps.nth(2)).to_contain_text("Ended by the client")
-    await expect(steps.nth(3)).to_contain_text("The token was used before. A token came a second time")
+    await expect(steps.nth(3)).to_contain_text("The token was used before. A token was used a second time")
 
 
 async def test_cutting_a_session_off_asks_first_and_is_audited(page: Page, watched: Relay) -> None:
