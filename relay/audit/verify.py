@@ -337,13 +337,14 @@ class _Check:
             self._fail(Kind.REORDERED, f"record {link.seq} stands here, after record {before.seq}.")
         elif before.seq == 0:
             self._fail(
-                Kind.MODIFIED, "the first record does not begin a chain; it was modified and hashed anew."
+                Kind.MODIFIED,
+                "the first record does not begin a chain; it was modified, and the hashes were computed again.",
             )
         else:
             self._fail(
                 Kind.MODIFIED,
                 f"record {link.seq} was written after another record {before.seq} than this one, "
-                "which was modified and hashed anew.",
+                "which was modified, and the hashes were computed again.",
                 line=self._last_line,
             )
 

@@ -1,4 +1,4 @@
-"""The Python client: `Publisher` for backends, `Subscriber` and `fetch_token` for whoever reads prices.
+"""The Python client: `Publisher` for backends, `Subscriber` and `fetch_token` for readers of prices.
 
 It uses the relay's public sockets only, like any other client.
 """

@@ -100,7 +100,7 @@ function sum(numbers) { return numbers.reduce((total, number) => total + number,
 function refusals(stats) { return sum(stats.events.filter((one) => one.outcome === "failure").map((one) => one.count)); }
 
 function showStats(now) {
-  // a relay that was started anew counts from nothing
+  // after a restart the relay counts from 0 again
   const last = before && before.started_at === now.started_at ? before : null;
   const passed = last ? now.at - last.at : 0;
   for (const update of tiles) update(now, passed > 0 ? last : null);
@@ -255,11 +255,11 @@ async function readFeed(mine) {
   const answer = await readRecords(records.length ? query({ after: seqOf(records[0]) }) : filters);
   if (mine !== run || filters !== query({})) return; // other filters by now
   if (records.length && !answer.records.length) return;
-  // more came than one answer holds: begin anew from there, so that "Older" leaves nothing out
-  const anew = !records.length || !answer.whole;
+  // more records came than one answer holds: show only these, so that "Older" leaves nothing out
+  const replaces = !records.length || !answer.whole;
   const focused = document.activeElement?.closest("#feed li")?.dataset.seq;
-  records = anew ? answer.records : [...answer.records, ...records].slice(0, MAX_RECORDS);
-  showFeed(anew ? answer.whole : undefined);
+  records = replaces ? answer.records : [...answer.records, ...records].slice(0, MAX_RECORDS);
+  showFeed(replaces ? answer.whole : undefined);
   if (focused) $("feed").querySelector(`li[data-seq="${CSS.escape(focused)}"] button`)?.focus({ preventScroll: true });
 }
 
