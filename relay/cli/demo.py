@@ -22,9 +22,7 @@ def demo(
             "--replay", help="Recorded traffic instead of the simulated market. More files may follow."
         ),
     ] = None,
-    more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further recorded files.")
-    ] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Further recorded files.")] = None,
     speed: Annotated[float, typer.Option(help="Speed of recorded traffic: 10 is ten times as fast.")] = 1.0,
 ) -> None:
     """Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser."""

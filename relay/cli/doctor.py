@@ -29,8 +29,10 @@ def doctor(
 ) -> None:
     """Check a deployment for settings that are valid but unwise.
 
-    Run it on the relay's machine and as the relay's user. Exit code 0: no findings, or notes only; 1: an error or a
-    warning was found; 2: the relay can't start with these settings.
+    Run it on the relay's machine and as the relay's user.
+
+    Exit code 0: no findings, or notes only; 1: an error or a warning was
+    found; 2: the relay can't start with these settings.
     """
     from relay.doctor import CHECKS, Severity, examine, gather
     from relay.server.certificates import listener_tls

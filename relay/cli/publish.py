@@ -43,8 +43,11 @@ def publish(
 ) -> None:
     """Publish one JSON value, or JSON lines from files or standard input.
 
-    Each line that fails is named on standard error, and the others are still published. Exit code 0: all lines were
-    published; 1: some were not; 2: the command itself was wrong.
+    Each line that fails is named on standard error, and the others are
+    still published.
+
+    Exit code 0: all lines were published; 1: some were not; 2: the command
+    itself was wrong.
     """
     if envelope == bool(channel):
         raise ConfigurationError("Name a channel, or give --envelope and lines that name their channels.")

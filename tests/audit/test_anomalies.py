@@ -1,4 +1,4 @@
-"""Who asked for a token, and who came with it."""
+"""The client that requested a token is compared with the client that uses it."""
 
 import pytest
 from hypothesis import given
@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly, ClientIdentity
 from relay.core.events import Client
 
-ASKERS = ClientIdentity(b"k" * 32)
+IDENTITY = ClientIdentity(b"k" * 32)
 CLIENT = Client(address="192.0.2.1", peer="10.0.0.1", user_agent="Mozilla/5.0 (X11)")
 
 
-def test_every_mark_is_explained() -> None:
+def test_every_anomaly_is_explained() -> None:
     """One sentence for each, and for no other."""
     assert set(ANOMALY_EXPLANATIONS) == set(Anomaly)
     assert all(text.endswith(".") for text in ANOMALY_EXPLANATIONS.values())
@@ -30,20 +30,20 @@ def test_every_mark_is_explained() -> None:
 )
 def test_who_comes_is_compared_with_who_asked(came: Client, marks: list[Anomaly]) -> None:
     """Address and User-Agent each; another proxy on the way does not count."""
-    assert ASKERS.differences(ASKERS.claim("jti", CLIENT), "jti", came) == marks
+    assert IDENTITY.differences(IDENTITY.claim("jti", CLIENT), "jti", came) == marks
 
 
 def test_another_address_of_one_ipv6_network_is_no_other() -> None:
     """Browsers change theirs every day (RFC 8981)."""
     one, other = Client(address="2001:db8::1"), Client(address="2001:db8::2")
-    assert ASKERS.differences(ASKERS.claim("jti", one), "jti", other) == []
+    assert IDENTITY.differences(IDENTITY.claim("jti", one), "jti", other) == []
 
 
 def test_the_claim_tells_nothing() -> None:
-    """Two tokens of one browser have nothing in common, and without the key nobody can try addresses out."""
+    """Two tokens of one browser have nothing in common, and addresses can't be guessed without the key."""
     claims = {
-        ASKERS.claim("one", CLIENT),
-        ASKERS.claim("two", CLIENT),
+        IDENTITY.claim("one", CLIENT),
+        IDENTITY.claim("two", CLIENT),
         ClientIdentity(b"other").claim("one", CLIENT),
     }
     assert len(claims) == 3
@@ -54,5 +54,5 @@ def test_the_claim_tells_nothing() -> None:
 def test_any_claim_can_be_compared(claim: str, jti: str, agent: str) -> None:
     """Whatever stands in a token or a header, comparing it gives marks and raises nothing."""
     client = Client(address="192.0.2.1", user_agent=agent)
-    assert set(ASKERS.differences(claim, jti, client)) <= {Anomaly.OTHER_ADDRESS, Anomaly.OTHER_BROWSER}
-    assert ASKERS.differences(ASKERS.claim(jti, client), jti, client) == []
+    assert set(IDENTITY.differences(claim, jti, client)) <= {Anomaly.OTHER_ADDRESS, Anomaly.OTHER_BROWSER}
+    assert IDENTITY.differences(IDENTITY.claim(jti, client), jti, client) == []

@@ -40,7 +40,7 @@ def test_an_address_has_its_budget_and_others_have_theirs() -> None:
 
 
 def test_a_user_has_a_budget_from_all_addresses_together() -> None:
-    """Whoever changes the address is still the same user; an address's budget is for all its users together."""
+    """A user keeps one budget at several addresses; all users of an address share its budget."""
     budget = DenialBudget(each=3)
     assert recorded(budget, *[denial(f"192.0.2.{host}", "mallory") for host in range(10)]) == 3
     assert recorded(budget, *[denial("198.51.100.1", f"user-{number}") for number in range(10)]) == 3
@@ -89,7 +89,7 @@ def test_refusals_of_signed_tokens_are_never_only_counted(reason: Reason) -> Non
 
 
 def test_a_new_minute_is_a_new_budget() -> None:
-    """What was counted is told once."""
+    """Counted denials are reported once."""
     budget = DenialBudget(each=3)
     recorded(budget, *[denial() for _ in range(10)])
     assert budget.end_period() is not None

@@ -16,7 +16,7 @@ from tests.support.audit_logs import HOSTILE, an_event, log_bytes, records, user
 
 
 async def test_a_record_is_in_the_file_when_record_returns(auditor: JsonlAuditor, path: Path) -> None:
-    """Whoever hands out a token after `record` knows that the log has it, with everything in its place."""
+    """When `record` returns, the log has the record, with every member in its place."""
     await auditor.record(an_event(7))
     (record,) = records(path)
     chain = record["relay"].pop("chain")

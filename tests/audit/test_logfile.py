@@ -221,7 +221,7 @@ def test_a_reopened_log_goes_on_after_a_full_disk(path: Path) -> None:
 
 
 def test_a_deleted_log_takes_no_more_records(path: Path) -> None:
-    """Records in a file that nobody can find are no records, so writing fails instead."""
+    """Writing fails if the file was deleted, because a record there could not be found."""
     file = LogFile.open(path)
     path.unlink()
     count, error = file.append(sealed(file, 1))

@@ -18,7 +18,7 @@ FULL = Path("/dev/full")
 
 
 async def test_a_full_disk_refuses_records_and_takes_notes() -> None:
-    """Whoever asks is told with the documented reason; a note never raises; at the end the loss is said aloud."""
+    """`record` raises with the documented reason, `note` never raises, and the process's own log names the loss."""
     auditor = JsonlAuditor.open(FULL, node="node-1")
     with capture_logs() as logs:
         with pytest.raises(UnavailableError, match="No space left on device") as refused:

@@ -44,7 +44,7 @@ def moments(path: Path) -> list[str]:
 
 
 def put(path: Path, lines: list[bytes]) -> None:
-    """Write a file anew."""
+    """Rewrite a file."""
     path.write_bytes(b"".join(lines))
 
 
@@ -104,7 +104,7 @@ def test_a_log_that_was_hashed_anew_is_seen_by_its_signatures(
 
 
 def without_checkpoints(lines: list[bytes]) -> list[bytes]:
-    """Take the checkpoints out and hash the rest anew, as a forger would who has no key."""
+    """Remove the checkpoints and compute all hashes again, as a forger without the key would."""
     kept = [json.loads(line) for line in lines if b"audit.checkpoint" not in line]
     result: list[bytes] = []
     for number, record in enumerate(kept, 1):

@@ -1,4 +1,4 @@
-"""The copy on standard output: the file's own lines, alone there, and no reason to stop when nobody reads."""
+"""The copy on standard output has the file's lines and nothing else; without a reader the relay continues."""
 
 import asyncio
 import json

@@ -165,7 +165,7 @@ def test_any_added_or_missing_byte_is_seen(log: list[bytes], data: st.DataObject
 
 @given(st.integers(0, COUNT - 2))
 def test_a_record_hashed_anew_is_named(log: list[bytes], at: int) -> None:
-    """Who changes one record and mends its hash is given away by the record after it."""
+    """If one record is changed and its hash computed again, the next record shows it."""
     record = json.loads(log[at])
     record["user"] = {"id": "somebody else"}
     assert found([*log[:at], hashed_anew(record), *log[at + 1 :]]) == (Kind.MODIFIED, at + 1)
@@ -181,14 +181,14 @@ def test_a_forged_record_in_between_is_named(log: list[bytes], at: int) -> None:
 
 @given(st.integers(0, COUNT - 1))
 def test_a_rewritten_log_is_seen_against_a_head(log: list[bytes], start: int) -> None:
-    """A log that was hashed anew to its end looks whole, and only a head from elsewhere tells."""
+    """A log whose hashes were all computed again looks whole; only a head from another place shows it."""
     forged = rewritten(log, start)
     assert checked(b"".join(forged)).ok
     assert found(forged, head_of(log)) == (Kind.REWRITTEN, COUNT)
 
 
 def test_another_log_is_seen_against_a_head(log: list[bytes], other: list[bytes]) -> None:
-    """A log that was begun anew is not the one that the head is from."""
+    """A new log does not fit the head of the old one."""
     assert found(other, head_of(log)) == (Kind.REWRITTEN, 1)
 
 

@@ -42,7 +42,7 @@ def marks(record: dict[str, Any]) -> list[str] | None:
 
 
 async def test_each_kind_of_mark(tmp_path: Path) -> None:
-    """What can be told of one event is told of it, together where more than one holds."""
+    """An event gets all anomalies that apply to it."""
     auditor = opened(tmp_path / "audit.jsonl")
     moved = Client(address="198.51.100.1", user_agent=CLIENT.user_agent)
     auditor.note(connect())
@@ -122,7 +122,7 @@ async def test_what_was_counted_is_written_at_the_end(tmp_path: Path) -> None:
 
 
 async def test_observers_see_every_event_once(tmp_path: Path) -> None:
-    """Also those that a flood only counts; what an observer raises harms nobody; both agree with the log."""
+    """Observers also get denials that are only counted, and an observer's exception has no effect."""
     seen: list[dict[str, str]] = []
 
     def fail(event: Event) -> None:
@@ -168,7 +168,7 @@ async def test_what_could_not_be_recorded_is_not_seen(tmp_path: Path) -> None:
 
 
 def test_a_line_of_the_process_log_says_what_the_record_says() -> None:
-    """One event, told twice: the same action, outcome, reason, user and token; empty fields are left out."""
+    """The log line of an event has the action, outcome, reason, user and token of its record, without empty fields."""
     event = connect(Reason.TOKEN_REPLAYED)
     with capture_logs() as logs:
         show_event(event)

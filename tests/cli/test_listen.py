@@ -90,7 +90,7 @@ async def test_a_scoped_token_and_the_environment_work_too(relay: Relay) -> None
 
 
 async def test_a_closed_pipe_ends_quietly(relay: Relay) -> None:
-    """`relay listen … | head -1`: the next value finds nobody, and that is no error to talk about."""
+    """`relay listen … | head -1`: a closed pipe ends the command without an error text."""
     await relay.publish("prices.HEAD", 0)
     read_end, write_end = os.pipe()
     process = await asyncio.create_subprocess_exec(
@@ -134,7 +134,7 @@ async def test_refused_channels_are_named(relay: Relay) -> None:
 
 
 async def test_refusals_are_one_line(relay: Relay) -> None:
-    """A used token, a dead session, a wrong path, nobody there: one sentence each and exit code 1."""
+    """A used token, an ended session, a wrong path or no relay: one sentence and exit code 1."""
     await relay.publish("prices.MINE", 1)
     used = await relay.token(origin="")
     async with listening(relay, "prices.MINE", "--token", used, "--count", "1") as process:
@@ -173,7 +173,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], sentence: str) -> None:
-    """What the caller must mend is one line and exit code 2."""
+    """An error of the caller is one line and exit code 2."""
     done = run("ws://127.0.0.1:9/ws/prices", *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr

@@ -73,7 +73,7 @@ def test_mistakes_are_one_line(
 
 
 def test_a_server_that_is_no_relay(tmp_path: Path, relay: Relay) -> None:
-    """Its public listener, for example, is told as that."""
+    """A server that is not the internal listener is named as such."""
     result = run("--url", relay.url)
     assert result.returncode == 2
     assert "answers 404" in result.stderr

@@ -177,7 +177,7 @@ def test_refused_channels_are_said_once(relay: Relay, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], code: int, sentence: str) -> None:
-    """What the caller must mend is one line."""
+    """An error of the caller is one line."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert sentence in done.stderr

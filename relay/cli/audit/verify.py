@@ -61,9 +61,7 @@ class _Evidence:
 def verify(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[FILE]...", help="The log's files. Default: all files that the settings name."
-        ),
+        typer.Argument(metavar="FILE", help="The log's files. Default: all files that the settings name."),
     ] = None,
     head: Annotated[
         str,
@@ -83,8 +81,8 @@ def verify(
 
     Without FILE, the log of the settings is checked against its own keys and against the head in the state store.
 
-    Exit code 0: the log is whole; 2: something could not be read; from 10 on: the log is damaged, and
-    relay/audit/README.md has a table of the codes.
+    Exit code 0: the log is whole; 2: something could not be read; from 10
+    on: the log is damaged, and relay/audit/README.md has a table of codes.
     """
     try:
         known = Link.parse(head) if head else None

@@ -32,7 +32,7 @@ def connection(action: Action, name: str, **relay: Any) -> Event:
 
 
 def test_who_knows_that_a_relay_was_killed() -> None:
-    """Its connections ended with it, though nobody was left to write that down."""
+    """The connections of a killed relay ended with it, although no record says so."""
     log = written(
         ("08:00:00", connection(Action.CONNECT_ACCEPTED, "killed")),
         ("08:01:00", connection(Action.CONNECT_ACCEPTED, "closed")),
@@ -93,7 +93,7 @@ def test_stats_count_what_a_flood_only_counted() -> None:
 
 
 def test_of_several_roles_those_count_that_grant() -> None:
-    """Others of the session, and a relay from before the log told, are credited with all of it."""
+    """Without the granting roles in the record, every role of the session counts."""
     token = {"jti": "j1", "channels": ["prices.A", "prices.B"]}
     own = {"token": token, "session": {"roles": ["guest", "trader"]}}
     granted = [{"channel": "prices.A", "roles": ["trader"]}]

@@ -68,7 +68,7 @@ def test_connected_at_a_time_lists_the_open_connections(day: Day, hour: float) -
 
 
 def test_scopes_say_what_was_used(day: Day) -> None:
-    """Per role: tokens that had it, connections that used it; what nobody used stands first."""
+    """Each grant of a role has the number of its tokens and connections; unused grants come first."""
     found = privileges.grant_uses(records(day))
     assert {(g.whose, g.endpoint, g.scope): g.tokens for g in found} == dict(day.granted)
     assert {(g.whose, g.endpoint, g.scope): g.connections for g in found if g.connections} == dict(day.used)
@@ -211,7 +211,7 @@ def test_a_spreadsheet_runs_nothing(small: Day) -> None:
 
 
 def test_a_candidate_is_read_from_settings(small: Day, tmp_path: Path) -> None:
-    """A file with [grants] and nothing else is enough; one without is told."""
+    """A file with only [grants] is enough; a file without them is an error."""
     candidate = tmp_path / "candidate.toml"
     candidate.write_text(
         '[grants]\ntrader.prices = ["prices.>"]\ntrader.trades = { channels = ["trades.>"] }\n'
