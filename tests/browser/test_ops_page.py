@@ -133,13 +133,13 @@ async def test_cutting_a_session_off_asks_first_and_is_audited(page: Page, watch
     """Nothing happens on a no; on a yes the socket closes with 4501, and the log says which operator it was."""
     async with watched.connect(await watched.token(watched.session(sub="heidi"))) as socket:
         await open_page(page, watched)
-        await page.get_by_role("button", name="Cut off heidi").click()
+        await page.get_by_role("button", name="End the session of heidi").click()
         await expect(page.locator("#cut")).to_contain_text("heidi")
         await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
         await page.keyboard.press("Escape")
         await expect(page.locator("#cut")).to_be_hidden()
         assert not [one for one in watched.audit() if one["event"]["action"] == "session.revoked"]
-        await page.get_by_role("button", name="Cut off heidi").click()
+        await page.get_by_role("button", name="End the session of heidi").click()
         await page.get_by_test_id("cut-yes").click()
         assert (await socket.closed())[0] == 4501
     await watched.audited("session.revoked")
@@ -156,7 +156,7 @@ async def test_who_may_only_read_can_not_cut_off(page: Page, watched: Relay) -> 
     """The relay refuses it, and the dialog says why."""
     async with watched.connect(await watched.token(watched.session(sub="ivan"))):
         await open_page(page, watched, READER)
-        await page.get_by_role("button", name="Cut off ivan").click()
+        await page.get_by_role("button", name="End the session of ivan").click()
         await page.get_by_test_id("cut-yes").click()
         await expect(page.locator("#cut-error")).not_to_be_empty()
         await expect(page.locator("main")).to_be_visible()

@@ -1,5 +1,5 @@
-// Small line charts in SVG, drawn by hand: a labelled picture for the eye, a sentence for a screen reader, and the
-// arrow keys to read single moments. Nothing moves but the newest point, so there is nothing to slow down.
+// Small line charts in SVG without a library: a labelled picture, a sentence for screen readers, and arrow keys to read single
+// points. Only the newest point moves, so the charts need no setting for reduced motion.
 
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 320;
@@ -110,7 +110,7 @@ export class Chart {
     if (this.at !== undefined && this.at !== null) this.#look(this.at);
   }
 
-  // a chart that has just begun shows two minutes, and widens until it shows all that it keeps
+  // a new chart shows two minutes, and becomes wider until it shows all points that it keeps
   #moments() { return Math.max(Math.min(60, this.capacity), this.values[0].length) - 1; }
   #step() { return (WIDTH - 2 * LEFT) / this.#moments(); }
   #x(at, length) { return WIDTH - LEFT - (length - 1 - at) * this.#step(); }

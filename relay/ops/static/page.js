@@ -1,5 +1,5 @@
-// The ops page. The operator's key lives in one variable of this module and nowhere else; every text from outside is
-// put in as text, never as HTML (the content policy allows nothing else).
+// The ops page. The operator's key is in one variable of this module and nowhere else. Every text from outside is inserted as
+// text, never as HTML (the content policy allows nothing else).
 
 import { Chart, ago, quantile, short } from "./charts.js";
 import { ACTIONS, facts, handles, subject } from "./story.js";
@@ -171,7 +171,7 @@ function showChannels(answer, at) {
     (row, one) => {
       const last = seen.get(one.channel);
       const moved = last && last.epoch === one.epoch && at > last.at ? (one.seq - last.seq) / (at - last.at) : null;
-      // an average over some looks: a channel with a tick each three seconds would jump between 0 and 0.5
+      // an average over some polls: otherwise a channel with one tick in three seconds would jump between 0 and 0.5
       const rate = moved === null ? null : last.rate === null ? moved : last.rate * 0.7 + moved * 0.3;
       next.set(one.channel, { epoch: one.epoch, seq: one.seq, at, rate });
       const [, rateCell, age, readers, state] = row.children;
@@ -190,9 +190,9 @@ function showConnections(answer) {
   $("more-connections").hidden = answer.next === null || shown >= 1000;
   fill($("connections"), answer.connections, (one) => one.id,
     (one) => {
-      const cut = make("button", { type: "button", className: "quiet", text: "Cut off", "aria-label": `Cut off ${one.user}` });
+      const cut = make("button", { type: "button", className: "quiet", text: "End session", "aria-label": `End the session of ${one.user}` });
       cut.addEventListener("click", () => openCut(one));
-      const who = make("button", { type: "button", className: "link", text: one.user, title: `Story of connection ${one.id}` });
+      const who = make("button", { type: "button", className: "link", text: one.user, title: `Timeline of connection ${one.id}` });
       who.addEventListener("click", () => openStory("connection", one.id));
       const scope = one.scope.join(", ");
       return make("tr", {}, make("th", { scope: "row" }, who, make("small", { text: one.address })),
@@ -279,11 +279,11 @@ function filtersChanged() {
   void readFeed(run).catch(failed);
 }
 
-// the story of a token, a connection, a session or a user
+// the timeline of a token, a connection, a session or a user
 
 async function openStory(kind, name) {
   const mine = run;
-  $("story-title").textContent = `Story of ${kind === "user" ? "user " : `a ${kind}`}${kind === "user" ? name : ""}`;
+  $("story-title").textContent = `Timeline of ${kind === "user" ? "user " : `a ${kind}`}${kind === "user" ? name : ""}`;
   $("story-about").textContent = kind === "user" ? "" : name;
   $("timeline").replaceChildren(make("li", { text: "Reading the log…" }));
   if (!$("story").open) $("story").showModal();
@@ -301,7 +301,7 @@ async function openStory(kind, name) {
   }
 }
 
-// cutting a session off
+// ending a session
 
 let cutting = null;
 
@@ -325,7 +325,7 @@ async function cut() {
   }
 }
 
-// looking, again and again
+// polling
 
 async function look(mine, { connections = true } = {}) {
   const match = $("match").value.trim();
@@ -347,7 +347,7 @@ async function look(mine, { connections = true } = {}) {
 
 async function follow(mine) {
   for (let count = 0; mine === run; count++) {
-    // a tab that nobody sees asks for nothing; to sort 20,000 connections takes the relay 15 ms, so that comes seldom
+    // A hidden tab polls nothing. Connections are polled rarely: to sort 20,000 of them takes the relay 15 ms.
     if (!document.hidden) await look(mine, { connections: count % CONNECTIONS_EVERY === 0 }).catch(failed);
     await new Promise((resolve) => { asking = setTimeout(resolve, EVERY_MS); });
   }

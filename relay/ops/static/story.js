@@ -1,4 +1,4 @@
-// Audit records as the page shows them. What they say in words comes from the relay, which tells it as `relay audit why` does.
+// Audit records as the page shows them. Their sentences come from the relay, the same as in `relay audit why`.
 
 /** Every action, for the filter. */
 export const ACTIONS = [
@@ -7,12 +7,12 @@ export const ACTIONS = [
   "logout", "key.rotated", "operator.action", "denials.aggregated", "audit.read", "audit.checkpoint", "audit.gap",
 ];
 
-/** Who a record is about, for the eye. */
+/** The user or the address of a record. */
 export function subject(record) {
   return record.user?.id ?? record.client?.ip ?? "";
 }
 
-/** What a record can be asked about: the most exact thing first. */
+/** The ids by which a timeline can be requested, the most exact one first. */
 export function handles(record) {
   const relay = record.relay ?? {};
   return [
@@ -23,7 +23,7 @@ export function handles(record) {
   ].filter(([, name]) => typeof name === "string" && name);
 }
 
-/** The facts of a story's step that its words leave out. */
+/** The facts of a step that its sentence leaves out. */
 export function facts(step) {
   return [
     ["reason", step.reason],
