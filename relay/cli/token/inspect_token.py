@@ -38,7 +38,7 @@ _CLAIM_MEANINGS = {
     "iat": "issued",
     "nbf": "valid from",
     "exp": "expires",
-    "jti": "its id; a token with this id is used up once",
+    "jti": "its id; a relay accepts a token with this id once",
     "scope": f"what it allows: {SCOPE} on a socket, {SERVICE_SCOPE} on another service",
     "channels": "the channels and patterns that it grants",
     "sid": "reference of the log-in session, not its id",
