@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.raw_http import Answer, post
 from tests.support.relay_process import Relay, running
 from tests.support.shared_relay import assert_quiet

@@ -6,7 +6,7 @@ import pytest
 
 from relay.bff.backend import Backend, LoggedIn
 from relay.core.errors import UnavailableError
-from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.certificates import Authority
 
 CREDENTIALS = {"email": "demo@example.com", "password": "demo"}

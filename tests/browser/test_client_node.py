@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.support.chromium import missing
-from tests.support.cut_link import linked
 from tests.support.relay_process import Relay
 from tests.support.relay_process import running as running_relay
 from tests.support.scripted_relay import CLIENT, PATIENCE_S
+from tests.support.tcp_proxies import linked
 
 CHANNEL = "trades.BTC-USD"
 

@@ -14,9 +14,9 @@ import pytest_asyncio
 from playwright.async_api import Page
 
 from tests.support.chromium import require_playwright
-from tests.support.cut_link import Link, linked
 from tests.support.relay_process import Relay, make_relay
 from tests.support.scripted_relay import Tab
+from tests.support.tcp_proxies import Link, linked
 
 require_playwright()
 

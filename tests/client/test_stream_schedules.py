@@ -18,7 +18,7 @@ from relay.core.channels import ChannelOptions
 from relay.core.hub import Hub
 from relay.core.messages import Mode
 from tests.support.hub import publication
-from tests.support.protocol_client import Talk
+from tests.support.protocol_client import ProtocolConnection
 
 CHANNELS = ("trades.A", "trades.B")
 HISTORY = 5
@@ -54,7 +54,7 @@ class World:
         query, asked = self._desired.query(self._queue.positions.resumable())
         self._asks = deque(self._queue.resume(self._desired.missing(asked), again=not query))
         self._sent: dict[int, SubscriptionRequest] = {}
-        self._talk = Talk(self._scope, hub=self._hub)
+        self._talk = ProtocolConnection(self._scope, hub=self._hub)
         self._talk.client.open(channels=list(asked), interval_ms=0, now=self._talk.now)
 
     def publish(self, channel: str) -> None:

@@ -24,9 +24,9 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from tests.support.proxying import Proxy, proxy_to
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.sdk_subscriber import following
+from tests.support.tcp_proxies import Proxy, proxy_to
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ async def test_what_came_while_the_link_was_cut_is_replayed(
         proxy.cut()
         await until(events, Closed)
         await publish(publisher, channel, 5, 9)
-        proxy.mend()
+        proxy.restore()
         await until(events, Welcome)
         await publish(publisher, channel, 10, 12)
         more, others = await numbers(events, channel, 12)
@@ -117,7 +117,7 @@ async def test_what_the_history_has_no_more_is_a_gap(shared: Relay, publisher: P
         proxy.cut()
         await until(events, Closed)
         await publish(publisher, "trades.OLD", 4, 40)
-        proxy.mend()
+        proxy.restore()
         got, others = await numbers(events, "trades.OLD", 40)
     assert got == [40]
     assert [event for event in others if isinstance(event, Gap)] == [
@@ -235,4 +235,4 @@ async def test_a_link_cut_again_and_again_loses_nothing(shared: Relay, publisher
 def flicker(proxy: Proxy) -> None:
     """Break the connections that there are."""
     proxy.cut()
-    proxy.mend()
+    proxy.restore()

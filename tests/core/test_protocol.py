@@ -12,14 +12,14 @@ from relay.core.protocol import FRAMES_PER_S, MATCHES_A_FRAME, HistoryRequest, R
 from relay.core.scope import Scope
 from relay.core.subscriptions import SubscribeRequest
 from tests.support.hub import flush, make_hub, publication
-from tests.support.protocol_client import MS, NOW, Talk, kinds
+from tests.support.protocol_client import MS, NOW, ProtocolConnection, kinds
 
 # --- the beginning --------------------------------------------------------------------------------
 
 
 def test_welcome_comes_first_with_the_terms() -> None:
     """The first frame names the connection, the server's clock and when it will end, in milliseconds."""
-    welcome = Talk().open("prices.A")[0]
+    welcome = ProtocolConnection().open("prices.A")[0]
     assert welcome["type"] == "welcome"
     assert (welcome["connection"], welcome["ts"], welcome["expires_at"]) == ("c1", MS, MS + 3_600_000)
     assert welcome["limits"]["frames_per_s"] == FRAMES_PER_S
@@ -27,21 +27,21 @@ def test_welcome_comes_first_with_the_terms() -> None:
 
 def test_what_the_url_asks_for_wins() -> None:
     """Channels of the URL are subscribed at once, whatever the token names."""
-    talk = Talk("prices.A", "prices.B")
+    talk = ProtocolConnection("prices.A", "prices.B")
     assert [ack["channel"] for ack in talk.open("prices.B")[1]["channels"]] == ["prices.B"]
     assert talk.subscriber.exact == {"prices.B": 0}
 
 
 def test_a_token_that_names_channels_subscribes_to_them() -> None:
     """Without channels in the URL the token's exact ones are subscribed. Its patterns only give permission."""
-    talk = Talk("prices.A", "prices.B", "depth.*")
+    talk = ProtocolConnection("prices.A", "prices.B", "depth.*")
     assert [ack["channel"] for ack in talk.open()[1]["channels"]] == ["prices.A", "prices.B"]
     assert talk.subscriber.patterns == {}
 
 
 def test_nobody_waits_in_silence() -> None:
     """When neither names a channel, `welcome` is followed by an error, and the connection stays open."""
-    talk = Talk("prices.>")
+    talk = ProtocolConnection("prices.>")
     frames = talk.open()
     assert kinds(frames) == ["welcome", "error"]
     assert frames[1]["code"] == "nothing_subscribed"
@@ -50,7 +50,7 @@ def test_nobody_waits_in_silence() -> None:
 
 def test_a_connection_that_was_closed_before_it_opened_says_nothing() -> None:
     """A client can be gone while its token is looked up; then nothing may be written."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.client.close(Reason.CLIENT_CLOSED)
     assert talk.open("prices.A") == []
     assert talk.hub._subscriptions._channels == {}
@@ -61,7 +61,7 @@ def test_a_connection_that_was_closed_before_it_opened_says_nothing() -> None:
 
 def test_the_ack_comes_before_any_data() -> None:
     """First the ack of all channels, then their snapshots, then updates."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 3))
     talk.hub.publish(publication("prices.B", 5))
     frames = talk.open("prices.A", "prices.*")
@@ -79,7 +79,7 @@ def test_the_ack_comes_before_any_data() -> None:
 @pytest.mark.parametrize(("silent_ms", "state"), [(0, "live"), (5000, "live"), (5001, "stale")])
 def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int, state: str) -> None:
     """The ack has the result of the hub's last search for silent channels."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.hub.mark_stale(now_ms=MS + silent_ms)
     assert talk.open("prices.A")[1]["channels"][0]["state"] == state
@@ -87,7 +87,7 @@ def test_a_value_is_live_until_its_publisher_was_silent_too_long(silent_ms: int,
 
 def test_silence_is_told_and_so_is_its_end() -> None:
     """A subscriber is told once that a channel became stale, and after its next value that it is live again."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.open("prices.A")
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_silence_is_told_and_so_is_its_end() -> None:
 )
 def test_the_next_longer_interval_is_granted(asked: int, floor: int, granted: int) -> None:
     """The ack names the interval: the next longer one that exists, and no faster than the token and endpoint allow."""
-    talk = Talk(floor_ms=floor)
+    talk = ProtocolConnection(floor_ms=floor)
     talk.open("prices.A")
     (ack,) = talk.say(type="subscribe", channels=["prices.B", "prices.*"], interval_ms=asked)
     assert [entry["interval_ms"] for entry in ack["channels"]] == [granted, granted]
@@ -115,13 +115,13 @@ def test_the_next_longer_interval_is_granted(asked: int, floor: int, granted: in
 
 def test_a_channel_without_a_value_is_stale_at_seq_0() -> None:
     """Subscribing ahead of the first publication is fine."""
-    ack = Talk().open("prices.A")[1]["channels"][0]
+    ack = ProtocolConnection().open("prices.A")[1]["channels"][0]
     assert (ack["epoch"], ack["seq"], ack["state"]) == ("", 0, "stale")
 
 
 def test_each_rejected_channel_has_its_reason() -> None:
     """What is malformed or outside the scope is named in the ack and in the audit log; the rest is subscribed."""
-    talk = Talk("prices.>")
+    talk = ProtocolConnection("prices.>")
     talk.open("prices.A")
     talk.reports.clear()
     names = ["prices.B", "orders.1", "prices..C", ">", "prices.B", "x" * 65, "prices.*.>"]
@@ -143,7 +143,7 @@ def test_each_rejected_channel_has_its_reason() -> None:
 
 def test_subscribing_twice_is_a_success_without_a_second_snapshot() -> None:
     """The ack shows the channel again; its data goes on as it was."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1))
     talk.open("prices.A")
     frames = talk.say(type="subscribe", channels=["prices.A"])
@@ -154,7 +154,7 @@ def test_subscribing_twice_is_a_success_without_a_second_snapshot() -> None:
 
 def test_a_frame_names_256_channels_at_most() -> None:
     """The rest is left out, and the ack says from which one on."""
-    talk = Talk()
+    talk = ProtocolConnection()
     names = [f"prices.{number}" for number in range(MAX_CHANNELS_A_FRAME + 3)]
     (ack,) = talk.say(type="subscribe", channels=names)
     assert [entry["channel"] for entry in ack["channels"]] == names[:MAX_CHANNELS_A_FRAME]
@@ -166,7 +166,7 @@ def test_a_frame_names_256_channels_at_most() -> None:
 
 def test_a_connection_has_1024_subscriptions_at_most() -> None:
     """Patterns count as one; one more is refused, one that is there already is not, and room comes back."""
-    talk = Talk()
+    talk = ProtocolConnection()
     for start in range(0, MAX_CHANNELS_A_CONNECTION, 256):
         names = [
             f"prices.{number}.*" if number % 2 else f"prices.{number}" for number in range(start, start + 256)
@@ -184,7 +184,7 @@ def test_a_connection_has_1024_subscriptions_at_most() -> None:
 
 def test_unsubscribing_names_what_was_subscribed() -> None:
     """The ack has those that were; no data of them follows, and they can be subscribed again."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1))
     talk.open("prices.A", "prices.B")
     assert talk.say(type="unsubscribe", id=2, channels=["prices.A", "prices.C", "prices.A", ""]) == [
@@ -198,7 +198,7 @@ def test_unsubscribing_names_what_was_subscribed() -> None:
 
 def test_a_sign_of_life_keeps_a_channel_live() -> None:
     """Its value is unchanged and not old: no status, until nothing is heard for as long again."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1, ts=MS))
     talk.open("prices.A")
     talk.hub.alive("prices.A", ts=MS + 4000)
@@ -217,7 +217,7 @@ def test_a_sign_of_life_keeps_a_channel_live() -> None:
 
 def test_a_channel_without_a_value_is_not_alive() -> None:
     """There is nothing that could be fresh."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     talk.hub.alive("prices.A", ts=MS)
     talk.hub.alive("prices.NONE", ts=MS)
@@ -231,7 +231,7 @@ def test_a_channel_without_a_value_is_not_alive() -> None:
 
 def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
     """A role that lost its short interval loses it on open connections too. A shorter one is not given."""
-    talk = Talk("prices.>")
+    talk = ProtocolConnection("prices.>")
     talk.open("prices.A", "prices.*")
     asked = RefreshRequest("t", 1)
     talk.client.refreshed(asked, scope=Scope(("prices.>",)), expires_at=NOW + 60, floor_ms=1000)
@@ -246,7 +246,7 @@ def test_a_refresh_slows_down_what_its_token_does_not_allow() -> None:
 
 def test_a_pattern_costs_what_it_matches() -> None:
     """The first is accepted at any size, and then its client has to wait. Exact names cost one frame."""
-    talk = Talk()
+    talk = ProtocolConnection()
     for number in range(20 * MATCHES_A_FRAME):
         talk.hub.publish(publication(f"prices.{number}", 1))
     talk.open("prices.0")
@@ -265,17 +265,17 @@ def test_a_pattern_costs_what_it_matches() -> None:
 # --- more history than the hub keeps --------------------------------------------------------------
 
 
-def resumable() -> Talk:
+def resumable() -> ProtocolConnection:
     """Return a connection whose hub keeps two messages of each channel, after five on one of them."""
     options = ChannelOptions(mode=Mode.STREAM, history_messages=2, history_ms=1 << 50)
-    talk = Talk("prices.>", hub=make_hub(lambda _: options)[0])
+    talk = ProtocolConnection("prices.>", hub=make_hub(lambda _: options)[0])
     talk.open("prices.B")
     for seq in range(1, 6):
         talk.hub.publish(publication("prices.A", seq))
     return talk
 
 
-def subscribe_since(talk: Talk, seq: int) -> object:
+def subscribe_since(talk: ProtocolConnection, seq: int) -> object:
     """Send a `subscribe` that resumes two channels, of which one is outside the scope, and return the result."""
     since = {name: {"epoch": "e1", "seq": seq} for name in ("prices.A", "orders.A", "prices.C")}
     frame = {"type": "subscribe", "id": 1, "channels": ["prices.A", "orders.A"], "since": since}

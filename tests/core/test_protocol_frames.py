@@ -12,21 +12,21 @@ from relay.core.protocol import FRAME_BURST, RefreshRequest, State
 from relay.core.scope import Scope
 from tests.support.client_frames import objects, values
 from tests.support.hub import flush, publication
-from tests.support.protocol_client import MS, NOW, Talk, kinds
+from tests.support.protocol_client import MS, NOW, ProtocolConnection, kinds
 
 # --- other frames ---------------------------------------------------------------------------------
 
 
 def test_ping_is_answered_with_the_clock() -> None:
     """`pong` has the id, if there was one, and the server's time in Unix milliseconds."""
-    talk = Talk()
+    talk = ProtocolConnection()
     assert talk.say(type="ping", id=3) == [{"type": "pong", "id": 3, "ts": MS}]
     assert talk.say(type="ping") == [{"type": "pong", "ts": MS}]
 
 
 def test_an_unknown_type_is_an_error_and_not_the_end() -> None:
     """A newer client learns that this relay can't do it, and goes on."""
-    talk = Talk()
+    talk = ProtocolConnection()
     (error,) = talk.say(type="teleport", id=4, token="t" * 5000)
     assert (error["type"], error["id"], error["code"], error["retryable"]) == (
         "error",
@@ -41,7 +41,7 @@ def test_an_unknown_type_is_an_error_and_not_the_end() -> None:
 @pytest.mark.parametrize("text", ["", "hello", "[]", '{"type":1}', '{"type":"auth","token":"t"}'])
 def test_what_is_not_a_message_ends_the_connection(text: str) -> None:
     """So does `auth`, which may be the first frame only. After that nothing is accepted or written."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     close = talk.client.receive(text, NOW)
     assert close == Close(code=CloseCode.POLICY_VIOLATION, text="malformed", reason=Reason.FRAME_MALFORMED)
@@ -57,7 +57,7 @@ def test_what_is_not_a_message_ends_the_connection(text: str) -> None:
 @given(st.lists(st.text() | objects | values.map(json.dumps), max_size=30))
 def test_any_frames_in_any_order_do_no_harm(texts: list[str]) -> None:
     """Each text is answered, ignored or ends the connection: nothing raises, and all that goes out is JSON."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     ends = [close for text in texts if (close := talk.client.receive(text, NOW)) is not None]
     assert len(ends) <= 1
@@ -70,7 +70,7 @@ def test_any_frames_in_any_order_do_no_harm(texts: list[str]) -> None:
 
 def test_too_many_frames_are_refused_and_then_the_end() -> None:
     """Twenty at once are accepted. The next are ignored, and a client that continues is closed with 4029."""
-    talk = Talk()
+    talk = ProtocolConnection()
     for _ in range(FRAME_BURST):
         assert kinds(talk.say(type="ping")) == ["pong"]
     for _ in range(FRAME_BURST):
@@ -85,7 +85,7 @@ def test_too_many_frames_are_refused_and_then_the_end() -> None:
 
 def test_ten_frames_a_second_go_on_for_ever() -> None:
     """At the rate itself nothing is ever refused."""
-    talk = Talk()
+    talk = ProtocolConnection()
     for _ in range(300):
         assert kinds(talk.say(type="ping")) == ["pong"]
         talk.wait(0.1001)
@@ -94,7 +94,7 @@ def test_ten_frames_a_second_go_on_for_ever() -> None:
 @pytest.mark.parametrize("control", [True, False])
 def test_who_heeds_the_refusal_is_not_closed(control: bool) -> None:
     """Frames that were refused count against a client only in a row: each one that is let through ends the row."""
-    talk = Talk()
+    talk = ProtocolConnection()
     for _ in range(FRAME_BURST):
         talk.client.control_frame(talk.now)
     for _ in range(100):
@@ -110,7 +110,7 @@ def test_who_heeds_the_refusal_is_not_closed(control: bool) -> None:
 
 def test_control_frames_are_counted_like_messages() -> None:
     """Pings and pongs of the WebSocket layer take from the same bucket, up to the end."""
-    talk = Talk()
+    talk = ProtocolConnection()
     closes = [talk.client.control_frame(NOW) for _ in range(2 * FRAME_BURST + 1)]
     assert closes[:-1] == [None] * (2 * FRAME_BURST)
     assert closes[-1] is not None
@@ -123,7 +123,7 @@ def test_control_frames_are_counted_like_messages() -> None:
 
 def test_a_connection_ends_at_its_age_limit() -> None:
     """It is warned a minute before, and at that moment, not before, it closes with 4001."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     assert talk.client.next_deadline() == NOW + 3540
     assert talk.client.tick(NOW + 3540) is None
@@ -140,7 +140,7 @@ def test_a_connection_ends_at_its_age_limit() -> None:
 
 def test_a_refresh_goes_on_with_less_or_the_same() -> None:
     """A new token moves the end; what falls out of its scope is unsubscribed with a frame, and nothing is gained."""
-    talk = Talk("prices.>")
+    talk = ProtocolConnection("prices.>")
     talk.open("prices.A", "prices.B")
     asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
     assert isinstance(asked, RefreshRequest)
@@ -159,7 +159,7 @@ def test_a_refresh_goes_on_with_less_or_the_same() -> None:
 
 def test_a_refused_refresh_changes_nothing() -> None:
     """It is an error with the coarse code; the old end stands."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     asked = talk.client.receive('{"type":"refresh","id":4,"token":"t"}', NOW)
     assert isinstance(asked, RefreshRequest)
@@ -171,7 +171,7 @@ def test_a_refused_refresh_changes_nothing() -> None:
 
 def test_a_restart_is_announced() -> None:
     """The client is told when to reconnect. After the close nothing is written."""
-    talk = Talk()
+    talk = ProtocolConnection()
     talk.open("prices.A")
     talk.client.announce_restart(delay_ms=1834)
     assert talk.line.frames() == [{"type": "reconnect", "delay_ms": 1834}]

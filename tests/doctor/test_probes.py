@@ -12,7 +12,7 @@ import pytest
 from relay.doctor import gather
 from relay.doctor.probes import ahead_by, filesystem_of
 from relay.settings.load import load
-from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.doctor_deployment import change
 
 

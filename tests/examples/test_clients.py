@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.backend import demo_backend
+from tests.support.backends import demo_backend
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
 FOLDER = Path(__file__).parents[2] / "examples"

@@ -13,12 +13,12 @@ from relay.core.scope import Scope
 from relay.core.tokens import MAX_TOKEN_BYTES
 from relay.ingest.routes import MAX_BATCH, _items
 from tests.fuzz.target import Target, text_of
-from tests.support.protocol_client import Talk
+from tests.support.protocol_client import ProtocolConnection
 
 
 def frame(data: bytes) -> None:
     """Any text frames, one a line, on a connection with prices: answered in JSON, or closed."""
-    talk = Talk("prices.>", "trades.*")
+    talk = ProtocolConnection("prices.>", "trades.*")
     talk.open()
     for line in data.split(b"\n")[:30]:
         text = text_of(line)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import bearing, head, knock, post, upgrade
-from tests.support.raw_websocket import open_wire, text
+from tests.support.raw_websocket import open_raw_websocket, text
 from tests.support.relay_process import Relay, make_relay
 from tests.support.shared_relay import assert_quiet, recorded
 
@@ -137,7 +137,7 @@ async def test_a_refresh_is_compared_too(relay: Relay) -> None:
     user = somebody()
     first, second = await token(relay, user), await token(relay, user)
     target = f"/ws/prices?token={first}"
-    async with open_wire(relay.ports[1], target, origin=relay.url) as wire:  # sends no User-Agent
+    async with open_raw_websocket(relay.ports[1], target, origin=relay.url) as wire:  # sends no User-Agent
         assert await wire.shake() == 101
         await wire.message("welcome")
         wire.send(text(type="refresh", id=1, token=second))
@@ -149,7 +149,7 @@ async def test_a_refresh_is_compared_too(relay: Relay) -> None:
 async def test_a_first_message_is_compared_too(relay: Relay) -> None:
     """The mark does not depend on the transport of the token."""
     user = somebody()
-    async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+    async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101
         wire.send(text(type="auth", token=await token(relay, user)))
         await wire.message("welcome")

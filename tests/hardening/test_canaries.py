@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from relay.audit.verify import verify
-from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.canaries import Canaries, canary, hits
 from tests.support.forged_tokens import claims, signed
 from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade

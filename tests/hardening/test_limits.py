@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.backend import demo_backend
+from tests.support.backends import demo_backend
 from tests.support.raw_http import Answer, bearing, exchange, fresh, head, is_unspent, knock, upgrade
 from tests.support.relay_process import Relay, make_relay
 from tests.support.shared_relay import assert_quiet

@@ -17,7 +17,7 @@ from websockets.frames import Opcode
 
 from tests.support.minted_tokens import dial, released
 from tests.support.raw_http import bearing, exchange, head, knock, upgrade
-from tests.support.raw_websocket import PATIENCE_S, Wire, masked, open_wire
+from tests.support.raw_websocket import PATIENCE_S, RawWebSocket, masked, open_raw_websocket
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.shared_relay import assert_quiet
 
@@ -65,7 +65,7 @@ async def flat(relay: Relay) -> AsyncIterator[None]:
         assert peak(relay) - before < ALLOWED
 
 
-async def pour(wire: Wire, pieces: Iterable[bytes]) -> None:
+async def pour(wire: RawWebSocket, pieces: Iterable[bytes]) -> None:
     """Send until the relay has had enough; it must end the connection, and not just stop reading."""
     with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(3 * PATIENCE_S):
@@ -118,7 +118,7 @@ async def test_frames_of_50_mb(relay: Relay) -> None:
                 await wire.message("error")
                 await pour(wire, pieces)
                 await released(relay, wire)
-        async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+        async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
             assert await wire.shake() == 101
             await pour(wire, token)
             await released(relay, wire)
@@ -149,7 +149,7 @@ async def test_30_mb_of_pings(relay: Relay, when: str) -> None:
     async with flat(relay):
         for pieces in ([largest] * 30, [smallest] * 30):
             flood = (
-                open_wire(relay.ports[1], "/ws/prices", origin=relay.url, receive_buffer=4096)
+                open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url, receive_buffer=4096)
                 if when == "before the token"
                 else dial(relay, receive_buffer=4096)
             )
@@ -167,7 +167,7 @@ async def test_30_mb_of_pings_from_a_publisher(relay: Relay) -> None:
     key = f"Authorization: Bearer {PUBLISHER_KEY}\r\n"
     async with (
         flat(relay),
-        open_wire(
+        open_raw_websocket(
             relay.ports[2], "/v1/ingest", origin=relay.internal_url, headers=key, receive_buffer=4096
         ) as wire,
     ):
@@ -189,7 +189,7 @@ async def test_a_paused_reader_of_20_mb(relay: Relay) -> None:
     channels = [f"prices.paused.P{number:02}" for number in range(40)]
     last = 500
 
-    async def until_last(wire: Wire) -> None:
+    async def until_last(wire: RawWebSocket) -> None:
         seen = dict.fromkeys(channels, -1)
         while any(number != last for number in seen.values()):
             message = await wire.message("snapshot", "update")

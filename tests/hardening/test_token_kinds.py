@@ -11,7 +11,7 @@ from tests.support.forged_tokens import claims, signed
 from tests.support.jws_forgery import forge
 from tests.support.protected_service import Service, serving
 from tests.support.raw_http import Answer, bearing, exchange, head, is_unspent, knock, post, upgrade
-from tests.support.raw_websocket import open_wire, text
+from tests.support.raw_websocket import open_raw_websocket, text
 from tests.support.relay_process import PUBLISHER_KEY, REPORTS, SECRET, Relay
 
 ISSUER = ("cookie", "bearer")
@@ -90,7 +90,7 @@ async def opens(relay: Relay, door: str, value: str, refused: tuple[int, int, st
             async with reports(relay) as service:
                 answer = await service.call(value, origin=relay.url)
         case "first message":
-            async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+            async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
                 assert await wire.shake() == 101
                 wire.send(text(type="auth", token=value), text(type="auth", token=value))
                 ending = await wire.ending()

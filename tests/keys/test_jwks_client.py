@@ -21,8 +21,7 @@ from relay.keys.jwks_client import (
     JwksClient,
     check_jwks_url,
 )
-from tests.support.backend import ScriptedBackend, http_answer
-from tests.support.backends import Backend, Clock, running_backend
+from tests.support.backends import Backend, Clock, ScriptedBackend, http_answer, running_backend
 from tests.support.ports import free_ports
 
 ONE, TWO = (verify_key(Ed25519PrivateKey.generate().public_key()) for _ in range(2))

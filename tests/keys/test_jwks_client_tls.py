@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from relay.core.errors import UnavailableError
 from relay.keys.jwks import from_jwks, to_jwks, verify_key
 from relay.keys.jwks_client import JwksClient
-from tests.support.backend import http_answer
+from tests.support.backends import http_answer
 
 KEY = verify_key(Ed25519PrivateKey.generate().public_key())
 

@@ -10,7 +10,7 @@ import pytest
 import relay
 from relay.core.errors import UnavailableError
 from relay.net.http_client import MAX_ANSWER_BYTES, UrlClient, async_client, blocking_client
-from tests.support.backend import ScriptedBackend, http_answer
+from tests.support.backends import ScriptedBackend, http_answer
 
 
 @pytest.mark.parametrize("make", [async_client, blocking_client])

@@ -7,8 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.backend import demo_backend
-from tests.support.backends import running_backend
+from tests.support.backends import demo_backend, running_backend
 from tests.support.relay_process import make_relay, with_session
 
 LOGIN = {"email": "demo@example.com", "password": "demo"}

@@ -11,8 +11,7 @@ from relay.core.errors import Reason, UnavailableError
 from relay.sessions import upstream
 from relay.sessions.base import Session
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
-from tests.support.backend import ScriptedBackend, http_answer
-from tests.support.backends import Backend, running_backend
+from tests.support.backends import Backend, ScriptedBackend, http_answer, running_backend
 from tests.support.ports import free_ports
 from tests.support.signed_sessions import NOW, REF_KEY
 

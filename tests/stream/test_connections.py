@@ -8,13 +8,13 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.minted_tokens import audited, connected, dial, process_of, released
-from tests.support.raw_websocket import Wire, masked, open_wire, text, until
+from tests.support.raw_websocket import RawWebSocket, masked, open_raw_websocket, text, until
 from tests.support.relay_process import Relay, running
 
 GONE = (1000).to_bytes(2, "big")
 
 
-async def welcomed(wire: Wire) -> str:
+async def welcomed(wire: RawWebSocket) -> str:
     """Read the handshake and `welcome`; return the connection's id."""
     assert await wire.shake() == 101
     return str((await wire.message("welcome"))["connection"])
@@ -194,7 +194,7 @@ async def test_two_hundred_connections_leave_no_descriptor_open(
                     wire.writer.write_eof()
                 elif number % 4 == 2:
                     wire.reset()
-            async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+            async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
                 if number % 2:
                     await wire.shake()
 
@@ -206,7 +206,7 @@ async def test_two_hundred_connections_leave_no_descriptor_open(
         await until(lambda: not connected(relay) and process.num_fds() <= before)
         await until(lambda: _closed(relay) == 201)
         # the address is not counted for any of them any more: 21 at once would be one too many
-        async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+        async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
             assert await wire.shake() == 101
         assert "Traceback" not in relay.log_path.read_text()
 

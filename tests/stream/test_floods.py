@@ -12,7 +12,7 @@ from relay.stream.connection import (
     READ_SLICE_BYTES,
     StreamConnection,
 )
-from tests.support.raw_websocket import masked, open_wire, text
+from tests.support.raw_websocket import masked, open_raw_websocket, text
 from tests.support.stream_node import ORIGIN, Node
 
 SMALLEST_FRAME = 6
@@ -60,7 +60,7 @@ async def test_the_rest_of_a_flood_is_not_parsed(
 
 async def test_pings_before_the_token_are_counted(node: Node) -> None:
     """More of them than a browser ever sends cut the connection. No rate limit counts them yet."""
-    async with open_wire(node.port, "/ws/prices", origin=ORIGIN) as wire:
+    async with open_raw_websocket(node.port, "/ws/prices", origin=ORIGIN) as wire:
         assert await wire.shake() == 101
         (connection,) = node.stream._addresses
         connection.data_received(masked(Opcode.PING) * MAX_EARLY_CONTROL_FRAMES)

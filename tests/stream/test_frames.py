@@ -8,7 +8,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.minted_tokens import dial, released
-from tests.support.raw_websocket import Wire, masked, text
+from tests.support.raw_websocket import RawWebSocket, masked, text
 from tests.support.relay_process import Relay
 
 PING = b'{"type":"ping","id":1}'
@@ -51,7 +51,7 @@ BROKEN = {
 _numbers = itertools.count()
 
 
-async def joined(wire: Wire) -> dict[str, Any]:
+async def joined(wire: RawWebSocket) -> dict[str, Any]:
     """Read up to the ack, which the snapshots follow."""
     assert await wire.shake() == 101
     return await wire.message("subscribed")

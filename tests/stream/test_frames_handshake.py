@@ -6,7 +6,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.raw_http import bearing, exchange, fresh, is_unspent, knock, upgrade
-from tests.support.raw_websocket import masked, open_wire
+from tests.support.raw_websocket import masked, open_raw_websocket
 from tests.support.relay_process import Relay
 
 ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
@@ -96,9 +96,9 @@ async def test_nothing_is_answered_before_the_handshake(relay: Relay, opcode: Op
     """§4.1: a client waits for the answer. A control frame before it ends the connection without one."""
     token = await fresh(relay)
     target = f"/ws/prices?token={token}"
-    async with open_wire(relay.ports[1], target, origin=relay.url, behind=masked(opcode)) as wire:
+    async with open_raw_websocket(relay.ports[1], target, origin=relay.url, behind=masked(opcode)) as wire:
         with contextlib.suppress(ConnectionResetError):
             assert await wire.reader.read() == b""
     # what was sent too early changes nothing for whoever comes next
-    async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+    async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101

@@ -11,7 +11,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.minted_tokens import dial
-from tests.support.raw_websocket import PATIENCE_S, Wire, masked, text
+from tests.support.raw_websocket import PATIENCE_S, RawWebSocket, masked, text
 from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 NO_MASK = bytes(4)
@@ -36,7 +36,7 @@ def closing(code: int, reason: bytes = b"") -> bytes:
     return code.to_bytes(2, "big") + reason
 
 
-async def joined(wire: Wire) -> None:
+async def joined(wire: RawWebSocket) -> None:
     """Read up to where the client may begin to talk."""
     assert await wire.shake() == 101
     assert (await wire.message("error"))["code"] == "nothing_subscribed"

@@ -12,11 +12,11 @@ from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.stream.connection import SILENT_ROUNDS, STALLED_CHECKS, StreamConnection
 from relay.stream.heartbeat import run_heartbeat
 from relay.stream.listener import NOTSENT_LOWAT_BYTES, USER_TIMEOUT_MS
-from tests.support.raw_websocket import Wire, masked, text, until
+from tests.support.raw_websocket import RawWebSocket, masked, text, until
 from tests.support.stream_node import Node
 
 
-async def welcomed(wire: Wire) -> None:
+async def welcomed(wire: RawWebSocket) -> None:
     """Read the handshake and the ack of the channels in the URL."""
     assert await wire.shake() == 101
     await wire.message("subscribed")

@@ -12,7 +12,7 @@ from relay.core.errors import Reason
 from relay.core.protocol import ClientProtocol
 from relay.stream import connection
 from relay.stream.lifecycle import Event, Phase, next_phase
-from tests.support.raw_websocket import masked, open_wire, until
+from tests.support.raw_websocket import masked, open_raw_websocket, until
 from tests.support.stream_node import ORIGIN, Node
 
 HANDSHAKE = [Phase.QUEUED, Phase.HANDSHAKE]
@@ -78,7 +78,7 @@ async def test_a_lost_network_skips_the_close(node: Node, walks: dict[int, list[
 
 async def test_a_refused_handshake_never_opens(node: Node, walks: dict[int, list[Phase]]) -> None:
     """The refusal is the last that is written."""
-    async with open_wire(node.port, "/nowhere", origin=ORIGIN) as wire:
+    async with open_raw_websocket(node.port, "/nowhere", origin=ORIGIN) as wire:
         assert await wire.shake() == 404
     assert (await finished(node, walks[0]))[:3] == [*HANDSHAKE, Phase.CLOSING]
 

@@ -8,7 +8,7 @@ import httpx
 from websockets.frames import Opcode
 
 from tests.support.minted_tokens import audited, dial, process_of, released
-from tests.support.raw_websocket import Wire, masked, open_wire, text
+from tests.support.raw_websocket import RawWebSocket, masked, open_raw_websocket, text
 from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 CHANNELS = [f"prices.readers.S{number:02}" for number in range(20)]
@@ -30,7 +30,7 @@ async def publish_rounds(relay: Relay, rounds: Sequence[int]) -> None:
             assert answer.status_code == 200, answer.text
 
 
-async def read_rounds(wire: Wire, last: int) -> dict[str, list[int]]:
+async def read_rounds(wire: RawWebSocket, last: int) -> dict[str, list[int]]:
     """Read until every channel has come to the round `last`; return the rounds seen of each."""
     seen: dict[str, list[int]] = {channel: [] for channel in CHANNELS}
     while any(not rounds or rounds[-1] != last for rounds in seen.values()):
@@ -132,7 +132,7 @@ async def test_tiny_frames_by_the_thousand(relay: Relay) -> None:
 
 async def test_the_first_frame_has_the_token_or_is_the_last(relay: Relay) -> None:
     """Any frame but `auth` before the token ends the connection, and nothing is sent before that."""
-    async with open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
+    async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101
         wire.send(text(type="ping"))
         ending = await wire.ending()

@@ -9,7 +9,7 @@ import pytest
 from websockets.frames import Opcode
 
 from tests.support.minted_tokens import dial
-from tests.support.raw_websocket import masked, open_wire
+from tests.support.raw_websocket import masked, open_raw_websocket
 from tests.support.relay_process import Relay, running
 
 WITHIN_S = 5
@@ -42,7 +42,7 @@ async def test_a_signal_ends_the_relay_in_order(
         async with (
             dial(relay, query="&channels=prices.A") as polite,
             dial(relay, query="&channels=prices.A", receive_buffer=4096),  # reads nothing
-            open_wire(relay.ports[1], "/ws/prices", origin=relay.url) as without_token,
+            open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as without_token,
         ):
             assert await polite.shake() == 101
             assert await without_token.shake() == 101

@@ -1,9 +1,13 @@
-"""A backend that the tests ask for real: uvicorn on a free port, which counts its calls and answers as it is told."""
+"""Backends for tests: the demo's own as a process, a uvicorn that a test controls, and one that sends raw bytes."""
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -13,6 +17,90 @@ from starlette.routing import Route
 
 from relay.net.sockets import bind, bound_port
 from relay.web.uvicorn_runner import HttpServer
+from tests.support.certificates import Pair
+from tests.support.ports import free_ports
+from tests.support.relay_process import SECRET
+
+
+@contextlib.contextmanager
+def demo_backend(folder: Path) -> Iterator[str]:
+    """Run the demo's backend, which signs with the same secret as the tests' sessions; gives its origin."""
+    secret = folder / "backend-secret"
+    secret.write_text(SECRET)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relay.demo.backend", "--port", "0", "--secret-file", str(secret)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(15)
+        process.stdout.close()
+
+
+class ScriptedBackend:
+    """An HTTP server that answers each request with the same prepared bytes, or never; with a certificate, by TLS."""
+
+    def __init__(self, certificate: Pair | None = None) -> None:
+        [self.port] = free_ports(1)
+        self.requests: list[bytes] = []
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(certificate.cert, certificate.key)
+
+    @property
+    def origin(self) -> str:
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
+
+    @contextlib.asynccontextmanager
+    async def answering(
+        self, answer: bytes, *, drip_s: float | None = None, hang: bool = False
+    ) -> AsyncIterator[None]:
+        """Answer with these bytes; `drip_s` apart, one at a time; `hang` leaves the connection open after them."""
+        self.requests.clear()
+
+        handlers: set[asyncio.Task[None]] = set()
+
+        async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
+            self.requests.append(head + await reader.readexactly(length))
+            for piece in [answer] if drip_s is None else [bytes([byte]) for byte in answer]:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(drip_s or 0)  # being slow is the behaviour that is played here
+            if hang:
+                await reader.read()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await answer_one(reader, writer)
+            writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await writer.wait_closed()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            handlers.add(asyncio.create_task(serve(reader, writer)))
+
+        server = await asyncio.start_server(accept, "127.0.0.1", self.port, ssl=self._tls)
+        try:
+            yield
+        finally:
+            server.close()
+            for handler in handlers:
+                handler.cancel()
+            await asyncio.gather(*handlers)
+
+
+def http_answer(status: int, body: Any, *headers: str) -> bytes:
+    """Return an HTTP response; anything but bytes becomes JSON."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(content)}", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + content
 
 
 class Backend:

@@ -1,4 +1,4 @@
-"""One side of one run that went well, to change what a test is about."""
+"""The result of one side of a good benchmark run; a test changes single values of it."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Marks: texts that occur nowhere by chance, and every way in which one could stand in a log."""
+"""Canaries: texts that occur nowhere by chance, and every form in which one could be in a log."""
 
 import base64
 import json

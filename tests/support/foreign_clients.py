@@ -25,7 +25,7 @@ from websockets.frames import Opcode
 from websockets.sync.client import connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.support.raw_websocket import PATIENCE_S, masked, open_wire
+from tests.support.raw_websocket import PATIENCE_S, masked, open_raw_websocket
 
 Ending = tuple[int, str]
 
@@ -211,7 +211,7 @@ async def raw_socket(ticket: Ticket) -> AsyncIterator[Client]:
     host, _, rest = ticket.url.removeprefix("ws://").partition("/")
     offered = f"Sec-WebSocket-Protocol: {', '.join(ticket.protocols)}\r\n" if ticket.protocols else ""
     port = int(host.rpartition(":")[2])
-    async with open_wire(port, f"/{rest}", origin=ticket.origin, headers=offered) as wire:
+    async with open_raw_websocket(port, f"/{rest}", origin=ticket.origin, headers=offered) as wire:
         head = (await wire.reader.readuntil(b"\r\n\r\n")).decode()
         assert head.startswith("HTTP/1.1 101 ")
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])

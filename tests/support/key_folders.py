@@ -1,4 +1,4 @@
-"""What the tests of key folders share."""
+"""Key folders: the error that a wrong one causes, and the age of a key."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from relay.keys.files import load_keys, public_path
 
 
 def mistake(folder: Path) -> str:
-    """The one sentence with which `load_keys` refuses."""
+    """Return the error text of `load_keys`, which must be one sentence without a private key."""
     with pytest.raises(ConfigurationError) as caught:
         load_keys(folder)
     text = str(caught.value)
@@ -22,5 +22,6 @@ def mistake(folder: Path) -> str:
 
 
 def set_age(folder: Path, key: SigningKey, made: int) -> None:
+    """Set the time from which a key signs, in Unix seconds."""
     path = public_path(folder, key.kid)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"signs_from": made}))

@@ -1,4 +1,4 @@
-"""What the tests of `relay listen` share."""
+"""The command `relay listen` as a process: its arguments and environment."""
 
 import os
 import sys
@@ -15,5 +15,5 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def asking(relay: Relay) -> list[str]:
-    """Return the arguments of somebody who is logged in."""
+    """Return the arguments of a user who is logged in."""
     return ["--session-token", relay.session(), "--issuer", relay.url]

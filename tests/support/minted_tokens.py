@@ -1,4 +1,4 @@
-"""Connections to a relay process by the hundred, with tokens minted here, and what the process holds of them."""
+"""Tokens minted with a relay's own key, connections with them, and the relay process's view of these connections."""
 
 import json
 import secrets
@@ -12,12 +12,12 @@ import psutil
 
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import load_keys
-from tests.support.raw_websocket import Wire, open_wire, until
+from tests.support.raw_websocket import RawWebSocket, open_raw_websocket, until
 from tests.support.relay_process import Relay
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tickets:
+class TokenMint:
     """Mints tokens for one relay, from the browser's origin `origin`."""
 
     key: SigningKey
@@ -43,15 +43,15 @@ class Tickets:
         return mint(claims, self.key)
 
 
-def tickets_of(folder: Path, *, url: str, stream_url: str) -> Tickets:
-    """Return what mints tokens for the relay whose keys are in `folder`."""
+def token_mint_of(folder: Path, *, url: str, stream_url: str) -> TokenMint:
+    """Return the mint for the relay whose keys are in `folder`."""
     key = load_keys(folder / "keys").signing
     assert key is not None
-    return Tickets(key=key, issuer=url, audience=f"{stream_url}/ws/prices", origin=url)
+    return TokenMint(key=key, issuer=url, audience=f"{stream_url}/ws/prices", origin=url)
 
 
 def process_of(relay: Relay) -> psutil.Process:
-    """Return the relay's process, to be looked at from outside."""
+    """Return the relay's process, for its memory and its connections."""
     assert relay.process is not None
     return psutil.Process(relay.process.pid)
 
@@ -63,21 +63,21 @@ def audited(relay: Relay) -> list[dict[str, Any]]:
 
 
 def connected(relay: Relay) -> set[int]:
-    """Return the clients' ports of the stream connections that the relay's process holds, half-closed ones too."""
+    """Return the clients' ports of the relay's open stream connections, half-closed ones included."""
     found = process_of(relay).net_connections(kind="tcp")
     return {item.raddr.port for item in found if item.raddr and item.laddr.port == relay.ports[1]}
 
 
-async def released(relay: Relay, *wires: Wire) -> None:
-    """Wait until the relay's process has let go of these connections, whatever their clients do."""
+async def released(relay: Relay, *wires: RawWebSocket) -> None:
+    """Wait until the relay's process has closed these connections."""
     ports = {wire.port for wire in wires}
     await until(lambda: not ports & connected(relay))
 
 
 def dial(
     relay: Relay, *, query: str = "", session: str = "", **options: Any
-) -> AbstractAsyncContextManager[Wire]:
-    """Open a wire to `relay` with a token in the URL; nothing has been read from it yet."""
-    tickets = tickets_of(relay.folder, url=relay.url, stream_url=relay.stream_url)
+) -> AbstractAsyncContextManager[RawWebSocket]:
+    """Open a WebSocket to `relay` with a token in the URL. Nothing has been read from it yet."""
+    tickets = token_mint_of(relay.folder, url=relay.url, stream_url=relay.stream_url)
     target = f"/ws/prices?token={tickets.token(session=session)}{query}"
-    return open_wire(relay.ports[1], target, origin=relay.url, **options)
+    return open_raw_websocket(relay.ports[1], target, origin=relay.url, **options)

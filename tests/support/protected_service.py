@@ -1,4 +1,4 @@
-"""A service of its own on a real uvicorn, as anybody would run it: nothing of the relay's server is in it."""
+"""Another service with `relay.verify` on a real uvicorn, without the relay's server."""
 
 import asyncio
 import contextlib

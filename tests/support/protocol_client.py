@@ -1,4 +1,4 @@
-"""One connection of the state machine, as its client sees it."""
+"""A connection of the core's protocol, without a socket."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ NOW = 1_795_319_000.25
 MS = 1_795_319_000_250
 
 
-class Talk:
+class ProtocolConnection:
     """A connection as its client sees it, and what was reported of it."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""HTTP by hand: requests that no client library would send, byte for byte."""
+"""HTTP requests as exact bytes, also those that no client library would send."""
 
 import asyncio
 import contextlib
@@ -51,7 +51,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
 
 
 async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1", half_close: bool = False) -> Answer:
-    """Send bytes and read what comes back first."""
+    """Send bytes and read the first response."""
     async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
         try:
@@ -89,7 +89,7 @@ async def ask(relay: Relay, body: Any = None, *, session: str | None = None) -> 
 
 
 async def fresh(relay: Relay) -> str:
-    """Return a fresh scoped token for the application's page; costs less than a client library's start."""
+    """Return a fresh scoped token for the application's page; this is faster than with a client library."""
     return str((await ask(relay)).json["wsToken"])
 
 
@@ -140,7 +140,7 @@ async def is_unspent(relay: Relay, token: str) -> bool:
 
 
 async def pour(port: int, request: bytes, count: int, *, source: str) -> Counter[int]:
-    """Send so many requests over one connection where that stays open; returns how often each status came."""
+    """Send `count` requests, over one connection while it stays open; returns the number of answers by status."""
     found: Counter[int] = Counter()
     writer: asyncio.StreamWriter | None = None
     for _ in range(count):
@@ -160,7 +160,7 @@ CLOSED = b"\x88\x11\x11\x95session_revoked"
 
 
 async def connect_once(relay: Relay, token: str) -> bytes | None:
-    """Connect; return all that came up to the close frame or the end, or None if it was refused."""
+    """Connect; return all bytes up to the close frame or the end, or None if the connection was refused."""
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.ports[1])
     try:
         writer.write(head("GET", "/ws/prices", [*upgrade(relay), bearing(token)]))

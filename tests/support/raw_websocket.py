@@ -1,4 +1,4 @@
-"""A WebSocket client that does exactly what it is told, right or wrong, on a bare TCP connection."""
+"""A WebSocket client on a bare TCP connection, which sends any frames, valid or not."""
 
 import asyncio
 import json
@@ -34,8 +34,8 @@ class Ending:
     before: list[dict[str, Any]]
 
 
-class Wire:
-    """One connection, opened by `open_wire`."""
+class RawWebSocket:
+    """One connection, opened by `open_raw_websocket`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -73,7 +73,7 @@ class Wire:
                     return message
 
     async def ending(self) -> Ending:
-        """Read up to the end of the TCP connection. Nothing may come behind the close frame."""
+        """Read to the end of the TCP connection. Nothing may come after the close frame."""
         before: list[dict[str, Any]] = []
         code, reason = None, ""
         try:
@@ -82,7 +82,7 @@ class Wire:
                 if opcode == Opcode.CLOSE:
                     code, reason = struct.unpack("!H", data[:2])[0], data[2:].decode()
                     async with asyncio.timeout(PATIENCE_S):
-                        assert await self.reader.read() == b"", "something came behind the close frame"
+                        assert await self.reader.read() == b"", "bytes came after the close frame"
                     break
                 if opcode == Opcode.TEXT:
                     before.append(json.loads(data))
@@ -92,18 +92,18 @@ class Wire:
 
     @property
     def port(self) -> int:
-        """Our end's port, by which the relay's end can be found."""
+        """The client's port, which identifies the connection at the relay."""
         return int(self.writer.get_extra_info("sockname")[1])
 
     def reset(self) -> None:
-        """End the TCP connection with RST: the process died, the cable was cut."""
+        """End the TCP connection with RST, as when the client's process has died."""
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self.writer.transport.abort()
 
 
 @asynccontextmanager
-async def open_wire(
+async def open_raw_websocket(
     port: int,
     target: str,
     *,
@@ -111,7 +111,7 @@ async def open_wire(
     headers: str = "",
     behind: bytes = b"",
     receive_buffer: int | None = None,
-) -> AsyncIterator[Wire]:
+) -> AsyncIterator[RawWebSocket]:
     """Connect and send a handshake for `target` with `behind` in the same segment; reads nothing yet.
 
     With `receive_buffer`, kernel and client together take little more than so many bytes until they are read.
@@ -130,13 +130,13 @@ async def open_wire(
     )
     writer.write(handshake.encode() + behind)
     try:
-        yield Wire(reader, writer)
+        yield RawWebSocket(reader, writer)
     finally:
         writer.transport.abort()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that can only be looked at: another process's memory, a kernel's table."""
+    """Wait for a condition that can only be polled, such as another process's memory or a kernel's table."""
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - nobody sets an event there
             await asyncio.sleep(0.01)

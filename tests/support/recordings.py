@@ -1,4 +1,4 @@
-"""Recordings made by hand and from the recorded market, and a clock to play them on."""
+"""Recordings of market data that a test writes, and a clock to replay them with."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ BEGIN = 1_723_161_254_000_000_000
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that moves only by `sleep`."""
 
     def __init__(self) -> None:
         self.now = 100.0

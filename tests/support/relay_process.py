@@ -1,4 +1,4 @@
-"""A real relay as a process of its own, and what a test does to it: log in, take tokens, connect, publish.
+"""A real relay as a process, and a test's calls to it: sessions, tokens, connections, publications.
 
 HTTP clients are made with verify=False: nothing here speaks TLS, and loading the certificates costs 60 ms each time.
 """
@@ -147,7 +147,7 @@ class Relay:
         self.process.stdout.close()
         return code
 
-    # who asks
+    # sessions and tokens
 
     def session(self, **claims: Any) -> str:
         """Return a session's JWT as the backend would make it."""
@@ -231,11 +231,11 @@ class Relay:
             )
 
     async def get_internal(self, path: str, *, key: str) -> httpx.Response:
-        """GET from the internal listener with somebody's key."""
+        """GET from the internal listener with a key."""
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             return await client.get(self.internal_url + path, headers={"Authorization": f"Bearer {key}"})
 
-    # what it did
+    # the audit log
 
     def audit(self) -> list[dict[str, Any]]:
         """Return the audit log's records."""
@@ -323,7 +323,7 @@ def running(folder: Path, **options: Any) -> Iterator[Relay]:
 
 
 def with_session(relay: Relay, *lines: str) -> Relay:
-    """Put these lines into the session section, in the place of the usual verifier's."""
+    """Put these lines into the settings' session section, in place of the usual verifier."""
     file = relay.folder / "relay.toml"
     kept = [line for line in file.read_text().split("\n") if not line.startswith("signed = ")]
     file.write_text("\n".join(kept).replace("[session]\n", "\n".join(["[session]", *lines, ""])))

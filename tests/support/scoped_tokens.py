@@ -1,4 +1,4 @@
-"""What the tests of scoped tokens make them with."""
+"""Scoped tokens for the tests of the core: a key, valid claims, and the reason for which changed ones are refused."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Small real servers that say what a test tells them: HTTP on uvicorn, streams on websockets."""
+"""Small real servers that follow a test's script: HTTP on uvicorn, streams on websockets."""
 
 import asyncio
 import contextlib
@@ -72,17 +72,17 @@ async def http_server(*answers: Response) -> AsyncIterator[Answers]:
             await task
 
 
-Talk = Callable[[ServerConnection], Awaitable[None]]
+Script = Callable[[ServerConnection], Awaitable[None]]
 
 
 @dataclass
 class Stream:
-    """A WebSocket server's script: one `Talk`, or one refusal, a connection; the last one stays."""
+    """A WebSocket server's script: one `Script`, or one refusal, a connection; the last one stays."""
 
-    script: list[Talk | Refusal]
+    script: list[Script | Refusal]
     url: str = ""
     handshakes: list[Handshake] = field(default_factory=list)
-    waiting: list[Talk] = field(default_factory=list)
+    waiting: list[Script] = field(default_factory=list)
 
     def process(self, _connection: ServerConnection, request: Handshake) -> Refusal | None:
         self.handshakes.append(request)
@@ -104,7 +104,9 @@ def refusal(status: int, body: Any = None, **headers: str) -> Refusal:
 
 
 @contextlib.asynccontextmanager
-async def stream_server(*script: Talk | Refusal, protocol: str | None = "relay.v1") -> AsyncIterator[Stream]:
+async def stream_server(
+    *script: Script | Refusal, protocol: str | None = "relay.v1"
+) -> AsyncIterator[Stream]:
     """Serve the script; `protocol` is what the server selects of the client's offers."""
     stream = Stream(list(script))
     async with serve(
@@ -137,7 +139,7 @@ async def read(connection: ServerConnection) -> dict[str, Any]:
 
 
 async def stay(connection: ServerConnection) -> None:
-    """Wait until the client goes."""
+    """Wait until the client disconnects."""
     await connection.wait_closed()
 
 

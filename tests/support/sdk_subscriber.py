@@ -20,7 +20,7 @@ from tests.support.scripted_servers import (
 
 
 async def following(events: Subscriber) -> Event:
-    """Return the next event; one that never comes ends the test."""
+    """Return the next event, or fail the test after 20 seconds."""
     async with asyncio.timeout(20):
         return await anext(events)
 
@@ -31,7 +31,7 @@ async def fresh() -> str:
 
 
 def subscriber(url: str, token: Any = fresh, **options: Any) -> Subscriber:
-    """Return a subscriber that loses no time between its attempts."""
+    """Return a subscriber without waits between its attempts."""
     return Subscriber(url, token, backoff=Backoff(first_s=0, cap_s=0), **options)
 
 

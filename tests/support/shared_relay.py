@@ -1,4 +1,4 @@
-"""The relay that a folder's tests share: they abuse it, and at the end it must still be in good order."""
+"""The relay process that all tests of a folder share. At the end it must still run, without a traceback in its log."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.backend import demo_backend
+from tests.support.backends import demo_backend
 from tests.support.relay_process import Relay, running
 
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with log-in against the demo's backend. It must live to the end, and never log a traceback."""
+    """A relay with log-in against the demo's backend. It must run to the end, and never log a traceback."""
     folder = tmp_path_factory.mktemp("shared-relay")
     with demo_backend(folder) as backend, running(folder, bff=f'backend = "{backend}"') as shared:
         yield shared
@@ -23,14 +23,14 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 def assert_quiet(relay: Relay) -> None:
-    """Check that nothing that tests did made the relay stumble."""
+    """Check that the relay logged no traceback and no internal error."""
     log = Path(relay.log_path).read_text()
     assert "Traceback" not in log, log
     assert "internal_error" not in log, log
 
 
 async def recorded(relay: Relay, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Wait until the audit log has a record that is wanted, and return the first."""
+    """Wait until the audit log has a record for which `wanted` is true, and return the first one."""
     async with asyncio.timeout(10):
         while True:
             for record in relay.audit():

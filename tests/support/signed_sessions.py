@@ -1,4 +1,4 @@
-"""What the tests of signed sessions make them with."""
+"""Signed sessions for tests: keys of every algorithm, tokens, and a verifier's answer."""
 
 from typing import Any
 

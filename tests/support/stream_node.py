@@ -23,8 +23,8 @@ from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import EndpointOptions, Gate, GateOptions
 from relay.stream.service import Stream, StreamOptions
-from tests.support.minted_tokens import Tickets
-from tests.support.raw_websocket import Wire, open_wire, until
+from tests.support.minted_tokens import TokenMint
+from tests.support.raw_websocket import RawWebSocket, open_raw_websocket, until
 
 ORIGIN = "https://app.example.com"
 STREAM_URL = "wss://stream.example.com"
@@ -39,7 +39,7 @@ class Node:
     servers: list[Server]
     fanout: Fanout
     unauthenticated: UnauthenticatedConnections
-    tickets: Tickets
+    tickets: TokenMint
     seqs: dict[str, int] = field(default_factory=dict)
 
     def publish(self, channel: str, data: bytes = b"1") -> None:
@@ -47,10 +47,12 @@ class Node:
         seq = self.seqs[channel] = self.seqs.get(channel, 0) + 1
         self.fanout.hub.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
 
-    def dial(self, query: str = "", *, token: str = "", **options: Any) -> AbstractAsyncContextManager[Wire]:
+    def dial(
+        self, query: str = "", *, token: str = "", **options: Any
+    ) -> AbstractAsyncContextManager[RawWebSocket]:
         """Open a wire with a token in the URL. Nothing has been read from it yet."""
         target = f"/ws/prices?token={token or self.tickets.token()}{query}"
-        return open_wire(self.port, target, origin=ORIGIN, **options)
+        return open_raw_websocket(self.port, target, origin=ORIGIN, **options)
 
     @property
     def connections(self) -> list[StreamConnection]:
@@ -119,7 +121,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
             servers=servers,
             fanout=fanout,
             unauthenticated=unauthenticated,
-            tickets=Tickets(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
+            tickets=TokenMint(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
         )
     finally:
         await stream.stop(servers)

@@ -1,4 +1,4 @@
-"""A browser's way into a relay, by the addresses that it sees: a token over https, a socket over wss."""
+"""A browser's calls to a relay by its public addresses: a token over https, a WebSocket over wss."""
 
 import contextlib
 import json

@@ -6,7 +6,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from relay.web.bounded_websocket import BoundedWebSocket
-from tests.support.raw_websocket import open_wire
+from tests.support.raw_websocket import open_raw_websocket
 
 
 async def test_a_dead_client_is_cut_off() -> None:
@@ -31,7 +31,10 @@ async def test_a_dead_client_is_cut_off() -> None:
     )
     # the handshake's bytes go to the protocol that uvicorn's HTTP side would hand them to
     port = listener.sockets[0].getsockname()[1]
-    async with listener, open_wire(port, "/", origin="http://127.0.0.1", receive_buffer=4096) as wire:
+    async with (
+        listener,
+        open_raw_websocket(port, "/", origin="http://127.0.0.1", receive_buffer=4096) as wire,
+    ):
         assert await wire.shake() == 101
         async with asyncio.timeout(10):
             await ended.wait()

@@ -25,9 +25,9 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
-from tests.support.proxying import proxy_to
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.sdk_subscriber import following
+from tests.support.tcp_proxies import proxy_to
 
 PROGRAM = """
 import asyncio, sys
@@ -145,7 +145,7 @@ async def test_cuts_in_the_middle_of_batches_lose_and_repeat_nothing(shared: Rel
                 await publisher.send("trades.CUT", number)
                 if number % 997 == 996:
                     proxy.cut()
-                    proxy.mend()
+                    proxy.restore()
             await publisher.flush()
         assert await data(events, 5999) == list(range(6000))
 

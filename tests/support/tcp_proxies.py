@@ -1,6 +1,6 @@
-"""A TCP link between a client and a relay that fails as links do: silently, with a reset, or one way only.
+"""TCP proxies between a client and a relay, which a test can break as real links break.
 
-Killing a process is not the same: its kernel says goodbye for it. A cut link says nothing to either side.
+Killing a process is not the same, because its kernel ends its connections. A cut link sends nothing to either side.
 """
 
 import asyncio
@@ -13,14 +13,14 @@ CHUNK_BYTES = 65_536
 
 @dataclass(slots=True, kw_only=True)
 class Link:
-    """Forwards connections to a port until it is told to fail; connections made afterwards are fine."""
+    """Forwards connections to a port until a test breaks them. Later connections work."""
 
     target: int
     port: int = 0
     _flows: list["_Flow"] = field(default_factory=list)
 
     def cut(self) -> None:
-        """Forward nothing any more, in either direction; every socket stays open."""
+        """Forward nothing more, in either direction. Every socket stays open."""
         for flow in self._flows:
             flow.forwarding = False
 
@@ -31,7 +31,7 @@ class Link:
             flow.relay.transport.abort()
 
     def half_close(self) -> None:
-        """End what the client reads, and go on taking what it writes."""
+        """Close the direction to the client, and still read from the client."""
         for flow in self._flows:
             flow.forwarding = False
             flow.client.write_eof()
@@ -40,7 +40,7 @@ class Link:
         """Connect to the relay and forward both ways until both sides have ended."""
         try:
             from_relay, relay = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:  # what the client would have met without this link
+        except OSError:  # the client would get the same without this link
             client.transport.abort()
             return
         flow = _Flow(client=client, relay=relay)
@@ -86,3 +86,58 @@ async def linked(target: int) -> AsyncIterator[Link]:
         for handler in handlers:
             handler.cancel()
         await asyncio.gather(*handlers, return_exceptions=True)
+
+
+class Proxy:
+    """Forwards bytes in both directions. `url` is the proxy's address, to be used in place of the relay's."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._open: set[asyncio.StreamWriter] = set()
+        self._restored = asyncio.Event()
+        self._restored.set()
+        self.url = ""
+
+    def cut(self) -> None:
+        """Abort every connection without a close frame, and hold new ones back."""
+        self._restored.clear()
+        for writer in self._open:
+            writer.transport.abort()
+
+    def restore(self) -> None:
+        """Forward connections again."""
+        self._restored.set()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        await self._restored.wait()
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._open |= {writer, up_writer}
+        try:
+            await asyncio.gather(_pump(reader, up_writer), _pump(up_reader, writer))
+        finally:
+            self._open -= {writer, up_writer}
+            writer.transport.abort()
+            up_writer.transport.abort()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextlib.asynccontextmanager
+async def proxy_to(port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy to a port of this machine."""
+    proxy = Proxy(port)
+    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+    async with server:
+        proxy.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield proxy
+        finally:
+            proxy.cut()
+            proxy.restore()
