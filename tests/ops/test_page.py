@@ -38,7 +38,7 @@ async def test_nothing_inline_and_nothing_from_elsewhere() -> None:
     assert "require-trusted-types-for 'script'" in POLICY
     for needle in ("<script>", "<style", " style=", " onclick=", "//fonts", "https://"):
         assert needle not in answer.text, needle
-    for name in ("page.js", "charts.js", "story.js"):
+    for name in ("page.js", "charts.js", "records.js"):
         script = (await get(f"/ops/{name}")).text
         for needle in (
             "innerHTML",
@@ -53,7 +53,7 @@ async def test_nothing_inline_and_nothing_from_elsewhere() -> None:
 
 async def test_its_filter_offers_every_action() -> None:
     """As the relay knows them."""
-    script = (await get("/ops/story.js")).text
+    script = (await get("/ops/records.js")).text
     offered = re.findall(r'"([a-z.]+)"', script[script.index("ACTIONS") : script.index("];")])
     assert sorted(offered) == sorted(Action)
 

@@ -168,7 +168,7 @@ export function short(number) {
   return Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 }).format(number);
 }
 
-/** The quantile of durations that were counted in buckets between two looks; null where there were none. */
+/** The quantile of the durations that were counted in buckets between two requests; null without any. */
 export function quantile(bounds, before, after, share) {
   const counts = after.map((count, index) => count - before[index]);
   const total = counts.reduce((sum, count) => sum + count, 0);

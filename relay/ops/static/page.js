@@ -2,11 +2,11 @@
 // text, never as HTML (the content policy allows nothing else).
 
 import { Chart, ago, quantile, short } from "./charts.js";
-import { ACTIONS, facts, handles, subject } from "./story.js";
+import { ACTIONS, facts, handles, subject } from "./records.js";
 
 const EVERY_MS = 2000;
 const MOMENTS = 300; // ten minutes
-const CONNECTIONS_EVERY = 3; // looks
+const CONNECTIONS_EVERY = 3; // requests
 const CONNECTIONS_A_PAGE = 50;
 const CHANNELS = 200;
 const RECORDS = 50;
@@ -15,10 +15,10 @@ const TIMEOUT_MS = 10_000;
 
 const $ = (id) => document.getElementById(id);
 let key = "";
-let run = 0; // grows with each log-in and log-out, so that late answers of an old one are dropped
-let before = null; // the statistics before
-let seen = new Map(); // channel -> its position at the last look
-const sent = new Map(); // publisher -> how far it was at the last look
+let run = 0; // grows with each log-in and log-out, so that late answers of an earlier one are ignored
+let before = null; // the statistics of the last request
+let seen = new Map(); // channel -> its position at the last request
+const sent = new Map(); // publisher -> its count at the last request
 let shown = CONNECTIONS_A_PAGE;
 let records = [];
 let asking = null;
@@ -78,10 +78,10 @@ const tiles = [
     `${short(now.hub.overflows)} ended as too slow`]],
   ["Loop lag, p99", (now, last) => {
     const lag = last && quantile(now.times.bounds_s, last.times.loop_lag.counts, now.times.loop_lag.counts, 0.99);
-    return [lag === null ? "–" : ago(lag), "how late the event loop is", lag > 0.1 ? "bad" : "good"];
+    return [lag === null ? "–" : ago(lag), "delay of the event loop", lag > 0.1 ? "bad" : "good"];
   }],
   ["Audit log", (now) => [
-    now.audit.lost ? `${short(now.audit.lost)} lost` : "whole",
+    now.audit.lost ? `${short(now.audit.lost)} lost` : "complete",
     `${short(now.audit.waiting)} waiting to be written`, now.audit.lost ? "bad" : "good"]],
 ].map(([name, read]) => {
   const value = make("strong", { text: "–" });
@@ -121,7 +121,7 @@ function say(text, tone) {
   $("state").dataset.tone = tone;
 }
 
-// channels and connections: rows are kept and changed, so that focus and selection stay where they are
+// channels and connections: rows are updated and not replaced, so that focus and selection stay
 
 function fill(body, rows, nameOf, create, update) {
   const old = new Map([...body.children].map((row) => [row.dataset.name, row]));
@@ -253,7 +253,7 @@ function showFeed(whole) {
 async function readFeed(mine) {
   const filters = query({});
   const answer = await readRecords(records.length ? query({ after: seqOf(records[0]) }) : filters);
-  if (mine !== run || filters !== query({})) return; // other filters by now
+  if (mine !== run || filters !== query({})) return; // the filters have changed
   if (records.length && !answer.records.length) return;
   // more records came than one answer holds: show only these, so that "Older" leaves nothing out
   const replaces = !records.length || !answer.whole;
@@ -295,7 +295,7 @@ async function openStory(kind, name) {
       make("p", {}, make("b", { text: step.user || step.address }), ` ${step.sentence}`),
       make("dl", {}, ...facts(step).map(([term, value]) => make("div", {}, make("dt", { text: term }), make("dd", { text: value }))))));
     if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: `relay audit` reads all of the log." }));
-    $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The end of the log has no record of it." })]));
+    $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The newest part of the log has no record of it." })]));
   } catch (error) {
     $("timeline").replaceChildren(make("li", { text: `The log could not be read: ${error.message}` }));
   }
@@ -308,7 +308,7 @@ let cutting = null;
 function openCut(connection) {
   cutting = connection;
   $("cut-error").textContent = "";
-  $("cut-text").textContent = `All connections of this session of ${connection.user} are closed with code 4501, and its tokens are refused from now on. The user has to log in again. The audit log says that it was you.`;
+  $("cut-text").textContent = `All connections of this session of ${connection.user} are closed with code 4501, and its tokens are refused from now on. The user has to log in again. The audit log records the name of your key.`;
   $("cut-yes").disabled = false;
   $("cut").showModal();
 }
@@ -332,7 +332,7 @@ async function look(mine, { connections = true } = {}) {
   const channels = `/v1/channels?${new URLSearchParams({ limit: CHANNELS, ...(match && { match }) })}`;
   const [stats, channel, connection, publisher] = await Promise.all([
     ask("/v1/stats"),
-    ask(channels).catch((error) => { if (error.status === 400) return null; throw error; }), // half a pattern
+    ask(channels).catch((error) => { if (error.status === 400) return null; throw error; }), // a pattern that is not complete yet
     connections ? ask(`/v1/connections?limit=${shown}`) : null,
     ask("/v1/publishers"),
     readFeed(mine),

@@ -27,7 +27,7 @@ export function handles(record) {
 export function facts(step) {
   return [
     ["reason", step.reason],
-    ["marks", step.marks.join(", ")],
+    ["anomalies", step.marks.join(", ")],
     ["address", step.address],
     ["origin", step.origin],
     ["token", step.token],
