@@ -44,11 +44,14 @@ def connections_handler(registry: Registry) -> Handler:
 
 
 def _read_cursor(text: str) -> ConnectionCursor:
+    malformed = MalformedError("after is the `next` of the page before.")
+    found = _CURSOR.fullmatch(text)
+    if found is None:
+        raise malformed
     try:
-        opened_at, id_ = _CURSOR.fullmatch(text).groups()  # type: ignore[union-attr]  # None raises below
-        return float(opened_at), UUID(id_).int
-    except (AttributeError, ValueError):
-        raise MalformedError("after is the `next` of the page before.") from None
+        return float(found[1]), UUID(found[2]).int
+    except ValueError:  # 36 hex digits and hyphens that are not a UUID
+        raise malformed from None
 
 
 def _row(connection: Connection, admitted: Admitted, now: float) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""`relay doctor`: findings as lines, as a table and as JSON, and an exit code for whoever runs it by machine."""
+"""`relay doctor`: findings as lines, as a table and as JSON, and an exit code for scripts."""
 
 import json
 import os

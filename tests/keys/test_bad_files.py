@@ -41,7 +41,7 @@ def test_a_folder_without_a_key_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o602, 0o660, 0o610, 0o777])
 def test_a_private_file_that_others_can_use(tmp_path: Path, mode: int) -> None:
-    """Refused, whoever of group and others it is; the sentence says what to do."""
+    """It is refused for group and for others; the sentence says what to do."""
     path = private_path(tmp_path, create_signing_key(tmp_path).kid)
     path.chmod(mode)
     text = mistake(tmp_path)
@@ -125,7 +125,7 @@ def test_one_bad_file_beside_a_good_one(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_pipe_by_the_name_of_a_key(tmp_path: Path) -> None:
-    """Neither is a file, and reading the pipe would wait for ever."""
+    """Neither is a regular file, and reading the pipe would never end."""
     os.mkfifo(tmp_path / "a.private.pem", 0o600)
     assert "a.private.pem is not a file" in mistake(tmp_path)
     (tmp_path / "a.private.pem").unlink()

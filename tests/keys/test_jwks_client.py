@@ -156,7 +156,7 @@ async def test_after_an_idle_hour(publisher: Backend, client: JwksClient, clock:
 async def test_keys_outlive_the_publisher_for_an_hour(
     publisher: Backend, client: JwksClient, clock: Clock
 ) -> None:
-    """Known keys are believed that long, and not a second longer; what it is asked meanwhile is bounded."""
+    """Known keys are valid for that time and not a second longer, and the requests in that time are bounded."""
     await client.key(ONE.kid)
     publisher.answers(status=500)
     for _ in range(int(STALE_S / 30) - 1):
@@ -323,7 +323,7 @@ def test_addresses_that_keys_may_come_from(url: str) -> None:
     ],
 )
 def test_addresses_that_keys_must_not_come_from(url: str) -> None:
-    """Whoever can change the answer on its way could sign as anybody."""
+    """An attacker who can change the answer on the network could sign any token."""
     with pytest.raises(ConfigurationError) as raised:
         JwksClient(url, read=from_jwks)
     assert str(raised.value).startswith("A JWKS URL must")

@@ -1,4 +1,4 @@
-"""A key's life, without a file or a clock: which one signs, which verify, and what each is called meanwhile."""
+"""The states of keys, without a file or a clock: which key signs, and which keys verify."""
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given

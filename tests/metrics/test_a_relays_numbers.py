@@ -134,7 +134,7 @@ async def test_promtool_finds_nothing_to_criticise(watched: Relay) -> None:
 
 
 async def test_stats_are_the_same_numbers_as_json(watched: Relay) -> None:
-    """For whoever has no Prometheus: one object, the same counts."""
+    """Without Prometheus, one JSON object has the same counts."""
     answer = (await operate(watched, "GET", "/v1/stats", key=READER)).json()
     now = samples((await scrape(watched)).text)
     assert answer["hub"]["deliveries"] == value(now, "relay_deliveries_total")

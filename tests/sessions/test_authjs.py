@@ -68,7 +68,7 @@ async def test_a_session_id_of_the_applications_own(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["v5 http", "v4 http"])
 async def test_without_a_session_id(name: str) -> None:
-    """jti changes each time Auth.js mints the session anew, and so it is not taken: the user stands for it."""
+    """jti changes each time Auth.js mints the session again, so it is no session id: the reference is the user's."""
     session = await VERIFIER.verify(recorded(name), now=NOW)
     assert isinstance(session, Session)
     assert not session.own_id

@@ -20,7 +20,7 @@ REQUIRE = 'require = { token_use = "access" }'
 
 @pytest.fixture(autouse=True)
 def only_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the settings of whoever runs the tests out of them."""
+    """Keep the environment's settings out of the tests."""
     for name in ("VERIFIER", "SIGNED", "UPSTREAM", "AUTHJS", "COOKIE", "CLAIMS"):
         monkeypatch.delenv(f"RELAY_SESSION__{name}", raising=False)
 

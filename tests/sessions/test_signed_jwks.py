@@ -168,7 +168,7 @@ def test_keys_for_something_else_are_passed_over(members: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("bits", [1024, 8200])
 def test_keys_of_a_wrong_length_are_passed_over(bits: int) -> None:
-    """One is weak, the other makes each signature dear."""
+    """A short key is weak, and a long one makes each signature expensive."""
     key = RSAAlgorithm.to_jwk(rsa.RSAPublicNumbers(65537, (1 << (bits - 1)) + 1).public_key(), as_dict=True)
     document = {"keys": [key | {"kid": "odd"}, jwk(RSA, kid="good")]}
     assert list(read_keys(document, "RS256")) == ["good"]
@@ -238,7 +238,7 @@ def test_any_published_keys_are_read_or_malformed(
 
 
 def test_secrets_are_not_published() -> None:
-    """A set of keys with an HMAC algorithm makes no sense: whoever reads the keys could sign."""
+    """A key set with an HMAC algorithm is refused: each reader of the keys could sign."""
     source = JwksClient("https://id.example.com/jwks", read=partial(read_keys, algorithm="HS256"))
     with pytest.raises(ConfigurationError):
         SignedVerifier(replace(OPTIONS, algorithm="HS256", key=source))

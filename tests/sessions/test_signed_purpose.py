@@ -161,5 +161,5 @@ async def test_a_leeway_of_its_own() -> None:
 
 
 async def test_a_token_with_another_fault_is_not_called_expired() -> None:
-    """What is wrong in itself is not called expired: no refresh would mend it."""
+    """A wrong token is not called expired, because no refresh would repair it."""
     assert await reason(token({"token_use": "refresh", "exp": NOW - 900})) is Reason.SESSION_INVALID

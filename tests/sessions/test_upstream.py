@@ -123,7 +123,7 @@ async def test_an_answer_that_says_nobody(
 async def test_401_keeps_the_refresh_cookie_and_403_is_final(
     backend: Backend, verifier: UpstreamVerifier, status: int, reason: Reason
 ) -> None:
-    """401 is what a refresh may mend, and so it leaves the refresh cookie alone; 403 is final."""
+    """A refresh may repair a 401, so the refresh cookie stays; 403 is final."""
     backend.answers(USER, status=status)
     refused = await verifier.verify("opaque-token", now=NOW)
     assert isinstance(refused, Refusal)
@@ -236,7 +236,7 @@ async def test_nothing_kept_holds_a_token(verifier: UpstreamVerifier) -> None:
 
 
 async def test_a_log_out_cuts_what_is_kept(backend: Backend, verifier: UpstreamVerifier) -> None:
-    """The next request asks anew; other sessions stay as they are."""
+    """The next request calls the backend again; other sessions stay cached."""
     backend.answer = by_token
     mine, other = await session(verifier, "mine"), await session(verifier, "other")
     backend.answers(status=401)
@@ -263,7 +263,7 @@ async def test_a_log_out_while_the_backend_is_asked(backend: Backend, verifier: 
 async def test_an_answer_from_before_the_log_out_is_not_kept(
     backend: Backend, verifier: UpstreamVerifier
 ) -> None:
-    """Who waited for it gets it, and the next one asks anew."""
+    """Callers that wait for it get it, and the next request calls the backend again."""
     backend.hold()
     early = asyncio.create_task(session(verifier))
     await backend.called(1)
