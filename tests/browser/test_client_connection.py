@@ -55,7 +55,7 @@ async def test_the_back_off_doubles_from_half_a_second_to_twenty_with_full_jitte
 async def test_ten_good_seconds_start_the_back_off_anew_and_less_does_not(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
-    """A server that accepts and drops must not be asked twice a second for ever."""
+    """A server that accepts and drops connections must not get two attempts a second without end."""
     await tab.start(relay)
     await tab.page.evaluate(NEARLY_ONE)
     waits = []

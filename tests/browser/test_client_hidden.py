@@ -90,7 +90,7 @@ async def test_timers_that_a_hidden_tab_holds_back_do_not_make_a_live_link_dead(
     peer = await follow(tab, relay, "latest")
     await tab.hide(hidden=True)
     for _ in range(3):
-        # the timers that are due in this minute fire at its end, once, behind the frames
+        # the timers that are due in this minute fire at its end, once, after the frames
         await peer.send(HEARTBEAT)
         await tab.next("heartbeat")
         await tab.page.clock.fast_forward(60_000)

@@ -238,7 +238,7 @@ async def test_refreshes_carry_a_connection_past_its_first_end(page: Page, short
 async def test_a_session_that_is_gone_ends_the_stream_at_the_connections_end(
     page: Page, short_lived: Relay
 ) -> None:
-    """Not before, because the relay did not say so; and not with reconnects for ever."""
+    """Not before, because the relay did not close it; and without endless reconnects."""
     tab = await open_page(page, short_lived)
     await tab.state("open")
     await page.context.clear_cookies()

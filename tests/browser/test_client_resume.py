@@ -90,7 +90,7 @@ async def test_a_resume_that_missed_nothing_is_live_with_its_ack(tab: Tab, relay
 async def test_what_the_server_does_not_have_any_more_is_a_gap_with_what_is_known(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
-    """Then the channel begins anew with a snapshot."""
+    """Then the channel begins again with a snapshot."""
     peer = await come_back(tab, relay, await follow(tab, relay))
     await peer.send(ack(BTC, id=(await peer.next())["id"], seq=90), snapshot(90), *updates(91))
     assert await tab.next("onGap", "onSnapshot") == {

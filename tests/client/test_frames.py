@@ -29,7 +29,7 @@ def test_data_is_kept_byte_for_byte() -> None:
 
 
 def test_data_is_also_there_as_objects() -> None:
-    """Whoever wants Python objects gets them."""
+    """`value` decodes the data to Python objects."""
     frame = parse_server_frame(
         '{"type":"snapshot","channel":"a","epoch":"e","seq":1,"ts":2,"data":{"bid":"1.10"}}'
     )

@@ -146,7 +146,7 @@ def test_the_caller_is_told_changes_and_never_a_false_live(steps: list[str]) -> 
 
 
 def test_the_servers_clock_is_read_from_the_fastest_frame() -> None:
-    """A frame that was long on its way doesn't set the clock back; a new welcome sets it anew."""
+    """A slow frame does not set the clock back; a new welcome sets it again."""
     clock = ServerClock()
     assert clock.ms(0.0) is None
     clock.read(Welcome(connection="c", ts=1_000_000, expires_at=0), 10.0)
@@ -201,7 +201,7 @@ async def test_a_sign_of_life_makes_live_again() -> None:
 
 
 async def test_a_wait_that_is_given_up_and_renewed_does_not_keep_a_link_alive() -> None:
-    """Whoever asks for the next event with a timeout of his own, again and again, hears of the silence all the same."""
+    """A caller that waits with short timeouts of its own gets the stale events as well."""
 
     async def talk(connection: Any) -> None:
         await welcome(connection, heartbeat_ms=200)

@@ -56,7 +56,7 @@ def test_a_repeated_snapshot_is_a_duplicate() -> None:
 
 
 def test_a_new_epoch_counts_from_one() -> None:
-    """The sequencer died and counts anew: its first snapshot is news, whatever its seq."""
+    """After a restart the relay counts from 1 again: the first snapshot is new, with any seq."""
     positions = Positions()
     assert positions.classify(_frame("snapshot", 500)) is NEW
     assert positions.classify(_frame("snapshot", 1, epoch="e2")) is NEW
@@ -99,7 +99,7 @@ def test_a_stream_that_jumps_is_held_until_it_is_resumed() -> None:
 
 
 def test_what_can_not_be_resumed_is_a_gap() -> None:
-    """The relay has not all of it: one gap behind the last message that was handed out, and then the next value."""
+    """The relay does not have all messages: one gap after the last received one, and then the next value."""
     positions = _stream(5)
     positions.hold(["prices.A"])
     gaps = positions.acknowledge(_ack(mode="stream", epoch="e1", seq=50), ["prices.A"])
@@ -111,7 +111,7 @@ def test_what_can_not_be_resumed_is_a_gap() -> None:
 
 
 def test_a_jump_is_asked_for_once() -> None:
-    """A relay that says it replays and then doesn't ends in a gap, not in asking for ever."""
+    """If the relay promises a replay and sends none, there is a gap, and no endless requests."""
     positions = _stream(5)
     assert positions.classify(_frame("update", 9)) is JUMP
     positions.hold(["prices.A"])
@@ -170,7 +170,7 @@ def test_positions_that_are_none_are_refused(channel: str, epoch: str, seq: int)
 
 
 def test_a_refused_resumption_is_a_gap() -> None:
-    """A channel that may not be subscribed any more is not held for ever."""
+    """A channel whose resumption was refused is no longer held."""
     positions = _stream(5)
     positions.hold(["prices.A"])
     refused = Subscribed(rejected=(Rejected(channel="prices.A", code="too_many_channels"),))
@@ -179,7 +179,7 @@ def test_a_refused_resumption_is_a_gap() -> None:
 
 
 def test_a_lost_connection_lets_go_of_what_it_held() -> None:
-    """The answer will not come; the next connection asks anew."""
+    """No answer will come on a lost connection; the next one requests again."""
     positions = _stream(5)
     positions.hold(["prices.A"])
     positions.release()

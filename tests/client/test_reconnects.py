@@ -115,7 +115,7 @@ async def test_a_silent_link_is_dead() -> None:
 
 
 async def test_a_missing_welcome_is_not_waited_for() -> None:
-    """Whoever accepts the handshake and then says nothing is left."""
+    """A server that accepts the handshake and sends nothing is disconnected."""
     async with stream_server(stay, says()) as stream, subscriber(stream.url, open_timeout_s=1.0) as prices:
         closed, again = await take(prices, 2)
     assert isinstance(closed, Closed)

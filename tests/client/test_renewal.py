@@ -217,7 +217,7 @@ async def test_a_failing_token_function_is_the_callers_to_see() -> None:
 
 
 async def test_a_refresh_whose_sending_was_given_up_is_sent_again() -> None:
-    """Whoever stops waiting for events in that very moment does not lose the token that was just taken."""
+    """A caller that stops waiting at that moment does not lose the token that was just fetched."""
     awake = asyncio.Event()
     renewal = Renewal(fresh, Welcome(connection="c", ts=0, expires_at=1000), wake=awake.set, random=Random(1))
     renewal.warned(0, 0.0)

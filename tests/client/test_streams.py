@@ -108,7 +108,7 @@ async def test_what_came_while_the_link_was_cut_is_replayed(
 
 
 async def test_what_the_history_has_no_more_is_a_gap(shared: Relay, publisher: Publisher) -> None:
-    """MessageOptions than the relay keeps came meanwhile: a gap behind the last message, and then the newest one."""
+    """More messages came than the relay keeps: a gap after the last received one, and then the newest one."""
     await publish(publisher, "trades.OLD", 1, 3)
     async with proxy_to(shared.ports[1]) as proxy, trades(shared, proxy.url) as events:
         await events.subscribe("trades.OLD")

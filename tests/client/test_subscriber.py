@@ -166,7 +166,7 @@ async def test_malformed_frames_are_told_and_survived() -> None:
 
 
 async def test_closing_ends_the_iteration() -> None:
-    """`aclose` from another task ends whoever iterates, connected or waiting, and says 1000 to the relay."""
+    """`aclose` from another task ends the iteration, connected or waiting, and closes with 1000."""
     codes: list[int | None] = []
 
     async def talk(connection: ServerConnection) -> None:
@@ -192,7 +192,7 @@ async def test_closing_ends_the_iteration() -> None:
 
 
 async def test_closing_does_not_wait_behind_old_prices() -> None:
-    """A queue full of unread frames does not hold the goodbye up: the answer to it stands behind them."""
+    """A queue full of unread frames does not delay the close: the relay's close frame comes after them."""
     codes: list[int | None] = []
 
     async def talk(connection: ServerConnection) -> None:
@@ -208,7 +208,7 @@ async def test_closing_does_not_wait_behind_old_prices() -> None:
 
 
 async def test_a_cancelled_wait_loses_nothing() -> None:
-    """Whoever gives up waiting for an event and asks again later gets all of them."""
+    """A caller that stops waiting for an event and asks again later gets all events."""
     go_on = asyncio.Event()
 
     async def talk(connection: ServerConnection) -> None:

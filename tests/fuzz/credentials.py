@@ -35,7 +35,7 @@ def token(data: bytes) -> None:
 
 
 def token_parts(data: bytes) -> None:
-    """Any header and payload, truly signed: what is behind the signature."""
+    """Any header and payload with a valid signature: the checks after the signature."""
     header, _, payload = data.partition(b"\n")
     _check_token(forge(header, payload, PRIVATE))
 
@@ -57,7 +57,7 @@ def _check_token(text: str) -> None:
 
 
 def session(data: bytes) -> None:
-    """Any text as a session, to verifiers one behind the other."""
+    """Any text as a session, for several verifiers in their order."""
     credential = latin(data)
     answer = at_once(CHAIN.verify(credential, now=NOW))
     assert isinstance(answer, Refusal), "nobody forges a session"

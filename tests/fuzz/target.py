@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 class Target:
     """One parser. `feed` takes any bytes and raises only where the parser broke its promise.
 
-    `seeds` are good inputs, from which the fuzzers get behind the first check, and inputs that once were found.
+    `seeds` are good inputs, from which the fuzzers pass the first check, and inputs that were found before.
     """
 
     name: str

@@ -112,7 +112,7 @@ async def sessions_of_each_kind(relay: Relay, backend: Backend, marks: Canaries)
 
 
 async def test_verifiers_that_decrypt_and_that_ask(tmp_path: Path) -> None:
-    """Nothing of a session is in a log, whoever judged it and however it went wrong; nor of what a backend answered."""
+    """No log has a part of a session or of a backend's answer, with every verifier and after every failure."""
     marks = marked("session id", "name", "opaque", "answer")
     async with running_backend() as backend:
         relay = with_session(

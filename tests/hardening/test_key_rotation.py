@@ -128,7 +128,7 @@ async def test_a_key_is_published_before_it_signs(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_key_ends_what_it_opened(tmp_path: Path) -> None:
-    """Its tokens are refused, its sockets closed so that they come anew, and others go on."""
+    """Its tokens are refused, its connections are closed so that they reconnect, and other connections stay."""
     with running(tmp_path) as relay:
         folder = relay.folder / "keys"
         old = issuer_key(relay)

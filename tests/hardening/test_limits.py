@@ -92,7 +92,7 @@ async def test_nobody_locks_somebody_else_out(relay: Relay) -> None:
 
 
 async def test_an_address_does_not_guess_at_many_accounts(relay: Relay) -> None:
-    """Six log-ins of an address, whoever's; then its other requests go on, and so does another address."""
+    """Six log-ins of one address, of any accounts; its other requests are still accepted, and so is another address."""
     source = "127.0.2.1"
     for number in range(6):
         assert (await login(relay, f"user-{number}@example.com", source)).status == 401

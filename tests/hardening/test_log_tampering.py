@@ -1,6 +1,6 @@
-"""Log tampering: whoever edits the audit log of a real relay is found out by `relay audit verify`, as it is told here.
+"""Log tampering: `relay audit verify` finds every change of a real relay's audit log, as listed here.
 
-Not by the relay: it may be long gone. What no chain can show by itself, a cut end and a log written anew, needs the
+Not by the relay: it may be long gone. What no chain can show by itself, a cut end and a log written again, needs the
 head that somebody kept elsewhere.
 """
 
@@ -56,7 +56,7 @@ def replaced(old: bytes, new: bytes) -> Callable[[Log], Log]:
 
 
 def innocent(log: Log) -> Log:
-    """Turn the record of a replay into one of another, and mend its hash."""
+    """Change the record of a replay to another one, and compute its hash again."""
     at = next(number for number, line in enumerate(log) if b"token_replayed" in line)
     record = json.loads(log[at])
     record["user"] = {"id": "somebody else"}
@@ -74,15 +74,15 @@ TAMPERINGS: dict[str, Callable[[Log], Log]] = {
     "two swapped": lambda log: [*log[:3], log[4], log[3], *log[5:]],
     "one repeated": lambda log: [*log[:5], log[4], *log[5:]],
     "a line put in": lambda log: [*log[:5], b"{}\n", *log[5:]],
-    "one changed and its hash mended": innocent,
+    "one changed and its hash computed again": innocent,
     "cut within a line": lambda log: [*log[:-1], log[-1][:-20]],
 }
 UNSEEN_WITHOUT_A_HEAD: dict[str, Callable[[Log], Log]] = {
     "the last cut off": lambda log: log[:-1],
     "the last half cut off": lambda log: log[: len(log) // 2],
     "all cut off": lambda log: [],
-    "written anew from the middle": lambda log: rewritten(log, len(log) // 2),
-    "written anew": lambda log: rewritten(log, 0),
+    "written again from the middle": lambda log: rewritten(log, len(log) // 2),
+    "written again": lambda log: rewritten(log, 0),
 }
 
 
@@ -109,7 +109,7 @@ async def test_the_log_is_checked_with_what_the_relay_keeps(tmp_path: Path) -> N
             "as it was": log,
             "the last cut off": log[:-1],
             "all cut off": [],
-            "written anew": rewritten(log, 0),
+            "written again": rewritten(log, 0),
         }.items():
             relay.audit_path.write_bytes(b"".join(tampered))
             result = CliRunner().invoke(app, told)

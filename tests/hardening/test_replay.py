@@ -113,7 +113,7 @@ async def test_padding_does_not_pay_for_a_fresh_token(relay: Relay) -> None:
 
 
 async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
-    """The claim outlives the process: 401 and `token_replayed` from the relay that was started anew."""
+    """The claim outlives the process: 401 and `token_replayed` from the restarted relay."""
     with running(tmp_path) as relay:
         token, fresh = await relay.token(), await relay.token()
         assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101

@@ -139,7 +139,7 @@ async def test_a_renewed_access_token_is_no_new_login(relay: Relay, *, connected
 
 
 async def test_a_session_without_an_id_comes_back_with_a_login(relay: Relay) -> None:
-    """It is known by its user only, so a log-out would otherwise be for ever; its tokens tell when it began."""
+    """It is known by its user only, so a log-out would otherwise be final; its tokens have the time of its start."""
     user = someone()
     old = without_id(user, int(time.time()) - 60)
     async with relay.connect(await relay.token(old)) as socket:

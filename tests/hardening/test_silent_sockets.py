@@ -1,4 +1,4 @@
-"""Slowloris and silent sockets: whoever says nothing, or says it slowly, takes no room for long, and never all of it.
+"""Slowloris and silent sockets: a connection that sends nothing, or sends slowly, takes a place only for a short time.
 
 The public HTTP listener's part of this is in tests/web/test_uvicorn_runner.py, where the test's clock runs faster.
 """

@@ -87,7 +87,7 @@ def hashed_anew(record: dict[str, Any]) -> bytes:
 
 
 def rewritten(lines: Sequence[bytes], start: int) -> list[bytes]:
-    """Return `lines` with record `start` changed, and all after it hashed anew so that the chain holds."""
+    """Return `lines` with record `start` changed, and all later hashes computed again, so that the chain is valid."""
     result = list(lines[:start])
     for number, line in enumerate(lines[start:], start):
         record = json.loads(line)

@@ -44,7 +44,7 @@ class Ticket:
 
 
 class Client(Protocol):
-    """What the tests want of a connection, whoever made it."""
+    """The methods that the tests use, the same for every client library."""
 
     protocol: str | None
 

@@ -1,4 +1,4 @@
-"""A small real server that speaks relay.ingest.v1, remembers what it took, and breaks when it is told to.
+"""A small real server for relay.ingest.v1. It remembers the accepted messages, and fails when a test says so.
 
 It numbers and forgets like the relay: `die` is a kill -9 and a new start. What it does not do is the relay's own work,
 checking; `tests/ingest` and the tests against the real relay are for that.

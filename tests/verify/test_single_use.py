@@ -45,7 +45,7 @@ async def test_a_token_is_used_once(store: SingleUse) -> None:
 
 
 async def test_of_a_hundred_claims_at_once_one_gets_it(store: SingleUse) -> None:
-    """A replay that races the real call is told no, whoever is first."""
+    """Of a call and its replay at the same moment, exactly one is accepted."""
     claims = (store.claim("jti", expires_at=4_000_000_000.0) for _ in range(100))
     assert sorted(await asyncio.gather(*claims)) == [False] * 99 + [True]
 

@@ -76,7 +76,7 @@ def test_text_goes_out_verbatim() -> None:
 
 
 def test_line_breaks_between_tokens_become_spaces() -> None:
-    """A batch has one publication a line; a line break inside a string is an error and is not mended."""
+    """A batch has one publication a line; a line break inside a string is an error and is not repaired."""
     assert _encode('{\r\n"a":\n1}').endswith(b'"data":{  "a": 1}}')
     with pytest.raises(PublishError):
         _encode('{"a":"x\ny"}')

@@ -198,7 +198,7 @@ async def test_an_ack_that_does_not_come_ends_the_link() -> None:
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 426])
 async def test_a_refused_handshake_ends_all_that_waits(status: int) -> None:
-    """What would be the same next time is raised at once; the next call tries anew."""
+    """A final refusal is raised at once; the next call connects again."""
     body = {"code": "invalid_key", "message": "The key is wrong.", "retryable": False}
     async with ingest_server(refusals=[refused(status, body)]) as ingest, _publisher(ingest.url) as publisher:
         with pytest.raises(PublishError, match="key is wrong") as caught:
@@ -280,7 +280,7 @@ async def test_an_exception_in_the_block_ends_it_at_once() -> None:
 
 
 async def test_another_server_is_recognised() -> None:
-    """Whoever accepts the handshake and speaks something else is not published to."""
+    """Nothing is published to a server that accepts the handshake and speaks another protocol."""
     async with ingest_server() as ingest:
         ingest.epoch = 5  # type: ignore[assignment]  # no welcome of the protocol
         async with _publisher(ingest.url) as publisher:
