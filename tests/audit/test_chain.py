@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from relay.audit.chain import GENESIS, MAX_LINE, Link, canonical, seal, unseal
 from relay.core.errors import MalformedError
 from relay.core.events import MAX_LIST, MAX_TEXT, clip, to_record
-from tests.support.audit_logs import HOSTILE, an_event, hashed_anew
+from tests.support.audit_logs import HOSTILE, an_event, with_new_hashes
 
 START = Link.before_first("writer-1")
 JSON = st.recursive(
@@ -46,7 +46,7 @@ def test_a_sealed_record_follows_the_documented_rules(details: dict[str, Any]) -
     """Standard library calls that know nothing of this package come to the same line."""
     line, link = seal(a_record(**details), START)
     record = json.loads(line)
-    assert hashed_anew(json.loads(line)) == line + b"\n"
+    assert with_new_hashes(json.loads(line)) == line + b"\n"
     assert record["relay"]["chain"] == {
         "hash": link.hash,
         "prev": GENESIS,
@@ -125,7 +125,7 @@ def test_chain_fields_have_their_form(member: str, value: object) -> None:
     record = json.loads(line)
     record["relay"]["chain"][member] = value
     with pytest.raises(MalformedError):
-        unseal(hashed_anew(record))
+        unseal(with_new_hashes(record))
 
 
 def test_what_has_no_canonical_form_is_refused() -> None:
@@ -186,7 +186,7 @@ def test_the_quick_way_to_a_line_is_the_documented_one(details: dict[str, Any]) 
     cut["event"]["sequence"] = 1
     cut["relay"]["chain"] = {"hash": link.hash, "prev": GENESIS, "seq": 1, "writer": "writer-1"}
     assert line == canonical(cut)
-    assert hashed_anew(json.loads(line)) == line + b"\n"
+    assert with_new_hashes(json.loads(line)) == line + b"\n"
 
 
 def test_a_head_is_read_again() -> None:

@@ -23,11 +23,11 @@ from relay.audit.writer import LogOptions, Sync
 from tests.support.audit_logs import (
     an_event,
     full_disk,
-    hashed_anew,
     intact_lines,
     log_bytes,
     records,
     rewritten,
+    with_new_hashes,
 )
 from tests.support.audit_signing import SIGNED, SIGNER, a_key, all_verified, verified, write
 
@@ -91,7 +91,7 @@ async def test_a_checkpoint_comes_in_time(path: Path, monkeypatch: pytest.Monkey
 
 
 @given(start=st.integers(0, 20))
-def test_a_log_that_was_hashed_anew_is_seen_by_its_signatures(
+def test_a_log_that_was_with_new_hashes_is_seen_by_its_signatures(
     tmp_path_factory: pytest.TempPathFactory, signed_log: list[bytes], start: int
 ) -> None:
     """Without any head: the next checkpoint after what was changed does not fit any more."""
@@ -111,7 +111,7 @@ def without_checkpoints(lines: list[bytes]) -> list[bytes]:
         chain = record["relay"]["chain"]
         record["event"]["sequence"] = chain["seq"] = number
         chain["prev"] = json.loads(result[-1])["relay"]["chain"]["hash"] if result else "0" * 64
-        result.append(hashed_anew(record))
+        result.append(with_new_hashes(record))
     return result
 
 

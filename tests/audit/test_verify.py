@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.audit.chain import MAX_LINE, Link, seal, unseal
 from relay.audit.verify import Kind, Verdict, read_lines, verify
 from relay.core.events import Action, Event, to_record
-from tests.support.audit_logs import hashed_anew, rewritten, write_log
+from tests.support.audit_logs import rewritten, with_new_hashes, write_log
 
 COUNT = 12
 TORN = b'{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"acti'
@@ -164,11 +164,11 @@ def test_any_added_or_missing_byte_is_seen(log: list[bytes], data: st.DataObject
 
 
 @given(st.integers(0, COUNT - 2))
-def test_a_record_hashed_anew_is_named(log: list[bytes], at: int) -> None:
+def test_a_record_with_new_hashes_is_named(log: list[bytes], at: int) -> None:
     """If one record is changed and its hash computed again, the next record shows it."""
     record = json.loads(log[at])
     record["user"] = {"id": "somebody else"}
-    assert found([*log[:at], hashed_anew(record), *log[at + 1 :]]) == (Kind.MODIFIED, at + 1)
+    assert found([*log[:at], with_new_hashes(record), *log[at + 1 :]]) == (Kind.MODIFIED, at + 1)
 
 
 @given(st.integers(0, COUNT - 2))
@@ -176,7 +176,7 @@ def test_a_forged_record_in_between_is_named(log: list[bytes], at: int) -> None:
     """A record put in with a fitting hash takes the place of the next one, and both claim it."""
     record = json.loads(log[at + 1])
     record["user"] = {"id": "somebody else"}
-    assert found([*log[: at + 1], hashed_anew(record), *log[at + 1 :]]) == (Kind.INSERTED, at + 2)
+    assert found([*log[: at + 1], with_new_hashes(record), *log[at + 1 :]]) == (Kind.INSERTED, at + 2)
 
 
 @given(st.integers(0, COUNT - 1))

@@ -126,7 +126,7 @@ async def test_several_readers_of_a_channel_share_one_subscription(tab: Tab, rel
     ]
 
 
-async def test_what_the_server_sends_unasked_serves_who_comes_later_and_is_left_otherwise(
+async def test_unrequested_channels_serve_later_readers_or_are_unsubscribed(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
     """A token for exact channels subscribes to them by itself; the server would not repeat their snapshots."""

@@ -60,7 +60,7 @@ async def test_a_snapshot_among_the_skipped_values_stays_one(tab: Tab, relay: Sc
     assert await tab.next("onUpdate", "onSnapshot") == frame("snapshot", BTC, 2, epoch="e2")
 
 
-async def test_who_subscribes_in_a_hidden_page_gets_the_value_once(tab: Tab, relay: ScriptedRelay) -> None:
+async def test_a_reader_in_a_hidden_page_gets_the_value_once(tab: Tab, relay: ScriptedRelay) -> None:
     """The value that waits is the same for all, and duplicates never arrive."""
     peer = await follow(tab, relay, "latest")
     await tab.hide(hidden=True)

@@ -126,7 +126,7 @@ async def test_a_connection_that_ends_first_is_not_refreshed(tab: Tab, relay: Sc
     assert await tab.page.evaluate("tokens") == 2
 
 
-async def test_what_a_refresh_takes_away_is_stale_and_told(tab: Tab, relay: ScriptedRelay) -> None:
+async def test_a_channel_that_a_refresh_removes_is_stale_and_reported(tab: Tab, relay: ScriptedRelay) -> None:
     """A price that is not followed any more must not look like one that is stable."""
     peer = await expiring(tab, relay, follow=BTC)
     await peer.send({"type": "snapshot", "channel": BTC, "epoch": "e1", "seq": 1, "ts": 1, "data": 1})

@@ -87,7 +87,7 @@ async def test_a_resume_that_missed_nothing_is_live_with_its_ack(tab: Tab, relay
     assert await tab.next("onStatus", "onGap") == {"channel": BTC, "state": "live"}
 
 
-async def test_what_the_server_does_not_have_any_more_is_a_gap_with_what_is_known(
+async def test_messages_that_the_server_lost_are_a_gap_with_its_positions(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
     """Then the channel begins again with a snapshot."""
@@ -135,9 +135,7 @@ async def test_channels_of_a_pattern_resume_by_their_names_which_are_left_again(
     assert (left["type"], left["channels"]) == ("unsubscribe", [BTC, ETH])
 
 
-async def test_what_the_server_sends_unasked_does_not_spoil_the_resume(
-    tab: Tab, relay: ScriptedRelay
-) -> None:
+async def test_unrequested_channels_do_not_disturb_the_resumption(tab: Tab, relay: ScriptedRelay) -> None:
     """A token for exact channels subscribes to them by itself, which resumes nothing: they are left first."""
     peer = await come_back(tab, relay, await follow(tab, relay))
     early = await peer.next()

@@ -47,7 +47,7 @@ async def open_page(page: Page, relay: Relay, key: str = OPS) -> None:
     await page.get_by_test_id("enter").click()
 
 
-async def test_a_key_opens_it_and_a_wrong_one_is_told(page: Page, watched: Relay) -> None:
+async def test_a_key_opens_the_page_and_a_wrong_key_is_reported(page: Page, watched: Relay) -> None:
     """Without the key there is nothing to see; a refusal says how to make a key."""
     await open_page(page, watched, "ops.wrong")
     await expect(page.get_by_test_id("login-error")).to_contain_text("operator key")
@@ -152,7 +152,7 @@ async def test_cutting_a_session_off_asks_first_and_is_audited(page: Page, watch
     assert "ops" in json.dumps(record["relay"])
 
 
-async def test_who_may_only_read_can_not_cut_off(page: Page, watched: Relay) -> None:
+async def test_a_reading_operator_can_not_close_connections(page: Page, watched: Relay) -> None:
     """The relay refuses it, and the dialog says why."""
     async with watched.connect(await watched.token(watched.session(sub="ivan"))):
         await open_page(page, watched, READER)

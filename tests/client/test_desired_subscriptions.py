@@ -61,7 +61,7 @@ def test_bad_wishes_are_refused_whole() -> None:
     assert desired.query() == ("", {})
 
 
-def test_what_can_be_resumed_is_not_in_the_url() -> None:
+def test_resumable_channels_are_not_in_the_url() -> None:
     """The URL has no words for a position: channels that have one, and patterns around them, go in frames."""
     desired = DesiredSubscriptions()
     desired.add(["trades.A", "trades.*", "trades.B", "other.>"], 0)

@@ -57,7 +57,7 @@ def test_a_silent_link_makes_everything_stale_once() -> None:
     assert freshness.heard(21) == []
 
 
-def test_what_the_relay_calls_stale_stays_so() -> None:
+def test_a_channel_that_the_relay_calls_stale_stays_stale() -> None:
     """A link that is well again says nothing about a publisher that fell silent."""
     freshness = _watched()
     said = Status(channel="prices.A", state="stale", since=5)

@@ -41,7 +41,7 @@ async def test_the_answer_becomes_a_token() -> None:
 
 
 async def test_nothing_is_named_unless_asked() -> None:
-    """Without desired the body names nothing, and the issuer's defaults count."""
+    """Without arguments the body is empty, and the issuer's defaults apply."""
     async with http_server(answer(200, GRANTED)) as server:
         await fetch_token(server.url, "session-1")
     assert json.loads(server.requests[0][2]) == {}

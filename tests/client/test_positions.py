@@ -98,7 +98,7 @@ def test_a_stream_that_jumps_is_held_until_it_is_resumed() -> None:
     assert [positions.classify(_frame("update", seq)) for seq in (7, 8, 9, 10)] == [NEW] * 4
 
 
-def test_what_can_not_be_resumed_is_a_gap() -> None:
+def test_a_failed_resumption_is_a_gap() -> None:
     """The relay does not have all messages: one gap after the last received one, and then the next value."""
     positions = _stream(5)
     positions.hold(["prices.A"])

@@ -123,7 +123,7 @@ async def test_a_missing_welcome_is_not_waited_for() -> None:
     assert isinstance(again, Welcome)
 
 
-async def test_busy_upgrades_wait_as_told() -> None:
+async def test_a_busy_upgrade_waits_for_retry_after() -> None:
     """429 and 503 lead to another attempt, not before Retry-After."""
     busy = {"code": "unavailable", "message": "Later.", "retryable": True}
     script = (refusal(503, busy), refusal(429, busy, retry_after="0"), says())

@@ -128,7 +128,7 @@ NAMES = [("trades.*", "trades.>"), ("trades.A", "trades.>"), ("trades.A", "trade
 
 @settings(deadline=None, max_examples=200)
 @given(names=st.sampled_from(NAMES), steps=st.lists(STEP, max_size=60))
-def test_every_trade_comes_once_or_its_loss_is_told(
+def test_every_trade_comes_once_or_is_in_a_gap(
     names: tuple[str, str], steps: list[tuple[str, str | int | None]]
 ) -> None:
     """Whatever is cut, lost in between, or forgotten by a restart; by name or by pattern."""
@@ -158,7 +158,7 @@ def test_every_trade_comes_once_or_its_loss_is_told(
         max_size=20,
     ),
 )
-def test_what_the_history_holds_is_never_a_gap(
+def test_messages_within_the_history_are_never_a_gap(
     names: tuple[str, str], turns: list[tuple[list[str], bool, bool]]
 ) -> None:
     """However often the link is cut: as long as the relay still has what was missed, nothing is called lost."""

@@ -85,7 +85,7 @@ async def publish(publisher: Publisher, channel: str, first: int, last: int) -> 
 @pytest.mark.parametrize(
     ("scope", "wish"), [("trades.BOTH", "trades.BOTH"), ("trades.>", "trades.NAME"), ("trades.>", "trades.*")]
 )
-async def test_what_came_while_the_link_was_cut_is_replayed(
+async def test_messages_during_a_cut_link_are_replayed(
     shared: Relay, publisher: Publisher, scope: str, wish: str
 ) -> None:
     """By name or by pattern, with a token that subscribes to the name by itself or not: all of it, once, in order."""
@@ -107,7 +107,7 @@ async def test_what_came_while_the_link_was_cut_is_replayed(
     assert not [event for event in others if isinstance(event, Gap | Problem)]
 
 
-async def test_what_the_history_has_no_more_is_a_gap(shared: Relay, publisher: Publisher) -> None:
+async def test_messages_beyond_the_history_are_a_gap(shared: Relay, publisher: Publisher) -> None:
     """More messages came than the relay keeps: a gap after the last received one, and then the newest one."""
     await publish(publisher, "trades.OLD", 1, 3)
     async with proxy_to(shared.ports[1]) as proxy, trades(shared, proxy.url) as events:

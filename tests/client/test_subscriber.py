@@ -74,7 +74,7 @@ async def test_repeats_and_heartbeats_are_not_handed_out() -> None:
 
 
 async def test_subscribing_later_sends_frames() -> None:
-    """Once connected, desired go out as frames, and are part of the next connection too."""
+    """Once connected, new subscriptions are sent as frames, and are part of the next connection too."""
     frames: list[dict[str, Any]] = []
 
     async def talk(connection: ServerConnection) -> None:

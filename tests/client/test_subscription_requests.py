@@ -37,7 +37,7 @@ def test_a_pattern_is_resumed_by_its_channels() -> None:
     ]
 
 
-def test_what_may_be_subscribed_is_unsubscribed_first() -> None:
+def test_channels_that_may_be_subscribed_are_unsubscribed_first() -> None:
     """The relay looks at a position only while the channel is not subscribed."""
     asks = subscription_requests({"trades.A": 0, "trades.B": 0}, {"trades.A": ("e1", 7)}, again=True)
     assert asks == [

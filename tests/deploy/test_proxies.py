@@ -96,7 +96,7 @@ async def test_refusals_pass_through(front: Front, ca: ssl.SSLContext) -> None:
     assert token.split(".")[2] not in await written(front, "/ws/none")
 
 
-async def test_what_the_proxy_holds_for_a_slow_reader(tmp_path: Path) -> None:
+async def test_the_proxy_buffers_little_for_a_slow_reader(tmp_path: Path) -> None:
     """Behind nginx as the example has it: of 10 MB that nobody read no more than 2 arrive before the newest price."""
     with nginx(tmp_path, Authority(tmp_path)) as front:
         async with visit(front.relay, front.url, front.ca) as (socket, _):

@@ -74,7 +74,7 @@ async def test_no_handshake_is_left_hanging(running: Relay, ca: ssl.SSLContext) 
             pass
 
 
-async def test_who_stops_reading_gets_the_newest_price(running: Relay, ca: ssl.SSLContext) -> None:
+async def test_a_reader_that_stops_gets_the_newest_price_later(running: Relay, ca: ssl.SSLContext) -> None:
     """TLS holds no queue of old prices: after a pause the reader goes on with the newest."""
     padding = "x" * 50_000
     async with visit(running, public(running), ca) as (socket, _):

@@ -42,7 +42,7 @@ async def test_a_planted_cookie_never_stands_alone(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize("space", ["\xa0", "\x85", "\x1f"])
-async def test_what_only_python_calls_white_space_belongs_to_the_name(relay: Relay, space: str) -> None:
+async def test_white_space_outside_of_ascii_belongs_to_the_name(relay: Relay, space: str) -> None:
     """A browser keeps "\\xa0__Host-name" for a sibling site, without what the prefix stands for."""
     mine = relay.session()
     for cookie in (f"{space}access-token={mine}", f"access-token{space}={mine}"):

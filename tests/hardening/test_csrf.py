@@ -135,7 +135,7 @@ async def test_a_form_is_refused(relay: Relay) -> None:
             assert (answer.status, answer.code) == (400, "invalid_request"), (path, kind)
 
 
-async def test_what_the_application_sends_is_accepted(relay: Relay) -> None:
+async def test_the_applications_own_requests_are_accepted(relay: Relay) -> None:
     """An own Origin, a same-origin fetch, the custom header, and a Bearer token alone each suffice."""
     cookie = ("Cookie", f"access-token={relay.session()}")
     for fields in (

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.cli.audit import app
-from tests.support.audit_logs import hashed_anew, rewritten
+from tests.support.audit_logs import rewritten, with_new_hashes
 from tests.support.raw_http import bearing, knock, upgrade
 from tests.support.relay_process import Relay, running
 
@@ -60,7 +60,7 @@ def innocent(log: Log) -> Log:
     at = next(number for number, line in enumerate(log) if b"token_replayed" in line)
     record = json.loads(log[at])
     record["user"] = {"id": "somebody else"}
-    return [*log[:at], hashed_anew(record), *log[at + 1 :]]
+    return [*log[:at], with_new_hashes(record), *log[at + 1 :]]
 
 
 TAMPERINGS: dict[str, Callable[[Log], Log]] = {

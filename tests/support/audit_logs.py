@@ -77,7 +77,7 @@ def users(path: Path) -> list[str]:
     ]
 
 
-def hashed_anew(record: dict[str, Any]) -> bytes:
+def with_new_hashes(record: dict[str, Any]) -> bytes:
     """Return `record` as a line whose hash fits: what a forger does, by the documented rules alone."""
     chain = record["relay"]["chain"]
     chain.pop("hash", None)
@@ -95,7 +95,7 @@ def rewritten(lines: Sequence[bytes], start: int) -> list[bytes]:
             record["user"] = {"id": "somebody else"}
         else:
             record["relay"]["chain"]["prev"] = json.loads(result[-1])["relay"]["chain"]["hash"]
-        result.append(hashed_anew(record))
+        result.append(with_new_hashes(record))
     return result
 
 

@@ -116,7 +116,7 @@ async def test_every_bad_token_gets_the_same_answer(service: Service, name: str)
     "value",
     ["", "Bearer", "Bearer ", "Basic eA==", "Token {}", "{}", "Bearer {} x", "Bearer {},", "Bearer {}\xe9"],
 )
-async def test_what_is_no_bearer_header(service: Service, value: str) -> None:
+async def test_a_header_that_is_not_bearer_is_refused(service: Service, value: str) -> None:
     """Another scheme, no token, more than a token: refused, and the token in it is not used up."""
     text = token()
     assert_refused(await service.call(None, ("Authorization", value.format(text))))

@@ -85,7 +85,7 @@ def test_line_breaks_between_tokens_become_spaces() -> None:
 @pytest.mark.parametrize(
     "data", [float("nan"), [float("inf")], {"a": object()}, {"a": {1, 2}}, "\ud800", ["\ud800"]]
 )
-def test_what_json_has_not_is_refused(data: Any) -> None:
+def test_a_value_that_json_can_not_represent_is_refused(data: Any) -> None:
     """NaN is not turned into null, and no object is turned into its repr: the caller hears of it."""
     with pytest.raises(PublishError, match="JSON"):
         _encode(data)

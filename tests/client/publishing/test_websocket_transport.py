@@ -142,7 +142,7 @@ async def test_a_repeated_message_is_called_a_duplicate() -> None:
     assert ingest.data("trades.A") == [1, 2]
 
 
-async def test_a_stale_version_is_told() -> None:
+async def test_a_stale_version_is_reported_as_dropped() -> None:
     """What the relay dropped because it has a newer one is no error."""
     async with ingest_server(stale=frozenset({"prices.A"})) as ingest, _publisher(ingest.url) as publisher:
         assert (await publisher.publish("prices.A", 1, version=1)).dropped == "stale"
@@ -232,7 +232,7 @@ async def test_an_unreachable_relay_ends_in_an_error_with_its_address() -> None:
         assert broke.value.done == []
 
 
-async def test_what_the_relay_calls_a_bug_is_not_repeated() -> None:
+async def test_a_close_for_a_protocol_error_is_not_retried() -> None:
     """Close 1008 ends what waits with the relay's sentence."""
     async with ingest_server(close=(1008, "malformed")) as ingest, _publisher(ingest.url) as publisher:
         with pytest.raises(PublishError, match="malformed") as caught:
