@@ -1,4 +1,4 @@
-"""Scoped tokens for other services: an ASGI middleware and a function that check them.
+"""Scoped tokens for other services, a public API: an ASGI middleware and a function that check them.
 
     from relay.verify import ScopedTokenMiddleware, Verifier
     from relay.verify.sqlite import SqliteSingleUse

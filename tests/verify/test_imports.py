@@ -1,4 +1,4 @@
-"""What comes along with `relay.verify`: little enough for any service to have."""
+"""The modules that `relay.verify` imports: few, so that any service can use it."""
 
 import subprocess
 import sys
@@ -28,10 +28,10 @@ def imported_with(statement: str) -> set[str]:
 
 
 def test_nothing_of_the_server_is_imported() -> None:
-    """No listener, no settings, no database: a service has its own."""
+    """No listener, settings or database of the relay: a service has its own."""
     assert not imported_with("import relay.verify") & SERVER
 
 
-def test_the_database_is_imported_by_who_uses_it() -> None:
-    """And with it nothing else of the server."""
+def test_the_database_is_imported_only_with_its_module() -> None:
+    """`relay.verify.sqlite` imports SQLite and the relay's store, and nothing else of the server."""
     assert imported_with("import relay.verify.sqlite") & SERVER == {"sqlite3", "relay.state.sqlite"}
