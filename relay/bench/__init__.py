@@ -2,12 +2,12 @@
 
     benchmarks/   one module a benchmark: its options, its figures, its runs
     load/         programs that make load, what they measure the relay beside, and how processes are started and asked
-    report/       tables, JSON, the Markdown document and its chart
+    report.py     figures, tables, JSON, the Markdown document
 
 Each program is a process of its own, so that its CPU is counted apart from the others':
 
     the command      starts and ends the others, gives them orders, reads the servers' CPU  benchmarks/, load/servers
-    the relay        `relay serve` with keys and settings of its own, or a running one      load/relay_process
+    the relay        `relay serve` with keys and settings of its own                        load/servers
     the publisher    publishes at a pace, over HTTP or with the Python SDK                  load/publisher
     the subscribers  take tokens, connect, count what arrives                               load/subscribers
     a slow reader    reads so many bytes a second, or stops reading                         load/slow_reader

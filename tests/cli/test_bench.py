@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.support.bench_process import OnTerminal, bench, processes_of
-from tests.support.relay_process import PUBLISHER_KEY, running
 
 SMALL = ("fanout", "--subscribers", "20", "--ticks", "20", "--rate", "100", "--runs", "1")
 LONG = ("fanout", "--subscribers", "5", "--ticks", "2500", "--rate", "50", "--runs", "1")
@@ -91,39 +90,6 @@ def test_a_relay_that_dies_is_told(long_run: OnTerminal, tmp_path: Path) -> None
     assert processes_of(tmp_path) == []
 
 
-def test_it_measures_a_relay_that_runs_already(tmp_path: Path) -> None:
-    """With --url nothing is started but the load and the yardstick; one session may be used for several."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    with running(tmp_path / "relay") as relay:
-        assert relay.process is not None
-        (tmp_path / "sessions").write_text(f"{relay.session()}\n{relay.session()}\n")
-        given = (
-            "--url",
-            relay.url,
-            "--publish-url",
-            relay.internal_url,
-            "--sessions",
-            str(tmp_path / "sessions"),
-        )
-        key = {"RELAY_PUBLISH_KEY": PUBLISHER_KEY}
-        done = bench(scratch, *SMALL, *given, "--json", "--pid", str(relay.process.pid), variables=key)
-        assert (done.returncode, done.stderr) == (0, "")
-        found = json.loads(done.stdout)
-        assert found["relay"]["delivered"] == 400
-        assert found["relay"]["cpu_us_a_delivery"] is not None
-
-        crowd = bench(scratch, *SMALL, *given, "--subscribers", "21", variables=key)
-        assert crowd.returncode == 1
-        assert "1 of 21 connections were closed by the server" in crowd.stderr
-        assert "4504 replaced" in crowd.stderr
-
-        stranger = bench(scratch, *SMALL, *given, variables={"RELAY_PUBLISH_KEY": "pricing.wrong"})
-        assert stranger.returncode == 1
-        assert stranger.stderr.startswith("relay bench: The relay refused to publish: 401 ")
-    assert processes_of(scratch) == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -133,14 +99,6 @@ def test_it_measures_a_relay_that_runs_already(tmp_path: Path) -> None:
         (("--rate", "nan"), "--rate"),
         (("--ticks", "0"), "--ticks"),
         (("--runs", "many"), "--runs"),
-        (("--channel", "prices.>"), "channel"),
-        (("--pid", "1"), "go with --url"),
-        (("--url", "http://127.0.0.1:1"), "publisher key"),
-        (("--url", "http://127.0.0.1:1", "--publish-key", "a.b"), "session tokens"),
-        (("--url", "http://127.0.0.1:1", "--publish-key", "a\n.b"), "--publish-key: a key"),
-        (("--url", "http://127.0.0.1:1", "--publish-key", "a.b", "--sessions", "/nowhere"), "/nowhere"),
-        (("--url", "https://relay.example"), "TLS"),
-        (("--url", "http://x", "--publish-key", "a.b", "--stream-url", "wss://x/ws"), "TLS"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
@@ -149,18 +107,3 @@ def test_what_can_not_be_meant_is_refused(tmp_path: Path, arguments: tuple[str, 
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_relay_that_is_not_there_is_a_failed_run(tmp_path: Path) -> None:
-    """No server listens at --url: exit code 1, and the address that could not be reached."""
-    done = bench(
-        tmp_path,
-        *SMALL,
-        *("--url", "http://127.0.0.1:1", "--publish-key", "a.b"),
-        variables={"RELAY_SESSION_TOKEN": "some.session.token"},
-    )
-    assert done.returncode == 1
-    assert (
-        done.stderr
-        == "relay bench: http://127.0.0.1:1 can't be reached: Connection refused (connection 1 of this run).\n"
-    )

@@ -25,7 +25,7 @@ GOOD = Measured(counted=COUNTED, open_s=0.1, published=100, published_per_s=100.
 
 
 def side(
-    cpu_s: float | None = 1.01,
+    cpu_s: float = 1.01,
     *,
     published_per_s: float = 100.0,
     complete: bool = True,

@@ -24,7 +24,7 @@ from relay.bench.benchmarks.connect import (
 )
 from relay.bench.load.connections import Order
 from relay.bench.load.servers import own_relay
-from relay.bench.report.report import Figure, Report, Run, median
+from relay.bench.report import Figure, Report, Run, median
 
 FEW = 2000
 """Fewer connections are measured in too few steps: the CPU of a process is counted in 10 ms."""
@@ -40,7 +40,6 @@ class Audit(Benchmark[Bursts]):
 
     NAME = "audit"
     YARDSTICK = ("no log", "the same relay, whose audit log gets no record of a connection")
-    CHARTED = ("cpu_us_a_connect",)
     QUICK = {"connections": 2000}
 
     connections: Annotated[
@@ -58,7 +57,6 @@ class Audit(Benchmark[Bursts]):
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
         program = "relay" if name == "relay" else "relay.bench.load.unaudited_relay"
         with own_relay(folder, sessions=self.connections, program=program) as running:
-            assert running.pid is not None
             order = Order(
                 target=msgspec.structs.replace(running.target, channels=[IDLE]),
                 connections=self.connections,

@@ -11,10 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal
 
+import msgspec
 import typer
 
+from relay import __version__
 from relay.bench.load.processes import allow_open_files, require_psutil
-from relay.bench.report.report import Figure, Report, Run, Side, make_report
+from relay.bench.report import Figure, Report, Row, Run, Side, machine
 from relay.core.channels import INTERVALS_MS
 from relay.core.errors import ConfigurationError
 
@@ -64,7 +66,6 @@ class Benchmark(abc.ABC, Generic[Side]):
 
     NAME: ClassVar[str]
     YARDSTICK: ClassVar[tuple[str, str]]  # the heading of its column, and what it is in words
-    CHARTED: ClassVar[Sequence[str]]  # keys of figures for the chart, where less is better
     QUICK: ClassVar[Mapping[str, object]]  # options of `relay bench all --quick`
 
     runs: Runs = 3
@@ -136,20 +137,39 @@ class Benchmark(abc.ABC, Generic[Side]):
     def report(self, runs: Sequence[Run[Side]]) -> Report:
         """Put the figures of all runs together."""
         relay, yardstick = [run.relay for run in runs], [run.yardstick for run in runs]
-        return make_report(
-            self.NAME,
-            self.figures(),
-            runs,
+        figures = self.figures()
+        rows = [Row.of(figure, runs) for figure in figures]
+        notes = [
+            *self.side_notes("relay", relay),
+            *self.side_notes("yardstick", yardstick),
+            *self.notes(runs),
+        ]
+
+        def everything(side: Side) -> dict[str, Any]:
+            return {**{figure.key: figure.of(side) for figure in figures}, **msgspec.to_builtins(side)}
+
+        return Report(
+            bench=self.NAME,
             headline=f"{self.NAME}: {self.headline()}, medians of {self.runs}",
-            yardstick=self.YARDSTICK,
-            options=self.facts(),
-            notes=[
-                *self.side_notes("relay", relay),
-                *self.side_notes("yardstick", yardstick),
-                *self.notes(runs),
-            ],
+            yardstick=self.YARDSTICK[0],
+            rows=[row for row in rows if row.relay is not None or row.yardstick is not None],
+            notes=notes,
             is_whole=all(map(self.is_whole, relay)),
-            charted=self.CHARTED,
+            json={
+                "bench": self.NAME,
+                "version": __version__,
+                **self.facts(),
+                "runs": len(runs),
+                "yardstick_is": self.YARDSTICK[1],
+                "machine": machine(),
+                "relay": {row.figure.key: row.relay for row in rows},
+                "yardstick": {row.figure.key: row.yardstick for row in rows},
+                "ratio": {row.figure.key: row.ratio for row in rows if row.figure.has_ratio},
+                "notes": notes,
+                "each": [
+                    {"relay": everything(run.relay), "yardstick": everything(run.yardstick)} for run in runs
+                ],
+            },
         )
 
 

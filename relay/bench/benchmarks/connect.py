@@ -32,7 +32,7 @@ from relay.bench.load.browsers import Arrived
 from relay.bench.load.connections import Connected, Order
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.report.report import Figure, Run, busy_note
+from relay.bench.report import Figure, Run, busy_note
 
 WARM_UP_S = 1.0
 TICKS, IDLE = "prices.BENCH", "prices.IDLE"
@@ -95,7 +95,6 @@ class Connect(Benchmark[Bursts]):
 
     NAME = "connect"
     YARDSTICK = ("no checks", "a websockets server on uvloop that checks nothing")
-    CHARTED = ("cpu_us_a_connect", "burst_p99_ms")
     QUICK = {"connections": 500, "hold": 100, "quiet_s": 2}
 
     connections: Annotated[int, typer.Option(min=1, max=MAX_CONNECTIONS, help="Connections in a burst.")] = (
@@ -130,7 +129,6 @@ class Connect(Benchmark[Bursts]):
         ticks = made_up([TICKS], rate=self.rate, count=self.rate * seconds)
         total = self.connections * (2 if self.hold else 1)
         with server_of(name, folder, ticks, sessions=self.open_files()) as server:
-            assert server.pid is not None  # both are servers of our own
             order = Order(
                 target=server.target([IDLE] if name == "relay" else []),
                 connections=self.connections,

@@ -23,10 +23,10 @@ from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Show, SideName
 from relay.bench.load.counter import Counted, Latency
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, wait_for_words
-from relay.bench.load.servers import RunningRelay, Server, own_relay, publishing_to, yardstick_server
+from relay.bench.load.servers import Server, own_relay, publishing_to, yardstick_server
 from relay.bench.load.subscribers import GroupOrder, Order
 from relay.bench.load.ticks import Ticks
-from relay.bench.report.report import Figure, Run, busy_note
+from relay.bench.report import Figure, Run, busy_note
 
 OPEN_BASE_S = 30.0
 OPEN_EACH_S = 0.05
@@ -40,16 +40,13 @@ KEPT_PACE = 0.97
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What one side did. `server_cpu_s` is None where it is unknown.
-
-    `complete` is False when the publishing was stopped because it was late.
-    """
+    """What one side did. `complete` is False when the publishing was stopped because it was late."""
 
     counted: Counted
     open_s: float
     published: int
     published_per_s: float
-    server_cpu_s: float | None
+    server_cpu_s: float
     complete: bool = True
 
     @property
@@ -57,7 +54,7 @@ class Measured:
         """CPU of the server for one delivery, in microseconds."""
         total = self.counted.total
         deliveries = total.delivered + total.ended
-        return None if self.server_cpu_s is None or not deliveries else self.server_cpu_s * 1e6 / deliveries
+        return self.server_cpu_s * 1e6 / deliveries if deliveries else None
 
     @property
     def deliveries_per_s(self) -> float | None:
@@ -70,9 +67,9 @@ class Measured:
         return self.counted.total.delivered / self.counted.reads if self.counted.reads else None
 
     @property
-    def server_cores(self) -> float | None:
+    def server_cores(self) -> float:
         """The share of one core that the server used."""
-        return None if self.server_cpu_s is None else self.server_cpu_s / self.counted.wall_s
+        return self.server_cpu_s / self.counted.wall_s
 
     @property
     def load_cores(self) -> float:
@@ -95,7 +92,7 @@ class Delivery:
         self._connections = int(opened["open"])
         self._open_s = opened["seconds"]
         self._stall_s = stall_s
-        self._cpu_before: float | None = None
+        self._cpu_before = 0.0
         self._done: list[int] | None = None
         self._seconds = 0.0
 
@@ -147,14 +144,13 @@ class Delivery:
         counted = msgspec.convert(found, Counted)
         if not counted.is_whole:
             raise self._halted(found)
-        before, after = self._cpu_before, self.server.cpu_s()
         return Measured(
             counted=counted,
             open_s=self._open_s,
             published=self.published,
             published_per_s=max(1, self.published - 1)
             / self._seconds,  # there are so many pauses between them
-            server_cpu_s=None if before is None or after is None else after - before,
+            server_cpu_s=self.server.cpu_s() - self._cpu_before,
             complete=complete,
         )
 
@@ -188,16 +184,15 @@ def server_of(
     ticks: Ticks,
     *,
     sessions: int,
-    given: RunningRelay | None = None,
     interval_ms: int = 0,
     waits: bool = True,
 ) -> Iterator[Server]:
-    """Run the server of a side, and what publishes to it. The relay is one of our own, or the `given` one."""
+    """Run the server of a side, and what publishes to it."""
     with contextlib.ExitStack() as stack:
         if name == "yardstick":
             server = yardstick_server(folder, ticks, interval_ms=interval_ms, waits=waits)
         else:
-            relay = given or stack.enter_context(own_relay(folder, sessions=sessions))
+            relay = stack.enter_context(own_relay(folder, sessions=sessions))
             server = publishing_to(relay, folder, ticks)
         yield stack.enter_context(server)
 
@@ -297,15 +292,11 @@ class DeliveryBenchmark(Benchmark[Measured]):
         """Return about how many ticks one connection gets."""
         return int(self.pace()[0])
 
-    def given(self) -> RunningRelay | None:
-        """Return a relay that runs already, None for one of our own."""
-        return None
-
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Measured:
         ticks = self.make_ticks()
         total, rate = self.pace()
         with server_of(
-            name, folder, ticks, sessions=self.open_files(), given=self.given(), interval_ms=self.interval_ms
+            name, folder, ticks, sessions=self.open_files(), interval_ms=self.interval_ms
         ) as server:
             groups = self.groups(server)
             within_s = (
@@ -338,17 +329,13 @@ class DeliveryBenchmark(Benchmark[Measured]):
         return found + loss_notes(name, sides)
 
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
-        found = []
-        if self.interval_ms:
-            found.append(
-                f"With an interval of {self.interval_ms} ms a price waits for its end, and only each channel's newest "
-                "is sent. The others count as conflated, on both sides."
-            )
-        if any(run.relay.server_cpu_s is None for run in runs):
-            found.append(
-                "The relay's CPU is unknown without --pid, the number of its process on this machine."
-            )
-        return found
+        del runs
+        if not self.interval_ms:
+            return []
+        return [
+            f"With an interval of {self.interval_ms} ms a price waits for its end, and only each channel's newest "
+            "is sent. The others count as conflated, on both sides."
+        ]
 
 
 def loss_notes(side: str, measured: Sequence[Measured]) -> list[str]:

@@ -19,7 +19,7 @@ from relay.bench.load.processes import STALL_S, Child
 from relay.bench.load.requester import Answered, Order
 from relay.bench.load.servers import own_relay
 from relay.bench.load.targets import TOKEN_PATH
-from relay.bench.report.report import Figure, busy_note
+from relay.bench.report import Figure, busy_note
 
 BASE_S, EACH_S = 30.0, 0.02
 """Bound for all answers: a token takes a millisecond where nothing else runs."""
@@ -52,7 +52,6 @@ class Issue(Benchmark[Crowd]):
 
     NAME = "issue"
     YARDSTICK = ("empty route", "a Starlette route that does nothing, on uvicorn with the relay's settings")
-    CHARTED = ("cpu_us_a_token",)
     QUICK = {"requests": 2000, "at_once": 2000}
 
     requests: Annotated[int, typer.Option(min=1, max=MAX_REQUESTS, help="Tokens to ask for.")] = 10_000
@@ -123,7 +122,6 @@ class Issue(Benchmark[Crowd]):
 def _issuer(sessions: int, folder: Path) -> Iterator[Order]:
     # one token a session, so that no limit is measured
     with own_relay(folder, sessions=sessions) as running:
-        assert running.pid is not None
         yield Order(
             url=running.target.issuer, path=TOKEN_PATH, bearers=running.target.sessions, pid=running.pid
         )

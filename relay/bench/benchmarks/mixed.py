@@ -27,7 +27,6 @@ class Mixed(DeliveryBenchmark):
 
     NAME = "mixed"
     YARDSTICK = ("broadcast()", "websockets.broadcast() to each channel's subscribers, on uvloop")
-    CHARTED = ("cpu_us_a_delivery", "latency_p99_ms")
     QUICK = {"subscribers": 200, "each": 10, "channels": 100, "rate": 1000, "seconds": 2}
 
     subscribers: Subscribers = 1000

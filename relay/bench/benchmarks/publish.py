@@ -30,7 +30,7 @@ from relay.bench.load.requester import Answered, Order
 from relay.bench.load.servers import RunningRelay, own_relay, publishing_to
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import QUOTE
-from relay.bench.report.report import Figure, busy_note
+from relay.bench.report import Figure, busy_note
 
 SLOW_RATE = 1000.0
 """Messages a second that any machine takes; without a pace the time at this rate is the bound."""
@@ -57,7 +57,6 @@ class Publish(Benchmark[Published]):
 
     NAME = "publish"
     YARDSTICK = ("empty route", "a Starlette route that does nothing, on uvicorn with the relay's settings")
-    CHARTED = ("cpu_us_a_single",)
     QUICK = {"messages": 20_000, "singles": 500}
 
     messages: Annotated[int, typer.Option(min=1, max=MAX_TICKS, help="Messages of the SDK.")] = 200_000
@@ -82,7 +81,6 @@ class Publish(Benchmark[Published]):
             with empty_route(folder) as order:
                 return Published(singles=self._send_singles(order, folder, show))
         with own_relay(folder, sessions=self.channels) as running:
-            assert running.pid is not None
             measured, own_cpu_s = self._publish(running, folder, show)
             bearers = [running.publish_key]
             order = Order(url=running.internal, path="/v1/publish", bearers=bearers, pid=running.pid)

@@ -28,7 +28,7 @@ from relay.bench.load.recording import PRICES, TRADES, Script, write_script
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import MANY_TOGETHER, Ticks
-from relay.bench.report.report import Figure, Report, Run
+from relay.bench.report import Figure, Report, Run
 from relay.core.errors import ConfigurationError
 
 
@@ -43,7 +43,6 @@ class Replay(DeliveryBenchmark):
 
     NAME = "replay"
     YARDSTICK = ("broadcast()", "websockets.broadcast() of the same, on uvloop; prices at the same interval")
-    CHARTED = ("trades_p99_ms", "prices_p99_ms")
     QUICK = {"subscribers": 100, "seconds": 5}
 
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")]

@@ -34,7 +34,7 @@ from relay.bench.load import slow_reader
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection
 from relay.bench.load.slow_reader import Read
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.report.report import Figure, busy_note
+from relay.bench.report import Figure, busy_note
 
 WARM_UP_S = 1.0
 SPARE_S = 120.0
@@ -75,7 +75,6 @@ class SlowReader(Benchmark[SlowReading]):
 
     NAME = "slow-reader"
     YARDSTICK = ("broadcast()", "websockets.broadcast() on uvloop, which waits for no client")
-    CHARTED = ("age_p50_ms", "beside_p99_ms")
     QUICK = {"readers": 50, "alone_s": 2, "seconds": 6, "stopped": False}
 
     readers: Annotated[
@@ -149,7 +148,7 @@ class SlowReader(Benchmark[SlowReading]):
                 watch(self.seconds + STALL_S, reader)
                 read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
             dropped_after_s = memory_kib = None
-            if self.stopped and server.pid is not None:
+            if self.stopped:
                 with Child.run(
                     "The stopped reader", ["relay.bench.load.slow_reader"], folder / "stop.log"
                 ) as reader:

@@ -16,7 +16,7 @@ from relay.bench.benchmarks.mixed import Mixed
 from relay.bench.benchmarks.publish import Publish
 from relay.bench.benchmarks.replay import Replay
 from relay.bench.benchmarks.slow_reader import SlowReader
-from relay.bench.report.report import Failed, Outcome
+from relay.bench.report import Failed, Outcome
 from relay.core.errors import ConfigurationError
 
 BENCHMARKS: tuple[type[Benchmark[Any]], ...] = (

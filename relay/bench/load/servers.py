@@ -1,4 +1,4 @@
-"""The servers that are measured: a relay of our own, a running one, or the yardstick; and what publishes to them."""
+"""The servers that are measured: a relay of our own, or the yardstick; and what publishes to them."""
 
 import contextlib
 import re
@@ -44,13 +44,13 @@ class RunningRelay:
     """A relay that accepts connections.
 
     `target` is where to connect, without channels; `internal` is the http:// address that is published to. `pid` is
-    the process whose CPU counts, None if it is unknown.
+    the process whose CPU counts.
     """
 
     target: Target = field(repr=False)
     internal: str
     publish_key: str = field(repr=False)
-    pid: int | None = None
+    pid: int
 
 
 @contextlib.contextmanager
@@ -107,28 +107,28 @@ def _session(secret: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """A server that can be measured. `source` is the process that publishes, `pid` the server's, if it is known."""
+    """A server that can be measured. `source` is the process that publishes, `pid` is the server's."""
 
     source: Child
-    pid: int | None
+    pid: int
     base: Target
 
     def target(self, channels: Sequence[str], *, endpoint: str = "", interval_ms: int = 0) -> Target:
-        """Return where to connect; an `endpoint` can be named where the relay is one of our own."""
-        if not self.base.issuer:  # the yardstick has one endpoint, and its interval is its own
+        """Return where to connect. The yardstick has one endpoint, and its interval is its own."""
+        if not self.base.issuer:
             return msgspec.structs.replace(self.base, channels=channels)
         stream = self.base.stream.replace("/ws/prices", f"/ws/{endpoint}") if endpoint else self.base.stream
         return msgspec.structs.replace(
             self.base, stream=stream, endpoint=endpoint, channels=channels, interval_ms=interval_ms
         )
 
-    def cpu_s(self) -> float | None:
-        """Return the CPU seconds that the server has used, None if its process is unknown."""
-        return None if self.pid is None else cpu_of(self.pid)
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the server has used."""
+        return cpu_of(self.pid)
 
     def memory(self) -> int:
-        """Return the server's memory in bytes, 0 if its process is unknown."""
-        return 0 if self.pid is None else memory_of(self.pid)
+        """Return the server's memory in bytes."""
+        return memory_of(self.pid)
 
 
 @contextlib.contextmanager

@@ -12,8 +12,7 @@ import typer
 
 from relay.bench.benchmarks.benchmark import Benchmark
 from relay.bench.benchmarks.suite import BENCHMARKS, measure_all, suite
-from relay.bench.report.document import check_writable, to_json, write_document
-from relay.bench.report.report import Failed, Report
+from relay.bench.report import Failed, Report, check_writable, document, to_json
 from relay.cli.bench.running import measured, print_report
 
 app = typer.Typer(no_args_is_help=True, help="Measure the relay on this machine, beside a yardstick.")
@@ -67,7 +66,7 @@ def everything(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="report.md", help="Write a report there, with its chart beside it as .svg."),
+        typer.Option(metavar="report.md", help="Write a report there, in Markdown."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small loads, one run: a minute's look.")] = False,
     runs: Annotated[
@@ -86,8 +85,8 @@ def everything(
     benchmarks = suite(runs=runs or (1 if quick else 3), quick=quick, files=files or [])
     outcomes = measured(lambda progress: measure_all(benchmarks, progress))
     if out is not None:
-        picture = write_document(outcomes, out, quick=quick, replayed=bool(files))
-        typer.echo(f"{out} and {picture} are written.", err=True)
+        out.write_text(document(outcomes, quick=quick, replayed=bool(files)), encoding="utf-8")
+        typer.echo(f"{out} is written.", err=True)
     if as_json:
         typer.echo(json.dumps(to_json(outcomes)))
     else:

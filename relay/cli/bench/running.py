@@ -1,4 +1,4 @@
-"""How every benchmark is run from the command line: progress while it runs, then a table or text."""
+"""How every benchmark is run from the command line: progress while it runs, then a table."""
 
 import contextlib
 import signal
@@ -10,12 +10,14 @@ import typer
 
 from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Progress, Step
-from relay.bench.report.report import Report
+from relay.bench.report import Report
 
 Result = TypeVar("Result")
 
 SHOWN_STEPS = 50
 """Times that a bar is drawn. Each drawing costs CPU beside what is measured."""
+PIPE_WIDTH = 200
+"""Columns of a table that goes into a pipe: no row is cut."""
 
 
 def measured(measure: Callable[[Progress], Result]) -> Result:
@@ -31,34 +33,19 @@ def measured(measure: Callable[[Progress], Result]) -> Result:
 
 
 def print_report(report: Report) -> None:
-    """Print a report: a table on a terminal, aligned text into a pipe."""
-    headings = ("", "relay", report.yardstick, "ratio")
-    lines = [row.cells() for row in report.rows]
-    if sys.stdout.isatty():
-        _print_table(report.headline, headings, lines)
-    else:
-        typer.echo(report.headline)
-        widths = [max(len(line[column]) for line in [headings, *lines]) for column in range(4)]
-        for line in (headings, *lines):
-            name, *figures = line
-            cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
-            typer.echo("  ".join([name.ljust(widths[0]), *cells]).rstrip())
-    for note in report.notes:
-        typer.echo(note)
-
-
-def _print_table(title: str, headings: tuple[str, ...], lines: list[tuple[str, str, str, str]]) -> None:
+    """Print a report as a table; into a pipe it is plain text."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.print(title, style="italic", highlight=False)  # as the table's own title it would be as narrow
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    for line in lines:
-        table.add_row(*line)
-    console.print(table)
+    for place, heading in enumerate(("", "relay", report.yardstick, "ratio")):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in report.rows:
+        table.add_row(*row.cells())
+    typer.echo(report.headline)
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    for note in report.notes:
+        typer.echo(note)
 
 
 @contextlib.contextmanager
@@ -82,17 +69,16 @@ def _progress() -> Iterator[Progress]:
     if not sys.stderr.isatty():
         yield lambda _step: None
         return
+    from rich import progress
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[unit]}"),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("", total=1, unit="")
         shown: tuple[str, int] = ("", -1)
 

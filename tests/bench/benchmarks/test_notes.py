@@ -12,7 +12,7 @@ from relay.bench.benchmarks.slow_reader import SlowReader, SlowReading
 from relay.bench.load.browsers import Arrived
 from relay.bench.load.connections import Connected
 from relay.bench.load.slow_reader import Read
-from relay.bench.report.report import Row, Run
+from relay.bench.report import Row, Run
 from tests.support.bench_results import GOOD, side
 
 SLOW = SlowReader(readers=10, rate=100, rate_bytes=2000, alone_s=1, seconds=20, stopped_within_s=40, runs=1)

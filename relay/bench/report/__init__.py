@@ -1,1 +1,0 @@
-"""What a benchmark found: tables, one JSON object, a Markdown document and a chart."""
