@@ -9,7 +9,7 @@ The body is first parsed completely and strictly by the standard library. Then m
 """
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -112,7 +112,8 @@ def _check_size(size: int) -> None:
 
 
 def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
-    _check_strict(body)
+    if not isinstance(_check_strict(body, max_depth=MAX_DEPTH), dict):
+        raise _malformed('A publication must be an object: {"channel": …, "data": …}.')
     try:
         draft = decoder.decode(body.translate(_NEWLINES))
     except msgspec.ValidationError as error:
@@ -148,17 +149,25 @@ def _malformed(sentence: str) -> MalformedError:
     return MalformedError(sentence, reason=Reason.PUBLICATION_MALFORMED)
 
 
-def _check_strict(body: bytes) -> None:
-    """Refuse everything that a strict parser of a client might refuse: encoding, syntax, duplicate names, depth."""
+def check_data(text: bytes) -> None:
+    """Check a value as the relay does when it is published as `data`. Publisher clients call it before they send.
+
+    Raises:
+        MalformedError: if the relay would refuse it. The text is for the publisher.
+    """
+    _check_strict(text, max_depth=MAX_DEPTH - 1, what="The value must be JSON that every parser reads")
+
+
+def _check_strict(body: bytes, *, max_depth: int, what: str = "The body is not strict JSON") -> Any:
+    """Return the value of a JSON text. Refuse what some parser may refuse (`strict_json.parse`), and too much depth."""
     try:
         value = strict_json.parse(body)
     except ValueError as error:
-        raise _malformed(f"The body is not strict JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise _malformed('A publication must be an object: {"channel": …, "data": …}.')
+        raise _malformed(f"{what}: {error}.") from None
     # The brackets are counted first, so that ordinary ticks, which have two, are not walked through.
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
-        raise _malformed(f"The body is nested deeper than {MAX_DEPTH} levels, which is the limit.")
+    if body.count(b"[") + body.count(b"{") > max_depth and _deeper_than(value, max_depth):
+        raise _malformed(f"{what}: it is nested deeper than {MAX_DEPTH} levels, which is the limit.")
+    return value
 
 
 def _deeper_than(value: object, limit: int) -> bool:

@@ -70,13 +70,17 @@ async def test_a_value_is_published_byte_for_byte(relay: Relay) -> None:
 
 def test_lines_from_standard_input(relay: Relay) -> None:
     """Each line is a value; blank ones don't count, bad ones are named with their number, the others are sent."""
-    text = b'{"a":1}\n\n{"a":\n[2]\r\n{"a":1,"a":2}\n"last, without a line break"'
+    text = b'{"a":1}\n\n{"a":\n[2]\r\n{"a":1,"a":2}\n"caf\xe9"\n"last, without a line break"'
     done = run("prices.LINES", *to(relay), text=text)
     assert done.returncode == 1
-    first, second = done.stderr.decode().splitlines()
+    first, second, latin_1 = done.stderr.decode().splitlines()
     assert first.startswith("line 3: ")
-    assert second == "line 5: The body is not strict JSON: a name appears twice in one object."
-    assert done.stdout.decode().startswith("3 published, 2 failed, in ")
+    assert (
+        second
+        == "line 5: The value must be JSON that every parser reads: a name appears twice in one object."
+    )
+    assert latin_1 == "line 6: The value must be JSON that every parser reads: not UTF-8 (at byte 4)."
+    assert done.stdout.decode().startswith("3 published, 3 failed, in ")
 
 
 def test_each_line_of_envelopes_names_its_channel(relay: Relay) -> None:

@@ -3,13 +3,15 @@
 import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.core.errors import MalformedError, Reason
 from relay.core.patterns import is_channel
-from relay.core.publications import MAX_DEPTH, MAX_PUBLICATION_BYTES, parse_draft
+from relay.core.publications import MAX_DEPTH, MAX_PUBLICATION_BYTES, check_data, parse_draft
+from tests.support.poisoned_publications import DATA
 
 
 def body(data: bytes, channel: bytes = b"prices.BTC-USD") -> bytes:
@@ -43,12 +45,13 @@ def test_channel_data_and_source_time_are_read() -> None:
     [
         *[
             b"64123.410000000001",
-            b"1e999",
+            b"1e308",
+            b"1e-400",
             b"-0",
             b"-0.0",
             b"1E+2",
             b"0.1000",
-            b"1" * 400,
+            b"1" * 309,
             b"123456789012345678901234567890.5",
         ],
         *[b"null", b"true", b'""', b"[]", b"{}", b'"\\u00e9\\/\\ud83d\\ude00"', '"é€😀\u2028"'.encode()],
@@ -174,9 +177,37 @@ def test_5_megabytes_are_not_read() -> None:
     assert refusal(Untouchable(b"[" * 5_000_000)).reason is Reason.PUBLICATION_TOO_LARGE
 
 
-def test_a_number_of_thousands_of_digits() -> None:
-    """It is legal, and no reader takes it: the sentence speaks of the number, not of Python's settings."""
-    assert "thousands of digits" in refusal(body(b"9" * 5000)).detail
+@pytest.mark.parametrize("data", [b"9" * 5000, b"9" * 309, b"1e400", b'{"a":[-1e999]}', b"1.8E+308"])
+def test_numbers_that_some_parser_refuses(data: bytes) -> None:
+    """A number beyond a 64-bit float is refused: Go and Rust can't read it, and Python makes infinity of it."""
+    assert "64-bit float: use a string" in refusal(body(data)).detail
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_a_value_that_the_relay_refuses_is_refused_alone_too(name: str) -> None:
+    """`check_data`, which publisher clients use, refuses each value that `parse_draft` refuses."""
+    refusal(body(DATA[name]))
+    with pytest.raises(MalformedError):
+        check_data(DATA[name])
+
+
+def test_what_is_accepted_can_be_read_by_the_other_parser() -> None:
+    """msgspec reads each number and text that the check accepts."""
+
+    @given(
+        st.one_of(
+            st.from_regex(r"-?(0|[1-9][0-9]{0,320})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?", fullmatch=True),
+            st.from_regex(r'"(\\u(?:[dD][89a-fA-F]|[0-9a-f]{2})[0-9a-f]{2}|[a-z]){0,6}"', fullmatch=True),
+        )
+    )
+    def check(text: str) -> None:
+        try:
+            check_data(text.encode())
+        except MalformedError:
+            return
+        msgspec.json.decode(text)
+
+    check()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from relay.client.errors import PublishError
 from relay.client.publishing.messages import Message, encode_message
 from relay.core.errors import MalformedError
 from relay.core.publications import parse_draft
+from tests.support.poisoned_publications import DATA
 
 JSON = st.recursive(
     st.none()
@@ -67,6 +68,20 @@ def test_spliced_members_are_refused(data: str) -> None:
         _encode(data)
     assert caught.value.code == "invalid_request"
     assert not caught.value.retryable
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_the_client_refuses_what_the_relay_refuses(name: str) -> None:
+    """One bad value never reaches the connection, where it would stop the values of all other channels."""
+    with pytest.raises(PublishError) as caught:
+        _encode(DATA[name])
+    assert caught.value.code == "invalid_request"
+
+
+def test_an_object_that_becomes_two_equal_names_is_refused() -> None:
+    """Python knows the keys 1 and "1" apart. In JSON they are one name, twice."""
+    with pytest.raises(PublishError, match="twice"):
+        _encode({1: "a", "1": "b"})
 
 
 def test_text_goes_out_verbatim() -> None:
