@@ -80,15 +80,16 @@ class JsonlAuditor:
         *,
         node: str,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
         retry_s: float = 1.0,
         options: LogOptions | None = None,
         keep_head: Callable[[Link], Awaitable[None]] | None = None,
     ) -> "JsonlAuditor":
         """Open the log at `path` and continue its chain, or start a new one.
 
-        `node` is the name of this relay process in each record. `clock` returns Unix seconds. A failed write is tried
-        again every `retry_s` seconds, even if no new event comes. `keep_head` keeps the head of each checkpoint in
-        another place; a failure of it is logged.
+        `node` is the name of this relay process in each record. `clock` returns Unix seconds, and `steady` the
+        seconds of a clock that never goes back. A failed write is tried again every `retry_s` seconds, even if no new
+        event comes. `keep_head` keeps the head of each checkpoint in another place; a failure of it is logged.
 
         Raises:
             ConfigurationError: if the file can't be written, is no audit log, or is written by another process.
@@ -96,7 +97,9 @@ class JsonlAuditor:
         file = LogFile.open(path)
         if file.unreadable is not None:
             _log.warning("the audit log ends with a torn line", path=str(path), bytes=file.unreadable.bytes)
-        log_writer = LogWriter(file, path, node=node, clock=clock, options=options or LogOptions())
+        log_writer = LogWriter(
+            file, path, node=node, clock=clock, steady=steady, options=options or LogOptions()
+        )
         log_writer.report()
         return cls(log_writer, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
 

@@ -4,6 +4,7 @@ Events that can't be written are counted, and the next record reports them. A ch
 `EVERY` records, and whenever the event loop's timer asks for one.
 """
 
+import math
 import os
 import threading
 from collections import Counter
@@ -23,12 +24,15 @@ from relay.audit.chain import Link, seal
 from relay.audit.checkpoints import EVERY, Moment, Signer, checkpoint_event
 from relay.audit.files import delete_older, old_files
 from relay.audit.logfile import LogFile
+from relay.core.clock_floor import ClockFloor
 from relay.core.events import Action, Event, to_record
 
 _log = structlog.get_logger("relay.audit")
 
 _ROTATE_AGAIN_S = 60.0
 """Seconds until a failed rotation is tried again. The writer stays with the old file, and a log line says why."""
+_DELETE_AFTER_S = 3600.0
+"""Seconds for which the clock must be past a file's end before the file is deleted: see `relay.core.clock_floor`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,23 +157,32 @@ class LogWriter:
     """Writes a log's records. Not thread-safe: one thread at a time."""
 
     def __init__(
-        self, file: LogFile, path: Path, *, node: str, clock: Callable[[], float], options: LogOptions
+        self,
+        file: LogFile,
+        path: Path,
+        *,
+        node: str,
+        clock: Callable[[], float],
+        steady: Callable[[], float],
+        options: LogOptions,
     ) -> None:
         self.losses = LostEvents()
         self._file = file
         self._path = path
         self._node = node
         self._clock = clock
+        self._steady = steady
+        self._floor = ClockFloor(_DELETE_AFTER_S)
+        self._must_delete = bool(options.keep_s)
         self._options = options
         self._ids = _random_ids()
         self._failing = False
-        self._rotate_after = 0.0
+        self._rotate_after = steady()
         self._unclean = options.signer is not None and not file.closed_cleanly
         self._due: Moment | None = Moment.OPENED if options.signer is not None else None
         self._signed_seq = file.head.seq
         self.signed: Link | None = None
         """The link of the last checkpoint: the head to keep in another place."""
-        self._delete_old()
 
     @property
     def head(self) -> Link:
@@ -195,6 +208,8 @@ class LogWriter:
         """Write what is due, then `entries`. Never raises; returns the outcome of each entry."""
         if entries:  # a last checkpoint stays in the file of its records
             self._rotate()
+            if self._must_delete:
+                self._delete_old()
         loss = self.losses.pending()
         gap = self._gap(loss)
         before = [] if gap is None else [gap]
@@ -323,7 +338,7 @@ class LogWriter:
         """Start the next file if this one is large or old enough. If that fails, stay with this one."""
         options, file, now = self._options, self._file, self._clock()
         # only a checkpoint shows that a second file is not one whose beginning was cut off
-        if options.signer is None or now < self._rotate_after or not file.rotatable:
+        if options.signer is None or self._steady() < self._rotate_after or not file.rotatable:
             return
         if file.began is None:
             file.began = now
@@ -333,20 +348,23 @@ class LogWriter:
         try:
             old = file.rotate(*(sealed := self._sealed_checkpoint(file.head, Moment.ROTATED)))
         except OSError as error:
-            self._rotate_after = now + _ROTATE_AGAIN_S
+            self._rotate_after = self._steady() + _ROTATE_AGAIN_S
             _log.error("no new audit file can be created; the old one is still used", error=cause_of(error))
             return
         self._copy([sealed])
         self._signed(sealed[1])
         file.began = now
         _log.info("the audit log continues in a new file", old=old.name)
-        self._delete_old()
+        self._must_delete = bool(self._options.keep_s)
 
     def _delete_old(self) -> None:
-        if not self._options.keep_s:
+        """Delete old files, when the clock was late enough for `_DELETE_AFTER_S`: one wrong reading deletes no file."""
+        floor = self._floor.read(self._clock(), self._steady())
+        if floor == -math.inf:
             return
+        self._must_delete = False
         try:
-            for old in delete_older(self._path, self._clock() - self._options.keep_s):
+            for old in delete_older(self._path, floor - self._options.keep_s):
                 _log.info("an old audit file was deleted, as audit.keep_days says", file=old.name)
         except OSError as error:
             _log.error("old audit files can't be deleted", error=cause_of(error))

@@ -3,7 +3,6 @@
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from relay.audit.anomalies import ClientIdentity
@@ -144,7 +143,7 @@ class Issuer:
             subject=session.subject,
             issued_at=session.issued_at,
             own_id=session.own_id,
-            revoked_at=partial(self._state.revoked_at, now=now),
+            revoked_at=self._state.revoked_at,
         ):
             return Refusal(reason=Reason.SESSION_REVOKED)
         if session.own_id:  # a session without an id is found by its user

@@ -18,7 +18,8 @@ class State(Protocol):
     async def claim(self, jti: str, *, expires_at: float) -> bool:
         """Use up the token `jti`. Returns True for the first call and False for every later one.
 
-        `expires_at` (Unix seconds) is the token's expiry. After it the claim may be forgotten.
+        `expires_at` (Unix seconds) is the token's expiry. The claim may be forgotten when it is past, and not because
+        of one reading of the clock: see "Clocks" in `relay/core/README.md`.
 
         Raises:
             UnavailableError: if the store did not answer. It is then unknown whether the token is used up.
@@ -28,14 +29,17 @@ class State(Protocol):
     async def revoke(self, key: str, *, at: float, until: float) -> None:
         """Revoke `key`, a `relay.core.revocations.Target.key`: a session, a user, a token or a signing key.
 
-        `at` and `until` are Unix seconds. After `until` the revocation may be forgotten. If a key is revoked twice, the
-        later `at` and the later `until` count.
+        `at` and `until` are Unix seconds. The revocation may be forgotten when `until` is past and the seconds from
+        `at` to `until` have really gone by. If a key is revoked twice, the later `at` and the later `until` count.
 
         Raises:
             UnavailableError: if the store did not answer. Nothing is then revoked.
         """
         ...
 
-    def revoked_at(self, key: str, *, now: float) -> float | None:
-        """Return the time at which `key` was revoked, or None. Never waits: the gate calls it for each connection."""
+    def revoked_at(self, key: str) -> float | None:
+        """Return the time at which `key` was revoked, or None. Never waits: the gate calls it for each connection.
+
+        The answer does not depend on the time: a revocation counts until it is forgotten.
+        """
         ...

@@ -10,7 +10,6 @@ Each refusal is a `Denied` with the exact reason, for the audit log. What the cl
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Protocol
 
 from relay.core import tokens
@@ -204,7 +203,7 @@ class Gate:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
         if claims.session_expires_at is not None and claims.session_expires_at <= now:
             return deny(attempt, Refusal(reason=Reason.SESSION_EXPIRED), claims)
-        if revoked := self.revocation(claims, kid, now=now):
+        if revoked := self.revocation(claims, kid):
             return deny(attempt, Refusal(reason=revoked), claims)
         if not reserve(claims.session_ref):
             return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims)
@@ -217,13 +216,13 @@ class Gate:
         used = replace(attempt, request=replace(attempt.request, token=""))
         return Admitted(attempt=used, claims=claims, kid=kid)
 
-    def revocation(self, claims: tokens.Claims, kid: str, *, now: float) -> Reason | None:
+    def revocation(self, claims: tokens.Claims, kid: str) -> Reason | None:
         """Return why a valid token is refused: the token, its session, its user or its key was revoked.
 
         See `relay.core.revocations`. The service asks again when the connection is registered, because a revocation can
         come between the two.
         """
-        revoked_at = partial(self._state.revoked_at, now=now)
+        revoked_at = self._state.revoked_at
         if token_is_revoked(claims, revoked_at):
             return Reason.SESSION_REVOKED
         return Reason.KEY_REVOKED if self._keys.is_revoked(kid) or key_is_revoked(kid, revoked_at) else None

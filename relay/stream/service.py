@@ -275,7 +275,7 @@ class Stream:
         connection.attach(hub, subscriber, client)
         try:
             # a log-out or a revocation can come between the gate's look and the registration
-            if revoked := self._gate.revocation(claims, admitted.kid, now=now):
+            if revoked := self._gate.revocation(claims, admitted.kid):
                 report(Action.CONNECT_ACCEPTED, (), None)
                 connection.end(close_for(revoked))
                 return
@@ -334,7 +334,7 @@ class Stream:
             return None
         # the new token may be of a newer log-in of the same user: a revocation of either must end the connection
         self.registry.add(connection, result)
-        if revoked := self._gate.revocation(result.claims, result.kid, now=time.time()):
+        if revoked := self._gate.revocation(result.claims, result.kid):
             connection.end(close_for(revoked))
             return None
         self._auditor.note(refreshed_event(connection, result))

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from relay.core.clock_floor import ClockFloor
 from relay.core.errors import ConfigurationError, Reason, UnavailableError
-from relay.core.tokens import USED_KEPT_S
+from relay.core.tokens import MAX_LIFETIME_S, USED_KEPT_S
 
 MAX_TOKENS: Final = 100_000
 """Most tokens in memory, about 20 MB. It is enough for 600 calls a second: each is kept for 30 s and `USED_KEPT_S`."""
@@ -37,8 +38,16 @@ class MemorySingleUse:
     either matters, use `relay.verify.sqlite.SqliteSingleUse`.
     """
 
-    def __init__(self, *, max_tokens: int = MAX_TOKENS, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        *,
+        max_tokens: int = MAX_TOKENS,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Keep at most `max_tokens`. If the store is full, tokens are refused until one may be forgotten.
+
+        `clock` returns Unix seconds, and `steady` the seconds of a clock that never goes back.
 
         Raises:
             ConfigurationError: if `max_tokens` is less than 1.
@@ -47,11 +56,13 @@ class MemorySingleUse:
             raise ConfigurationError("max_tokens must be 1 or more.")
         self._max_tokens = max_tokens
         self._clock = clock
+        self._steady = steady
+        self._floor = ClockFloor(MAX_LIFETIME_S + USED_KEPT_S)
         self._forget_at: dict[str, float] = {}
 
     async def claim(self, jti: str, *, expires_at: float) -> bool:
         """See `SingleUse.claim`. It never awaits, so that no other call can run in between."""
-        self._forget(self._clock())
+        self._forget(self._floor.read(self._clock(), self._steady()))
         if jti in self._forget_at:
             return False
         if len(self._forget_at) >= self._max_tokens:
@@ -60,7 +71,7 @@ class MemorySingleUse:
                 Reason.STATE_UNAVAILABLE,
                 f"The store of used tokens is full: max_tokens is {self._max_tokens}.",
             )
-        self._forget_at[jti] = expires_at + USED_KEPT_S
+        self._forget_at[jti] = expires_at
         return True
 
     def _forget(self, now: float) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -190,10 +191,34 @@ async def test_files_are_kept_so_long(path: Path) -> None:
     await write(path, 100, SMALL, batch=10)
     first = old_files(path)[0][1]
     os.utime(first, (0, 0))
-    await write(path, 1, replace(SMALL, keep_s=86_400))
+    await write_for_two_hours(path)
     assert not first.exists()
     verdict = all_verified(path)
     assert (verdict.ok, verdict.began, verdict.oldest) == (True, old_files(path)[0][0], old_files(path)[0][0])
+
+
+async def test_a_wrong_clock_deletes_no_file(path: Path) -> None:
+    """A clock that is a year ahead at the start, at a rotation or for some minutes is no reason to delete records."""
+    await write(path, 100, SMALL, batch=10)
+    before = old_files(path)
+    await write_for_two_hours(path, ahead_s={0: 4e7, 20: 4e7, 21: 4e7, 61: 4e7})
+    assert old_files(path)[: len(before)] == before
+    assert all_verified(path).ok
+
+
+async def write_for_two_hours(path: Path, ahead_s: Mapping[int, float] | None = None) -> None:
+    """Write an event each minute, of a log that is kept for a day. `ahead_s`: how wrong the clock is in a minute."""
+    minute = 0
+    auditor = JsonlAuditor.open(
+        path,
+        node="node-1",
+        options=replace(SMALL, keep_s=86_400),
+        clock=lambda: time.time() + 60 * minute + (ahead_s or {}).get(minute, 0),
+        steady=lambda: 60.0 * minute,
+    )
+    for minute in range(120):  # noqa: B007  # the clocks read it
+        await auditor.record(an_event())
+    await auditor.aclose()
 
 
 async def test_a_file_is_followed_by_another_after_a_time(path: Path) -> None:

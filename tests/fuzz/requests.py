@@ -53,8 +53,8 @@ class NothingClaimed:
     async def revoke(self, key: str, *, at: float, until: float) -> None:
         """Not asked for."""
 
-    def revoked_at(self, _key: str, *, now: float) -> float | None:
-        return None if now else 0.0
+    def revoked_at(self, _key: str) -> float | None:
+        return None
 
 
 GATE = Gate(

@@ -36,14 +36,24 @@ asyncio.run(main())
 
 
 class Clock:
-    """A clock that stands still until it is set."""
+    """A wall clock that stands still until it is set, and how much time has really gone by."""
 
     def __init__(self) -> None:
         self.now = NOW
+        self.passed = 0.0
 
     def __call__(self) -> float:
         """Return Unix seconds."""
         return self.now
+
+    def steady(self) -> float:
+        """Return the seconds of a clock that nobody can set."""
+        return self.passed
+
+    def wait(self, seconds: float) -> None:
+        """Let time go by on both clocks."""
+        self.now += seconds
+        self.passed += seconds
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def state(path: Path, clock: Clock) -> AsyncIterator[SqliteState]:
     """A state in `path`."""
-    state = SqliteState.open(path, clock=clock)
+    state = SqliteState.open(path, clock=clock, steady=clock.steady)
     yield state
     await state.aclose()
 
@@ -72,6 +82,14 @@ def rows(path: Path, table: str) -> int:
     (count,) = database.execute(f"SELECT count(*) FROM {table}").fetchone()
     database.close()
     return int(count)
+
+
+def has_claim(path: Path, jti: str) -> bool:
+    """Tell whether a token is noted as used, from outside."""
+    database = sqlite3.connect(path)
+    found = database.execute("SELECT 1 FROM claims WHERE jti = ?", (jti,)).fetchone()
+    database.close()
+    return found is not None
 
 
 def break_claims(path: Path) -> None:
@@ -142,24 +160,24 @@ def test_two_processes_share_one_file(path: Path) -> None:
 
 async def test_revocations_survive_a_restart(path: Path, clock: Clock) -> None:
     """A revoked session stays revoked, and other sessions are not revoked."""
-    state = SqliteState.open(path, clock=clock)
+    state = SqliteState.open(path, clock=clock, steady=clock.steady)
     await state.revoke("session-1", at=NOW, until=NOW + 100)
     await state.aclose()
-    again = SqliteState.open(path, clock=clock)
-    assert again.revoked_at("session-1", now=NOW + 50) == NOW
-    assert again.revoked_at("session-2", now=NOW + 50) is None
+    again = SqliteState.open(path, clock=clock, steady=clock.steady)
+    assert again.revoked_at("session-1") == NOW
+    assert again.revoked_at("session-2") is None
     await again.aclose()
 
 
 async def test_a_later_revocation_can_not_shorten_an_earlier_one(path: Path, clock: Clock) -> None:
     """A clock that was set back lets no session in again, neither now nor after a restart."""
-    state = SqliteState.open(path, clock=clock)
+    state = SqliteState.open(path, clock=clock, steady=clock.steady)
     await state.revoke("session-1", at=NOW, until=NOW + 100)
     await state.revoke("session-1", at=NOW - 50, until=NOW + 10)
-    assert state.revoked_at("session-1", now=NOW + 50) == NOW
+    assert state.revoked_at("session-1") == NOW
     await state.aclose()
-    again = SqliteState.open(path, clock=clock)
-    assert again.revoked_at("session-1", now=NOW + 50) == NOW
+    again = SqliteState.open(path, clock=clock, steady=clock.steady)
+    assert again.revoked_at("session-1") == NOW
     await again.aclose()
 
 
@@ -175,24 +193,92 @@ async def test_a_crowd_is_claimed_in_an_sqlite_of_long_ago(state: SqliteState) -
     assert answers == [True] * 1200
 
 
+async def let_pass(state: SqliteState, clock: Clock, seconds: float) -> None:
+    """Let time go by, with a claim each minute."""
+    for _ in range(round(seconds / 60)):
+        clock.wait(60)
+        await state.claim(f"at {clock.passed}", expires_at=clock.now + 30)
+
+
 async def test_expired_entries_are_purged(state: SqliteState, path: Path, clock: Clock) -> None:
     """The file and the memory are bounded: entries are removed when they have no effect any more."""
     await state.claim("old", expires_at=NOW + 30)
     await state.revoke("old session", at=NOW, until=NOW + 100)
     await state.revoke("long session", at=NOW, until=NOW + 10_000)
-    clock.now = NOW + 300
-    await state.claim("new", expires_at=clock.now + 30)
-    assert (rows(path, "claims"), rows(path, "revocations"), len(state._revoked)) == (1, 1, 1)
-    assert await state.claim("new", expires_at=clock.now + 30) is False
-    assert state.revoked_at("long session", now=clock.now) == NOW
+    await let_pass(state, clock, 600)
+    assert not has_claim(path, "old")
+    assert rows(path, "claims") < 6
+    assert (rows(path, "revocations"), rows(path, "revocation_lives"), len(state._revoked)) == (1, 1, 1)
+    assert state.revoked_at("long session") == NOW
+    await let_pass(state, clock, 11_000)
+    assert (rows(path, "revocations"), rows(path, "revocation_lives"), len(state._revoked)) == (0, 0, 0)
 
 
 async def test_a_claim_outlives_its_token(state: SqliteState, clock: Clock) -> None:
     """Past its end a token is still remembered for a while, so that no leeway makes it good again."""
     await state.claim("jti", expires_at=NOW + 30)
-    clock.now = NOW + 140
+    clock.wait(140)
     await state.claim("another", expires_at=clock.now + 30)
     assert await state.claim("jti", expires_at=NOW + 30) is False
+
+
+@pytest.mark.parametrize("jump_s", [-86_400, -3600, 3600, 8 * 86_400, 400 * 86_400])
+@pytest.mark.parametrize("for_s", [0, 60, 120, 3600])
+async def test_a_clock_that_jumps_and_comes_back_frees_nothing(
+    state: SqliteState, path: Path, clock: Clock, jump_s: int, for_s: int
+) -> None:
+    """No used token and no revocation is forgotten early, however far and for however long the clock was wrong."""
+    await let_pass(state, clock, 600)
+    end = clock.now + 30
+    await state.claim("jti", expires_at=end)
+    await state.revoke("session-1", at=clock.now, until=clock.now + 7 * 86_400)
+    clock.now += jump_s
+    await state.claim("others", expires_at=clock.now + 30)
+    await let_pass(state, clock, for_s)
+    clock.now -= jump_s
+    await state.claim("more", expires_at=clock.now + 30)
+    if clock.now < end + 2:
+        assert await state.claim("jti", expires_at=end) is False
+    assert state.revoked_at("session-1") is not None
+    await state.aclose()
+    again = SqliteState.open(path, clock=clock, steady=clock.steady)
+    clock.now += jump_s
+    await again.claim("after a restart", expires_at=clock.now + 30)
+    clock.now -= jump_s
+    if clock.now < end + 2:
+        assert await again.claim("jti", expires_at=end) is False
+    assert again.revoked_at("session-1") is not None
+    await again.aclose()
+
+
+async def test_a_clock_that_stays_wrong_fills_no_file(state: SqliteState, path: Path, clock: Clock) -> None:
+    """A machine that starts in 1970 and learns the time later still forgets what is over."""
+    clock.now = 1000.0
+    await let_pass(state, clock, 300)
+    await state.revoke("session-1", at=clock.now, until=clock.now + 100)
+    clock.now = NOW
+    await let_pass(state, clock, 600)
+    assert rows(path, "claims") < 6
+    assert state.revoked_at("session-1") is None
+
+
+async def test_a_file_of_an_earlier_release_is_taken_over(path: Path, clock: Clock) -> None:
+    """Its revocations count, and last as long as they would have."""
+    database = sqlite3.connect(path)
+    database.executescript(
+        "CREATE TABLE claims (jti TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;"
+        "CREATE TABLE revocations (target TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL) WITHOUT ROWID;"
+        f"INSERT INTO claims VALUES ('jti', {NOW + 150});"
+        f"INSERT INTO revocations VALUES ('session-1', {NOW}, {NOW + 10_000});"
+    )
+    database.close()
+    state = SqliteState.open(path, clock=clock, steady=clock.steady)
+    assert await state.claim("jti", expires_at=NOW + 30) is False
+    await let_pass(state, clock, 9000)
+    assert state.revoked_at("session-1") == NOW
+    await let_pass(state, clock, 2000)
+    assert state.revoked_at("session-1") is None
+    await state.aclose()
 
 
 # --- what it says when it can't answer ------------------------------------------------------------
@@ -207,7 +293,7 @@ async def test_a_locked_file_is_no_answer(state: SqliteState, path: Path) -> Non
     assert refused.value.reason is Reason.STATE_UNAVAILABLE
     with pytest.raises(UnavailableError):
         await state.revoke("session-1", at=NOW, until=NOW + 100)
-    assert state.revoked_at("session-1", now=NOW) is None
+    assert state.revoked_at("session-1") is None
     other.execute("ROLLBACK")
     other.close()
     assert await state.claim("jti", expires_at=NOW + 30) is True
@@ -271,11 +357,11 @@ def test_a_file_that_may_only_be_read_is_refused_at_start(path: Path) -> None:
 
 async def test_a_file_that_breaks_while_it_is_used_is_no_answer(path: Path, clock: Clock) -> None:
     """Pages that no longer make sense raise the documented exception: whether the token is used up is unknown."""
-    state = SqliteState.open(path, clock=clock)
+    state = SqliteState.open(path, clock=clock, steady=clock.steady)
     await asyncio.gather(*(state.claim(f"jti-{number}", expires_at=NOW + 30) for number in range(2000)))
     await state.aclose()
     break_claims(path)
-    again = SqliteState.open(path, clock=clock)
+    again = SqliteState.open(path, clock=clock, steady=clock.steady)
     with pytest.raises(UnavailableError, match="malformed"):
         await again.claim("jti-1", expires_at=NOW + 30)
     await again.aclose()

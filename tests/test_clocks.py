@@ -1,0 +1,57 @@
+"""Which modules may read the wall clock: see "Clocks" in relay/core/README.md."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+SIGNED = "signs times, or compares signed ones"
+SHOWN = "shows the time, and the ages of times that are shown"
+OTHERS = "compares its time with another machine's, or with times in a file"
+WALL_CLOCK_USERS = {
+    "audit/jsonl.py": SHOWN,
+    "audit/watch.py": SHOWN,
+    "bench/load/servers.py": SIGNED,
+    "bench/load/ticks.py": SHOWN,
+    "cli/keys.py": OTHERS,
+    "cli/token/inspect_token.py": SIGNED,
+    "cli/token/mint.py": SIGNED,
+    "cli/token/verify.py": SIGNED,
+    "demo/backend.py": SIGNED,
+    "doctor/probes.py": OTHERS,
+    "ingest/service.py": SHOWN,
+    "ingest/socket.py": SHOWN,
+    "issuer/routes.py": SIGNED,
+    "keys/files.py": OTHERS,
+    "keys/watched_folder.py": OTHERS,
+    "limits/memory.py": "a library's interface wants it",
+    "ops/channels.py": SHOWN,
+    "ops/connections.py": SHOWN,
+    "ops/publishers.py": SHOWN,
+    "server/parts.py": SHOWN,
+    "server/public.py": SIGNED,
+    "server/readings.py": SHOWN,
+    "state/sqlite.py": "forgets what is over by both clocks",
+    "stream/connection.py": SHOWN,
+    "stream/gate.py": SIGNED,
+    "stream/heartbeat.py": SHOWN,
+    "stream/reports.py": SHOWN,
+    "stream/revoker.py": SIGNED,
+    "stream/service.py": SHOWN,
+    "verify/single_use.py": "forgets what is over by both clocks",
+    "verify/verifier.py": SIGNED,
+}
+"""Modules that read `time.time`, and why they may. What lasts is measured with `time.monotonic`."""
+
+
+def test_what_lasts_is_not_measured_on_the_wall_clock() -> None:
+    """Only the listed modules read the wall clock, each for a reason that the rule allows."""
+    assert {
+        str(file.relative_to(ROOT / "relay"))
+        for file in (ROOT / "relay").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr in {"time", "time_ns"}
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+    } == set(WALL_CLOCK_USERS)
