@@ -21,7 +21,10 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopedToken:
-    """A token for one connection to `endpoint`. `rejected`: the requested channels that the session may not see."""
+    """A token for one connection to `endpoint`, with the channels that it grants.
+
+    `rejected` are the requested channels that the session may not see, and the patterns of which it sees only a part.
+    """
 
     token: str = field(repr=False)
     endpoint: str

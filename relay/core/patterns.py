@@ -66,19 +66,32 @@ def check_pattern(text: str) -> str:
     return text
 
 
+def intersection(one: str, other: str) -> str | None:
+    """Return the pattern that matches exactly the channels that both valid patterns match. None: no channel can.
+
+    Two patterns never need more than one: at each position the narrower segment counts, and `>` is wider than any rest.
+    """
+    first, second = one.split("."), other.split(".")
+    both: list[str] = []
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if ">" in (a, b):
+            both += second[index:] if a == ">" else first[index:]
+            break
+        if a != b and "*" not in (a, b):
+            return None
+        both.append(b if a == "*" else a)
+    else:
+        if len(first) != len(second):
+            return None
+    found = ".".join(both)
+    return (
+        found if len(found) <= MAX_CHANNEL_BYTES else None
+    )  # each channel that it matches is at least as long
+
+
 def may_overlap(one: str, other: str) -> bool:
     """Tell whether a channel can exist that matches both patterns."""
-    first, second = one.split("."), other.split(".")
-    for index in range(max(len(first), len(second))):
-        a = first[index] if index < len(first) else None
-        b = second[index] if index < len(second) else None
-        if a is None or b is None:
-            return False
-        if a == ">" or b == ">":
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return True
+    return intersection(one, other) is not None
 
 
 def covers(granted: str, requested: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from relay.core.patterns import covers, is_pattern
+from relay.core.patterns import covers, intersection, is_pattern
 
 MAX_CHANNELS = 32
 """Channels or patterns in one token. 32 of 40 characters make a token of 2,461 bytes. nginx accepts header lines of
@@ -21,12 +21,34 @@ class Scope:
         return is_pattern(requested) and any(covers(granted, requested) for granted in self.patterns)
 
     def split(self, requested: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split `requested` into what this scope grants and what it does not, in order and without repetitions."""
+        """Split `requested` into what this scope grants completely and the rest, in order and without repetitions."""
         granted: dict[str, None] = {}
         rejected: dict[str, None] = {}
         for channel in requested:
             (granted if self.allows(channel) else rejected)[channel] = None
         return tuple(granted), tuple(rejected)
+
+    def cut(self, requested: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Cut `requested` down to what this scope grants, and return it with the requests that lost something.
+
+        Of a pattern that is wider than the scope, the part that both have is granted: `prices.>` of a scope with
+        `prices.BTC-USD` becomes that channel. The granted part has at most `MAX_CHANNELS` patterns. What is granted
+        completely comes first, and no part is listed that another pattern covers.
+        """
+        whole, cut = self.split(requested)
+        granted = list(whole[:MAX_CHANNELS])
+        parts = dict.fromkeys(
+            part
+            for wide in cut
+            if is_pattern(wide)
+            for pattern in self.patterns
+            if (part := intersection(wide, pattern)) is not None
+        )
+        for part in parts:
+            is_covered = any(covers(other, part) for other in (*granted, *parts) if other != part)
+            if len(granted) < MAX_CHANNELS and part not in granted and not is_covered:
+                granted.append(part)
+        return tuple(granted), cut
 
     def narrowest(self, name: str) -> tuple[str, ...]:
         """Return the narrowest patterns that grant `name`: those that were needed for it.

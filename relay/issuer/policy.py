@@ -67,11 +67,12 @@ class Policy:
     def decide(
         self, roles: Iterable[str], endpoint: str, asked: tuple[str, ...] | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Split the channels that were asked for into granted and rejected ones.
+        """Cut the channels that were asked for down to the grants. Returns the granted and the rejected ones.
 
+        A pattern that is wider than the grants is in both: what is left of it, and the pattern itself (`Scope.cut`).
         `asked` None asks for everything: the first 32 patterns of the grants.
         """
         scope = self.scope(roles, endpoint)
         if asked is None:
             return scope.patterns[:MAX_CHANNELS], ()
-        return scope.split(asked)
+        return scope.cut(asked)

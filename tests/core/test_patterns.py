@@ -13,9 +13,11 @@ from relay.core.patterns import (
     check_channel,
     check_pattern,
     covers,
+    intersection,
     is_channel,
     is_pattern,
     is_wildcard,
+    may_overlap,
 )
 
 SEGMENT = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=^/:~+-")
@@ -137,6 +139,46 @@ def test_a_pattern_covers_another_exactly_if_it_matches_its_channels() -> None:
     for granted, channels in by_pattern.items():
         for channel in universe:
             assert covers(granted, channel) == (channel in channels), (granted, channel)
+
+
+def test_the_intersection_of_two_patterns_matches_the_channels_of_both() -> None:
+    """For every pair of short patterns, and a universe in which `>` and `*` show their limits."""
+    universe = [
+        ".".join(parts) for length in (1, 2, 3, 4) for parts in itertools.product("abc", repeat=length)
+    ]
+    by_pattern = {pattern: matched(pattern, universe) for pattern in all_patterns()}
+    for one, other in itertools.product(by_pattern, repeat=2):
+        both = intersection(one, other)
+        assert (frozenset() if both is None else matched(both, universe)) == by_pattern[one] & by_pattern[
+            other
+        ]
+        assert may_overlap(one, other) == (both is not None)
+        assert both is None or is_pattern(both)
+
+
+segments_of_any_length = st.text(alphabet="ab", min_size=1, max_size=40) | st.just("*")
+long_patterns = st.builds(
+    lambda front, last: ".".join([*front, last]),
+    st.lists(segments_of_any_length, max_size=3),
+    segments_of_any_length | st.just(">"),
+).filter(is_pattern)
+
+
+@given(long_patterns, long_patterns)
+def test_an_intersection_is_a_valid_pattern_inside_both(one: str, other: str) -> None:
+    """Two patterns whose common channels would be too long for a name have no intersection."""
+    both = intersection(one, other)
+    if both is not None:
+        assert is_pattern(both)
+        assert covers(one, both)
+        assert covers(other, both)
+        assert intersection(other, one) == both
+
+
+def test_an_intersection_is_not_longer_than_a_name() -> None:
+    """No channel of 81 bytes exists, so two patterns that only such a channel matches have nothing in common."""
+    assert intersection("a" * 40 + ".*", "*." + "b" * 40) is None
+    assert intersection("a" * 30 + ".*", "*." + "b" * 30) == "a" * 30 + "." + "b" * 30
 
 
 def test_names_that_differ_in_case_are_different_channels() -> None:

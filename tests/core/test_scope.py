@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.core.patterns import is_channel
-from relay.core.scope import Scope
+from relay.core.patterns import is_channel, is_pattern
+from relay.core.scope import MAX_CHANNELS, Scope
 
 segments = st.sampled_from(["a", "b", "*"])
 patterns = st.builds(
@@ -46,6 +46,31 @@ def test_cut_never_widens(scope: Scope, asked: list[str], channel: str) -> None:
     if Scope(granted).allows(channel):
         assert scope.allows(channel)
         assert Scope(tuple(asked)).allows(channel)
+
+
+def test_a_wide_request_is_cut_to_the_grant() -> None:
+    """The common part is granted, after what is granted as it is; the requests that lost something are named."""
+    scope = Scope(("prices.BTC-USD", "fx.*", "fx.EUR"))
+    assert scope.cut(["prices.>", "fx.GBP", ">", "orders.1", "not a pattern"]) == (
+        ("fx.GBP", "prices.BTC-USD", "fx.*"),
+        ("prices.>", ">", "orders.1", "not a pattern"),
+    )
+
+
+def test_a_cut_request_fits_in_a_token() -> None:
+    """Many crossing patterns make at most 32, and what was asked for by its name has room before them."""
+    scope = Scope(("b.>", *(f"*.{index}" for index in range(32))))
+    granted, cut = scope.cut([*(f"a{index}.*" for index in range(31)), "b.name"])
+    assert (len(granted), granted[0], len(cut)) == (32, "b.name", 31)
+
+
+@given(scopes, st.lists(patterns | st.text(max_size=6), max_size=8), channels)
+def test_a_cut_is_exactly_what_both_have(scope: Scope, asked: list[str], channel: str) -> None:
+    """A channel is granted if the scope grants it and it was asked for, and not otherwise."""
+    granted, cut = scope.cut(asked)
+    both = scope.allows(channel) and Scope(tuple(name for name in asked if is_pattern(name))).allows(channel)
+    assert Scope(granted).allows(channel) == both or len(granted) == MAX_CHANNELS
+    assert cut == scope.split(asked)[1]
 
 
 @given(scopes, scopes, channels)

@@ -96,6 +96,35 @@ async def test_what_is_not_granted_is_named(relay: Relay) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("role", "asked", "granted"),
+    [
+        ("guest", ["prices.>"], ["prices.BTC-USD"]),
+        ("guest", [">", "*.BTC-USD", "prices.*"], ["prices.BTC-USD"]),
+        ("trader", [">"], ["prices.>"]),
+        ("trader", ["*.*", "orders.>"], ["prices.*"]),
+    ],
+)
+async def test_a_request_that_is_wider_than_the_grant_is_cut_to_it(
+    relay: Relay, role: str, asked: list[str], granted: list[str]
+) -> None:
+    """What the request and the grant have in common is granted, and the answer and the record name what was cut."""
+    answer = (await relay.ask_as({"channels": asked}, roles=[role], sub=f"wide-{role}-{len(asked)}")).json()
+    assert answer["channels"] == claims_of(answer["wsToken"])["channels"] == granted
+    assert answer["rejected"] == [{"channel": channel, "code": "forbidden"} for channel in asked]
+    record = await recorded(relay, lambda one: one.get("user", {}).get("id") == f"wide-{role}-{len(asked)}")
+    assert record["relay"]["rejected"] == [{"channel": name, "reason": "channel_forbidden"} for name in asked]
+
+
+async def test_the_snippet_of_the_readme_works_for_a_guest(relay: Relay) -> None:
+    """A page that asks for `prices.>` gets its user's price, whose role grants only that."""
+    await relay.publish("prices.BTC-USD", "the guest's price")
+    token = (await relay.ask_as({"endpoint": "prices", "channels": ["prices.>"]}, roles=["guest"])).json()
+    async with relay.connect(token["wsToken"], query="?channels=prices.BTC-USD") as socket:
+        await socket.read("subscribed")
+        assert (await socket.read("snapshot"))["data"] == "the guest's price"
+
+
 async def test_roles_add_up(relay: Relay) -> None:
     """Roles may be a text or a list, and an unknown role grants nothing."""
     for roles in ("trader", ["guest", "trader"], ["nobody", "trader"]):
@@ -126,7 +155,9 @@ async def test_nothing_granted_is_403(relay: Relay, roles: list[str]) -> None:
 
 async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:
     """A request for channels outside the grants is refused like one without a grant."""
-    answer = await relay.ask_as({"channels": ["depth.BTC-USD", ">", "*.BTC-USD"]})
+    answer = await relay.ask_as(
+        {"channels": ["depth.BTC-USD", "depth.>", "*.BTC-USD.X.Y", "Prices.>"]}, roles=["guest"]
+    )
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
 
 
