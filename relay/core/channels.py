@@ -11,7 +11,7 @@ The next flush sends it the later frames only and moves it to `Group.subscribers
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,7 +52,7 @@ class AckedState:
     """A channel's state as an acknowledgement shows it.
 
     `seq` is 0 if the channel has no value yet. `recovered` means that the subscriber will get every message that
-    it missed.
+    it missed: `missed` messages, 0 if it is not recovered.
     """
 
     mode: Mode
@@ -60,6 +60,7 @@ class AckedState:
     seq: int
     stale: bool
     recovered: bool
+    missed: int = 0
 
 
 def granted_interval(interval_ms: int, floor_ms: int = 0) -> int:
@@ -169,26 +170,27 @@ class Channel:
         """Return a `status` frame: whether the channel is stale, and the time of its last sign of life."""
         return encode(messages.status(channel=self.name, stale=self.stale, since=self.last_heard_ms))
 
-    def missed_since(
-        self, epoch: str, seq: int, from_broker: Sequence[Publication] = ()
-    ) -> list[Value] | None:
-        """Return all values after `seq` of `epoch`. None: not all of them are known.
+    def missed_since(self, epoch: str, seq: int, from_broker: Sequence[Publication] = ()) -> "Replay | None":
+        """Return a replay of all values after `seq` of `epoch`. None: not all of them are known.
 
         `from_broker` is what the broker has after `seq`. It is used if the history does not reach back to `seq`.
         """
         last = self.last
         if last is None or last.epoch != epoch or seq > last.seq or self.options.mode is not Mode.STREAM:
             return None
-        if seq == last.seq:
-            return []
-        if self._reaches_back_to(seq):
-            return [value for value in self.history if value.publication.seq > seq]
-        values = {value.seq: Value(value) for value in from_broker if value.epoch == epoch}
-        values |= {value.publication.seq: value for value in self.history}
-        if last.seq - seq > len(values):  # also bounds the range below: a client may name any `seq`
+        if seq == last.seq or self._reaches_back_to(seq):
+            return Replay(self, seq)
+        first = self.history[0].publication.seq if self.history else last.seq + 1
+        known = {value.seq: value for value in from_broker if value.epoch == epoch}
+        if first - seq - 1 > len(known):  # also bounds the range below: a client may name any `seq`
             return None
-        missed = [values[number] for number in range(seq + 1, last.seq + 1) if number in values]
-        return missed if len(missed) == last.seq - seq else None
+        older = [Value(known[number]) for number in range(seq + 1, first) if number in known]
+        return Replay(self, seq, older) if len(older) == first - seq - 1 else None
+
+    def value_after(self, seq: int) -> Value | None:
+        """Return the value that follows `seq` in the history, which has no gap. None: the history does not have it."""
+        index = seq + 1 - self.history[0].publication.seq if self.history else -1
+        return self.history[index] if 0 <= index < len(self.history) else None
 
     def lacks_history(self, epoch: str, seq: int) -> bool:
         """Tell whether there were messages after `seq` of `epoch` that the history does not have. The broker may."""
@@ -207,6 +209,44 @@ class Channel:
             history and now_ms - history[0].publication.ts > options.history_ms
         ):
             history.popleft()
+
+
+class Replay:
+    """The values of a channel that a subscriber has missed, as a position in the channel's history.
+
+    Values are read from the history when they are written to the subscriber, so a replay keeps no value in memory: a
+    client can ask for a thousand messages of each of 256 channels in one frame. Only the broker's values are kept.
+    """
+
+    __slots__ = ("_older", "channel", "generation", "seq")
+
+    def __init__(self, channel: Channel, seq: int, older: Iterable[Value] = ()) -> None:
+        self.channel = channel
+        self.generation = channel.generation  # `seq` has no meaning in another epoch
+        self.seq = seq
+        """The value that the subscriber has last."""
+        self._older = deque(older)  # from the broker, from before the history
+
+    @property
+    def remaining(self) -> int:
+        """How many values the subscriber still has to get, including those that came after the replay began."""
+        assert self.channel.last is not None
+        return self.channel.last.seq - self.seq
+
+    def take(self, encode: Encoder, room: int) -> list[bytes]:
+        """Return the next frames, until they have `room` bytes.
+
+        There are fewer if the history does not keep the next value any longer, or if the channel has a new epoch.
+        """
+        frames: list[bytes] = []
+        while room > 0 and self.generation == self.channel.generation:
+            value = self._older.popleft() if self._older else self.channel.value_after(self.seq)
+            if value is None:
+                break
+            self.seq = value.publication.seq
+            frames.append(value.update(encode))
+            room -= len(frames[-1])
+        return frames
 
 
 class QueuedFrame(NamedTuple):

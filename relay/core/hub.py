@@ -16,14 +16,14 @@ The cost of a delivery on loopback is mostly the `send` system call, so the desi
 A subscriber whose sink still has pending bytes gets no further write. Its messages go to its backlog until the sink has
 drained. For `latest` channels the backlog keeps only which channels are outdated, and the newest value of each is
 sent later. For `stream` channels it is a bounded queue of frames, and a full queue ends the connection. Snapshots
-and replays of new subscriptions also go through the backlog, one slice at a time.
+and replays of new subscriptions also go through the backlog, one slice at a time. A replay is a position in a channel's
+history. If the history loses a message before it was written, the connection ends too.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import final
 
 from relay.core import messages
+from relay.core.batch import Batch, Chunk, Chunks, as_list, gather
 from relay.core.channels import (
     INTERVALS_MS,
     AckedState,
@@ -31,7 +31,6 @@ from relay.core.channels import (
     ChannelOptions,
     Encoder,
     Group,
-    QueuedFrame,
 )
 from relay.core.counters import Counters
 from relay.core.liveness import SilenceDetector, send_heartbeats
@@ -48,28 +47,12 @@ values, and bytes in the kernel's queue can't."""
 CATCH_UP_MS = 16
 """Time between two slices to one subscriber whose sink accepts them at once. With 16 KiB a slice: 1 MiB/s."""
 
+SLICES_PER_TURN = 16
+"""Slices written in one turn of the event loop: 1 to 3 ms. Thousands of subscribers resume when a relay restarts."""
+
 QUEUE_BYTES = 1 << 20
 """Bytes of `stream` channels that may wait for a slow subscriber: seven seconds of 145 KB/s, and Centrifugo's
 default."""
-
-
-@final
-@dataclass(slots=True)
-class Chunk:
-    """What one flush writes of one channel: `count` values in `data`.
-
-    `generation` is the channel's generation that the subscriber knew before it.
-    """
-
-    channel: Channel
-    generation: int
-    data: bytes
-    count: int
-
-
-Chunks = Chunk | list[Chunk]
-Batch = dict[Subscriber, Chunks]
-"""What the running flush still has to write. Most subscribers have one chunk, which all of them share."""
 
 
 class Hub:
@@ -77,8 +60,8 @@ class Hub:
 
     `options` returns how a channel behaves. `wake` is called when a flush becomes due while none is: the caller must
     call `flush` soon, and again while it returns True. `wake_interval` is called with an interval in milliseconds
-    when something waits for it: the caller must call `flush_interval` when the interval is over. `CATCH_UP_MS` is such
-    an interval too.
+    when something waits for it: the caller must call `flush_interval` when the interval is over, and again while it
+    returns True. `CATCH_UP_MS` is such an interval too.
     """
 
     def __init__(
@@ -98,6 +81,8 @@ class Hub:
         self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
         self._batch: Batch = {}
         self._catching_up: dict[Subscriber, None] = {}  # they get a slice after CATCH_UP_MS
+        self._slices_due: list[Subscriber] = []  # they get a slice in the next turns
+        self._slices_awaited = False  # the caller was asked for the next `flush_interval`
         self._silence = SilenceDetector()
 
     @property
@@ -163,8 +148,11 @@ class Hub:
         old one and that a `stream` channel with `since` starts again from there.
         """
         self._flush_subscriber(subscriber)
+        if subscriber not in self._subscribers:  # it was too slow
+            return
         for request in requests:
             self._subscriptions.add(subscriber, request)
+        self._purge_backlog(subscriber)
         self._catch_up(subscriber, [subscriber.encode(message) for message in after])
 
     def unsubscribe(self, subscriber: Subscriber, names: Iterable[str]) -> list[str]:
@@ -174,6 +162,7 @@ class Hub:
         """
         self._flush_subscriber(subscriber)
         removed = [name for name in names if self._subscriptions.discard(subscriber, name)]
+        self._purge_backlog(subscriber)
         self._catch_up(subscriber)  # a channel that another name covers may have changed its interval
         return removed
 
@@ -250,17 +239,18 @@ class Hub:
             counters.bytes += size
         return bool(batch or self._queued[0])
 
-    def flush_interval(self, interval_ms: int) -> None:
-        """Move the newest values of an interval's groups to the flush. For `CATCH_UP_MS`, write the next slices."""
+    def flush_interval(self, interval_ms: int) -> bool:
+        """Move the newest values of an interval's groups to the flush. For `CATCH_UP_MS`, write the next slices.
+
+        True: there are more slices to write. Call it again in the next turn of the event loop.
+        """
         if interval_ms == CATCH_UP_MS:
-            subscribers, self._catching_up = self._catching_up, {}
-            for subscriber in subscribers:
-                self.drained(subscriber)
-            return
+            return self._write_slices()
         is_idle = not self._batch and not self._queued[0]
         self._gather(interval_ms)
         if is_idle and self._batch:
             self._wake()
+        return False
 
     def beat(self, *, now_ms: int) -> Iterator[None]:
         """Count one beat, and return an iterator that writes the heartbeats that are due, a slice at each step."""
@@ -296,19 +286,31 @@ class Hub:
     def _add_to_backlog(self, subscriber: Subscriber, chunks: Chunks) -> None:
         """Keep what a slow subscriber must get: all messages of `stream` channels, and which others are outdated."""
         backlog = subscriber.ensure_backlog()
-        for chunk in _as_list(chunks):
+        for chunk in as_list(chunks):
             if not chunk.count and chunk.channel.options.mode is Mode.LATEST:
                 backlog.statuses[chunk.channel] = None
             elif chunk.channel.options.mode is Mode.LATEST:
                 backlog.outdated.setdefault(chunk.channel, chunk.generation)
                 self._count_conflated(subscriber, chunk.count)
             else:
-                backlog.queue.append((chunk.channel, chunk.data, chunk.count, True))
+                backlog.queue.append((chunk.channel, chunk.data, chunk.count))
                 backlog.queued_bytes += len(chunk.data)
         if backlog.queued_bytes > QUEUE_BYTES:
-            self.counters.overflows += 1
-            self.leave(subscriber)
-            subscriber.overflow()
+            self._overflow(subscriber)
+
+    def _overflow(self, subscriber: Subscriber) -> None:
+        """End a connection that was too slow for a `stream` channel."""
+        self.counters.overflows += 1
+        self.leave(subscriber)
+        subscriber.overflow()
+
+    def _purge_backlog(self, subscriber: Subscriber) -> None:
+        """Remove from the backlog what the subscriptions do not cover any longer."""
+        backlog = subscriber.backlog
+        if backlog is not None:
+            backlog.purge()
+            if backlog.is_empty():
+                subscriber.backlog = None
 
     def _flush_subscriber(self, subscriber: Subscriber) -> None:
         """Write what the running flush holds for one subscriber. Needed before its subscriptions change."""
@@ -318,13 +320,13 @@ class Hub:
         if subscriber.backlog is not None or subscriber.pending():
             self._add_to_backlog(subscriber, chunks)
             return
-        listed = _as_list(chunks)
+        listed = as_list(chunks)
         self._write(subscriber, [chunk.data for chunk in listed], sum(chunk.count for chunk in listed))
 
     def _catch_up(self, subscriber: Subscriber, frames: Sequence[bytes] = ()) -> None:
         """Write `frames` and then the backlog while the sink accepts it. `_flush_subscriber` comes before this.
 
-        First values of subscriptions are written one slice per `CATCH_UP_MS`.
+        First values and replays of subscriptions are written one slice per `CATCH_UP_MS`.
         """
         if frames and (subscriber.backlog is None or subscriber.pending()):
             self._write(subscriber, frames, 0)
@@ -332,16 +334,37 @@ class Hub:
         while (backlog := subscriber.backlog) is not None and not subscriber.pending():
             is_limited = self._write_slice(subscriber, backlog, frames)
             frames = ()
+            if subscriber.backlog is not backlog:  # it was too slow
+                return
             if backlog.is_empty():
                 subscriber.backlog = None
             elif is_limited:
-                if not self._catching_up:
-                    self._wake_interval(CATCH_UP_MS)
                 self._catching_up[subscriber] = None
+                self._await_slices()
                 return
 
+    def _write_slices(self) -> bool:
+        """Write a slice to each of `SLICES_PER_TURN` subscribers. True: others are due too."""
+        due = self._slices_due
+        if not due:
+            due += self._catching_up
+            self._catching_up.clear()
+        for _ in range(min(SLICES_PER_TURN, len(due))):
+            self.drained(due.pop())
+        if due:
+            return True
+        self._slices_awaited = False
+        if self._catching_up:
+            self._await_slices()
+        return False
+
+    def _await_slices(self) -> None:
+        if not self._slices_awaited:
+            self._slices_awaited = True
+            self._wake_interval(CATCH_UP_MS)
+
     def _write_slice(self, subscriber: Subscriber, backlog: Backlog, before: Sequence[bytes]) -> bool:
-        """Write one slice of a backlog. True: the slice is full and has first values of subscriptions."""
+        """Write one slice of a backlog. True: the slice is full and has first values or replays of subscriptions."""
         frames, size, count, has_first_values = list(before), 0, 0, False
         encode = subscriber.encode
         while backlog.outdated and size < SLICE_BYTES:
@@ -364,14 +387,42 @@ class Hub:
             frames.append(channel.status(encode))
             size += len(frames[-1])
         while backlog.queue and size < SLICE_BYTES:
-            _, data, messages_in, is_live = backlog.queue.popleft()
+            _, data, messages_in = backlog.queue.popleft()
             frames.append(data)
             count += messages_in
             size += len(data)
-            if is_live:
-                backlog.queued_bytes -= len(data)
-        self._write(subscriber, frames, count)
+            backlog.queued_bytes -= len(data)
+        if backlog.replays and size < SLICE_BYTES:
+            replayed, has_first_values = self._replayed(subscriber, backlog, SLICE_BYTES - size), True
+            if subscriber.backlog is not backlog:  # it was too slow
+                return False
+            frames += replayed
+            count += len(replayed)
+            size += sum(map(len, replayed))
+        if frames:
+            self._write(subscriber, frames, count)
         return has_first_values and size >= SLICE_BYTES
+
+    def _replayed(self, subscriber: Subscriber, backlog: Backlog, room: int) -> list[bytes]:
+        """Return the next frames of the replays, about `room` bytes. End the connection if a message is lost."""
+        frames: list[bytes] = []
+        while backlog.replays and room > 0:
+            channel, replay = next(iter(backlog.replays.items()))
+            taken = replay.take(subscriber.encode, room)
+            frames += taken
+            room -= sum(map(len, taken))
+            if replay.generation != channel.generation:  # what remained of the old epoch is gone
+                del backlog.replays[channel]
+                backlog.outdated[channel] = 0
+            elif not replay.remaining:
+                del backlog.replays[channel]
+                if channel.was_stale:
+                    backlog.statuses[channel] = None
+                subscriber.group(channel).join(subscriber)  # it gets what is queued after the last value
+            elif room > 0:
+                self._overflow(subscriber)
+                break
+        return frames
 
     def _write(self, subscriber: Subscriber, frames: Sequence[bytes], count: int) -> None:
         """Write to one subscriber. `flush` has its own copy of these lines: a call per delivery would be measurable."""
@@ -387,42 +438,3 @@ class Hub:
     def _count_conflated(self, subscriber: Subscriber, count: int) -> None:
         subscriber.conflated += count
         self.counters.conflated += count
-
-
-def gather(groups: Iterable[Group], batch: Batch) -> Batch:
-    """Drain the queues of `groups`, and return what each subscriber gets, added to what `batch` already holds."""
-    for group in groups:
-        before, queue = group.drain()
-        chunk = _chunk(group.channel, before, queue)
-        if not batch:
-            batch = dict.fromkeys(group.subscribers, chunk)  # a loop in C; by far the most common case
-        else:
-            for subscriber in group.subscribers:
-                _add(batch, subscriber, chunk)
-        if group.joining:
-            for subscriber, contained in group.joining.items():
-                group.subscribers[subscriber] = None
-                if later := [queued for queued in queue if queued.number > contained]:
-                    _add(batch, subscriber, _chunk(group.channel, before, later))
-            group.joining.clear()
-        group.delete_if_empty()
-    return batch
-
-
-def _chunk(channel: Channel, generation: int, queue: Sequence[QueuedFrame]) -> Chunk:
-    data = queue[0].frame if len(queue) == 1 else b"".join([queued.frame for queued in queue])
-    return Chunk(channel, generation, data, sum([queued.is_value for queued in queue]))
-
-
-def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:
-    chunks = batch.get(subscriber)
-    if chunks is None:
-        batch[subscriber] = chunk
-    elif type(chunks) is Chunk:
-        batch[subscriber] = [chunks, chunk]
-    else:
-        chunks.append(chunk)
-
-
-def _as_list(chunks: Chunks) -> list[Chunk]:
-    return [chunks] if type(chunks) is Chunk else chunks

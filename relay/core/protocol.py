@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.core import messages
-from relay.core.channels import granted_interval
+from relay.core.channels import AckedState, granted_interval
 from relay.core.closes import Close, answer_for, close_for
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
@@ -42,6 +42,9 @@ FRAME_BURST = 20
 MATCHES_A_FRAME = 500
 """Matched channels of a subscription's patterns that cost as much as one more frame: about a millisecond of the event
 loop. This may go below zero: one large pattern is always accepted, and the next frames have to wait for it."""
+MISSED_A_FRAME = 2500
+"""Missed messages of resumed channels that cost as much as one more frame, which is about a millisecond too. A client
+that missed 100 messages on each of 256 channels pays ten frames. One that asks for 256,000 waits ten seconds."""
 WARN_BEFORE_S = 60
 """Seconds before its end at which a connection is warned. A new token takes one request, and a few retries."""
 
@@ -314,8 +317,10 @@ class ClientProtocol:
             for name in accepted
         ]
         # The acknowledgement describes the state that the hub then sends: nothing may happen in between.
-        acks = [self._ack(request) for request in requests]
-        self._charge(sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck)), now)
+        states = [self._hub.acked_state(request) for request in requests]
+        acks = [self._ack(request, state) for request, state in zip(requests, states, strict=True)]
+        matched = sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck))
+        self._charge(matched, now, missed=sum(state.missed for state in states))
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
         self._hub.subscribe(self._subscriber, requests, after=[*after, ack])
         if accepted or action is Action.CONNECT_ACCEPTED:
@@ -326,7 +331,7 @@ class ClientProtocol:
 
     def _missing_history(self, frame: messages.Subscribe) -> dict[str, messages.Since]:
         """Return the channels that are resumed from further back than the hub's history reaches."""
-        names = frame.channels[: messages.MAX_CHANNELS_A_FRAME]
+        names = set(frame.channels[: messages.MAX_CHANNELS_A_FRAME])
         return {
             name: since
             for name, since in frame.since.items()
@@ -335,10 +340,10 @@ class ClientProtocol:
             and self._hub.lacks_history(name, since.epoch, since.seq)
         }
 
-    def _charge(self, matched: int, now: float) -> None:
-        """Charge the frame rate for patterns that match so many channels."""
-        if matched:
-            self._bucket.charge(now, matched / MATCHES_A_FRAME)
+    def _charge(self, matched: int, now: float, *, missed: int = 0) -> None:
+        """Charge the frame rate for patterns that match so many channels, and for so many missed messages."""
+        if matched or missed:
+            self._bucket.charge(now, matched / MATCHES_A_FRAME + missed / MISSED_A_FRAME)
 
     def _check_names(self, names: Sequence[str]) -> tuple[list[str], list[messages.Rejection]]:
         """Split `names` into those that may be subscribed and those that are rejected."""
@@ -377,8 +382,7 @@ class ClientProtocol:
             )
         return list(accepted), rejected
 
-    def _ack(self, request: SubscribeRequest) -> messages.ChannelAck | messages.PatternAck:
-        state = self._hub.acked_state(request)
+    def _ack(self, request: SubscribeRequest, state: AckedState) -> messages.ChannelAck | messages.PatternAck:
         # Stream channels have no interval: each of their messages is sent at once.
         interval_ms = 0 if state.mode is messages.Mode.STREAM else request.interval_ms
         if is_wildcard(request.name):

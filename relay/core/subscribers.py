@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from relay.core.channels import INTERVALS_MS, Channel, Encoder, Group
+from relay.core.channels import INTERVALS_MS, Channel, Encoder, Group, Replay
 
 # How a subscriber's names cover a channel, packed into one number. The lowest bits count the patterns, with one field
 # of FIELD bits per flush interval. Above them one bit stands for the exact name. The highest bits are the index of the
@@ -53,13 +53,33 @@ class Backlog:
     # channel -> the generation of the value that the subscriber has; 0: it has none and needs a snapshot
     outdated: dict[Channel, int] = field(default_factory=dict)
     statuses: dict[Channel, None] = field(default_factory=dict)  # channels whose status must be sent
-    # channel, frames, number of messages in them, and whether they are live (False: from the history)
-    queue: deque[tuple[Channel, bytes, int, bool]] = field(default_factory=deque)
-    queued_bytes: int = 0  # live messages only; replays are bounded by the history
+    # messages of `stream` channels that the subscriber was not ready for: channel, frames, number of messages in them
+    queue: deque[tuple[Channel, bytes, int]] = field(default_factory=deque)
+    queued_bytes: int = 0  # in `queue`
+    replays: dict[Channel, Replay] = field(default_factory=dict)
+    removed: set[Channel] = field(default_factory=set)  # channels whose messages `purge` takes out of `queue`
 
     def is_empty(self) -> bool:
         """Tell whether nothing is left to send."""
-        return not (self.outdated or self.statuses or self.queue)
+        return not (self.outdated or self.statuses or self.queue or self.replays)
+
+    def remove(self, channel: Channel) -> None:
+        """Remove what waits of one channel. Its messages in `queue` stay until `purge`."""
+        self.outdated.pop(channel, None)
+        self.statuses.pop(channel, None)
+        self.replays.pop(channel, None)
+        if self.queue:
+            self.removed.add(channel)
+
+    def purge(self) -> None:
+        """Take the removed channels out of `queue`.
+
+        One pass for all channels of a frame: a pass for each of 256 channels held the event loop for seconds.
+        """
+        if self.removed:
+            self.queue = deque(item for item in self.queue if item[0] not in self.removed)
+            self.queued_bytes = sum(len(data) for _, data, _ in self.queue)
+            self.removed.clear()
 
 
 class Subscriber:

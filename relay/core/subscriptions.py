@@ -8,11 +8,10 @@ Each change here leaves the subscriber without a gap and without a repetition. F
 its running flush holds for the subscriber.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Value
+from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Replay
 from relay.core.messages import Mode
 from relay.core.patterns import ChannelIndex, covers, is_wildcard
 from relay.core.publications import Publication
@@ -79,12 +78,14 @@ class Subscriptions:
         if channel is None or channel.last is None:
             mode = self._options(request.name).mode
             return AckedState(mode=mode, epoch="", seq=0, stale=True, recovered=False)
+        replay = _replay(channel, request)
         return AckedState(
             mode=channel.options.mode,
             epoch=channel.last.epoch,
             seq=channel.last.seq,
             stale=channel.stale,
-            recovered=_missed(channel, request) is not None,
+            recovered=replay is not None,
+            missed=0 if replay is None else replay.remaining,
         )
 
     def lacks_history(self, name: str, epoch: str, seq: int) -> bool:
@@ -193,15 +194,15 @@ class Subscriptions:
             # The first value is a snapshot for all subscribers.
             subscriber.group(channel).subscribers[subscriber] = None
             return
-        missed = None if request is None else _missed(channel, request)
-        if missed is None:
+        replay = None if request is None else _replay(channel, request)
+        if replay is None:
             subscriber.ensure_backlog().outdated[channel] = 0
-            return
-        if missed:
-            encode = subscriber.encode
-            replay = [(channel, value.update(encode), 1, False) for value in missed]
-            subscriber.ensure_backlog().queue.extend(replay)
-        subscriber.group(channel).join(subscriber)
+        elif replay.remaining:
+            subscriber.ensure_backlog().replays[channel] = (
+                replay  # it joins its group at the end of the replay
+            )
+        else:
+            subscriber.group(channel).join(subscriber)
 
     def _change_interval(self, subscriber: Subscriber, channel: Channel, old_interval_ms: int) -> None:
         """Move a subscriber to the group of its new interval, without a gap or a repetition."""
@@ -231,16 +232,12 @@ class Subscriptions:
             group.delete_if_empty()
         backlog = subscriber.backlog
         if backlog is not None:
-            backlog.outdated.pop(channel, None)
-            backlog.statuses.pop(channel, None)
-            if any(item[0] is channel for item in backlog.queue):
-                backlog.queue = deque(item for item in backlog.queue if item[0] is not channel)
-                backlog.queued_bytes = sum(len(item[1]) for item in backlog.queue if item[3])
+            backlog.remove(channel)
             if backlog.is_empty():
                 subscriber.backlog = None
         if channel.last is None and not channel.groups:
             self._channels.pop(channel.name, None)  # clients can invent names without end
 
 
-def _missed(channel: Channel, request: SubscribeRequest) -> list[Value] | None:
+def _replay(channel: Channel, request: SubscribeRequest) -> Replay | None:
     return None if request.since is None else channel.missed_since(*request.since, request.from_broker)

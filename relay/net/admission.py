@@ -5,7 +5,8 @@ in the same turn of the loop, and each takes half a millisecond. With 50 request
 So each turn starts a few of them, in the order in which they came. Other work of the loop runs between two turns. A
 request that comes alone does not wait.
 
-The relay has three queues: requests and handshakes, first reads (accept pacing), and the ends of connections.
+The relay has four queues: requests and handshakes, first reads (accept pacing), frames of clients, and the ends of
+connections.
 """
 
 import asyncio
@@ -21,6 +22,11 @@ turn, the turns themselves would cost a third of the throughput."""
 FIRST_READS_PER_TURN = 4
 """Accept pacing: connections whose first bytes are read in one turn. To read and parse them takes 0.1 ms each, and a
 thousand connections can be ready in one turn."""
+
+FRAMES_PER_TURN = 16
+"""Frames of clients handled in one turn, if each takes at most `FRAME_S`. One that takes longer uses more places."""
+FRAME_S = 0.00025
+"""Seconds for one place of `FRAMES_PER_TURN`: 4 ms in one turn, and one frame more. The largest frame takes 4 ms."""
 
 CLOSED_PER_TURN = 20
 """Ended connections whose audit event is written in one turn. Thousands end at once when a proxy restarts."""
@@ -56,6 +62,10 @@ class AdmissionQueue:
             self._append(call, priority=priority)
         elif not call():
             self._room += 1
+
+    def use(self, places: int) -> None:
+        """Use more places of this turn: the work that was let in took longer than one place is for."""
+        self._room = max(0, self._room - places)
 
     def _append(self, call: Callable[[], bool], *, priority: bool) -> None:
         (self._with_priority if priority else self._without_priority).append(call)

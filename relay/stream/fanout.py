@@ -89,7 +89,11 @@ class Fanout:
     def _wake_interval(self, interval_ms: int) -> None:
         # The flushes of an interval lie on one time grid, so that all its groups share them.
         period = interval_ms / 1000
-        self._loop.call_later(period - self._loop.time() % period, self.hub.flush_interval, interval_ms)
+        self._loop.call_later(period - self._loop.time() % period, self._flush_interval, interval_ms)
+
+    def _flush_interval(self, interval_ms: int) -> None:
+        if self.hub.flush_interval(interval_ms):
+            self._loop.call_soon(self._flush_interval, interval_ms)
 
     def _turn(self) -> None:
         self._scheduled = False

@@ -26,7 +26,7 @@ from relay.core.events import Action, Client
 from relay.core.messages import Auth, parse_client_frame
 from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, Terms
 from relay.net.addresses import Network, canonical_address, client_address
-from relay.net.admission import CLOSED_PER_TURN, AdmissionQueue
+from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout, encode
@@ -79,6 +79,7 @@ class Stream:
         self._admission_queue = admission_queue
         self._accept_queue = accept_queue
         self._closing_queue = AdmissionQueue(CLOSED_PER_TURN)
+        self._frame_queue = AdmissionQueue(FRAMES_PER_TURN)
         self.unauthenticated = unauthenticated
         self._gate = make_gate(unauthenticated, self._closed)
         self._fanout = fanout
@@ -296,10 +297,13 @@ class Stream:
         """Give the client's frames to the protocol until either side closes the connection."""
         try:
             async for message in connection:
+                await self._frame_queue.enter()
+                began = time.perf_counter()
                 if isinstance(message, str):
                     result = client.receive(message, time.time())
                 else:
                     result = client.close(Reason.FRAME_BINARY)
+                self._frame_queue.use(int((time.perf_counter() - began) / FRAME_S))
                 if isinstance(result, RefreshRequest):
                     if refreshed := await self._refresh(connection, client, admitted, result):
                         usage.widen(refreshed.claims.channel_scope)

@@ -71,9 +71,14 @@ class Node:
         await until(lambda: not any(places))
 
 
+_LATEST = ChannelOptions()
+
+
 @asynccontextmanager
-async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncIterator[Node]:
-    """Run the stream side on a free port."""
+async def running_node(
+    folder: Path, *, proxies: tuple[str, ...] = (), channels: ChannelOptions = _LATEST
+) -> AsyncIterator[Node]:
+    """Run the stream side on a free port. All channels have the options `channels`."""
     key = create_signing_key(folder / "keys")
     endpoint = EndpointOptions(
         name="prices",
@@ -93,7 +98,7 @@ async def running_node(folder: Path, *, proxies: tuple[str, ...] = ()) -> AsyncI
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
     unauthenticated, fanout = (
         UnauthenticatedConnections(limit=100, crowd=10_000),
-        Fanout(lambda _name: ChannelOptions()),
+        Fanout(lambda _name: channels),
     )
     stream = Stream(
         StreamOptions(
