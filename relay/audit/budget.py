@@ -40,7 +40,7 @@ class DenialBudget:
     """Counts the denials of one minute; `end_period` starts the next. `each`: the budget of one user or address."""
 
     def __init__(self, *, each: int) -> None:
-        self._each = each
+        self.each = each
         self._recorded = 0
         self._counts: dict[_Key, int] = {}
         self._overflow: dict[str, Counter[str]] = {}
@@ -59,7 +59,7 @@ class DenialBudget:
         # Refusals of valid tokens always have a record: a security team looks for them, and there can't be more than
         # the tokens that are issued in 30 s.
         recorded = event.reason in ANOMALY_OF or (
-            room and most <= self._each and self._recorded < self._each * SHARES
+            room and most <= self.each and self._recorded < self.each * SHARES
         )
         if recorded:
             self._recorded += 1

@@ -53,6 +53,10 @@ class WatchedAuditor:
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
+    def update(self, *, denials: int) -> None:
+        """Use another budget from now on. The counts of this minute stay."""
+        self._budget.each = denials
+
     async def record(self, event: Event) -> None:
         """See `Auditor.record`."""
         event = self._with_found_anomalies(event)

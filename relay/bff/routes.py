@@ -22,7 +22,7 @@ from relay.sessions.cookies import SessionCookies
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
-from relay.web.csrf import CsrfOptions, check_csrf
+from relay.web.csrf import CsrfCheck
 
 MAX_BODY_BYTES = 4096
 _STREAMS_GO_ON = "You are logged out here, but open streams could not be ended."
@@ -34,7 +34,7 @@ MAX_COOKIE_BYTES = 4000
 class BffOptions:
     """The settings of the routes."""
 
-    csrf: CsrfOptions
+    csrf: CsrfCheck
     session: SessionCookies
     access_cookie: CookieOptions
     refresh_cookie: CookieOptions
@@ -99,7 +99,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
 
     try:
         # before the limits: otherwise any page on the web could use up the log-ins of its visitors
-        if refusal := check_csrf(request, options.csrf):
+        if refusal := options.csrf(request):
             return refuse(refusal)
         if limited := await parts.limit_address(client.address):
             return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
@@ -144,7 +144,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
     """Clear the cookies, whatever they hold, and end the session's sockets if the session is known."""
     client = parts.client_of(request)
-    if refusal := check_csrf(request, options.csrf):
+    if refusal := options.csrf(request):
         return refusal_answer(refusal)
     response: Response = Response(status_code=204)
     limited = await parts.limit_address(client.address)

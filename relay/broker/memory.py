@@ -22,6 +22,10 @@ class MemoryBroker:
         self._last: dict[str, Publication] = {}  # the objects that the hub was given, not copies
         self._published = 0
 
+    def update(self, *, max_channels: int) -> None:
+        """Use another bound from now on. Channels that exist stay."""
+        self._sequencer.max_channels = max_channels
+
     async def publish(self, draft: Draft, *, ts: int) -> Outcome:
         """See `Broker.publish`."""
         seq, drop = self._sequencer.number(

@@ -196,6 +196,13 @@ def _print_bearer_key(section: str, name: str, line: str) -> None:
     typer.echo(f"[{section}.{name}]")
     typer.echo(f'secret_sha256 = ["{digest}"]')
     typer.echo(line)
+    typer.echo(
+        "# A running relay reads the settings again on SIGHUP. To rotate a key, put the new hash beside the old"
+    )
+    typer.echo(
+        '# one, secret_sha256 = ["old", "new"], and send SIGHUP. Give out the new key. Then remove the old hash,'
+    )
+    typer.echo("# and send SIGHUP again: the old key is refused, and its sockets are closed.")
 
 
 def _settings(folder: Path | None, config: Path | None) -> tuple[Path, int]:

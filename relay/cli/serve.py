@@ -2,6 +2,7 @@
 
 import os
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -18,11 +19,12 @@ RoleOption = Annotated[
 
 
 def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
-    """Run the relay until SIGINT or SIGTERM."""
+    """Run the relay until SIGINT or SIGTERM. SIGHUP reads the settings again."""
     from relay.server import logs, run
     from relay.settings.load import load
 
-    settings = load(config_path(config))
+    path = config_path(config)
+    settings = load(path)
     logs.configure(level=settings.log.level, format=settings.log.format)
 
     # if the audit log is copied to standard output, nothing else may be written there
@@ -33,4 +35,4 @@ def serve(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
         print(f"stream   ws port {ports.stream or '-'}   {settings.public.stream_url}", file=out)
         print(f"internal http port {ports.internal}   pid {os.getpid()}", file=out, flush=True)
 
-    run.start(settings, role=role, announce=announce)
+    run.start(settings, role=role, announce=announce, read_again=partial(load, path))

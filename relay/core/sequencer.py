@@ -48,7 +48,7 @@ class Sequencer:
 
     def __init__(self, *, max_channels: int) -> None:
         self._channels: dict[str, _ChannelState] = {}
-        self._max_channels = max_channels
+        self.max_channels = max_channels
         self._keys = 0
 
     def number(
@@ -92,9 +92,9 @@ class Sequencer:
         return True
 
     def _new(self, name: str) -> _ChannelState:
-        if len(self._channels) >= self._max_channels:
+        if len(self._channels) >= self.max_channels:
             raise MalformedError(
-                f"There are {self._max_channels} channels, and limits.channels allows no more. Publish to an "
+                f"There are {self.max_channels} channels, and limits.channels allows no more. Publish to an "
                 "existing channel, or raise the limit.",
                 reason=Reason.CHANNELS_TOO_MANY,
             )

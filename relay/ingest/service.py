@@ -99,14 +99,29 @@ class Ingest:
         auditor: Auditor,
         check_key: CheckKey,
     ) -> None:
-        self.counts: Mapping[str, PublisherCounts] = {name: PublisherCounts() for name in publishers}
-        self.publishers = publishers
-        self._quotas = {name: Quota(terms.quota, now=time.monotonic()) for name, terms in publishers.items()}
-        self._digests = {name: terms.secret_sha256 for name, terms in publishers.items()}
+        # Both keep publishers that were removed: one of their requests may still be running.
+        self.counts: dict[str, PublisherCounts] = {}
+        self._quotas: dict[str, Quota] = {}
+        self.publishers: Mapping[str, PublisherTerms] = {}
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
         self.may_publish = lru_cache(MAX_REMEMBERED_CHANNELS)(self._covers)
+        self.update(publishers)
+
+    def update(self, publishers: Mapping[str, PublisherTerms]) -> None:
+        """Use other publishers from now on. Counts stay by name, and so do quotas whose terms are the same.
+
+        Then call `IngestSockets.end_refused`, which closes the sockets of removed keys.
+        """
+        for name, terms in publishers.items():
+            self.counts.setdefault(name, PublisherCounts())
+            before = self.publishers.get(name)
+            if before is None or before.quota != terms.quota:
+                self._quotas[name] = Quota(terms.quota, now=time.monotonic())
+        self.publishers = publishers
+        self._digests = {name: terms.secret_sha256 for name, terms in publishers.items()}
+        self.may_publish.cache_clear()
 
     @property
     def epoch(self) -> str:
@@ -135,7 +150,7 @@ class Ingest:
         """Return a refusal if the publisher has used up its quota for now."""
         if not self._quotas[publisher].wait_s(time.monotonic()):
             return None
-        terms = self.publishers[publisher].quota
+        terms = self._quotas[publisher].terms
         quota = " and ".join(filter(None, (terms.rate, terms.byte_rate and f"{terms.byte_rate} bytes")))
         return Refusal(reason=Reason.RATE_LIMITED, detail=f"The quota of {publisher} is {quota}.")
 
@@ -193,7 +208,8 @@ class Ingest:
         )
 
     def _covers(self, publisher: str, channel: str) -> bool:
-        return any(covers(pattern, channel) for pattern in self.publishers[publisher].channels)
+        terms = self.publishers.get(publisher)  # None if it was removed while its request was running
+        return terms is not None and any(covers(pattern, channel) for pattern in terms.channels)
 
 
 class RefusalSummary:

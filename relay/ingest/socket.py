@@ -23,6 +23,7 @@ from relay.core.events import Client
 from relay.core.publications import parse_numbered
 from relay.ingest.frames import MAX_FRAME_MESSAGES, WINDOW, AckState, encode, message_id, welcome
 from relay.ingest.service import Ingest, RefusalSummary
+from relay.limits.quotas import Quota
 from relay.web.answers import refusal_answer
 
 PATH = "/v1/ingest"
@@ -55,8 +56,8 @@ class IngestSockets:
         self._ingest = ingest
         self._client_of = client_of
         self._streams = tuple(streams)
-        self._draining = asyncio.Event()
-        self._open: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._open: dict[asyncio.Task[Any], _PublisherConnection] = {}
 
     @property
     def route(self) -> WebSocketRoute:
@@ -65,15 +66,28 @@ class IngestSockets:
 
     async def drain(self) -> None:
         """Settle the received messages, tell the publishers when to reconnect, and wait until they are gone."""
-        self._draining.set()
+        self._draining = True
+        for connection in self._open.values():
+            connection.end(Reason.SERVER_RESTARTING)
         if self._open:
             await asyncio.wait(self._open, timeout=2.0)
+
+    def end_refused(self) -> int:
+        """End the sockets whose key is not accepted any more, and return their number. See `Ingest.update`."""
+        refused = [
+            connection
+            for connection in self._open.values()
+            if self._ingest.identify(connection.authorization) != connection.publisher
+        ]
+        for connection in refused:
+            connection.end(Reason.PUBLISHER_UNKNOWN)
+        return len(refused)
 
     async def _serve(self, websocket: WebSocket) -> None:
         client = self._client_of(websocket)
         publisher = self._ingest.identify(websocket.headers.getlist("authorization"))
         refusal = publisher if isinstance(publisher, Refusal) else None
-        if self._draining.is_set():
+        if self._draining:
             refusal = Refusal(reason=Reason.DRAINING)
         if refusal is not None:
             self._ingest.deny(refusal, client, status=answer_for(refusal.reason).status)
@@ -81,20 +95,20 @@ class IngestSockets:
             return
         assert isinstance(publisher, str)
         counts = self._ingest.counts[publisher]
-        await websocket.accept()
         task = asyncio.current_task()
         assert task is not None
-        self._open.add(task)
+        # before the first await: a drain or a removed key must find it
+        connection = _PublisherConnection(websocket, self._ingest, publisher, client, self._streams)
+        self._open[task] = connection
         counts.connections += 1
         try:
-            await _PublisherConnection(websocket, self._ingest, publisher, client, self._streams).run(
-                self._draining
-            )
+            await websocket.accept()
+            await connection.run()
         except WebSocketDisconnect:
             pass
         finally:
             counts.connections -= 1
-            self._open.discard(task)
+            del self._open[task]
 
 
 class _PublisherConnection:
@@ -108,33 +122,39 @@ class _PublisherConnection:
         client: Client,
         streams: tuple[str, ...],
     ) -> None:
+        self.publisher = publisher
+        self.authorization = websocket.headers.getlist("authorization")
+        self._ending: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self._websocket = websocket
         self._ingest = ingest
-        self._publisher = publisher
         self._client = client
         self._streams = streams
         self._acks = AckState()
-        self._quota = ingest.quota(publisher)
-        self._window = self._quota.window(WINDOW)
         self._last_id = 0
         self._credit = 0
 
-    async def run(self, draining: asyncio.Event) -> None:
+    def end(self, reason: Reason) -> None:
+        """Ask the connection to end: because the relay restarts, or because its key was removed."""
+        if not self._ending.done():
+            self._ending.set_result(reason)
+
+    async def run(self) -> None:
         """Publish the messages of each frame until either side ends the connection."""
         self._grant()
         await self._send(
             welcome(
-                publisher=self._publisher,
+                publisher=self.publisher,
                 epoch=self._ingest.epoch,
                 streams=self._streams,
                 credit=self._credit,
                 ts=int(time.time() * 1000),
             )
         )
-        drained = asyncio.ensure_future(draining.wait())
         try:
-            while (frame := await self._next(drained)) is not None:
+            while (frame := await self._next()) is not None:
                 await self._publish_frame(frame)
+            if (reason := self._ending.result()) is not Reason.SERVER_RESTARTING:
+                raise _CloseConnection(close_for(reason), "The key was removed from the settings.")
             await self._send({"type": "reconnect", "delay_ms": 500 + secrets.randbelow(RECONNECT_WITHIN_MS)})
             await self._end(close_for(Reason.SERVER_RESTARTING))
         except _CloseConnection as end:
@@ -148,19 +168,18 @@ class _PublisherConnection:
                 }
             )
             refusal = Refusal(reason=end.close.reason, detail=end.detail)
-            self._ingest.deny(refusal, self._client, status=answer.status, publisher=self._publisher)
+            self._ingest.deny(refusal, self._client, status=answer.status, publisher=self.publisher)
             await self._end(end.close)
-        finally:
-            drained.cancel()
 
-    async def _next(self, drained: "asyncio.Future[Any]") -> bytes | None:
-        """Return the next frame, or None if the relay drains and no frame has arrived."""
+    async def _next(self) -> bytes | None:
+        """Return the next frame, or None if `end` was called and no frame has arrived."""
+        ending: asyncio.Future[Any] = self._ending
         receiving = asyncio.ensure_future(self._websocket.receive())
         try:
-            while not (receiving.done() or drained.done()):
+            while not (receiving.done() or ending.done()):
                 # a publisher without credit sends nothing: check the quota again when it allows more
                 wait = max(MIN_WAIT_S, self._quota.wait_s(time.monotonic())) if self._is_short else None
-                await asyncio.wait({receiving, drained}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({receiving, ending}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if self._is_short and self._grant():
                     await self._send(self._acks.ack(credit=self._credit))
             if not receiving.done():
@@ -191,16 +210,16 @@ class _PublisherConnection:
                 if not number % MESSAGES_A_TURN:
                     await asyncio.sleep(0)
         finally:
-            refusals.record(self._ingest, self._client, publisher=self._publisher)
+            refusals.record(self._ingest, self._client, publisher=self.publisher)
             if lines:
                 await self._acknowledge()
 
     async def _publish(self, line: bytes, refusals: RefusalSummary) -> None:
-        self._ingest.charge(self._publisher, len(line))
+        self._ingest.charge(self.publisher, len(line))
         try:
             draft = parse_numbered(line)
             self._check_id(draft.id)
-            result = await self._ingest.publish_draft(self._publisher, draft)
+            result = await self._ingest.publish_draft(self.publisher, draft)
         except MalformedError as error:
             id_ = message_id(line)
             if id_ is None:
@@ -231,6 +250,14 @@ class _PublisherConnection:
     async def _acknowledge(self) -> None:
         self._grant()
         await self._send(self._acks.ack(credit=self._credit))
+
+    @property
+    def _quota(self) -> Quota:
+        return self._ingest.quota(self.publisher)
+
+    @property
+    def _window(self) -> int:
+        return self._quota.window(WINDOW)
 
     @property
     def _is_short(self) -> bool:

@@ -19,7 +19,7 @@ from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
-from relay.web.csrf import CsrfOptions, check_csrf, is_bearer
+from relay.web.csrf import CsrfCheck, is_bearer
 
 MAX_BODY_BYTES = 8192
 """Longest body: a request with 32 channels of 64 characters has 2.3 KB."""
@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 8192
 class RouteOptions:
     """The routes' settings. `session` are the cookies of a session, `cookies` those to clear when it has ended."""
 
-    csrf: CsrfOptions
+    csrf: CsrfCheck
     session: SessionCookies
     cookies: tuple[CookieOptions, ...]
     public_origin: str
@@ -109,7 +109,7 @@ async def _authenticated(
     The address limit comes before everything that costs CPU, so that a flood costs little. It comes after the CSRF
     check: otherwise any page on the web could use up the limit of its visitors.
     """
-    if refusal := check_csrf(request, options.csrf):
+    if refusal := options.csrf(request):
         return _Denial(refusal)
     if limited := await issuer.limits.address(client.address):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)

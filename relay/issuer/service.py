@@ -129,6 +129,11 @@ class Issuer:
         self._auditor = auditor
         self._key = key
 
+    def update(self, options: IssuerOptions, policy: Policy) -> None:
+        """Use other options and grants for the next tokens. Tokens that were issued stay as they are."""
+        self.options = options
+        self._policy = policy
+
     async def authenticate(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """Return the session of a credential, or why there is none. `grace_s`: see `SessionVerifier.verify`.
 

@@ -28,6 +28,7 @@ class Quota:
     """One publisher's quota. `now` is in seconds of a clock that never goes back, always the same one."""
 
     def __init__(self, terms: QuotaTerms, *, now: float) -> None:
+        self.terms = terms
         self._messages = _bucket(terms.rate, now)
         self._bytes = _bucket(terms.byte_rate, now)
 

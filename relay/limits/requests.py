@@ -31,8 +31,11 @@ class RateLimits:
     """Counts requests, and refuses those over a limit."""
 
     def __init__(self, rates: Rates, *, counts: MakeCounts) -> None:
+        self._limits: list[_Limit] = []
+
         def limit(setting: str, what: str) -> _Limit:
-            return _Limit(getattr(rates, setting), what, setting, counts)
+            self._limits.append(_Limit(getattr(rates, setting), what, setting, counts))
+            return self._limits[-1]
 
         self._address = limit("tokens_per_address", "this address")
         self._session = limit("tokens_per_session", "this session")
@@ -41,6 +44,11 @@ class RateLimits:
         self._login_pair = limit(
             "logins_per_account_and_address", "log-ins of this account from this address"
         )
+
+    def update(self, rates: Rates) -> None:
+        """Use other rates from now on. Where a rate is the same, its counts stay."""
+        for limit in self._limits:
+            limit.update(getattr(rates, limit.setting))
 
     async def address(self, address: str) -> Limited | None:
         """Count a request from `address`, of any kind. It comes first: the address costs nothing to find out."""
@@ -71,8 +79,19 @@ class RateLimits:
 
 class _Limit:
     def __init__(self, rate: str, what: str, setting: str, counts: MakeCounts) -> None:
-        self._detail = f"{_in_words(rate)} for {what}."
-        self._counts = counts(setting, rate)
+        self.setting = setting
+        self._what = what
+        self._make_counts = counts
+        self._use(rate)
+
+    def update(self, rate: str) -> None:
+        if rate != self._rate:
+            self._use(rate)
+
+    def _use(self, rate: str) -> None:
+        self._rate = rate
+        self._detail = f"{_in_words(rate)} for {self._what}."
+        self._counts = self._make_counts(self.setting, rate)
 
     async def hit(self, key: str) -> Limited | None:
         wait_s = await self._counts.hit(key)

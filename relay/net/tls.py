@@ -46,20 +46,28 @@ class ServerTls:
         Raises:
             ConfigurationError: says what is wrong with which file.
         """
-        self._files = files
         self.context = _context(files)
+        self._certificate = read_certificate(files)
 
-    def check(self) -> None:
-        """Read and check the files again without serving them. The serving context must never hold half a pair.
+    def check(self, files: TlsFiles) -> None:
+        """Read and check files without serving them. The serving context must never hold half a pair.
 
         Raises:
             ConfigurationError: as in `__init__`.
         """
-        _context(self._files)
+        _context(files)
 
-    def load(self) -> None:
-        """Serve the files that `check` has just read. Call it on the event loop: OpenSSL's context has no lock."""
-        _load(self.context, self._files)
+    def load(self, files: TlsFiles) -> bool:
+        """Serve the files that `check` has just read, and tell whether it is another certificate.
+
+        Call it on the event loop: OpenSSL's context has no lock.
+
+        Raises:
+            ConfigurationError: if the files have changed since `check`.
+        """
+        before, self._certificate = self._certificate, read_certificate(files)
+        _load(self.context, files)
+        return before != self._certificate
 
 
 def read_certificate(files: TlsFiles) -> x509.Certificate:

@@ -25,6 +25,11 @@ class UnauthenticatedConnections:
         self._counts: Counter[str] = Counter()
         self.total = 0
 
+    def update(self, *, limit: int, crowd: int) -> None:
+        """Use other limits from now on. The counts stay."""
+        self._limit = limit
+        self._crowd = crowd
+
     def add(self, address: str) -> None:
         """Count one connection more."""
         self.total += 1

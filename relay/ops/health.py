@@ -8,6 +8,8 @@ from starlette.routing import Route
 
 from relay.web.answers import error_answer, json_answer
 
+PATHS = frozenset({"/live", "/ready"})
+
 
 def health_routes(ready: Callable[[], str | None]) -> list[Route]:
     """Return both routes. `ready` returns None, or the reason why new work should go to another node."""

@@ -58,11 +58,15 @@ class Operators:
         auditor: Auditor,
         client_of: Callable[[Request], Client],
     ) -> None:
-        self._operators = operators
-        self._digests = {name: terms.secret_sha256 for name, terms in operators.items()}
+        self.update(operators)
         self._auditor = auditor
         self._client_of = client_of
         self._repeated_calls = RepeatedCalls()
+
+    def update(self, operators: Mapping[str, OperatorTerms]) -> None:
+        """Use other keys and permissions for the next calls."""
+        self._operators = operators
+        self._digests = {name: terms.secret_sha256 for name, terms in operators.items()}
 
     def route(
         self,

@@ -1,18 +1,10 @@
-"""TLS of the listeners: certificates are read at the start, and again on SIGHUP."""
+"""TLS of the listeners: certificates are read at the start, and again on SIGHUP (`relay.server.reload`)."""
 
-import signal
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import anyio
-import structlog
-from anyio.abc import TaskStatus
-
-from relay.core.errors import ConfigurationError
 from relay.net.tls import ServerTls, TlsFiles
 from relay.settings.load import Settings
-
-log = structlog.get_logger("relay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,15 +15,22 @@ class ListenerTls:
     internal: ServerTls | None
     strict: bool
 
-    @property
-    def sides(self) -> tuple[ServerTls, ...]:
-        """The sides that speak TLS."""
-        return tuple(side for side in (self.public, self.internal) if side is not None)
+    def check(self, settings: Settings) -> None:
+        """Read the files that the settings name, for the listeners that speak TLS. See `ServerTls.check`.
 
-    def check(self) -> None:
-        """Read renewed certificates. See `ServerTls.check`."""
-        for side in self.sides:
-            side.check()
+        Raises:
+            ConfigurationError: with one sentence about the first file that can't be used.
+        """
+        for side, files in self._pairs(settings):
+            side.check(files)
+
+    def load(self, settings: Settings) -> list[str]:
+        """Serve these files. Return the settings whose certificate is another one now. See `ServerTls.load`."""
+        return [files.setting for side, files in self._pairs(settings) if side.load(files)]
+
+    def _pairs(self, settings: Settings) -> list[tuple[ServerTls, TlsFiles]]:
+        pairs = zip((self.public, self.internal), tls_files(settings), strict=True)
+        return [(side, files) for side, files in pairs if side is not None and files is not None]
 
 
 def tls_files(settings: Settings) -> tuple[TlsFiles | None, TlsFiles | None]:
@@ -56,18 +55,3 @@ def listener_tls(settings: Settings) -> ListenerTls:
         # Browsers keep HSTS for a name on all ports. On `localhost` it would break other servers of the machine.
         strict=public is not None and urlsplit(settings.public.url).hostname != "localhost",
     )
-
-
-async def renew_certificates(tls: ListenerTls, *, task_status: TaskStatus[None]) -> None:
-    """Read the certificates again on each SIGHUP. If they can't be used, the old ones stay and the log says why."""
-    with anyio.open_signal_receiver(signal.SIGHUP) as signals:
-        task_status.started()
-        async for _ in signals:
-            try:
-                await anyio.to_thread.run_sync(tls.check)
-                for side in tls.sides:
-                    side.load()
-            except ConfigurationError as error:
-                log.error("the certificates can't be used; the old ones are served on", reason=str(error))
-            else:
-                log.info("the certificates were read again")

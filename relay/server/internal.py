@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from relay.ingest.openapi import DOCUMENT
 from relay.ingest.routes import ingest_routes
-from relay.ops.health import health_routes
+from relay.ops.health import PATHS, health_routes
 from relay.server.application import application
 from relay.server.operators import operator_routes
 from relay.server.parts import Parts
@@ -29,7 +29,7 @@ def internal_app(parts: Parts) -> Starlette:
         routes += ingest_routes(parts.ingest, client_of, subscriber_count=parts.fanout.hub.subscriber_count)
         routes.append(parts.ingest_sockets.route)
     hosts = frozenset(parts.settings.listen.internal_hosts)
-    return application(routes, Middleware(InternalOnly, hosts=hosts))
+    return application(routes, Middleware(InternalOnly, hosts=hosts, any_host=PATHS))
 
 
 async def _openapi(_request: Request) -> Response:

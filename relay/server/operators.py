@@ -15,12 +15,12 @@ from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handle
 from relay.ops.channel_reset import reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
-from relay.ops.operators import Handler, Operators
+from relay.ops.operators import Handler
 from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.revocations import Revocations
 from relay.ops.stats import metrics_handler, stats_handler
-from relay.server.options import endpoint_of, operator_terms, ref_key
+from relay.server.options import endpoint_of, ref_key
 from relay.server.parts import Parts
 from relay.server.readings import ReadingsSource
 from relay.sessions.session_ref import session_ref
@@ -28,7 +28,7 @@ from relay.sessions.session_ref import session_ref
 
 def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> list[Route]:
     """Return the routes that need an operator's key, and the page that uses them."""
-    operators = Operators(operator_terms(parts.settings), auditor=parts.auditor, client_of=client_of)
+    operators = parts.operators
     key = ref_key(parts.settings)
 
     async def revoke(target: Target, *, client: Client, operator: str) -> int:

@@ -39,21 +39,22 @@ def ref_key(settings: Settings) -> bytes:
     return settings.session.ref_key.get_secret_value().encode()
 
 
-def stream_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
-    """Return the counts of the stream's connections that have shown no token yet."""
-    return _unauthenticated(settings, crowd=settings.limits.connections // 2)
-
-
-def http_unauthenticated(settings: Settings) -> UnauthenticatedConnections:
-    """Return the counts of the public HTTP listener's connections that have sent nothing yet. Each has an open file."""
-    return _unauthenticated(settings, crowd=open_files() * 3 // 4)
-
-
-def _unauthenticated(settings: Settings, *, crowd: int) -> UnauthenticatedConnections:
+def unauthenticated(settings: Settings, *, crowd: int) -> UnauthenticatedConnections:
+    """Return the counts of a listener's connections that have shown no token yet."""
     proxies = parse_networks(settings.public.trusted_proxies)
     return UnauthenticatedConnections(
         limit=settings.limits.unauthenticated_per_address, crowd=crowd, proxies=proxies
     )
+
+
+def stream_crowd(settings: Settings) -> int:
+    """Return the number of connections above which the stream listener is crowded."""
+    return settings.limits.connections // 2
+
+
+def http_crowd() -> int:
+    """Return the number of connections above which the public HTTP listener is crowded. Each has an open file."""
+    return open_files() * 3 // 4
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

@@ -30,20 +30,25 @@ from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
 from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.ops.operators import Operators
 from relay.server.keys import key_source
 from relay.server.options import (
     audit_copy,
     audit_log_options,
     channel_options,
+    csrf_options,
     gate_options,
+    http_crowd,
     issuer_options,
+    operator_terms,
     policy,
     publisher_terms,
     rates,
     ref_key,
+    stream_crowd,
     stream_options,
     stream_patterns,
-    stream_unauthenticated,
+    unauthenticated,
 )
 from relay.server.process_roles import Role
 from relay.server.session_verifier import session_verifier
@@ -56,6 +61,7 @@ from relay.stream.gate import Gate
 from relay.stream.revoker import Revoker
 from relay.stream.service import Stream
 from relay.web.client_identity import client_reader
+from relay.web.csrf import CsrfCheck
 
 log = structlog.get_logger("relay")
 
@@ -72,12 +78,16 @@ class Parts:
     audit_log: JsonlAuditor
     tally: Tally
     auditor: WatchedAuditor
+    broker: MemoryBroker
     fanout: Fanout
     stream: Stream
     revoker: Revoker
     issuer: Issuer
     ingest: Ingest
     ingest_sockets: IngestSockets
+    operators: Operators
+    csrf: CsrfCheck
+    http_unauthenticated: UnauthenticatedConnections
     backend: Backend | None
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
@@ -158,12 +168,16 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             audit_log=audit_log,
             tally=tally,
             auditor=auditor,
+            broker=broker,
             fanout=fanout,
             stream=stream,
             revoker=revoker,
             issuer=issuer,
             ingest=ingest,
             ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
+            operators=Operators(operator_terms(settings), auditor=auditor, client_of=client_reader(())),
+            csrf=CsrfCheck(csrf_options(settings)),
+            http_unauthenticated=unauthenticated(settings, crowd=http_crowd()),
             backend=backend,
             admission_queue=admission_queue,
             accept_queue=accept_queue,
@@ -197,15 +211,13 @@ def _stream(
     admission_queue: AdmissionQueue,
     accept_queue: AdmissionQueue,
 ) -> Stream:
-    def make_gate(unauthenticated: UnauthenticatedConnections, closed: Callable[[], Reason | None]) -> Gate:
-        return Gate(
-            gate_options(settings), keys=keys, state=state, unauthenticated=unauthenticated, closed=closed
-        )
+    def make_gate(counts: UnauthenticatedConnections, closed: Callable[[], Reason | None]) -> Gate:
+        return Gate(gate_options(settings), keys=keys, state=state, unauthenticated=counts, closed=closed)
 
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
-        unauthenticated=stream_unauthenticated(settings),
+        unauthenticated=unauthenticated(settings, crowd=stream_crowd(settings)),
         fanout=fanout,
         auditor=auditor,
         admission_queue=admission_queue,

@@ -21,7 +21,7 @@ from relay.net.addresses import parse_networks
 from relay.net.admission import PacedRequests
 from relay.server.application import application
 from relay.server.keys import published_keys
-from relay.server.options import cookie_options, csrf_options, ref_key
+from relay.server.options import cookie_options, ref_key
 from relay.server.parts import Parts
 from relay.server.session_verifier import session_cookies
 from relay.sessions.base import Session
@@ -32,7 +32,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     """Return the application that browsers reach; `pages` are further routes of it."""
     settings = parts.settings
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
-    csrf = csrf_options(settings)
+    csrf = parts.csrf
     access, refresh = cookie_options(settings)
     routes: list[BaseRoute] = list(
         issuer_routes(

@@ -75,5 +75,6 @@ class ReadingsSource:
                 connections=counts.connections,
                 silent_s=max(0.0, now - counts.last_at) if counts.last_at else None,
             )
-            for name, counts in self._parts.ingest.counts.items()
+            for name in self._parts.ingest.publishers
+            for counts in [self._parts.ingest.counts[name]]
         }

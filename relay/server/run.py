@@ -21,14 +21,14 @@ from relay import __version__
 from relay.ingest.frames import MAX_FRAME_BYTES
 from relay.metrics.lag import watch_loop
 from relay.net.sockets import bind, bound_port, raise_file_limit
-from relay.server.certificates import ListenerTls, listener_tls, renew_certificates
+from relay.server.certificates import ListenerTls, listener_tls
 from relay.server.gc_tuning import tune_gc
 from relay.server.internal import internal_app
 from relay.server.keys import watch_keys
-from relay.server.options import http_unauthenticated
 from relay.server.parts import Parts, make_parts
 from relay.server.process_roles import Role
 from relay.server.public import public_app
+from relay.server.reload import Reloader
 from relay.settings.load import Settings
 from relay.stream.heartbeat import run_heartbeat
 from relay.web.uvicorn_runner import HttpServer
@@ -54,17 +54,26 @@ def start(
     role: Role = Role.ALL,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
+    read_again: Callable[[], Settings] | None = None,
 ) -> None:
     """Run a relay, or one side of it, in this process until SIGINT or SIGTERM.
 
     `announce` is called when everything accepts connections. `pages` gives further public routes; the demo has
-    its page there, a deployment has none.
+    its page there, a deployment has none. `read_again` returns the settings for SIGHUP, and may raise
+    `ConfigurationError`; without it SIGHUP reads the certificates only.
 
     Raises:
         ConfigurationError: if something in the settings or on this machine keeps it from starting.
     """
     raise_file_limit()
-    serve = partial(_serve, settings, role=role, announce=announce, pages=pages)
+    serve = partial(
+        _serve,
+        settings,
+        role=role,
+        announce=announce,
+        pages=pages,
+        read_again=read_again or (lambda: settings),
+    )
     anyio.run(serve, backend_options={"use_uvloop": True})
 
 
@@ -74,8 +83,11 @@ async def _serve(
     role: Role,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]],
+    read_again: Callable[[], Settings],
 ) -> None:
     async with contextlib.AsyncExitStack() as stack:
+        # from before the start until after the end: SIGHUP never ends a relay
+        hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         # ports, certificates, keys and files first: a mistake in the settings shows before a listener accepts anything
         sockets = _bind(stack, settings, role)
         tls = listener_tls(settings)
@@ -83,6 +95,7 @@ async def _serve(
         process = _Process(parts, sockets, tls, pages())
         async with anyio.create_task_group() as group:
             await process.startup(group)
+            group.start_soon(Reloader(parts, tls, read_again).run, hangups)
             # until the very end: a second signal must not kill the process while it writes its log and its state
             with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 tune_gc()
@@ -117,7 +130,6 @@ class _Process:
     ) -> None:
         self._parts = parts
         self._sockets = sockets
-        self._tls = tls
         public, internal = (side.context if side else None for side in (tls.public, tls.internal))
         self._public_context = public
         self._servers = [
@@ -134,7 +146,7 @@ class _Process:
                     tls=public,
                     strict_transport=tls.strict,
                     accept_queue=parts.accept_queue,
-                    unauthenticated=http_unauthenticated(parts.settings),
+                    unauthenticated=parts.http_unauthenticated,
                 )
             )
 
@@ -155,8 +167,6 @@ class _Process:
             group.start_soon(server.run)
         for server in self._servers:
             await server.started()
-        if self._tls.sides:  # without TLS, SIGHUP ends the process, as the user of a terminal expects
-            await group.start(renew_certificates, self._tls)
 
     async def main_loop(self, signals: AsyncIterator[int]) -> None:
         """Wait for SIGINT, or for SIGTERM and the end of the drain. SIGINT during the drain ends the drain."""

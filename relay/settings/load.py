@@ -58,6 +58,12 @@ OTHER_VARIABLES = frozenset(
 """Variables that the commands and the tests read themselves. They are not settings."""
 
 
+_OF_KUBERNETES = re.compile(
+    r"RELAY_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""Variables that Kubernetes sets in each pod for a Service named relay. They are not settings either."""
+
+
 class Settings(BaseSettings):
     """All settings of a relay."""
 
@@ -254,7 +260,7 @@ def _variables() -> dict[str, str]:
     return {
         upper: name
         for upper, name in names.items()
-        if upper.startswith("RELAY_") and upper not in OTHER_VARIABLES
+        if upper.startswith("RELAY_") and upper not in OTHER_VARIABLES and not _OF_KUBERNETES.fullmatch(upper)
     }
 
 

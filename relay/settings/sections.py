@@ -166,7 +166,7 @@ class ListenSection(Section):
     internal_tls: Tls | None = Field(default=None, description="Certificate of the internal listener.")
     internal_hosts: tuple[str, ...] = Field(
         default=("localhost", "127.0.0.1", "[::1]"),
-        description="Host names of the internal listener. Calls by another name are refused (DNS rebinding).",
+        description="Host names of the internal listener. Only these and IP addresses are accepted (DNS rebinding).",
     )
 
 

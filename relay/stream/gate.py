@@ -145,6 +145,10 @@ class Gate:
         self._unauthenticated = unauthenticated
         self._closed = closed
 
+    def update(self, options: GateOptions) -> None:
+        """Use other options for the next handshakes. Open connections stay open."""
+        self._options = options
+
     def inspect(self, handshake: Handshake, client: Client) -> Attempt | Denied:
         """Make all checks that need no token. Call `redeem` next, when the token is there."""
         endpoint: EndpointOptions | None = None

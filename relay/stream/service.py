@@ -30,7 +30,7 @@ from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, Admis
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout, encode
-from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateResult, deny
+from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateOptions, GateResult, deny
 from relay.stream.handshake import WebSocketHandshake, refusal_response
 from relay.stream.lifecycle import GONE, UNANSWERED
 from relay.stream.listener import TOKEN_WITHIN_S, listen
@@ -87,6 +87,12 @@ class Stream:
         self._draining = False
         self._addresses: dict[StreamConnection, str] = {}  # of the connections counted in `unauthenticated`
         self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
+
+    def update(self, options: StreamOptions, gate: GateOptions) -> None:
+        """Use other options from now on. Open connections stay open."""
+        self._options = options
+        self.registry.update(per_session=options.connections_per_session, replace=options.replace_oldest)
+        self._gate.update(gate)
 
     async def start(self, sock: socket.socket, *, tls: ssl.SSLContext | None = None) -> list[Server]:
         """Listen on a bound socket, over TLS if `tls` is given. Give the result to `stop`."""

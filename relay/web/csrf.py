@@ -30,6 +30,21 @@ class CsrfOptions:
     require_header: bool
 
 
+class CsrfCheck:
+    """The check with the current options. All routes have the same one, so that new options count everywhere."""
+
+    def __init__(self, options: CsrfOptions) -> None:
+        self._options = options
+
+    def update(self, options: CsrfOptions) -> None:
+        """Use other options for the next requests."""
+        self._options = options
+
+    def __call__(self, request: Request) -> Refusal | None:
+        """See `check_csrf`."""
+        return check_csrf(request, self._options)
+
+
 def check_csrf(request: Request, options: CsrfOptions) -> Refusal | None:
     """Return why the request may come from another site, or None if it is proven to come from the application."""
     headers = request.headers

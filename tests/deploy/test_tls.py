@@ -160,7 +160,7 @@ async def test_sighup_loads_a_renewed_certificate_and_keeps_connections(
     async with visit(running, public(running), ca) as (socket, _):
         authority.issue("127.0.0.1")
         running.process.send_signal(signal.SIGHUP)
-        await logged(running, "the certificates were read again")
+        await logged(running, "listen.tls (certificate)")
         after = {await serial(port, ca) for port in running.ports}
         assert len(after) == 1
         assert before not in after

@@ -7,9 +7,9 @@ from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")
 TICK = b'{"channel":"prices.INTERNAL","data":1}'
+HEALTH = [("GET", "/live"), ("GET", "/ready")]
 ROUTES = [
-    ("GET", "/live"),
-    ("GET", "/ready"),
+    *HEALTH,
     ("POST", "/v1/publish"),
     ("POST", "/v1/publish/batch"),
     ("POST", "/v1/revocations"),
@@ -56,22 +56,45 @@ async def call(relay: Relay, method: str, path: str, *fields: tuple[str, str], b
     ],
 )
 async def test_an_unknown_host_is_misdirected(relay: Relay, hosts: list[str]) -> None:
-    """DNS rebinding: a page can reach 127.0.0.1 by a name of its own, but not name it otherwise. 421 on each route."""
+    """A page can reach 127.0.0.1 by a name of its own (DNS rebinding). It is 421 on each route but health."""
     fields = [("Host", host.format(port=relay.ports[2])) for host in hosts]
     for method, path in ROUTES:
+        if (method, path) in HEALTH:
+            continue
         answer = await call(relay, method, path, *fields, KEY, body=TICK if method == "POST" else b"")
         assert answer.status in (400, 421), (method, path)  # 400: no valid HTTP to begin with
         assert answer.code in ("unknown_host", "invalid_request")
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "127.0.0.1:{port}", "localhost:{port}", "LOCALHOST", "[::1]", "[::1]:{port}"]
+    "host",
+    [
+        "127.0.0.1",
+        "127.0.0.1:{port}",
+        "localhost:{port}",
+        "LOCALHOST",
+        "[::1]",
+        "[::1]:{port}",
+        "10.244.0.5:{port}",
+        "[fd00:10:244::5]:{port}",
+    ],
 )
 async def test_a_known_host_is_served(relay: Relay, host: str) -> None:
-    """The names of listen.internal_hosts, with a port or without, in any case."""
+    """The names of listen.internal_hosts, with a port or without, in any case, and each IP address."""
     fields = ("Host", host.format(port=relay.ports[2]))
     assert (await call(relay, "GET", "/live", fields)).status == 200
     assert (await call(relay, "POST", "/v1/publish", fields, KEY, body=TICK)).status == 200
+
+
+@pytest.mark.parametrize("host", ["relay.prod.svc:8002", "evil.example", "10.244.0.5:8002"])
+async def test_health_is_answered_under_any_name(relay: Relay, host: str) -> None:
+    """A probe names the pod as it likes, and a refusal would restart the pod. Other sites' pages are refused."""
+    for method, path in HEALTH:
+        assert (await call(relay, method, path, ("Host", host))).status == 200
+        assert (await call(relay, method, path, ("Host", host), ("Host", host))).status in (400, 421)
+        assert (
+            await call(relay, method, path, ("Host", host), ("Sec-Fetch-Site", "cross-site"))
+        ).status == 403
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)

@@ -235,6 +235,42 @@ def test_a_bad_variable_is_one_line(
     assert "HUNTER2" not in found
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RELAY_PORT", "tcp://10.0.0.1:8000"),
+        ("RELAY_PORT_8000_TCP", "tcp://10.0.0.1:8000"),
+        ("RELAY_PORT_8000_TCP_PROTO", "tcp"),
+        ("RELAY_PORT_8000_TCP_PORT", "8000"),
+        ("RELAY_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("RELAY_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ("RELAY_SERVICE_HOST", "10.0.0.1"),
+        ("RELAY_SERVICE_PORT", "8000"),
+        ("RELAY_SERVICE_PORT_HTTP", "8000"),
+        ("RELAY_SERVICE_PORT_STREAM_WS", "8001"),
+    ],
+)
+def test_variables_of_kubernetes_are_ignored(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """Kubernetes sets them in each pod of a namespace that has a Service named relay."""
+    before = load(file).model_dump()
+    monkeypatch.setenv(name, value)
+    assert load(file).model_dump() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["RELAY_PORTS", "RELAY_PORT_TCP", "RELAY_SERVICE", "RELAY_SERVICE_PORTS", "RELAY_PORT__HTTP"]
+)
+def test_names_that_only_look_like_those_of_kubernetes_are_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They may be misspelt settings."""
+    monkeypatch.setenv(name, "8000")
+    with pytest.raises(ConfigurationError, match="unknown variable"):
+        load(file)
+
+
 def test_variables_win_over_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A nested setting has two underscores; lists and sections are JSON; the rest of the file stays."""
     monkeypatch.setenv("RELAY_PUBLIC__URL", "https://other.example")

@@ -1,0 +1,138 @@
+"""SIGHUP: read the settings again, use what a running relay can use, and log what needs a restart.
+
+The settings are read and checked as at the start. If they can't be used, nothing changes and one log line says why. A
+running relay can use other publishers, operators, grants, origins, limits and certificates. It reads signing keys
+every second, without a signal. Connections stay open, but for the sockets of publishers whose key was removed.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+import anyio
+import structlog
+
+from relay.core.errors import ConfigurationError
+from relay.keys.sources import FetchedKeys
+from relay.server.certificates import ListenerTls
+from relay.server.options import (
+    csrf_options,
+    gate_options,
+    http_crowd,
+    issuer_options,
+    operator_terms,
+    policy,
+    publisher_terms,
+    rates,
+    stream_crowd,
+    stream_options,
+)
+from relay.server.parts import Parts, check
+from relay.settings.load import Settings
+
+log = structlog.get_logger("relay")
+
+
+class Reloader:
+    """Gives new settings to the parts of a running relay. `read_again` returns the settings, as at the start."""
+
+    def __init__(self, parts: Parts, tls: ListenerTls, read_again: Callable[[], Settings]) -> None:
+        self._parts = parts
+        self._tls = tls
+        self._read_again = read_again
+
+    async def run(self, hangups: AsyncIterator[int]) -> None:
+        """Reload on each signal, until cancelled."""
+        async for _ in hangups:
+            try:
+                await self._reload()
+            except ConfigurationError as error:
+                log.error(
+                    "the settings can't be used; nothing was changed",
+                    reason="; ".join(str(error).splitlines()),
+                )
+            except Exception:  # whatever is wrong, a reload must not end the relay
+                log.exception("the settings could not be read; nothing more was changed")
+
+    async def _reload(self) -> None:
+        new = await anyio.to_thread.run_sync(self._read_again)
+        keys, verifier = await anyio.to_thread.run_sync(check, new, self._parts.role)
+        await verifier.aclose()
+        if isinstance(keys, FetchedKeys):
+            await keys.aclose()
+        before = self._parts.settings
+        after = usable(before, new)
+        await anyio.to_thread.run_sync(self._tls.check, after)
+        renewed = self._tls.load(after)  # the last step that can fail
+        ended = self._update_parts(after)
+        log.info(
+            "the settings were read again",
+            changed=[*changes(before, after), *(f"{setting} (certificate)" for setting in renewed)],
+            needs_restart=changes(after, new),
+            publisher_sockets_ended=ended,
+        )
+
+    def _update_parts(self, settings: Settings) -> int:
+        """Give each part its new options. Return how many sockets of publishers were ended."""
+        parts, limits = self._parts, settings.limits
+        parts.settings = settings
+        parts.stream.update(stream_options(settings), gate_options(settings))
+        unauthenticated = limits.unauthenticated_per_address
+        parts.stream.unauthenticated.update(limit=unauthenticated, crowd=stream_crowd(settings))
+        parts.http_unauthenticated.update(limit=unauthenticated, crowd=http_crowd())
+        parts.issuer.update(issuer_options(settings), policy(settings))
+        parts.issuer.limits.update(rates(settings))
+        parts.csrf.update(csrf_options(settings))
+        parts.operators.update(operator_terms(settings))
+        parts.auditor.update(denials=limits.denials_recorded)
+        parts.broker.update(max_channels=limits.channels)
+        parts.ingest.update(publisher_terms(settings))
+        return parts.ingest_sockets.end_refused()
+
+
+def usable(current: Settings, new: Settings) -> Settings:
+    """Return the current settings with everything of the new ones that a running relay can use.
+
+    The grants of an endpoint that is new or another one wait for the restart, together with the endpoint.
+    """
+    same = {name for name, found in current.endpoints.items() if new.endpoints.get(name) == found}
+    grants = {
+        role: {
+            name: grant
+            for settings, wanted in ((current, False), (new, True))
+            for name, grant in settings.grants.get(role, {}).items()
+            if (name in same) is wanted
+        }
+        for role in (*new.grants, *(role for role in current.grants if role not in new.grants))
+    }
+    files = {
+        name: getattr(new.listen, name)
+        for name in ("tls", "internal_tls")
+        if getattr(current.listen, name) is not None and getattr(new.listen, name) is not None
+    }
+    return current.model_copy(
+        update={
+            "public": current.public.model_copy(update={"allowed_origins": new.public.allowed_origins}),
+            "listen": current.listen.model_copy(update=files),
+            "grants": {role: by_endpoint for role, by_endpoint in grants.items() if by_endpoint},
+            "publishers": new.publishers,
+            "operators": new.operators,
+            "csrf": new.csrf,
+            "limits": new.limits,
+        }
+    )
+
+
+def changes(before: Settings, after: Settings) -> list[str]:
+    """Return the dotted names of the settings that differ. A section that was added or removed is one name."""
+    return list(_changes(before.model_dump(), after.model_dump(), ""))
+
+
+def _changes(before: object, after: object, name: str) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            inner = f"{name}.{key}" if name else str(key)
+            if key in before and key in after:
+                yield from _changes(before[key], after[key], inner)
+            else:
+                yield inner
+    elif before != after:
+        yield name

@@ -1,0 +1,232 @@
+"""SIGHUP: what a running relay takes from new settings, over real processes and without TLS."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support.operators import OPERATORS, OPS, READER, operate
+from tests.support.publisher_socket import publishing
+from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, running
+from tests.support.reloading import reload
+
+
+def digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+OLD = f'secret_sha256 = ["{digest(PUBLISHER_SECRET)}"]'
+NEW_KEY = "pricing.the-new-secret"
+NEW = f'secret_sha256 = ["{digest("the-new-secret")}"]'
+BOTH = f'secret_sha256 = ["{digest(PUBLISHER_SECRET)}", "{digest("the-new-secret")}"]'
+QUOTA = """[publishers.slow]
+secret_sha256 = ["{}"]
+channels = ["slow.>"]
+rate = "{}"
+
+[endpoints.depth]"""
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    """A relay without TLS, with three operators."""
+    with running(tmp_path, extra=OPERATORS) as relay:
+        yield relay
+
+
+async def test_nothing_changes_without_a_change(relay: Relay) -> None:
+    """SIGHUP without TLS does not end the relay: open connections and sockets of publishers stay, and get prices."""
+    async with relay.connect() as socket, publishing(relay) as publisher:
+        await socket.read("error")  # nothing subscribed: the token has a pattern
+        await socket.send(type="subscribe", channels=["prices.X"])
+        await socket.read("subscribed")
+        said = await reload(relay)
+        assert (said["changed"], said["needs_restart"], said["publisher_sockets_ended"]) == ([], [], 0)
+        await publisher.send(publisher.line("prices.X", 1))
+        assert (await publisher.next())["type"] == "ack"
+        assert (await socket.read("snapshot"))["data"] == 1
+        assert (await relay.publish("prices.X", 2)).status_code == 200
+    assert relay.stop() == 0
+
+
+async def test_a_publishers_key_is_rotated_without_a_restart(relay: Relay) -> None:
+    """Old and new key, then the new one alone: the old key's socket ends at once, the new key's goes on."""
+    assert (await relay.publish_raw(b"{}", key=NEW_KEY)).status_code == 401
+    async with publishing(relay) as old:
+        said = await reload(relay, (OLD, BOTH))
+        assert said["changed"] == ["publishers.pricing.secret_sha256"]
+        async with publishing(relay, NEW_KEY) as new:
+            said = await reload(relay, (BOTH, NEW))
+            assert said["publisher_sockets_ended"] == 1
+            assert (await old.next())["code"] == "invalid_key"
+            assert await old.closed() == (3000, "invalid_key")
+            await new.send(new.line("prices.X", 1))
+            assert (await new.next())["type"] == "ack"
+    assert (await relay.publish("prices.X", 1)).status_code == 401
+    with pytest.raises(InvalidStatus, match="401"):
+        async with publishing(relay):
+            pass
+    record = await relay.audited("publish.denied", reason="publisher_unknown")
+    assert record["relay"]["publisher"]["id"] in ("pricing", "")
+
+
+async def test_a_removed_publisher_ends_and_another_one_begins(relay: Relay) -> None:
+    """A section that is added or removed is one name in the log; the counts of a name stay."""
+    async with publishing(relay) as old:
+        await old.send(old.line("prices.X", 1))
+        assert (await old.next())["type"] == "ack"
+        said = await reload(relay, ("[publishers.pricing]", "[publishers.other]"))
+        assert said["changed"] == ["publishers.other", "publishers.pricing"]
+        assert (await old.next())["code"] == "invalid_key"
+    rows = (await operate(relay, "GET", "/v1/publishers")).json()["publishers"]
+    assert [row["publisher"] for row in rows] == ["other"]
+    assert (await relay.publish_raw(b"{}", key=f"other.{PUBLISHER_SECRET}")).status_code == 400
+    await reload(relay, ("[publishers.other]", "[publishers.pricing]"))
+    (row,) = (await operate(relay, "GET", "/v1/publishers")).json()["publishers"]
+    assert (row["publisher"], row["published"], row["connections"]) == ("pricing", 1, 0)
+
+
+async def test_channels_of_a_publisher_count_at_once(relay: Relay) -> None:
+    """Also on an open socket, which stays open."""
+    async with publishing(relay) as publisher:
+        await publisher.send(publisher.line("trades.X", 1))
+        assert (await publisher.next())["type"] == "ack"
+        await reload(relay, ('channels = ["prices.>", "trades.>"]', 'channels = ["prices.>"]'))
+        await publisher.send(publisher.line("trades.X", 2), publisher.line("prices.X", 2))
+        assert (await publisher.next())["code"] == "forbidden"
+        assert (await publisher.next())["type"] == "ack"
+
+
+async def test_a_quota_stays_where_it_is_the_same(relay: Relay) -> None:
+    """What was used up is not given back by a reload; a new rate begins with a full bucket."""
+    slow, message = "slow.secret", b'{"channel":"slow.X","data":1}'
+    await reload(relay, ("[endpoints.depth]", QUOTA.format(digest("secret"), "1/hour")))
+    assert (await relay.publish_raw(message, key=slow)).status_code == 200
+    assert (await relay.publish_raw(message, key=slow)).status_code == 429
+    await reload(relay, (OLD, BOTH))
+    assert (await relay.publish_raw(message, key=slow)).status_code == 429
+    await reload(relay, ('"1/hour"', '"2/hour"'))
+    assert (await relay.publish_raw(message, key=slow)).status_code == 200
+
+
+async def test_an_operator_loses_the_key_and_a_permission(relay: Relay) -> None:
+    """Both count for the next call."""
+    assert (await operate(relay, "GET", "/v1/stats", key=READER)).status_code == 200
+    said = await reload(
+        relay,
+        ("[operators.reader]", "[operators.other]"),
+        ('may = ["read", "revoke", "reset"]', 'may = ["read"]'),
+    )
+    assert said["changed"] == ["operators.ops.may", "operators.other", "operators.reader"]
+    assert (await operate(relay, "GET", "/v1/stats", key=READER)).status_code == 401
+    assert (await operate(relay, "GET", "/v1/stats", key=OPS)).status_code == 200
+    assert (await operate(relay, "POST", "/v1/channels/reset", key=OPS, body={})).status_code == 403
+
+
+async def test_grants_count_for_the_next_token(relay: Relay) -> None:
+    """A connection that is open keeps what its token granted; the next token has the new grants."""
+    async with relay.connect() as socket:
+        said = await reload(relay, ('trader.prices = ["prices.>"]', 'trader.prices = ["prices.A"]'))
+        assert said["changed"] == ["grants.trader.prices"]
+        await socket.read("error")  # nothing subscribed: the token has a pattern
+        await socket.send(type="subscribe", channels=["prices.B"])
+        await socket.read("subscribed")
+    answer = (await relay.ask_as({"channels": ["prices.A", "prices.B"]})).json()
+    assert answer["channels"] == ["prices.A"]
+
+
+async def test_origins_count_for_the_next_request(relay: Relay) -> None:
+    """Of sockets, of tokens, and of pages that may send requests."""
+    origin = "https://new.example.com"
+    headers = {"Cookie": f"access-token={relay.session()}", "Origin": origin}
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        url = f"{relay.url}/auth/ws-token"
+        assert (await client.post(url, headers=headers)).status_code == 403
+        said = await reload(
+            relay,
+            (
+                "[public]\n",
+                f'[csrf]\ntrusted_origins = ["{origin}"]\n[public]\nallowed_origins = ["{origin}"]\n',
+            ),
+        )
+        assert said["changed"] == ["csrf.trusted_origins", "public.allowed_origins"]
+        token = (await client.post(url, headers=headers)).json()["wsToken"]
+    async with relay.connect(token, origin=origin):
+        pass
+    # the old origin is not in the list any more
+    assert (await relay.ask()).status_code == 403
+
+
+async def test_a_limit_counts_anew_only_where_it_changed(relay: Relay) -> None:
+    """The rate of sessions changes and counts from zero; then another limit changes, and its counts stay."""
+    session = relay.session()
+    rate = 'tokens_per_session = "10000/minute"'
+    await reload(relay, (rate, 'tokens_per_session = "1/hour"'))
+    assert (await relay.ask(session)).status_code == 200
+    assert (await relay.ask(session)).status_code == 429
+    said = await reload(relay, ('logins_per_address = "10000/minute"', 'logins_per_address = "9/minute"'))
+    assert said["changed"] == ["limits.logins_per_address"]
+    assert (await relay.ask(session)).status_code == 429
+    await reload(relay, ('tokens_per_session = "1/hour"', 'tokens_per_session = "2/hour"'))
+    assert (await relay.ask(session)).status_code == 200
+
+
+async def test_limits_of_connections_count_for_the_next_one(relay: Relay) -> None:
+    """The open connection stays; the next one of the session finds no place."""
+    session = relay.session()
+    async with relay.connect(await relay.token(session)) as socket:
+        await reload(relay, ("[limits]\n", '[limits]\nconnections_per_session = 1\nover = "refuse"\n'))
+        async with relay.connect(await relay.token(relay.session())):
+            pass
+        with pytest.raises(Exception, match="4503"):
+            async with relay.connect(await relay.token(session)):
+                pass
+        await socket.read("error")  # nothing subscribed: the token has a pattern
+        await socket.send(type="subscribe", channels=["prices.B"])
+        await socket.read("subscribed")
+
+
+async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:
+    """A new endpoint waits with its grants; a port and a session key wait too. The next reload names them again."""
+    said = await reload(
+        relay,
+        (
+            "[grants]\n",
+            '[endpoints.news]\npath = "/ws/news"\nchannels = ["news.>"]\n[grants]\nguest.news = ["news.>"]\n',
+        ),
+        (f'http = "127.0.0.1:{relay.ports[0]}"', 'http = "127.0.0.1:1"'),
+        ("[bff]\n", "[bff]\nrefresh_max_age_s = 100\n"),
+        ('guest.prices = ["prices.BTC-USD"]', 'guest.prices = ["prices.>"]'),
+    )
+    waits = ["bff.refresh_max_age_s", "endpoints.news", "grants.guest.news", "listen.http"]
+    assert (said["changed"], said["needs_restart"]) == (["grants.guest.prices"], waits)
+    again = await reload(relay)
+    assert (again["changed"], again["needs_restart"]) == ([], waits)
+    assert (await relay.ask_as({"channels": ["prices.X"]}, roles=["guest"])).status_code == 200
+    assert (await relay.ask_as({"endpoint": "news"}, roles=["guest"])).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("[grants]", "[grants", "is not TOML"),
+        (OLD, 'secret_sha256 = ["XYZ"]', "publishers.pricing.secret_sha256.0: must be 64 hex digits"),
+        ("[limits]", "[limits]\nconections = 1", "limits.conections: unknown key"),
+        ("[public]", '[tokens]\nkeys_dir = "no-keys"\n[public]', "no-keys"),
+        ('algorithm = "HS256", secret = "test', 'algorithm = "HS512", secret = "test', "session.signed"),
+    ],
+)
+async def test_a_bad_file_changes_nothing(relay: Relay, old: str, new: str, why: str) -> None:
+    """One log line says why. The next good file counts."""
+    restored = (new, old)
+    said = await reload(relay, (old, new), ('may = ["revoke"]', 'may = ["read"]'))
+    assert why in said["reason"]
+    assert said["level"] == "error"
+    assert "\n" not in said["reason"]
+    assert (await operate(relay, "POST", "/v1/channels/reset", key=OPS, body={})).status_code == 400
+    assert (await relay.publish_raw(b"{}", key=PUBLISHER_KEY)).status_code == 400
+    said = await reload(relay, restored)
+    assert said["changed"] == ["operators.revoker.may"]
