@@ -1,6 +1,6 @@
 """Channel names and patterns: dot-separated segments with the wildcards of NATS.
 
-A channel name has at most 64 bytes, in segments of `[A-Za-z0-9_=^/:~+-]+`. In a pattern, `*` stands for exactly one
+A channel name has at most 64 bytes, in segments of `[A-Za-z0-9_=^/:~+@&!-]+`. In a pattern, `*` stands for exactly one
 segment, and `>` as the last segment stands for one or more (https://docs.nats.io/nats-concepts/subjects).
 
 Names are case-sensitive and are never normalised. Every other form is refused, so that two spellings can't mean
@@ -15,7 +15,10 @@ from relay.core.errors import MalformedError
 MAX_CHANNEL_BYTES = 64
 """Longest channel name. Exchanges' symbols stay below 32 bytes. NATS and Pusher allow 200; each frame has the name."""
 
-_SEGMENT = r"[A-Za-z0-9_=^/:~+\-]+"
+_SEGMENT = r"[A-Za-z0-9_=^/:~+@&!\-]+"
+# `@ & !` are in symbols of exchanges: btcusdt@trade, M&M, NIFTY1!. Not allowed, because some syntax around a name would
+# need them: the comma separates the names of `channels=`; quotes, brackets, $ and spaces have a meaning in shells, HTML
+# and log queries, and no exchange's symbol needs them; % and # have one in URLs.
 CHANNEL_REGEX = rf"{_SEGMENT}(?:\.{_SEGMENT})*"
 """A channel name. JSON Schema and JavaScript read this regular expression too."""
 
@@ -46,7 +49,7 @@ def check_channel(text: str) -> str:
     """
     if not is_channel(text):
         raise MalformedError(
-            f"{text[:80]!r} is not a channel: use dot-separated segments of letters, digits and _=^/:~+-, "
+            f"{text[:80]!r} is not a channel: use dot-separated segments of letters, digits and _=^/:~+@&!-, "
             f"at most {MAX_CHANNEL_BYTES} bytes."
         )
     return text
@@ -61,7 +64,7 @@ def check_pattern(text: str) -> str:
     if not is_pattern(text):
         raise MalformedError(
             f"{text[:80]!r} is not a channel or pattern: use dot-separated segments of letters, digits and "
-            f"_=^/:~+-, * for one segment, > at the end for the rest, at most {MAX_CHANNEL_BYTES} bytes."
+            f"_=^/:~+@&!-, * for one segment, > at the end for the rest, at most {MAX_CHANNEL_BYTES} bytes."
         )
     return text
 

@@ -14,6 +14,7 @@ from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.patterns import check_channel
 from relay.ingest.service import Ingest
 from relay.web.answers import json_answer
+from relay.web.channel_query import channel_query
 
 MAX_CHANNELS = 100
 """Most channels in one request: the request line then has 7 KB at most, which servers and proxies accept."""
@@ -27,7 +28,7 @@ def count_subscribers(
     Raises:
         MalformedError: if the query is not of the documented form.
     """
-    query = request.query_params
+    query = channel_query(request)
     channels = query.getlist("channel")
     if query.keys() != {"channel"} or len(channels) > MAX_CHANNELS:
         raise MalformedError(

@@ -17,6 +17,7 @@ from relay.core.patterns import check_channel, check_pattern, covers
 from relay.ops.operators import Handler, HandlerResult
 from relay.ops.paging import check_names, read_limit
 from relay.web.answers import json_answer
+from relay.web.channel_query import channel_query
 
 EndpointOf = Callable[[str], str | None]
 
@@ -25,7 +26,7 @@ def channels_handler(hub: Hub, endpoint_of: EndpointOf) -> Handler:
     """Return the route's handler. `endpoint_of` returns the endpoint of a channel, if it has one."""
 
     async def serve(request: Request, _operator: str) -> HandlerResult:
-        query = request.query_params
+        query = channel_query(request)
         check_names(query, ("limit", "after", "match"))
         limit, after, pattern = read_limit(query), query.get("after", ""), query.get("match", "")
         if after:

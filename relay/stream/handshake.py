@@ -15,6 +15,7 @@ from relay.core.errors import Reason, Refusal
 from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL
 from relay.limits.retry_after import jittered, retry_after
 from relay.stream.gate import HandshakeRequest
+from relay.web.channel_query import plus_is_itself
 from relay.web.headers import SECURITY_HEADERS
 
 BEARER = "bearer."
@@ -71,7 +72,7 @@ def read_handshake(request: Request, *, transports: Collection[str]) -> Handshak
     _, _, query = request.path.partition("?")
     try:
         fields = parse_qsl(
-            query,
+            plus_is_itself(query),
             keep_blank_values=True,
             strict_parsing=bool(query),
             max_num_fields=MAX_FIELDS,

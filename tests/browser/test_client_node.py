@@ -7,7 +7,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.support.chromium import missing
 from tests.support.relay_process import Relay
 from tests.support.relay_process import running as running_relay
 from tests.support.scripted_relay import CLIENT, PATIENCE_S
+from tests.support.symbols import SYMBOLS
 from tests.support.tcp_proxies import linked
 
 CHANNEL = "trades.BTC-USD"
@@ -27,7 +28,7 @@ import { createInterface } from 'node:readline';
 import { createStream } from '%(client)s';
 %(socket)s
 const say = (kind) => (value) => console.log(JSON.stringify([kind, value]));
-const [url, channel] = process.argv.slice(2);
+const [url, ...channels] = process.argv.slice(2);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const stream = createStream({
   getToken: async () => {
@@ -37,7 +38,7 @@ const stream = createStream({
   WebSocket: Socket,
 });
 for (const event of ['state', 'error', 'stale', 'live', 'gap']) stream.on(event, say(event));
-stream.subscribe(channel, { onSnapshot: say('value'), onUpdate: say('value') });
+stream.subscribe(channels, { onSnapshot: say('value'), onUpdate: say('value') });
 process.on('SIGTERM', () => { stream.close(); process.stdin.destroy(); });
 """
 
@@ -102,10 +103,12 @@ class Program:
 
 
 @asynccontextmanager
-async def program(script: Path, relay: Relay, port: int) -> AsyncIterator[Program]:
+async def program(
+    script: Path, relay: Relay, port: int, channels: Iterable[str] = (CHANNEL,)
+) -> AsyncIterator[Program]:
     """Run it against a port that leads to the relay; it must end by itself when its stream is closed."""
     process = await asyncio.create_subprocess_exec(
-        *("node", str(script), f"ws://127.0.0.1:{port}/ws/trades", CHANNEL),
+        *("node", str(script), f"ws://127.0.0.1:{port}/ws/trades", *channels),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -169,3 +172,16 @@ async def test_refused_upgrades_do_not_end_the_program(script: Path, tmp_path: P
             assert [code for code in seen if code] == [1006, 1006, 3000]
             await relay.publish(CHANNEL, 1)
             assert await values(node, 1) == [1]
+
+
+async def test_symbols_of_exchanges_can_be_named_in_a_url(script: Path, tmp_path: Path) -> None:
+    """The first channels are in the URL, and each symbol there is itself."""
+    channels = [f"trades.{symbol}" for symbol in SYMBOLS]
+    with running_relay(tmp_path) as relay:
+        for channel in channels:
+            await relay.publish(channel, channel)
+        async with program(script, relay, relay.ports[1], channels) as node:
+            values = [await node.next("value", "error") for _ in channels]
+    assert sorted((value["channel"], value["data"]) for value in values) == sorted(
+        zip(channels, channels, strict=True)
+    )

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.listen_command import COMMAND, asking, environment
 from tests.support.relay_process import Relay, running
+from tests.support.symbols import SYMBOLS
 
 
 @pytest.fixture(scope="module")
@@ -262,3 +263,13 @@ short = ["prices.>"]
     warning, end = errors.splitlines()
     assert re.fullmatch(r"the connection ends in \d s; with --session-token it would continue", warning)
     assert "4001 token_expired" in end
+
+
+async def test_symbols_of_exchanges_are_names(relay: Relay) -> None:
+    """Each symbol can be listened to."""
+    channels = [f"prices.{symbol}" for symbol in SYMBOLS]
+    for channel in channels:
+        await relay.publish(channel, 1)
+    async with listening(relay, *channels, *asking(relay), "--count", str(len(channels))) as process:
+        seen = {(await line_of(process))["channel"] for _ in channels}
+    assert seen == set(channels)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from relay.cli.ndjson import Lines
 from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
+from tests.support.symbols import SYMBOLS
 
 COMMAND = [sys.executable, "-m", "relay", "publish"]
 
@@ -257,3 +258,16 @@ def test_lines_do_not_depend_on_how_they_are_read(content: bytes, cuts: list[int
         if len(line) > 10 or line.strip()
     ]
     assert got == expected
+
+
+async def test_symbols_of_exchanges_are_names(relay: Relay) -> None:
+    """Each symbol can be published to, and the value arrives under that name."""
+    channels = [f"prices.{symbol}" for symbol in SYMBOLS]
+    async with relay.connect() as reader:
+        await reader.read("error")  # nothing is subscribed yet
+        await reader.send(type="subscribe", id=1, channels=channels)
+        await reader.read("subscribed")
+        lines = "\n".join(f'{{"channel":"{channel}","data":1}}' for channel in channels)
+        done = run("--envelope", *to(relay), text=lines.encode())
+        assert done.returncode == 0, done.stderr
+        assert [(await reader.read("snapshot"))["channel"] for _ in channels] == channels

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from relay.client.subscriptions import INTERVALS_MS, URL_CHARS, DesiredSubscriptions
 from relay.core.errors import ConfigurationError, MalformedError
 
-SEGMENT = st.text("ABCabc019_=^/:~+-", min_size=1, max_size=20)
+SEGMENT = st.text("ABCabc019_=^/:~+@&!-", min_size=1, max_size=20)
 NAMES = st.lists(SEGMENT.map(lambda text: f"prices.{text}"), min_size=0, max_size=300, unique=True)
 
 

@@ -20,7 +20,7 @@ from relay.core.patterns import (
     may_overlap,
 )
 
-SEGMENT = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=^/:~+-")
+SEGMENT = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_=^/:~+-@&!")
 
 
 def looks_like_channel(text: str) -> bool:
@@ -29,7 +29,20 @@ def looks_like_channel(text: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "prices.BTC-USD", "fx.EUR/USD", "x.^GSPC", "a=b:c~d+e_f", "BRK.B", "a" * 64]
+    "name",
+    [
+        "a",
+        "prices.BTC-USD",
+        "M&M",
+        "NIFTY1!",
+        "btcusdt@trade",
+        "EURUSD+",
+        "fx.EUR/USD",
+        "x.^GSPC",
+        "a=b:c~d+e_f",
+        "BRK.B",
+        "a" * 64,
+    ],
 )
 def test_an_exact_name_is_a_channel_and_a_pattern(name: str) -> None:
     """These are exact channels, and patterns too."""
@@ -65,6 +78,15 @@ def test_a_name_with_a_wildcard_is_a_pattern_and_no_channel(name: str) -> None:
             "\uff41",
             "a" * 65,
             "a,b",
+            "a'b",
+            'a"b',
+            "a(b)",
+            "a;b",
+            "a$b",
+            "a%b",
+            "a#b",
+            "a?b",
+            "a|b",
         ],
         *[
             ">.a",

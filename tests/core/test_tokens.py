@@ -49,7 +49,7 @@ def test_the_hand_made_token_is_the_same() -> None:
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
-segment = st.text("abcXYZ019_=^/:~+-", min_size=1, max_size=8)
+segment = st.text("abcXYZ019_=^/:~+@&!-", min_size=1, max_size=8)
 channel_lists = st.lists(
     st.builds(
         lambda front, last: ".".join([*front, last]),

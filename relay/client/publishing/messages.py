@@ -81,9 +81,8 @@ def encode_message(message: Message) -> EncodedMessage:
             "too_large", f"A publication has at most {MAX_PUBLICATION_BYTES} bytes, not {len(members) + 2}."
         )
     try:
-        check_data(
-            data
-        )  # as it was given: a line break is white space between tokens, but an error inside a string
+        # As it was given: a line break is white space between tokens, but an error inside a string.
+        check_data(data)
     except MalformedError as error:
         raise PublishError("invalid_request", error.detail) from None
     return EncodedMessage(message.channel, members, is_named, is_value=True)
