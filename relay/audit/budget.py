@@ -1,8 +1,8 @@
-"""The budget of denials: how many have a record of their own, so that a flood can't fill the disk.
+"""The budgets of denials and subscriptions: how many have a record of their own, so that a flood can't fill the disk.
 
 Each user and each address has a number of records a minute, and all together have fifty times that. Denials beyond
 that are counted by action and reason. One record at the end of the minute has the counts, the users and addresses
-with the most denials, and the number of each publisher.
+with the most denials, and the number of each publisher. Accepted subscriptions have a budget for each session.
 """
 
 from collections import Counter
@@ -23,6 +23,10 @@ BURST = 20
 """Denials in a minute that are called a burst. A client that obeys Retry-After and its back-off has fewer than ten."""
 MAX_KEYS = 20_000
 """Users and addresses that are counted separately in one minute, some 4 MB. Further ones share one count."""
+MAX_SESSIONS = 100_000
+"""Sessions and addresses whose subscriptions are counted separately in one minute, some 20 MB: five times as many as
+connections. Further ones share one budget."""
+_OTHERS = ("others", "")
 _TOP = 5
 
 _Key = tuple[str, str, bool]
@@ -84,6 +88,53 @@ class DenialBudget:
             "addresses": _top(beyond, "address"),
             "publishers": dict(_of(beyond, "publisher")),
         }
+
+
+class SubscriptionBudget:
+    """Counts the accepted subscriptions of one minute; `end_period` starts the next.
+
+    `each`: the records of one session. An address has the budget of `SHARES` sessions, because an office or a mobile
+    network has one address. There is no budget for all together: at the opening of a market, everybody subscribes.
+    """
+
+    def __init__(self, *, each: int) -> None:
+        self._each = each
+        self._counts: dict[tuple[str, str], int] = {}
+        self._beyond: Counter[tuple[str, str]] = Counter()
+        self._overflow = 0
+
+    def count(self, event: Event) -> bool:
+        """Count a subscription, and tell whether it has a record of its own."""
+        limits = {
+            ("session", str(event.relay.get("session", {}).get("ref", ""))): self._each,
+            ("address", network_of(event.client.address)): self._each * SHARES,
+        }
+        counts, recorded = self._counts, True
+        for key, limit in limits.items():
+            counted = key if key in counts or len(counts) < MAX_SESSIONS else _OTHERS
+            counts[counted] = count = counts.get(counted, 0) + 1
+            if count > limit:
+                recorded = False
+                self._beyond[counted] += 1
+        self._overflow += not recorded
+        return recorded
+
+    def end_period(self) -> Mapping[str, Any] | None:
+        """Return the subscriptions without a record since the last call, as details of an event."""
+        overflow, beyond = self._overflow, self._beyond
+        self._counts, self._beyond, self._overflow = {}, Counter(), 0
+        if not overflow:
+            return None
+        return {
+            "count": overflow,
+            "sessions": _most(beyond, "session"),
+            "addresses": _most(beyond, "address"),
+        }
+
+
+def _most(beyond: Counter[tuple[str, str]], kind: str) -> dict[str, int]:
+    found = Counter({name: count for (key_kind, name), count in beyond.items() if key_kind == kind})
+    return dict(found.most_common(_TOP))
 
 
 def _keys(event: Event, *, ours: bool) -> list[_Key]:

@@ -1,4 +1,4 @@
-"""The auditor that every room of the relay gets. It adds anomalies, limits floods of denials, and passes events on.
+"""The auditor that every room of the relay gets. It adds anomalies, limits floods, and passes events on.
 
 It stands before the log's queue, because a flood that is only limited at the disk has already filled the queue.
 """
@@ -15,7 +15,7 @@ import structlog
 
 from relay.audit.anomalies import ANOMALY_OF, Anomaly, ClientIdentity
 from relay.audit.base import Auditor, Observer
-from relay.audit.budget import PERIOD_S, DenialBudget
+from relay.audit.budget import PERIOD_S, DenialBudget, SubscriptionBudget
 from relay.core.events import Action, Event, is_denial, to_line
 
 _log = structlog.get_logger("relay.audit")
@@ -33,7 +33,7 @@ class WatchedAuditor:
     """An `Auditor` in front of another one. `aclose` closes both.
 
     `clock` returns Unix seconds. `denials` is the number of denials that are recorded for one user or address in a
-    minute. `observers` get every event.
+    minute, and `subscriptions` the number of accepted subscriptions of one session. `observers` get every event.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class WatchedAuditor:
         *,
         client_identity: ClientIdentity,
         denials: int,
+        subscriptions: int,
         clock: Callable[[], float] = time.time,
         observers: Sequence[Observer] = (),
     ) -> None:
@@ -49,6 +50,7 @@ class WatchedAuditor:
         self._observers = tuple(observers)
         self._client_identity = client_identity
         self._budget = DenialBudget(each=denials)
+        self._subscriptions = SubscriptionBudget(each=subscriptions)
         self._clock = clock
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -64,7 +66,7 @@ class WatchedAuditor:
         self._observe(event)
 
     def note(self, event: Event) -> None:
-        """See `Auditor.note`. A denial beyond the budget is counted, and reported within a minute."""
+        """See `Auditor.note`. A denial or subscription beyond its budget is counted, and reported within a minute."""
         event = self._with_found_anomalies(event)
         self._observe(event)
         if is_denial(event):
@@ -74,22 +76,30 @@ class WatchedAuditor:
                 return
             if decision.burst:
                 event = _with_anomalies(event, [Anomaly.DENIAL_BURST])
+        elif event.action is Action.SUBSCRIBE_ACCEPTED:
+            self._begin_minute()
+            if not self._subscriptions.count(event):
+                return
         self._auditor.note(event)
 
     async def aclose(self) -> None:
-        """Record the counted denials, and close the log."""
+        """Record what was only counted, and close the log."""
         self.end_minute()
         await self._auditor.aclose()
 
     def end_minute(self) -> None:
-        """Record the denials that were only counted in this minute. The next denial starts another minute."""
+        """Record what was only counted in this minute. The next denial or subscription starts another minute."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
         if overflow := self._budget.end_period():
-            since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
             event = Event(action=Action.DENIALS_AGGREGATED, relay={**overflow, "since": since})
             self._auditor.note(_with_anomalies(event, [Anomaly.DENIAL_BURST]))
+        if overflow := self._subscriptions.end_period():
+            self._auditor.note(
+                Event(action=Action.SUBSCRIPTIONS_AGGREGATED, relay={**overflow, "since": since})
+            )
 
     def _observe(self, event: Event) -> None:
         for observe in self._observers:

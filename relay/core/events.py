@@ -47,6 +47,7 @@ class Action(StrEnum):
     KEY_ROTATED = "key.rotated"
     OPERATOR_ACTION = "operator.action"
     DENIALS_AGGREGATED = "denials.aggregated"
+    SUBSCRIPTIONS_AGGREGATED = "subscriptions.aggregated"
     AUDIT_READ = "audit.read"
     AUDIT_CHECKPOINT = "audit.checkpoint"
     AUDIT_GAP = "audit.gap"
@@ -77,6 +78,9 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.DENIALS_AGGREGATED: (
         "Denials above the budget of a user or an address, counted by action and reason for one minute."
     ),
+    Action.SUBSCRIPTIONS_AGGREGATED: (
+        "Accepted subscriptions above the budget of a session or an address, counted for one minute."
+    ),
     Action.AUDIT_READ: "An operator read the audit log through the relay.",
     Action.AUDIT_CHECKPOINT: (
         "The position of the log, signed. Without the audit key, nobody can rewrite the records before it."
@@ -102,6 +106,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.KEY_ROTATED: ("configuration", "change"),
     Action.OPERATOR_ACTION: ("api", "access"),
     Action.DENIALS_AGGREGATED: ("intrusion_detection", "denied"),
+    Action.SUBSCRIPTIONS_AGGREGATED: ("network", "access"),
     Action.AUDIT_READ: ("api", "access"),
     Action.AUDIT_CHECKPOINT: ("configuration", "info"),
     Action.AUDIT_GAP: ("configuration", "error"),

@@ -322,9 +322,12 @@ class ClientProtocol:
         matched = sum(ack.matches for ack in acks if isinstance(ack, messages.PatternAck))
         self._charge(matched, now, missed=sum(state.missed for state in states))
         ack = messages.subscribed(id=frame.id, channels=acks, rejected=rejected)
+        # the same names again are no event: a client could fill the log with them
+        known = self._subscriber.exact.keys() | self._subscriber.patterns.keys()
+        new = [name for name in accepted if name not in known]
         self._hub.subscribe(self._subscriber, requests, after=[*after, ack])
-        if accepted or action is Action.CONNECT_ACCEPTED:
-            self._report(action, accepted, None)
+        if new or action is Action.CONNECT_ACCEPTED:
+            self._report(action, new, None)
         for code, reason in _REPORTED.items():
             if names := [item.channel for item in rejected if item.code == code]:
                 self._report(Action.SUBSCRIBE_DENIED, names, reason)

@@ -127,6 +127,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             audit_log,
             client_identity=client_identity,
             denials=settings.limits.denials_recorded,
+            subscriptions=settings.limits.subscriptions_recorded,
             observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
         )
         stack.push_async_callback(auditor.aclose)

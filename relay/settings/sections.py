@@ -302,6 +302,13 @@ class Limits(Section):
         ge=1,
         description="Denials of one user or address that are recorded one by one in a minute. Others are only counted.",
     )
+    subscriptions_recorded: int = Field(
+        default=120,
+        ge=1,
+        description=(
+            "`subscribe` frames of one session that are recorded one by one in a minute. Others are only counted."
+        ),
+    )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 
 

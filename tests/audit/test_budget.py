@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relay.audit.budget import BURST, MAX_KEYS, SHARES, DenialBudget
+from relay.audit.budget import BURST, MAX_KEYS, MAX_SESSIONS, SHARES, DenialBudget, SubscriptionBudget
 from relay.core.errors import Reason
 from relay.core.events import Action, Client, Event, is_denial
 
@@ -127,3 +127,40 @@ def test_refused_operators_have_a_budget_and_others_none() -> None:
     assert is_denial(denial())
     assert not is_denial(Event(action=Action.OPERATOR_ACTION))
     assert not is_denial(Event(action=Action.CONNECTION_CLOSED, reason=Reason.LINK_LOST))
+
+
+def subscription(session: str, address: str = "192.0.2.1") -> Event:
+    """Return an accepted subscription."""
+    return Event(
+        action=Action.SUBSCRIBE_ACCEPTED,
+        client=Client(address=address),
+        relay={"session": {"ref": session}},
+    )
+
+
+def test_a_session_has_a_budget_of_subscriptions() -> None:
+    """Its neighbours of the same address have theirs. The next minute begins with a new one."""
+    budget = SubscriptionBudget(each=3)
+    assert [budget.count(subscription("s1")) for _ in range(5)] == [True] * 3 + [False] * 2
+    assert budget.count(subscription("s2"))
+    assert budget.end_period() == {"count": 2, "sessions": {"s1": 2}, "addresses": {}}
+    assert budget.end_period() is None
+    assert budget.count(subscription("s1"))
+
+
+def test_an_address_has_the_budget_of_many_sessions() -> None:
+    """With many sessions one address can't write more than its share, and another address is not concerned."""
+    budget = SubscriptionBudget(each=3)
+    assert sum(budget.count(subscription(f"s{number}")) for number in range(3 * SHARES + 9)) == 3 * SHARES
+    assert budget.count(subscription("s0", "198.51.100.1"))
+    overflow = budget.end_period()
+    assert overflow == {"count": 9, "sessions": {}, "addresses": {"192.0.2.1": 9}}
+
+
+def test_the_budgets_of_subscriptions_keep_a_bounded_number_of_sessions() -> None:
+    """Sessions and addresses beyond it share one budget."""
+    budget = SubscriptionBudget(each=1)
+    for number in range(MAX_SESSIONS):
+        budget.count(subscription(f"s{number}", f"2001:db8:{number:x}::1"))
+    assert len(budget._counts) == MAX_SESSIONS + 1
+    assert not budget.count(subscription("another", "203.0.113.1"))

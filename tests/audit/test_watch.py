@@ -20,7 +20,9 @@ CLIENT = Client(address="192.0.2.1", user_agent="Mozilla/5.0 (X11)")
 
 def opened(path: Path, *, denials: int = 5) -> WatchedAuditor:
     """Return an auditor in front of a real log."""
-    return WatchedAuditor(JsonlAuditor.open(path, node="node-1"), client_identity=ASKERS, denials=denials)
+    return WatchedAuditor(
+        JsonlAuditor.open(path, node="node-1"), client_identity=ASKERS, denials=denials, subscriptions=3
+    )
 
 
 def connect(reason: Reason | None = None, client: Client = CLIENT, asker: str | None = None) -> Event:
@@ -112,6 +114,22 @@ async def test_a_burst_is_marked_on_single_records_too(tmp_path: Path) -> None:
     assert found == [["replay"]] * 19 + [["replay", "denial_burst"]] * 6
 
 
+async def test_subscriptions_beyond_the_budget_are_counted(tmp_path: Path) -> None:
+    """A session that subscribes again and again can't fill the disk. The record at the minute's end names it."""
+    auditor = opened(tmp_path / "audit.jsonl")
+    for _ in range(10):
+        auditor.note(Event(action=Action.SUBSCRIBE_ACCEPTED, client=CLIENT, relay={"session": {"ref": "s1"}}))
+    auditor.end_minute()
+    await auditor.aclose()
+    *single, told = records(tmp_path / "audit.jsonl")
+    assert [record["event"]["action"] for record in single] == ["subscribe.accepted"] * 3
+    assert told["event"]["action"] == "subscriptions.aggregated"
+    assert told["event"]["outcome"] == "success"
+    assert (told["relay"]["count"], told["relay"]["sessions"]) == (7, {"s1": 7})
+    assert told["relay"]["since"].endswith("+00:00")
+    assert marks(told) is None
+
+
 async def test_what_was_counted_is_written_at_the_end(tmp_path: Path) -> None:
     """A relay that stops within the minute still tells."""
     auditor = opened(tmp_path / "audit.jsonl")
@@ -132,6 +150,7 @@ async def test_observers_see_every_event_once(tmp_path: Path) -> None:
         JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
         client_identity=ASKERS,
         denials=5,
+        subscriptions=3,
         observers=[fail, lambda event: seen.append(to_labels(event))],
     )
     with capture_logs() as logs:
@@ -159,6 +178,7 @@ async def test_what_could_not_be_recorded_is_not_seen(tmp_path: Path) -> None:
         JsonlAuditor.open(tmp_path / "audit.jsonl", node="node-1"),
         client_identity=ASKERS,
         denials=5,
+        subscriptions=3,
         observers=[seen.append],
     )
     await auditor.aclose()

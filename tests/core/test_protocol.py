@@ -142,13 +142,17 @@ def test_each_rejected_channel_has_its_reason() -> None:
 
 
 def test_subscribing_twice_is_a_success_without_a_second_snapshot() -> None:
-    """The ack shows the channel again; its data goes on as it was."""
+    """The ack shows the channel again; its data goes on as it was. The audit log is told of new names only."""
     talk = ProtocolConnection()
     talk.hub.publish(publication("prices.A", 1))
     talk.open("prices.A")
+    talk.reports.clear()
     frames = talk.say(type="subscribe", channels=["prices.A"])
     assert kinds(frames) == ["subscribed"]
     assert frames[0]["channels"][0]["seq"] == 1
+    assert talk.reports == []
+    talk.say(type="subscribe", channels=["prices.A", "prices.B"], interval_ms=100)
+    assert talk.reports == [(Action.SUBSCRIBE_ACCEPTED, ["prices.B"], None)]
     assert "id" not in frames[0]
 
 

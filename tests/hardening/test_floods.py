@@ -22,9 +22,10 @@ FLOODER, NEIGHBOUR, THIEF = "127.0.0.8", "127.0.0.9", "127.0.0.10"
 
 @pytest.fixture
 def relay(tmp_path: Path) -> Iterator[Relay]:
-    """A relay that records five denials of a user or address singly."""
+    """A relay that records five denials of a user or address and five subscriptions of a session singly."""
     relay = make_relay(tmp_path)
     relay.environment["RELAY_LIMITS__DENIALS_RECORDED"] = str(BUDGET)
+    relay.environment["RELAY_LIMITS__SUBSCRIPTIONS_RECORDED"] = str(BUDGET)
     relay.start()
     yield relay
     relay.stop()
@@ -119,3 +120,25 @@ async def test_a_frame_of_refused_channels_is_one_record(relay: Relay) -> None:
     (told,) = [r["relay"] for r in relay.audit() if r["event"]["action"] == "denials.aggregated"]
     assert told["denied"] == {"subscribe.denied": {"channel_forbidden": BUDGET}}
     assert told["users"] == {"greedy": BUDGET}
+
+
+async def test_a_flood_of_subscriptions_is_one_record(relay: Relay) -> None:
+    """The same 200 channels again are no event. Leaving and coming back is counted beyond the session's budget."""
+    names = [f"prices.{number}" for number in range(200)]
+    session = relay.session(sub="restless")
+    async with relay.connect(await relay.token(session), query="?channels=prices.A") as socket:
+        await socket.read("subscribed")
+        for _ in range(5):
+            await socket.send(type="subscribe", channels=names)
+            assert len((await socket.read("subscribed"))["channels"]) == 200
+        for _ in range(6):
+            await socket.send(type="unsubscribe", channels=names[:1])
+            await socket.send(type="subscribe", channels=names[:1])
+            await socket.read("unsubscribed")
+            await socket.read("subscribed")
+    assert relay.stop() == 0
+    accepted = [r["relay"]["count"] for r in relay.audit() if r["event"]["action"] == "subscribe.accepted"]
+    assert accepted == [200, 1, 1, 1, 1]
+    (told,) = [r["relay"] for r in relay.audit() if r["event"]["action"] == "subscriptions.aggregated"]
+    assert told["count"] == 2
+    assert list(told["sessions"].values()) == [2]

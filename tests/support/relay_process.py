@@ -69,6 +69,7 @@ logins_per_address = "10000/minute"
 logins_per_account = "10000/minute"
 logins_per_account_and_address = "10000/minute"
 denials_recorded = 100000
+subscriptions_recorded = 100000
 {limits}
 
 [log]

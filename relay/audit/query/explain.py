@@ -62,6 +62,8 @@ def _elsewhere(record: Record) -> str:
             return f"{_operator(record)} read the audit log{f': {sought}' if sought else ''}."
         case Action.DENIALS_AGGREGATED:
             return f"{own.count} more refusals were counted and not recorded one by one."
+        case Action.SUBSCRIPTIONS_AGGREGATED:
+            return f"{own.count} more subscriptions were counted and not recorded one by one."
         case Action.AUDIT_GAP if own.lost:
             lost = ", ".join(f"{count} {action}" for action, count in own.lost.items())
             return f"Events could not be recorded: {lost}."
