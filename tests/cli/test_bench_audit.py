@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from relay.bench.load.opener import open_all, take_all
+from relay.bench.load.clients import open_all, take_all
 from relay.bench.load.servers import own_relay
 from relay.core.events import Action
 from tests.support.bench_process import measured
@@ -21,7 +21,7 @@ def test_audit_measures_the_log_beside_none(tmp_path: Path) -> None:
     assert any("fewer than 2,000" in note for note in found["notes"])
 
 
-def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
+async def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
     """It is a relay in everything else: it gives no token without a record, and its connections leave none."""
     actions = {}
     for program in ("relay", "relay.bench.load.unaudited_relay"):
@@ -29,8 +29,8 @@ def test_the_relay_without_a_log_records_tokens_alone(tmp_path: Path) -> None:
         folder.mkdir()
         with own_relay(folder, sessions=1, program=program) as running:
             target = msgspec.structs.replace(running.target, channels=["prices.A"])
-            [connection] = open_all(target, [(0,)], tokens=take_all(target, [(0,)]))
-            connection.close()
+            [link] = await open_all(target, [(0,)], tokens=await take_all(target, [(0,)]))
+            link.close()
         lines = next(folder.rglob("audit.jsonl")).read_bytes().splitlines()
         actions[program] = {json.loads(line)["event"]["action"] for line in lines}
     connects = {Action.CONNECT_ACCEPTED, Action.CONNECTION_CLOSED}

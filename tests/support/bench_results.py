@@ -12,7 +12,6 @@ LATENCY = Latency(samples=1000, p50_ms=1.0, p99_ms=2.0)
 GROUP = Group(expected=1000, delivered=1000, ended=10, conflated=0, lost=0, repeated=0, windows=[LATENCY] * 4)
 COUNTED = Counted(
     groups=[GROUP],
-    is_whole=True,
     closed=0,
     close_reason="",
     stalled=False,
@@ -21,7 +20,7 @@ COUNTED = Counted(
     wall_s=2.0,
     cpu_s=0.2,
 )
-GOOD = Measured(counted=COUNTED, open_s=0.1, published=100, published_per_s=100.0, server_cpu_s=1.01)
+GOOD = Measured(counted=COUNTED, published=100, published_per_s=100.0, server_cpu_s=1.01)
 
 
 def side(

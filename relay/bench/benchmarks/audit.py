@@ -61,7 +61,6 @@ class Audit(Benchmark[Bursts]):
                 target=msgspec.structs.replace(running.target, channels=[IDLE]),
                 connections=self.connections,
                 parallel=self.parallel,
-                first=0,
                 pid=running.pid,
             )
             alone = connect_all(order, folder, lambda done: show(done, self.connections, "connections"))

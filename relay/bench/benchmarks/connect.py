@@ -19,17 +19,15 @@ import typer
 
 from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, SideName
 from relay.bench.benchmarks.delivery import (
-    OPEN_BASE_S,
-    OPEN_EACH_S,
     Measured,
     is_whole,
     loss_notes,
     made_up,
+    open_bound_s,
     opened,
     server_of,
 )
-from relay.bench.load.browsers import Arrived
-from relay.bench.load.connections import Connected, Order
+from relay.bench.load.connections import Arrived, Connected, Order
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.report import Figure, Run, busy_note
@@ -124,7 +122,7 @@ class Connect(Benchmark[Bursts]):
         return self.connections + self.hold
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
-        bound_s = burst_s(self.connections)
+        bound_s = open_bound_s(self.connections)
         seconds = WARM_UP_S + self.quiet_s + bound_s + STALL_S
         ticks = made_up([TICKS], rate=self.rate, count=self.rate * seconds)
         total = self.connections * (2 if self.hold else 1)
@@ -133,7 +131,6 @@ class Connect(Benchmark[Bursts]):
                 target=server.target([IDLE] if name == "relay" else []),
                 connections=self.connections,
                 parallel=self.parallel,
-                first=0,
                 pid=server.pid,
             )
             alone = connect_all(order, folder, lambda done: show(done, total, "connections"))
@@ -145,14 +142,14 @@ class Connect(Benchmark[Bursts]):
             groups = [GroupOrder(target=held, connections=self.hold)]
             with (
                 opened(server, groups, ticks, folder, ticks_each=1000, pause_s=3 / self.rate) as delivery,
-                Child.run("The browsers", ["relay.bench.load.browsers"], folder / "browsers.log") as child,
+                Child.run("The browsers", folder, "relay.bench.load.connections") as child,
             ):
                 delivery.start()
                 delivery.watch(within_s=WARM_UP_S)
                 delivery.window()
                 delivery.watch(within_s=self.quiet_s)
                 delivery.window()
-                child.say(msgspec.structs.replace(order, parallel=self.connections))
+                child.say(msgspec.structs.replace(order, parallel=0))
                 beside = child.result(
                     Arrived,
                     within_s=bound_s,
@@ -191,18 +188,11 @@ class Connect(Benchmark[Bursts]):
         return [few] if self.connections < FEW else []
 
 
-def burst_s(connections: int) -> float:
-    """Return how long a burst may take."""
-    return OPEN_BASE_S + OPEN_EACH_S * connections
-
-
 def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Connected:
     """Open new connections, and close them when all are open."""
     show(0)
-    program = ["relay.bench.load.connections"]
-    with Child.run("The new connections", program, folder / "connections.log") as child:
-        child.say(order)
-        return child.result(Connected, within_s=burst_s(order.connections), show=show)
+    with Child.run("The new connections", folder, "relay.bench.load.connections", order=order) as child:
+        return child.result(Connected, within_s=open_bound_s(order.connections), show=show)
 
 
 def busy_connections_note(name: SideName, sides: Sequence[Bursts]) -> list[str]:

@@ -22,7 +22,7 @@ import msgspec
 from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Show, SideName
 from relay.bench.load.counter import Counted, Latency
-from relay.bench.load.processes import LOOK_S, STALL_S, Child, wait_for_words
+from relay.bench.load.processes import LOOK_S, STALL_S, Child, cpu_of, wait_for_words
 from relay.bench.load.servers import Server, own_relay, publishing_to, yardstick_server
 from relay.bench.load.subscribers import GroupOrder, Order
 from relay.bench.load.ticks import Ticks
@@ -33,6 +33,8 @@ OPEN_EACH_S = 0.05
 """Bound for opening all connections: a token and a handshake take 2 ms where nothing else runs."""
 DELIVERY_S = 100e-6
 """Bound for the time of one delivery, seven times the yardstick's."""
+MAX_CHANNELS = 500
+"""More end marks than any load has."""
 LATE_FACTOR, LATE_S = 2.0, 10.0
 KEPT_PACE = 0.97
 """Share of the asked rate below which the pace was not kept."""
@@ -43,7 +45,6 @@ class Measured:
     """What one side did. `complete` is False when the publishing was stopped because it was late."""
 
     counted: Counted
-    open_s: float
     published: int
     published_per_s: float
     server_cpu_s: float
@@ -85,20 +86,18 @@ class Measured:
 class Delivery:
     """A load that is open, and a source that publishes to it from `start` on. `published` is what was published."""
 
-    def __init__(self, server: Server, load: Child, opened: dict[str, float], *, stall_s: float) -> None:
+    def __init__(self, server: Server, load: Child, *, stall_s: float, connections: int) -> None:
         self.server = server
         self.published = 0
         self._load = load
-        self._connections = int(opened["open"])
-        self._open_s = opened["seconds"]
         self._stall_s = stall_s
+        self._connections = connections
         self._cpu_before = 0.0
-        self._done: list[int] | None = None
-        self._seconds = 0.0
+        self._seconds: float | None = None  # that the publishing took, when it has ended
 
     def start(self) -> None:
         """Let the source publish."""
-        self._cpu_before = self.server.cpu_s()
+        self._cpu_before = cpu_of(self.server.pid)
         self.server.source.say({"go": True})
 
     def watch(
@@ -109,12 +108,15 @@ class Delivery:
         """
         deadline = time.monotonic() + within_s
         source = self.server.source
-        while self._done is None and (left := deadline - time.monotonic()) > 0:
+        while self._seconds is None and (left := deadline - time.monotonic()) > 0:
             wait_for_words([source, self._load, *others], within_s=min(left, LOOK_S))
-            if self._load.has_spoken():
-                raise self._halted(self._load.hear(within_s=STALL_S)["counted"])
-            while self._done is None and source.has_spoken():
-                self._hear(source)
+            load_ended = (
+                self._load.has_spoken()
+            )  # asked first: the load ends after the source has said that it is done
+            while self._seconds is None and source.has_spoken():
+                self._hear(within_s=STALL_S)
+            if load_ended and self._seconds is None:
+                raise self._halted(self._counted(within_s=STALL_S))
             if show is not None:
                 show(self.published)
             if any(other.has_spoken() for other in others):
@@ -123,52 +125,45 @@ class Delivery:
     def window(self) -> None:
         """Begin a new window of latencies."""
         self._load.say({"window": True})
-        self._ask()
+        if "counted" in (answer := self._load.hear(within_s=STALL_S)):
+            raise self._halted(msgspec.convert(answer["counted"], Counted))
 
     def finish(self) -> Measured:
         """Stop publishing, if it is not done, and wait until everything has arrived. Raises BenchError if the server
         closed a connection, or the load gave up before all was published.
         """
         source = self.server.source
-        complete = self._done is not None
+        complete = self._seconds is not None
         if not complete:
             source.say({"stop": True})
-        while self._done is None:
-            self._hear(source, within_s=self._stall_s + DELIVERY_S * self._connections * self.published)
-        self._load.say({"finish": self._done})
-        self._ask()
-        source.say({"finish": True})
-        source.hear(within_s=self._stall_s + DELIVERY_S * self._connections * len(self._done))
-        deliveries = self._connections * (self.published + len(self._done))
-        found = self._load.hear(within_s=2 * self._stall_s + DELIVERY_S * deliveries)["counted"]
-        counted = msgspec.convert(found, Counted)
-        if not counted.is_whole:
-            raise self._halted(found)
+        while self._seconds is None:
+            self._hear(within_s=self._bound_s(self.published))
+        source.hear(within_s=self._bound_s(1))  # the end marks are out
+        counted = self._counted(within_s=self._bound_s(self.published))
+        if counted.closed:
+            raise self._halted(counted)
         return Measured(
             counted=counted,
-            open_s=self._open_s,
             published=self.published,
             published_per_s=max(1, self.published - 1)
             / self._seconds,  # there are so many pauses between them
-            server_cpu_s=self.server.cpu_s() - self._cpu_before,
+            server_cpu_s=cpu_of(self.server.pid) - self._cpu_before,
             complete=complete,
         )
 
-    def _hear(self, source: Child, *, within_s: float = STALL_S) -> None:
-        message = source.hear(within_s=within_s)
-        if "done" in message:
-            done: list[int] = message["done"]
-            self._done, self._seconds, self.published = done, message["seconds"], sum(done)
-        else:
-            self.published = message["published"]
+    def _bound_s(self, ticks: int) -> float:
+        """Return how long the deliveries of so many ticks, and of all end marks, may take."""
+        return 2 * self._stall_s + DELIVERY_S * self._connections * (ticks + MAX_CHANNELS)
 
-    def _ask(self) -> None:
-        answer = self._load.hear(within_s=STALL_S)
-        if "counted" in answer:
-            raise self._halted(answer["counted"])
+    def _hear(self, *, within_s: float) -> None:
+        message = self.server.source.hear(within_s=within_s)
+        self._seconds = message.get("seconds")
+        self.published = message["published"]
 
-    def _halted(self, found: dict[str, Any]) -> BenchError:
-        counted = msgspec.convert(found, Counted)
+    def _counted(self, *, within_s: float) -> Counted:
+        return msgspec.convert(self._load.hear(within_s=within_s)["counted"], Counted)
+
+    def _halted(self, counted: Counted) -> BenchError:
         sentences = (
             f"The run came to a halt after {self.published:,} ticks: {counted.total.delivered:,} deliveries arrived, "
             f"and {counted.closed} of {self._connections} connections were closed by the server. "
@@ -212,11 +207,16 @@ def opened(
     `pause_s` is the longest time in which nothing may be due, `ticks_each` about how many ticks a connection gets.
     Raises BenchError if a connection can't be opened.
     """
-    stall_s = STALL_S + pause_s
-    with Child.run("The load generator", ["relay.bench.load.subscribers"], folder / "load.log") as load:
-        load.say(Order(groups=list(groups), ticks=ticks, stall_s=stall_s, ticks_each=ticks_each))
-        answer = load.hear(within_s=OPEN_BASE_S + OPEN_EACH_S * sum(group.connections for group in groups))
-        yield Delivery(server, load, answer, stall_s=stall_s)
+    stall_s, connections = STALL_S + pause_s, sum(group.connections for group in groups)
+    order = Order(groups=list(groups), ticks=ticks, stall_s=stall_s, ticks_each=ticks_each)
+    with Child.run("The load generator", folder, "relay.bench.load.subscribers", order=order) as load:
+        load.hear(within_s=open_bound_s(connections))
+        yield Delivery(server, load, stall_s=stall_s, connections=connections)
+
+
+def open_bound_s(connections: int) -> float:
+    """Return how long opening so many connections may take."""
+    return OPEN_BASE_S + OPEN_EACH_S * connections
 
 
 def patience_s(planned_s: float) -> float:

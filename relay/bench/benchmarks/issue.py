@@ -15,10 +15,10 @@ import msgspec
 import typer
 
 from relay.bench.benchmarks.benchmark import Benchmark, Show, SideName
+from relay.bench.load.clients import TOKEN_PATH
 from relay.bench.load.processes import STALL_S, Child
 from relay.bench.load.requester import Answered, Order
 from relay.bench.load.servers import own_relay
-from relay.bench.load.targets import TOKEN_PATH
 from relay.bench.report import Figure, busy_note
 
 BASE_S, EACH_S = 30.0, 0.02
@@ -130,7 +130,7 @@ def _issuer(sessions: int, folder: Path) -> Iterator[Order]:
 @contextlib.contextmanager
 def empty_route(folder: Path) -> Iterator[Order]:
     """Serve a route that does nothing; yields an order without requests for it."""
-    with Child.run("The yardstick", ["relay.bench.load.empty_route"], folder / "yardstick.log") as child:
+    with Child.run("The yardstick", folder, "relay.bench.load.empty_route") as child:
         port = child.hear(within_s=STALL_S)["port"]
         yield Order(url=f"http://127.0.0.1:{port}", path="/", pid=child.pid)
 
@@ -138,8 +138,6 @@ def empty_route(folder: Path) -> Iterator[Order]:
 def send(order: Order, folder: Path, count: int, show: Callable[[int], None], **changes: Any) -> Answered:
     """Send `count` requests with these changes of the order, and return their answers."""
     show(0)
-    with Child.run(
-        "The program that asks", ["relay.bench.load.requester"], folder / "requester.log"
-    ) as child:
-        child.say(msgspec.structs.replace(order, requests=count, **changes))
+    order = msgspec.structs.replace(order, requests=count, **changes)
+    with Child.run("The program that asks", folder, "relay.bench.load.requester", order=order) as child:
         return child.result(Answered, within_s=BASE_S + EACH_S * count, show=show)

@@ -94,7 +94,7 @@ class Publish(Benchmark[Published]):
         channels = [f"trades.BENCH{place}" for place in range(self.channels)]
         streams = frozenset(range(self.channels))
         ticks = made_up(channels, rate=self.rate, count=self.messages, streams=streams)
-        with publishing_to(running, folder, ticks, program="relay.bench.load.sdk_publisher") as server:
+        with publishing_to(running, folder, ticks, sdk=True) as server:
             groups = [
                 GroupOrder(
                     target=server.target([channel], endpoint="trades"),

@@ -9,8 +9,9 @@ When the stopped reader was dropped can't be seen at its own end, whose buffers 
 is asked whether it still holds the connection.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -20,18 +21,17 @@ import typer
 
 from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName
 from relay.bench.benchmarks.delivery import (
-    OPEN_BASE_S,
-    Delivery,
     Measured,
     is_whole,
     loss_notes,
     made_up,
+    open_bound_s,
     opened,
     pace_notes,
     server_of,
 )
 from relay.bench.load import slow_reader
-from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection
+from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection, memory_of
 from relay.bench.load.slow_reader import Read
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.report import Figure, busy_note
@@ -140,22 +140,17 @@ class SlowReader(Benchmark[SlowReading]):
                 rate_bytes=self.rate_bytes,
                 seconds=self.seconds,
             )
-            with Child.run(
-                "The slow reader", ["relay.bench.load.slow_reader"], folder / "slow.log"
-            ) as reader:
-                _connect(reader, order)
+            with _reader("The slow reader", folder, order) as (reader, _):
                 delivery.window()
                 watch(self.seconds + STALL_S, reader)
                 read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
             dropped_after_s = memory_kib = None
             if self.stopped:
-                with Child.run(
-                    "The stopped reader", ["relay.bench.load.slow_reader"], folder / "stop.log"
-                ) as reader:
-                    port = _connect(reader, msgspec.structs.replace(order, rate_bytes=0))
+                order = msgspec.structs.replace(order, rate_bytes=0)
+                with _reader("The stopped reader", folder, order) as (_, port):
                     delivery.window()
                     dropped_after_s, memory_kib = _wait_for_drop(
-                        delivery, server.pid, port, self.stopped_within_s, watch
+                        server.pid, port, self.stopped_within_s, watch
                     )
             return SlowReading(
                 measured=delivery.finish(),
@@ -200,24 +195,23 @@ class SlowReader(Benchmark[SlowReading]):
         return found + loss_notes(name, measured)
 
 
-def _connect(reader: Child, order: slow_reader.Order) -> int:
-    """Let a reader connect; returns the port of its end."""
-    reader.say(order)
-    port: int = reader.hear(within_s=OPEN_BASE_S)["open"]
-    return port
+@contextlib.contextmanager
+def _reader(name: str, folder: Path, order: slow_reader.Order) -> Iterator[tuple[Child, int]]:
+    """Let a reader connect; yields it, and the port of its end."""
+    with Child.run(name, folder, "relay.bench.load.slow_reader", order=order) as reader:
+        yield reader, reader.hear(within_s=open_bound_s(1))["open"]
 
 
 def _wait_for_drop(
-    delivery: Delivery, pid: int, port: int, within_s: float, watch: Callable[[float], None]
+    pid: int, port: int, within_s: float, watch: Callable[[float], None]
 ) -> tuple[float | None, float]:
     """Wait until the server has closed the connection from `port`; return when, and how its memory has grown."""
-    before = most = delivery.server.memory()
+    before = most = memory_of(pid)
     started = time.monotonic()
     closed_after_s = None
-    while (passed := time.monotonic() - started) < within_s:
+    while closed_after_s is None and (passed := time.monotonic() - started) < within_s:
         watch(LOOK_S)
-        most = max(most, delivery.server.memory())
+        most = max(most, memory_of(pid))
         if not holds_connection(pid, port):
             closed_after_s = passed
-            break
     return closed_after_s, (most - before) / 1024

@@ -1,29 +1,48 @@
-"""New connections, some at a time, as a program: `python -m relay.bench.load.connections`.
+"""New connections as a program: `python -m relay.bench.load.connections`.
 
-Tokens and connections alternate, in portions, because a token lives for 30 seconds; so the server's CPU for either is
-known apart. All connections stay open until standard input ends.
+Either some at a time: tokens and connections alternate, in portions, because a token lives for 30 seconds; so the
+server's CPU for either is known apart. Or browsers that come all at once, as after a restart: each takes a token and
+connects with it. A browser that is told to wait waits so long, and one whose token has become too old on the way takes
+a new one, as the clients do. All connections stay open until standard input ends.
 """
 
-import socket
-import struct
+import asyncio
+import contextlib
+import re
 import time
+from collections import Counter
 
 import msgspec
 
 from relay.audit.jsonl import NOTE_WITHIN_S
-from relay.bench.load.opener import open_all, take_all
-from relay.bench.load.orders import InputEnded, carry_out, read_order, say
+from relay.bench.load.clients import (
+    Link,
+    Refused,
+    Target,
+    Token,
+    connect,
+    open_all,
+    reason,
+    run_clients,
+    take_all,
+    take_token,
+)
+from relay.bench.load.orders import carry_out, say, wait_for_end
 from relay.bench.load.processes import cpu_of, memory_of
-from relay.bench.load.targets import Target
 
 PORTION = 1000
 """Tokens that are taken before they are used. At 100 a second, an eighth of what the issuer does, that takes 10 s."""
 SETTLE_S = NOTE_WITHIN_S + 0.05
 """What the server still has to do for new connections counts as theirs, like records that the relay writes later."""
+ATTEMPTS = 8
+FIRST_BACK_OFF_S = 0.5
+GIVE_UP_S = 60.0
+"""When no browser got a connection for so long, those that are still on their way count as lost."""
+_PING = re.compile(rb"\x89([\x00-\x7d])")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """`connections`, of which `parallel` are opened at the same time, from the target's session `first` on.
+    """`connections`, of which `parallel` are opened at the same time; 0: browsers, all at once.
 
     `pid` is the server's process, whose CPU and memory are read.
     """
@@ -31,7 +50,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     target: Target
     connections: int
     parallel: int
-    first: int
     pid: int
 
 
@@ -51,30 +69,47 @@ class Connected(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
 
 
-def connect_all(order: Order) -> None:
-    """Open all connections, report what they took, and hold them."""
-    opened: list[socket.socket] = []
-    hand = tuple(range(len(order.target.channels)))
+class Arrived(msgspec.Struct, frozen=True, kw_only=True):
+    """How the browsers got their connections.
+
+    `lost` got none in `ATTEMPTS` attempts, or were closed again. `refusals` counts the answers after which a browser
+    waited or tried again. `max_ms` is the longest time from a browser's first packet to its acknowledged
+    subscription, waits included; None if no browser got one.
+    """
+
+    connections: int
+    lost: int
+    refusals: dict[str, int]
+    max_ms: float | None
+
+    @property
+    def refused(self) -> int:
+        """All of `refusals`."""
+        return sum(self.refusals.values())
+
+
+async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
+    """Open all connections in portions."""
+    target, links = order.target, list[Link]()
+    hand = range(len(target.channels))
     memory_before, started, own_cpu = memory_of(order.pid), time.monotonic(), time.process_time()
     tokens_cpu_s = connects_s = connects_cpu_s = 0.0
     for start in range(0, order.connections, PORTION):
         hands = [hand] * min(PORTION, order.connections - start)
         cpu = cpu_of(order.pid)
         tokens = (
-            take_all(order.target, hands, parallel=order.parallel, first=order.first + start)
-            if order.target.issuer
-            else None
+            await take_all(target, hands, parallel=order.parallel, first=start) if target.issuer else None
         )
         taken_at, taken_cpu = time.monotonic(), cpu_of(order.pid)
-        opened += open_all(order.target, hands, parallel=order.parallel, tokens=tokens)
+        links += await open_all(target, hands, parallel=order.parallel, tokens=tokens)
         tokens_cpu_s += taken_cpu - cpu
         connects_s += time.monotonic() - taken_at
-        time.sleep(SETTLE_S)
+        await asyncio.sleep(SETTLE_S)
         connects_cpu_s += cpu_of(order.pid) - taken_cpu
-        say(progress=len(opened))
+        say(progress=len(links))
     result = Connected(
-        connections=len(opened),
-        tokens=len(opened) if order.target.issuer else 0,
+        connections=len(links),
+        tokens=len(links) if target.issuer else 0,
         tokens_cpu_s=tokens_cpu_s,
         connects_s=connects_s,
         connects_cpu_s=connects_cpu_s,
@@ -82,14 +117,79 @@ def connect_all(order: Order) -> None:
         wall_s=time.monotonic() - started,
         cpu_s=time.process_time() - own_cpu,
     )
+    return result, links
+
+
+async def arrive(order: Order) -> tuple[Arrived, dict[Link, asyncio.Task[None]]]:
+    """Let all browsers come at once; returns when each has a connection or is lost."""
+    target = order.target
+    links: dict[Link, asyncio.Task[None]] = {}
+    refusals: Counter[str] = Counter()
+    waits: list[float] = []
+    given_up: list[int] = []
+
+    async def attempt(number: int) -> Link:
+        token, hand = Token(), range(len(target.channels))
+        if target.issuer:
+            with contextlib.closing(await Link.open(target.issuer)) as issuer:
+                token = await take_token(issuer, target, hand, number)
+        return await connect(target, hand, token)
+
+    async def browser(number: int) -> None:
+        began_at = time.monotonic()
+        for _ in range(ATTEMPTS):
+            pause_s = FIRST_BACK_OFF_S
+            try:
+                link = await attempt(number)
+            except Refused as refused:
+                refusals[f"{refused.what}: {refused.status or refused}"] += 1
+                pause_s = refused.retry_after_s or pause_s
+            except OSError as error:
+                refusals[f"link: {reason(error)}"] += 1
+            else:
+                links[link] = asyncio.create_task(_answer_pings(link))
+                waits.append(time.monotonic() - began_at)
+                return
+            await asyncio.sleep(pause_s)
+        given_up.append(number)
+
+    browsers = map(browser, range(order.connections))
+    with contextlib.suppress(TimeoutError):
+        await run_clients(browsers, lambda: len(waits) + len(given_up), stall_s=GIVE_UP_S, tells=True)
+    result = Arrived(
+        connections=order.connections,
+        lost=order.connections - sum(link.socket.fileno() >= 0 for link in links),
+        refusals=dict(refusals),
+        max_ms=max(waits) * 1e3 if waits else None,
+    )
+    return result, links
+
+
+async def _answer_pings(link: Link) -> None:
+    """Answer pings, as every browser does, until the connection ends."""
+    try:
+        while True:
+            link.received = b""
+            await link.receive()
+            for ping in _PING.finditer(link.received):
+                payload = link.received[ping.end() : ping.end() + ping[1][0]]
+                link.socket.send(b"\x8a" + bytes([0x80 | len(payload)]) + bytes(4) + payload)
+    except OSError:
+        pass  # the server has closed it
+    finally:
+        link.close()
+
+
+async def open_and_hold(order: Order) -> None:
+    """Open all connections, report what they took, and hold them until standard input ends."""
+    result, links = await (connect_all(order) if order.parallel else arrive(order))
     say(result=result)
     try:
-        read_order()
-    except InputEnded:
-        for one in opened:  # with a reset: thousands of ports in TIME_WAIT would be missing in the next run
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            one.close()
+        await asyncio.to_thread(wait_for_end)
+    finally:
+        for link in links:
+            link.close()
 
 
 if __name__ == "__main__":
-    carry_out(Order, connect_all)
+    carry_out(Order, open_and_hold)

@@ -4,9 +4,9 @@ Nothing is parsed. Each read takes all that the kernel has into one large buffer
 cut a marker in two, so the last bytes of each read stand before the next one, one fewer than a marker has: no marker is
 missed, none is counted twice. Latencies are taken on a few connections only.
 
-The end mark, the value after a channel's last tick, tells lost from conflated. On a channel of mode `latest` every
-subscriber must get it, whatever it missed before; a connection without one has lost something. On a `stream` channel
-nothing may be missing.
+The end mark, the value after a channel's last tick, says how many ticks the channel had. It also tells lost from
+conflated. On a channel of mode `latest` every subscriber must get it, whatever it missed before; a connection without
+one has lost something. On a `stream` channel nothing may be missing.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from relay.bench.load.opener import close_reason
+from relay.bench.load.clients import close_reason
 from relay.bench.load.ticks import Ticks
 
 READ_BYTES = 262_144
@@ -31,9 +31,6 @@ SAMPLED = 50
 MAX_SAMPLES = 1_000_000
 
 _PONG = b"\x8a\x80\0\0\0\0"
-
-Told = Callable[[], Sequence[int] | None]
-"""Reads an order: the number of ticks of each channel when all are out, else None: a new window."""
 
 
 class Latency(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,13 +64,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """What arrived in all.
 
-    `is_whole`: all was published, and the server closed no connection. `close_reason` is a sentence about the first
-    connection that it closed. `stalled`: something was missing when nothing came any more. `seconds` is from the first
-    tick to the last, `wall_s` from the first look to the end, `cpu_s` what this process used in that time.
+    The server has `closed` so many connections; `close_reason` is a sentence about the first of them. `stalled`:
+    something was missing when nothing came any more. `seconds` is from the first tick to the last, `wall_s` from the
+    first look to the end, `cpu_s` what this process used in that time.
     """
 
     groups: list[Group]
-    is_whole: bool
     closed: int
     close_reason: str
     stalled: bool
@@ -142,16 +138,17 @@ class Counter:
         self._stall_s = stall_s
         self._marker = ticks.marker
         self._time = re.compile(re.escape(ticks.marker) + rb"(\d+)\D")
-        self._end = re.compile(re.escape(ticks.end_marker) + rb"(\d{5})")
+        self._end_marker = ticks.end_marker
+        self._end = re.compile(re.escape(ticks.end_marker) + rb"(\d{5})\.(\d{9})")
         self._number = re.compile(re.escape(ticks.number_marker) + rb"(\d{9})")
-        keep = len(ticks.end_marker) + 5 + len(ticks.number_marker) + 9  # longer than each of the marks
+        keep = len(ticks.end_marker) + 15 + len(ticks.number_marker) + 9  # longer than each of the marks
         self._buffer = bytearray(keep + READ_BYTES)
         self._fresh = memoryview(self._buffer)[keep:]
         self._keep = keep
         # before these places a mark would be one of the last read's
         self._begin = keep - len(ticks.marker) + 1
         self._number_begin = keep - len(ticks.number_marker) - 9 + 1
-        self._end_length = len(ticks.end_marker) + 5
+        self._end_begin = keep - len(ticks.end_marker) - 15 + 1
         for place, group in enumerate(groups):
             step = max(1, len(group) // min(SAMPLED, max(1, MAX_SAMPLES // max(1, ticks_each))))
             for index, connection in enumerate(group):
@@ -164,50 +161,54 @@ class Counter:
         for descriptor in self._connections:
             self._epoll.register(descriptor, select.EPOLLIN)
         self._waiting = len(self._connections)  # connections that are open and without all end marks
-        self._published: Sequence[int] | None = None
+        self._published: dict[int, int] = {}  # ticks of each channel that had an end mark
         self._closed = self._reads = 0
         self._close_reason = ""
         self._samples: list[list[list[int]]] = [[[]] for _ in groups]
 
-    def run(self, control: int, told: Told) -> Counted:
-        """Count. When the file descriptor `control` is readable `told` is called; what it raises ends the counting."""
+    def run(self, control: int, hear: Callable[[], object]) -> Counted:
+        """Count. When the file descriptor `control` is readable `hear` is called, and a new window of latencies begins;
+        what `hear` raises ends the counting.
+        """
         started, cpu_started = time.monotonic(), time.process_time()
         self._epoll.register(control, select.EPOLLIN)
-        first = last = 0.0
-        heard_at = pong_at = started
+        first = 0.0
+        last = pong_at = started
         while self._waiting:
             events = self._epoll.poll(TURN_S, 1024)
             now = time.monotonic()
             found = 0
             for descriptor, _ in events:
                 if descriptor == control:
-                    self._hear(told())
-                    heard_at = now
+                    hear()
+                    for windows in self._samples:
+                        windows.append([])
                 else:
                     found += self._read(self._connections[descriptor])
             if found:
                 first = first or now
-                last = heard_at = now
-            elif now - heard_at > self._stall_s:
+                last = now
+            elif now - last > self._stall_s:
                 break
             if now - pong_at > PONG_EVERY_S:
                 pong_at = now
                 self._pong()
-        wall, cpu = time.monotonic() - started, time.process_time() - cpu_started
-        return self._result(seconds=last - first, wall_s=wall, cpu_s=cpu)
+        return Counted(
+            groups=[self._group(place) for place in range(len(self._groups))],
+            closed=self._closed,
+            close_reason=self._close_reason,
+            stalled=self._waiting > 0,
+            reads=self._reads,
+            seconds=last - first if first else 0.0,
+            wall_s=time.monotonic() - started,
+            cpu_s=time.process_time() - cpu_started,
+        )
 
     def close(self) -> None:
         """Close all connections."""
         self._epoll.close()
         for connection in self._connections.values():
             connection.socket.close()
-
-    def _hear(self, published: Sequence[int] | None) -> None:
-        if published is not None:
-            self._published = published
-            return
-        for windows in self._samples:
-            windows.append([])
 
     def _read(self, connection: Connection) -> int:
         """Read once; returns how many ticks were in it."""
@@ -229,8 +230,8 @@ class Counter:
         connection.ticks += found
         if connection.sampled and found:
             self._sample(connection, end)
-        if self._published is not None and len(connection.ended) < len(connection.hand):
-            self._look_for_ends(connection, keep - self._end_length + 1, end)
+        if buffer.find(self._end_marker, self._end_begin, end) >= 0:
+            self._look_for_ends(connection, end)
         return found
 
     def _sample(self, connection: Connection, end: int) -> None:
@@ -251,10 +252,12 @@ class Counter:
                 connection.disordered += 1
             seen[number] = 1
 
-    def _look_for_ends(self, connection: Connection, begin: int, end: int) -> None:
-        for match in self._end.finditer(self._buffer, begin, end):
+    def _look_for_ends(self, connection: Connection, end: int) -> None:
+        waited = len(connection.ended) < len(connection.hand)
+        for match in self._end.finditer(self._buffer, self._end_begin, end):
             connection.ended.add(int(match[1]))
-        if len(connection.ended) == len(connection.hand):
+            self._published[int(match[1])] = int(match[2])
+        if waited and len(connection.ended) == len(connection.hand):
             self._waiting -= 1
 
     def _lose(self, connection: Connection) -> None:
@@ -270,25 +273,14 @@ class Counter:
             with contextlib.suppress(OSError):  # closed, which the next read finds out
                 connection.socket.send(_PONG)
 
-    def _result(self, *, seconds: float, wall_s: float, cpu_s: float) -> Counted:
-        return Counted(
-            groups=[self._group(place) for place in range(len(self._groups))],
-            is_whole=self._published is not None and not self._closed,
-            closed=self._closed,
-            close_reason=self._close_reason,
-            stalled=self._waiting > 0,
-            reads=self._reads,
-            seconds=seconds,
-            wall_s=wall_s,
-            cpu_s=cpu_s,
-        )
-
     def _group(self, place: int) -> Group:
-        group, published = self._groups[place], self._published
+        group = self._groups[place]
         expected = delivered = conflated = lost = repeated = 0
         for one in group:
-            due = sum(published[channel] for channel in one.hand) if published else 0
             without_end = len(one.hand) - len(one.ended)
+            # nobody knows how many ticks a channel had whose end mark never came
+            is_known = all(channel in self._published for channel in one.hand)
+            due = sum(self._published[channel] for channel in one.hand) if is_known else one.ticks
             missing = max(0, due - one.ticks + one.twice)
             expected += due
             delivered += one.ticks

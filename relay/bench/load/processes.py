@@ -46,7 +46,7 @@ def _die_with_parent() -> None:
 
 
 class Child:
-    """A process that exchanges lines with this one. Its standard error goes to the file `log`."""
+    """A process that exchanges lines with this one."""
 
     def __init__(
         self, name: str, process: "subprocess.Popen[bytes]", log: Path, *, ending: signal.Signals
@@ -60,12 +60,19 @@ class Child:
     @classmethod
     @contextlib.contextmanager
     def run(
-        cls, name: str, arguments: Sequence[str], log: Path, *, ending: signal.Signals = signal.SIGTERM
+        cls,
+        name: str,
+        folder: Path,
+        *arguments: str,
+        order: object = None,
+        ending: signal.Signals = signal.SIGTERM,
     ) -> Iterator[Self]:
-        """Run `python -m …` until the block ends; `ending` is the signal that stops it.
+        """Run `python -m …` until the block ends, and send it an order; `ending` is the signal that stops it.
 
-        It does not get RELAY_* variables, which are settings of the caller's own relay.
+        Its standard error goes to a file in `folder`. It does not get RELAY_* variables, which are settings of the
+        caller's own relay.
         """
+        log = folder / f"{name}.log"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         with log.open("ab") as errors:
             process = subprocess.Popen(
@@ -79,6 +86,8 @@ class Child:
             )
         child = cls(name, process, log, ending=ending)
         try:
+            if order is not None:
+                child.say(order)
             yield child
         finally:
             child._stop()
@@ -140,7 +149,7 @@ class Child:
         deadline = time.monotonic() + within_s
         while b"\n" not in self._heard:
             if not self.has_spoken(within_s=deadline - time.monotonic()):
-                raise BenchError(f"{self.name} did not answer for {within_s:.0f} s. {self._quote()}".strip())
+                raise self._failed(f"did not answer for {within_s:.0f} s")
             chunk = os.read(self.fileno(), 65_536)
             if not chunk:
                 raise self._ended()
@@ -154,16 +163,15 @@ class Child:
         poll.register(self, select.POLLIN)
         return b"\n" in self._heard or bool(poll.poll(max(0.0, within_s) * 1000))
 
-    def _quote(self) -> str:
-        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
-        return f"Its last words: {lines[-1][:300]}" if lines else ""
-
     def _ended(self) -> BenchError:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
-        return BenchError(
-            f"{self.name} ended by itself (code {self._process.returncode}). {self._quote()}".strip()
-        )
+        return self._failed(f"ended by itself (code {self._process.returncode})")
+
+    def _failed(self, what: str) -> BenchError:
+        lines = self._log.read_text("utf-8", "replace").strip().splitlines()
+        quoted = f" Its last words: {lines[-1][:300]}" if lines else ""
+        return BenchError(f"{self.name} {what}.{quoted}")
 
     def _stop(self) -> None:
         process = self._process

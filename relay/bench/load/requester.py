@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from relay.bench.load.orders import Progress, carry_out, say
+from relay.bench.load.clients import Link, post_request, run_clients
+from relay.bench.load.orders import carry_out, say
 from relay.bench.load.processes import STALL_S, cpu_of
-from relay.bench.load.sockets import Link, Loop, Steps
-from relay.bench.load.targets import post_request
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,32 +55,29 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
         return self.ok / self.seconds
 
 
-def send_all(order: Order) -> Answered:
+async def send_all(order: Order) -> Answered:
     """Send requests until each has an answer or will get none. Raises BenchError if the server's CPU can't be read
     any more.
     """
-    loop, progress = Loop(), Progress()
     bearers = order.bearers or [""]
     left = iter(range(order.requests))
     kinds: Counter[str] = Counter()
 
-    def connection() -> Steps[None]:
-        link = Link(order.url, "http")
-        with contextlib.suppress(OSError):  # refused, or closed: the last request has no answer
+    async def connection() -> None:
+        # after an OSError, when the server refused or closed the connection, the last request has no answer
+        with contextlib.suppress(OSError), contextlib.closing(await Link.open(order.url)) as link:
             for number in left:
                 bearer = bearers[number % len(bearers)]
-                answer = yield from link.call(
-                    post_request(order.url, order.path, order.body.encode(), bearer=bearer)
-                )
+                request = post_request(order.url, order.path, order.body.encode(), bearer=bearer)
+                answer = await link.call(request)
                 # a client can't obey a 429 that names no time
-                is_limited = answer.status == 429 and b"\r\nretry-after: " in answer.head.lower()
+                is_limited = answer.status == 429 and answer.retry_after_s
                 kinds["ok" if answer.status == 200 else "limited" if is_limited else "refused"] += 1
-                progress.tell(kinds.total())
-        link.reset()
 
     cpu, own_cpu, started = cpu_of(order.pid), time.process_time(), time.monotonic()
     with contextlib.suppress(TimeoutError):
-        loop.run([connection() for _ in range(min(order.parallel, order.requests))], stall_s=STALL_S)
+        connections = [connection() for _ in range(min(order.parallel, order.requests))]
+        await run_clients(connections, kinds.total, stall_s=STALL_S, tells=True)
     return Answered(
         requests=order.requests,
         ok=kinds["ok"],
@@ -94,5 +90,10 @@ def send_all(order: Order) -> Answered:
     )
 
 
+async def send_and_report(order: Order) -> None:
+    """Send all requests and report their answers."""
+    say(result=await send_all(order))
+
+
 if __name__ == "__main__":
-    carry_out(Order, lambda order: say(result=send_all(order)))
+    carry_out(Order, send_and_report)

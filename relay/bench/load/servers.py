@@ -13,8 +13,8 @@ import jwt
 import msgspec
 
 from relay.bench.load import publisher, yardstick
-from relay.bench.load.processes import STALL_S, Child, cpu_of, memory_of
-from relay.bench.load.targets import Target
+from relay.bench.load.clients import Target
+from relay.bench.load.processes import STALL_S, Child
 from relay.bench.load.ticks import Ticks
 from relay.keys.api_keys import new_bearer_key
 from relay.settings.template import settings_text, write_folder
@@ -70,9 +70,9 @@ def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterato
         publishers={"bench": (digest, ["prices.>", "trades.>"])},
         sections=_SECTIONS,
     )
-    arguments = [program, "serve", "--config", str(write_folder(folder, text))]
+    arguments = (program, "serve", "--config", str(write_folder(folder, text)))
     # SIGINT: the relay stops without a drain
-    with Child.run("The relay", arguments, folder / "relay.log", ending=signal.SIGINT) as child:
+    with Child.run("The relay", folder, *arguments, ending=signal.SIGINT) as child:
         deadline = time.monotonic() + START_WITHIN_S
         ports: dict[str, str] = {}
         while ports.keys() < {"public", "stream", "internal"}:
@@ -94,15 +94,8 @@ def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterato
 
 def _session(secret: str, name: str) -> str:
     now = int(time.time())
-    claims = {
-        "sub": name,
-        "roles": ["bench"],
-        "sid": name,
-        "token_use": "access",
-        "iat": now,
-        "exp": now + SESSION_S,
-    }
-    return jwt.encode(claims, secret, algorithm="HS256")
+    claims = {"sub": name, "roles": ["bench"], "sid": name, "token_use": "access"}
+    return jwt.encode({**claims, "iat": now, "exp": now + SESSION_S}, secret, algorithm="HS256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,22 +115,12 @@ class Server:
             self.base, stream=stream, endpoint=endpoint, channels=channels, interval_ms=interval_ms
         )
 
-    def cpu_s(self) -> float:
-        """Return the CPU seconds that the server has used."""
-        return cpu_of(self.pid)
-
-    def memory(self) -> int:
-        """Return the server's memory in bytes."""
-        return memory_of(self.pid)
-
 
 @contextlib.contextmanager
-def publishing_to(
-    relay: RunningRelay, folder: Path, ticks: Ticks, *, program: str = "relay.bench.load.publisher"
-) -> Iterator[Server]:
+def publishing_to(relay: RunningRelay, folder: Path, ticks: Ticks, *, sdk: bool = False) -> Iterator[Server]:
     """Run the program that publishes to a relay until the block ends."""
-    with Child.run("The publisher", [program], folder / "publisher.log") as source:
-        source.say(publisher.Order(ticks=ticks, url=relay.internal, key=relay.publish_key))
+    order = publisher.Order(ticks=ticks, url=relay.internal, key=relay.publish_key, sdk=sdk)
+    with Child.run("The publisher", folder, "relay.bench.load.publisher", order=order) as source:
         source.hear(within_s=STALL_S)
         yield Server(source=source, pid=relay.pid, base=relay.target)
 
@@ -152,7 +135,7 @@ def yardstick_server(
     program: Sequence[str] = ("relay.bench.load.yardstick",),
 ) -> Iterator[Server]:
     """Run the yardstick, which publishes by itself, until the block ends; `program` is its module with arguments."""
-    with Child.run("The yardstick", program, folder / "yardstick.log") as child:
-        child.say(yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits))
+    order = yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits)
+    with Child.run("The yardstick", folder, *program, order=order) as child:
         port = child.hear(within_s=STALL_S)["port"]
         yield Server(source=child, pid=child.pid, base=Target(stream=f"ws://127.0.0.1:{port}/"))

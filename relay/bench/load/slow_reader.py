@@ -11,10 +11,9 @@ import time
 
 import msgspec
 
+from relay.bench.load.clients import Target, close_reason, open_all
 from relay.bench.load.counter import quantile
-from relay.bench.load.opener import close_reason, open_all
-from relay.bench.load.orders import carry_out, read_order, say
-from relay.bench.load.targets import Target
+from relay.bench.load.orders import carry_out, say, wait_for_end
 from relay.bench.load.ticks import Ticks
 
 RECEIVE_BYTES = 8192
@@ -48,14 +47,14 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     closed: str
 
 
-def open_and_read(order: Order) -> None:
+async def open_and_read(order: Order) -> None:
     """Open the connection, read from it or not, and hold it."""
     hand = tuple(range(len(order.target.channels)))
-    connection = open_all(order.target, [hand], receive_bytes=RECEIVE_BYTES)[0]
-    say(open=connection.getsockname()[1])
+    [link] = await open_all(order.target, [hand], receive_bytes=RECEIVE_BYTES)
+    say(open=link.socket.getsockname()[1])
     if order.rate_bytes:
-        say(result=_read(connection, order))
-    read_order()  # the end of standard input
+        say(result=_read(link.socket, order))
+    wait_for_end()
 
 
 def _read(connection: socket.socket, order: Order) -> Read:

@@ -1,11 +1,9 @@
 """Subscribers that count what arrives, as a program: `python -m relay.bench.load.subscribers`.
 
     in   {"groups": [{"target": {…}, "connections": n, …}], "ticks": {…}, "stall_s": …, "ticks_each": n}
-    out  {"open": n, "seconds": s}      all connections are open and subscribed
+    out  {"open": true}                 all connections are open and subscribed
     in   {"window": true}               a new window of latencies begins
     out  {"window": true}
-    in   {"finish": [n, …]}             all is published: so many ticks on each channel
-    out  {"finishing": true}            the end marks may come now
     out  {"counted": {…}}               see `relay.bench.load.counter.Counted`; the program ends
 
 A sentence in `{"error": …}` instead of any of these ends it too, as does the end of standard input.
@@ -14,15 +12,13 @@ A sentence in `{"error": …}` instead of any of these ends it too, as does the 
 import gc
 import random
 import sys
-import time
 from collections.abc import Sequence
 
 import msgspec
 
+from relay.bench.load.clients import Target, open_all
 from relay.bench.load.counter import Connection, Counter
-from relay.bench.load.opener import open_all
 from relay.bench.load.orders import carry_out, read_order, say
-from relay.bench.load.targets import Target
 from relay.bench.load.ticks import Ticks
 
 
@@ -76,10 +72,9 @@ def deal(subscribers: int, channels: int, each: int) -> list[tuple[int, ...]]:
     return hands
 
 
-def count_all(order: Order) -> None:
+async def count_all(order: Order) -> None:
     """Open all connections, and count until everything has arrived."""
-    started = time.monotonic()
-    groups = [_open(group, place) for place, group in enumerate(order.groups)]
+    groups = [await _open(group, place) for place, group in enumerate(order.groups)]
     counter = Counter(
         groups,
         order.ticks,
@@ -89,28 +84,23 @@ def count_all(order: Order) -> None:
     )
     gc.freeze()
     gc.disable()  # a collection would be reported as the server's latency; nothing here makes cycles
-    say(open=sum(map(len, groups)), seconds=time.monotonic() - started)
-    say(counted=counter.run(sys.stdin.fileno(), _told))
+    say(open=True)
+    say(counted=counter.run(sys.stdin.fileno(), _hear))
     counter.close()
 
 
-def _open(group: GroupOrder, place: int) -> list[Connection]:
+async def _open(group: GroupOrder, place: int) -> list[Connection]:
     hands = deal(group.connections, len(group.target.channels), group.each)
-    sockets = open_all(group.target, hands)
+    links = await open_all(group.target, hands)
     return [
-        Connection(opened, [group.places[card] for card in hand] if group.places else hand, group=place)
-        for opened, hand in zip(sockets, hands, strict=True)
+        Connection(link.socket, [group.places[card] for card in hand] if group.places else hand, group=place)
+        for link, hand in zip(links, hands, strict=True)
     ]
 
 
-def _told() -> Sequence[int] | None:
-    message = read_order()
-    if "finish" not in message:
-        say(window=True)
-        return None
-    say(finishing=True)
-    counts: Sequence[int] = message["finish"]
-    return counts
+def _hear() -> None:
+    read_order()
+    say(window=True)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,9 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def end_marker(self) -> bytes:
-        """What the value after a channel's last tick has, directly before the channel's five digits."""
+        """What the value after a channel's last tick has, directly before its place (five digits), and the number of
+        its ticks (nine).
+        """
         return b'"end":"%b.' % self.run.encode()
 
     @property
@@ -79,22 +81,6 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
         for number in range(self.count):
             due_s = number / self.rate if self.rate else 0.0
             yield Tick(due_s, number % len(self.channels), QUOTE, number if self.streams else -1)
-
-    def draft(self, tick: Tick) -> bytes:
-        """Return a tick as POST /v1/publish takes it, made now."""
-        return self._draft(tick.channel, self.value(tick))
-
-    def message(self, tick: Tick, seq: int) -> bytes:
-        """Return a tick as the relay's subscribers get it, made now; for servers that are compared."""
-        return self._update(tick.channel, seq, self.value(tick))
-
-    def end_draft(self, channel: int) -> bytes:
-        """Return a channel's end mark as POST /v1/publish takes it."""
-        return self._draft(channel, self.end_value(channel))
-
-    def end_message(self, channel: int, seq: int) -> bytes:
-        """Return a channel's end mark as the relay's subscribers get it."""
-        return self._update(channel, seq, self.end_value(channel))
 
     def _scripted(self) -> Iterator[Tick]:
         number = 0
@@ -113,19 +99,18 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
         number = b'%b%09d",' % (self.number_marker, tick.number) if tick.number >= 0 else b""
         return b"%b,%b%b%d}" % (tick.data[:-1], number, self.marker, time.monotonic_ns())
 
-    def end_value(self, channel: int) -> bytes:
-        """Return the JSON object that is a channel's end mark."""
-        return b'{%b%05d"}' % (self.end_marker, channel)
+    def end_value(self, channel: int, count: int) -> bytes:
+        """Return the JSON object that is a channel's end mark: it has had `count` ticks."""
+        return b'{%b%05d.%09d"}' % (self.end_marker, channel, count)
 
-    def _draft(self, channel: int, data: bytes) -> bytes:
-        return b'{"channel":"%b","data":%b}' % (self.channels[channel].encode(), data)
+    def draft(self, channel: int, value: bytes) -> bytes:
+        """Return a value as POST /v1/publish takes it."""
+        return b'{"channel":"%b","data":%b}' % (self.channels[channel].encode(), value)
 
-    def _update(self, channel: int, seq: int, data: bytes) -> bytes:
-        return update(
-            Publication(
-                channel=self.channels[channel], epoch="", seq=seq, ts=int(time.time() * 1000), data=data
-            )
-        )
+    def message(self, channel: int, value: bytes, seq: int) -> bytes:
+        """Return a value as the relay's subscribers get it; for servers that are compared."""
+        name, ts = self.channels[channel], int(time.time() * 1000)
+        return update(Publication(channel=name, epoch="", seq=seq, ts=ts, data=value))
 
 
 def script_line(due_s: float, channel: int, data: bytes) -> bytes:

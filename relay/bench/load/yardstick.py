@@ -24,7 +24,7 @@ import msgspec
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 
-from relay.bench.load.orders import Progress, say
+from relay.bench.load.orders import Published, say
 from relay.bench.load.ticks import Tick, Ticks
 
 BACKLOG = 4096
@@ -72,7 +72,7 @@ class Yardstick:
 
     async def play(self, server: Server) -> None:
         """Send all ticks at their pace, until cancelled."""
-        started, progress = time.monotonic(), Progress("published")
+        started, progress = time.monotonic(), Published()
         with contextlib.ExitStack() as stack:
             if self._interval_s:
                 flushing = asyncio.create_task(self._flush_at_intervals())
@@ -91,12 +91,13 @@ class Yardstick:
         self._flush()
         for place, name in enumerate(self._ticks.channels):
             self._seq += 1
-            broadcast(self.subscribers[name], self._ticks.end_message(place, self._seq), text=True)
+            message = self._ticks.message(place, self._ticks.end_value(place, self.counts[place]), self._seq)
+            broadcast(self.subscribers[name], message, text=True)
 
     def send(self, tick: Tick) -> None:
         """Send one tick, or keep it for the next interval."""
         self._seq += 1
-        message = self._ticks.message(tick, self._seq)
+        message = self._ticks.message(tick.channel, self._ticks.value(tick), self._seq)
         self.counts[tick.channel] += 1
         if self._interval_s and tick.channel not in self._ticks.streams:
             self._newest[tick.channel] = message
@@ -139,13 +140,11 @@ async def run(make: Callable[[Order], Yardstick] = Yardstick) -> None:
         playing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await playing
-        say(done=yardstick.counts, seconds=time.monotonic() - started)
-        while (line := await order) and "finish" not in msgspec.json.decode(line):
-            order = asyncio.create_task(orders.readline())
-        if line:
-            yardstick.end()
-            say(finished=True)
-            await orders.read()
+        say(published=sum(yardstick.counts), seconds=time.monotonic() - started)
+        yardstick.end()
+        say(finished=True)
+        await order
+        await orders.read()
 
 
 def _most_pending(server: Server) -> int:

@@ -9,8 +9,7 @@ from relay.bench.benchmarks.audit import Audit
 from relay.bench.benchmarks.connect import Bursts, Connect
 from relay.bench.benchmarks.mixed import Mixed
 from relay.bench.benchmarks.slow_reader import SlowReader, SlowReading
-from relay.bench.load.browsers import Arrived
-from relay.bench.load.connections import Connected
+from relay.bench.load.connections import Arrived, Connected
 from relay.bench.load.slow_reader import Read
 from relay.bench.report import Row, Run
 from tests.support.bench_results import GOOD, side

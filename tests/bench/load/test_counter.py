@@ -10,8 +10,7 @@ from relay.bench.load.counter import Connection, Counted, Counter
 from relay.bench.load.ticks import QUOTE, Tick, Ticks
 
 TICKS = Ticks(run="0a1b2c3d", channels=["prices.A", "prices.B"])
-TICK = TICKS.message(Tick(0.0, 0, QUOTE), 1)
-END = TICKS.end_message(0, 2)
+TICK = TICKS.message(0, TICKS.value(Tick(0.0, 0, QUOTE)), 1)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -30,28 +29,21 @@ def pairs() -> Iterator[list[Pair]]:
 
 def count(
     pairs: Sequence[Pair],
-    finish: Callable[[], None],
     *,
-    published: Sequence[int],
     hand: Sequence[int] = (0,),
     stream: bool = False,
     stall_s: float = 10.0,
-    before: Callable[[], None] | None = None,
+    at_order: Callable[[], None] | None = None,
 ) -> Counted:
-    """Count until the end; `finish` is called when the counter has been told that all is published.
+    """Count until the end; with `at_order` there is an order for a new window of latency, which calls that."""
+    asked, order = os.pipe()
+    if at_order is not None:
+        os.write(order, b"w")
 
-    With `before` a first order, for a new window of latency, calls that.
-    """
-    ask, order = os.pipe()
-    os.write(order, b"\n" if before is None else b"w\n")
-
-    def told() -> Sequence[int] | None:
-        if os.read(ask, 1) == b"w":
-            assert before is not None
-            before()
-            return None
-        finish()
-        return published
+    def hear() -> None:
+        os.read(asked, 1)
+        assert at_order is not None
+        at_order()
 
     counter = Counter(
         [[Connection(ours, hand, group=0) for _, ours in pairs]],
@@ -60,26 +52,28 @@ def count(
         stall_s=stall_s,
     )
     try:
-        return counter.run(ask, told)
+        return counter.run(asked, hear)
     finally:
         counter.close()
-        os.close(ask)
+        os.close(asked)
         os.close(order)
 
 
 def trade(number: int) -> bytes:
     """Return one message of a stream."""
-    return TICKS.message(Tick(0.0, 0, QUOTE, number), 1)
+    return TICKS.message(0, TICKS.value(Tick(0.0, 0, QUOTE, number)), 1)
+
+
+def end_of(count: int, *, channel: int = 0) -> bytes:
+    """Return the end mark of a channel that had so many ticks."""
+    return TICKS.message(channel, TICKS.end_value(channel, count), 2)
 
 
 def test_everything_that_arrives_is_counted(pairs: list[Pair]) -> None:
     """Ticks on every connection, several in one read, make their number; nothing is missing."""
-
-    def finish() -> None:
-        for server, _ in pairs:
-            server.sendall(TICK + TICK + END)
-
-    counted = count(pairs, finish, published=[2, 0])
+    for server, _ in pairs:
+        server.sendall(TICK + TICK + end_of(2))
+    counted = count(pairs)
     assert (counted.total.expected, counted.total.delivered, counted.total.ended) == (6, 6, 3)
     assert (counted.total.conflated, counted.total.lost, counted.total.repeated, counted.stalled) == (
         0,
@@ -87,7 +81,6 @@ def test_everything_that_arrives_is_counted(pairs: list[Pair]) -> None:
         0,
         False,
     )
-    assert counted.is_whole
     [latency] = counted.groups[0].windows
     assert latency.samples == 6
     assert latency.p50_ms is not None
@@ -97,20 +90,16 @@ def test_everything_that_arrives_is_counted(pairs: list[Pair]) -> None:
 
 def test_marks_cut_anywhere_are_counted_once() -> None:
     """However a message and the end mark are spread over two reads, each counts once, and so does its number."""
-    message, end = trade(7), END
+    message, end = trade(7), end_of(1)
     for cut in range(1, len(message)):
         # packets: each one is a read of its own
         server, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with server, ours:
-            server.send(message[:cut])
-            server.send(message[cut:])
-
-            def finish(server: socket.socket = server, cut: int = cut % (len(end) - 1) + 1) -> None:
-                server.send(end[:cut])
-                server.send(end[cut:])
-
-            counted = count([(server, ours)], finish, published=[1, 0], stream=True)
+            for data, place in ((message, cut), (end, cut % (len(end) - 1) + 1)):
+                server.send(data[:place])
+                server.send(data[place:])
+            counted = count([(server, ours)], stream=True)
         assert (counted.total.delivered, counted.total.ended, counted.total.repeated, counted.total.lost) == (
             1,
             1,
@@ -121,46 +110,35 @@ def test_marks_cut_anywhere_are_counted_once() -> None:
 
 def test_every_channel_has_an_end_mark_of_its_own(pairs: list[Pair]) -> None:
     """A last value that comes twice does not stand in for another channel's: without one something is lost."""
-
-    def finish() -> None:
-        for server, _ in pairs:
-            server.sendall(TICK + END)
-            server.sendall(END if server is pairs[0][0] else TICKS.end_message(1, 2))
-
-    counted = count(pairs, finish, published=[1, 0], hand=(0, 1), stall_s=0.05)
+    for server, _ in pairs:
+        server.sendall(TICK + end_of(1))
+        server.sendall(end_of(1) if server is pairs[0][0] else end_of(0, channel=1))
+    counted = count(pairs, hand=(0, 1), stall_s=0.05)
     assert counted.stalled
-    assert counted.is_whole
     assert (counted.total.delivered, counted.total.ended, counted.total.lost) == (3, 5, 1)
 
 
 def test_what_is_missing_before_the_end_mark_was_conflated(pairs: list[Pair]) -> None:
     """A subscriber that has the last value missed older ones by conflation; without it, it has lost something."""
-
-    def finish() -> None:
-        for server, _ in pairs[:2]:
-            server.sendall(TICK + END)
-        pairs[2][0].sendall(TICK)
-        pairs[2][0].close()
-
-    counted = count(pairs, finish, published=[3, 0])
+    for server, _ in pairs[:2]:
+        server.sendall(TICK + end_of(3))
+    pairs[2][0].sendall(TICK)
+    pairs[2][0].close()
+    counted = count(pairs)
     assert (counted.total.delivered, counted.total.conflated, counted.total.lost, counted.closed) == (
         3,
         4,
         2,
         1,
     )
-    assert not counted.is_whole
 
 
 def test_nothing_is_conflated_on_a_stream(pairs: list[Pair]) -> None:
     """A message that is missing is lost, even when the last value came and another message came twice."""
-
-    def finish() -> None:
-        for server, _ in pairs[:2]:
-            server.sendall(trade(0) + trade(1) + trade(2) + END)
-        pairs[2][0].sendall(trade(0) + trade(2) + trade(2) + END)
-
-    counted = count(pairs, finish, published=[3, 0], stream=True)
+    for server, _ in pairs[:2]:
+        server.sendall(trade(0) + trade(1) + trade(2) + end_of(3))
+    pairs[2][0].sendall(trade(0) + trade(2) + trade(2) + end_of(3))
+    counted = count(pairs, stream=True)
     assert (counted.total.delivered, counted.total.conflated, counted.total.lost, counted.total.repeated) == (
         9,
         0,
@@ -171,12 +149,9 @@ def test_nothing_is_conflated_on_a_stream(pairs: list[Pair]) -> None:
 
 def test_a_tick_that_comes_twice_is_told(pairs: list[Pair]) -> None:
     """Repeats don't make up for what is missing elsewhere."""
-
-    def finish() -> None:
-        for server, _ in pairs:
-            server.sendall(TICK * (2 if server is pairs[0][0] else 1) + END)
-
-    counted = count(pairs, finish, published=[1, 0])
+    for server, _ in pairs:
+        server.sendall(TICK * (2 if server is pairs[0][0] else 1) + end_of(1))
+    counted = count(pairs)
     assert (counted.total.repeated, counted.total.conflated, counted.total.lost) == (1, 0, 0)
 
 
@@ -185,38 +160,32 @@ def test_latencies_before_and_after_are_kept_apart(pairs: list[Pair]) -> None:
 
     def finish() -> None:
         for server, _ in pairs:
-            server.sendall(TICK + END)
+            server.sendall(TICK + end_of(1))
 
-    counted = count(pairs, finish, published=[1, 0], before=lambda: None)
+    counted = count(pairs, at_order=finish)
     assert [window.samples for window in counted.groups[0].windows] == [0, 3]
 
 
 def test_the_counter_gives_up_when_nothing_arrives(pairs: list[Pair]) -> None:
     """When nothing arrives any more it gives up, and says that it did."""
-    counted = count(pairs, lambda: None, published=[1, 0], stall_s=0.05)
+    counted = count(pairs, stall_s=0.05)
     assert counted.stalled
     assert (counted.total.delivered, counted.total.lost, counted.groups[0].windows[0].p50_ms) == (0, 3, None)
 
 
 def test_all_connections_closed_ends_it(pairs: list[Pair]) -> None:
     """There is nothing to wait for without a connection."""
-
-    def finish() -> None:
-        for server, _ in pairs:
-            server.close()
-
-    counted = count(pairs, finish, published=[1, 0])
-    assert (counted.closed, counted.total.lost, counted.is_whole) == (3, 3, False)
+    for server, _ in pairs:
+        server.close()
+    counted = count(pairs)
+    assert (counted.closed, counted.total.lost) == (3, 3)
 
 
 def test_a_message_after_a_later_one_is_out_of_order(pairs: list[Pair]) -> None:
     """On a connection with one channel of a stream numbers only grow; one that came twice is not out of order."""
-
-    def finish() -> None:
-        for server, _ in pairs:
-            server.sendall(trade(0) + trade(2) + trade(1) + trade(2) + END)
-
-    counted = count(pairs, finish, published=[3, 0], stream=True)
+    for server, _ in pairs:
+        server.sendall(trade(0) + trade(2) + trade(1) + trade(2) + end_of(3))
+    counted = count(pairs, stream=True)
     assert (counted.total.lost, counted.total.repeated, counted.total.disordered) == (
         0,
         len(pairs),

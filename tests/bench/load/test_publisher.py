@@ -8,7 +8,7 @@ import pytest
 
 from relay.bench import BenchError
 from relay.bench.load.processes import Child
-from relay.bench.load.publisher import Order, TickPublisher
+from relay.bench.load.publisher import HttpPublisher, Order
 from relay.bench.load.ticks import QUOTE, Ticks, script_line
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -34,7 +34,7 @@ def next_seq(relay: Relay, channel: str) -> int:
 
 
 @pytest.mark.parametrize("rate", [0, 1000, 100_000])
-def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
+async def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
     """Whatever the pace, and however many share a request, each channel's number grows by its share."""
     ticks = Ticks(run="0a1b2c3d", channels=[f"prices.R{rate}", f"prices.S{rate}"], rate=rate, count=101)
     told: list[int] = []
@@ -43,57 +43,55 @@ def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
         told.append(done)
         return True
 
-    publisher = TickPublisher(relay.internal_url, PUBLISHER_KEY)
-    assert publisher.publish_all(ticks, goes_on=goes_on) == [51, 50]
-    publisher.publish_ends(ticks)
+    publisher = HttpPublisher(relay.internal_url, PUBLISHER_KEY)
+    assert await publisher.publish_all(ticks, goes_on=goes_on) == [51, 50]
+    await publisher.publish_ends(ticks, [51, 50])
     publisher.close()
     assert told == sorted(told)
     assert [next_seq(relay, channel) for channel in ticks.channels] == [53, 52]
 
 
-def test_it_can_be_stopped(relay: Relay) -> None:
+async def test_it_can_be_stopped(relay: Relay) -> None:
     """What was published until then is told by channel, and nothing else goes out."""
     ticks = Ticks(run="0a1b2c3d", channels=["prices.STOP"], rate=1000, count=1_000_000)
-    publisher = TickPublisher(relay.internal_url, PUBLISHER_KEY)
-    counts = publisher.publish_all(ticks, goes_on=lambda done, _wait_s: done < 10)
+    publisher = HttpPublisher(relay.internal_url, PUBLISHER_KEY)
+    counts = await publisher.publish_all(ticks, goes_on=lambda done, _wait_s: done < 10)
     publisher.close()
     assert counts[0] >= 10
     assert next_seq(relay, "prices.STOP") == counts[0] + 1
 
 
-def test_the_process_publishes_a_script(relay: Relay, tmp_path: Path) -> None:
+async def test_the_process_publishes_a_script(relay: Relay, tmp_path: Path) -> None:
     """Told by lines: go, how far it is, stop when it is told to, then the end marks."""
     script = tmp_path / "script"
     script.write_bytes(
         b"".join([script_line(0.0, 1, QUOTE), script_line(0.01, 0, QUOTE), script_line(600.0, 0, QUOTE)])
     )
     ticks = Ticks(run="0a1b2c3d", channels=["prices.P0", "prices.P1"], script=str(script))
-    with Child.run("The publisher", ["relay.bench.load.publisher"], tmp_path / "log") as child:
-        order = Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)
-        assert PUBLISHER_KEY not in repr(order)
-        child.say(order)
+    order = Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)
+    assert PUBLISHER_KEY not in repr(order)
+    with Child.run("The publisher", tmp_path, "relay.bench.load.publisher", order=order) as child:
         assert child.hear(within_s=30) == {"ready": True}
         child.say({"go": True})
-        while child.hear(within_s=30).get("published") != 2:
+        while child.hear(within_s=30)["published"] != 2:
             pass
         child.say({"stop": True})
-        while "done" not in (answer := child.hear(within_s=30)):
+        while "seconds" not in (answer := child.hear(within_s=30)):
             pass
-        assert answer["done"] == [1, 1]
-        child.say({"finish": True})
+        assert answer["published"] == 2
         assert child.hear(within_s=30) == {"finished": True}
     assert [next_seq(relay, channel) for channel in ticks.channels] == [3, 3]
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_refusal_ends_it(relay: Relay, count: int) -> None:
+async def test_a_refusal_ends_it(relay: Relay, count: int) -> None:
     """A key that may not publish there, or is none, is told; alone and in a batch."""
     for key, channel, sentence in (
         (PUBLISHER_KEY, "orders.42", "The relay refused to publish: .*forbidden"),
         ("pricing.wrong", "prices.X", "The relay refused to publish: 401 "),
     ):
-        publisher = TickPublisher(relay.internal_url, key)
+        publisher = HttpPublisher(relay.internal_url, key)
         ticks = Ticks(run="0a1b2c3d", channels=[channel], count=count)
         with pytest.raises(BenchError, match=sentence):
-            publisher.publish_all(ticks, goes_on=lambda _done, _wait_s: True)
+            await publisher.publish_all(ticks, goes_on=lambda _done, _wait_s: True)
         publisher.close()

@@ -33,11 +33,11 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
 
 
 async def ask(url: str, *, requests: int, parallel: int) -> Answered:
-    """Ask in a thread, as itself the process that is measured."""
+    """Ask as the process that is measured."""
     order = Order(
         url=url, path="/auth/ws-token", bearers=["a"], requests=requests, parallel=parallel, pid=os.getpid()
     )
-    return await asyncio.to_thread(send_all, order)
+    return await send_all(order)
 
 
 async def test_each_answer_counts_as_what_it_is() -> None:

@@ -32,10 +32,9 @@ def order(server: Server, **changed: Any) -> Order:
 
 def test_ages_are_those_of_the_newest_price(server: Server, tmp_path: Path) -> None:
     """A reader that keeps up sees fresh prices, and as many bytes as the channel has."""
-    with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
-        child.say(order(server))
+    asked = order(server)
+    with Child.run("The reader", tmp_path, "relay.bench.load.slow_reader", order=asked) as child:
         port = child.hear(within_s=30)["open"]
-        assert server.pid is not None
         assert holds_connection(server.pid, port)
         read = child.hear(within_s=30)["result"]
     assert read["bytes"] > 1000
@@ -46,18 +45,17 @@ def test_ages_are_those_of_the_newest_price(server: Server, tmp_path: Path) -> N
 
 def test_who_stops_reading_stays(server: Server, tmp_path: Path) -> None:
     """It says nothing more, and keeps its connection until it is ended."""
-    with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
-        child.say(order(server, rate_bytes=0))
+    asked = order(server, rate_bytes=0)
+    with Child.run("The reader", tmp_path, "relay.bench.load.slow_reader", order=asked) as child:
         child.hear(within_s=30)
         assert not child.has_spoken(within_s=0.2)
 
 
 def test_a_server_that_ends_it_is_told(server: Server, tmp_path: Path) -> None:
     """The report says that the connection was closed, and is about the time until then."""
-    with Child.run("The reader", ["relay.bench.load.slow_reader"], tmp_path / "log") as child:
-        child.say(order(server, seconds=100.0))
+    asked = order(server, seconds=100.0)
+    with Child.run("The reader", tmp_path, "relay.bench.load.slow_reader", order=asked) as child:
         child.hear(within_s=30)
-        assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         read = child.hear(within_s=30)["result"]
     assert "slow reader's connection" in read["closed"]

@@ -12,30 +12,30 @@ TRADE = Tick(0.0, 2, b'{"price":"1"}', 17)
 
 def test_a_tick_has_its_marker_once() -> None:
     """A subscriber's frame is counted once, and so is what is published."""
-    assert TICKS.message(TICK, 1).count(TICKS.marker) == 1
-    assert TICKS.draft(TICK).count(TICKS.marker) == 1
-    assert TICKS.number_marker not in TICKS.message(TICK, 1)
+    assert TICKS.message(0, TICKS.value(TICK), 1).count(TICKS.marker) == 1
+    assert TICKS.draft(0, TICKS.value(TICK)).count(TICKS.marker) == 1
+    assert TICKS.number_marker not in TICKS.message(0, TICKS.value(TICK), 1)
 
 
 def test_the_end_mark_is_no_tick() -> None:
-    """The value after the last tick has the end marker alone, and names its channel."""
-    assert TICKS.marker not in TICKS.end_message(1, 2)
-    assert TICKS.end_message(1, 2).count(TICKS.end_marker + b"00001") == 1
-    assert TICKS.end_draft(1).count(TICKS.end_marker + b"00001") == 1
-    assert json.loads(TICKS.end_draft(1))["channel"] == "prices.B"
+    """The value after the last tick has the end marker alone, and names its channel and how many ticks it had."""
+    assert TICKS.marker not in TICKS.message(1, TICKS.end_value(1, 7), 2)
+    assert TICKS.message(1, TICKS.end_value(1, 7), 2).count(TICKS.end_marker + b"00001.000000007") == 1
+    assert TICKS.draft(1, TICKS.end_value(1, 7)).count(TICKS.end_marker + b"00001.000000007") == 1
+    assert json.loads(TICKS.draft(1, TICKS.end_value(1, 7)))["channel"] == "prices.B"
 
 
 def test_a_run_does_not_count_another_ones_ticks() -> None:
     """An old snapshot of the channel, or another program that measures there, changes no figure."""
     other = Ticks(run="ffffffff", channels=TICKS.channels)
-    assert TICKS.marker not in other.message(TICK, 1)
-    assert TICKS.end_marker not in other.end_message(0, 1)
-    assert TICKS.number_marker not in other.message(TRADE, 1)
+    assert TICKS.marker not in other.value(TICK)
+    assert TICKS.end_marker not in other.end_value(0, 1)
+    assert TICKS.number_marker not in other.value(TRADE)
 
 
 def test_ticks_are_of_the_size_that_is_told() -> None:
     """A frame has about 150 bytes, and is JSON that names its time where the counter looks for it."""
-    message = Ticks(run="0a1b2c3d", channels=["prices.BENCH"]).message(TICK, 250)
+    message = Ticks(run="0a1b2c3d", channels=["prices.BENCH"]).message(0, TICKS.value(TICK), 250)
     assert 140 <= len(message) <= 170
     tick = json.loads(message)["data"]
     assert TICKS.marker + str(tick["t"]).encode() in message
@@ -43,7 +43,7 @@ def test_ticks_are_of_the_size_that_is_told() -> None:
 
 def test_messages_of_streams_are_numbered() -> None:
     """The number has nine digits after its own mark, and the recorded members stay as they are."""
-    message = TICKS.message(TRADE, 1)
+    message = TICKS.message(2, TICKS.value(TRADE), 1)
     assert TICKS.number_marker + b"000000017" in message
     assert json.loads(message)["data"]["price"] == "1"
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from relay.bench import BenchError
-from relay.bench.load.opener import close_reason, open_all, take_all
-from relay.bench.load.publisher import TickPublisher
-from relay.bench.load.targets import Target
+from relay.bench.load.clients import Target, close_reason, open_all, take_all
+from relay.bench.load.publisher import HttpPublisher
 from relay.bench.load.ticks import Ticks
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -32,7 +31,7 @@ def target(
 ) -> Target:
     """Return where to connect as one person."""
     return Target(
-        stream=relay.stream_url + path if path else "",
+        stream=relay.stream_url + path,
         issuer=relay.url,
         sessions=[session or relay.session()],
         channels=channels,
@@ -50,24 +49,17 @@ def ends_in(connection: socket.socket, ticks: Ticks, count: int) -> set[int]:
     return {int(part[:5]) for part in received.split(ticks.end_marker)[1:]}
 
 
-def test_every_connection_has_a_token_of_its_own(relay: Relay) -> None:
+async def test_every_connection_has_a_token_of_its_own(relay: Relay) -> None:
     """Tokens work once, so five connections take five of them."""
-    sockets = open_all(target(relay), [(0,)] * 5)
-    for opened in sockets:
-        assert not opened.getblocking()
-        opened.close()
+    for link in await open_all(target(relay), [(0,)] * 5):
+        assert not link.socket.getblocking()
+        link.close()
     jtis = {
         record["relay"]["token"]["jti"]
         for record in relay.audit()
         if record["event"]["action"] == "token.issued"
     }
     assert len(jtis) == 5
-
-
-def test_the_issuer_says_where_to_connect(relay: Relay) -> None:
-    """Without an address the endpoint in the token's answer is taken."""
-    for opened in open_all(target(relay, path=""), [(0,)]):
-        opened.close()
 
 
 @pytest.mark.parametrize(
@@ -79,43 +71,46 @@ def test_the_issuer_says_where_to_connect(relay: Relay) -> None:
         ({"path": "/ws/depth"}, "/ws/depth refused the handshake: 403 Forbidden. .*not allowed"),
     ],
 )
-def test_a_refusal_is_told(relay: Relay, changed: dict[str, Any], sentence: str) -> None:
+async def test_a_refusal_is_told(relay: Relay, changed: dict[str, Any], sentence: str) -> None:
     """The error names the server that refused, and what it said."""
     with pytest.raises(BenchError, match=sentence):
-        open_all(target(relay, **changed), [(0,)] * 3)
+        await open_all(target(relay, **changed), [(0,)] * 3)
 
 
-def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
+async def test_something_else_than_a_relay_is_told(relay: Relay) -> None:
     """An HTTP server that issues no tokens, or upgrades nothing, is recognised."""
     with pytest.raises(BenchError, match="The issuer gave no token: 404"):
-        open_all(Target(stream="", issuer=relay.internal_url, sessions=["x"], channels=["prices.X"]), [(0,)])
+        await open_all(
+            Target(stream="ws://x:1/", issuer=relay.internal_url, sessions=["x"], channels=["prices.X"]),
+            [(0,)],
+        )
     with pytest.raises(BenchError, match="refused the handshake: 4"):
-        open_all(Target(stream=relay.url.replace("http", "ws")), [()])
+        await open_all(Target(stream=relay.url.replace("http", "ws")), [()])
 
 
-def test_many_channels_with_an_interval_are_subscribed(relay: Relay) -> None:
+async def test_many_channels_with_an_interval_are_subscribed(relay: Relay) -> None:
     """More than a token may name go into the URL, and so does the interval; each connection has its own."""
     channels = [f"prices.MANY.{number}" for number in range(100)]
     hands = [tuple(range(40)), tuple(range(40, 43))]
-    opened = open_all(target(relay, channels=channels, interval_ms=100), hands, receive_bytes=4096)
+    opened = await open_all(target(relay, channels=channels, interval_ms=100), hands, receive_bytes=4096)
     ticks = Ticks(run="0a1b2c3d", channels=channels)
-    publisher = TickPublisher(relay.internal_url, PUBLISHER_KEY)
-    publisher.publish_ends(ticks)
+    publisher = HttpPublisher(relay.internal_url, PUBLISHER_KEY)
+    await publisher.publish_ends(ticks, [1] * len(channels))
     publisher.close()
-    for connection, hand in zip(opened, hands, strict=True):
-        assert ends_in(connection, ticks, len(hand)) == set(hand)
-        connection.close()
+    for link, hand in zip(opened, hands, strict=True):
+        assert ends_in(link.socket, ticks, len(hand)) == set(hand)
+        link.close()
 
 
-def test_tokens_may_be_taken_before(relay: Relay) -> None:
+async def test_tokens_may_be_taken_before(relay: Relay) -> None:
     """What took them connects with them later; on the endpoint that was asked for."""
     hands = [(0,)] * 3
     trades = target(relay, channels=["trades.X"], path="/ws/trades", endpoint="trades")
-    tokens = take_all(trades, hands, first=1)
+    tokens = await take_all(trades, hands, first=1)
     assert len({token.wsToken for token in tokens}) == 3
     assert tokens[0].wsToken not in repr(tokens[0])
-    for opened in open_all(trades, hands, tokens=tokens):
-        opened.close()
+    for link in await open_all(trades, hands, tokens=tokens):
+        link.close()
 
 
 def test_a_close_frame_is_read() -> None:
@@ -126,7 +121,7 @@ def test_a_close_frame_is_read() -> None:
     assert close_reason(b"") == ""
 
 
-def test_an_address_without_a_server_is_an_error() -> None:
+async def test_an_address_without_a_server_is_an_error() -> None:
     """A target without an issuer needs no token; if no server listens, the error says so."""
     with pytest.raises(BenchError, match=r"ws://127\.0\.0\.1:1/ can't be reached"):
-        open_all(Target(stream="ws://127.0.0.1:1/"), [()] * 2)
+        await open_all(Target(stream="ws://127.0.0.1:1/"), [()] * 2)

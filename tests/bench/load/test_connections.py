@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from relay.bench.load import browsers
-from relay.bench.load.browsers import Arrived, Browsers
-from relay.bench.load.connections import Order
-from relay.bench.load.targets import Target
+from relay.bench.load import connections as program
+from relay.bench.load.clients import Target
+from relay.bench.load.connections import Arrived, Order
 from tests.support.relay_process import Relay, running
 
 TOKEN = b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"wsToken":"t","endpoint":""}'
@@ -38,16 +37,13 @@ async def saying(*answers: bytes) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-def order(target: Target, connections: int) -> Order:
-    """Return an order for browsers that all come at once; the process that is measured is this one."""
-    return Order(target=target, connections=connections, parallel=connections, first=0, pid=os.getpid())
-
-
 async def arrive(target: Target, connections: int) -> Arrived:
-    """Let them come, in a thread, and then leave."""
-    coming = Browsers(order(target, connections))
-    arrived = await asyncio.to_thread(coming.arrive)
-    await asyncio.to_thread(coming.close)
+    """Let all come at once, and then leave; the process that is measured is this one."""
+    order = Order(target=target, connections=connections, parallel=0, pid=os.getpid())
+    arrived, links = await program.arrive(order)
+    for task in links.values():
+        task.cancel()
+    await asyncio.gather(*links.values(), return_exceptions=True)
     return arrived
 
 
@@ -76,7 +72,7 @@ def target_of(relay: Relay, *, sessions: int) -> Target:
 
 async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """429 with a time, a link that breaks, and a token that was too old: three attempts more, and it is in."""
-    monkeypatch.setattr(browsers, "FIRST_BACK_OFF_S", 0.01)
+    monkeypatch.setattr(program, "FIRST_BACK_OFF_S", 0.01)
     issuer, stream = (WAIT, TOKEN, TOKEN, TOKEN), (OLD, b"", IN)
     async with saying(*issuer) as asked, saying(*stream) as connected:
         target = Target(
@@ -91,8 +87,8 @@ async def test_who_is_told_to_wait_comes_back(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_who_never_gets_in_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """After eight attempts a browser counts as lost."""
-    monkeypatch.setattr(browsers, "FIRST_BACK_OFF_S", 0.01)
-    async with saying(*[OLD] * browsers.ATTEMPTS) as connected:
+    monkeypatch.setattr(program, "FIRST_BACK_OFF_S", 0.01)
+    async with saying(*[OLD] * program.ATTEMPTS) as connected:
         arrived = await arrive(Target(stream=f"ws://{connected}/ws"), 1)
     assert (arrived.lost, arrived.max_ms) == (1, None)
-    assert arrived.refusals == {"handshake: 401": browsers.ATTEMPTS}
+    assert arrived.refusals == {"handshake: 401": program.ATTEMPTS}

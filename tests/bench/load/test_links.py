@@ -1,5 +1,6 @@
 """The hand-written HTTP client, against uvicorn and against what is no HTTP server at all."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -13,9 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from relay.bench import BenchError
-from relay.bench.load.sockets import Answer, Link, Loop, Steps, split_address
-from relay.bench.load.targets import post_request
-from relay.core.errors import ConfigurationError
+from relay.bench.load.clients import Answer, Link, post_request, run_clients
 
 
 async def echo(request: Request) -> JSONResponse:
@@ -64,17 +63,17 @@ def answering() -> Iterator[Callable[[bytes], str]]:
         thread.join()
 
 
-def post(loop: Loop, link: Link, body: bytes, *, path: str = "/echo", bearer: str = "x") -> Answer:
+async def post(link: Link, body: bytes, *, path: str = "/echo", bearer: str = "x") -> Answer:
     """Send one request and wait for its answer."""
-    return loop.complete(link.call(post_request(link.url, path, body, bearer=bearer)), stall_s=10)
+    async with asyncio.timeout(10):
+        return await link.call(post_request(link.url, path, body, bearer=bearer))
 
 
-def test_one_connection_serves_all_requests(url: str) -> None:
+async def test_one_connection_serves_all_requests(url: str) -> None:
     """Each body is answered, with its own key, and the connection stays open for the next one."""
-    loop = Loop()
-    link = Link(url, "http")
-    answers = [post(loop, link, b'{"n":%d}' % n, bearer=f"key.{n}") for n in range(3)]
-    link.reset()
+    link = await Link.open(url)
+    answers = [await post(link, b'{"n":%d}' % n, bearer=f"key.{n}") for n in range(3)]
+    link.close()
     assert [answer.status for answer in answers] == [200] * 3
     found = [json.loads(answer.body) for answer in answers]
     assert [answer["body"]["n"] for answer in found] == [0, 1, 2]
@@ -82,22 +81,20 @@ def test_one_connection_serves_all_requests(url: str) -> None:
     assert len({answer["port"] for answer in found}) == 1
 
 
-def test_a_request_larger_than_the_send_buffer_arrives(url: str) -> None:
+async def test_a_request_larger_than_the_send_buffer_arrives(url: str) -> None:
     """The rest is sent when the socket takes bytes again."""
-    loop = Loop()
-    link = Link(url, "http")
+    link = await Link.open(url)
     text = "x" * 10_000_000
-    assert json.loads(post(loop, link, json.dumps({"text": text}).encode()).body)["body"]["text"] == text
-    link.reset()
+    assert json.loads((await post(link, json.dumps({"text": text}).encode())).body)["body"]["text"] == text
+    link.close()
 
 
-def test_a_refusal_is_an_answer_that_explains_itself(url: str) -> None:
+async def test_a_refusal_is_an_answer_that_explains_itself(url: str) -> None:
     """Status, code and message are one line."""
-    loop = Loop()
-    link = Link(url, "http")
-    assert post(loop, link, b'{"refuse":1}').explain() == "403 forbidden Not you."
-    assert post(loop, link, b"{}", path="/elsewhere").explain() == "404"
-    link.reset()
+    link = await Link.open(url)
+    assert (await post(link, b'{"refuse":1}')).explain() == "403 forbidden Not you."
+    assert (await post(link, b"{}", path="/elsewhere")).explain() == "404"
+    link.close()
 
 
 @pytest.mark.parametrize(
@@ -108,45 +105,32 @@ def test_a_refusal_is_an_answer_that_explains_itself(url: str) -> None:
         (b"", ConnectionResetError, "closed by the server"),
     ],
 )
-def test_an_answer_that_is_none_is_an_error(
+async def test_an_answer_that_is_none_is_an_error(
     answering: Callable[[bytes], str], answer: bytes, error: type[Exception], sentence: str
 ) -> None:
     """Anything may answer; the error says what is wrong with it."""
-    loop = Loop()
-    link = Link(answering(answer), "http")
+    link = await Link.open(answering(answer))
     with pytest.raises(error, match=sentence):
-        post(loop, link, b"{}")
-    link.reset()
+        await post(link, b"{}")
+    link.close()
 
 
-def test_clients_take_turns_and_wait(url: str) -> None:
-    """A client that waits does not hold up another one, and one that hears nothing is a stall."""
-    loop, order = Loop(), []
+async def test_clients_that_get_no_further_are_ended() -> None:
+    """When no client gets any further, all of them end; the first error of one ends the others too."""
+    ended: list[str] = []
 
-    def waiting() -> Steps[None]:
-        yield 0.1
-        order.append("waited")
+    async def silent() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("silent")
 
-    def asking() -> Steps[None]:
-        link = Link(url, "http")
-        yield from link.call(post_request(url, "/echo", b"{}", bearer="x"))
-        order.append("answered")
-        link.reset()
+    async def failing() -> None:
+        raise BenchError("It did not answer.")
 
-    loop.run([waiting(), asking()], stall_s=10)
-    assert order == ["answered", "waited"]
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        link = Link(f"http://127.0.0.1:{silent.getsockname()[1]}", "http")
-        with pytest.raises(TimeoutError):
-            loop.complete(link.call(b"GET / HTTP/1.1\r\n\r\n"), stall_s=0.05)
-        link.reset()
-
-
-@pytest.mark.parametrize(
-    "text", ["https://127.0.0.1:8000", "127.0.0.1:8000", "http://", "http://x:99999", "http://x:0"]
-)
-def test_addresses_are_of_one_form(text: str) -> None:
-    """What can't be connected to plainly is refused before anything starts."""
-    with pytest.raises(ConfigurationError, match="is not of the form http://HOST:PORT"):
-        split_address(text, "http")
-    assert split_address("http://[::1]:8000", "http") == ("::1", 8000)
+    with pytest.raises(TimeoutError):
+        await run_clients([silent(), silent()], lambda: 0, stall_s=0.05)
+    assert ended == ["silent"] * 2
+    with pytest.raises(BenchError, match="It did not answer"):
+        await run_clients([silent(), failing()], lambda: 0, stall_s=10)
+    assert ended == ["silent"] * 3
