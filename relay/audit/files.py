@@ -4,6 +4,8 @@
 their numbers they are one chain: each file begins with a checkpoint that follows the last record of the file before.
 """
 
+import errno
+import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -71,6 +73,31 @@ def swap_in(path: Path, first: int) -> Path:
     """
     old = old_name(path, first)
     os.link(path, old)
+    try:
+        next_name(path).replace(path)
+    except OSError:
+        old.unlink()
+        raise
+    return old
+
+
+def swap_in_renamed(path: Path, first: int, file: int) -> Path:
+    """Do the same after another program has renamed the log's file, for which the descriptor `file` is open.
+
+    The file gets its older name too, beside the one that the other program gave it: so the chain is still found.
+
+    Raises:
+        OSError: if that is not possible, or if a file with a content or another writer has the log's name.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as other:  # logrotate leaves an empty one (`create`)
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(other.fileno()).st_size:
+            raise OSError(errno.EEXIST, f"another file took the name {path.name}; move it away")
+    old = old_name(path, first)
+    os.link(Path(f"/proc/self/fd/{file}").readlink(), old)
+    if not os.path.samestat(old.stat(), os.fstat(file)):  # it was renamed once more
+        old.unlink()
+        raise OSError(errno.ESTALE, "it was renamed at this moment")
     try:
         next_name(path).replace(path)
     except OSError:

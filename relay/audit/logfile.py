@@ -22,7 +22,7 @@ from pathlib import Path
 
 from relay.audit.chain import MAX_LINE, Link, Unreadable, unseal
 from relay.audit.checkpoints import Moment
-from relay.audit.files import clean_up, next_name, old_files, swap_in
+from relay.audit.files import clean_up, next_name, old_files, swap_in, swap_in_renamed
 from relay.core.errors import ConfigurationError, MalformedError
 
 MAX_END_BYTES = 8 << 20
@@ -171,15 +171,26 @@ class LogFile:
         """Whether another file may follow: this one ends with a whole record."""
         return self.first is not None and self._ended and not self._torn.size
 
+    @property
+    def renamed(self) -> bool:
+        """Whether another program has renamed this file, as logrotate does. A deleted file was not renamed."""
+        own = os.fstat(self._file)
+        if not stat.S_ISREG(own.st_mode) or not own.st_nlink:
+            return False
+        try:
+            return not os.path.samestat(own, self._path.stat())
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False  # unknown; writing goes on
+
     def rotate(self, line: bytes, link: Link) -> Path:
         """Continue in a new file that begins with `line`, sealed after `head`. Return the name of the old file.
 
         Raises:
             OSError: if it can't be created; the old file is then still in use.
         """
-        here = self._path.stat()
-        if (here.st_dev, here.st_ino) != ((own := os.fstat(self._file)).st_dev, own.st_ino):
-            raise OSError(errno.ESTALE, "another file took its name")
+        renamed = self.renamed
         assert self.first is not None  # `rotatable`
         beside, data = next_name(self._path), line + b"\n"
         file = os.open(beside, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -190,7 +201,11 @@ class LogFile:
                 written += os.write(file, data[written:])
             os.fdatasync(self._file)  # the end of the old file must be on the disk before the new file
             os.fdatasync(file)
-            old = swap_in(self._path, self.first)
+            old = (
+                swap_in_renamed(self._path, self.first, self._file)
+                if renamed
+                else swap_in(self._path, self.first)
+            )
         except OSError:
             os.close(file)
             beside.unlink(missing_ok=True)

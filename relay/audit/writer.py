@@ -31,6 +31,9 @@ _log = structlog.get_logger("relay.audit")
 
 _ROTATE_AGAIN_S = 60.0
 """Seconds until a failed rotation is tried again. The writer stays with the old file, and a log line says why."""
+_HINT = (
+    "leave rotation to audit.rotate_mb and audit.rotate_hours, or remove the log from logrotate's settings"
+)
 _DELETE_AFTER_S = 3600.0
 """Seconds for which the clock must be past a file's end before the file is deleted: see `relay.core.clock_floor`."""
 
@@ -206,10 +209,10 @@ class LogWriter:
 
     def commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
         """Write what is due, then `entries`. Never raises; returns the outcome of each entry."""
-        if entries:  # a last checkpoint stays in the file of its records
+        if entries or self._file.renamed:  # otherwise a last checkpoint stays in the file of its records
             self._rotate()
-            if self._must_delete:
-                self._delete_old()
+        if entries and self._must_delete:
+            self._delete_old()
         loss = self.losses.pending()
         gap = self._gap(loss)
         before = [] if gap is None else [gap]
@@ -335,15 +338,15 @@ class LogWriter:
         return Entry(Event(action=Action.AUDIT_GAP, relay=details), self._clock(), noted=False)
 
     def _rotate(self) -> None:
-        """Start the next file if this one is large or old enough. If that fails, stay with this one."""
+        """Start the next file if this one is large or old enough, or was renamed. If that fails, stay with this one."""
         options, file, now = self._options, self._file, self._clock()
         # only a checkpoint shows that a second file is not one whose beginning was cut off
         if options.signer is None or self._steady() < self._rotate_after or not file.rotatable:
             return
         if file.began is None:
             file.began = now
-        large = 0 < options.rotate_bytes <= file.size
-        if not large and not 0 < options.rotate_s <= now - file.began:
+        renamed, large = file.renamed, 0 < options.rotate_bytes <= file.size
+        if not renamed and not large and not 0 < options.rotate_s <= now - file.began:
             return
         try:
             old = file.rotate(*(sealed := self._sealed_checkpoint(file.head, Moment.ROTATED)))
@@ -354,7 +357,12 @@ class LogWriter:
         self._copy([sealed])
         self._signed(sealed[1])
         file.began = now
-        _log.info("the audit log continues in a new file", old=old.name)
+        if renamed:
+            _log.warning(
+                "another program renamed the audit log; it continues in a new file", old=old.name, hint=_HINT
+            )
+        else:
+            _log.info("the audit log continues in a new file", old=old.name)
         self._must_delete = bool(self._options.keep_s)
 
     def _delete_old(self) -> None:

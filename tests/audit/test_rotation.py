@@ -54,6 +54,11 @@ def move(path: Path, to: Path) -> None:
     path.rename(to)
 
 
+def mode(path: Path) -> int:
+    """Return who may do what with a file."""
+    return path.stat().st_mode & 0o777
+
+
 def gap_records(path: Path) -> list[dict[str, Any]]:
     """Return what the gap records of one file say."""
     return [r["relay"] for r in records(path) if r["event"]["action"] == "audit.gap"]
@@ -253,6 +258,61 @@ async def test_a_log_whose_newest_file_was_moved_away_goes_on(path: Path) -> Non
     log = LogFile.open(path)
     assert log.head == head
     log.close()
+
+
+@pytest.mark.parametrize("create", [False, True])
+async def test_a_renamed_log_continues_in_a_new_file(path: Path, *, create: bool) -> None:
+    """As logrotate does it, with `create` or without: the next record is in a new file, of the same chain."""
+    auditor = JsonlAuditor.open(path, node="node-1", options=SIGNED)
+    await auditor.record(an_event(1))
+    move(path, path.with_name("audit.jsonl.1"))
+    if create:
+        put(path, [])
+    with capture_logs() as logs:
+        await auditor.record(an_event(2))
+        await auditor.record(an_event(3))
+    (line,) = [line for line in logs if "renamed" in line["event"]]
+    assert (line["log_level"], line["old"]) == ("warning", "audit-000000000001.jsonl")
+    await auditor.aclose()
+    assert moments(path) == ["rotated", "closed"]
+    assert mode(path) == 0o600
+    assert path.with_name(line["old"]).samefile(path.with_name("audit.jsonl.1"))
+    assert all_verified(path).ok
+    assert verified([path.with_name("audit.jsonl.1"), path]).ok
+    await write(path, 2)
+    assert all_verified(path).ok
+
+
+async def test_a_log_that_is_renamed_before_the_end_is_found_again(path: Path) -> None:
+    """No event comes after the renaming: the last checkpoint starts the new file, and the next start continues."""
+    auditor = JsonlAuditor.open(path, node="node-1", options=SIGNED)
+    await auditor.record(an_event(1))
+    move(path, path.with_name("audit.jsonl.1"))
+    await auditor.aclose()
+    await write(path, 2)
+    assert all_verified(path).ok
+    assert len(log_files(path)) == 2
+
+
+async def test_another_file_with_the_logs_name_is_left_alone(path: Path) -> None:
+    """The relay writes on into the renamed file, and one line says why."""
+    auditor = JsonlAuditor.open(path, node="node-1", options=SIGNED)
+    await auditor.record(an_event(1))
+    renamed = path.with_name("audit.jsonl.1")
+    move(path, renamed)
+    put(path, [b"mine\n"])
+    with capture_logs() as logs:
+        await auditor.record(an_event(2))
+        await auditor.record(an_event(3))
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert "another file took the name audit.jsonl" in line["error"]
+    await auditor.aclose()
+    assert log_bytes(path) == [b"mine\n"]
+    assert verified([renamed]).ok
+    assert sorted(entry.name for entry in path.parent.iterdir() if "audit" in entry.name) == [
+        path.name,
+        renamed.name,
+    ]
 
 
 async def test_a_full_disk_keeps_the_old_file(path: Path) -> None:
