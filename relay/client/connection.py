@@ -15,6 +15,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
+from relay.client.backoff import bounded_ms
 from relay.client.frames import Problem, ServerFrame, Subscribed, Unsubscribed, Welcome, parse_server_frame
 from relay.client.subscriptions import SubscriptionRequest
 from relay.core.closes import CloseCode
@@ -23,6 +24,9 @@ from relay.core.token_bucket import TokenBucket
 
 STALE_BEATS, DEAD_BEATS = 1.5, 2.5
 """Heartbeat intervals without a frame after which values are stale, and the link is dead (the protocol's bounds)."""
+
+MIN_HEARTBEAT_S = 0.01
+"""Shortest heartbeat interval that is believed: with 0 every link would be dead at once."""
 
 GRACE_S = 0.2
 """How long the link is read once more after its deadline. A caller that blocked the event loop finds the deadline past
@@ -173,7 +177,7 @@ class Connection:
 
     def _welcome(self, frame: Welcome) -> None:
         self.welcomed_at = self.heard_at
-        self._heartbeat_s = frame.heartbeat_ms / 1000
+        self._heartbeat_s = max(bounded_ms(frame.heartbeat_ms), MIN_HEARTBEAT_S)
         rate = max(frame.limits.frames_per_s, 1)
         self._bucket = TokenBucket.full(rate=rate, burst=rate, now=self.welcomed_at)
 

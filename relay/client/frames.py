@@ -5,11 +5,14 @@ only forwards prices then does not pay for decoding, and does not damage a decim
 are ignored, so that servers can add some (the protocol allows it).
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from relay.core.errors import MalformedError, Reason
+
+UnixMs = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
+"""Unix milliseconds that a double can hold, as in JavaScript. A frame with another time is not of the protocol."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,8 +27,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, tag="welcome"):
     """A connection is open. `ts` (the server's clock) and `expires_at` are Unix milliseconds."""
 
     connection: str
-    ts: int
-    expires_at: int
+    ts: UnixMs
+    expires_at: UnixMs
     heartbeat_ms: int = 5000
     protocol: str = "relay.v1"
     limits: Limits = msgspec.field(default_factory=Limits)
@@ -72,7 +75,7 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True):
 
     channel: str
     seq: int
-    ts: int
+    ts: UnixMs
     raw: msgspec.Raw = msgspec.field(name="data")
     source_ts: int | None = None
 
@@ -118,7 +121,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, tag="error"):
 class Heartbeat(msgspec.Struct, frozen=True, kw_only=True, tag="heartbeat"):
     """No other frame was sent for a while; `ts` is the server's clock in Unix milliseconds."""
 
-    ts: int
+    ts: UnixMs
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True, tag="reconnect"):
@@ -136,7 +139,7 @@ class TokenExpiring(msgspec.Struct, frozen=True, kw_only=True, tag="token_expiri
 class Refreshed(msgspec.Struct, frozen=True, kw_only=True, tag="refreshed"):
     """The connection goes on with a new token, to `expires_at` (Unix milliseconds)."""
 
-    expires_at: int
+    expires_at: UnixMs
     id: int | None = None
 
 

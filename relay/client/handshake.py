@@ -1,7 +1,8 @@
 """One attempt to open a WebSocket: the token, the handshake, and whether another attempt may work after a refusal.
 
-A Python program sees the status of a refused handshake; a browser's script does not. 401 asks for another token, 429
-and 503 ask for a later attempt, and every other error status would be the same in the next attempt.
+A Python program sees the status of a refused handshake; a browser's script does not. A refusal is final only if its
+body is a relay's own error and says so. A relay's 401 asks for another token. Everything else may be a proxy's answer
+during a deployment, and is tried again.
 """
 
 import logging
@@ -36,11 +37,15 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """An attempt failed and another may work. `retry_after_s` is the wait that the relay named, in seconds."""
+    """An attempt failed and another may work. `retry_after_s` is the wait that the relay named, in seconds.
+
+    `refuses_token`: the relay refused the token, and another one may work.
+    """
 
     reason: str
     status: int | None = None
     retry_after_s: float | None = None
+    refuses_token: bool = False
 
 
 class HandshakeRefusal(NamedTuple):
@@ -97,16 +102,20 @@ async def open_stream(
         url, protocols=(PROTOCOL, f"bearer.{token}"), origin=origin, tls=tls, timeout_s=timeout_s
     )
     if isinstance(opened, HandshakeRefusal):
-        if opened.status == 401 or opened.is_retryable:
-            return Retry(reason=opened.message, status=opened.status, retry_after_s=opened.retry_after_s)
+        refuses_token = opened.status == 401 and not opened.is_retryable
+        if refuses_token or opened.is_retryable:
+            return Retry(
+                reason=opened.message,
+                status=opened.status,
+                retry_after_s=opened.retry_after_s,
+                refuses_token=refuses_token,
+            )
         raise HandshakeError(
             opened.code, f"The stream refused the connection: {opened.message}", status=opened.status
         )
     if opened.subprotocol != PROTOCOL:
         opened.transport.abort()
-        raise HandshakeError(
-            "unexpected_answer", f"The server at {url} does not speak {PROTOCOL}.", status=101
-        )
+        return Retry(reason=f"The server at {url} does not speak {PROTOCOL}.", status=101)
     return opened
 
 

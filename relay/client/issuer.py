@@ -64,7 +64,8 @@ async def fetch_token(
             connections that send no Origin header.
 
     Raises:
-        TokenError: if the issuer refuses (`retryable` is false), or can't be reached or answer now (it is true).
+        TokenError: if the issuer refuses (`retryable` is false), or can't be reached or answer now (it is true). It is
+            true for the answer of another server too, such as a proxy during a deployment.
         ConfigurationError: if an argument is invalid.
     """
     base = check_base_url(issuer_url, ("http", "https"))
@@ -98,7 +99,10 @@ def _read(response: httpx.Response, base: str) -> ScopedToken:
         answer = msgspec.json.decode(response.content, type=_Answer)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise TokenError(
-            "unexpected_answer", f"The server at {base} is not the issuer of a relay.", status=200
+            "unexpected_answer",
+            f"The server at {base} is not the issuer of a relay.",
+            status=200,
+            retryable=True,
         ) from None
     return ScopedToken(
         token=answer.token,

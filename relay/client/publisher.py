@@ -11,6 +11,7 @@ explains when the relay recognizes such a repetition.
 
 import asyncio
 import contextlib
+import logging
 import re
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -31,9 +32,12 @@ from relay.client.publishing.websocket_transport import WebSocketTransport
 from relay.client.receipts import Receipt, Result
 from relay.client.responses import check_base_url
 from relay.core.errors import ConfigurationError
+from relay.core.log_limit import LogLimit
 
 ATTEMPTS = 10
 """Failures in a row. With full jitter up to 20 s they take half a minute to a minute, enough for a deployment."""
+
+_log = logging.getLogger("relay.client")
 
 _KEY = re.compile(r"[A-Za-z0-9_-]+\.[\x21-\x7e]+", re.ASCII)
 
@@ -65,6 +69,8 @@ class Publisher:
         timeout_s: how long a handshake, an answer or an ack may take, in seconds.
         window: most unsettled messages; further calls wait.
         backoff: makes the waits between attempts.
+        on_reconnect: is called when there is no connection, with the reason and the seconds until the next attempt.
+            A warning in the log of `relay.client` says the same, at most once a minute for each reason.
 
     Messages of one task stay in order. Messages of several tasks are in the order of the calls. A cancelled call does
     not withdraw its message.
@@ -80,6 +86,7 @@ class Publisher:
         timeout_s: float = 10.0,
         window: int = MAX_MESSAGES,
         backoff: Callable[[], Backoff] = Backoff,
+        on_reconnect: Callable[[PublishError, float], None] | None = None,
     ) -> None:
         self._url = check_base_url(url, ("http", "https"))
         if not _KEY.fullmatch(key):
@@ -91,8 +98,16 @@ class Publisher:
         self._queue = SendQueue(max_messages=max(1, window))
         way = WebSocketTransport if transport == "websocket" else HttpTransport
         self._transport = way(
-            self._url, key, self._queue, attempts=max(1, attempts), timeout_s=timeout_s, backoff=backoff
+            self._url,
+            key,
+            self._queue,
+            attempts=max(1, attempts),
+            timeout_s=timeout_s,
+            backoff=backoff,
+            report=self._report,
         )
+        self._on_reconnect = on_reconnect
+        self._log_limit = LogLimit()
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -144,8 +159,12 @@ class Publisher:
         `async with` block, which flushes. The arguments are those of `publish`.
 
         Raises:
-            PublishError: if it can't be encoded.
+            PublishError: if it can't be encoded; or if the relay finally refused earlier messages, for instance
+                because the key is wrong. Then this one was not queued.
         """
+        if (refusal := self._queue.take_refusal()) is not None:
+            await asyncio.sleep(0)  # a caller that tries again at once must not stop the event loop
+            raise refusal
         await self._put(encode_message(Message(channel=channel, data=data, **more)), is_watched=False)
 
     async def publish_many(self, messages: Iterable[Message | tuple[str, Any]]) -> list[Result]:
@@ -207,6 +226,16 @@ class Publisher:
         if self._task.done():
             self._task.result()  # raises what ended it
         return self._task
+
+    def _report(self, error: PublishError, wait_s: float) -> None:
+        left_out = self._log_limit.admit((error.code, error.status), asyncio.get_running_loop().time())
+        if left_out is not None:
+            _log.warning("%s The next attempt follows in %.1f s.", error.message, wait_s)
+        if self._on_reconnect is not None:
+            try:
+                self._on_reconnect(error, wait_s)
+            except Exception:  # noqa: BLE001  # the caller's; publishing must go on
+                _log.exception("on_reconnect failed.")
 
     async def _run(self) -> None:
         try:

@@ -6,7 +6,7 @@ attempt would end in the same way. After all others a new attempt follows; the r
 
 import asyncio
 
-from relay.client.backoff import Backoff
+from relay.client.backoff import Backoff, bounded_ms
 from relay.client.connection import Ended
 from relay.client.errors import HandshakeError, StreamClosedError, TokenError
 from relay.client.events import Closed
@@ -44,7 +44,7 @@ class ReconnectPolicy:
 
     def restart_announced(self, delay_ms: int) -> None:
         """Note the wait that the relay named before its restart."""
-        self._announced_s = delay_ms / 1000
+        self._announced_s = bounded_ms(delay_ms)
 
     def welcomed(self) -> None:
         """Note that an attempt succeeded."""
@@ -66,7 +66,7 @@ class ReconnectPolicy:
         Raises:
             HandshakeError: if the token was refused, and there is no other one or too many were refused.
         """
-        if retry.status == 401:
+        if retry.refuses_token:
             self._refusals += 1
             if not self._is_renewable or self._refusals >= MAX_REFUSALS:
                 raise HandshakeError(

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from random import Random, SystemRandom
 
+from relay.client.backoff import MAX_WAIT_S, bounded_ms, bounded_s
 from relay.client.errors import TokenError
 from relay.client.events import RefreshFailed
 from relay.client.frames import Problem, Refreshed, Welcome
@@ -46,7 +47,7 @@ class Renewal:
         refresh, so it waits for the second half of its life. Then it waits for a random part of a quarter of the
         remaining time: ten thousand clients that connected in one burst are warned at the same moment.
         """
-        left_s = expires_in_ms / 1000
+        left_s = bounded_ms(expires_in_ms)
         self._ends_at = now + left_s
         if (
             callable(self._source)
@@ -102,7 +103,7 @@ class Renewal:
         if problem.id is None or problem.id != self._sent_id:
             return None
         self._sent_id = None
-        retry_after_s = None if problem.retry_after_ms is None else problem.retry_after_ms / 1000
+        retry_after_s = None if problem.retry_after_ms is None else bounded_ms(problem.retry_after_ms)
         may_work = problem.retryable or problem.code == _TRY_AGAIN
         retry_in_s = self._again(now, retry_after_s) if may_work else None
         return RefreshFailed(code=problem.code, reason=problem.message, retry_in_s=retry_in_s)
@@ -117,7 +118,7 @@ class Renewal:
 
     def _again(self, now: float, retry_after_s: float | None) -> float | None:
         """Schedule another attempt and return the wait, or None if the connection ends earlier."""
-        wait_s = max(RETRY_S, (self._ends_at - now) / 4, retry_after_s or 0.0)
+        wait_s = max(RETRY_S, min((self._ends_at - now) / 4, MAX_WAIT_S), bounded_s(retry_after_s or 0.0))
         if now + wait_s >= self._ends_at:
             return None
         self.due_at = now + wait_s

@@ -9,16 +9,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from relay.client.backoff import bounded_s
 from relay.core.errors import ConfigurationError
-
-MAX_WAIT_S = 300.0
-"""Longest accepted Retry-After: a wrong header must not stop a publisher for a day."""
 
 
 class _Problem(msgspec.Struct):
+    """The form of every error of a relay: all three members are always there."""
+
     code: str
     message: str
-    retryable: bool = False
+    retryable: bool
 
 
 class Problem(NamedTuple):
@@ -31,17 +31,21 @@ class Problem(NamedTuple):
 
 
 def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
-    """Return a `Problem` for any response that is not a success."""
+    """Return a `Problem` for any response that is not a success.
+
+    Only a relay can refuse for good. Any other answer comes from something between: a proxy during a deployment, a
+    captive portal, a wrong route. It says nothing about the next attempt, so it is retryable.
+    """
     try:
-        wait = min(max(float(retry_after or ""), 0.0), MAX_WAIT_S)
+        wait = bounded_s(float(retry_after or ""))
     except ValueError:  # absent, or an HTTP date: the relay never sends one
         wait = None
-    later = status == 429 or status >= 500
     try:
         sent = msgspec.json.decode(body, type=_Problem)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return Problem("unexpected_answer", f"The server answered {status} without a reason.", later, wait)
-    return Problem(sent.code, sent.message, sent.retryable or later, wait)
+        message = f"The server answered {status} without a reason: it may not be a relay."
+        return Problem("unexpected_answer", message, True, wait)
+    return Problem(sent.code, sent.message, sent.retryable, wait)
 
 
 def read_json(body: bytes) -> dict[str, Any] | None:

@@ -9,16 +9,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+import structlog
+
 from relay.audit.base import Auditor
 from relay.broker.base import Broker, Dropped, Position
 from relay.core.bearer import bearer_token
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
+from relay.core.log_limit import LogLimit
 from relay.core.patterns import covers
 from relay.core.publications import Draft, parse_draft
 from relay.core.sequencer import Drop
 from relay.limits.quotas import Quota, QuotaTerms
+
+_log = structlog.get_logger("relay.ingest")
 
 MAX_REMEMBERED_CHANNELS = 65_536
 """Remembered results of whether a key may publish to a channel. Matching the patterns each time costs a microsecond."""
@@ -106,6 +111,7 @@ class Ingest:
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
+        self._log_limit = LogLimit()
         self.may_publish = lru_cache(MAX_REMEMBERED_CHANNELS)(self._covers)
         self.update(publishers)
 
@@ -194,7 +200,10 @@ class Ingest:
     def deny(
         self, refusal: Refusal, client: Client, *, status: int, publisher: str = "", count: int = 1
     ) -> None:
-        """Record refused messages in the audit log, `count` of them in one record."""
+        """Record a refused handshake or refused messages in the audit log, `count` of them in one record.
+
+        The log gets one line a minute for each address, publisher and reason.
+        """
         if publisher:
             self.counts[publisher].refused += count
         self._auditor.note(
@@ -206,6 +215,17 @@ class Ingest:
                 relay={"publisher": {"id": publisher}, "detail": refusal.detail, "count": count},
             )
         )
+        left_out = self._log_limit.admit((client.address, publisher, refusal.reason), time.monotonic())
+        if left_out is not None:
+            _log.warning(
+                "a publisher was refused",
+                address=client.address,
+                publisher=publisher,
+                reason=refusal.reason.value,
+                detail=str(refusal),
+                status=status,
+                left_out=left_out,
+            )
 
     def _covers(self, publisher: str, channel: str) -> bool:
         terms = self.publishers.get(publisher)  # None if it was removed while its request was running

@@ -1,6 +1,6 @@
 """One WebSocket of an HTTP listener: uvicorn's protocol class, with bounds for broken text and for slow readers."""
 
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 
@@ -21,6 +21,15 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 self.handle_parser_exception()
                 return
         super().send_receive_event_to_app()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message of the application.
+
+        uvicorn does not count a refusal of the handshake as an answer, and logs an error without an address after it.
+        """
+        await super().send(message)
+        if self.transport.is_closing():
+            self.handshake_complete = True
 
     # While a client takes nothing, nothing is read from it. The answers to its pings would fill the memory.
 

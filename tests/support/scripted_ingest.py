@@ -33,6 +33,9 @@ class Ingest:
     stale: frozenset[str] = frozenset()
     close: tuple[int, str] | None = None
     """Close with this code and reason, after an error frame with the reason, at the first message."""
+    poison: Any = None
+    """The data of messages that end their connection with `poison_code`. No message of their frame is acked."""
+    poison_code: int = 1007
     epoch: str = "e1"
     taken: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
@@ -84,6 +87,9 @@ class Ingest:
             assert isinstance(frame, str)
             messages = [json.loads(line) for line in frame.split("\n")]
             self.frames.append(messages)
+            if self.poison is not None and any(one.get("data") == self.poison for one in messages):
+                await connection.close(self.poison_code)
+                return
             for message in messages:
                 received += 1
                 assert message["id"] == received, "ids have no holes"
@@ -124,7 +130,7 @@ async def send(connection: ServerConnection, **frame: Any) -> None:
 
 def refused(status: int, body: Any) -> Response:
     """Return what a handshake is refused with."""
-    content = json.dumps(body).encode()
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return Response(status, "No", Headers({"Content-Length": str(len(content))}), content)
 
 

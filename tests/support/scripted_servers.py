@@ -98,7 +98,7 @@ class Stream:
 
 def refusal(status: int, body: Any = None, **headers: str) -> Refusal:
     """Return what a handshake is refused with."""
-    content = json.dumps(body).encode()
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Refusal(status, "No", Headers(named | {"Content-Length": str(len(content))}), content)
 

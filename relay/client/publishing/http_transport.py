@@ -12,7 +12,7 @@ import httpx
 
 from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
-from relay.client.publishing.send_queue import HaltedError, QueuedMessage, SendQueue
+from relay.client.publishing.send_queue import HaltedError, QueuedMessage, Report, SendQueue
 from relay.client.receipts import Receipt, Result
 from relay.client.responses import read_json, read_problem
 from relay.net.http_client import async_client
@@ -23,6 +23,8 @@ MAX_BATCH_BYTES = 1 << 20
 
 _OF_THE_MESSAGE = frozenset({400, 403, 413})
 """Statuses that refuse one message. The next message may be accepted."""
+_OF_A_MESSAGE = frozenset({400, 413})
+"""Statuses that refuse a whole request because of a message in it. Its messages are sent again, each in a request."""
 
 
 class HttpTransport:
@@ -37,6 +39,7 @@ class HttpTransport:
         attempts: int,
         timeout_s: float,
         backoff: Callable[[], Backoff],
+        report: Report,
     ) -> None:
         self._url = url
         self._key = key
@@ -44,6 +47,11 @@ class HttpTransport:
         self._attempts = attempts
         self._timeout_s = timeout_s
         self._new_backoff = backoff
+        self._refused = backoff()
+        """The waits after final refusals. They grow until a request succeeds."""
+        self._report = report
+        self._alone = 0
+        """How many of the next messages are sent in a request of their own, because one of them may be faulty."""
 
     async def run(self) -> NoReturn:
         """Send the queue's messages, until cancelled."""
@@ -58,15 +66,25 @@ class HttpTransport:
         """Send one batch, with all its attempts."""
         backoff = self._new_backoff()
         for left in reversed(range(self._attempts)):
-            batch = self._queue.next_batch(MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
+            batch = self._queue.next_batch(1 if self._alone else MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
             try:
                 results = await self._deliver(client, batch)
             except PublishError as error:
-                if not error.retryable or not left:
+                if error.status in _OF_A_MESSAGE and len(batch) > 1:
+                    self._alone = len(batch)
+                    self._queue.requeue()
+                    return
+                if not error.retryable:
+                    await self._halt(error)
+                    return
+                if not left:
                     self._queue.fail_all(HaltedError.of(error))
                     return
                 wait_s = backoff.next(told_s=error.retry_after_s)
+                self._report(error, wait_s)
             else:
+                self._refused.reset()
+                self._alone = max(self._alone - len(batch), 0)
                 kept = len(results) if not left else _decided(results)
                 for result in results[:kept]:
                     self._queue.settle(result)
@@ -75,6 +93,15 @@ class HttpTransport:
                 wait_s = backoff.next()
             self._queue.requeue()
             await asyncio.sleep(wait_s)
+
+    async def _halt(self, error: PublishError) -> None:
+        """Fail all messages, and wait: a wrong key stays wrong for hours. The next publication tries again."""
+        self._alone = 0
+        wait_s = self._refused.next(told_s=error.retry_after_s)
+        self._report(error, wait_s)
+        self._queue.refuse_all(HaltedError.of(error))
+        await asyncio.sleep(wait_s)
+        self._queue.refusal = None
 
     async def _deliver(self, client: httpx.AsyncClient, batch: list[QueuedMessage]) -> list[Result]:
         """Send one request and return a result for each message.
@@ -87,7 +114,7 @@ class HttpTransport:
             try:
                 answer = await self._post(client, "/v1/publish", lines[0], "application/json")
             except PublishError as error:
-                if error.status in _OF_THE_MESSAGE:
+                if error.status in _OF_THE_MESSAGE and not error.retryable:
                     return [error]
                 raise
             return [self._receipt(answer, batch[0])]
@@ -148,6 +175,7 @@ class HttpTransport:
             "unexpected_answer",
             f"The server at {self._url} does not answer like a relay's internal address.",
             status=200,
+            retryable=True,
         )
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
+from relay.client.backoff import bounded_ms
 from relay.client.connection import Ended
 from relay.client.errors import PublishError
 from relay.client.publishing.frames import Ack, Problem, Reconnect, Welcome, parse_frame
@@ -33,7 +34,11 @@ more it would not recognize the first ones when they are sent again. At 20,000 m
 
 
 class IngestConnection:
-    """A connection after its welcome. The automatic idempotency keys begin with `run_name`."""
+    """A connection after its welcome. The automatic idempotency keys begin with `run_name`.
+
+    Each of the first `alone` messages is sent in a frame of its own, after the ack of the one before it: one of them
+    made the relay close the last connection, and the next close shows which.
+    """
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class IngestConnection:
         *,
         run_name: bytes,
         timeout_s: float,
+        alone: int = 0,
     ) -> None:
         self._connection = connection
         self._welcome = welcome
@@ -52,6 +58,8 @@ class IngestConnection:
         self._run_name = run_name
         self._timeout_s = timeout_s
         self._credit = welcome.credit
+        self.alone = alone
+        """How many of the messages that must be sent alone are unsettled."""
         self._last_id = 0
         self._upto = 0
         self._silent_since = 0.0
@@ -87,13 +95,15 @@ class IngestConnection:
             await self._ready(loop)
             if not self._queue.sent:
                 self._silent_since = loop.time()
-            most = min(self._room, limits.frame_messages)
+            most = max(min(self._room, limits.frame_messages), 1)
             frame = b"\n".join(map(self._line, self._queue.next_batch(most, limits.frame_bytes)))
             with contextlib.suppress(ConnectionClosed):  # the reader reports it
                 await self._connection.send(frame, text=True)
 
     @property
     def _room(self) -> int:
+        if self.alone:
+            return 0 if self._queue.sent else min(self._credit - self._last_id, 1)
         return min(self._credit - self._last_id, IN_FLIGHT - len(self._queue.sent))
 
     async def _ready(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -170,7 +180,7 @@ class IngestConnection:
             case Problem(id=int(id)):
                 self._refused[id] = PublishError(frame.code, frame.message, retryable=frame.retryable)
             case Reconnect():
-                self.retry_after_s = frame.delay_ms / 1000
+                self.retry_after_s = bounded_ms(frame.delay_ms)
             case _:
                 return
 
@@ -199,6 +209,7 @@ class IngestConnection:
                 if message.is_value and not self._is_stream(message.channel):
                     self._last_values.keep(message)
             queue.settle(result)
+        self.alone = max(self.alone - (ack.upto - self._upto), 0)
         self._upto = ack.upto
         self._credit = max(self._credit, ack.credit)
         queue.wake.set()

@@ -9,7 +9,7 @@ filling its memory.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from relay.client.errors import PublishError
@@ -26,6 +26,10 @@ OVERHEAD_BYTES = 96
 
 BURST = 256
 """Number of waiting messages that are sent at once, even if others are unacknowledged."""
+
+
+Report = Callable[[PublishError, float], None]
+"""Is told why there is no connection, and after how many seconds the next attempt follows."""
 
 
 class HaltedError(PublishError):
@@ -84,6 +88,9 @@ class SendQueue:
         """Whether a caller waits for all messages: then they are sent without the wait for more."""
         self.halts = 0
         """How often all messages were failed by `fail_all`."""
+        self.refusal: PublishError | None = None
+        """The relay's final refusal, while no attempt is made."""
+        self._untold_refusal: PublishError | None = None
         self._failed_with: PublishError | None = None
         self._unreported: PublishError | None = None
         self._unreported_count = 0
@@ -159,6 +166,13 @@ class SendQueue:
             self.filled.set()
             self.wake.set()
 
+    def refuse_first(self, error: PublishError) -> None:
+        """Give the first unsent message this error, and remove it."""
+        self.sent.append(self.unsent.popleft())
+        self.settle(error)
+        if not self.unsent:
+            self.filled.clear()
+
     def fail_all(self, error: PublishError) -> None:
         """Give all messages the same error."""
         self.requeue()
@@ -171,6 +185,13 @@ class SendQueue:
         for entry in entries:
             self._end(entry, error)
 
+    def refuse_all(self, error: PublishError) -> None:
+        """Give all messages the relay's final refusal. It holds until `refusal` is set to None again."""
+        self.refusal = error
+        if any(not entry.is_watched for entry in (*self.sent, *self.unsent)):
+            self._untold_refusal = error
+        self.fail_all(error)
+
     async def settled(self) -> None:
         """Wait until all current messages are settled."""
         if not self.unsent and not self.sent:
@@ -182,10 +203,17 @@ class SendQueue:
         self.wake.set()
         await asyncio.wait([last.future])
 
+    def take_refusal(self) -> PublishError | None:
+        """Return the final refusal if it still holds, or if no caller of `send` was told of it; otherwise None."""
+        refusal = self.refusal or self._untold_refusal
+        self._untold_refusal = None
+        return None if refusal is None else HaltedError.of(refusal)
+
     def take_unreported_error(self) -> PublishError | None:
         """Return the first error, since the last call, of the messages without a watcher; None if there is none."""
         error, self._unreported = self._unreported, None
         count, self._unreported_count = self._unreported_count, 0
+        self._untold_refusal = None
         if error is None or count == 1:
             return error
         return PublishError(

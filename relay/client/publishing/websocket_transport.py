@@ -7,6 +7,10 @@ more messages are unacknowledged at once. (A second publisher on the channel use
 channels it drops a value with the same `version`. Without a version a price may come twice, and an older one shortly
 after a newer one; the last value is right.
 
+A close code can also say that the relay, or something before it, could not accept a frame (`FAULTS`). The same frame
+would end each next connection, and no other message would come through. So the messages that were on their way are
+sent one by one on the next connection. The one that ends it again is refused to its caller, and the others go on.
+
 A relay that was killed remembers neither keys nor values, and has another epoch. Then the last value of each `latest`
 channel is sent again. Accepted messages of `stream` channels are lost with the history, and subscribers are told.
 """
@@ -27,13 +31,18 @@ from relay.client.handshake import HandshakeRefusal, open_socket
 from relay.client.publishing.frames import Problem, Welcome, parse_frame
 from relay.client.publishing.ingest_connection import IngestConnection
 from relay.client.publishing.last_values import LastValues
-from relay.client.publishing.send_queue import HaltedError, SendQueue
+from relay.client.publishing.messages import EncodedMessage
+from relay.client.publishing.send_queue import HaltedError, Report, SendQueue
 from relay.client.reconnect_policy import is_final
 from relay.core.errors import MalformedError
 from relay.net.http_client import certificates_for
 
 PROTOCOL = "relay.ingest.v1"
 PATH = "/v1/ingest"
+FAULTS = frozenset({1002, 1003, 1007, 1008, 1009})
+"""Close codes that blame a frame of the client: RFC 6455 §7.4.1."""
+MAX_LONE_FAULTS = 3
+"""Messages in a row that may be refused by a close. If more than these are faulty, the server is."""
 PING_S = 20.0
 """Time between pings. An idle publisher must notice a dead link too, because its last values are sent again."""
 
@@ -50,6 +59,7 @@ class WebSocketTransport:
         attempts: int,
         timeout_s: float,
         backoff: Callable[[], Backoff],
+        report: Report,
     ) -> None:
         self._http_url = url
         self._key = key
@@ -61,6 +71,10 @@ class WebSocketTransport:
         self._run_name = secrets.token_hex(6).encode()
         self._epoch = ""
         self._failures = 0
+        self._report = report
+        self._suspects = 0
+        """How many of the first messages may be the one that the relay could not accept."""
+        self._lone_faults = 0
         self._is_guarding = False
         """Whether there are last values for a relay without memory: then a lost connection is replaced at once."""
 
@@ -76,6 +90,7 @@ class WebSocketTransport:
                 await self._failed(opened)
                 continue
             socket, welcome = opened
+            again = self._send_last_values(welcome)
             connection = IngestConnection(
                 socket,
                 welcome,
@@ -83,28 +98,33 @@ class WebSocketTransport:
                 self._last_values,
                 run_name=self._run_name,
                 timeout_s=self._timeout_s,
+                alone=self._suspects and self._suspects + again,
             )
-            self._send_last_values(welcome)
+            unsettled = 0
             try:
                 ended = await connection.run()
+                unsettled = len(self._queue.sent)
             finally:
                 self._queue.requeue()
                 await socket.close()
             self._is_guarding = len(self._last_values) > 0
+            self._suspects = connection.alone
             if connection.has_settled:
-                self._failures = 0
+                self._failures = self._lone_faults = 0
                 self._backoff.reset()
             said = connection.problem or Problem(
                 code="closed", message=f"{ended.code} {ended.reason}".strip()
             )
-            await self._failed(
-                PublishError(
-                    said.code,
-                    f"The relay at {self._http_url} ended the connection: {said.message or said.code}",
-                    retryable=not is_final(ended.code),
-                    retry_after_s=connection.retry_after_s,
-                )
+            error = PublishError(
+                said.code,
+                f"The relay at {self._http_url} ended the connection: {said.message or said.code}",
+                retryable=not is_final(ended.code),
+                retry_after_s=connection.retry_after_s,
             )
+            if ended.code in FAULTS and unsettled and self._lone_faults < MAX_LONE_FAULTS:
+                await self._single_out(error, unsettled)
+            else:
+                await self._failed(error)
 
     async def _open(self, tls: ssl.SSLContext | None) -> tuple[ClientConnection, Welcome] | PublishError:
         opened = await open_socket(
@@ -128,10 +148,8 @@ class WebSocketTransport:
         try:
             async with asyncio.timeout(self._timeout_s):
                 welcome = parse_frame(await opened.recv(decode=False))
-        except (TimeoutError, ConnectionClosed):
-            welcome, is_retryable = None, True
-        except MalformedError:
-            welcome, is_retryable = None, False
+        except (TimeoutError, ConnectionClosed, MalformedError):
+            welcome = None
         if isinstance(welcome, Welcome) and welcome.protocol == PROTOCOL:
             return opened, welcome
         with contextlib.suppress(OSError):
@@ -140,27 +158,52 @@ class WebSocketTransport:
             "unexpected_answer",
             f"The server at {self._http_url} does not answer like a relay's internal address.",
             status=101,
-            retryable=welcome is None and is_retryable,
+            retryable=True,
         )
 
-    def _send_last_values(self, welcome: Welcome) -> None:
-        """Queue each channel's last value if the relay lost its memory, unless a newer one is waiting."""
+    def _send_last_values(self, welcome: Welcome) -> int:
+        """Queue each channel's last value if the relay lost its memory, unless a newer one is waiting.
+
+        Returns how many were queued.
+        """
+        values: list[EncodedMessage] = []
         if self._epoch and welcome.epoch != self._epoch:
             waiting = {entry.message.channel for entry in self._queue.unsent if entry.message.is_value}
-            self._queue.put_first(self._last_values.without(waiting))
+            values = self._last_values.without(waiting)
+            self._queue.put_first(values)
         self._epoch = welcome.epoch
+        return len(values)
+
+    async def _single_out(self, error: PublishError, unsettled: int) -> None:
+        """Refuse the one message that was on its way; if there were several, let them be sent one by one."""
+        self._suspects = max(self._suspects, unsettled)
+        if unsettled == 1:
+            self._lone_faults += 1
+            self._suspects -= 1
+            self._queue.refuse_first(
+                PublishError(error.code, f"{error.message} This message was the last that was sent.")
+            )
+        wait_s = self._backoff.next()
+        self._report(error, wait_s)
+        await asyncio.sleep(wait_s)
 
     async def _failed(self, error: PublishError) -> None:
         """Wait before the next attempt; or fail all messages, if the error is final or all attempts are used."""
         self._failures += 1
+        wait_s = self._backoff.next(told_s=error.retry_after_s)
+        self._report(error, wait_s)
         if error.retryable and self._failures < self._attempts:
-            await asyncio.sleep(self._backoff.next(told_s=error.retry_after_s))
+            await asyncio.sleep(wait_s)
             return
-        if not error.retryable:
-            self._is_guarding = False  # the next publication tries again
-        self._queue.fail_all(HaltedError.of(error))
-        self._failures = 0
-        if self._is_guarding:
-            await asyncio.sleep(self._backoff.next(told_s=error.retry_after_s))
-        else:
-            self._backoff.reset()
+        self._failures = self._suspects = self._lone_faults = 0
+        if error.retryable:
+            self._queue.fail_all(HaltedError.of(error))
+            if self._is_guarding:
+                await asyncio.sleep(wait_s)
+            else:
+                self._backoff.reset()
+            return
+        self._queue.refuse_all(HaltedError.of(error))
+        self._is_guarding = False  # the next publication after the wait tries again
+        await asyncio.sleep(wait_s)  # it grows: a wrong key stays wrong for hours
+        self._queue.refusal = None
