@@ -115,6 +115,10 @@ class Subscriber:
         self.bytes = 0
         self.conflated = 0
 
+    def mute(self) -> None:
+        """Drop what is written from here on: the sink is gone, and `Hub.leave` follows in a later turn."""
+        self.write, self.pending = _drop, _nothing_pending
+
     def group(self, channel: Channel) -> Group:
         """Return the interval group in which it gets a channel that it is subscribed to."""
         return channel.group(interval_of(self.channels[channel]), self.encode)
@@ -124,3 +128,11 @@ class Subscriber:
         if self.backlog is None:
             self.backlog = Backlog()
         return self.backlog
+
+
+def _drop(_data: bytes, /) -> None:
+    pass
+
+
+def _nothing_pending() -> int:
+    return 0

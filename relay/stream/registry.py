@@ -7,12 +7,14 @@ bytes.
 
 import heapq
 from collections import Counter
+from functools import partial
 from typing import Protocol
 from uuid import UUID
 
 from relay.core.closes import Close, close_for
 from relay.core.errors import Reason
 from relay.core.revocations import Kind, Target
+from relay.net.admission import AdmissionQueue
 from relay.stream.gate import Admitted
 from relay.stream.lifecycle import GONE, Phase
 
@@ -56,9 +58,10 @@ class Registry:
     refused instead (see `reserve`).
     """
 
-    def __init__(self, *, per_session: int, replace: bool) -> None:
+    def __init__(self, *, per_session: int, replace: bool, closing_queue: AdmissionQueue) -> None:
         self._per_session = per_session
         self._replace = replace
+        self._closing_queue = closing_queue
         self._by_session: dict[str, dict[Connection, None]] = {}
         self._reserved: dict[Connection, str] = {}
         self.connections: dict[Connection, tuple[Admitted, ...]] = {}
@@ -145,12 +148,12 @@ class Registry:
         """Close the connections of `target`, and return their number.
 
         The close code is 4501: the client must not reconnect. For a key it is 4001, and the client may come back with a
-        new token.
+        new token. Of many connections some are closed in the next turns of the event loop, in milliseconds.
         """
         reason = Reason.KEY_REVOKED if target.kind is Kind.KEY else Reason.SESSION_REVOKED
         found = self.find(target)
         for connection in found:
-            connection.end(close_for(reason))
+            self._closing_queue.submit(partial(_end, connection, reason))
         return len(found)
 
     def after(self, cursor: ConnectionCursor, *, limit: int) -> list[tuple[Connection, Admitted]]:
@@ -158,3 +161,8 @@ class Registry:
         younger = (one for one in self.connections if (one.opened_at, one.id.int) > cursor)
         found = heapq.nsmallest(limit, younger, key=lambda one: (one.opened_at, one.id.int))
         return [(one, self.connections[one][0]) for one in found]
+
+
+def _end(connection: Connection, reason: Reason) -> bool:
+    connection.end(close_for(reason))
+    return True

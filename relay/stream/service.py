@@ -86,7 +86,11 @@ class Stream:
         self._auditor = auditor
         self._draining = False
         self._addresses: dict[StreamConnection, str] = {}  # of the connections counted in `unauthenticated`
-        self.registry = Registry(per_session=options.connections_per_session, replace=options.replace_oldest)
+        self.registry = Registry(
+            per_session=options.connections_per_session,
+            replace=options.replace_oldest,
+            closing_queue=self._closing_queue,
+        )
 
     def update(self, options: StreamOptions, gate: GateOptions) -> None:
         """Use other options from now on. Open connections stay open."""
@@ -150,7 +154,12 @@ class Stream:
 
     def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
         return StreamConnection(
-            *args, on_made=self._on_made, on_lost=self._on_lost, accept_queue=self._accept_queue, **options
+            *args,
+            on_made=self._on_made,
+            on_lost=self._on_lost,
+            accept_queue=self._accept_queue,
+            closing_queue=self._closing_queue,
+            **options,
         )
 
     def _on_made(self, connection: StreamConnection) -> None:

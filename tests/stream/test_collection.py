@@ -41,6 +41,7 @@ class Listener:
             on_made=self._came,
             on_lost=lambda _connection: None,
             accept_queue=AdmissionQueue(),
+            closing_queue=AdmissionQueue(),
             **options,
         )
         self.freed.append(asyncio.Event())
