@@ -52,6 +52,13 @@ class UnauthenticatedConnections:
             return False
         return self._counts[network_of(peer)] > 2 * self._limit and not is_proxy(peer, self._proxies)
 
+    def must_make_room(self, *, connections: int, limit: int) -> bool:
+        """Tell whether a connection without a token must end, because more connections are open than `limit` allows.
+
+        Below a tenth of the limit they may stay: then it is connections with a token that use the room.
+        """
+        return connections > limit and self.total > max(1, limit // 10)
+
     def over_limit(self, address: str) -> bool:
         """Tell whether the address has more connections than its limit. The connection in question is counted."""
         return self._counts[network_of(address)] > self._limit

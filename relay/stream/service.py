@@ -168,6 +168,11 @@ class Stream:
         self._count(connection, peer)
         if self.unauthenticated.must_drop(peer, connections=self._open):
             connection.abort()
+        elif self.unauthenticated.must_make_room(connections=self._open, limit=self._options.connections):
+            # the oldest: clients with a token show it within milliseconds, and silent ones stay for seconds
+            oldest = next(iter(self._addresses))
+            self._uncount(oldest)
+            oldest.abort()
 
     def _on_lost(self, connection: StreamConnection) -> None:
         self._uncount(connection)

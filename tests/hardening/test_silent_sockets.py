@@ -30,9 +30,14 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 @contextlib.asynccontextmanager
-async def opened(port: int, count: int, *, sent: bytes = b"") -> AsyncIterator[list[Streams]]:
-    """Open connections that send some bytes and then nothing."""
-    pairs = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+async def opened(
+    port: int, count: int, *, sent: bytes = b"", addresses: int = 1
+) -> AsyncIterator[list[Streams]]:
+    """Open so many connections from each address. They send some bytes and then nothing."""
+    pairs = [
+        await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.0.{1 + number % addresses}", 0))
+        for number in range(count * addresses)
+    ]
     try:
         for _, writer in pairs:
             with contextlib.suppress(ConnectionError):  # cut off already
@@ -59,6 +64,17 @@ async def trickle(writer: asyncio.StreamWriter) -> None:
             writer.write(b"a")
             await writer.drain()
             await asyncio.sleep(0.2)  # slowness is the attack
+
+
+@pytest.mark.parametrize("sent", ["", "handshake"])
+async def test_many_addresses_leave_room_for_connections_with_a_token(relay: Relay, sent: str) -> None:
+    """Twice as many connections without a token as the relay takes: the oldest of them end, and a token gets in."""
+    early = head("GET", "/ws/prices", upgrade(relay)) if sent else b""
+    async with opened(relay.ports[1], LIMIT, sent=early, addresses=8) as silent:
+        token = await relay.token()
+        found = await knock(relay, fields=[*upgrade(relay), bearing(token)], source="127.0.0.20")
+        assert found.status == 101
+        await all_closed(silent)
 
 
 async def test_silent_connections_leave_room_for_others(relay: Relay) -> None:

@@ -33,6 +33,17 @@ def test_an_ipv6_network_has_one_limit() -> None:
     assert not unauthenticated._counts
 
 
+def test_room_is_made_only_if_connections_without_a_token_use_it() -> None:
+    """Above the limit they end while they are more than a tenth of it."""
+    unauthenticated = UnauthenticatedConnections(limit=2, crowd=50)
+    for host in range(11):
+        unauthenticated.add(f"192.0.2.{host}")
+    assert unauthenticated.must_make_room(connections=101, limit=100)
+    assert not unauthenticated.must_make_room(connections=100, limit=100)
+    unauthenticated.remove("192.0.2.1")
+    assert not unauthenticated.must_make_room(connections=101, limit=100)
+
+
 def test_an_address_is_cut_off_only_when_the_listener_is_crowded() -> None:
     """Nothing is cut off while there is room, and a proxy never."""
     unauthenticated = UnauthenticatedConnections(limit=2, crowd=50, proxies=parse_networks(["192.0.2.9"]))
