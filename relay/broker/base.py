@@ -7,8 +7,11 @@ Every adapter gives these guarantees, and the contract tests check them:
 
 - Epoch. An epoch is the life of one sequencer. A new epoch begins when numbers may have been lost: numbers then start
   again at 1, and publications of the old epoch may be gone. An old epoch never comes back.
-- Order. Within an epoch, `seq` counts a channel's publications from 1 without gaps. A receiver gets the publications
-  of a channel in the order of `seq`. There is no order between channels.
+- Order. Within an epoch, `seq` counts a channel's publications without gaps. The first one has a number above those of
+  all channels that were removed before, or 1. A receiver gets the publications of a channel in the order of `seq`.
+  There is no order between channels.
+- Removal. A removed channel has no value, no history, no versions and no keys, and counts no longer as a channel. Each
+  receiver is told, in the channel's order: no earlier publication of the channel comes after it.
 - At least once. After a reconnect a receiver may get publications again. It drops them by epoch and `seq`. The first
   publication of a channel that a receiver gets may have any `seq`.
 - Position. `load` returns every channel's last value, and the delivery position at which they were read. A receiver
@@ -41,10 +44,14 @@ class Receiver(Protocol):
         """Accept a sign of life of a channel's publisher, at `ts` in Unix ms."""
         ...
 
+    def remove(self, name: str, /) -> object:
+        """Forget a channel with its value and its history."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """The position of a publication in its channel: the sequencer's epoch, and its number, which starts at 1."""
+    """The position of a publication in its channel: the sequencer's epoch, and its number."""
 
     epoch: str
     seq: int
@@ -105,6 +112,16 @@ class Broker(Protocol):
 
     async def reset(self, channel: str) -> bool:
         """Forget the versions and keys of a channel. Its numbers go on. False: the channel has no publication.
+
+        Raises:
+            UnavailableError: if the broker can't be reached.
+        """
+        ...
+
+    async def remove(self, channel: str, *, at: Position | None = None) -> bool:
+        """Forget a channel, and tell every node. With `at`: only if that is the position of its newest publication.
+
+        So a channel whose publisher comes back at this moment is not removed. False: nothing was removed.
 
         Raises:
             UnavailableError: if the broker can't be reached.

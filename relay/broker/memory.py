@@ -60,6 +60,18 @@ class MemoryBroker:
         """See `Broker.reset`."""
         return self._sequencer.reset(channel)
 
+    async def remove(self, channel: str, *, at: Position | None = None) -> bool:
+        """See `Broker.remove`."""
+        if at not in (None, Position(epoch=self.epoch, seq=self._sequencer.seq(channel))):
+            return False
+        if not self._sequencer.remove(channel):
+            return False
+        self._last.pop(channel, None)
+        self._published += 1
+        if self._receiver is not None:
+            self._receiver.remove(channel)
+        return True
+
     async def load(self) -> Loaded:
         """See `Broker.load`."""
         return Loaded(values=list(self._last.values()), delivery_position=str(self._published))

@@ -94,7 +94,10 @@ class Value:
 
 
 class Channel:
-    """One channel. It has a value from the first publication on, and keeps one until the process ends."""
+    """One channel. It has a value from the first publication on.
+
+    A removed channel is only for what still waits to be written of it. If its name comes back, it is another object.
+    """
 
     __slots__ = (
         "_newest",
@@ -106,6 +109,8 @@ class Channel:
         "last_heard_ms",
         "name",
         "options",
+        "removed",
+        "signs_of_life",
         "stale",
         "subscriber_count",
         "was_stale",
@@ -118,6 +123,8 @@ class Channel:
         # Counts changes of the epoch. The epoch's text is not enough: an older epoch can come back.
         self.generation = 0
         self.last_heard_ms = 0  # time of the publisher's last sign of life, which a publication is too
+        self.signs_of_life = 0  # those without a value
+        self.removed = False
         self.stale = False
         self.was_stale = False  # if so, a subscriber may know an outdated status
         self.subscriber_count = 0  # includes subscribers that have not got the newest value yet

@@ -50,6 +50,9 @@ CATCH_UP_MS = 16
 SLICES_PER_TURN = 16
 """Slices written in one turn of the event loop: 1 to 3 ms. Thousands of subscribers resume when a relay restarts."""
 
+MAX_REMOVED = 10_000
+"""Removed channels that are remembered. A forgotten one is live again for browsers with its first update only."""
+
 QUEUE_BYTES = 1 << 20
 """Bytes of `stream` channels that may wait for a slow subscriber: seven seconds of 145 KB/s, and Centrifugo's
 default."""
@@ -84,6 +87,8 @@ class Hub:
         self._slices_due: list[Subscriber] = []  # they get a slice in the next turns
         self._slices_awaited = False  # the caller was asked for the next `flush_interval`
         self._silence = SilenceDetector()
+        # Removed channels whose subscribers were told that they are stale. When one comes back, they are told again.
+        self._removed: dict[str, bool] = {}
 
     @property
     def flushing(self) -> bool:
@@ -91,7 +96,7 @@ class Hub:
         return bool(self._batch)
 
     def channels(self) -> Sequence[Channel]:
-        """Return the channels that have a value, in no order. A channel with a value is never removed."""
+        """Return the channels that have a value, in no order."""
         return self._subscriptions.with_value()
 
     # subscribers
@@ -178,6 +183,7 @@ class Hub:
         """Accept one publication. False: it is a repetition (brokers deliver at least once)."""
         channel = self._subscriptions.find_or_create(publication.channel)
         if channel.last is None:
+            channel.stale = channel.was_stale = self._removed.pop(channel.name, False)
             self._subscriptions.attach_patterns(channel)
         if not channel.accept(publication):
             self.counters.duplicates += 1
@@ -196,9 +202,53 @@ class Hub:
         channel = self._subscriptions.find(name)
         if channel is None or channel.last is None:
             return
+        channel.signs_of_life += 1
         channel.last_heard_ms = max(channel.last_heard_ms, ts)
         if self._silence.heard(channel):
             self._queue_status(channel)
+
+    def is_named(self, name: str) -> bool:
+        """Tell whether any subscriber has a channel by its exact name. This looks at each connection."""
+        return any(name in subscriber.exact for subscriber in self._subscribers)
+
+    def remove(self, name: str) -> bool:
+        """Forget a channel with its value and its history. False: it has no value.
+
+        Its subscribers are told that it is stale. Their subscriptions stay: if the channel comes back, it begins with a
+        snapshot. A slow subscriber that waits for messages of a `stream` channel is ended, because they are gone.
+        """
+        channel = self._subscriptions.find(name)
+        if channel is None or channel.last is None:
+            return False
+        was_stale, channel.stale = channel.stale, True
+        self._silence.forget(channel)
+        status = messages.status(channel=name, stale=True, since=channel.last_heard_ms)
+        for subscriber in [one for one in self._subscribers if channel in one.channels]:
+            backlog = subscriber.backlog
+            if backlog is None:
+                continue
+            if channel in backlog.replays or any(item[0] is channel for item in backlog.queue):
+                self._overflow(subscriber)  # it was promised every message
+            elif channel in backlog.outdated or channel in backlog.statuses:
+                # Now: what waits there would come after the snapshot of a value that follows.
+                knows_value = backlog.outdated.pop(channel, 1)
+                backlog.statuses.pop(channel, None)
+                if knows_value or name in subscriber.exact:
+                    self.send(subscriber, status)
+        if not was_stale:
+            self._queue_status(channel)
+        # Into the batch at once, where `leave` finds each subscriber. The groups are emptied.
+        is_idle = not self._batch and not self._queued[0]
+        self._batch = gather([group for group in channel.groups.values() if group.queue], self._batch)
+        if is_idle and self._batch:
+            self._wake()
+        subscribers = [one for one in self._subscribers if channel in one.channels]
+        self._subscriptions.remove(channel, subscribers)
+        if subscribers:
+            self._removed[name] = True
+            if len(self._removed) > MAX_REMOVED:
+                del self._removed[next(iter(self._removed))]
+        return True
 
     def mark_stale(self, *, now_ms: int) -> None:
         """Mark channels as stale that were silent for longer than they may, and tell their subscribers."""
@@ -287,7 +337,12 @@ class Hub:
         """Keep what a slow subscriber must get: all messages of `stream` channels, and which others are outdated."""
         backlog = subscriber.ensure_backlog()
         for chunk in as_list(chunks):
-            if not chunk.count and chunk.channel.options.mode is Mode.LATEST:
+            if chunk.channel.removed:
+                # Nothing newer will come in its place. It may have missed values of a `latest` channel before these.
+                is_latest = chunk.channel.options.mode is Mode.LATEST
+                data = chunk.channel.status(subscriber.encode) if is_latest else chunk.data
+                self._write(subscriber, [data], 0 if is_latest else chunk.count)
+            elif not chunk.count and chunk.channel.options.mode is Mode.LATEST:
                 backlog.statuses[chunk.channel] = None
             elif chunk.channel.options.mode is Mode.LATEST:
                 backlog.outdated.setdefault(chunk.channel, chunk.generation)

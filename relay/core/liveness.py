@@ -57,6 +57,10 @@ class SilenceDetector:
         live[channel] = None
         return was_stale
 
+    def forget(self, channel: Channel) -> None:
+        """Forget a removed channel."""
+        self._live.get(channel.options.silence_ms, {}).pop(channel, None)
+
     def find_stale(self, *, now_ms: int) -> Iterator[Channel]:
         """Mark channels as stale that were silent for longer than their `silence_ms`, and return them."""
         for silence_ms, channels in self._live.items():

@@ -117,7 +117,7 @@ Item = TypeVar("Item")
 
 
 class ChannelIndex(Generic[Item]):
-    """A tree of items by the segments of their channel names. Items are never removed.
+    """A tree of items by the segments of their channel names.
 
     Finding the matches of a pattern costs as much as the branches that it reaches, not as much as all channels. One
     frame may have 256 patterns: to compare each with each of 5000 channels held the event loop for three seconds.
@@ -135,6 +135,22 @@ class ChannelIndex(Generic[Item]):
         for segment in name.split("."):
             node = node.branches.setdefault(segment, ChannelIndex())
         node.item = item
+
+    def remove(self, name: str) -> None:
+        """Remove the item of the channel `name`, if there is one, and the branches that are then empty."""
+        path: list[tuple[ChannelIndex[Item], str]] = []
+        node = self
+        for segment in name.split("."):
+            if segment not in node.branches:
+                return
+            path.append((node, segment))
+            node = node.branches[segment]
+        node.item = None
+        for parent, segment in reversed(path):
+            branch = parent.branches[segment]
+            if branch.item is not None or branch.branches:
+                return
+            del parent.branches[segment]
 
     def matching(self, pattern: str) -> list[Item]:
         """Return the items whose channel a valid pattern matches."""

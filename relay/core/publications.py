@@ -33,7 +33,7 @@ _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 class Publication:
     """One numbered value of one channel. `data` is JSON text. `ts` and `source_ts` are Unix milliseconds.
 
-    Within one `epoch`, which is the life of a sequencer, `seq` counts from 1 without gaps. Brokers deliver the
+    Within one `epoch`, which is the life of a sequencer, `seq` counts without gaps. Brokers deliver the
     publications of a channel in order and at least once. The hub drops repetitions.
     """
 

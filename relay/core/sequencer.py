@@ -10,6 +10,10 @@ publication tell:
   that each message got.
 
 A dropped publication gets no number and is no sign of life.
+
+A channel can be removed. Only the highest number of all removed channels is kept, and a new channel begins above it.
+Subscribers take a publication of the same epoch with a smaller number for a repetition: a channel that came back and
+began at 1 again would stay at its old value.
 """
 
 from enum import StrEnum
@@ -50,6 +54,7 @@ class Sequencer:
         self._channels: dict[str, _ChannelState] = {}
         self.max_channels = max_channels
         self._keys = 0
+        self._highest_removed = 0
 
     def number(
         self, name: str, *, version: int | None, version_epoch: int | None, key: str | None
@@ -91,14 +96,25 @@ class Sequencer:
         channel.keys = None
         return True
 
+    def remove(self, name: str) -> bool:
+        """Forget a channel. If it comes back, its numbers begin above its last one. False: there is none."""
+        channel = self._channels.pop(name, None)
+        if channel is None:
+            return False
+        self._highest_removed = max(self._highest_removed, channel.seq)
+        self._keys -= len(channel.keys or ())
+        return True
+
     def _new(self, name: str) -> _ChannelState:
         if len(self._channels) >= self.max_channels:
             raise MalformedError(
                 f"There are {self.max_channels} channels, and limits.channels allows no more. Publish to an "
-                "existing channel, or raise the limit.",
+                "existing channel, raise the limit, or lower channels.idle_s, after which unused channels are removed.",
                 reason=Reason.CHANNELS_TOO_MANY,
             )
-        return self._channels.setdefault(name, _ChannelState())
+        channel = self._channels[name] = _ChannelState()
+        channel.seq = self._highest_removed
+        return channel
 
     def _remember(self, channel: _ChannelState, key: str) -> None:
         keys = channel.keys

@@ -8,7 +8,7 @@ Each change here leaves the subscriber without a gap and without a repetition. F
 its running flush holds for the subscriber.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Replay
@@ -95,7 +95,7 @@ class Subscriptions:
 
     def with_value(self) -> list[Channel]:
         """Return the channels that have a value, in no order."""
-        return self._with_value.all()
+        return [channel for channel in self._channels.values() if channel.last is not None]
 
     def matching(self, pattern: str) -> list[Channel]:
         """Return the channels with a value that a pattern matches."""
@@ -153,6 +153,24 @@ class Subscriptions:
             self._remove(subscriber, channel)
         subscriber.exact.clear()
         subscriber.patterns.clear()
+
+    def remove(self, channel: Channel, subscribers: Iterable[Subscriber]) -> None:
+        """Remove a channel. Of `subscribers`, those with its exact name wait for its next value.
+
+        Subscriptions stay. Patterns are matched again when the channel gets a value.
+        """
+        del self._channels[channel.name]
+        self._with_value.remove(channel.name)
+        channel.removed = True
+        for group in channel.groups.values():
+            group.subscribers.clear()
+            group.joining.clear()
+        channel.groups.clear()
+        named = [one for one in subscribers if one.channels.pop(channel) & EXACT]
+        if named:
+            successor = self.find_or_create(channel.name)
+            for subscriber in named:
+                self._set_cover(subscriber, successor, EXACT)
 
     def _add_pattern(self, subscriber: Subscriber, request: SubscribeRequest) -> None:
         old = subscriber.patterns.get(request.name)

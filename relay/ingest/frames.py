@@ -18,6 +18,10 @@ WINDOW = 4096
 """Messages that a publisher may send ahead of the acks: 0.2 s at 20,000 a second, and a few MB of prices at most."""
 
 
+MAX_KNOWN_EPOCHS = 100_000
+"""Channels whose epoch one connection was told: as many as `limits.channels`. A connection outlives channels."""
+
+
 class _Identity(msgspec.Struct):
     id: int
 
@@ -57,7 +61,7 @@ class AckState:
 
     def __init__(self) -> None:
         self.upto = 0
-        # channel → the epoch that the publisher knows; bounded by the number of existing channels
+        # channel → the epoch that the publisher knows; it is told again if there were too many channels
         self._known_epochs: dict[str, str] = {}
         self._new_epochs: dict[str, str] = {}
         self._dropped: dict[Drop, list[int]] = {}
@@ -66,6 +70,8 @@ class AckState:
         """Settle a message that was published or dropped."""
         self.upto = id_
         if self._known_epochs.get(channel) != epoch:
+            if len(self._known_epochs) >= MAX_KNOWN_EPOCHS:
+                self._known_epochs.clear()
             self._known_epochs[channel] = self._new_epochs[channel] = epoch
         if dropped is not None:
             self._dropped.setdefault(dropped, []).append(id_)

@@ -197,6 +197,10 @@ class Ingest:
         """
         return await self._broker.reset(channel)
 
+    async def remove(self, channel: str, *, at: Position | None = None) -> bool:
+        """Forget a channel with its value and its history. See `Broker.remove`."""
+        return await self._broker.remove(channel, at=at)
+
     def deny(
         self, refusal: Refusal, client: Client, *, status: int, publisher: str = "", count: int = 1
     ) -> None:

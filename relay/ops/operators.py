@@ -73,7 +73,7 @@ class Operators:
         path: str,
         handler: Handler,
         *,
-        method: Literal["GET", "POST"],
+        method: Literal["GET", "POST", "DELETE"],
         may: May,
         repeated: bool = False,
     ) -> Route:

@@ -12,7 +12,7 @@ from relay.keys.api_keys import May
 from relay.keys.watched_folder import WatchedKeys
 from relay.metrics.prometheus import Exposition
 from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handler
-from relay.ops.channel_reset import reset_handler
+from relay.ops.channel_changes import remove_handler, reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
 from relay.ops.operators import Handler
@@ -57,6 +57,9 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         operators.route("/v1/revocations", revocations.serve, method="POST", may=May.REVOKE),
         operators.route(
             "/v1/channels/reset", reset_handler(parts.ingest.reset), method="POST", may=May.RESET
+        ),
+        operators.route(
+            "/v1/channels/{channel:path}", remove_handler(parts.ingest.remove), method="DELETE", may=May.RESET
         ),
         reading("/v1/connections", connections_handler(parts.stream.registry)),
         reading("/v1/publishers", publishers_handler(parts.ingest)),

@@ -117,6 +117,7 @@ def usable(current: Settings, new: Settings) -> Settings:
             "operators": new.operators,
             "csrf": new.csrf,
             "limits": new.limits,
+            "channels": new.channels,
         }
     )
 

@@ -31,6 +31,7 @@ from relay.server.public import public_app
 from relay.server.reload import Reloader
 from relay.settings.load import Settings
 from relay.stream.heartbeat import run_heartbeat
+from relay.stream.idle_channels import remove_idle_channels
 from relay.web.uvicorn_runner import HttpServer
 
 STOP_WITHIN_S = 1.8
@@ -159,6 +160,12 @@ class _Process:
         """Start the parts from the inside out, the listeners last. Return when they accept connections."""
         parts = self._parts
         group.start_soon(run_heartbeat, parts.fanout.hub, parts.stream.registry)
+        group.start_soon(
+            remove_idle_channels,
+            parts.fanout.hub,
+            parts.ingest.remove,
+            lambda: parts.settings.channels.idle_s,
+        )
         group.start_soon(watch_loop, parts.loop_lag)
         group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
         if "stream" in self._sockets:

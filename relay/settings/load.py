@@ -30,6 +30,7 @@ from relay.settings.endpoints import AnyEndpoint, AnyGrant, Endpoint, ServiceEnd
 from relay.settings.sections import (
     Audit,
     Bff,
+    Channels,
     Csrf,
     Engine,
     Limits,
@@ -86,6 +87,7 @@ class Settings(BaseSettings):
     bff: Bff = Bff()
     engine: Engine = Engine()
     limits: Limits = Limits()
+    channels: Channels = Channels()
     audit: Audit = Audit()
     log: Log = Log()
 

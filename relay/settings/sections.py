@@ -312,6 +312,17 @@ class Limits(Section):
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 
 
+class Channels(Section):
+    """The life of channels."""
+
+    idle_s: float = Field(
+        default=604_800.0,
+        ge=0,
+        le=366 * 86_400,
+        description="Seconds after which a channel that no publisher touched and no client names is removed; 0: never.",
+    )
+
+
 class Audit(Section):
     """The audit log."""
 

@@ -19,6 +19,7 @@ class Node:
     def __init__(self) -> None:
         self.publications: list[Publication] = []
         self.signs: list[tuple[str, int]] = []
+        self.removed: list[str] = []
 
     def publish(self, publication: Publication) -> None:
         """See `Receiver.publish`."""
@@ -27,6 +28,10 @@ class Node:
     def alive(self, channel: str, *, ts: int) -> None:
         """See `Receiver.alive`."""
         self.signs.append((channel, ts))
+
+    def remove(self, name: str) -> None:
+        """See `Receiver.remove`."""
+        self.removed.append(name)
 
 
 @pytest.fixture
@@ -100,6 +105,47 @@ async def test_a_channel_above_the_limit_is_refused(broker: Broker, node: Node) 
         await publish(broker, channel="c")
     await publish(broker)
     assert [p.channel for p in node.publications] == ["a", "b", "a"]
+
+
+async def test_a_removed_channel_makes_room_and_comes_back_above_its_numbers(
+    broker: Broker, node: Node
+) -> None:
+    """Each node is told. Any new channel begins above the highest number of all removed ones, and so it stays."""
+    for _ in range(3):
+        await publish(broker, channel="a")
+    await publish(broker, ',"version":9,"idempotency_key":"k"', channel="b")
+    assert await broker.remove("a")
+    assert await broker.remove("b")
+    assert not await broker.remove("a")
+    assert node.removed == ["a", "b"]
+    assert list((await broker.load()).values) == []
+    assert await broker.alive("a", ts=1) == Position(epoch=broker.epoch, seq=0)
+    for channel in ("b", "c"):  # there is room for two again
+        first = await publish(broker, ',"version":1,"idempotency_key":"k"', channel=channel)
+        second = await publish(broker, channel=channel)
+        assert [first, second] == [Position(epoch=broker.epoch, seq=4), Position(epoch=broker.epoch, seq=5)]
+    assert await broker.remove("c")
+    assert await publish(broker, channel="a") == Position(epoch=broker.epoch, seq=6)
+
+
+async def test_a_channel_that_was_published_to_is_not_removed(broker: Broker, node: Node) -> None:
+    """With a position, only a channel that is still there is removed: its publisher may come back at this moment."""
+    seen = await publish(broker)
+    assert isinstance(seen, Position)
+    newest = await publish(broker)
+    assert isinstance(newest, Position)
+    assert not await broker.remove("a", at=seen)
+    assert not await broker.remove("unknown", at=seen)
+    assert node.removed == []
+    assert await broker.remove("a", at=newest)
+
+
+async def test_a_removal_moves_the_delivery_position(broker: Broker) -> None:
+    """A node that loads the values before it must not be attached after it."""
+    await publish(broker)
+    before = (await broker.load()).delivery_position
+    await broker.remove("a")
+    assert (await broker.load()).delivery_position != before
 
 
 async def test_a_new_broker_has_no_values(broker: Broker) -> None:

@@ -1,5 +1,6 @@
 """The hub compared with a simple model: publishers, readers and flushes in random orders."""
 
+import json
 from random import Random
 from typing import Any
 
@@ -12,7 +13,7 @@ from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
 from relay.core.subscriptions import SubscribeRequest
-from tests.support.hub import ENDLESS, Line, event_frame, line_frame, publication
+from tests.support.hub import ENDLESS, Line, event_frame, line_frame, lines, publication
 
 CHANNELS = ["a.x", "a.y", "b.x", "b.y.z", "s.x", "s.y", "made.up"]
 NAMES = [*CHANNELS, "*.x", "a.*", "b.>", ">", "a.>", "s.*"]
@@ -47,7 +48,10 @@ class Reader(Line):
 
     def write(self, data: bytes) -> None:
         assert not self.gone
-        assert self.by_send or not self.waiting
+        removed = [
+            frame.get("channel") in self.model.removed for frame in map(json.loads, lines(data, self.encode))
+        ]
+        assert self.by_send or not self.waiting or all(removed)
         super().write(data)
         self.never_blocked = self.never_blocked and not self.waiting
         self.heard = self.model.beats
@@ -61,7 +65,7 @@ class Reader(Line):
                 )  # live, unless an ack or a status says otherwise
             elif frame["type"] == "status":
                 assert self.covers(frame["channel"])
-                assert frame["channel"] in self.at
+                assert frame["channel"] in self.at or frame["channel"] in self.model.removed
                 self.stale[frame["channel"]] = frame["state"] == "stale"
 
     def check(self, frame: dict[str, Any]) -> None:
@@ -97,6 +101,8 @@ class Model:
         self.intervals_due: set[int] = set()
         self.now_ms = 0
         self.beats = 0
+        self.removed: set[str] = set()  # at any time
+        self.gone: set[str] = set()  # now without a value
         self.history: dict[str, list[Publication]] = {name: [] for name in CHANNELS}
         self.readers: list[Reader] = []
 
@@ -112,8 +118,8 @@ class Model:
             self.unsubscribe,
         ]
         steps += [self.repeat, self.change_epoch, self.acknowledge, self.beat, self.come_to_rest]
-        steps += [self.flush_interval, self.mark_stale, self.come_back]
-        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4])
+        steps += [self.flush_interval, self.mark_stale, self.come_back, self.remove]
+        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4, 4])
         chosen()
         # what is due is known to the caller
         assert self.due or not (self.hub._queued[0] or self.hub._batch)
@@ -122,7 +128,7 @@ class Model:
         wanted = {name for reader in self.readers for name in reader.names if not is_wildcard(name)}
         assert (
             set(self.hub._subscriptions._channels)
-            == {name for name, history in self.history.items() if history} | wanted
+            == {name for name, history in self.history.items() if history and name not in self.gone} | wanted
         )
         for reader in self.readers:
             assert [reader.subscriber.messages, reader.subscriber.bytes] == reader.counted
@@ -158,6 +164,8 @@ class Model:
             if reader.waiting:
                 return
             seen = self.history[channel][reader.at[channel]]
+            if seen.epoch != self.history[channel][-1].epoch:  # brokers never return to an old epoch
+                return
             self.hub.unsubscribe(reader.subscriber, [channel])
             for _ in range(self.dice.randint(0, 9)):
                 self.accept(channel, seen.epoch, self.history[channel][-1].seq + 1)
@@ -167,6 +175,18 @@ class Model:
             if not state.recovered:
                 del reader.at[channel]
             self.hub.subscribe(reader.subscriber, [request])
+
+    def remove(self) -> None:
+        """Remove a channel. Its subscribers are told, unless a full queue ends them; the names stay subscribed."""
+        channel = self.dice.choice(CHANNELS[:-1])
+        has_value = bool(self.history[channel]) and channel not in self.gone
+        self.removed.add(channel)
+        assert self.hub.remove(channel) == has_value
+        if has_value:
+            self.gone.add(channel)
+        for reader in [reader for reader in self.readers if reader.overflown]:
+            reader.gone = True
+            self.readers.remove(reader)
 
     def names(self) -> list[str]:
         return self.dice.sample(NAMES, self.dice.randint(1, 3))
@@ -200,10 +220,12 @@ class Model:
         self.now_ms += 1
         value = publication(channel, seq, epoch, data=len(self.history[channel]), ts=self.now_ms)
         self.history[channel].append(value)
+        self.gone.discard(channel)
         assert self.hub.publish(value)
 
     def repeat(self) -> None:
-        if history := self.history[self.dice.choice(CHANNELS)]:
+        name = self.dice.choice(CHANNELS)
+        if name not in self.gone and (history := self.history[name]):
             last = history[-1]
             assert not self.hub.publish(
                 publication(last.channel, last.seq - self.dice.randint(0, 2), last.epoch, ts=self.now_ms)
@@ -216,6 +238,7 @@ class Model:
             interval_ms = self.dice.choice(INTERVALS_MS) if self.dice.random() < 0.3 else 0
             reader.unhurried = reader.unhurried or interval_ms > 0
             acked = [name for name in names if not is_wildcard(name) and self.history.get(name)]
+            acked = [name for name in acked if name not in self.gone]
             reader.stale |= {name: self.hub.acked_state(SubscribeRequest(name=name)).stale for name in acked}
             self.hub.subscribe(
                 reader.subscriber, [SubscribeRequest(name=name, interval_ms=interval_ms) for name in names]
@@ -260,11 +283,13 @@ class Model:
         while self.due or self.intervals_due or any(reader.waiting for reader in self.readers):
             self.dice.choice([self.flush, self.drain, self.flush_interval])()
         for reader in self.readers:
-            newest = {name: len(h) - 1 for name, h in self.history.items() if h and reader.covers(name)}
-            assert reader.at == newest
+            covered = {name: len(h) - 1 for name, h in self.history.items() if h and reader.covers(name)}
+            newest = {name: index for name, index in covered.items() if name not in self.gone}
+            assert {name: index for name, index in reader.at.items() if name in newest} == newest
             assert {name: reader.stale[name] for name in newest} == {
                 name: self.stale(name) for name in newest
             }
+            assert all(reader.stale[name] for name in reader.at.keys() - newest.keys())
 
 
 @pytest.mark.parametrize("seed", range(120))

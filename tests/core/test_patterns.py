@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from relay.core.errors import MalformedError
 from relay.core.patterns import (
     MAX_CHANNEL_BYTES,
+    ChannelIndex,
     check_channel,
     check_pattern,
     covers,
@@ -201,6 +202,26 @@ def test_an_intersection_is_not_longer_than_a_name() -> None:
     """No channel of 81 bytes exists, so two patterns that only such a channel matches have nothing in common."""
     assert intersection("a" * 40 + ".*", "*." + "b" * 40) is None
     assert intersection("a" * 30 + ".*", "*." + "b" * 30) == "a" * 30 + "." + "b" * 30
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(["a", "a.b", "a.b.c", "b", "b.c", "c.b.a"]))))
+def test_an_index_finds_what_was_added_and_not_removed(steps: list[tuple[bool, str]]) -> None:
+    """Removals leave the other names, and no empty branches."""
+    index: ChannelIndex[str] = ChannelIndex()
+    names: set[str] = set()
+    for is_added, name in steps:
+        if is_added:
+            index.add(name, name)
+            names.add(name)
+        else:
+            index.remove(name)
+            names.discard(name)
+        assert set(index.all()) == names
+        for pattern in all_patterns():
+            assert set(index.matching(pattern)) == {one for one in names if covers(pattern, one)}
+    for name in names:
+        index.remove(name)
+    assert index.branches == {}
 
 
 def test_names_that_differ_in_case_are_different_channels() -> None:

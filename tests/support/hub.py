@@ -26,6 +26,14 @@ def event_frame(message: bytes) -> bytes:
 _PREFIXES: dict[Encoder, bytes] = {line_frame: b"", event_frame: b"data: "}
 
 
+def lines(data: bytes, encode: Encoder) -> list[bytes]:
+    """Return the messages in written bytes. All must be frames of this transport."""
+    prefix = _PREFIXES[encode]
+    found = [line for line in data.splitlines() if line]
+    assert all(line.startswith(prefix) for line in found)
+    return [line.removeprefix(prefix) for line in found]
+
+
 class Line:
     """A sink over a kernel that takes `room` bytes and then none until `take` makes room."""
 
@@ -59,10 +67,7 @@ class Line:
     def frames(self) -> list[dict[str, Any]]:
         """Return the messages that were written since the last call. All must be frames of its own transport."""
         data, self.read = b"".join(self.writes[self.read :]), len(self.writes)
-        prefix = _PREFIXES[self.encode]
-        lines = [line for line in data.splitlines() if line]
-        assert all(line.startswith(prefix) for line in lines)
-        return [json.loads(line.removeprefix(prefix)) for line in lines]
+        return [json.loads(line) for line in lines(data, self.encode)]
 
     def seqs(self) -> list[tuple[str, str, int]]:
         """Return type, channel and seq of the new frames."""
