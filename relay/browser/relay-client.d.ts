@@ -20,7 +20,16 @@
  *   because only exact names can be resumed. Messages that the server no longer has are reported as a `gap`.
  * - While the page is hidden, readers of `latest` channels are not called. They get each channel's newest value once
  *   when the page is visible again. Messages of `stream` channels are always delivered at once.
- * - A message costs one JSON.parse and one Map look-up.
+ * - A browser reads messages only while no code of the page runs, and its buffers hold minutes of small messages. So
+ *   readers of `latest` channels that work longer than 50 ms, and more than three quarters of the time, wait until
+ *   everything that has arrived is read, at most 250 ms. They then get each channel's newest value and skip the older
+ *   ones. A channel becomes `live` only after its newest value was delivered. Messages of `stream` channels are never
+ *   skipped.
+ * - An update counts only after a snapshot of its channel. Otherwise updates that were sent before the server read an
+ *   `unsubscribe` would be the first value of the next subscription.
+ * - Every number of a server that becomes a timer is limited to 300 s, because a browser fires a timer above 2^31 ms
+ *   at once. A negative number counts as 0, and anything that is no number as not sent.
+ * - A message costs one JSON.parse and a few look-ups in a Map.
  */
 
 /** The issuer's answer to `POST /auth/ws-token`. Only the first two members are needed to connect. */
@@ -34,14 +43,23 @@ export interface Grant {
   rejected?: { channel: string; code: string }[];
 }
 
-/** The issuer's refusal. 408, 429 and all statuses from 500 on are retried; any other 4xx stops the stream. */
+/**
+ * An answer without a token. The stream stops only if `retryable` is false. `fetchToken` takes `code` and `retryable`
+ * from the relay's own error form (`code`, `message`, `retryable`). It ignores any other body, because a proxy in front
+ * of the relay may answer 404 or 403 while a deployment runs, and a network's log-in page answers 200.
+ */
 export class TokenError extends Error {
-  constructor(message: string, refusal: { status: number; code?: string; retryAfterMs?: number });
+  constructor(message: string, refusal: { status: number; code?: string; retryable?: boolean; retryAfterMs?: number });
   /** The HTTP status. */
   status: number;
-  /** The issuer's code, such as `invalid_session`. */
+  /** The issuer's code, such as `invalid_session`. Empty if the answer is not a relay's. */
   code: string;
-  /** The issuer's Retry-After in milliseconds (NaN without one, or for a date). No attempt is made earlier. */
+  /** False: the next request would be refused as well. Not set if the answer is not a relay's. */
+  retryable?: boolean;
+  /**
+   * The Retry-After header in milliseconds (NaN without one, or for a date). No attempt is made earlier, but at most
+   * 300 s are waited.
+   */
   retryAfterMs?: number;
 }
 
@@ -59,8 +77,10 @@ export type Transport = 'subprotocol' | 'query' | 'first_message';
 
 export interface StreamOptions {
   /**
-   * Called for every attempt and every refresh, because a token opens one connection. It may throw an error with
-   * `status` and `retryAfterMs`. `signal` is aborted when the stream no longer waits for the answer.
+   * Called for every attempt and every refresh, because a token opens one connection. After an error it is called again
+   * with back-off, unless the error's `retryable` is false. The error's `code` or message is the `reason` of the state
+   * `waiting`; its `status` and `retryAfterMs` are used too. `signal` is aborted when the stream no longer waits for the
+   * answer.
    */
   getToken: (attempt: { signal: AbortSignal }) => Promise<Grant>;
   /** Channels to subscribe at once. Their frames are the events `snapshot` and `update`. */
@@ -138,9 +158,9 @@ export interface StateChange {
   state: StreamState;
   /** The WebSocket close code that caused the state; 1006 for a dead link and for a missing welcome. */
   code?: number;
-  /** The issuer's HTTP status that caused the state; 0 if the issuer did not answer. */
+  /** The HTTP status of the answer without a token that caused the state; 0 if there was no answer. */
   status?: number;
-  /** A short code, such as `session_revoked` or `dead_link`. */
+  /** A short code, such as `session_revoked` or `dead_link`, or what `getToken` threw. */
   reason?: string;
   /** Milliseconds until the next attempt, in `waiting`. */
   retryInMs?: number;

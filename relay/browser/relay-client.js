@@ -5,6 +5,8 @@ const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
 const GOOD_MS = 10_000; // a longer connection resets the back-off
 const PATIENCE_MS = 10_000;
+const LONGEST_MS = 300_000;
+const WORK_MS = 50; // of readers, before messages are read again
 const PACE_MS = 250;
 const FRAME_CHANNELS = 85; // with `since` within 16 KiB
 const URL_CHANNELS = 60; // proxies refuse long URLs
@@ -27,13 +29,21 @@ export function fetchToken({ path = '/auth/ws-token', endpoint, channels } = {})
       cache: 'no-store',
       signal,
     });
-    const body = await response.json().catch(() => ({}));
-    if (response.ok) return body;
-    const { status, headers } = response;
-    const retryAfterMs = parseInt(headers.get('retry-after') ?? '') * 1000;
-    throw new TokenError(body.message || `The issuer answered ${status}.`, { ...body, status, retryAfterMs });
+    const body = (await response.json().catch(() => {})) ?? {};
+    const { ok, status, headers } = response;
+    if (ok && body.wsToken) return body;
+    const retryAfterMs = parseFloat(headers.get('retry-after') ?? '') * 1000;
+    const { code, message, retryable } = body;
+    // Any other form is a proxy's
+    if (code && message && typeof retryable === 'boolean')
+      throw new TokenError(message, { code, status, retryable, retryAfterMs });
+    throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
   };
 }
+
+// A timer above 2^31 ms fires at once
+const bounded = (ms) =>
+  typeof ms === 'number' && !isNaN(ms) ? Math.min(Math.max(ms, 0), LONGEST_MS) : undefined;
 
 // `*` is one segment, a last `>` the rest
 function matcher(names) {
@@ -70,6 +80,7 @@ export function createStream({
   const sent = new Map(); // name -> requested interval; -1: request again
   const requests = new Map(); // id -> names, until answered
   const pings = new Map();
+  const late = new Set(); // entries whose newest value waits for the readers
 
   /** @type {import('./relay-client.js').StreamState} */
   let state = 'connecting';
@@ -81,6 +92,9 @@ export function createStream({
   let renewer;
   let renewal; // id of the last refresh
   let pacer;
+  let drainer;
+  let worked = 0; // ms by readers, paid back by reading
+  let lapped = 0;
   let flushed = -PACE_MS;
   let failures = 0;
   let refusals = 0; // of upgrades; two change the transport
@@ -130,12 +144,13 @@ export function createStream({
     const aborted = new Promise((_, reject) => (signal.onabort = () => reject(signal.reason)));
     try {
       const grant = await Promise.race([(async () => getToken({ signal }))(), aborted]);
+      if (!grant?.wsToken || !(url ?? grant.endpoint)) throw Error('getToken returned no token with its endpoint.');
       if (mine === run) use(grant);
     } catch (/** @type {any} */ error) {
-      const { status = 0, code, message, retryAfterMs } = error ?? {};
-      const wait = retryAfterMs >= 0 ? retryAfterMs + Math.random() * BACKOFF_FIRST_MS : undefined;
-      // 408 and 429 are retried, other 4xx are final
-      if (mine === run) fail({ status, reason: code || message }, wait, /^4(?!08|29)/.test(status));
+      const { status = 0, code, message, retryable, retryAfterMs } = error ?? {};
+      let wait = bounded(retryAfterMs);
+      if (wait !== undefined) wait += Math.random() * BACKOFF_FIRST_MS;
+      if (mine === run) fail({ status, reason: code || message || String(error) }, wait, retryable === false);
     } finally {
       clearTimeout(patience);
     }
@@ -183,7 +198,7 @@ export function createStream({
     welcomed = heard;
     told = undefined;
     lead = frame.ts - heard;
-    beat = frame.heartbeat_ms || beat;
+    beat = bounded(frame.heartbeat_ms) || beat;
     enter('open', { connection: frame.connection });
     emit('welcome', frame);
     flush();
@@ -277,8 +292,8 @@ export function createStream({
     if (type === 'status') judge(entryOf(channel), frame.state);
     if (type === 'subscribed') acknowledged(frame);
     if (type === 'unsubscribed' && !id) withdrawn(frame.channels);
-    if (type === 'token_expiring') renewIn((Math.random() * frame.expires_in_ms) / 2); // spreads refreshes
-    if (type === 'reconnect') told = frame.delay_ms;
+    if (type === 'token_expiring') renewIn((Math.random() * (bounded(frame.expires_in_ms) ?? PATIENCE_MS)) / 2); // spreads refreshes
+    if (type === 'reconnect') told = bounded(frame.delay_ms);
     requests.delete(id);
     emit(type, frame);
   }
@@ -286,6 +301,7 @@ export function createStream({
   function deliver(frame) {
     const { type, channel, epoch, seq } = frame;
     const entry = entryOf(channel);
+    if (type === 'update' && !entry.epoch) return; // of a subscription that has ended
     const anew = type === 'snapshot' && epoch !== entry.epoch;
     if (anew || seq > entry.seq) {
       if (ordered && entry.seq && (anew || seq > entry.seq + 1)) {
@@ -298,9 +314,10 @@ export function createStream({
       }
       if (anew) entry.epoch = epoch;
       entry.seq = seq;
-      entry.last = entry.held && entry.last.type === 'snapshot' ? whole(entry, frame) : frame;
-      entry.held = !ordered && document?.hidden;
-      if (!entry.held) show(entry);
+      entry.last = late.has(entry) && entry.last.type === 'snapshot' ? whole(entry, frame) : frame;
+      if (ordered) show(entry);
+      else late.add(entry);
+      if (!drainer && !ordered) drain();
     }
     entry.heardIn = run;
     if (type === 'update') entry.quiet = false;
@@ -309,8 +326,26 @@ export function createStream({
 
   function show(entry) {
     const { last, readers } = entry;
-    entry.held = false;
+    late.delete(entry);
     for (const { onSnapshot, onUpdate } of readers) call(last.type === 'snapshot' ? onSnapshot : onUpdate, last);
+  }
+
+  function lap() {
+    const before = lapped;
+    return (lapped = performance.now()) - before;
+  }
+
+  // Readers get three quarters of the time: all that has arrived is read before the next call, so its value is new
+  function drain() {
+    drainer = clearTimeout(drainer);
+    worked = Math.max(0, worked - 3 * lap());
+    for (const entry of late) {
+      if (document?.hidden) return;
+      if (worked > WORK_MS) return void (drainer = setTimeout(drain, worked / 3));
+      show(entry);
+      settle(entry);
+      worked = Math.min(worked + lap(), 15 * WORK_MS);
+    }
   }
 
   const whole = ({ epoch }, frame) => ({ ...frame, type: 'snapshot', epoch });
@@ -340,7 +375,7 @@ export function createStream({
   function settle(entry) {
     const { channel, quiet, heardIn } = entry;
     const verdict = silent || quiet || heardIn !== run ? 'stale' : 'live';
-    if (verdict === entry.state) return;
+    if (verdict === entry.state || (verdict === 'live' && late.has(entry))) return;
     entry.state = verdict;
     for (const reader of entry.readers) call(reader.onStatus, { channel, state: verdict });
     emit(verdict, { channel, state: verdict });
@@ -371,7 +406,7 @@ export function createStream({
     flushed = performance.now();
     const wants = wanted();
     // Only here: a name subscribed again before gets no snapshot
-    entries.forEach((entry, channel) => entry.readers.length || entries.delete(channel));
+    entries.forEach((entry, channel) => entry.readers.length || (late.delete(entry), entries.delete(channel)));
     const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
     // The server resumes only unsubscribed channels
     const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
@@ -423,7 +458,7 @@ export function createStream({
     // A rate limit has no id: repeat all open requests
     const ids = frame.code === 'rate_limited' ? [...requests.keys()] : [frame.id];
     const names = ids.flatMap((id) => requests.get(id) ?? []);
-    if (ids.includes(renewal) && requests.has(renewal)) renewIn(frame.retry_after_ms ?? backoff());
+    if (ids.includes(renewal) && requests.has(renewal)) renewIn(Math.max(bounded(frame.retry_after_ms) ?? 0, backoff()));
     for (const id of ids) requests.delete(id);
     if (!names.length) return frame.code === 'nothing_subscribed' && readers.size ? undefined : emit('error', frame);
     if (!frame.retryable) return names.forEach((name) => complain(name, frame));
@@ -431,7 +466,7 @@ export function createStream({
       sent.set(name, -1);
       if (entries.get(name)?.resuming) torn = true;
     }
-    change(frame.retry_after_ms ?? PACE_MS);
+    change(bounded(frame.retry_after_ms) ?? PACE_MS);
   }
 
   function complain(channel, { code, message }) {
@@ -456,7 +491,7 @@ export function createStream({
       entry.readers = [...entry.readers, reader];
       queueMicrotask(() => {
         if (!entry.last || !readers.has(reader)) return;
-        if (!entry.held) call(reader.onSnapshot, whole(entry, entry.last));
+        if (!late.has(entry)) call(reader.onSnapshot, whole(entry, entry.last));
         call(reader.onStatus, { channel: entry.channel, state: entry.state });
       });
     }
@@ -471,7 +506,7 @@ export function createStream({
   function seen() {
     if (document.hidden) return;
     hurry();
-    for (const entry of entries.values()) if (entry.held) show(entry);
+    drain();
   }
 
   globalThis.addEventListener?.('online', hurry, over);
@@ -500,6 +535,7 @@ export function createStream({
     close() {
       if (over.signal.aborted) return;
       clearTimeout(pacer);
+      late.clear();
       leave('closed', { code: 1000, reason: '' });
     },
   };

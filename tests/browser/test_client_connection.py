@@ -99,52 +99,6 @@ async def test_these_close_codes_stop(tab: Tab, relay: ScriptedRelay, code: int)
     assert await tab.page.evaluate("[window.tokens, stream.state]") == [1, "stopped"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403])
-async def test_a_refusal_of_the_issuer_stops(tab: Tab, relay: ScriptedRelay, status: int) -> None:
-    """Without a session there is nothing to wait for."""
-    await tab.start(relay)
-    await tab.page.evaluate(f"window.refusal = {{ status: {status}, code: 'invalid_session' }}")
-    await (await relay.accept()).close(1006)
-    await tab.wait_out(await tab.state("waiting"))
-    assert await tab.state("stopped") == {"state": "stopped", "status": status, "reason": "invalid_session"}
-
-
-async def test_retry_after_of_the_issuer_wins_over_the_back_off(tab: Tab, relay: ScriptedRelay) -> None:
-    """Never earlier than told; a little later, so that not all come back in the same moment."""
-    answers = [
-        {
-            "status": 429,
-            "headers": {"retry-after": "7"},
-            "json": {"code": "rate_limited", "message": "Slow down."},
-        },
-        {"status": 200, "json": {"wsToken": "from-the-issuer", "endpoint": relay.endpoint}},
-    ]
-    asked: list[Any] = []
-
-    async def issue(route: Any) -> None:
-        asked.append(route.request.post_data_json)
-        await route.fulfill(**answers[len(asked) - 1])
-
-    await tab.page.route("**/auth/ws-token", issue)
-    await tab.page.evaluate(
-        """async () => {
-          const { createStream, fetchToken } = await import('/client/relay-client.js');
-          const getToken = fetchToken({ endpoint: 'prices', channels: ['prices.>'] });
-          window.stream = createStream({ getToken });
-          window.stream.on('state', (value) => window.report(['state', value]));
-        }"""
-    )
-    change = await tab.state("waiting")
-    assert change["status"] == 429
-    assert change["reason"] == "rate_limited"
-    assert 7000 <= change["retryInMs"] < 7500
-    await tab.page.clock.run_for(6999)
-    assert len(asked) == 1
-    await tab.page.clock.run_for(501)
-    assert (await relay.accept()).offered == "relay.v1, bearer.from-the-issuer"
-    assert asked == [{"endpoint": "prices", "channels": ["prices.>"]}] * 2
-
-
 async def test_a_planned_restart_is_waited_for_as_long_as_the_server_says(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
@@ -189,24 +143,6 @@ async def test_one_refused_upgrade_now_and_then_does_not_change_the_transport(
         await tab.wait_out(await tab.state("waiting"))
         await tab.wait_out(await tab.state("waiting"))
     assert "bearer." in (await relay.accept()).offered
-
-
-async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(
-    tab: Tab, relay: ScriptedRelay
-) -> None:
-    """Ten seconds are enough for a token."""
-    await tab.start(relay)
-    await tab.page.evaluate("window.stream.close()")
-    await tab.page.evaluate(
-        """async () => {
-          const { createStream } = await import('/client/relay-client.js');
-          window.stream = createStream({ getToken: () => new Promise(() => {}) });
-          window.stream.on('state', (value) => window.report(['state', value]));
-        }"""
-    )
-    await tab.state("connecting")
-    await tab.page.clock.run_for(10_000)
-    assert (await tab.state("waiting"))["reason"] == "The token issuer does not answer."
 
 
 async def test_a_server_that_never_says_welcome_is_left(tab: Tab, relay: ScriptedRelay) -> None:

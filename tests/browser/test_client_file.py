@@ -6,10 +6,10 @@ import re
 from tests.support.scripted_relay import CLIENT
 
 
-def test_the_client_stays_below_6_kb_gzipped() -> None:
+def test_the_client_stays_below_7_kb_gzipped() -> None:
     """A page pays for the client at every first visit, for its comments too."""
     file_name = len(CLIENT.name) + 1  # which `gzip -9 relay-client.js` puts into its header
-    assert len(gzip.compress(CLIENT.read_bytes(), 9)) + file_name <= 6 * 1024
+    assert len(gzip.compress(CLIENT.read_bytes(), 9)) + file_name <= 7 * 1024
 
 
 def test_the_client_imports_nothing() -> None:

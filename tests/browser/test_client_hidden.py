@@ -73,6 +73,25 @@ async def test_a_reader_in_a_hidden_page_gets_the_value_once(tab: Tab, relay: Sc
     assert (await tab.next("onSnapshot", "second"))["seq"] == 2
 
 
+async def test_a_channel_is_live_only_after_its_newest_value_was_delivered(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """The old value on the screen must not look current because a newer one has arrived."""
+    peer = await follow(tab, relay, "latest")
+    await tab.hide(hidden=True)
+    await peer.close(1006)
+    for _ in CHANNELS:
+        assert (await tab.next("onStatus"))["state"] == "stale"
+    await tab.wait_out(await tab.state("waiting"))
+    peer = await relay.accept()
+    await peer.welcome()
+    await peer.send(frame("snapshot", BTC, 9, epoch="e1"), HEARTBEAT)
+    assert await tab.next("onStatus", "onSnapshot", "heartbeat") == HEARTBEAT
+    await tab.hide(hidden=False)
+    assert (await tab.next("onStatus", "onSnapshot"))["seq"] == 9
+    assert await tab.next("onStatus", "onSnapshot") == {"channel": BTC, "state": "live"}
+
+
 async def test_messages_of_a_stream_channel_are_handed_on_in_a_hidden_page(
     tab: Tab, relay: ScriptedRelay
 ) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.support.chromium import missing
 from tests.support.relay_process import Relay
 from tests.support.relay_process import running as running_relay
 from tests.support.scripted_relay import CLIENT, PATIENCE_S
+from tests.support.slow_readers import MOST_BEHIND, PRICE, VALUES, WORK_MS, values_behind
 from tests.support.symbols import SYMBOLS
 from tests.support.tcp_proxies import linked
 
@@ -28,7 +29,7 @@ import { createInterface } from 'node:readline';
 import { createStream } from '%(client)s';
 %(socket)s
 const say = (kind) => (value) => console.log(JSON.stringify([kind, value]));
-const [url, ...channels] = process.argv.slice(2);
+const [url, workMs, ...channels] = process.argv.slice(2);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const stream = createStream({
   getToken: async () => {
@@ -38,7 +39,11 @@ const stream = createStream({
   WebSocket: Socket,
 });
 for (const event of ['state', 'error', 'stale', 'live', 'gap']) stream.on(event, say(event));
-stream.subscribe(channels, { onSnapshot: say('value'), onUpdate: say('value') });
+const read = (value) => {
+  say('value')(value);
+  for (const end = performance.now() + Number(workMs); performance.now() < end; );
+};
+stream.subscribe(channels, { onSnapshot: read, onUpdate: read });
 process.on('SIGTERM', () => { stream.close(); process.stdin.destroy(); });
 """
 
@@ -73,10 +78,11 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Program:
     """The running program: what it has said, and tokens when it asks."""
 
-    def __init__(self, process: asyncio.subprocess.Process, relay: Relay) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, relay: Relay, endpoint: str) -> None:
         self.process = process
         self.bad_tokens: list[str] = []  # handed out first
         self._relay = relay
+        self._endpoint = endpoint
 
     async def next(self, *kinds: str) -> Any:
         """Return the value of the next event of one of `kinds`, handing out tokens meanwhile."""
@@ -94,7 +100,7 @@ class Program:
     async def _answer(self) -> None:
         assert self.process.stdin is not None
         bad = self.bad_tokens
-        token = bad.pop() if bad else await self._relay.token(origin="", endpoint="trades")
+        token = bad.pop() if bad else await self._relay.token(origin="", endpoint=self._endpoint)
         self.process.stdin.write(f"{token}\n".encode())
 
     async def _complaint(self) -> str:
@@ -104,17 +110,18 @@ class Program:
 
 @asynccontextmanager
 async def program(
-    script: Path, relay: Relay, port: int, channels: Iterable[str] = (CHANNEL,)
+    script: Path, relay: Relay, port: int, channels: Sequence[str] = (CHANNEL,), *, work_ms: int = 0
 ) -> AsyncIterator[Program]:
     """Run it against a port that leads to the relay; it must end by itself when its stream is closed."""
+    endpoint = channels[0].partition(".")[0]
     process = await asyncio.create_subprocess_exec(
-        *("node", str(script), f"ws://127.0.0.1:{port}/ws/trades", *channels),
+        *("node", str(script), f"ws://127.0.0.1:{port}/ws/{endpoint}", str(work_ms), *channels),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        yield Program(process, relay)
+        yield Program(process, relay, endpoint)
         process.terminate()
         async with asyncio.timeout(PATIENCE_S):
             await process.wait()
@@ -185,3 +192,13 @@ async def test_symbols_of_exchanges_can_be_named_in_a_url(script: Path, tmp_path
     assert sorted((value["channel"], value["data"]) for value in values) == sorted(
         zip(channels, channels, strict=True)
     )
+
+
+async def test_a_slow_reader_in_node_gets_new_prices(script: Path, tmp_path: Path) -> None:
+    """It gets fewer values instead of old ones, and the newest one at the end."""
+    with running_relay(tmp_path) as relay:
+        async with program(script, relay, relay.ports[1], [PRICE], work_ms=WORK_MS) as node:
+            await opened(node)
+            behind = await values_behind(relay, lambda: node.next("value"))
+    assert max(behind) < MOST_BEHIND, behind
+    assert len(behind) < VALUES / 2

@@ -16,6 +16,7 @@ from playwright.async_api import Page
 from tests.support.chromium import require_playwright
 from tests.support.relay_process import Relay, make_relay
 from tests.support.scripted_relay import Tab
+from tests.support.slow_readers import MOST_BEHIND, PRICE, VALUES, WORK_MS, values_behind
 from tests.support.tcp_proxies import Link, linked
 
 require_playwright()
@@ -28,7 +29,7 @@ LIFE_S = 5
 """Long enough for a busy machine to refresh in time, short enough to wait for."""
 
 _START = """
-async ({ endpoint, channels, url, follow, sameToken }) => {
+async ({ endpoint, channels, url, follow, sameToken, workMs = 0 }) => {
   const { createStream, fetchToken } = await import('/client/relay-client.js');
   const fetched = fetchToken({ endpoint, channels });
   let kept;
@@ -38,7 +39,14 @@ async ({ endpoint, channels, url, follow, sameToken }) => {
   for (const event of ['state', 'silence', 'welcome', 'error', 'stale', 'live', 'reconnect', 'refreshed'])
     window.stream.on(event, (value) => window.report([event, value]));
   const tell = (kind) => (value) => window.report([kind, value]);
-  window.stream.subscribe(follow, { onSnapshot: tell('value'), onUpdate: tell('value'), onGap: tell('gap') });
+  const read = (value) => {
+    tell('value')(value);
+    for (const end = performance.now() + workMs; performance.now() < end; );
+  };
+  window.follow = () => {
+    window.leave = window.stream.subscribe(follow, { onSnapshot: read, onUpdate: read, onGap: tell('gap') });
+  };
+  window.follow();
 }
 """
 
@@ -84,6 +92,8 @@ async def open_page(page: Page, relay: Relay, **options: Any) -> Tab:
     await devtools.send("Page.setBypassCSP", {"enabled": True})
     await page.goto(relay.url + "/client/relay-client.js")
     await page.clock.pause_at("2040-01-01T00:00:00Z")
+    if "workMs" in options:
+        await page.clock.resume()  # a stopped clock shows no work
     await page.evaluate(_START, {"endpoint": "trades", "follow": BTC} | options)
     return tab
 
@@ -262,3 +272,38 @@ async def test_a_used_token_is_refused_without_a_reason_and_then_with_one(page: 
     assert seen == [1012, 1006, 1006, 3000]
     await page.evaluate("forget()")
     await come_back(tab)
+
+
+async def test_a_stream_that_is_left_for_a_moment_begins_again_without_a_gap(
+    page: Page, running: Relay
+) -> None:
+    """The relay was told of both, and what was published between the two is part of the first snapshot."""
+    tab = await open_page(page, running)
+    await tab.state("open")
+    await publish(running, 1, 2)
+    assert await values(tab, 2) == [1, 2]
+    await page.evaluate("leave()")
+    await page.clock.run_for(250)  # the client unsubscribes
+    await publish(running, 3, 4)
+    await page.evaluate("follow()")
+    await page.clock.run_for(250)
+    assert await values(tab, 1) == [4]
+    await publish(running, 5)
+    assert await values(tab, 1) == [5]
+
+
+async def test_a_slow_reader_gets_new_prices(page: Page, running: Relay) -> None:
+    """It gets fewer values instead of old ones, and the newest one at the end."""
+    tab = await open_page(page, running, endpoint="prices", follow=PRICE, workMs=WORK_MS)
+    await tab.state("open")
+    behind = await values_behind(running, lambda: tab.next("value"))
+    assert max(behind) < MOST_BEHIND, behind
+    assert len(behind) < VALUES / 2
+
+
+async def test_a_slow_reader_of_a_stream_gets_every_message_in_order(page: Page, running: Relay) -> None:
+    """Nothing of a stream is skipped, however long the reader takes."""
+    tab = await open_page(page, running, workMs=20)
+    await tab.state("open")
+    await publish(running, *range(40))
+    assert await values(tab, 40) == list(range(40))

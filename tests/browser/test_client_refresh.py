@@ -100,7 +100,9 @@ async def test_a_session_that_ended_lets_the_connection_live_to_its_end_and_then
 ) -> None:
     """A good socket is not thrown away, the issuer is not asked in vain, and its word counts at the end."""
     peer = await expiring(tab, relay, follow=BTC)
-    await tab.page.evaluate(f"window.refusal = {{ status: {status}, code: 'invalid_session' }}")
+    await tab.page.evaluate(
+        f"window.refusal = {{ status: {status}, code: 'invalid_session', retryable: false }}"
+    )
     await tab.page.clock.run_for(30_000)
     assert await tab.next("error", "state") == {"code": "not_refreshed", "message": "invalid_session"}
     await tab.page.clock.run_for(29_000)

@@ -256,3 +256,24 @@ async def test_nothing_subscribed_is_no_error_while_the_resume_is_on_its_way(
     await peer.welcome()
     await peer.send(told)
     assert (await tab.next("error"))["code"] == "nothing_subscribed"
+
+
+async def test_a_channel_that_is_left_and_followed_again_begins_with_a_new_snapshot(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """Messages that were on their way when the client left are no value to begin with, and no gap follows them."""
+    peer = await follow(tab, relay)
+    await tab.page.evaluate("leave()")
+    await tab.page.clock.run_for(250)
+    assert (await peer.next())["type"] == "unsubscribe"
+    await peer.send(*updates(6, 7), {"type": "heartbeat", "ts": 1})
+    await tab.next("heartbeat")
+    await tab.page.evaluate("(btc) => { follow(btc); }", BTC)
+    await peer.send(*updates(8), {"type": "heartbeat", "ts": 1})
+    await tab.next("heartbeat")
+    await tab.page.clock.run_for(250)
+    asked = await peer.next()
+    assert asked["channels"] == [BTC]
+    await peer.send(ack(BTC, id=asked["id"], seq=11), snapshot(11), *updates(12))
+    kept = [await tab.next("onSnapshot", "onUpdate", "onGap", "error") for _ in range(2)]
+    assert kept == [snapshot(11), *updates(12)]

@@ -87,6 +87,9 @@ class ScriptedRelay:
     """Accepts connections, or refuses as many as `refusing` says, and serves the client's file on the same port."""
 
     refusing: int = 0
+    refusal: tuple[int, str, bytes] = (401, "text/plain", b"")
+    """Status, content type and body of a refused upgrade."""
+
     origin: str = ""
     _peers: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue)
 
@@ -115,7 +118,7 @@ class ScriptedRelay:
             return _response(404, "text/plain", b"")
         if self.refusing:
             self.refusing -= 1
-            return _response(401, "text/plain", b"")
+            return _response(*self.refusal)
         return None
 
 
@@ -163,7 +166,7 @@ async ({ endpoint, follow, options }) => {
       onGap: tell('onGap'), ...options,
     });
   };
-  if (follow) window.follow(follow);
+  if (follow) window.leave = window.follow(follow);
 }
 """
 
@@ -183,7 +186,10 @@ class Tab:
         await self.page.clock.pause_at("2026-01-01T01:00:00Z")
 
     async def start(self, relay: ScriptedRelay, *, follow: str = "", **options: Any) -> None:
-        """Create the stream as `window.stream`; `window.follow(channels)` subscribes and reports."""
+        """Create the stream as `window.stream`; `window.follow(channels)` subscribes and reports.
+
+        `window.leave()` ends the subscription to `follow`.
+        """
         await self.page.evaluate(_START, {"endpoint": relay.endpoint, "follow": follow, "options": options})
 
     async def next(self, *kinds: str) -> Any:
