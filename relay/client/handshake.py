@@ -5,6 +5,7 @@ body is a relay's own error and says so. A relay's 401 asks for another token. E
 during a deployment, and is tried again.
 """
 
+import asyncio
 import logging
 import re
 import ssl
@@ -16,10 +17,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
-from relay.client.errors import HandshakeError
+from relay.client.errors import HandshakeError, TokenError
 from relay.client.issuer import ScopedToken
 from relay.client.responses import read_problem
-from relay.core.errors import ConfigurationError
+from relay.core.errors import ConfigurationError, RelayError
 
 PROTOCOL = Subprotocol("relay.v1")
 
@@ -79,15 +80,31 @@ async def resolve_token(source: TokenSource) -> str:
 
     Raises:
         ConfigurationError: if the text is not a token. The message does not repeat it.
-        TokenError: if the function raised it, as `fetch_token` does.
+        TokenError: if the function raised it, as `fetch_token` does. It is retryable after any other exception of the
+            function: the next call may work, and the subscriber's events have the cause.
     """
-    token = source if isinstance(source, str | ScopedToken) else await source()
+    token = source if isinstance(source, str | ScopedToken) else await _call(source)
     text = token.token if isinstance(token, ScopedToken) else token
     if not isinstance(text, str) or not _TOKEN.fullmatch(text):
         raise ConfigurationError(
             "The token is not a scoped token: that has three parts of letters, digits, - and _, with dots between."
         )
     return text
+
+
+async def _call(source: Callable[[], Awaitable[str | ScopedToken]]) -> str | ScopedToken:
+    try:
+        return await source()
+    except RelayError:
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        cause = "it was cancelled"
+    except Exception as error:  # noqa: BLE001  # the caller's function may raise anything
+        cause = f"{type(error).__name__}: {error}"
+    raise TokenError("token_function_failed", f"The token function failed: {cause}", retryable=True)
 
 
 async def open_stream(

@@ -1,4 +1,4 @@
-"""Which values a subscriber has handed out: no value twice, and no missing one unnoticed on `stream` channels.
+"""Which values a subscriber has queued for its caller: none twice, and none of a `stream` missing unnoticed.
 
 Brokers deliver at least once, and a reconnect begins with the current values, so repeats are ordinary. Within one
 `epoch` (the life of the relay's memory) `seq` only grows. A new epoch begins with a snapshot and counts from 1 again.
@@ -71,6 +71,16 @@ class Positions:
             for channel, seen in self._seen.items()
             if seen.is_stream and seen.epoch and seen.seq > ANY
         }
+
+    def is_stream(self, channel: str) -> bool:
+        """Tell whether each message of the channel counts. A channel that was never named is a `latest` one."""
+        seen = self._seen.get(channel)
+        return self._is_stream(channel) if seen is None else seen.is_stream
+
+    def at(self, channel: str) -> EpochSeq | None:
+        """Return the position of the newest value; None if it can't be resumed from."""
+        seen = self._seen.get(channel)
+        return None if seen is None or not seen.epoch or seen.seq == ANY else (seen.epoch, seen.seq)
 
     def has(self, channel: str, epoch: str, seq: int) -> bool:
         """Tell whether this value of the channel, or a newer one of its epoch, was handed out."""

@@ -68,7 +68,7 @@ class Renewal:
         """Start to fetch a token, or return the fetched one: send it, and then call `sent` with the frame's id.
 
         Raises:
-            Exception: if the caller's token function raised anything but a `TokenError`.
+            ConfigurationError: if the caller's token function returned no token.
         """
         if self._fetching is None:
             self.due_at = None

@@ -1,9 +1,9 @@
 """Reading prices: subscriptions that outlive their connections.
 
-The class has no background task: the caller's iteration reads the socket. So a slow consumer slows its own socket down,
-and the relay conflates its values, instead of old prices collecting here. It also means that heartbeats are checked,
-and connections refreshed, only during the iteration. (One exception: the token for a refresh is fetched in a task,
-because prices must not wait for an issuer.)
+The first step of the iteration starts a task. It connects, reads, refreshes and reconnects until `aclose()`, however
+often the caller comes back for an event, and whether or not a wait for one is cancelled. If the caller's iteration read
+the socket, a slow caller would leave minutes of small frames in the socket's buffers, and get prices as old as that.
+`relay.client.event_queue` keeps the newest values instead.
 
     async with Subscriber(url, token) as prices:
         await prices.subscribe(["prices.BTC-USD"])
@@ -50,6 +50,13 @@ from relay.client.renewal import Renewal
 from relay.client.responses import check_base_url
 from relay.client.subscriptions import FRAME_CHANNELS, DesiredSubscriptions, SubscriptionRequest, parts_of
 
+BUSY_S = 0.005
+"""A caller that was away longer than this may have blocked the event loop, and with it the reading."""
+CATCH_UP_S = 0.1
+"""Longest time for the reading before an event is handed out to such a caller."""
+IDLE_TURNS = 4
+"""Turns of the event loop without a frame after which everything is read: the socket needs two, the task one."""
+
 
 class Subscriber:
     """Subscriptions at one endpoint, as an asynchronous iterator of events.
@@ -67,7 +74,11 @@ class Subscriber:
 
     `Status` events report a channel as stale or live, from the relay's frames and from the state of the link. A channel
     without a `Status` event is live. Iterating raises `TokenError`, `HandshakeError` or `StreamClosedError` if another
-    attempt can't work, and ends after `aclose()`. Every other failure is a `Closed` event, and a new attempt follows.
+    attempt can't work, and ends after `aclose()`. Every other failure is a `Closed` event, and a new attempt follows:
+    also an exception of the caller's token function.
+
+    A caller that is slower than a `latest` channel gets its newest value, at most a second old when it is handed out.
+    A caller that is too slow for a `stream` channel is disconnected by the relay (4008), and then resumes.
     """
 
     def __init__(
@@ -92,6 +103,11 @@ class Subscriber:
         self._stopped = asyncio.Event()
         self._connection: Connection | None = None
         self._renewal: Renewal | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_iterating = False
+        self._changed = asyncio.Event()
+        self._steps = 0
+        self._yielded_at = 0.0
 
     def __repr__(self) -> str:
         return f"Subscriber({self._url!r})"
@@ -112,7 +128,7 @@ class Subscriber:
         """
         return {
             channel: Position(channel=channel, epoch=epoch, seq=seq)
-            for channel, (epoch, seq) in self._queue.positions.resumable().items()
+            for channel, (epoch, seq) in self._queue.handed_out.items()
         }
 
     @property
@@ -128,8 +144,13 @@ class Subscriber:
     async def aclose(self) -> None:
         """Close the connection and end the iteration. Calling it again does nothing."""
         self._stopped.set()
+        self._changed.set()
         if self._renewal is not None:
             self._renewal.close()
+        if (task := self._task) is not None:
+            self._task = None
+            task.cancel()
+            await asyncio.wait([task])
         if self._connection is not None:
             await self._connection.aclose()
 
@@ -166,32 +187,81 @@ class Subscriber:
         return self
 
     async def __anext__(self) -> Event:
+        if self._is_iterating:
+            raise RuntimeError(
+                "Another task waits for this subscriber's next event: only one may iterate it."
+            )
+        self._is_iterating = True
+        try:
+            return await self._next()
+        finally:
+            self._is_iterating = False
+
+    async def _next(self) -> Event:
+        if _now() - self._yielded_at > BUSY_S:
+            await self._catch_up()
         while not self._stopped.is_set():
             if (event := self._queue.next(_now())) is not None:
+                self._changed.set()  # there is room again
                 return event
-            connection = self._connection
-            if connection is None:
-                await self._connect()
-            elif connection.has_requests:
-                await connection.send_next_request()
-            elif self._renewal is not None and self._renewal.is_due(_now()):
-                await self._renew(connection, self._renewal)
-            else:
-                self._process(
-                    await connection.receive(None if self._renewal is None else self._renewal.due_at)
-                )
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
+            elif self._task.done():
+                task, self._task = self._task, None
+                task.result()  # raises why no attempt can work; the next step begins again
+                continue
+            self._changed.clear()
+            await self._changed.wait()
+            self._yielded_at = _now()
         raise StopAsyncIteration
+
+    async def _catch_up(self) -> None:
+        """Let the task read what arrived while the caller was busy, also if it blocked the event loop."""
+        until, idle = _now() + CATCH_UP_S, 0
+        while idle < IDLE_TURNS and _now() < until and self._task is not None:
+            steps = self._steps
+            await asyncio.sleep(0)
+            idle = idle + 1 if steps == self._steps else 0
+        self._yielded_at = _now()
+
+    # The task
+
+    async def _run(self) -> None:
+        """Connect, read, refresh and reconnect, until it is cancelled or no attempt can work."""
+        try:
+            while True:
+                while not self._queue.has_room:
+                    self._changed.clear()
+                    await self._changed.wait()
+                await self._step()
+                self._steps += 1
+                self._changed.set()
+        finally:
+            self._changed.set()
+
+    async def _step(self) -> None:
+        connection = self._connection
+        if connection is None:
+            await self._connect()
+        elif connection.has_requests:
+            await connection.send_next_request()
+        elif self._renewal is not None and self._renewal.is_due(_now()):
+            await self._renew(connection, self._renewal)
+        else:
+            self._process(await connection.receive(None if self._renewal is None else self._renewal.due_at))
+
+    def _put(self, *events: Event | None) -> None:
+        self._queue.put(*events, now=_now())
 
     # Connecting
 
     async def _connect(self) -> None:
-        await self._wait_until(self._reconnects.at)
-        if self._stopped.is_set():
-            return
+        if (wait_s := self._reconnects.at - _now()) > 0:
+            await asyncio.sleep(wait_s)
         try:
             token = await resolve_token(self._token)
         except TokenError as error:
-            self._queue.put(self._reconnects.without_token(error))
+            self._put(self._reconnects.without_token(error))
             return
         query, asked = self._desired.query(self._queue.positions.resumable())
         opened = await open_stream(
@@ -202,28 +272,19 @@ class Subscriber:
             timeout_s=self._open_timeout_s,
         )
         if isinstance(opened, Retry):
-            self._queue.put(self._reconnects.refused(opened))
+            self._put(self._reconnects.refused(opened))
             return
         # computed after the handshake: another task may have subscribed in that time.
         # Without channels in the URL the relay subscribes to the token's channels, from their newest value
         requests = self._queue.resume(self._desired.missing(asked), again=not query)
         self._connection = Connection(opened, requests, welcome_timeout_s=self._open_timeout_s)
-        if self._stopped.is_set():  # by another task, during the handshake
-            await self._connection.aclose()
-
-    async def _wait_until(self, at: float) -> None:
-        try:
-            async with asyncio.timeout_at(at):
-                await self._stopped.wait()
-        except TimeoutError:
-            return
 
     async def _renew(self, connection: Connection, renewal: Renewal) -> None:
         outcome = renewal.poll(_now())
         if isinstance(outcome, str):
             renewal.sent(await connection.refresh(outcome))
         else:
-            self._queue.put(outcome)
+            self._put(outcome)
 
     # Receiving
 
@@ -235,13 +296,13 @@ class Subscriber:
         if isinstance(frame, Ended):
             self._lost(connection, frame)
         elif isinstance(frame, Silence):
-            queue.silent(frame.since)
+            queue.silent(frame.since, now)
         elif isinstance(frame, Snapshot | Update):
             live_again = queue.heard(frame, now)
             connection.add(queue.value(frame, now))
-            queue.put(*live_again)  # after the value, which must be the first in the queue
+            self._put(*live_again)  # after the value
         else:
-            queue.put(*queue.heard(frame, now))
+            self._put(*queue.heard(frame, now))
             self._process_control(connection, frame, now)
 
     def _process_control(self, connection: Connection, frame: ServerFrame, now: float) -> None:
@@ -277,7 +338,7 @@ class Subscriber:
                 is_early = frame.code == "nothing_subscribed" and connection.has_open_requests
                 refused = None if renewal is None else renewal.refused(frame, now)
                 shown = None if is_early else refused or frame
-        queue.put(shown)
+        self._put(shown)
 
     def _lost(self, connection: Connection, ended: Ended) -> None:
         self._connection = None
@@ -285,10 +346,8 @@ class Subscriber:
             self._renewal.close()
             self._renewal = None
         stale = self._queue.lost(connection.heard_at)
-        if self._stopped.is_set():
-            return
         lasted_s = 0.0 if connection.welcomed_at is None else _now() - connection.welcomed_at
-        self._queue.put(self._reconnects.ended(ended, lasted_s=lasted_s), *stale)
+        self._put(self._reconnects.ended(ended, lasted_s=lasted_s), *stale)
 
 
 def _now() -> float:

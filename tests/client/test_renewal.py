@@ -194,8 +194,8 @@ async def test_a_token_as_text_can_not_refresh() -> None:
     assert [frame["type"] for frame in sent] == ["subscribe"]
 
 
-async def test_a_failing_token_function_is_the_callers_to_see() -> None:
-    """What it raises beside a TokenError comes out of the iteration, and is not kept quiet."""
+async def test_a_failing_token_function_is_reported_and_called_again() -> None:
+    """An exception of the caller's token function is the reason of a failed refresh."""
     tokens = 0
 
     async def token() -> str:
@@ -212,8 +212,9 @@ async def test_a_failing_token_function_is_the_callers_to_see() -> None:
 
     async with stream_server(talk) as stream, subscriber(stream.url, token) as prices:
         await take(prices, 2)
-        with pytest.raises(LookupError, match="no vault"):
-            await following(prices)
+        failed = await following(prices)
+        assert isinstance(failed, RefreshFailed)
+        assert "LookupError: no vault" in failed.reason
 
 
 async def test_a_refresh_whose_sending_was_given_up_is_sent_again() -> None:
