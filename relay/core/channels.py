@@ -73,12 +73,16 @@ def granted_interval(interval_ms: int, floor_ms: int = 0) -> int:
 
 
 class Value:
-    """One publication and its `update` frames, one per transport that has needed it so far."""
+    """One publication and its `update` frames, one per transport that has needed it so far.
 
-    __slots__ = ("_updates", "publication")
+    `heard_ms` is when it was accepted here, on the hub's clock.
+    """
 
-    def __init__(self, publication: Publication) -> None:
+    __slots__ = ("_updates", "heard_ms", "publication")
+
+    def __init__(self, publication: Publication, heard_ms: int = 0) -> None:
         self.publication = publication
+        self.heard_ms = heard_ms
         # Pairs and not a dict: there are one or two transports, and a dict would add 230 bytes to each message
         # of a history.
         self._updates: tuple[tuple[Encoder, bytes], ...] = ()
@@ -104,6 +108,7 @@ class Channel:
         "_snapshots",
         "generation",
         "groups",
+        "heard_ms",
         "history",
         "last",
         "last_heard_ms",
@@ -122,7 +127,9 @@ class Channel:
         self.last: Publication | None = None
         # Counts changes of the epoch. The epoch's text is not enough: an older epoch can come back.
         self.generation = 0
-        self.last_heard_ms = 0  # time of the publisher's last sign of life, which a publication is too
+        # The publisher's last sign of life, which a publication is too: in Unix ms, which is shown, and on the hub's
+        # clock, which decides.
+        self.last_heard_ms = self.heard_ms = 0
         self.signs_of_life = 0  # those without a value
         self.removed = False
         self.stale = False
@@ -140,8 +147,17 @@ class Channel:
             group = self.groups[interval_ms, encode] = Group(self, interval_ms, encode)
         return group
 
-    def accept(self, publication: Publication) -> bool:
-        """Make `publication` the newest value. False: it is a repetition. A change of epoch is a new generation."""
+    @property
+    def valued_ms(self) -> int:
+        """Return when the newest value was accepted, on the hub's clock. The channel must have a value."""
+        assert self._newest is not None
+        return self._newest.heard_ms
+
+    def accept(self, publication: Publication, heard_ms: int) -> bool:
+        """Make `publication` the newest value. False: it is a repetition. A change of epoch is a new generation.
+
+        `heard_ms` is the time of the hub's clock: see `Hub`.
+        """
         last = self.last
         if last is None or last.epoch != publication.epoch:
             self.generation += 1
@@ -149,15 +165,15 @@ class Channel:
         elif publication.seq <= last.seq:
             return False
         self.last = publication
-        self.last_heard_ms = publication.ts
-        self._newest = value = Value(publication)
+        self.last_heard_ms, self.heard_ms = publication.ts, heard_ms
+        self._newest = value = Value(publication, heard_ms)
         if self._snapshots:
             self._snapshots = {}
         if self.options.history_messages:
             if self.history and self.history[-1].publication.seq + 1 != publication.seq:
                 self.history.clear()  # a replay from a history with a gap would have the gap too
             self.history.append(value)
-            self._trim(publication.ts)
+            self._trim(heard_ms)
         return True
 
     def update(self, encode: Encoder) -> bytes:
@@ -206,14 +222,13 @@ class Channel:
         return is_earlier and self.options.mode is Mode.STREAM and not self._reaches_back_to(seq)
 
     def _reaches_back_to(self, seq: int) -> bool:
-        assert self.last is not None
-        self._trim(self.last.ts)
+        self._trim(self.valued_ms)
         return bool(self.history) and self.history[0].publication.seq <= seq + 1
 
     def _trim(self, now_ms: int) -> None:
         history, options = self.history, self.options
         while len(history) > options.history_messages or (
-            history and now_ms - history[0].publication.ts > options.history_ms
+            history and now_ms - history[0].heard_ms > options.history_ms
         ):
             history.popleft()
 

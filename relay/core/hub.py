@@ -65,6 +65,9 @@ class Hub:
     call `flush` soon, and again while it returns True. `wake_interval` is called with an interval in milliseconds
     when something waits for it: the caller must call `flush_interval` when the interval is over, and again while it
     returns True. `CATCH_UP_MS` is such an interval too.
+
+    Silence and the age of a history are measured on the hub's clock: the milliseconds of a clock that never goes back,
+    which the caller passes in as `heard_ms` and to `mark_stale`. Without `heard_ms` the publication's time counts.
     """
 
     def __init__(
@@ -179,13 +182,13 @@ class Hub:
 
     # publications
 
-    def publish(self, publication: Publication) -> bool:
+    def publish(self, publication: Publication, heard_ms: int | None = None) -> bool:
         """Accept one publication. False: it is a repetition (brokers deliver at least once)."""
         channel = self._subscriptions.find_or_create(publication.channel)
         if channel.last is None:
             channel.stale = channel.was_stale = self._removed.pop(channel.name, False)
             self._subscriptions.attach_patterns(channel)
-        if not channel.accept(publication):
+        if not channel.accept(publication, publication.ts if heard_ms is None else heard_ms):
             self.counters.duplicates += 1
             return False
         self.counters.publications += 1
@@ -197,13 +200,13 @@ class Hub:
             self._queue_status(channel)
         return True
 
-    def alive(self, name: str, *, ts: int) -> None:
+    def alive(self, name: str, *, ts: int, heard_ms: int | None = None) -> None:
         """Record a sign of life: at `ts`, in Unix ms, the value is unchanged. Without a value it is ignored."""
         channel = self._subscriptions.find(name)
         if channel is None or channel.last is None:
             return
         channel.signs_of_life += 1
-        channel.last_heard_ms = max(channel.last_heard_ms, ts)
+        channel.last_heard_ms, channel.heard_ms = ts, ts if heard_ms is None else heard_ms
         if self._silence.heard(channel):
             self._queue_status(channel)
 

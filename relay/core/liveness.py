@@ -62,11 +62,15 @@ class SilenceDetector:
         self._live.get(channel.options.silence_ms, {}).pop(channel, None)
 
     def find_stale(self, *, now_ms: int) -> Iterator[Channel]:
-        """Mark channels as stale that were silent for longer than their `silence_ms`, and return them."""
+        """Mark channels as stale that were silent for longer than their `silence_ms`, and return them.
+
+        `now_ms` is on the hub's clock, which never goes back. Otherwise one channel that was heard in the future would
+        stop the search for all channels after it.
+        """
         for silence_ms, channels in self._live.items():
             while channels:
                 channel = next(iter(channels))
-                if now_ms - channel.last_heard_ms <= silence_ms:
+                if now_ms - channel.heard_ms <= silence_ms:
                     break
                 del channels[channel]
                 channel.stale = channel.was_stale = True

@@ -16,7 +16,8 @@ back with the answer before it passes in the next frame:
 
 `auth` is allowed as the first frame only. The shell handles it before this state machine exists.
 
-Times are Unix seconds on one clock, which the shell passes in as `now`. Frames carry Unix milliseconds.
+Times are seconds on one clock that never goes back, which the shell passes in as `now`. Frames carry Unix milliseconds:
+`unix_lead` returns what to add to `now` for them, because the wall clock can be set at any time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +48,9 @@ MISSED_A_FRAME = 2500
 that missed 100 messages on each of 256 channels pays ten frames. One that asks for 256,000 waits ten seconds."""
 WARN_BEFORE_S = 60
 """Seconds before its end at which a connection is warned. A new token takes one request, and a few retries."""
+LATE_WARNING_S = 5
+"""Seconds that a connection gets if its end has come before its warning: its session ends in the same second, or the
+relay stood still for a minute."""
 
 
 class State(Enum):
@@ -60,7 +64,7 @@ class State(Enum):
 class Terms:
     """What one connection may do, as its token and its endpoint allow.
 
-    `expires_at` is in Unix seconds. `floor_ms` is the shortest flush interval.
+    `expires_at` is on the clock of `now`. `floor_ms` is the shortest flush interval.
     """
 
     connection: str
@@ -112,11 +116,21 @@ class ClientProtocol:
         "_scope",
         "_subscriber",
         "_terms",
+        "_unix_lead",
         "_warned",
         "state",
     )
 
-    def __init__(self, *, hub: Hub, subscriber: Subscriber, terms: Terms, report: Report, now: float) -> None:
+    def __init__(
+        self,
+        *,
+        hub: Hub,
+        subscriber: Subscriber,
+        terms: Terms,
+        report: Report,
+        now: float,
+        unix_lead: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._hub = hub
         self._subscriber = subscriber
         self._terms = terms
@@ -125,6 +139,7 @@ class ClientProtocol:
         self._floor_ms = terms.floor_ms
         self._warned = False
         self._report = report
+        self._unix_lead = unix_lead
         self._bucket = TokenBucket.full(rate=FRAMES_PER_S, burst=FRAME_BURST, now=now)
         self._refused_in_a_row = 0
         self.state = State.OPEN
@@ -137,8 +152,8 @@ class ClientProtocol:
         terms = self._terms
         welcome = messages.welcome(
             connection=terms.connection,
-            ts=_ms(now),
-            expires_at=_ms(self._expires_at),
+            ts=self._unix_ms(now),
+            expires_at=self._unix_ms(self._expires_at),
             frames_per_s=FRAMES_PER_S,
         )
         names = list(channels) or [name for name in terms.scope.patterns if not is_wildcard(name)]
@@ -178,7 +193,7 @@ class ClientProtocol:
                 removed = self._hub.unsubscribe(self._subscriber, frame.channels)
                 self._send(messages.unsubscribed(id=frame.id, channels=removed))
             case messages.Ping():
-                self._send(messages.pong(id=frame.id, ts=_ms(now)))
+                self._send(messages.pong(id=frame.id, ts=self._unix_ms(now)))
             case messages.Refresh():
                 return RefreshRequest(frame.token, frame.id)
             case messages.Auth():
@@ -204,15 +219,20 @@ class ClientProtocol:
         return None
 
     def next_deadline(self) -> float:
-        """Return when `tick` must be called, in Unix seconds."""
+        """Return when `tick` must be called, on the clock of `now`."""
         return self._expires_at if self._warned else self._expires_at - WARN_BEFORE_S
 
     def tick(self, now: float) -> Close | None:
-        """Do what is due at `now`: warn the client that the connection is about to expire, or end it."""
+        """Do what is due at `now`: warn the client that the connection is about to expire, or end it.
+
+        No connection ends without a warning.
+        """
         if self.state is State.CLOSED:
             return None
         if now >= self._expires_at:
-            return self.close(Reason.CONNECTION_EXPIRED)
+            if self._warned:
+                return self.close(Reason.CONNECTION_EXPIRED)
+            self._expires_at = now + LATE_WARNING_S
         if not self._warned and now >= self._expires_at - WARN_BEFORE_S:
             self._warned = True
             self._send(messages.token_expiring(expires_in_ms=_ms(self._expires_at - now)))
@@ -233,7 +253,7 @@ class ClientProtocol:
         if outside:
             removed = self._hub.unsubscribe(subscriber, outside)
             self._send(messages.unsubscribed(id=None, channels=removed))
-        self._send(messages.refreshed(id=request.id, expires_at=_ms(expires_at)))
+        self._send(messages.refreshed(id=request.id, expires_at=self._unix_ms(expires_at)))
         self._floor_ms = max(self._floor_ms, floor_ms)
         intervals = {**subscriber.exact, **subscriber.patterns}
         requests = [
@@ -276,6 +296,9 @@ class ClientProtocol:
         return close_for(reason)
 
     # inside
+
+    def _unix_ms(self, at: float) -> int:
+        return _ms(at + self._unix_lead())
 
     def _send(self, message: bytes) -> None:
         self._hub.send(self._subscriber, message)

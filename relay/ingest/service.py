@@ -57,6 +57,7 @@ class PublisherCounts:
 
     `stale` and `duplicate` messages were dropped. `connections` is the number of open sockets at /v1/ingest.
     `last_at` is the time of the last published message or sign of life, in Unix seconds; 0 means never.
+    `heard_at` is the same time of `time.monotonic`.
     """
 
     published: int = 0
@@ -66,6 +67,7 @@ class PublisherCounts:
     connections: int = 0
     dropped: dict[Drop, int] = field(default_factory=lambda: dict.fromkeys(Drop, 0))
     last_at: float = 0.0
+    heard_at: float = 0.0
 
     @property
     def stale(self) -> int:
@@ -81,12 +83,15 @@ class PublisherCounts:
         """Count a published message of `size` bytes."""
         self.published += 1
         self.bytes += size
-        self.last_at = time.time()
+        self._heard()
+
+    def _heard(self) -> None:
+        self.last_at, self.heard_at = time.time(), time.monotonic()
 
     def count_alive(self) -> None:
         """Count a sign of life."""
         self.alive += 1
-        self.last_at = time.time()
+        self._heard()
 
 
 CheckKey = Callable[[str, Mapping[str, Sequence[str]]], str | None]

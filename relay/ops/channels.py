@@ -5,7 +5,6 @@ two requests give the exact rate.
 """
 
 import heapq
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from relay.core.hub import Hub
 from relay.core.patterns import check_channel, check_pattern, covers
 from relay.ops.operators import Handler, HandlerResult
 from relay.ops.paging import check_names, read_limit
+from relay.stream.hub_clock import steady_ms
 from relay.web.answers import json_answer
 from relay.web.channel_query import channel_query
 
@@ -35,9 +35,9 @@ def channels_handler(hub: Hub, endpoint_of: EndpointOf) -> Handler:
             check_pattern(pattern)
         matching = [channel for channel in hub.channels() if not pattern or covers(pattern, channel.name)]
         following = (channel for channel in matching if channel.name > after)
-        now = time.time()
+        now_ms = steady_ms()
         rows = [
-            _row(channel, endpoint_of, now)
+            _row(channel, endpoint_of, now_ms)
             for channel in heapq.nsmallest(limit, following, key=lambda channel: channel.name)
         ]
         answer = {
@@ -50,7 +50,7 @@ def channels_handler(hub: Hub, endpoint_of: EndpointOf) -> Handler:
     return serve
 
 
-def _row(channel: Channel, endpoint_of: EndpointOf, now: float) -> Mapping[str, Any]:
+def _row(channel: Channel, endpoint_of: EndpointOf, now_ms: int) -> Mapping[str, Any]:
     assert channel.last is not None, "Hub.channels returns channels with a value"
     return {
         "channel": channel.name,
@@ -59,7 +59,7 @@ def _row(channel: Channel, endpoint_of: EndpointOf, now: float) -> Mapping[str, 
         "epoch": channel.last.epoch,
         "seq": channel.last.seq,
         "last_at": channel.last.ts / 1000,
-        "age_s": round(max(0.0, now - channel.last.ts / 1000), 3),
+        "age_s": (now_ms - channel.valued_ms) / 1000,
         "stale": channel.stale,
         "subscribers": channel.subscriber_count,
     }

@@ -5,7 +5,6 @@ connections open and close between two requests, and so none is left out.
 """
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -30,8 +29,7 @@ def connections_handler(registry: Registry) -> Handler:
         check_names(query, ("limit", "after"))
         limit = read_limit(query)
         cursor = _read_cursor(query["after"]) if "after" in query else (0.0, 0)
-        now = time.time()
-        rows = [_row(*found, now) for found in registry.after(cursor, limit=limit)]
+        rows = [_row(*found) for found in registry.after(cursor, limit=limit)]
         last = rows[-1] if len(rows) == limit else None
         answer = {
             "total": len(registry.connections),
@@ -54,7 +52,7 @@ def _read_cursor(text: str) -> ConnectionCursor:
         raise malformed from None
 
 
-def _row(connection: Connection, admitted: Admitted, now: float) -> Mapping[str, Any]:
+def _row(connection: Connection, admitted: Admitted) -> Mapping[str, Any]:
     return {
         "id": str(connection.id),
         "user": admitted.claims.subject,
@@ -66,6 +64,6 @@ def _row(connection: Connection, admitted: Admitted, now: float) -> Mapping[str,
         "origin": admitted.attempt.origin,
         "address": admitted.attempt.client.address,
         "opened_at": connection.opened_at,
-        "age_s": round(max(0.0, now - connection.opened_at), 1),
+        "age_s": round(connection.age_s, 1),
         "messages_out": connection.messages_out,
     }

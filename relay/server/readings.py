@@ -11,6 +11,7 @@ from relay import __version__
 from relay.metrics.readings import EndpointReading, PublisherReading, Readings
 from relay.server.options import endpoint_of
 from relay.server.parts import Parts
+from relay.stream.hub_clock import steady_ms
 
 
 class ReadingsSource:
@@ -35,21 +36,21 @@ class ReadingsSource:
             turns=parts.fanout.turns,
             flushes=parts.fanout.flushes,
             loop_lag=parts.loop_lag,
-            endpoints=self._endpoints(now),
-            publishers=self._publishers(now),
+            endpoints=self._endpoints(steady_ms()),
+            publishers=self._publishers(time.monotonic()),
             waiting=parts.stream.unauthenticated.total,
             audit_waiting=parts.audit_log.lag,
             audit_lost=parts.audit_log.lost,
             state_waiting=parts.state.waiting,
         )
 
-    def _endpoints(self, now: float) -> Mapping[str, EndpointReading]:
+    def _endpoints(self, now_ms: int) -> Mapping[str, EndpointReading]:
         ages: dict[str | None, list[float]] = {name: [] for name in self._parts.settings.sockets}
         stale = dict.fromkeys(ages, 0)
         for channel in self._parts.fanout.hub.channels():
             name = self._endpoint_of(channel.name)
             if channel.last is not None and name in ages:  # a publisher's channel may belong to none
-                ages[name].append(max(0.0, now - channel.last.ts / 1000))
+                ages[name].append((now_ms - channel.valued_ms) / 1000)
                 stale[name] += channel.stale
         live = self._parts.stream.registry.by_endpoint
         return {
@@ -73,7 +74,7 @@ class ReadingsSource:
                 stale=counts.stale,
                 duplicate=counts.duplicate,
                 connections=counts.connections,
-                silent_s=max(0.0, now - counts.last_at) if counts.last_at else None,
+                silent_s=now - counts.heard_at if counts.last_at else None,
             )
             for name in self._parts.ingest.publishers
             for counts in [self._parts.ingest.counts[name]]

@@ -77,7 +77,10 @@ class Endpoint(Section):
         description="Shortest interval in milliseconds of a subscription; 0: no limit.",
     )
     max_age_s: int = Field(
-        default=3600, ge=1, le=86_400, description="Age in seconds at which a connection is closed (4001)."
+        default=3600,
+        ge=1,
+        le=86_400,
+        description="Age in seconds at which a connection is closed (4001), or up to a tenth earlier.",
     )
     silence_ms: int = Field(
         default=5000, ge=100, description="Age in milliseconds from which a value is marked as stale."

@@ -73,6 +73,7 @@ class StreamConnection(ServerConnection):
         "_hub",
         "_on_lost",
         "_on_made",
+        "_opened",
         "_peer",
         "_reading_paused",
         "_silent_rounds",
@@ -108,6 +109,7 @@ class StreamConnection(ServerConnection):
         super().__init__(protocol, server, **options)
         self.phase = Phase.ACCEPTED
         self.opened_at = time.time()
+        self._opened = time.monotonic()
         self.gate_result: GateResult | None = None
         """What the gate has decided with the handshake, for the handler."""
         self.ended: Close | None = None
@@ -137,6 +139,11 @@ class StreamConnection(ServerConnection):
     def messages_out(self) -> int:
         """Return how many messages the hub has sent; 0 if the phase is not OPEN."""
         return 0 if self._subscriber is None else self._subscriber.messages
+
+    @property
+    def age_s(self) -> float:
+        """Return for how many seconds the connection has been open, whatever happened to the wall clock."""
+        return time.monotonic() - self._opened
 
     def ending(self) -> tuple[int, Reason, str]:
         """Return the close code, the reason, and who began the close: "relay", "client" or "network"."""
@@ -197,7 +204,9 @@ class StreamConnection(ServerConnection):
         self.end(close_for(Reason.SLOW_CONSUMER))
 
     def check(self, now: float, *, ping: bool) -> None:
-        """Do what is due at `now` (Unix seconds): age limit, stalled reader, and a ping. The heartbeat loop calls this.
+        """Do what is due at `now`: age limit, stalled reader, and a ping. The heartbeat loop calls this.
+
+        `now` is a time of `time.monotonic`.
 
         The library's own ping timeout does not run while its `drain()` waits, which is when it would be needed.
         """
@@ -300,7 +309,7 @@ class StreamConnection(ServerConnection):
             return
         if self.client is not None:
             # the answer to the relay's own ping comes every 20 s, and the rate limit has room for it
-            close = self.client.control_frame(time.time())
+            close = self.client.control_frame(time.monotonic())
             if close is not None:
                 self.end(close)
         elif self.phase is Phase.UNAUTHENTICATED:

@@ -17,6 +17,7 @@ from relay.core.errors import UnavailableError
 from relay.core.hub import Hub
 from relay.core.protocol import HistoryRequest
 from relay.core.publications import Publication
+from relay.stream.hub_clock import steady_ms
 
 WRITES_PER_SLICE = 250
 """Writes of one slice: about 2 ms at 7.5 µs each. A handshake should not have to wait longer."""
@@ -53,6 +54,18 @@ class Fanout:
         self.flushes = DurationHistogram()
         """From the time at which the oldest publication of a flush may have come to the flush's last write."""
 
+    def publish(self, publication: Publication) -> None:
+        """See `Receiver.publish`."""
+        self.hub.publish(publication, steady_ms())
+
+    def alive(self, channel: str, *, ts: int) -> None:
+        """See `Receiver.alive`."""
+        self.hub.alive(channel, ts=ts, heard_ms=steady_ms())
+
+    def remove(self, name: str, /) -> None:
+        """See `Receiver.remove`."""
+        self.hub.remove(name)
+
     async def connect(self, broker: Broker) -> None:
         """Load the last values of a broker into the hub, and receive all later publications from it.
 
@@ -61,8 +74,8 @@ class Fanout:
         """
         loaded = await broker.load()
         for publication in loaded.values:
-            self.hub.publish(publication)
-        broker.attach(self.hub, after=loaded.delivery_position)
+            self.publish(publication)
+        broker.attach(self, after=loaded.delivery_position)
         self._broker = broker
 
     async def load_histories(self, request: HistoryRequest) -> dict[str, Sequence[Publication]]:

@@ -12,6 +12,7 @@ import anyio.lowlevel
 from relay.core.hub import Hub
 from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import HEARTBEAT_MS
+from relay.stream.hub_clock import steady_ms
 from relay.stream.registry import Registry
 
 SWEEP_S = 0.25
@@ -28,14 +29,14 @@ async def run_heartbeat(hub: Hub, registry: Registry) -> None:
     sweeps = beats = 0
     while True:
         await anyio.sleep(SWEEP_S)
-        now = time.time()
-        hub.mark_stale(now_ms=int(now * 1000))
+        hub.mark_stale(now_ms=steady_ms())
         sweeps += 1
         if sweeps % SWEEPS_PER_BEAT:
             continue
         beats += 1
-        for _ in hub.beat(now_ms=int(now * 1000)):
+        for _ in hub.beat(now_ms=int(time.time() * 1000)):
             await anyio.lowlevel.checkpoint()  # prices go first
+        now = time.monotonic()
         ping = beats % PING_EVERY_BEATS == 0
         for number, connection in enumerate(list(registry.connections), start=1):
             connection.check(now, ping=ping)

@@ -28,6 +28,12 @@ class Connection(Protocol):
     id: UUID
     phase: Phase
     opened_at: float
+    """In Unix seconds, for lists and records."""
+
+    @property
+    def age_s(self) -> float:
+        """Return for how many seconds it has been open."""
+        ...
 
     @property
     def messages_out(self) -> int:
@@ -47,7 +53,7 @@ class Connection(Protocol):
         ...
 
     def check(self, now: float, *, ping: bool) -> None:
-        """Do what is due at `now` (Unix seconds), for the heartbeat loop."""
+        """Do what is due at `now` (`time.monotonic`), for the heartbeat loop."""
         ...
 
 

@@ -1,6 +1,5 @@
 """The audit events of a connection's life, for any transport."""
 
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -90,7 +89,7 @@ def closed_event(connection: Connection, admitted: Admitted, subscriber: Subscri
                 "id": str(connection.id),
                 "close_code": code,
                 "initiator": initiator,
-                "duration_ms": int((time.time() - connection.opened_at) * 1000),
+                "duration_ms": int(connection.age_s * 1000),
                 "messages_out": subscriber.messages,
                 "bytes_out": subscriber.bytes,
                 "conflated": subscriber.conflated,

@@ -46,6 +46,8 @@ from relay.stream.usage import Usage
 
 DRAINED_PER_S = 500
 """Connections that a drain closes in a second, at least. Each comes back with a token request and a handshake."""
+AGE_SPREAD = 0.1
+"""Part of the age limit by which connections end earlier than they must, each by another part of it."""
 RECONNECT_WITHIN_MS = 5000
 """After a drain each client reconnects after half a second and a random part of these milliseconds."""
 
@@ -265,7 +267,7 @@ class Stream:
 
     async def _serve(self, connection: StreamConnection, admitted: Admitted) -> None:
         """Register the connection, join it to the hub, and serve it to its end."""
-        now = time.time()
+        now = time.monotonic()
         claims = admitted.claims
         hub, registry = self._fanout.hub, self.registry
         registry.add(connection, admitted)
@@ -292,6 +294,7 @@ class Stream:
             ),
             report=report,
             now=now,
+            unix_lead=_unix_lead,
         )
         connection.attach(hub, subscriber, client)
         try:
@@ -320,7 +323,7 @@ class Stream:
                 await self._frame_queue.enter()
                 began = time.perf_counter()
                 if isinstance(message, str):
-                    result = client.receive(message, time.time())
+                    result = client.receive(message, time.monotonic())
                 else:
                     result = client.close(Reason.FRAME_BINARY)
                 self._frame_queue.use(int((time.perf_counter() - began) / FRAME_S))
@@ -329,7 +332,7 @@ class Stream:
                         usage.widen(refreshed.claims.channel_scope)
                 elif isinstance(result, HistoryRequest):
                     histories = await self._fanout.load_histories(result)
-                    client.subscribe_with_history(result, histories, time.time())
+                    client.subscribe_with_history(result, histories, time.monotonic())
                 elif result is not None:
                     connection.end(result)
         except ConnectionClosed:
@@ -365,7 +368,7 @@ class Stream:
         client.refreshed(
             request,
             scope=result.claims.channel_scope,
-            expires_at=_expiry(result, time.time()),
+            expires_at=_expiry(result, time.monotonic()),
             floor_ms=_floor_ms(result),
         )
         return result
@@ -376,11 +379,21 @@ def _floor_ms(admitted: Admitted) -> int:
     return admitted.claims.options.narrowed(admitted.attempt.endpoint.options).min_interval_ms
 
 
+def _unix_lead() -> float:
+    """Return what to add to a time of `time.monotonic` to get Unix seconds."""
+    return time.time() - time.monotonic()
+
+
 def _expiry(admitted: Admitted, now: float) -> float:
-    """Return when a connection ends: at its endpoint's age limit, or with its log-in if that is earlier."""
+    """Return when a connection ends: near its endpoint's age limit, or with its log-in if that is earlier.
+
+    The time is one of `time.monotonic`. A random part of the age limit is left out. Otherwise all clients that came
+    back in one moment, after a restart, would end in one moment too.
+    """
+    max_age_s = admitted.attempt.endpoint.max_age_s
+    end = now + max_age_s - secrets.randbelow(1000) / 1000 * max_age_s * AGE_SPREAD
     session_end = admitted.claims.session_expires_at
-    end = now + admitted.attempt.endpoint.max_age_s
-    return end if session_end is None else min(end, session_end)
+    return end if session_end is None else min(end, session_end - _unix_lead())
 
 
 def _auth_frame(message: str | bytes) -> Auth | Reason:

@@ -25,7 +25,7 @@ async def welcomed(wire: RawWebSocket) -> None:
 def look(node: Node, *, ping: bool = False, at: float = 0.0) -> None:
     """Check each connection as the heartbeat loop does."""
     for connection in node.connections:
-        connection.check(at or time.time(), ping=ping)
+        connection.check(at or time.monotonic(), ping=ping)
 
 
 async def blocked(node: Node, connection: StreamConnection) -> None:
@@ -134,16 +134,44 @@ async def test_a_session_that_is_over_opens_nothing(node: Node) -> None:
 
 async def test_a_connection_ends_with_its_session(node: Node) -> None:
     """It closes with 4001 at `expires_at`, which the session's end brings forward, and not earlier."""
-    now = int(time.time())
-    token = node.tickets.token(session_expires_at=now + 600)
+    end = int(time.time()) + 600
+    token = node.tickets.token(session_expires_at=end)
     async with node.dial("&channels=prices.A", token=token) as wire:
         assert await wire.shake() == 101
-        assert (await wire.message("welcome"))["expires_at"] == (now + 600) * 1000
-        look(node, at=now + 599.9)
+        assert abs((await wire.message("welcome"))["expires_at"] - end * 1000) <= 1
+        last = time.monotonic() + end - time.time()
+        look(node, at=last - 0.1)
+        await wire.message("token_expiring")
         wire.send(text(type="ping"))
         await wire.message("pong")
-        look(node, at=now + 600)
+        look(node, at=last + 0.1)
         assert (await wire.ending()).code == 4001
+
+
+async def test_no_connection_ends_without_a_warning(node: Node) -> None:
+    """If its end has come before anybody looked, it is warned now and ends five seconds later."""
+    async with node.dial("&channels=prices.A") as wire:
+        await welcomed(wire)
+        late = time.monotonic() + 10_000
+        look(node, at=late)
+        assert (await wire.message("token_expiring"))["expires_in_ms"] == 5000
+        look(node, at=late + 4.9)
+        wire.send(text(type="ping"))
+        await wire.message("pong")
+        look(node, at=late + 5)
+        assert (await wire.ending()).code == 4001
+
+
+async def test_connections_that_began_together_end_one_by_one(node: Node) -> None:
+    """Each ends by another part of the last tenth of its age limit early, and knows its end from the beginning."""
+    ends = []
+    for _ in range(12):
+        async with node.dial("&channels=prices.A") as wire:
+            assert await wire.shake() == 101
+            welcome = await wire.message("welcome")
+            ends.append((welcome["expires_at"] - welcome["ts"]) / 3_600_000)
+    assert all(0.9 <= end <= 1 for end in ends)
+    assert max(ends) - min(ends) > 0.02
 
 
 async def test_accepted_sockets_have_the_options(node: Node) -> None:

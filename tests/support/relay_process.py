@@ -267,13 +267,17 @@ class Socket:
         """Send one frame."""
         await self.websocket.send(json.dumps(frame))
 
+    async def next_of_all(self) -> dict[str, Any]:
+        """Return the next frame, which may be a heartbeat."""
+        async with asyncio.timeout(10):
+            frame: dict[str, Any] = json.loads(await self.websocket.recv())
+            return frame
+
     async def next(self) -> dict[str, Any]:
         """Return the next frame but for heartbeats."""
-        async with asyncio.timeout(10):
-            while True:
-                frame: dict[str, Any] = json.loads(await self.websocket.recv())
-                if frame["type"] != "heartbeat":
-                    return frame
+        while (frame := await self.next_of_all())["type"] == "heartbeat":
+            pass
+        return frame
 
     async def read(self, kind: str) -> dict[str, Any]:
         """Return the next frame, which must be of this type."""

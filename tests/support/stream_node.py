@@ -45,7 +45,7 @@ class Node:
     def publish(self, channel: str, data: bytes = b"1") -> None:
         """Hand a value to the hub as the broker does."""
         seq = self.seqs[channel] = self.seqs.get(channel, 0) + 1
-        self.fanout.hub.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
+        self.fanout.publish(Publication(channel=channel, epoch="e1", seq=seq, ts=seq, data=data))
 
     def dial(
         self, query: str = "", *, token: str = "", **options: Any

@@ -1,0 +1,56 @@
+"""The wall clock of a relay process, which a test moves while the process runs.
+
+The monotonic clocks stay right, as on a machine whose clock is set. This needs a C compiler. Without one the tests are
+skipped, and with CI=true they fail.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.operators import OPERATORS
+from tests.support.relay_process import Relay, make_relay
+
+
+class MovedClock:
+    """A clock that is right until it is moved. `environment` has the variables of the process whose clock this is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "seconds"
+        self.move(0)
+        self.environment = {"LD_PRELOAD": str(_library(folder)), "MOVED_CLOCK": str(self._file)}
+
+    def move(self, seconds: int) -> None:
+        """Set the clock to the right time and so many seconds, at once."""
+        beside = self._file.with_suffix(".next")
+        beside.write_text(str(seconds))
+        beside.replace(self._file)
+
+
+def _library(folder: Path) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        assert os.environ.get("CI") != "true", "there is no C compiler; tests/run installs gcc"
+        pytest.skip("there is no C compiler")
+    library = folder / "moved_clock.so"
+    source = Path(__file__).with_suffix(".c")
+    subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, source], check=True)
+    return library
+
+
+@contextlib.contextmanager
+def relay_with_clock(folder: Path) -> Iterator[tuple[Relay, MovedClock]]:
+    """Run a relay whose wall clock can be moved."""
+    clock = MovedClock(folder)
+    relay = make_relay(folder / "relay", bff='backend = "http://127.0.0.1:9"', extra=OPERATORS)
+    relay.environment |= clock.environment
+    relay.start()
+    try:
+        yield relay, clock
+    finally:
+        relay.stop()
