@@ -103,6 +103,7 @@ export function createStream({
   let beat = 5000;
   let heard = 0;
   let lead = NaN; // server's clock minus ours
+  let latest = 0; // its greatest time
   let silent = false;
   let ordered = false; // `stream` mode, the same for a whole endpoint
   let torn = false; // resume all channels
@@ -280,9 +281,14 @@ export function createStream({
     } catch {
       return emit('error', { code: 'malformed_frame' });
     }
-    const { type, id, channel } = frame;
+    const { type, id, channel, seq, ts } = frame;
     heard = performance.now();
-    if (frame.ts - heard > lead) lead = frame.ts - heard;
+    const known = entries.get(channel);
+    const former = channel ? seq > known?.seq && known.last?.ts : latest;
+    // The server's clock was set back
+    if (former - ts > 1000 && type !== 'snapshot') lead = latest = -Infinity;
+    if (ts - heard > lead) lead = ts - heard;
+    if (ts > latest) latest = ts;
     if (silent) hush(false);
     if (type === 'update' || type === 'snapshot') return deliver(frame);
     if (type === 'welcome') return welcome(frame);

@@ -17,21 +17,48 @@ from relay.client.frames import Acknowledged, Heartbeat, ServerFrame, Snapshot, 
 LIVE, STALE = "live", "stale"
 
 
+STEP_BACK_MS = 1000
+"""Milliseconds by which times that only grow must go down, so that the server's clock was set back. Relays that work
+together may differ by less."""
+
+
 class ServerClock:
-    """The server's clock, estimated from the frame that travelled fastest."""
+    """The server's clock, estimated from the frame that travelled fastest.
+
+    A server's clock can be set back. The estimate then begins again. The evidence is a heartbeat that is older than any
+    frame before it, or a later update of a channel that is older than an earlier one. A frame that was only slow on its
+    way is neither.
+    """
 
     def __init__(self) -> None:
         self._lead_s = -math.inf
+        self._latest_ms = 0
+        self._newest: dict[str, tuple[int, int]] = {}  # seq and time of each channel's newest value
 
     def read(self, frame: ServerFrame, now: float) -> None:
         """Read the time in a frame that was received at `now`, in seconds of any steady clock."""
         match frame:
-            case Welcome():
-                self._lead_s = frame.ts / 1000 - now  # it may be another server
-            case Snapshot() | Update() | Heartbeat():
-                self._lead_s = max(self._lead_s, frame.ts / 1000 - now)
+            case Welcome():  # it may be another server
+                self._begin()
+                self._newest = {}
+            case Update():
+                seq, ts = self._newest.get(frame.channel, (frame.seq, 0))
+                if frame.seq > seq and frame.ts < ts - STEP_BACK_MS:
+                    self._begin()
+                if frame.seq >= seq:
+                    self._newest[frame.channel] = frame.seq, frame.ts
+            case Snapshot():
+                self._newest[frame.channel] = frame.seq, frame.ts
+            case Heartbeat():
+                if frame.ts < self._latest_ms - STEP_BACK_MS:
+                    self._begin()
             case _:
                 return
+        self._lead_s = max(self._lead_s, frame.ts / 1000 - now)
+        self._latest_ms = max(self._latest_ms, frame.ts)
+
+    def _begin(self) -> None:
+        self._lead_s, self._latest_ms = -math.inf, 0
 
     def ms(self, now: float) -> int | None:
         """Return the server's time at `now` in Unix milliseconds; None before the first welcome."""

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.chromium import require_playwright
 from tests.support.scripted_relay import Peer, ScriptedRelay, Tab
+from tests.support.server_clocks import SCHEDULES, T0
 
 require_playwright()
 
@@ -272,6 +273,18 @@ async def test_ages_are_on_the_servers_clock(tab: Tab, relay: ScriptedRelay) -> 
     await tab.next("heartbeat")
     # the heartbeat was 40 ms faster on its way than the welcome: the estimate gets better
     assert await tab.page.evaluate("stream.serverNow()") == 1_790_000_001_540
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+async def test_the_servers_clock_is_followed_up_and_down(tab: Tab, relay: ScriptedRelay, name: str) -> None:
+    """The estimate is the fastest frame's, and begins again when the server's clock was set back."""
+    await tab.start(relay, follow=BTC)
+    peer = await relay.accept()
+    for step in SCHEDULES[name]:
+        await tab.page.clock.run_for(step.wait_ms)
+        await peer.send(step.frame)
+        await tab.next({"update": "onUpdate", "snapshot": "onSnapshot"}.get(kind := step.frame["type"], kind))
+        assert await tab.page.evaluate("stream.serverNow()") == pytest.approx(T0 + step.expected, abs=1), step
 
 
 async def test_a_refused_channel_reaches_who_asked_for_it(tab: Tab, relay: ScriptedRelay) -> None:

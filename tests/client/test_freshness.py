@@ -4,22 +4,21 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.client import Event, Status
 from relay.client.frames import (
     Acknowledged,
-    Heartbeat,
     Snapshot,
-    Subscribed,
     Update,
-    Welcome,
     parse_server_frame,
 )
 from relay.client.freshness import Freshness, ServerClock
 from tests.support.scripted_servers import WELCOME, stay, stream_server, value, welcome
 from tests.support.sdk_subscriber import following, says, subscriber, take
+from tests.support.server_clocks import SCHEDULES, T0
 
 
 def _frame(kind: str, seq: int, **members: Any) -> Snapshot | Update:
@@ -145,18 +144,17 @@ def test_the_caller_is_told_changes_and_never_a_false_live(steps: list[str]) -> 
         assert step not in {"silent", "lost"} or told == "stale"
 
 
-def test_the_servers_clock_is_read_from_the_fastest_frame() -> None:
-    """A slow frame does not set the clock back; a new welcome sets it again."""
-    clock = ServerClock()
-    assert clock.ms(0.0) is None
-    clock.read(Welcome(connection="c", ts=1_000_000, expires_at=0), 10.0)
-    clock.read(Heartbeat(ts=1_004_900), 15.0)
-    assert clock.ms(15.0) == 1_005_000
-    clock.read(Heartbeat(ts=1_010_500), 20.0)
-    assert clock.ms(20.0) == 1_010_500
-    clock.read(Subscribed(), 21.0)
-    clock.read(Welcome(connection="d", ts=500_000, expires_at=0), 30.0)
-    assert clock.ms(30.0) == 500_000
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_servers_clock_is_followed_up_and_down(name: str) -> None:
+    """The estimate is the fastest frame's, and begins again when the server's clock was set back."""
+    clock, now = ServerClock(), 10.0
+    assert clock.ms(now) is None
+    for step in SCHEDULES[name]:
+        now += step.wait_ms / 1000
+        frame = parse_server_frame(json.dumps(step.frame))
+        assert frame is not None
+        clock.read(frame, now)
+        assert clock.ms(now) == pytest.approx(T0 + step.expected, abs=1), step
 
 
 async def test_a_silent_link_is_told_before_it_is_dead() -> None:
