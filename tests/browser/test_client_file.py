@@ -2,7 +2,11 @@
 
 import gzip
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
+from tests.support.chromium import missing
 from tests.support.scripted_relay import CLIENT
 
 
@@ -23,3 +27,15 @@ def test_every_export_has_its_type() -> None:
     exported = re.compile(r"^export (?:declare )?(?:class|function) (\w+)", re.MULTILINE)
     types = CLIENT.with_suffix(".d.ts").read_text()
     assert set(exported.findall(CLIENT.read_text())) == set(exported.findall(types)) != set()
+
+
+def test_the_client_stays_below_5_5_kb_minified_and_gzipped(tmp_path: Path) -> None:
+    """What a page pays that bundles it. Comments and long names cost nothing there, so this is the code's own size."""
+    npm = shutil.which("npm") or missing("npm is missing: apt-get install npm")
+    options = ["--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", "--fetch-timeout=20000"]
+    installed = subprocess.run([npm, "install", *options, "esbuild@0.28"], cwd=tmp_path, capture_output=True)
+    if installed.returncode:
+        missing("esbuild can't be installed from npm")
+    command = [str(tmp_path / "node_modules" / ".bin" / "esbuild"), str(CLIENT), "--minify", "--format=esm"]
+    minified = subprocess.run(command, capture_output=True, check=True).stdout
+    assert 0 < len(gzip.compress(minified, 9)) <= 5632

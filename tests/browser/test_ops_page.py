@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from tests.support.relay_process import Relay, running
 
 require_playwright()
 
-from playwright.async_api import Browser, Page, expect  # noqa: E402  # after the check
+from playwright.async_api import Browser, Page, Route, expect  # noqa: E402  # after the check
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -56,6 +57,48 @@ async def test_a_key_opens_the_page_and_a_wrong_key_is_reported(page: Page, watc
     await page.get_by_test_id("enter").click()
     await expect(page.get_by_test_id("state")).to_have_text("live")
     await expect(page.locator("main")).to_be_visible()
+
+
+async def answer(status: int, body: str, route: Route) -> None:
+    """Answer a request in place of the relay."""
+    await route.fulfill(status=status, body=body)
+
+
+async def test_a_proxys_refusal_does_not_forget_the_key(page: Page, watched: Relay) -> None:
+    """Only the relay can say that a key is wrong. The page says what came, and shows the numbers again."""
+    await open_page(page, watched)
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    for status, body in (
+        (403, "<h1>Forbidden</h1>"),
+        (401, '{"message":"sign in"}'),
+        (200, "<h1>Sign in</h1>"),
+    ):
+        await page.route("**/v1/stats", partial(answer, status, body))
+        expected = f"The answer {status} does not come from the relay."
+        await expect(page.get_by_test_id("state")).to_have_text(expected)
+        await expect(page.locator("main")).to_be_visible()
+        await page.unroute("**/v1/stats")
+        await expect(page.get_by_test_id("state")).to_have_text("live")
+
+
+async def test_charts_leave_out_the_time_in_which_nothing_was_known(page: Page, watched: Relay) -> None:
+    """Otherwise a point from before the tab was hidden would look two seconds old."""
+    await page.goto(f"{watched.internal_url}/ops")
+    drawn = await page.evaluate(
+        """async () => {
+          const { Chart } = await import('/ops/charts.js');
+          const parent = document.body;
+          const chart = new Chart({ title: 'x', series: ['a'], format: String, capacity: 5, step_s: 2, parent });
+          const shown = [];
+          for (const missed of [0, 2, 9]) {
+            chart.skip(missed);
+            chart.add([missed + 1]);
+            shown.push(chart.values[0].slice());
+          }
+          return shown;
+        }"""
+    )
+    assert drawn == [[1], [1, None, None, 3], [None, None, None, None, 10]]
 
 
 async def test_the_key_is_nowhere_but_in_memory(page: Page, watched: Relay) -> None:

@@ -16,9 +16,11 @@ from rich.text import Text
 from relay.audit.query.explain import explain
 from relay.audit.query.records import Record
 from relay.cli.audit.input import FilesOption, Log
+from relay.cli.audit.known_names import unknown
 from relay.cli.options import ConfigOption
 from relay.cli.output import printable
-from relay.core.errors import RelayError
+from relay.core.errors import ConfigurationError, RelayError
+from relay.core.events import Action
 
 LOOK_EVERY_S = 0.25
 _STYLES = {"failure": "red", "success": "green"}
@@ -44,6 +46,7 @@ def tail(
     A new file of the log is followed as well.
     """
     log = Log(file=file, config=config)
+    _check(log, action=action, user="" if follow else user, outcome=outcome)
 
     def wanted(record: Record) -> bool:
         return (
@@ -81,6 +84,18 @@ def tail(
         raise
     except OSError as error:
         raise RelayError(f"{printable(str(log.newest))} can't be read: {error.strerror}.") from None
+
+
+def _check(log: Log, *, action: str, user: str, outcome: str) -> None:
+    """Refuse names that nothing can have: no record would be shown, which would look like an answer."""
+    if action and action not in list(Action):
+        raise ConfigurationError(unknown("action", action, list(Action)))
+    if outcome not in ("", "success", "failure"):
+        raise ConfigurationError(f"--outcome: {outcome[:40]!r} is none. Give success or failure.")
+    if user:
+        users = {record.user.id for record in log.reader.records(log.lines())} - {""}
+        if user not in users:
+            raise ConfigurationError(unknown("user", user, users))
 
 
 def _plain(line: bytes) -> str:

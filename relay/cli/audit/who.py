@@ -7,6 +7,7 @@ import typer
 
 from relay.audit.query import connected
 from relay.cli.audit.input import FilesOption, Log, parse_time
+from relay.cli.audit.known_names import Endpoints
 from relay.cli.audit.output import print_rows
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
@@ -25,9 +26,10 @@ def who(
     """Show who was connected to an endpoint at a moment."""
     log = Log(file=file, config=config)
     moment = parse_time(at, option="--at")
-    rows = [
-        asdict(row) for row in connected.connected_at(log.reader.records(log.lines()), endpoint, at=moment)
-    ]
+    endpoints = Endpoints(config, file)
+    records = endpoints.seen_in(log.reader.records(log.lines()))
+    rows = [asdict(row) for row in connected.connected_at(records, endpoint, at=moment)]
+    endpoints.check(endpoint)
     if not as_json:
         rows = [row | {"until": _until(row)} for row in rows]
     nothing = f"Nobody was connected to {printable(endpoint)} then."

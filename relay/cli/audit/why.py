@@ -11,8 +11,10 @@ from rich.text import Text
 
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
+from relay.cli.audit.known_names import names_in, unknown
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
+from relay.core.errors import ConfigurationError
 
 
 @query
@@ -30,12 +32,12 @@ def why(
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
     steps = timeline.timeline_of(log.lines, about, reader=log.reader)
+    if not steps:
+        raise ConfigurationError(unknown("user, session, token or connection", about, names_in(log)))
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return
     console = Console()
-    if not steps:
-        console.print(Text(f"Nothing in the log is about {printable(about)}."))
     for step in steps:
         client = " ".join(text for text in (step.user, step.address and f"from {step.address}") if text)
         anomalies = f"  [!] {', '.join(step.marks)}" if step.marks else ""
