@@ -10,11 +10,9 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from relay import __version__
-from relay.core.errors import ConfigurationError
 
 Side = TypeVar("Side")
 Value = float | None
@@ -135,18 +133,6 @@ def busy_note(side: str, cores: Sequence[float], *, program: str = "The load gen
     return [
         f"{program} used up to {max(cores):.0%} of a core against the {side}: rates and latencies may be its own."
     ]
-
-
-def check_writable(path: Path) -> None:
-    """Check before the first run that the document can be written. Raises ConfigurationError if it can't be."""
-    is_new = not path.exists()
-    try:
-        with path.open("a", encoding="utf-8"):
-            pass
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        raise ConfigurationError(f"--out {path} can't be written: {error.strerror}.") from None
 
 
 def document(outcomes: Sequence[Outcome], *, quick: bool, replayed: bool) -> str:

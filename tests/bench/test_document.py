@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from relay.bench import BenchError
-from relay.bench.benchmarks.benchmark import Progress, Step
+from relay.bench.benchmarks.benchmark import Progress
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.mixed import Mixed
 from relay.bench.benchmarks.suite import measure_all, suite
-from relay.bench.report import Failed, Figure, Report, Row, check_writable, document, to_json
+from relay.bench.report import Failed, Figure, Report, Row, document, to_json
 from relay.core.errors import ConfigurationError
 
 REPORT = Report(
@@ -44,14 +44,6 @@ def test_the_report_has_tables_notes_and_the_machine() -> None:
     assert "quick look" not in document([REPORT], quick=False, replayed=True)
 
 
-def test_a_place_that_can_not_be_written_is_told_before(tmp_path: Path) -> None:
-    """A missing folder is an error before the first run; the check leaves no file."""
-    with pytest.raises(ConfigurationError, match="can't be written: No such file or directory"):
-        check_writable(tmp_path / "nowhere" / "report.md")
-    check_writable(tmp_path / "report.md")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_fails_does_not_end_the_others() -> None:
     """A benchmark that can't be made is told in its place, in JSON as well."""
 
@@ -61,13 +53,13 @@ def test_what_fails_does_not_end_the_others() -> None:
 
     class Succeeding(Fanout):
         def measure(self, progress: Progress) -> Report:
-            progress(Step(what="run 1 of 1, relay", done=1, total=2, unit="ticks"))
+            progress("run 1 of 1, relay", 1, 2, "ticks")
             return REPORT
 
     told: list[str] = []
     outcomes = measure_all(
         [Failing(), Succeeding()],
-        lambda step: told.append(step.what),
+        lambda what, *_: told.append(what),
     )
     assert outcomes == [Failed(bench="mixed", sentence="It did not start."), REPORT]
     assert told == ["fanout: run 1 of 1, relay"]

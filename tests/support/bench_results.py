@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from relay.bench.benchmarks.delivery import Measured
-from relay.bench.load.counter import Counted, Group, Latency
+from relay.bench.load.subscribers import Counted, Group, Latency
 
 LATENCY = Latency(samples=1000, p50_ms=1.0, p99_ms=2.0)
 GROUP = Group(expected=1000, delivered=1000, ended=10, conflated=0, lost=0, repeated=0, windows=[LATENCY] * 4)

@@ -8,8 +8,7 @@ closes     closes all connections at the tenth message
 
 import sys
 
-import uvloop
-
+from relay.bench.load.orders import carry_out
 from relay.bench.load.ticks import Tick
 from relay.bench.load.yardstick import Order, Yardstick, run
 
@@ -47,4 +46,4 @@ class Broken(Yardstick):
         super().end()
 
 
-uvloop.run(run(Broken))
+carry_out(Order, lambda order: run(order, Broken))

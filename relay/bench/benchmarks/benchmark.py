@@ -20,9 +20,6 @@ from relay.bench.report import Figure, Report, Row, Run, Side, machine
 from relay.core.channels import INTERVALS_MS
 from relay.core.errors import ConfigurationError
 
-FILES_BESIDE = 200
-"""Files that a server has open beside its connections: databases, logs, listeners, the issuer's connections."""
-
 MAX_SUBSCRIBERS = 20_000
 """One address has about 28,000 ports to connect from."""
 MAX_TICKS = 10_000_000
@@ -30,34 +27,29 @@ MAX_RATE = 1_000_000
 MAX_SECONDS = 1800
 """Sessions and connections of the relay that a benchmark starts end after an hour."""
 
-Subscribers = Annotated[int, typer.Option(min=1, max=MAX_SUBSCRIBERS, help="WebSocket connections.")]
-Rate = Annotated[float, typer.Option(min=0.1, max=MAX_RATE, help="Ticks a second.")]
-Seconds = Annotated[float, typer.Option(min=0.1, max=MAX_SECONDS, help="For how long.")]
+
+def option(text: str, least: float, most: float | None = None, *, name: str = "") -> Any:
+    """Return a number's option for the command line, with its bounds; `name` is its flag if not the field's name."""
+    return typer.Option(*([name] if name else []), min=least, max=most, help=text)
+
+
+Subscribers = Annotated[int, option("WebSocket connections.", 1, MAX_SUBSCRIBERS)]
+Rate = Annotated[float, option("Ticks a second.", 0.1, MAX_RATE)]
+AnyRate = Annotated[float, option("Ticks a second; 0: as fast as they are taken.", 0, MAX_RATE)]
+Seconds = Annotated[float, option("For how long.", 0.1, MAX_SECONDS)]
 Interval = Annotated[
     int,
     typer.Option("--interval", metavar="MS", help="Interval of the prices: 0, 50, 100, 250, 500 or 1000 ms."),
 ]
-Parallel = Annotated[int, typer.Option(min=1, max=500, help="Of them on their way at the same time.")]
-Runs = Annotated[int, typer.Option(min=1, max=99, help="Runs of which the medians are shown.")]
+Parallel = Annotated[int, option("Of them on their way at the same time.", 1, 1000)]
+Runs = Annotated[int, option("Runs of which the medians are shown.", 1, 99)]
 
 SideName = Literal["relay", "yardstick"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """How far a benchmark is: `done` of `total`, counted in `unit`."""
-
-    what: str
-    done: int
-    total: int
-    unit: str
-
-
-Progress = Callable[[Step], None]
-"""Shows how far a benchmark is."""
-
 Show = Callable[[int, int, str], None]
 """Shows how far one side of a run is: done, of how many, counted in what."""
+Progress = Callable[[str, int, int, str], None]
+"""The same for a whole benchmark: what is being done, then as `Show`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +67,6 @@ class Benchmark(abc.ABC, Generic[Side]):
         """Return what was measured, in one line."""
 
     @abc.abstractmethod
-    def open_files(self) -> int:
-        """Return how many connections one process has open."""
-
-    @abc.abstractmethod
     def figures(self) -> "Sequence[Figure[Side]]":
         """Return the figures of a side."""
 
@@ -86,9 +74,10 @@ class Benchmark(abc.ABC, Generic[Side]):
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Side:
         """Measure one side, in an empty folder; raises BenchError if that fails."""
 
-    @abc.abstractmethod
     def is_whole(self, relay: Side) -> bool:
         """Tell whether the relay lost and repeated nothing."""
+        del relay
+        return True
 
     def check(self) -> None:
         """Raise ConfigurationError if the options contradict each other."""
@@ -111,23 +100,21 @@ class Benchmark(abc.ABC, Generic[Side]):
         """Make all runs.
 
         The relay and the yardstick never run together. Their order changes from run to run, so that a machine that
-        becomes slower favours neither. Raises BenchError if a run could not be made; in one sentence;
-        ConfigurationError if the options contradict each other, or this machine can't run the benchmark.
+        becomes slower favours neither. Raises BenchError if a run could not be made; ConfigurationError if the options
+        contradict each other, or this machine can't run the benchmark.
         """
         require_psutil()
         self.check()
-        allow_open_files(self.open_files() + FILES_BESIDE)
+        allow_open_files()
         runs = []
         for number in range(self.runs):
             sides: dict[SideName, Side] = {}
-            order: tuple[SideName, ...] = (
-                ("relay", "yardstick") if number % 2 == 0 else ("yardstick", "relay")
-            )
-            for name in order:
+            order: tuple[SideName, ...] = ("relay", "yardstick")
+            for name in order if number % 2 == 0 else order[::-1]:
                 what = f"run {number + 1} of {self.runs}, {name}"
 
                 def show(done: int, total: int, unit: str, what: str = what) -> None:
-                    progress(Step(what=what, done=done, total=total, unit=unit))
+                    progress(what, done, total, unit)
 
                 with tempfile.TemporaryDirectory(prefix="relay-bench-") as folder:
                     sides[name] = self.measure_side(name, Path(folder), show)
@@ -139,11 +126,10 @@ class Benchmark(abc.ABC, Generic[Side]):
         relay, yardstick = [run.relay for run in runs], [run.yardstick for run in runs]
         figures = self.figures()
         rows = [Row.of(figure, runs) for figure in figures]
-        notes = [
-            *self.side_notes("relay", relay),
-            *self.side_notes("yardstick", yardstick),
-            *self.notes(runs),
-        ]
+        notes = self.side_notes("relay", relay) + self.side_notes("yardstick", yardstick) + self.notes(runs)
+        is_whole = all(map(self.is_whole, relay))
+        if not is_whole:
+            notes.append("The relay LOST or repeated something: its figures say what.")
 
         def everything(side: Side) -> dict[str, Any]:
             return {**{figure.key: figure.of(side) for figure in figures}, **msgspec.to_builtins(side)}
@@ -154,7 +140,7 @@ class Benchmark(abc.ABC, Generic[Side]):
             yardstick=self.YARDSTICK[0],
             rows=[row for row in rows if row.relay is not None or row.yardstick is not None],
             notes=notes,
-            is_whole=all(map(self.is_whole, relay)),
+            is_whole=is_whole,
             json={
                 "bench": self.NAME,
                 "version": __version__,
@@ -167,7 +153,7 @@ class Benchmark(abc.ABC, Generic[Side]):
                 "ratio": {row.figure.key: row.ratio for row in rows if row.figure.has_ratio},
                 "notes": notes,
                 "each": [
-                    {"relay": everything(run.relay), "yardstick": everything(run.yardstick)} for run in runs
+                    {side: everything(getattr(run, side)) for side in ("relay", "yardstick")} for run in runs
                 ],
             },
         )

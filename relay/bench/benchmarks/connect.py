@@ -15,22 +15,13 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import typer
 
-from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, SideName
-from relay.bench.benchmarks.delivery import (
-    Measured,
-    is_whole,
-    loss_notes,
-    made_up,
-    open_bound_s,
-    opened,
-    server_of,
-)
+from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, SideName, option
+from relay.bench.benchmarks.delivery import Measured, is_whole, made_up, open_bound_s, opened, server_of
 from relay.bench.load.connections import Arrived, Connected, Order
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.report import Figure, Run, busy_note
+from relay.bench.report import Figure, busy_note
 
 WARM_UP_S = 1.0
 TICKS, IDLE = "prices.BENCH", "prices.IDLE"
@@ -39,8 +30,6 @@ QUIET, BURST = 1, 2
 """The windows of latency; the first is the warm-up."""
 MAX_CONNECTIONS = 15_000
 """With the subscribers beside them, less than one address has ports for."""
-FEW = 500
-"""Fewer connections fit into memory that a server has taken at its start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +39,6 @@ class Bursts:
     alone: Connected
     beside: Arrived | None = None
     held: Measured | None = None
-
-    def p99_ms(self, window: int) -> float | None:
-        """Return the p99 of the subscribers' latency in one window, None if there are none."""
-        return getattr(self.held and self.held.latency(window), "p99_ms", None)
 
 
 CONNECT_FIGURES: list[Figure[Bursts]] = [
@@ -95,20 +80,13 @@ class Connect(Benchmark[Bursts]):
     YARDSTICK = ("no checks", "a websockets server on uvloop that checks nothing")
     QUICK = {"connections": 500, "hold": 100, "quiet_s": 2}
 
-    connections: Annotated[int, typer.Option(min=1, max=MAX_CONNECTIONS, help="Connections in a burst.")] = (
-        2000
-    )
+    connections: Annotated[int, option("Connections in a burst.", 1, MAX_CONNECTIONS)] = 2000
     parallel: Parallel = 50
     hold: Annotated[
-        int,
-        typer.Option(
-            min=0, max=5000, help="Subscribers that listen during a second burst; 0: no second burst."
-        ),
+        int, option("Subscribers that listen during a second burst; 0: no second burst.", 0, 5000)
     ] = 1000
     rate: Rate = 10
-    quiet_s: Annotated[
-        float, typer.Option("--quiet", min=0.1, max=600, help="Seconds that they listen before it.")
-    ] = 5
+    quiet_s: Annotated[float, option("Seconds that they listen before it.", 0.1, 600, name="--quiet")] = 5
 
     def headline(self) -> str:
         beside = (
@@ -118,15 +96,12 @@ class Connect(Benchmark[Bursts]):
         )
         return f"{self.connections:,} connections, {self.parallel} at a time{beside}"
 
-    def open_files(self) -> int:
-        return self.connections + self.hold
-
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
         bound_s = open_bound_s(self.connections)
         seconds = WARM_UP_S + self.quiet_s + bound_s + STALL_S
         ticks = made_up([TICKS], rate=self.rate, count=self.rate * seconds)
         total = self.connections * (2 if self.hold else 1)
-        with server_of(name, folder, ticks, sessions=self.open_files()) as server:
+        with server_of(name, folder, ticks, sessions=self.connections + self.hold) as server:
             order = Order(
                 target=server.target([IDLE] if name == "relay" else []),
                 connections=self.connections,
@@ -161,8 +136,18 @@ class Connect(Benchmark[Bursts]):
     def figures(self) -> Sequence[Figure[Bursts]]:
         return [
             *CONNECT_FIGURES,
-            Figure("quiet_p99_ms", "prices p99 ms, before", lambda b: b.p99_ms(QUIET), ".1f"),
-            Figure("burst_p99_ms", "prices p99 ms, in the burst", lambda b: b.p99_ms(BURST), ".1f"),
+            Figure(
+                "quiet_p99_ms",
+                "prices p99 ms, before",
+                lambda b: b.held.p99_ms(QUIET) if b.held else None,
+                ".1f",
+            ),
+            Figure(
+                "burst_p99_ms",
+                "prices p99 ms, in the burst",
+                lambda b: b.held.p99_ms(BURST) if b.held else None,
+                ".1f",
+            ),
             Figure("burst_in_max_ms", "in after ms, the last", "beside.max_ms"),
             Figure("burst_refused", "told to wait or to try again", "beside.refused"),
             Figure("newcomers_lost", "new connections lost", "beside.lost"),
@@ -180,12 +165,7 @@ class Connect(Benchmark[Bursts]):
         if refusals:
             told = ", ".join(f"{what} ({count:,})" for what, count in refusals.most_common(4))
             found.append(f"Browsers of the {name} had to wait or to try again: {told}.")
-        return found + loss_notes(name, held)
-
-    def notes(self, runs: Sequence[Run[Bursts]]) -> list[str]:
-        del runs
-        few = f"Memory a connection says little with fewer than {FEW} of them."
-        return [few] if self.connections < FEW else []
+        return found
 
 
 def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Connected:

@@ -21,10 +21,9 @@ import msgspec
 
 from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Show, SideName
-from relay.bench.load.counter import Counted, Latency
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, cpu_of, wait_for_words
 from relay.bench.load.servers import Server, own_relay, publishing_to, yardstick_server
-from relay.bench.load.subscribers import GroupOrder, Order
+from relay.bench.load.subscribers import Counted, GroupOrder, Latency, Order
 from relay.bench.load.ticks import Ticks
 from relay.bench.report import Figure, Run, busy_note
 
@@ -33,8 +32,8 @@ OPEN_EACH_S = 0.05
 """Bound for opening all connections: a token and a handshake take 2 ms where nothing else runs."""
 DELIVERY_S = 100e-6
 """Bound for the time of one delivery, seven times the yardstick's."""
-MAX_CHANNELS = 500
-"""More end marks than any load has."""
+MAX_EACH = 256
+"""Channels of one connection, each of which ends with an end mark."""
 LATE_FACTOR, LATE_S = 2.0, 10.0
 KEPT_PACE = 0.97
 """Share of the asked rate below which the pace was not kept."""
@@ -81,6 +80,10 @@ class Measured:
         """Return a group's latency in a window, None if it was not measured."""
         windows = self.counted.groups[group].windows
         return windows[window] if window < len(windows) else None
+
+    def p99_ms(self, window: int = 0) -> float | None:
+        """Return the p99 of the first group's latency in a window, None if it was not measured."""
+        return getattr(self.latency(window), "p99_ms", None)
 
 
 class Delivery:
@@ -153,7 +156,7 @@ class Delivery:
 
     def _bound_s(self, ticks: int) -> float:
         """Return how long the deliveries of so many ticks, and of all end marks, may take."""
-        return 2 * self._stall_s + DELIVERY_S * self._connections * (ticks + MAX_CHANNELS)
+        return 2 * self._stall_s + DELIVERY_S * self._connections * (ticks + MAX_EACH)
 
     def _hear(self, *, within_s: float) -> None:
         message = self.server.source.hear(within_s=within_s)
@@ -174,22 +177,15 @@ class Delivery:
 
 @contextlib.contextmanager
 def server_of(
-    name: SideName,
-    folder: Path,
-    ticks: Ticks,
-    *,
-    sessions: int,
-    interval_ms: int = 0,
-    waits: bool = True,
+    name: SideName, folder: Path, ticks: Ticks, *, sessions: int, interval_ms: int = 0, waits: bool = True
 ) -> Iterator[Server]:
     """Run the server of a side, and what publishes to it."""
-    with contextlib.ExitStack() as stack:
-        if name == "yardstick":
-            server = yardstick_server(folder, ticks, interval_ms=interval_ms, waits=waits)
-        else:
-            relay = stack.enter_context(own_relay(folder, sessions=sessions))
-            server = publishing_to(relay, folder, ticks)
-        yield stack.enter_context(server)
+    if name == "yardstick":
+        with yardstick_server(folder, ticks, interval_ms=interval_ms, waits=waits) as server:
+            yield server
+    else:
+        with own_relay(folder, sessions=sessions) as relay, publishing_to(relay, folder, ticks) as server:
+            yield server
 
 
 @contextlib.contextmanager
@@ -269,6 +265,7 @@ PACE: list[Figure[Measured]] = [
 class DeliveryBenchmark(Benchmark[Measured]):
     """A benchmark whose side is one delivery: it names ticks, groups of connections, and the pace."""
 
+    subscribers: int
     interval_ms: int = 0
 
     @abc.abstractmethod
@@ -296,7 +293,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
         ticks = self.make_ticks()
         total, rate = self.pace()
         with server_of(
-            name, folder, ticks, sessions=self.open_files(), interval_ms=self.interval_ms
+            name, folder, ticks, sessions=self.subscribers, interval_ms=self.interval_ms
         ) as server:
             groups = self.groups(server)
             within_s = (
@@ -320,13 +317,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
                 f"The {name} was stopped when its time was up; in one run after {min(late):,} ticks. "
                 "Its figures are about those."
             )
-        if not self.interval_ms and (conflated := sum(one.counted.total.conflated for one in sides)):
-            due = sum(one.counted.total.expected for one in sides)
-            found.append(
-                f"The {name} conflated {conflated:,} of {due:,} deliveries in all runs: a subscriber "
-                "whose socket was full got the newest value instead, as channels of mode latest do."
-            )
-        return found + loss_notes(name, sides)
+        return found
 
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
         del runs
@@ -336,18 +327,6 @@ class DeliveryBenchmark(Benchmark[Measured]):
             f"With an interval of {self.interval_ms} ms a price waits for its end, and only each channel's newest "
             "is sent. The others count as conflated, on both sides."
         ]
-
-
-def loss_notes(side: str, measured: Sequence[Measured]) -> list[str]:
-    """Return a sentence each for what was lost and what came twice."""
-    found = []
-    if lost := sum(one.counted.total.lost for one in measured):
-        found.append(
-            f"The {side} LOST {lost:,} deliveries: a last value, or a message of a stream, never came."
-        )
-    if repeated := sum(one.counted.total.repeated for one in measured):
-        found.append(f"The {side} sent {repeated:,} deliveries twice.")
-    return found
 
 
 def is_whole(measured: Measured) -> bool:

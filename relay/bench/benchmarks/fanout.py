@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
-from relay.bench.benchmarks.benchmark import MAX_RATE, MAX_TICKS, Subscribers
+from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Subscribers, option
 from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, made_up
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
@@ -32,17 +30,12 @@ class Fanout(DeliveryBenchmark):
     QUICK = {"subscribers": 200, "ticks": 200}
 
     subscribers: Subscribers = 1000
-    rate: Annotated[
-        float, typer.Option(min=0, max=MAX_RATE, help="Ticks a second; 0: as fast as it goes.")
-    ] = 100
-    ticks: Annotated[int, typer.Option(min=1, max=MAX_TICKS, help="Ticks in all.")] = 500
+    rate: AnyRate = 100
+    ticks: Annotated[int, option("Ticks in all.", 1, MAX_TICKS)] = 500
 
     def headline(self) -> str:
         pace = f"{self.rate:g} ticks/s" if self.rate else "ticks as fast as they go"
         return f"{self.subscribers:,} subscribers, {pace}, {self.ticks:,} ticks"
-
-    def open_files(self) -> int:
-        return self.subscribers
 
     def pace(self) -> tuple[float, float]:
         return self.ticks, self.rate

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import typer
 
-from relay.bench.benchmarks.benchmark import Benchmark, Show, SideName
+from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Show, SideName, option
 from relay.bench.load.clients import TOKEN_PATH
 from relay.bench.load.processes import STALL_S, Child
 from relay.bench.load.requester import Answered, Order
@@ -54,23 +53,15 @@ class Issue(Benchmark[Crowd]):
     YARDSTICK = ("empty route", "a Starlette route that does nothing, on uvicorn with the relay's settings")
     QUICK = {"requests": 2000, "at_once": 2000}
 
-    requests: Annotated[int, typer.Option(min=1, max=MAX_REQUESTS, help="Tokens to ask for.")] = 10_000
-    parallel: Annotated[int, typer.Option(min=1, max=1000, help="Of them on their way at the same time.")] = (
-        50
-    )
+    requests: Annotated[int, option("Tokens to ask for.", 1, MAX_REQUESTS)] = 10_000
+    parallel: Parallel = 50
     at_once: Annotated[
-        int,
-        typer.Option(
-            min=0, max=MAX_AT_ONCE, help="Then so many at once, each on a connection of its own; 0: none."
-        ),
+        int, option("Then so many at once, each on a connection of its own; 0: none.", 0, MAX_AT_ONCE)
     ] = 15_000
 
     def headline(self) -> str:
         at_once = f", then {self.at_once:,} at once" if self.at_once else ""
         return f"{self.requests:,} token requests, {self.parallel} at a time{at_once}"
-
-    def open_files(self) -> int:
-        return max(self.at_once, self.parallel)
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Crowd:
         total = self.requests + self.at_once
@@ -110,12 +101,7 @@ class Issue(Benchmark[Crowd]):
 
     def side_notes(self, name: SideName, sides: Sequence[Crowd]) -> list[str]:
         cores = [one.steady.own_cpu_s / one.steady.seconds for one in sides]
-        found = busy_note(name, cores, program="The program that asks")
-        if lost := max(one.lost for one in sides):
-            found.append(
-                f"The {name} left up to {lost:,} requests in a run without a token or a time to wait."
-            )
-        return found
+        return busy_note(name, cores, program="The program that asks")
 
 
 @contextlib.contextmanager

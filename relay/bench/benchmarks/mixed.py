@@ -7,10 +7,16 @@ all of them; what can be gained is one write for all that a subscriber has waiti
 from dataclasses import dataclass
 from typing import Annotated
 
-import typer
-
-from relay.bench.benchmarks.benchmark import MAX_TICKS, Interval, Rate, Seconds, Subscribers, check_interval
-from relay.bench.benchmarks.delivery import DeliveryBenchmark, made_up
+from relay.bench.benchmarks.benchmark import (
+    MAX_TICKS,
+    Interval,
+    Rate,
+    Seconds,
+    Subscribers,
+    check_interval,
+    option,
+)
+from relay.bench.benchmarks.delivery import MAX_EACH, DeliveryBenchmark, made_up
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import MANY_TOGETHER, Ticks
@@ -30,8 +36,8 @@ class Mixed(DeliveryBenchmark):
     QUICK = {"subscribers": 200, "each": 10, "channels": 100, "rate": 1000, "seconds": 2}
 
     subscribers: Subscribers = 1000
-    each: Annotated[int, typer.Option(min=1, max=256, help="Channels that each subscribes to.")] = 20
-    channels: Annotated[int, typer.Option(min=1, max=10_000, help="Channels that there are.")] = 500
+    each: Annotated[int, option("Channels that each subscribes to.", 1, MAX_EACH)] = 20
+    channels: Annotated[int, option("Channels that there are.", 1, 10_000)] = 500
     rate: Rate = 5000
     seconds: Seconds = 10
     interval_ms: Interval = 0
@@ -51,9 +57,6 @@ class Mixed(DeliveryBenchmark):
             f"{self.subscribers:,} subscribers of {self.each} of {self.channels} channels each, "
             f"{self.rate:g} ticks/s for {self.seconds:g} s{interval}"
         )
-
-    def open_files(self) -> int:
-        return self.subscribers
 
     def pace(self) -> tuple[float, float]:
         return max(self.channels, round(self.rate * self.seconds)), self.rate

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from relay.bench.benchmarks.benchmark import MAX_RATE, MAX_TICKS, Benchmark, Show, SideName
+from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Benchmark, Show, SideName, option
 from relay.bench.benchmarks.delivery import (
     Measured,
     deliver,
     is_whole,
-    loss_notes,
     made_up,
     opened,
     pace_notes,
@@ -59,22 +56,15 @@ class Publish(Benchmark[Published]):
     YARDSTICK = ("empty route", "a Starlette route that does nothing, on uvicorn with the relay's settings")
     QUICK = {"messages": 20_000, "singles": 500}
 
-    messages: Annotated[int, typer.Option(min=1, max=MAX_TICKS, help="Messages of the SDK.")] = 200_000
-    channels: Annotated[int, typer.Option(min=1, max=1000, help="Channels that they go to in turn.")] = 10
-    rate: Annotated[
-        float, typer.Option(min=0, max=MAX_RATE, help="Messages a second; 0: as fast as they are taken.")
-    ] = 0
-    singles: Annotated[
-        int, typer.Option(min=0, max=1_000_000, help="Then so many single requests; 0: none.")
-    ] = 5000
+    messages: Annotated[int, option("Messages of the SDK.", 1, MAX_TICKS)] = 200_000
+    channels: Annotated[int, option("Channels that they go to in turn.", 1, 1000)] = 10
+    rate: AnyRate = 0
+    singles: Annotated[int, option("Then so many single requests; 0: none.", 0, 1_000_000)] = 5000
 
     def headline(self) -> str:
         pace = f"{self.rate:g} a second" if self.rate else "as fast as they are taken"
         singles = f", then {self.singles:,} single requests" if self.singles else ""
         return f"{self.messages:,} messages to {self.channels} channels, {pace}{singles}"
-
-    def open_files(self) -> int:
-        return self.channels
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Published:
         if name == "yardstick":
@@ -141,16 +131,7 @@ class Publish(Benchmark[Published]):
         measured = [one.measured for one in sides if one.measured is not None]
         if not measured:
             return []
-        found = pace_notes(name, measured, self.rate) + loss_notes(name, measured)
-        found += busy_note(
-            name, [one.own_cores for one in sides if one.own_cores], program="The SDK's publisher"
+        own_cores = [one.own_cores for one in sides if one.own_cores]
+        return pace_notes(name, measured, self.rate) + busy_note(
+            name, own_cores, program="The SDK's publisher"
         )
-        if disordered := sum(one.counted.total.disordered for one in measured):
-            found.append(f"{disordered:,} messages arrived OUT OF their channel's ORDER.")
-        if late := [one.published for one in measured if not one.complete]:
-            found.append(
-                f"The publisher was stopped when its time was up, in one run after {min(late):,} messages."
-            )
-        if refused := sum(one.singles.requests - one.singles.ok for one in sides if one.singles):
-            found.append(f"The relay did not take {refused:,} single requests.")
-        return found

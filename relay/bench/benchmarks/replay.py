@@ -20,14 +20,13 @@ from relay.bench.benchmarks.benchmark import (
     Interval,
     Progress,
     Seconds,
-    Step,
     check_interval,
+    option,
 )
 from relay.bench.benchmarks.delivery import COST, PACE, DeliveryBenchmark, Measured, latency_figures
-from relay.bench.load.recording import PRICES, TRADES, Script, write_script
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
-from relay.bench.load.ticks import MANY_TOGETHER, Ticks
+from relay.bench.load.ticks import MANY_TOGETHER, PRICES, TRADES, Script, Ticks, write_script
 from relay.bench.report import Figure, Report, Run
 from relay.core.errors import ConfigurationError
 
@@ -46,13 +45,11 @@ class Replay(DeliveryBenchmark):
     QUICK = {"subscribers": 100, "seconds": 5}
 
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")]
-    speed: Annotated[float, typer.Option(min=0.01, max=1000, help="10 plays ten times as fast.")] = 10
-    subscribers: Annotated[
-        int, typer.Option(min=1, max=MAX_SUBSCRIBERS // 2, help="Subscribers, of two connections each.")
-    ] = 1000
-    each: Annotated[
-        int, typer.Option(min=0, help="Symbols that each subscriber watches; 0: all of them.")
-    ] = 0
+    speed: Annotated[float, option("10 plays ten times as fast.", 0.01, 1000)] = 10
+    subscribers: Annotated[int, option("Subscribers, of two connections each.", 1, MAX_SUBSCRIBERS // 2)] = (
+        1000
+    )
+    each: Annotated[int, option("Symbols that each subscriber watches; 0: all of them.", 0)] = 0
     interval_ms: Interval = 100
     seconds: Seconds = 60
     script: Script = field(default_factory=lambda: Script(path=Path()), repr=False)
@@ -70,7 +67,7 @@ class Replay(DeliveryBenchmark):
         check_interval(self.interval_ms)
 
         def show(share: float) -> None:
-            progress(Step(what="reading the recording", done=int(share * 100), total=100, unit="%"))
+            progress("reading the recording", int(share * 100), 100, "%")
 
         with tempfile.TemporaryDirectory(prefix="relay-bench-") as scratch:
             path = Path(scratch) / "script"
@@ -92,9 +89,6 @@ class Replay(DeliveryBenchmark):
             "prices": self.script.total(PRICES),
             "trades": self.script.total(TRADES),
         }
-
-    def open_files(self) -> int:
-        return 2 * self.subscribers
 
     def pace(self) -> tuple[float, float]:
         total = self.script.total()

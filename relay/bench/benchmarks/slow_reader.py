@@ -19,11 +19,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName
+from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName, option
 from relay.bench.benchmarks.delivery import (
     Measured,
     is_whole,
-    loss_notes,
     made_up,
     open_bound_s,
     opened,
@@ -41,8 +40,6 @@ SPARE_S = 120.0
 """Ticks that there are for more than the planned time, so that they never run out."""
 WARM_UP, ALONE, BESIDE_SLOW, BESIDE_STOPPED = range(4)
 """The windows of latency."""
-AGEING_MS_PER_S = 50.0
-"""From here on a reader's prices are called ageing; below it is the noise of a second's reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +55,10 @@ class SlowReading:
     dropped_after_s: float | None = None
     stopped_memory_kib: float | None = None
 
-    def fast_p99_ms(self, window: int) -> float | None:
-        """Return the fast readers' p99 in one window, None if it was not measured."""
-        return getattr(self.measured.latency(window), "p99_ms", None)
+
+def _p99(key: str, what: str, window: int) -> Figure[SlowReading]:
+    """Return the fast readers' p99 in one window as a figure."""
+    return Figure(key, f"others p99 ms, {what}", lambda s: s.measured.p99_ms(window), ".1f")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,24 +75,20 @@ class SlowReader(Benchmark[SlowReading]):
     YARDSTICK = ("broadcast()", "websockets.broadcast() on uvloop, which waits for no client")
     QUICK = {"readers": 50, "alone_s": 2, "seconds": 6, "stopped": False}
 
-    readers: Annotated[
-        int, typer.Option(min=1, max=MAX_SUBSCRIBERS, help="Fast readers beside the slow one.")
-    ] = 200
+    readers: Annotated[int, option("Fast readers beside the slow one.", 1, MAX_SUBSCRIBERS)] = 200
     rate: Rate = 1000
-    rate_bytes: Annotated[
-        int, typer.Option(min=100, max=100_000_000, help="Bytes a second that the slow reader reads.")
-    ] = 20_000
+    rate_bytes: Annotated[int, option("Bytes a second that the slow reader reads.", 100, 100_000_000)] = (
+        20_000
+    )
     seconds: Seconds = 20
     alone_s: Annotated[
-        float,
-        typer.Option("--alone", min=0.1, max=600, help="Seconds of the fast readers without it, before."),
+        float, option("Seconds of the fast readers without it, before.", 0.1, 600, name="--alone")
     ] = 5
     stopped: Annotated[bool, typer.Option(help="Measure a reader that stops reading altogether as well.")] = (
         True
     )
     stopped_within_s: Annotated[
-        float,
-        typer.Option("--stopped-within", min=0.1, max=600, help="Seconds in which that one should be gone."),
+        float, option("Seconds in which that one should be gone.", 0.1, 600, name="--stopped-within")
     ] = 40
 
     def headline(self) -> str:
@@ -102,9 +96,6 @@ class SlowReader(Benchmark[SlowReading]):
             f"{self.rate_bytes:,} bytes/s of {self.rate:g} ticks/s for {self.seconds:g} s, "
             f"beside {self.readers:,} fast readers"
         )
-
-    def open_files(self) -> int:
-        return self.readers
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> SlowReading:
         seconds = self.alone_s + self.seconds + (self.stopped_within_s if self.stopped else 0.0)
@@ -164,14 +155,9 @@ class SlowReader(Benchmark[SlowReading]):
             Figure("age_p50_ms", "slow reader: age p50 ms", "read.age_p50_ms", has_ratio=True),
             Figure("age_max_ms", "slow reader: age max ms", "read.age_max_ms", has_ratio=True),
             Figure("ageing_ms_per_s", "slow reader: ageing, ms a second", "read.ageing_ms_per_s", ",.1f"),
-            Figure("alone_p99_ms", "others p99 ms, alone", lambda s: s.fast_p99_ms(ALONE), ".1f"),
-            Figure("beside_p99_ms", "others p99 ms, beside it", lambda s: s.fast_p99_ms(BESIDE_SLOW), ".1f"),
-            Figure(
-                "beside_stopped_p99_ms",
-                "others p99 ms, beside a stopped one",
-                lambda s: s.fast_p99_ms(BESIDE_STOPPED),
-                ".1f",
-            ),
+            _p99("alone_p99_ms", "alone", ALONE),
+            _p99("beside_p99_ms", "beside it", BESIDE_SLOW),
+            _p99("beside_stopped_p99_ms", "beside a stopped one", BESIDE_STOPPED),
             Figure("stopped_closed_after_s", "stopped reader: dropped after s", "dropped_after_s", ".1f"),
             Figure("stopped_memory_kib", "stopped reader: memory KiB", "stopped_memory_kib"),
             Figure("lost", "others: lost", "measured.counted.total.lost"),
@@ -184,15 +170,10 @@ class SlowReader(Benchmark[SlowReading]):
     def side_notes(self, name: SideName, sides: Sequence[SlowReading]) -> list[str]:
         measured = [one.measured for one in sides]
         found = busy_note(name, [one.load_cores for one in measured]) + pace_notes(name, measured, self.rate)
-        ageing = max((one.read.ageing_ms_per_s or 0.0) for one in sides)
-        if ageing > AGEING_MS_PER_S:
-            found.append(
-                f"The {name}'s prices were still ageing when the slow reader ended, by {ageing:,.0f} ms a second."
-            )
         found += [f"Of the {name}: {one.read.closed}" for one in sides if one.read.closed][:1]
         if self.stopped and any(one.dropped_after_s is None for one in sides):
             found.append(f"The {name} did not drop the reader that stopped, in {self.stopped_within_s:g} s.")
-        return found + loss_notes(name, measured)
+        return found
 
 
 @contextlib.contextmanager

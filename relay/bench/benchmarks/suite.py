@@ -1,14 +1,13 @@
 """All benchmarks: their list, and `relay bench all`, in which one that fails does not end the others."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from relay import recordings
 from relay.bench import BenchError
 from relay.bench.benchmarks.audit import Audit
-from relay.bench.benchmarks.benchmark import Benchmark, Progress, Step
+from relay.bench.benchmarks.benchmark import Benchmark, Progress
 from relay.bench.benchmarks.connect import Connect
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.issue import Issue
@@ -53,8 +52,8 @@ def measure_all(benchmarks: Sequence[Benchmark[Any]], progress: Progress) -> lis
     found: list[Outcome] = []
     for benchmark in benchmarks:
 
-        def show(step: Step, name: str = benchmark.NAME) -> None:
-            progress(replace(step, what=f"{name}: {step.what}"))
+        def show(what: str, done: int, total: int, unit: str, name: str = benchmark.NAME) -> None:
+            progress(f"{name}: {what}", done, total, unit)
 
         try:
             found.append(benchmark.measure(show))

@@ -7,6 +7,7 @@ on an open connection is parsed.
 
 import asyncio
 import base64
+import contextlib
 import os
 import re
 import secrets
@@ -110,7 +111,6 @@ class Link:
     def __init__(self, url: str, *, receive_bytes: int = 0) -> None:
         self.url = url
         self.received = b""
-        self.used_at = time.monotonic()
         self.socket = socket.socket()
         self.socket.setblocking(False)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -134,7 +134,6 @@ class Link:
         self.received = b""
         while (answer := self._answer()) is None:
             await self.receive()
-        self.used_at = time.monotonic()
         return answer
 
     async def receive(self) -> None:
@@ -163,6 +162,29 @@ class Link:
             return None
         self.received = received[whole:]
         return Answer(status=int(received[9:12]), head=received[:end], body=received[end + 4 : whole])
+
+
+class KeptLink:
+    """A connection to an HTTP server that is kept alive; one that was idle for too long is opened again."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._link: Link | None = None
+        self._used_at = 0.0
+
+    async def call(self, request: bytes) -> Answer:
+        """Send a request and receive its answer; raises OSError, also if the server is not there."""
+        if self._link is None or time.monotonic() - self._used_at > IDLE_S:
+            self.close()
+            self._link = await Link.open(self.url)
+        answer = await self._link.call(request)
+        self._used_at = time.monotonic()
+        return answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            self._link.close()
 
 
 async def run_clients(
@@ -195,7 +217,7 @@ async def run_clients(
 
 
 async def take_token(
-    link: Link, target: Target, hand: Sequence[int], number: int, *, attempts: int = 1
+    link: Link | KeptLink, target: Target, hand: Sequence[int], number: int, *, attempts: int = 1
 ) -> Token:
     """Take a token for a hand of channels over a connection to the issuer, with the session of this number. Raises
     Refused if the issuer gives none; BenchError if the server is no issuer.
@@ -292,28 +314,24 @@ async def _for_each(
     receive_bytes: int = 0,
 ) -> list[tuple[Token, Link | None]]:
     found: dict[int, tuple[Token, Link | None]] = {}
-    issuers: list[Link] = []  # one of each worker, kept alive
     numbers = iter(range(len(hands)))
 
     async def worker() -> None:
-        issuer = None
-        for number in numbers:
-            token, link, url = tokens[number] if tokens else Token(), None, target.issuer
-            try:
-                if target.issuer and not tokens:
-                    if issuer is None or time.monotonic() - issuer.used_at > IDLE_S:
-                        issuer = await Link.open(target.issuer)
-                        issuers.append(issuer)
-                    token = await take_token(
-                        issuer, target, hands[number], first + number, attempts=BUSY_ATTEMPTS
-                    )
-                if connects:
-                    url = target.stream
-                    link = await connect(target, hands[number], token, receive_bytes=receive_bytes)
-            except OSError as error:
-                which = f"(connection {number + 1} of this run)"
-                raise BenchError(f"{url} can't be reached: {reason(error)} {which}.") from None
-            found[number] = token, link
+        with contextlib.closing(KeptLink(target.issuer)) as issuer:
+            for number in numbers:
+                token, link, url = tokens[number] if tokens else Token(), None, target.issuer
+                try:
+                    if target.issuer and not tokens:
+                        token = await take_token(
+                            issuer, target, hands[number], first + number, attempts=BUSY_ATTEMPTS
+                        )
+                    if connects:
+                        url = target.stream
+                        link = await connect(target, hands[number], token, receive_bytes=receive_bytes)
+                except OSError as error:
+                    which = f"(connection {number + 1} of this run)"
+                    raise BenchError(f"{url} can't be reached: {reason(error)} {which}.") from None
+                found[number] = token, link
 
     workers = [worker() for _ in range(min(parallel, len(hands)))]
     try:
@@ -325,9 +343,6 @@ async def _for_each(
         if isinstance(error, TimeoutError):
             raise BenchError(f"{target.stream} did not answer for {OPEN_WITHIN_S:.0f} s.") from None
         raise
-    finally:
-        for issuer in issuers:
-            issuer.close()
     return [found[number] for number in range(len(hands))]
 
 

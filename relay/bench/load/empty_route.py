@@ -31,14 +31,10 @@ async def run() -> None:
     """Serve until standard input ends."""
     sock = bind("127.0.0.1:0", setting="the yardstick")
     server = HttpServer(Starlette(routes=[Route("/", _nothing, methods=["POST"])]), sock)
-    orders = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
-    )
     serving = asyncio.create_task(server.run())
     await server.started()
     say(port=bound_port(sock))
-    await orders.read()
+    await asyncio.to_thread(sys.stdin.buffer.read)
     server.stop()
     await serving
 

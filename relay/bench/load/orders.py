@@ -20,8 +20,6 @@ from relay.core.errors import RelayError
 OrderType = TypeVar("OrderType")
 
 TELL_EVERY_S = 0.25
-MAX_PAUSE_S = 0.1
-"""The longest sleep before the next look for an order."""
 
 
 class InputEnded(Exception):  # noqa: N818  # no error: the command has closed the pipe
@@ -73,9 +71,9 @@ class Published:
             self._told_at = now
             say(published=done)
 
-    def goes_on(self, done: int, wait_s: float = 0.0) -> bool:
-        """Say how much is done, and wait for an order, at most `wait_s`; False: the order to stop has come."""
-        if select.select([sys.stdin], [], [], min(wait_s, MAX_PAUSE_S))[0]:
+    def goes_on(self, done: int) -> bool:
+        """Say how much is done, and look for an order; False: the order to stop has come."""
+        if select.select([sys.stdin], [], [], 0.0)[0]:
             read_order()
             return False
         self.tell(done)

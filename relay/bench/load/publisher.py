@@ -12,29 +12,25 @@ Due times are counted from the start, so that the pace does not drift.
 """
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from relay.bench import BenchError
-from relay.bench.load.clients import IDLE_S, Link, post_request, reason
+from relay.bench.load.clients import KeptLink, post_request, reason
 from relay.bench.load.orders import Published, carry_out, read_order, say, wait_for_end
-from relay.bench.load.processes import STALL_S
 from relay.bench.load.ticks import Tick, Ticks
 from relay.client import Publisher
 
-LOOK_EVERY = 256
-"""Messages of the SDK between looks for an order, each of which is a system call."""
 AHEAD_S = 0.001
 """A message of the SDK may go out so early: a sleep for each of 20,000 a second would cost more than sending it."""
+MAX_PAUSE_S = 0.1
+"""The longest sleep before the next look for an order."""
 
-GoesOn = Callable[[int, float], bool]
-"""Called between requests with the number that are out and the seconds for which nothing is due.
-
-It may wait so long, and False ends the publishing.
-"""
+Values = Iterable[tuple[int, bytes]]
+"""Values to publish, each with the place of its channel."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,117 +59,119 @@ class HttpPublisher:
     """Publishes over one HTTP connection that is kept alive.
 
     A tick that is due alone is one POST /v1/publish. Ticks that are due together, because the rate is high or there is
-    no pace, are one POST /v1/publish/batch: single requests would measure the HTTP server and not the fan-out. All
-    methods raise BenchError if the relay refuses a tick, or can't be reached.
+    no pace, are one POST /v1/publish/batch: single requests would measure the HTTP server and not the fan-out.
     """
 
-    def __init__(self, url: str, key: str) -> None:
-        self._url = url
-        self._key = key
-        self._link: Link | None = None
+    ahead_s = 0.0
 
-    def close(self) -> None:
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._link = KeptLink(order.url)
+
+    async def __aenter__(self) -> Self:
+        """Publish until the block ends."""
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
         """Close the connection."""
-        if self._link is not None:
-            self._link.close()
+        self._link.close()
 
-    async def publish_all(self, ticks: Ticks, *, goes_on: GoesOn) -> list[int]:
-        """Publish the ticks at their pace; returns how many went to each channel."""
-        counts = [0] * len(ticks.channels)
-        started = time.monotonic()
-        done = 0
-        batch: list[Tick] = []
-        for tick in ticks.due():
-            is_due = tick.due_s <= time.monotonic() - started
-            if batch and (not is_due or len(batch) == ticks.together):
-                await self._publish([ticks.draft(one.channel, ticks.value(one)) for one in batch])
-                done += len(batch)
-                batch.clear()
-                if not goes_on(done, 0.0):
-                    return counts
-            while (wait := tick.due_s - (time.monotonic() - started)) > 0:
-                if not goes_on(done, wait):
-                    return counts
-            batch.append(tick)
-            counts[tick.channel] += 1
-        if batch:
-            await self._publish([ticks.draft(one.channel, ticks.value(one)) for one in batch])
-        return counts
-
-    async def publish_ends(self, ticks: Ticks, counts: Sequence[int]) -> None:
-        """Publish the end mark of every channel, which has had so many ticks."""
-        drafts = [ticks.draft(place, ticks.end_value(place, count)) for place, count in enumerate(counts)]
-        for start in range(0, len(drafts), ticks.together):
-            await self._publish(drafts[start : start + ticks.together])
-
-    async def _publish(self, drafts: Sequence[bytes]) -> None:
+    async def publish(self, values: Values) -> None:
+        """Publish values in one request. Raises BenchError if the relay refuses one, or can't be reached."""
+        url, key = self._order.url, self._order.key
+        drafts = [self._order.ticks.draft(place, value) for place, value in values]
         is_batch = len(drafts) > 1
         path, kind = ("/v1/publish/batch", "x-ndjson") if is_batch else ("/v1/publish", "json")
         body = b"\n".join(drafts)
-        request = post_request(self._url, path, body, bearer=self._key, content_type=f"application/{kind}")
+        request = post_request(url, path, body, bearer=key, content_type=f"application/{kind}")
         try:
-            async with asyncio.timeout(STALL_S):
-                if self._link is None or time.monotonic() - self._link.used_at > IDLE_S:
-                    self.close()
-                    self._link = await Link.open(self._url)
-                answer = await self._link.call(request)
-        except TimeoutError:
-            raise BenchError(f"{self._url}{path} did not answer for {STALL_S:.0f} s.") from None
+            answer = await self._link.call(request)
         except OSError as error:
-            raise BenchError(f"{self._url} can't be reached: {reason(error)}.") from None
+            raise BenchError(f"{url} can't be reached: {reason(error)}.") from None
         if answer.status != 200:
             raise BenchError(f"The relay refused to publish: {answer.explain()}")
         for result in msgspec.json.decode(answer.body, type=_Results).results if is_batch else []:
             if result.code:
                 raise BenchError(f"The relay refused to publish: {result.code} {result.message}")
 
+    async def settle(self) -> None:
+        """Do nothing: each request has its answer."""
+
 
 class SdkPublisher:
-    """Publishes with the Python SDK, as a backend does: all methods return when every message is settled."""
+    """Publishes with the Python SDK, as a backend does."""
 
-    def __init__(self, publisher: Publisher) -> None:
-        self._publisher = publisher
+    ahead_s = AHEAD_S
 
-    async def publish_all(self, ticks: Ticks, *, goes_on: GoesOn) -> list[int]:
-        """Publish the ticks at their pace; returns how many went to each channel."""
-        counts = [0] * len(ticks.channels)
-        started = time.monotonic()
-        for done, tick in enumerate(ticks.due()):
-            if (wait := tick.due_s - (time.monotonic() - started)) > AHEAD_S:
-                await asyncio.sleep(wait)
-            if done % LOOK_EVERY == 0 and not goes_on(done, 0.0):
+    def __init__(self, order: Order) -> None:
+        self._channels = order.ticks.channels
+        self._publisher = Publisher(order.url, order.key)
+
+    async def __aenter__(self) -> Self:
+        """Connect, until the block ends."""
+        await self._publisher.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        """Close the connection."""
+        await self._publisher.__aexit__(*error)
+
+    async def publish(self, values: Values) -> None:
+        """Send values; they are not settled yet."""
+        for place, value in values:
+            await self._publisher.send(self._channels[place], value)
+
+    async def settle(self) -> None:
+        """Wait until every message is settled; raises PublishError if one was refused."""
+        await self._publisher.flush()
+
+
+async def publish_all(
+    publisher: HttpPublisher | SdkPublisher, ticks: Ticks, goes_on: Callable[[int], bool]
+) -> list[int]:
+    """Publish the ticks at their pace; returns how many went to each channel.
+
+    `goes_on` is called between publications with the number that are out; False ends the publishing.
+    """
+    counts, done = [0] * len(ticks.channels), 0
+    batch: list[Tick] = []
+    started = time.monotonic()
+    for tick in ticks.due():
+        due_at = started + tick.due_s - publisher.ahead_s
+        if batch and (due_at > time.monotonic() or len(batch) == ticks.together):
+            await publisher.publish((one.channel, ticks.value(one)) for one in batch)
+            done += len(batch)
+            batch.clear()
+        while not batch:
+            if not goes_on(done):
+                return counts
+            if (wait_s := due_at - time.monotonic()) <= 0:
                 break
-            await self._publisher.send(ticks.channels[tick.channel], ticks.value(tick))
-            counts[tick.channel] += 1
-        await self._publisher.flush()
-        return counts
-
-    async def publish_ends(self, ticks: Ticks, counts: Sequence[int]) -> None:
-        """Publish the end mark of every channel, which has had so many ticks."""
-        for place, count in enumerate(counts):
-            await self._publisher.send(ticks.channels[place], ticks.end_value(place, count))
-        await self._publisher.flush()
+            await asyncio.sleep(min(wait_s, MAX_PAUSE_S))
+        batch.append(tick)
+        counts[tick.channel] += 1
+    await publisher.publish((one.channel, ticks.value(one)) for one in batch)
+    await publisher.settle()
+    return counts
 
 
-@contextlib.asynccontextmanager
-async def _publisher(order: Order) -> AsyncIterator[HttpPublisher | SdkPublisher]:
-    if order.sdk:
-        async with Publisher(order.url, order.key) as sdk:
-            yield SdkPublisher(sdk)
-    else:
-        with contextlib.closing(HttpPublisher(order.url, order.key)) as http:
-            yield http
+async def publish_ends(publisher: HttpPublisher | SdkPublisher, ticks: Ticks, counts: Sequence[int]) -> None:
+    """Publish the end mark of every channel, which has had so many ticks."""
+    ends = [(place, ticks.end_value(place, count)) for place, count in enumerate(counts)]
+    for start in range(0, len(ends), ticks.together):
+        await publisher.publish(ends[start : start + ticks.together])
+    await publisher.settle()
 
 
 async def publish(order: Order) -> None:
     """Publish everything, and then the end marks."""
-    async with _publisher(order) as publisher:
+    async with SdkPublisher(order) if order.sdk else HttpPublisher(order) as publisher:
         say(ready=True)
         read_order()  # go
         started = time.monotonic()
-        counts = await publisher.publish_all(order.ticks, goes_on=Published().goes_on)
+        counts = await publish_all(publisher, order.ticks, Published().goes_on)
         say(published=sum(counts), seconds=time.monotonic() - started)
-        await publisher.publish_ends(order.ticks, counts)
+        await publish_ends(publisher, order.ticks, counts)
         say(finished=True)
         wait_for_end()
 

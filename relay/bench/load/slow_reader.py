@@ -12,8 +12,8 @@ import time
 import msgspec
 
 from relay.bench.load.clients import Target, close_reason, open_all
-from relay.bench.load.counter import quantile
 from relay.bench.load.orders import carry_out, say, wait_for_end
+from relay.bench.load.subscribers import quantile
 from relay.bench.load.ticks import Ticks
 
 RECEIVE_BYTES = 8192

@@ -5,19 +5,26 @@ marks after their last member. `t` is the time at which the tick was made: CLOCK
 all processes of one machine. The run's own name stands before it, so that neither an old snapshot of the channel nor
 another publisher's tick counts.
 
+A recording is read once, before anything is measured: unzipping and parsing it costs more than publishing it does. The
+publisher and the yardstick get the same prepared lines (`script_line`).
+
 Messages of `stream` channels have a number too. None of them may be missing, and with a count alone a message that came
 twice would make up for a lost one.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from relay.core.errors import ConfigurationError
 from relay.core.messages import update
 from relay.core.publications import Publication
+from relay.recordings import LineProblem, Replay
 
 QUOTE = b'{"bid":"64012.31","ask":"64012.32"}'
 TOGETHER = 32
@@ -116,3 +123,83 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 def script_line(due_s: float, channel: int, data: bytes) -> bytes:
     """Return one line of a script: when, where, and the JSON object, which is not empty and has no line break."""
     return b"%.6f %d %b\n" % (due_s, channel, data)
+
+
+PRICES, TRADES = "prices", "trades"
+
+
+@dataclass(slots=True, kw_only=True)
+class Script:
+    """What a recording has within the time that is played.
+
+    `counts` are messages by channel, in the order of the script's places. `pause_s` is the longest time in which
+    nothing is due. `malformed` lines were left out.
+    """
+
+    path: Path
+    counts: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    pause_s: float = 0.0
+    malformed: int = 0
+
+    @property
+    def channels(self) -> list[str]:
+        """All channels, in the order of their places."""
+        return list(self.counts)
+
+    def places(self, kind: str) -> list[int]:
+        """Return the places of the channels of `PRICES` or `TRADES`."""
+        return [place for place, name in enumerate(self.counts) if name.startswith(f"{kind}.")]
+
+    def total(self, kind: str = "") -> int:
+        """Return how many messages there are, in all or of one kind."""
+        return sum(count for name, count in self.counts.items() if name.startswith(kind))
+
+
+class _PlayedClock:
+    """A clock that a sleep sets forward without waiting."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def write_script(
+    files: Sequence[Path], path: Path, *, speed: float, seconds: float, show: Callable[[float], None]
+) -> Script:
+    """Write the first `seconds` of play to `path`. `show` is called with the share of the files that was read. Raises
+    ConfigurationError if a file can't be read, or none has a quote or a trade.
+    """
+    script = Script(path=path)
+
+    def count_problem(_problem: LineProblem) -> None:
+        script.malformed += 1
+
+    replay = Replay(files, speed=speed, prices=PRICES, trades=TRADES, on_problem=count_problem)
+    asyncio.run(_write(replay, script, seconds, show))
+    if not script.counts:
+        raise ConfigurationError(
+            "There is nothing to play in these files: no quote (<symbol>@bookTicker) and no trade (<symbol>@trade)."
+        )
+    return script
+
+
+async def _write(replay: Replay, script: Script, seconds: float, show: Callable[[float], None]) -> None:
+    clock = _PlayedClock()
+    places: dict[str, int] = {}
+    with script.path.open("wb") as lines:
+        async for batch in replay.batches(clock=clock, sleep=clock.sleep):
+            if clock.now > seconds:
+                break
+            script.pause_s = max(script.pause_s, clock.now - script.seconds)
+            script.seconds = clock.now
+            for channel, value in batch:
+                place = places.setdefault(channel, len(places))
+                script.counts[channel] = script.counts.get(channel, 0) + 1
+                lines.write(script_line(clock.now, place, msgspec.json.encode(value)))
+            show(replay.share_done)

@@ -15,16 +15,14 @@ interval groups do; messages of streams go out at once.
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
-import uvloop
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 
-from relay.bench.load.orders import Published, say
+from relay.bench.load.orders import Published, carry_out, read_order, say, wait_for_end
 from relay.bench.load.ticks import Tick, Ticks
 
 BACKLOG = 4096
@@ -115,12 +113,9 @@ class Yardstick:
             broadcast(self.subscribers[self._ticks.channels[channel]], message, text=True)
 
 
-async def run(make: Callable[[Order], Yardstick] = Yardstick) -> None:
-    """Serve until standard input ends."""
-    loop = asyncio.get_running_loop()
-    orders = asyncio.StreamReader(limit=1 << 26)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
-    yardstick = make(msgspec.json.decode(await orders.readline(), type=Order))
+async def run(order: Order, make: Callable[[Order], Yardstick] = Yardstick) -> None:
+    """Serve until standard input ends. Orders are read in a thread, which waits for most of the time."""
+    yardstick = make(order)
     async with serve(
         yardstick.serve,
         "127.0.0.1",
@@ -131,20 +126,19 @@ async def run(make: Callable[[Order], Yardstick] = Yardstick) -> None:
         close_timeout=0,
     ) as server:
         say(port=next(iter(server.sockets)).getsockname()[1])
-        if not await orders.readline():  # go
-            return
+        await asyncio.to_thread(read_order)  # go
         started = time.monotonic()
         playing = asyncio.create_task(yardstick.play(server))
-        order = asyncio.create_task(orders.readline())
-        await asyncio.wait((playing, order), return_when=asyncio.FIRST_COMPLETED)
+        stop = asyncio.create_task(asyncio.to_thread(read_order))
+        await asyncio.wait((playing, stop), return_when=asyncio.FIRST_COMPLETED)
         playing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await playing
         say(published=sum(yardstick.counts), seconds=time.monotonic() - started)
         yardstick.end()
         say(finished=True)
-        await order
-        await orders.read()
+        await stop
+        await asyncio.to_thread(wait_for_end)
 
 
 def _most_pending(server: Server) -> int:
@@ -152,5 +146,4 @@ def _most_pending(server: Server) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        uvloop.run(run())
+    carry_out(Order, run)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from relay.bench.load.counter import Connection, Counted, Counter
+from relay.bench.load.subscribers import Connection, Counted, Counter
 from relay.bench.load.ticks import QUOTE, Tick, Ticks
 
 TICKS = Ticks(run="0a1b2c3d", channels=["prices.A", "prices.B"])

@@ -8,7 +8,7 @@ import pytest
 
 from relay.bench import BenchError
 from relay.bench.load.processes import Child
-from relay.bench.load.publisher import HttpPublisher, Order
+from relay.bench.load.publisher import HttpPublisher, Order, publish_all, publish_ends
 from relay.bench.load.ticks import QUOTE, Ticks, script_line
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -39,14 +39,13 @@ async def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
     ticks = Ticks(run="0a1b2c3d", channels=[f"prices.R{rate}", f"prices.S{rate}"], rate=rate, count=101)
     told: list[int] = []
 
-    def goes_on(done: int, _wait_s: float) -> bool:
+    def goes_on(done: int) -> bool:
         told.append(done)
         return True
 
-    publisher = HttpPublisher(relay.internal_url, PUBLISHER_KEY)
-    assert await publisher.publish_all(ticks, goes_on=goes_on) == [51, 50]
-    await publisher.publish_ends(ticks, [51, 50])
-    publisher.close()
+    async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
+        assert await publish_all(publisher, ticks, goes_on) == [51, 50]
+        await publish_ends(publisher, ticks, [51, 50])
     assert told == sorted(told)
     assert [next_seq(relay, channel) for channel in ticks.channels] == [53, 52]
 
@@ -54,9 +53,8 @@ async def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
 async def test_it_can_be_stopped(relay: Relay) -> None:
     """What was published until then is told by channel, and nothing else goes out."""
     ticks = Ticks(run="0a1b2c3d", channels=["prices.STOP"], rate=1000, count=1_000_000)
-    publisher = HttpPublisher(relay.internal_url, PUBLISHER_KEY)
-    counts = await publisher.publish_all(ticks, goes_on=lambda done, _wait_s: done < 10)
-    publisher.close()
+    async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
+        counts = await publish_all(publisher, ticks, lambda done: done < 10)
     assert counts[0] >= 10
     assert next_seq(relay, "prices.STOP") == counts[0] + 1
 
@@ -90,8 +88,7 @@ async def test_a_refusal_ends_it(relay: Relay, count: int) -> None:
         (PUBLISHER_KEY, "orders.42", "The relay refused to publish: .*forbidden"),
         ("pricing.wrong", "prices.X", "The relay refused to publish: 401 "),
     ):
-        publisher = HttpPublisher(relay.internal_url, key)
         ticks = Ticks(run="0a1b2c3d", channels=[channel], count=count)
-        with pytest.raises(BenchError, match=sentence):
-            await publisher.publish_all(ticks, goes_on=lambda _done, _wait_s: True)
-        publisher.close()
+        async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=key)) as publisher:
+            with pytest.raises(BenchError, match=sentence):
+                await publish_all(publisher, ticks, lambda _done: True)

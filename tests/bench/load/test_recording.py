@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.bench.load.recording import PRICES, TRADES, write_script
-from relay.bench.load.ticks import Ticks
+from relay.bench.load.ticks import PRICES, TRADES, Ticks, write_script
 from relay.core.errors import ConfigurationError
 
 START_NS = 1_723_161_254_000_000_000
@@ -50,14 +49,6 @@ def test_it_ends_when_the_time_is_up(tmp_path: Path) -> None:
     recording.write_text(quote(0, "1.0") + quote(2, "1.1") + quote(22, "1.2"))
     script = write_script([recording], tmp_path / "script", speed=10, seconds=1, show=lambda _share: None)
     assert script.total() == 2
-
-
-def test_too_many_symbols_are_told(tmp_path: Path) -> None:
-    """What one connection can't subscribe to is a mistake in the command."""
-    recording = tmp_path / "spot_all"
-    recording.write_text("".join(trade(0, 1).replace("BTCUSDT", f"SYMBOL{number}") for number in range(600)))
-    with pytest.raises(ConfigurationError, match="have 600 symbols with trades"):
-        write_script([recording], tmp_path / "script", speed=1, seconds=1, show=lambda _share: None)
 
 
 def test_nothing_to_play_is_told(tmp_path: Path) -> None:
