@@ -82,7 +82,6 @@ def test_mixed_with_an_interval_keeps_the_newest(tmp_path: Path) -> None:
         assert figures["delivered"] + figures["conflated"] == 300
         assert figures["conflated"] > 0
         assert (figures["lost"], figures["repeated"]) == (0, 0)
-    assert any("With an interval of 250 ms" in note for note in found["notes"])
 
 
 def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
@@ -100,7 +99,6 @@ def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
         assert figures["beside_stopped_p99_ms"] > 0
         assert figures["stopped_closed_after_s"] is None
         assert (figures["lost"], figures["repeated"]) == (0, 0)
-        assert found["each"][0][side]["read"]["bytes"] > 0
     assert "The relay did not drop the reader that stopped, in 0.5 s." in found["notes"]
 
 
@@ -151,7 +149,7 @@ def test_connect_tells_tokens_from_connections(tmp_path: Path) -> None:
         assert figures["quiet_p99_ms"] > 0
         assert (figures["lost"], figures["repeated"]) == (0, 0)
     one = found["each"][0]["relay"]
-    assert (one["alone"]["connections"], one["alone"]["tokens"], one["beside"]["connections"]) == (12, 12, 12)
+    assert (one["alone"]["connections"], one["beside"]["connections"]) == (12, 12)
     assert (relay["newcomers_lost"], one["beside"]["refusals"]) == (0, {})
     assert relay["burst_in_max_ms"] > 0
 
@@ -176,12 +174,12 @@ def test_replay_loses_no_trade(tmp_path: Path) -> None:
         "--interval",
         "50",
     )
-    assert (found["prices"], found["trades"]) == (40, 20)
+    assert found["headline"].startswith("40 prices and 20 trades in ")
     for side in ("relay", "yardstick"):
         trades, prices = found["each"][0][side]["counted"]["groups"]
         assert (trades["delivered"], trades["lost"], trades["repeated"]) == (60, 0, 0)
         assert prices["delivered"] + prices["conflated"] == 120
-        assert found[side]["trades_lost"] == 0
+        assert found[side]["lost"] == 0
         assert found[side]["trades_p99_ms"] > 0
         assert found[side]["prices_p99_ms"] > 0
 

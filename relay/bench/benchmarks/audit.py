@@ -1,12 +1,11 @@
 """`relay bench audit`: what the audit log costs a connection.
 
-The yardstick is the same relay without the log: its connections are not checked for anomalies, counted or recorded. The
-two differ by a few per cent, so there are more runs than elsewhere, and the cost is the median of the runs'
-differences. A delivery has no record, and so no share of it.
+The two sides differ by a few per cent, so there are more runs than elsewhere, and the cost is the median of the runs'
+differences.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,7 @@ from relay.bench.benchmarks.connect import (
 )
 from relay.bench.load.connections import Order
 from relay.bench.load.servers import own_relay
-from relay.bench.report import Figure, Report, Run, median
+from relay.bench.report import Figure, Run, median
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,16 +63,6 @@ class Audit(Benchmark[Bursts]):
         return busy_connections_note(name, sides)
 
     def notes(self, runs: Sequence[Run[Bursts]]) -> list[str]:
-        costs = _costs_us(runs)
+        costs = [run.relay.alone.cpu_us_a_connect - run.yardstick.alone.cpu_us_a_connect for run in runs]
         spread = f", {min(costs):.0f} to {max(costs):.0f} in single runs" if len(runs) > 1 else ""
         return [f"The audit log costs a connection {median(costs):.0f} µs of CPU{spread}."]
-
-    def report(self, runs: Sequence[Run[Bursts]]) -> Report:
-        """Put the figures of all runs together, with the cost of the log."""
-        report = Benchmark.report(self, runs)
-        return replace(report, json={**report.json, "audit_us_a_connect": median(_costs_us(runs))})
-
-
-def _costs_us(runs: Sequence[Run[Bursts]]) -> list[float]:
-    cpu_us = CONNECT_FIGURES[0].of
-    return [(cpu_us(run.relay) or 0.0) - (cpu_us(run.yardstick) or 0.0) for run in runs]

@@ -18,7 +18,6 @@ from relay import __version__
 from relay.bench.load.processes import allow_open_files, require_psutil
 from relay.bench.report import Figure, Report, Row, Run, Side, machine
 from relay.core.channels import INTERVALS_MS
-from relay.core.errors import ConfigurationError
 
 MAX_SUBSCRIBERS = 20_000
 """One address has about 28,000 ports to connect from."""
@@ -33,13 +32,25 @@ def option(text: str, least: float, most: float | None = None, *, name: str = ""
     return typer.Option(*([name] if name else []), min=least, max=most, help=text)
 
 
+def _check_interval(interval_ms: int) -> int:
+    """Refuse an interval that the relay does not have: it would use the next longer one, and the yardstick this one."""
+    if interval_ms not in INTERVALS_MS:
+        raise typer.BadParameter(f"the relay has the intervals {', '.join(map(str, INTERVALS_MS))} ms.")
+    return interval_ms
+
+
 Subscribers = Annotated[int, option("WebSocket connections.", 1, MAX_SUBSCRIBERS)]
 Rate = Annotated[float, option("Ticks a second.", 0.1, MAX_RATE)]
 AnyRate = Annotated[float, option("Ticks a second; 0: as fast as they are taken.", 0, MAX_RATE)]
 Seconds = Annotated[float, option("For how long.", 0.1, MAX_SECONDS)]
 Interval = Annotated[
     int,
-    typer.Option("--interval", metavar="MS", help="Interval of the prices: 0, 50, 100, 250, 500 or 1000 ms."),
+    typer.Option(
+        "--interval",
+        metavar="MS",
+        help="Interval of the prices: 0, 50, 100, 250, 500 or 1000.",
+        callback=_check_interval,
+    ),
 ]
 Parallel = Annotated[int, option("Of them on their way at the same time.", 1, 1000)]
 Runs = Annotated[int, option("Runs of which the medians are shown.", 1, 99)]
@@ -92,10 +103,6 @@ class Benchmark(abc.ABC, Generic[Side]):
         del runs
         return []
 
-    def facts(self) -> Mapping[str, Any]:
-        """Return what JSON has about the load: the options, without those that `repr` leaves out."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.repr}
-
     def measure(self, progress: Progress) -> Report:
         """Make all runs.
 
@@ -144,7 +151,8 @@ class Benchmark(abc.ABC, Generic[Side]):
             json={
                 "bench": self.NAME,
                 "version": __version__,
-                **self.facts(),
+                "headline": self.headline(),
+                **{field.name: getattr(self, field.name) for field in fields(self) if field.repr},
                 "runs": len(runs),
                 "yardstick_is": self.YARDSTICK[1],
                 "machine": machine(),
@@ -156,14 +164,4 @@ class Benchmark(abc.ABC, Generic[Side]):
                     {side: everything(getattr(run, side)) for side in ("relay", "yardstick")} for run in runs
                 ],
             },
-        )
-
-
-def check_interval(interval_ms: int) -> None:
-    """Refuse an interval that the relay does not have: it would use the next longer one, and the yardstick this one.
-    Raises ConfigurationError naming those that there are.
-    """
-    if interval_ms not in INTERVALS_MS:
-        raise ConfigurationError(
-            f"--interval {interval_ms}: the relay has the intervals {', '.join(map(str, INTERVALS_MS))} ms."
         )

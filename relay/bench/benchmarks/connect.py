@@ -1,11 +1,7 @@
 """`relay bench connect`: what a token and a connection cost, and whether subscribers feel a burst of new connections.
 
-Two bursts. In the first nothing else happens, so that the server's CPU and memory are those of the new connections, and
-tokens are taken before the connections that use them. In the second, with `hold`, there are subscribers of a channel
-already, and the latency of its ticks is taken before the burst and through it. There every browser takes its token and
-connects with it at once, and all come at the same time, as after a restart.
-
-The yardstick is a plain server of the same library, on the same loop, that checks nothing.
+In the burst alone tokens are taken before the connections that use them. Beside subscribers every browser takes its
+token and connects with it at once, and all come at the same time, as after a restart.
 """
 
 from collections import Counter
@@ -17,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, SideName, option
-from relay.bench.benchmarks.delivery import Measured, is_whole, made_up, open_bound_s, opened, server_of
+from relay.bench.benchmarks.delivery import Measured, made_up, open_bound_s, opened, server_of
 from relay.bench.load.connections import Arrived, Connected, Order
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.subscribers import GroupOrder
@@ -42,27 +38,16 @@ class Bursts:
 
 
 CONNECT_FIGURES: list[Figure[Bursts]] = [
-    Figure(
-        "cpu_us_a_connect",
-        "CPU µs a connect",
-        lambda b: b.alone.connects_cpu_s / b.alone.connections * 1e6,
-        has_ratio=True,
-    ),
-    Figure(
-        "connects_per_s", "connects/s", lambda b: b.alone.connections / b.alone.connects_s, has_ratio=True
-    ),
+    Figure("cpu_us_a_connect", "CPU µs a connect", "alone.cpu_us_a_connect", has_ratio=True),
+    Figure("connects_per_s", "connects/s", "alone.connects_per_s", has_ratio=True),
     Figure(
         "memory_kib_a_connection",
         "memory KiB a connection",
-        lambda b: b.alone.memory_bytes / b.alone.connections / 1024,
+        "alone.memory_kib_a_connection",
         ",.1f",
         has_ratio=True,
     ),
-    Figure(
-        "cpu_us_a_token",
-        "CPU µs a token",
-        lambda b: b.alone.tokens_cpu_s / b.alone.tokens * 1e6 if b.alone.tokens else None,
-    ),
+    Figure("cpu_us_a_token", "CPU µs a token", "alone.cpu_us_a_token"),
 ]
 
 
@@ -82,9 +67,7 @@ class Connect(Benchmark[Bursts]):
 
     connections: Annotated[int, option("Connections in a burst.", 1, MAX_CONNECTIONS)] = 2000
     parallel: Parallel = 50
-    hold: Annotated[
-        int, option("Subscribers that listen during a second burst; 0: no second burst.", 0, 5000)
-    ] = 1000
+    hold: Annotated[int, option("Subscribers beside a second burst; 0: no second burst.", 0, 5000)] = 1000
     rate: Rate = 10
     quiet_s: Annotated[float, option("Seconds that they listen before it.", 0.1, 600, name="--quiet")] = 5
 
@@ -116,7 +99,7 @@ class Connect(Benchmark[Bursts]):
             held = msgspec.structs.replace(held, sessions=held.sessions[self.connections :])
             groups = [GroupOrder(target=held, connections=self.hold)]
             with (
-                opened(server, groups, ticks, folder, ticks_each=1000, pause_s=3 / self.rate) as delivery,
+                opened(server, groups, ticks, folder) as delivery,
                 Child.run("The browsers", folder, "relay.bench.load.connections") as child,
             ):
                 delivery.start()
@@ -156,7 +139,7 @@ class Connect(Benchmark[Bursts]):
         ]
 
     def is_whole(self, relay: Bursts) -> bool:
-        return not (relay.beside and relay.beside.lost) and (relay.held is None or is_whole(relay.held))
+        return not (relay.beside and relay.beside.lost) and (relay.held is None or relay.held.is_whole)
 
     def side_notes(self, name: SideName, sides: Sequence[Bursts]) -> list[str]:
         held = [one.held for one in sides if one.held is not None]
@@ -177,6 +160,4 @@ def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Conn
 
 def busy_connections_note(name: SideName, sides: Sequence[Bursts]) -> list[str]:
     """Return a sentence if the program that opens connections was busy in one of a side's runs."""
-    return busy_note(
-        name, [one.alone.cpu_s / one.alone.wall_s for one in sides], program="The new connections' program"
-    )
+    return busy_note(name, [one.alone.load_cores for one in sides], program="The new connections' program")

@@ -25,7 +25,7 @@ from relay.bench.load.processes import LOOK_S, STALL_S, Child, cpu_of, wait_for_
 from relay.bench.load.servers import Server, own_relay, publishing_to, yardstick_server
 from relay.bench.load.subscribers import Counted, GroupOrder, Latency, Order
 from relay.bench.load.ticks import Ticks
-from relay.bench.report import Figure, Run, busy_note
+from relay.bench.report import Figure, busy_note
 
 OPEN_BASE_S = 30.0
 OPEN_EACH_S = 0.05
@@ -76,6 +76,11 @@ class Measured:
         """The share of one core that the load generator used."""
         return self.counted.cpu_s / self.counted.wall_s
 
+    @property
+    def is_whole(self) -> bool:
+        """Everything was delivered once, except what may be conflated."""
+        return not self.counted.total.lost and not self.counted.total.repeated
+
     def latency(self, window: int = 0, *, group: int = 0) -> Latency | None:
         """Return a group's latency in a window, None if it was not measured."""
         windows = self.counted.groups[group].windows
@@ -94,7 +99,7 @@ class Delivery:
         self.published = 0
         self._load = load
         self._stall_s = stall_s
-        self._connections = connections
+        self.connections = connections
         self._cpu_before = 0.0
         self._seconds: float | None = None  # that the publishing took, when it has ended
 
@@ -156,7 +161,7 @@ class Delivery:
 
     def _bound_s(self, ticks: int) -> float:
         """Return how long the deliveries of so many ticks, and of all end marks, may take."""
-        return 2 * self._stall_s + DELIVERY_S * self._connections * (ticks + MAX_EACH)
+        return 2 * self._stall_s + DELIVERY_S * self.connections * (ticks + MAX_EACH)
 
     def _hear(self, *, within_s: float) -> None:
         message = self.server.source.hear(within_s=within_s)
@@ -169,7 +174,7 @@ class Delivery:
     def _halted(self, counted: Counted) -> BenchError:
         sentences = (
             f"The run came to a halt after {self.published:,} ticks: {counted.total.delivered:,} deliveries arrived, "
-            f"and {counted.closed} of {self._connections} connections were closed by the server. "
+            f"and {counted.closed} of {self.connections} connections were closed by the server. "
             f"{counted.close_reason}"
         )
         return BenchError(sentences.strip())
@@ -189,22 +194,10 @@ def server_of(
 
 
 @contextlib.contextmanager
-def opened(
-    server: Server,
-    groups: Sequence[GroupOrder],
-    ticks: Ticks,
-    folder: Path,
-    *,
-    ticks_each: int,
-    pause_s: float = 0.0,
-) -> Iterator[Delivery]:
-    """Open a load until the block ends.
-
-    `pause_s` is the longest time in which nothing may be due, `ticks_each` about how many ticks a connection gets.
-    Raises BenchError if a connection can't be opened.
-    """
-    stall_s, connections = STALL_S + pause_s, sum(group.connections for group in groups)
-    order = Order(groups=list(groups), ticks=ticks, stall_s=stall_s, ticks_each=ticks_each)
+def opened(server: Server, groups: Sequence[GroupOrder], ticks: Ticks, folder: Path) -> Iterator[Delivery]:
+    """Open a load until the block ends. Raises BenchError if a connection can't be opened."""
+    stall_s, connections = STALL_S + ticks.pause_s, sum(group.connections for group in groups)
+    order = Order(groups=list(groups), ticks=ticks, stall_s=stall_s)
     with Child.run("The load generator", folder, "relay.bench.load.subscribers", order=order) as load:
         load.hear(within_s=open_bound_s(connections))
         yield Delivery(server, load, stall_s=stall_s, connections=connections)
@@ -215,24 +208,32 @@ def open_bound_s(connections: int) -> float:
     return OPEN_BASE_S + OPEN_EACH_S * connections
 
 
-def patience_s(planned_s: float) -> float:
-    """Return how long publishing may take that should take `planned_s`."""
-    return LATE_FACTOR * planned_s + LATE_S
-
-
-def deliver(delivery: Delivery, *, within_s: float, total: int, show: Show, unit: str = "ticks") -> Measured:
+def deliver(delivery: Delivery, ticks: Ticks, show: Show, *, within_s: float | None = None) -> Measured:
     """Publish everything, but for no longer than `within_s`, and wait until it has arrived. Raises BenchError if it
     can't be completed.
+
+    By default publishing may take twice the time that it should, and ten seconds more.
     """
-    show(0, total, unit)
+    if within_s is None:
+        unpaced_s = DELIVERY_S * delivery.connections * ticks.count
+        within_s = LATE_S + (LATE_FACTOR * ticks.count / ticks.rate if ticks.rate else unpaced_s)
+    show(0, ticks.count, "ticks")
     delivery.start()
-    delivery.watch(within_s=within_s, show=lambda done: show(done, total, unit))
+    delivery.watch(within_s=within_s, show=lambda done: show(done, ticks.count, "ticks"))
     return delivery.finish()
 
 
 def made_up(channels: Sequence[str], *, rate: float, count: float, **more: Any) -> Ticks:
     """Return the made-up ticks of one run."""
-    return Ticks(run=secrets.token_hex(4), channels=list(channels), rate=rate, count=round(count), **more)
+    pause_s = 3 / rate if rate else 0.0
+    return Ticks(
+        run=secrets.token_hex(4),
+        channels=list(channels),
+        rate=rate,
+        count=round(count),
+        pause_s=pause_s,
+        **more,
+    )
 
 
 def latency_figures(group: int = 0, *, name: str = "latency") -> list[Figure[Measured]]:
@@ -276,62 +277,30 @@ class DeliveryBenchmark(Benchmark[Measured]):
     def groups(self, server: Server) -> list[GroupOrder]:
         """Return the connections to open."""
 
-    @abc.abstractmethod
-    def pace(self) -> tuple[float, float]:
-        """Return the ticks in a run and how many are due in a second; 0.0: there is no pace."""
-
-    def pause_s(self) -> float:
-        """Return the longest time in which no tick is due."""
-        rate = self.pace()[1]
-        return 3 / rate if rate else 0.0
-
-    def ticks_each(self) -> int:
-        """Return about how many ticks one connection gets."""
-        return int(self.pace()[0])
-
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Measured:
-        ticks = self.make_ticks()
-        total, rate = self.pace()
-        with server_of(
-            name, folder, ticks, sessions=self.subscribers, interval_ms=self.interval_ms
-        ) as server:
-            groups = self.groups(server)
-            within_s = (
-                patience_s(total / rate) if rate else STALL_S + DELIVERY_S * groups[0].connections * total
-            )
-            with opened(
-                server, groups, ticks, folder, ticks_each=self.ticks_each(), pause_s=self.pause_s()
-            ) as delivery:
-                return deliver(delivery, within_s=within_s, total=int(total), show=show)
+        ticks, sessions = self.make_ticks(), self.subscribers
+        with (
+            server_of(name, folder, ticks, sessions=sessions, interval_ms=self.interval_ms) as server,
+            opened(server, self.groups(server), ticks, folder) as delivery,
+        ):
+            return deliver(delivery, ticks, show)
 
     def figures(self) -> Sequence[Figure[Measured]]:
         return [*COST, *latency_figures(), *PACE]
 
     def is_whole(self, relay: Measured) -> bool:
-        return is_whole(relay)
+        return relay.is_whole
 
     def side_notes(self, name: SideName, sides: Sequence[Measured]) -> list[str]:
-        found = busy_note(name, [one.load_cores for one in sides]) + pace_notes(name, sides, self.pace()[1])
+        found = busy_note(name, [one.load_cores for one in sides]) + pace_notes(
+            name, sides, self.make_ticks().rate
+        )
         if late := [one.published for one in sides if not one.complete]:
             found.append(
                 f"The {name} was stopped when its time was up; in one run after {min(late):,} ticks. "
                 "Its figures are about those."
             )
         return found
-
-    def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
-        del runs
-        if not self.interval_ms:
-            return []
-        return [
-            f"With an interval of {self.interval_ms} ms a price waits for its end, and only each channel's newest "
-            "is sent. The others count as conflated, on both sides."
-        ]
-
-
-def is_whole(measured: Measured) -> bool:
-    """Tell whether everything was delivered once, except what may be conflated."""
-    return not measured.counted.total.lost and not measured.counted.total.repeated
 
 
 def pace_notes(side: str, measured: Sequence[Measured], rate: float) -> list[str]:

@@ -37,9 +37,6 @@ class Fanout(DeliveryBenchmark):
         pace = f"{self.rate:g} ticks/s" if self.rate else "ticks as fast as they go"
         return f"{self.subscribers:,} subscribers, {pace}, {self.ticks:,} ticks"
 
-    def pace(self) -> tuple[float, float]:
-        return self.ticks, self.rate
-
     def make_ticks(self) -> Ticks:
         return made_up([CHANNEL], rate=self.rate, count=self.ticks)
 
@@ -47,11 +44,10 @@ class Fanout(DeliveryBenchmark):
         return [GroupOrder(target=server.target([CHANNEL]), connections=self.subscribers)]
 
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
-        found = DeliveryBenchmark.notes(self, runs)
         shared = median([run.relay.deliveries_a_read for run in runs])
-        if self.rate and shared is not None and shared > ALONE:
-            found.append(
-                f"The relay put {shared:.1f} ticks into one write, as it does when it has no core to itself. That is "
-                "most of its lead here; at a lower --rate each tick is a write of its own."
-            )
-        return found
+        if not self.rate or shared is None or shared <= ALONE:
+            return []
+        return [
+            f"The relay put {shared:.1f} ticks into one write, as it does when it has no core to itself. That is "
+            "most of its lead here; at a lower --rate each tick is a write of its own."
+        ]

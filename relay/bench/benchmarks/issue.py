@@ -1,9 +1,4 @@
-"""`relay bench issue`: what a token costs, and whether all requests are answered that come at once.
-
-Two loads on one relay. In the first some connections ask one after the other; that is the price of a token. In the
-second as many clients as there are requests come at once, each on a connection of its own, and each must be answered:
-200, or 429 with a time to wait. The yardstick is a route that does nothing on the same server.
-"""
+"""`relay bench issue`: what a token costs, and whether all requests are answered that come at once."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -35,11 +30,6 @@ class Crowd:
     steady: Answered
     at_once: Answered | None
 
-    @property
-    def lost(self) -> int:
-        """Requests that got neither a token nor a time to wait."""
-        return sum(one.refused + one.unanswered for one in (self.steady, self.at_once) if one is not None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Issue(Benchmark[Crowd]):
@@ -55,9 +45,7 @@ class Issue(Benchmark[Crowd]):
 
     requests: Annotated[int, option("Tokens to ask for.", 1, MAX_REQUESTS)] = 10_000
     parallel: Parallel = 50
-    at_once: Annotated[
-        int, option("Then so many at once, each on a connection of its own; 0: none.", 0, MAX_AT_ONCE)
-    ] = 15_000
+    at_once: Annotated[int, option("Then so many at once; 0: none.", 0, MAX_AT_ONCE)] = 15_000
 
     def headline(self) -> str:
         at_once = f", then {self.at_once:,} at once" if self.at_once else ""
@@ -97,10 +85,11 @@ class Issue(Benchmark[Crowd]):
         ]
 
     def is_whole(self, relay: Crowd) -> bool:
-        return not relay.lost
+        loads = [one for one in (relay.steady, relay.at_once) if one is not None]
+        return not any(one.refused or one.unanswered for one in loads)
 
     def side_notes(self, name: SideName, sides: Sequence[Crowd]) -> list[str]:
-        cores = [one.steady.own_cpu_s / one.steady.seconds for one in sides]
+        cores = [one.steady.load_cores for one in sides]
         return busy_note(name, cores, program="The program that asks")
 
 

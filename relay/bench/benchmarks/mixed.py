@@ -7,15 +7,7 @@ all of them; what can be gained is one write for all that a subscriber has waiti
 from dataclasses import dataclass
 from typing import Annotated
 
-from relay.bench.benchmarks.benchmark import (
-    MAX_TICKS,
-    Interval,
-    Rate,
-    Seconds,
-    Subscribers,
-    check_interval,
-    option,
-)
+from relay.bench.benchmarks.benchmark import MAX_TICKS, Interval, Rate, Seconds, Subscribers, option
 from relay.bench.benchmarks.delivery import MAX_EACH, DeliveryBenchmark, made_up
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
@@ -43,7 +35,6 @@ class Mixed(DeliveryBenchmark):
     interval_ms: Interval = 0
 
     def check(self) -> None:
-        check_interval(self.interval_ms)
         if self.rate * self.seconds > MAX_TICKS:
             raise ConfigurationError(f"--rate times --seconds is more than {MAX_TICKS:,} ticks.")
         if self.each > self.channels:
@@ -58,15 +49,10 @@ class Mixed(DeliveryBenchmark):
             f"{self.rate:g} ticks/s for {self.seconds:g} s{interval}"
         )
 
-    def pace(self) -> tuple[float, float]:
-        return max(self.channels, round(self.rate * self.seconds)), self.rate
-
-    def ticks_each(self) -> int:
-        return max(1, int(self.pace()[0]) * self.each // self.channels)
-
     def make_ticks(self) -> Ticks:
+        count = max(self.channels, self.rate * self.seconds)
         channels = [f"prices.BENCH.{number}" for number in range(self.channels)]
-        return made_up(channels, rate=self.rate, count=self.pace()[0], together=MANY_TOGETHER)
+        return made_up(channels, rate=self.rate, count=count, together=MANY_TOGETHER)
 
     def groups(self, server: Server) -> list[GroupOrder]:
         target = server.target(self.make_ticks().channels, interval_ms=self.interval_ms)

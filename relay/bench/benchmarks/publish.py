@@ -1,10 +1,4 @@
-"""`relay bench publish`: how many messages a second a backend can publish, and whether each arrives once and in order.
-
-Two loads on one relay, one after the other. In the first one publisher of the Python SDK sends over one connection to
-channels of mode `stream`, each of which has a subscriber that misses nothing: each message was acked, arrived once, and
-in its channel's order. In the second single POST requests go to the same relay, and, as the yardstick, to a route that
-does nothing on the same server.
-"""
+"""`relay bench publish`: how many messages a second a backend can publish, and whether all arrive in order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,15 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Benchmark, Show, SideName, option
-from relay.bench.benchmarks.delivery import (
-    Measured,
-    deliver,
-    is_whole,
-    made_up,
-    opened,
-    pace_notes,
-    patience_s,
-)
+from relay.bench.benchmarks.delivery import Measured, deliver, made_up, opened, pace_notes
 from relay.bench.benchmarks.issue import empty_route, send
 from relay.bench.load.processes import cpu_of
 from relay.bench.load.requester import Answered, Order
@@ -29,8 +15,6 @@ from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import QUOTE
 from relay.bench.report import Figure, busy_note
 
-SLOW_RATE = 1000.0
-"""Messages a second that any machine takes; without a pace the time at this rate is the bound."""
 SINGLE = (b'{"channel":"prices.BENCH","data":%b}' % QUOTE).decode()
 
 
@@ -86,27 +70,20 @@ class Publish(Benchmark[Published]):
         ticks = made_up(channels, rate=self.rate, count=self.messages, streams=streams)
         with publishing_to(running, folder, ticks, sdk=True) as server:
             groups = [
-                GroupOrder(
-                    target=server.target([channel], endpoint="trades"),
-                    connections=1,
-                    stream=True,
-                    places=(place,),
-                )
-                for place, channel in enumerate(channels)
+                GroupOrder(target=server.target([name], endpoint="trades"), connections=1, stream=True)
+                for name in channels
             ]
-            each = self.messages // self.channels
-            with opened(server, groups, ticks, folder, ticks_each=each) as delivery:
+            with opened(server, groups, ticks, folder) as delivery:
                 cpu = cpu_of(server.source.pid)
-                within_s = patience_s(self.messages / (self.rate or SLOW_RATE))
-                total = self.messages + self.singles
-                measured = deliver(delivery, within_s=within_s, total=total, show=show, unit="messages")
+                measured = deliver(delivery, ticks, show)
                 return measured, cpu_of(server.source.pid) - cpu
 
     def _send_singles(self, order: Order, folder: Path, show: Show) -> Answered | None:
-        def done(count: int) -> None:
-            show(self.messages + count, self.messages + self.singles, "messages")
-
-        return send(order, folder, self.singles, done, body=SINGLE) if self.singles else None
+        if not self.singles:
+            return None
+        return send(
+            order, folder, self.singles, lambda done: show(done, self.singles, "requests"), body=SINGLE
+        )
 
     def figures(self) -> Sequence[Figure[Published]]:
         return [
@@ -124,7 +101,7 @@ class Publish(Benchmark[Published]):
 
     def is_whole(self, relay: Published) -> bool:
         measured, singles = relay.measured, relay.singles
-        arrived = measured is None or (is_whole(measured) and not measured.counted.total.disordered)
+        arrived = measured is None or (measured.is_whole and not measured.counted.total.disordered)
         return arrived and (singles is None or singles.ok == singles.requests)
 
     def side_notes(self, name: SideName, sides: Sequence[Published]) -> list[str]:

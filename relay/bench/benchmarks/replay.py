@@ -1,28 +1,15 @@
-"""`relay bench replay`: recorded market traffic, many times as fast, to subscribers of all or some of it.
-
-Each subscriber has two connections, as dashboards do: prices at an interval, where only the newest counts, and trades
-as a stream, of which none may be missing. Real traffic comes in bursts. The question is whether anything is lost in
-them, and how late it is.
-"""
+"""`relay bench replay`: recorded market traffic, many times as fast, to subscribers of all or some of it."""
 
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from relay.bench.benchmarks.benchmark import (
-    MAX_SUBSCRIBERS,
-    Benchmark,
-    Interval,
-    Progress,
-    Seconds,
-    check_interval,
-    option,
-)
+from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Interval, Progress, Seconds, option
 from relay.bench.benchmarks.delivery import COST, PACE, DeliveryBenchmark, Measured, latency_figures
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
@@ -44,11 +31,11 @@ class Replay(DeliveryBenchmark):
     YARDSTICK = ("broadcast()", "websockets.broadcast() of the same, on uvloop; prices at the same interval")
     QUICK = {"subscribers": 100, "seconds": 5}
 
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")]
-    speed: Annotated[float, option("10 plays ten times as fast.", 0.01, 1000)] = 10
-    subscribers: Annotated[int, option("Subscribers, of two connections each.", 1, MAX_SUBSCRIBERS // 2)] = (
-        1000
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")] = (
+        field(repr=False)
     )
+    speed: Annotated[float, option("10 plays ten times as fast.", 0.01, 1000)] = 10
+    subscribers: Annotated[int, option("Each has two connections.", 1, MAX_SUBSCRIBERS // 2)] = 1000
     each: Annotated[int, option("Symbols that each subscriber watches; 0: all of them.", 0)] = 0
     interval_ms: Interval = 100
     seconds: Seconds = 60
@@ -64,7 +51,6 @@ class Replay(DeliveryBenchmark):
 
     def measure(self, progress: Progress) -> Report:
         """Read the recording, and make all runs; raises what `Benchmark.measure` raises."""
-        check_interval(self.interval_ms)
 
         def show(share: float) -> None:
             progress("reading the recording", int(share * 100), 100, "%")
@@ -81,70 +67,46 @@ class Replay(DeliveryBenchmark):
             f"{self.subscribers:,} subscribers of {self.each or 'all'} symbols"
         )
 
-    def facts(self) -> Mapping[str, Any]:
-        return {
-            **DeliveryBenchmark.facts(self),
-            "files": [path.name for path in self.files],
-            "seconds": self.script.seconds,
-            "prices": self.script.total(PRICES),
-            "trades": self.script.total(TRADES),
-        }
-
-    def pace(self) -> tuple[float, float]:
-        total = self.script.total()
-        return total, total / self.script.seconds if self.script.seconds else 0.0
-
-    def pause_s(self) -> float:
-        return self.script.pause_s
-
     def make_ticks(self) -> Ticks:
+        script = self.script
         return Ticks(
             run=secrets.token_hex(4),
-            channels=self.script.channels,
-            script=str(self.script.path),
-            streams=frozenset(self.script.places(TRADES)),
+            channels=script.channels,
+            count=script.total(),
+            rate=script.total() / script.seconds if script.seconds else 0.0,
+            script=str(script.path),
+            streams=frozenset(script.places(TRADES)),
             together=MANY_TOGETHER,
+            pause_s=script.pause_s,
         )
 
     def groups(self, server: Server) -> list[GroupOrder]:
-        found = []
-        for kind in self._kinds():
-            places = self.script.places(kind)
-            target = server.target(
-                [self.script.channels[place] for place in places],
-                endpoint=kind,
-                interval_ms=self.interval_ms if kind == PRICES else 0,
+        return [
+            GroupOrder(
+                target=server.target(
+                    [name for name in self.script.channels if name.startswith(f"{kind}.")],
+                    endpoint=kind,
+                    interval_ms=self.interval_ms if kind == PRICES else 0,
+                ),
+                connections=self.subscribers,
+                each=self.each,
+                stream=kind == TRADES,
             )
-            found.append(
-                GroupOrder(
-                    target=target,
-                    connections=self.subscribers,
-                    each=self.each,
-                    stream=kind == TRADES,
-                    places=places,
-                )
-            )
-        return found
+            for kind in self._kinds()
+        ]
 
     def figures(self) -> Sequence[Figure[Measured]]:
-        found: list[Figure[Measured]] = []
-        for group, kind in enumerate(self._kinds()):
-            found += latency_figures(group, name=kind)
-            if kind == TRADES:
-                found.append(Figure("trades_lost", "trades lost", _lost_in(group)))
-        return [*found, *COST, *PACE]
+        kinds = enumerate(self._kinds())
+        return [*(one for group, kind in kinds for one in latency_figures(group, name=kind)), *COST, *PACE]
 
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
-        found = DeliveryBenchmark.notes(self, runs)
-        if self.script.malformed:
-            found.append(
-                f"{self.script.malformed:,} lines of the recording were not of its format and are not played."
-            )
-        return found
+        del runs
+        malformed = self.script.malformed
+        return (
+            [f"{malformed:,} lines of the recording were not of its format and are not played."]
+            if malformed
+            else []
+        )
 
     def _kinds(self) -> list[str]:
         return [kind for kind in (TRADES, PRICES) if self.script.places(kind)]
-
-
-def _lost_in(group: int) -> Callable[[Measured], float | None]:
-    return lambda measured: measured.counted.groups[group].lost

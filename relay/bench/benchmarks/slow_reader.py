@@ -1,10 +1,5 @@
 """`relay bench slow-reader`: how old the prices of a slow reader are, and whether other readers feel it.
 
-Some fast readers take a channel, first alone, then beside one that reads less than the channel has, then beside one
-that has stopped reading. Prices that are queued for a slow reader are old prices. What counts is the age of the newest
-one that it has read, and that the age does not grow. A reader that stops must be dropped in the end, and must not cost
-memory until then.
-
 When the stopped reader was dropped can't be seen at its own end, whose buffers are full. Instead the server's process
 is asked whether it still holds the connection.
 """
@@ -21,8 +16,8 @@ import typer
 
 from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName, option
 from relay.bench.benchmarks.delivery import (
+    Delivery,
     Measured,
-    is_whole,
     made_up,
     open_bound_s,
     opened,
@@ -31,8 +26,10 @@ from relay.bench.benchmarks.delivery import (
 )
 from relay.bench.load import slow_reader
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection, memory_of
+from relay.bench.load.servers import Server
 from relay.bench.load.slow_reader import Read
 from relay.bench.load.subscribers import GroupOrder
+from relay.bench.load.ticks import Ticks
 from relay.bench.report import Figure, busy_note
 
 WARM_UP_S = 1.0
@@ -77,16 +74,10 @@ class SlowReader(Benchmark[SlowReading]):
 
     readers: Annotated[int, option("Fast readers beside the slow one.", 1, MAX_SUBSCRIBERS)] = 200
     rate: Rate = 1000
-    rate_bytes: Annotated[int, option("Bytes a second that the slow reader reads.", 100, 100_000_000)] = (
-        20_000
-    )
+    rate_bytes: Annotated[int, option("Bytes a second of the slow reader.", 100, 100_000_000)] = 20_000
     seconds: Seconds = 20
-    alone_s: Annotated[
-        float, option("Seconds of the fast readers without it, before.", 0.1, 600, name="--alone")
-    ] = 5
-    stopped: Annotated[bool, typer.Option(help="Measure a reader that stops reading altogether as well.")] = (
-        True
-    )
+    alone_s: Annotated[float, option("Seconds of the fast readers before it.", 0.1, 600, name="--alone")] = 5
+    stopped: Annotated[bool, typer.Option(help="Measure a reader that stops reading as well.")] = True
     stopped_within_s: Annotated[
         float, option("Seconds in which that one should be gone.", 0.1, 600, name="--stopped-within")
     ] = 40
@@ -100,55 +91,49 @@ class SlowReader(Benchmark[SlowReading]):
     def measure_side(self, name: SideName, folder: Path, show: Show) -> SlowReading:
         seconds = self.alone_s + self.seconds + (self.stopped_within_s if self.stopped else 0.0)
         ticks = made_up(["prices.BENCH"], rate=self.rate, count=self.rate * (WARM_UP_S + seconds + SPARE_S))
-        ticks_each, pause_s = round(self.rate * seconds), 3 / self.rate
-        with (
-            server_of(name, folder, ticks, sessions=self.readers, waits=False) as server,
-            opened(
-                server,
-                [GroupOrder(target=server.target(ticks.channels), connections=self.readers)],
-                ticks,
-                folder,
-                ticks_each=ticks_each,
-                pause_s=pause_s,
-            ) as delivery,
-        ):
-            started = time.monotonic()
+        with server_of(name, folder, ticks, sessions=self.readers, waits=False) as server:
+            group = GroupOrder(target=server.target(ticks.channels), connections=self.readers)
+            with opened(server, [group], ticks, folder) as delivery:
+                return self._read_slowly(server, delivery, ticks, folder, seconds, show)
 
-            def watch(within_s: float, *others: Child) -> None:
-                def passed(_published: int) -> None:
-                    show(min(int(time.monotonic() - started), int(seconds)), int(seconds), "seconds")
+    def _read_slowly(
+        self, server: Server, delivery: Delivery, ticks: Ticks, folder: Path, seconds: float, show: Show
+    ) -> SlowReading:
+        started = time.monotonic()
 
-                delivery.watch(within_s=within_s, others=others, show=passed)
+        def watch(within_s: float, *others: Child) -> None:
+            def passed(_published: int) -> None:
+                show(min(int(time.monotonic() - started), int(seconds)), int(seconds), "seconds")
 
-            show(0, int(seconds), "seconds")
-            delivery.start()
-            watch(WARM_UP_S)
+            delivery.watch(within_s=within_s, others=others, show=passed)
+
+        show(0, int(seconds), "seconds")
+        delivery.start()
+        watch(WARM_UP_S)
+        delivery.window()
+        watch(self.alone_s)
+        order = slow_reader.Order(
+            target=server.target(ticks.channels),
+            ticks=ticks,
+            rate_bytes=self.rate_bytes,
+            seconds=self.seconds,
+        )
+        with _reader("The slow reader", folder, order) as (reader, _):
             delivery.window()
-            watch(self.alone_s)
-            order = slow_reader.Order(
-                target=server.target(ticks.channels),
-                ticks=ticks,
-                rate_bytes=self.rate_bytes,
-                seconds=self.seconds,
-            )
-            with _reader("The slow reader", folder, order) as (reader, _):
+            watch(self.seconds + STALL_S, reader)
+            read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
+        dropped_after_s = memory_kib = None
+        if self.stopped:
+            order = msgspec.structs.replace(order, rate_bytes=0)
+            with _reader("The stopped reader", folder, order) as (_, port):
                 delivery.window()
-                watch(self.seconds + STALL_S, reader)
-                read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
-            dropped_after_s = memory_kib = None
-            if self.stopped:
-                order = msgspec.structs.replace(order, rate_bytes=0)
-                with _reader("The stopped reader", folder, order) as (_, port):
-                    delivery.window()
-                    dropped_after_s, memory_kib = _wait_for_drop(
-                        server.pid, port, self.stopped_within_s, watch
-                    )
-            return SlowReading(
-                measured=delivery.finish(),
-                read=read,
-                dropped_after_s=dropped_after_s,
-                stopped_memory_kib=memory_kib,
-            )
+                dropped_after_s, memory_kib = _wait_for_drop(server.pid, port, self.stopped_within_s, watch)
+        return SlowReading(
+            measured=delivery.finish(),
+            read=read,
+            dropped_after_s=dropped_after_s,
+            stopped_memory_kib=memory_kib,
+        )
 
     def figures(self) -> Sequence[Figure[SlowReading]]:
         return [
@@ -165,7 +150,7 @@ class SlowReader(Benchmark[SlowReading]):
         ]
 
     def is_whole(self, relay: SlowReading) -> bool:
-        return is_whole(relay.measured)
+        return relay.measured.is_whole
 
     def side_notes(self, name: SideName, sides: Sequence[SlowReading]) -> list[str]:
         measured = [one.measured for one in sides]

@@ -14,15 +14,17 @@ import secrets
 import socket
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from relay.bench import BenchError
 from relay.bench.load.orders import TELL_EVERY_S, say
+
+Value = TypeVar("Value")
 
 TOKEN_PATH = "/auth/ws-token"  # noqa: S105  # no password
 MAX_NAMED = 32
@@ -282,7 +284,11 @@ async def take_all(
     """Take a token for each hand and connect nowhere; `first` is the number of the first session. Raises BenchError
     with the reason of the first failure.
     """
-    return [token for token, _ in await _for_each(target, hands, parallel, first=first, connects=False)]
+
+    async def take(issuer: KeptLink, number: int) -> Token:
+        return await take_token(issuer, target, hands[number], first + number, attempts=BUSY_ATTEMPTS)
+
+    return await _for_each(target, len(hands), parallel, take)
 
 
 async def open_all(
@@ -296,54 +302,45 @@ async def open_all(
     """Open a connection for each hand, which has the places of its channels; each is subscribed and acknowledged.
 
     `tokens` are those of `take_all` for the same hands; without them each token is taken just before it is used,
-    because it lives for 30 seconds. Raises BenchError with the reason of the first failure; all connections are closed
-    then.
+    because it lives for 30 seconds. Raises BenchError with the reason of the first failure; all
+    connections are closed then.
     """
-    opened = await _for_each(target, hands, parallel, tokens=tokens, receive_bytes=receive_bytes)
-    return [link for _, link in opened if link is not None]
+
+    async def open_one(issuer: KeptLink, number: int) -> Link:
+        token = tokens[number] if tokens else Token()
+        if target.issuer and not tokens:
+            token = await take_token(issuer, target, hands[number], number, attempts=BUSY_ATTEMPTS)
+        return await connect(target, hands[number], token, receive_bytes=receive_bytes)
+
+    return await _for_each(target, len(hands), parallel, open_one)
 
 
 async def _for_each(
-    target: Target,
-    hands: Sequence[Sequence[int]],
-    parallel: int,
-    *,
-    first: int = 0,
-    tokens: Sequence[Token] | None = None,
-    connects: bool = True,
-    receive_bytes: int = 0,
-) -> list[tuple[Token, Link | None]]:
-    found: dict[int, tuple[Token, Link | None]] = {}
-    numbers = iter(range(len(hands)))
+    target: Target, count: int, parallel: int, step: Callable[[KeptLink, int], Awaitable[Value]]
+) -> list[Value]:
+    found: dict[int, Value] = {}
+    numbers = iter(range(count))
 
     async def worker() -> None:
         with contextlib.closing(KeptLink(target.issuer)) as issuer:
             for number in numbers:
-                token, link, url = tokens[number] if tokens else Token(), None, target.issuer
                 try:
-                    if target.issuer and not tokens:
-                        token = await take_token(
-                            issuer, target, hands[number], first + number, attempts=BUSY_ATTEMPTS
-                        )
-                    if connects:
-                        url = target.stream
-                        link = await connect(target, hands[number], token, receive_bytes=receive_bytes)
+                    found[number] = await step(issuer, number)
                 except OSError as error:
-                    which = f"(connection {number + 1} of this run)"
-                    raise BenchError(f"{url} can't be reached: {reason(error)} {which}.") from None
-                found[number] = token, link
+                    where = f"{target.stream} can't be reached: {reason(error)}"
+                    raise BenchError(f"{where} (connection {number + 1} of this run).") from None
 
-    workers = [worker() for _ in range(min(parallel, len(hands)))]
+    workers = [worker() for _ in range(min(parallel, count))]
     try:
         await run_clients(workers, lambda: len(found), stall_s=OPEN_WITHIN_S)
     except BaseException as error:
-        for _, link in found.values():
-            if link is not None:
-                link.close()
+        for one in found.values():
+            if isinstance(one, Link):
+                one.close()
         if isinstance(error, TimeoutError):
             raise BenchError(f"{target.stream} did not answer for {OPEN_WITHIN_S:.0f} s.") from None
         raise
-    return [found[number] for number in range(len(hands))]
+    return [found[number] for number in range(count)]
 
 
 def post_request(

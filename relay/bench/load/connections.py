@@ -54,38 +54,32 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connected(msgspec.Struct, frozen=True, kw_only=True):
-    """What the connections took. CPU is the server's, in seconds, except `cpu_s`, this process's own in `wall_s`.
+    """What the connections took of the server, and `load_cores`, the share of a core that this process used.
 
-    `memory_bytes` is the growth of the server's memory. `tokens` is 0 where none are needed.
+    `cpu_us_a_token` is None where no tokens are needed.
     """
 
     connections: int
-    tokens: int
-    tokens_cpu_s: float
-    connects_s: float
-    connects_cpu_s: float
-    memory_bytes: int
-    wall_s: float
-    cpu_s: float
+    cpu_us_a_connect: float
+    connects_per_s: float
+    memory_kib_a_connection: float
+    cpu_us_a_token: float | None
+    load_cores: float
 
 
 class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     """How the browsers got their connections.
 
     `lost` got none in `ATTEMPTS` attempts, or were closed again. `refusals` counts the answers after which a browser
-    waited or tried again. `max_ms` is the longest time from a browser's first packet to its acknowledged
-    subscription, waits included; None if no browser got one.
+    waited or tried again; `refused` are all of them. `max_ms` is the longest time from a browser's first packet to its
+    acknowledged subscription, waits included; None if no browser got one.
     """
 
     connections: int
     lost: int
     refusals: dict[str, int]
+    refused: int
     max_ms: float | None
-
-    @property
-    def refused(self) -> int:
-        """All of `refusals`."""
-        return sum(self.refusals.values())
 
 
 async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
@@ -107,15 +101,14 @@ async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
         await asyncio.sleep(SETTLE_S)
         connects_cpu_s += cpu_of(order.pid) - taken_cpu
         say(progress=len(links))
+    count = len(links)
     result = Connected(
-        connections=len(links),
-        tokens=len(links) if target.issuer else 0,
-        tokens_cpu_s=tokens_cpu_s,
-        connects_s=connects_s,
-        connects_cpu_s=connects_cpu_s,
-        memory_bytes=memory_of(order.pid) - memory_before,
-        wall_s=time.monotonic() - started,
-        cpu_s=time.process_time() - own_cpu,
+        connections=count,
+        cpu_us_a_connect=connects_cpu_s / count * 1e6,
+        connects_per_s=count / connects_s,
+        memory_kib_a_connection=(memory_of(order.pid) - memory_before) / count / 1024,
+        cpu_us_a_token=tokens_cpu_s / count * 1e6 if target.issuer else None,
+        load_cores=(time.process_time() - own_cpu) / (time.monotonic() - started),
     )
     return result, links
 
@@ -160,6 +153,7 @@ async def arrive(order: Order) -> tuple[Arrived, dict[Link, asyncio.Task[None]]]
         connections=order.connections,
         lost=order.connections - sum(link.socket.fileno() >= 0 for link in links),
         refusals=dict(refusals),
+        refused=refusals.total(),
         max_ms=max(waits) * 1e3 if waits else None,
     )
     return result, links

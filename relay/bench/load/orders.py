@@ -26,10 +26,12 @@ class InputEnded(Exception):  # noqa: N818  # no error: the command has closed t
     """Standard input has ended."""
 
 
-def carry_out(kind: type[OrderType], work: Callable[[OrderType], Coroutine[Any, Any, None]]) -> None:
-    """Read one order and do its work; an error of ours becomes a line. This is the whole `main` of a program."""
+def carry_out(kind: type[OrderType], work: Callable[[OrderType], Coroutine[Any, Any, object]]) -> None:
+    """Read one order and do its work, the whole `main` of a program. Its result or an error of ours becomes a line."""
     try:
-        uvloop.run(work(msgspec.json.decode(_read_line(), type=kind)))
+        result = uvloop.run(work(msgspec.json.decode(_read_line(), type=kind)))
+        if result is not None:
+            say(result=result)
     except RelayError as error:
         say(error=str(error))
     except (InputEnded, BrokenPipeError):

@@ -48,24 +48,16 @@ def _die_with_parent() -> None:
 class Child:
     """A process that exchanges lines with this one."""
 
-    def __init__(
-        self, name: str, process: "subprocess.Popen[bytes]", log: Path, *, ending: signal.Signals
-    ) -> None:
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
         self.name = name
         self._process = process
         self._log = log
-        self._ending = ending
         self._heard = b""
 
     @classmethod
     @contextlib.contextmanager
     def run(
-        cls,
-        name: str,
-        folder: Path,
-        *arguments: str,
-        order: object = None,
-        ending: signal.Signals = signal.SIGTERM,
+        cls, name: str, folder: Path, *arguments: str, order: object = None, ending: int = signal.SIGTERM
     ) -> Iterator[Self]:
         """Run `python -m …` until the block ends, and send it an order; `ending` is the signal that stops it.
 
@@ -84,13 +76,13 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # safe: this process has no other thread
             )
-        child = cls(name, process, log, ending=ending)
+        child = cls(name, process, log)
         try:
             if order is not None:
                 child.say(order)
             yield child
         finally:
-            child._stop()
+            child._stop(ending)
 
     @property
     def pid(self) -> int:
@@ -171,7 +163,7 @@ class Child:
         quoted = f" Its last words: {lines[-1][:300]}" if lines else ""
         return BenchError(f"{self.name} {what}.{quoted}")
 
-    def _stop(self) -> None:
+    def _stop(self, ending: int) -> None:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -179,7 +171,7 @@ class Child:
             process.stdin.close()
         try:
             if process.poll() is None:
-                process.send_signal(self._ending)
+                process.send_signal(ending)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_WITHIN_S)
         finally:  # also when Ctrl-C comes a second time

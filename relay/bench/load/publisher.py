@@ -12,9 +12,9 @@ Due times are counted from the start, so that the pace does not drift.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 import msgspec
 
@@ -64,17 +64,9 @@ class HttpPublisher:
 
     ahead_s = 0.0
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, link: KeptLink) -> None:
         self._order = order
-        self._link = KeptLink(order.url)
-
-    async def __aenter__(self) -> Self:
-        """Publish until the block ends."""
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        """Close the connection."""
-        self._link.close()
+        self._link = link
 
     async def publish(self, values: Values) -> None:
         """Publish values in one request. Raises BenchError if the relay refuses one, or can't be reached."""
@@ -103,18 +95,9 @@ class SdkPublisher:
 
     ahead_s = AHEAD_S
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, publisher: Publisher) -> None:
         self._channels = order.ticks.channels
-        self._publisher = Publisher(order.url, order.key)
-
-    async def __aenter__(self) -> Self:
-        """Connect, until the block ends."""
-        await self._publisher.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> None:
-        """Close the connection."""
-        await self._publisher.__aexit__(*error)
+        self._publisher = publisher
 
     async def publish(self, values: Values) -> None:
         """Send values; they are not settled yet."""
@@ -124,6 +107,17 @@ class SdkPublisher:
     async def settle(self) -> None:
         """Wait until every message is settled; raises PublishError if one was refused."""
         await self._publisher.flush()
+
+
+@contextlib.asynccontextmanager
+async def publisher_of(order: Order) -> AsyncIterator[HttpPublisher | SdkPublisher]:
+    """Open what publishes in the way that the order names, until the block ends."""
+    if order.sdk:
+        async with Publisher(order.url, order.key) as publisher:
+            yield SdkPublisher(order, publisher)
+    else:
+        with contextlib.closing(KeptLink(order.url)) as link:
+            yield HttpPublisher(order, link)
 
 
 async def publish_all(
@@ -165,7 +159,7 @@ async def publish_ends(publisher: HttpPublisher | SdkPublisher, ticks: Ticks, co
 
 async def publish(order: Order) -> None:
     """Publish everything, and then the end marks."""
-    async with SdkPublisher(order) if order.sdk else HttpPublisher(order) as publisher:
+    async with publisher_of(order) as publisher:
         say(ready=True)
         read_order()  # go
         started = time.monotonic()

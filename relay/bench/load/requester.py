@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from relay.bench.load.clients import Link, post_request, run_clients
-from relay.bench.load.orders import carry_out, say
+from relay.bench.load.orders import carry_out
 from relay.bench.load.processes import STALL_S, cpu_of
 
 
@@ -29,10 +29,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """The answers. CPU is the server's, in seconds, except `own_cpu_s`, this process's own in `seconds`.
+    """The answers.
 
     `limited` are 429 with a Retry-After, `refused` all other answers but 200. `unanswered` got none: the server closed
-    the connection, or was silent for ten seconds.
+    the connection, or was silent for ten seconds. CPU is the server's, except `load_cores`, this process's own.
     """
 
     requests: int
@@ -41,18 +41,9 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     refused: int
     unanswered: int
     seconds: float
-    cpu_s: float
-    own_cpu_s: float
-
-    @property
-    def cpu_us_a_request(self) -> float:
-        """The server's CPU for one request, in microseconds."""
-        return self.cpu_s / self.requests * 1e6
-
-    @property
-    def ok_per_s(self) -> float:
-        """Answers 200 in a second."""
-        return self.ok / self.seconds
+    ok_per_s: float
+    cpu_us_a_request: float
+    load_cores: float
 
 
 async def send_all(order: Order) -> Answered:
@@ -78,22 +69,19 @@ async def send_all(order: Order) -> Answered:
     with contextlib.suppress(TimeoutError):
         connections = [connection() for _ in range(min(order.parallel, order.requests))]
         await run_clients(connections, kinds.total, stall_s=STALL_S, tells=True)
+    seconds = time.monotonic() - started
     return Answered(
         requests=order.requests,
         ok=kinds["ok"],
         limited=kinds["limited"],
         refused=kinds["refused"],
         unanswered=order.requests - kinds.total(),
-        seconds=time.monotonic() - started,
-        cpu_s=cpu_of(order.pid) - cpu,
-        own_cpu_s=time.process_time() - own_cpu,
+        seconds=seconds,
+        ok_per_s=kinds["ok"] / seconds,
+        cpu_us_a_request=(cpu_of(order.pid) - cpu) / order.requests * 1e6,
+        load_cores=(time.process_time() - own_cpu) / seconds,
     )
 
 
-async def send_and_report(order: Order) -> None:
-    """Send all requests and report their answers."""
-    say(result=await send_all(order))
-
-
 if __name__ == "__main__":
-    carry_out(Order, send_and_report)
+    carry_out(Order, send_all)

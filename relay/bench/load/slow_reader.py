@@ -39,8 +39,6 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
     price. `closed` is a sentence if the server ended the connection, else "".
     """
 
-    bytes: int
-    seconds: float
     age_p50_ms: float | None
     age_max_ms: float | None
     ageing_ms_per_s: float | None
@@ -62,10 +60,8 @@ def _read(connection: socket.socket, order: Order) -> Read:
     connection.settimeout(STEP_S)
     started = time.monotonic()
     ages: list[tuple[float, float]] = []
-    tail = b""
-    size = 0
-    closed = ""
-    while (at := time.monotonic() - started) < order.seconds:
+    tail, closed = b"", ""
+    while (at := time.monotonic() - started) < order.seconds and not closed:
         try:
             data = connection.recv(max(1, int(order.rate_bytes * STEP_S)))
         except TimeoutError:
@@ -75,27 +71,20 @@ def _read(connection: socket.socket, order: Order) -> Read:
             break
         if not data:
             closed = f"The server closed the slow reader's connection. {close_reason(tail)}".strip()
-            break
-        size += len(data)
         tail = (tail + data)[-TAIL_BYTES:]
         if made := newest.findall(tail):
             ages.append((at, (time.monotonic_ns() - int(made[-1])) / 1e6))
         time.sleep(len(data) / order.rate_bytes)
-    return _summed_up(ages, order.seconds, size=size, closed=closed, took_s=time.monotonic() - started)
 
+    def age(begin: float, end: float, share: float = 0.5) -> float | None:
+        """Return a quantile of the ages in a part of the time, which is from 0 to 1."""
+        return quantile(sorted(age for at, age in ages if begin <= at / order.seconds < end), share)
 
-def _summed_up(
-    ages: list[tuple[float, float]], seconds: float, *, size: int, closed: str, took_s: float
-) -> Read:
-    late = sorted(age for at, age in ages if at >= seconds / 2)
-    third = quantile(sorted(age for at, age in ages if seconds / 2 <= at < seconds * 3 / 4), 0.5)
-    last = quantile(sorted(age for at, age in ages if at >= seconds * 3 / 4), 0.5)
+    third, last = age(0.5, 0.75), age(0.75, 2)
     return Read(
-        bytes=size,
-        seconds=took_s,
-        age_p50_ms=quantile(late, 0.5),
-        age_max_ms=quantile(late, 1.0),
-        ageing_ms_per_s=None if third is None or last is None else (last - third) / (seconds / 4),
+        age_p50_ms=age(0.5, 2),
+        age_max_ms=age(0.5, 2, 1.0),
+        ageing_ms_per_s=None if third is None or last is None else (last - third) / (order.seconds / 4),
         closed=closed,
     )
 

@@ -1,6 +1,6 @@
 """Subscribers that count what arrives, as a program: `python -m relay.bench.load.subscribers`.
 
-    in   {"groups": [{"target": {…}, "connections": n, …}], "ticks": {…}, "stall_s": …, "ticks_each": n}
+    in   {"groups": [{"target": {…}, "connections": n, …}], "ticks": {…}, "stall_s": …}
     out  {"open": true}                 all connections are open and subscribed
     in   {"window": true}               a new window of latencies begins
     out  {"window": true}
@@ -24,7 +24,7 @@ import select
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -39,7 +39,7 @@ PONG_EVERY_S = 15.0
 """A pong without a ping (RFC 6455 §5.5.3) shows that the client is alive; answering pings would need a parser."""
 SAMPLED = 50
 """Connections of a group on which latency is taken, spread evenly: a server writes to some always first."""
-MAX_SAMPLES = 1_000_000
+MAX_SAMPLES = 2_000_000
 
 _PONG = b"\x8a\x80\0\0\0\0"
 
@@ -101,16 +101,6 @@ def quantile(ordered: Sequence[float], share: float, *, unit: float = 1.0) -> fl
     return ordered[int((len(ordered) - 1) * share)] / unit if ordered else None
 
 
-def latency_of(nanoseconds: Iterable[int]) -> Latency:
-    """Return the quantiles of some samples."""
-    ordered = sorted(nanoseconds)
-    return Latency(
-        samples=len(ordered),
-        p50_ms=quantile(ordered, 0.5, unit=1e6),
-        p99_ms=quantile(ordered, 0.99, unit=1e6),
-    )
-
-
 @dataclass(slots=True, eq=False)
 class Connection:
     """One connection of a group: the places of its channels (`hand`), and what came."""
@@ -132,7 +122,7 @@ class Counter:
     """Counts the ticks on non-blocking sockets until each has the end mark of each of its channels.
 
     `groups` are connections of one kind each; of those in `streams` nothing may be missing. It gives up when nothing
-    arrives for `stall_s`. `ticks_each` is about how many ticks one connection will get.
+    arrives for `stall_s`.
     """
 
     def __init__(
@@ -142,7 +132,6 @@ class Counter:
         *,
         streams: frozenset[int] = frozenset(),
         stall_s: float,
-        ticks_each: int = 1,
     ) -> None:
         self._groups = groups
         self._streams = streams
@@ -161,7 +150,8 @@ class Counter:
         self._number_begin = keep - len(ticks.number_marker) - 9 + 1
         self._end_begin = keep - len(ticks.end_marker) - 15 + 1
         for place, group in enumerate(groups):
-            step = max(1, len(group) // min(SAMPLED, max(1, MAX_SAMPLES // max(1, ticks_each))))
+            each = ticks.count * len(group[0].hand) // len(ticks.channels)
+            step = max(1, len(group) // min(SAMPLED, max(1, MAX_SAMPLES // max(1, each))))
             for index, connection in enumerate(group):
                 connection.sampled = index % step == 0
                 connection.tail = bytearray(keep)
@@ -203,7 +193,9 @@ class Counter:
                 break
             if now - pong_at > PONG_EVERY_S:
                 pong_at = now
-                self._pong()
+                for connection in self._connections.values():
+                    with contextlib.suppress(OSError):  # closed, which the next read finds out
+                        connection.socket.send(_PONG)
         return Counted(
             groups=[self._group(place) for place in range(len(self._groups))],
             closed=self._closed,
@@ -277,11 +269,6 @@ class Counter:
         self._close_reason = self._close_reason or close_reason(connection.tail)
         self._waiting.discard(connection)
 
-    def _pong(self) -> None:
-        for connection in self._connections.values():
-            with contextlib.suppress(OSError):  # closed, which the next read finds out
-                connection.socket.send(_PONG)
-
     def _group(self, place: int) -> Group:
         group = self._groups[place]
         expected = delivered = conflated = lost = repeated = 0
@@ -298,6 +285,7 @@ class Counter:
                 lost += max(missing, without_end)
             else:
                 conflated += missing
+        ordered = [sorted(samples) for samples in self._samples[place]]
         return Group(
             expected=expected,
             delivered=delivered,
@@ -306,22 +294,25 @@ class Counter:
             lost=lost,
             repeated=repeated,
             disordered=sum(one.disordered for one in group),
-            windows=[latency_of(samples) for samples in self._samples[place]],
+            windows=[
+                Latency(
+                    samples=len(ns), p50_ms=quantile(ns, 0.5, unit=1e6), p99_ms=quantile(ns, 0.99, unit=1e6)
+                )
+                for ns in ordered
+            ],
         )
 
 
 class GroupOrder(msgspec.Struct, frozen=True, kw_only=True):
     """Connections of one kind, each to `each` of the target's channels (0: all).
 
-    Nothing may be missing if they are a `stream`. `places` are the places of the target's channels among the ticks'
-    channels, () if they are the same.
+    Nothing may be missing if they are a `stream`.
     """
 
     target: Target
     connections: int
     each: int = 0
     stream: bool = False
-    places: Sequence[int] = ()
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -330,16 +321,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     groups: list[GroupOrder]
     ticks: Ticks
     stall_s: float
-    ticks_each: int = 1
 
 
 def deal(subscribers: int, channels: int, each: int) -> list[tuple[int, ...]]:
     """Return for each subscriber the places of its channels, none twice. `each` is at most `channels`; 0 is all.
 
     Every channel gets as many subscribers as every other, give or take one. Channels are dealt like cards, from a
-    shuffled deck of all channels that is shuffled again when it is empty. A plain rule ("every twentieth") would give
-    most subscribers the same set, and a server could serve sets instead of channels. The shuffle is the same in every
-    run and for every server.
+    shuffled deck that is shuffled again when it is empty. A plain rule ("every twentieth") would give most subscribers
+    the same set, and a server could serve sets instead of channels. The shuffle is the same for every server.
     """
     if not each or each == channels:
         return [tuple(range(channels))] * subscribers
@@ -362,13 +351,13 @@ def deal(subscribers: int, channels: int, each: int) -> list[tuple[int, ...]]:
 
 async def count_all(order: Order) -> None:
     """Open all connections, and count until everything has arrived."""
-    groups = [await _open(group, place) for place, group in enumerate(order.groups)]
+    places = {name: place for place, name in enumerate(order.ticks.channels)}
+    groups = [await _open(group, number, places) for number, group in enumerate(order.groups)]
     counter = Counter(
         groups,
         order.ticks,
         streams=frozenset(place for place, group in enumerate(order.groups) if group.stream),
         stall_s=order.stall_s,
-        ticks_each=order.ticks_each,
     )
     gc.freeze()
     gc.disable()  # a collection would be reported as the server's latency; nothing here makes cycles
@@ -377,11 +366,12 @@ async def count_all(order: Order) -> None:
     counter.close()
 
 
-async def _open(group: GroupOrder, place: int) -> list[Connection]:
+async def _open(group: GroupOrder, number: int, places: Mapping[str, int]) -> list[Connection]:
     hands = deal(group.connections, len(group.target.channels), group.each)
     links = await open_all(group.target, hands)
+    names = group.target.channels
     return [
-        Connection(link.socket, [group.places[card] for card in hand] if group.places else hand, group=place)
+        Connection(link.socket, [places[names[card]] for card in hand], group=number)
         for link, hand in zip(links, hands, strict=True)
     ]
 

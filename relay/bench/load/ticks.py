@@ -51,8 +51,9 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks of one run; `run` is a name of 8 hex digits.
 
     Made-up ones go to `channels` in turn: `count` of them, at `rate` a second (0: as fast as they are taken).
-    With `script` they come from that file instead, see `script_line`. `streams` are the places of channels of mode
-    `stream`; for made-up ticks all places or none. `together` is how many due ticks may share a request.
+    With `script` they come from that file instead, see `script_line`, at about that rate. `pause_s` is the longest time
+    in which nothing is due. `streams` are the places of channels of mode `stream`; for made-up ticks all places or
+    none. `together` is how many due ticks may share a request.
     """
 
     run: str
@@ -62,6 +63,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     script: str = ""
     streams: frozenset[int] = frozenset()
     together: int = TOGETHER
+    pause_s: float = 0.0
 
     @property
     def marker(self) -> bytes:

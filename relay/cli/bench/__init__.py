@@ -103,13 +103,11 @@ def everything(
     if as_json:
         typer.echo(json.dumps(to_json(outcomes)))
     else:
-        for place, report in enumerate(one for one in outcomes if isinstance(one, Report)):
-            if place:
-                typer.echo()
+        for report in (one for one in outcomes if isinstance(one, Report)):
             _print_report(report)
-    for outcome in outcomes:
-        if isinstance(outcome, Failed):
-            typer.echo(f"relay bench: {outcome.bench}: {outcome.sentence}", err=True)
+            typer.echo()
+    for failed in (one for one in outcomes if isinstance(one, Failed)):
+        typer.echo(f"relay bench: {failed.bench}: {failed.sentence}", err=True)
     whole = all(isinstance(outcome, Report) and outcome.is_whole for outcome in outcomes)
     raise typer.Exit(0 if whole else 1)
 

@@ -8,7 +8,7 @@ import pytest
 
 from relay.bench import BenchError
 from relay.bench.load.clients import Target, close_reason, open_all, take_all
-from relay.bench.load.publisher import HttpPublisher, Order, publish_ends
+from relay.bench.load.publisher import Order, publish_ends, publisher_of
 from relay.bench.load.ticks import Ticks
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -94,7 +94,7 @@ async def test_many_channels_with_an_interval_are_subscribed(relay: Relay) -> No
     hands = [tuple(range(40)), tuple(range(40, 43))]
     opened = await open_all(target(relay, channels=channels, interval_ms=100), hands, receive_bytes=4096)
     ticks = Ticks(run="0a1b2c3d", channels=channels)
-    async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
+    async with publisher_of(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
         await publish_ends(publisher, ticks, [1] * len(channels))
     for link, hand in zip(opened, hands, strict=True):
         assert ends_in(link.socket, ticks, len(hand)) == set(hand)

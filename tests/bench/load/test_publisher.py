@@ -8,7 +8,7 @@ import pytest
 
 from relay.bench import BenchError
 from relay.bench.load.processes import Child
-from relay.bench.load.publisher import HttpPublisher, Order, publish_all, publish_ends
+from relay.bench.load.publisher import Order, publish_all, publish_ends, publisher_of
 from relay.bench.load.ticks import QUOTE, Ticks, script_line
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -43,7 +43,7 @@ async def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
         told.append(done)
         return True
 
-    async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
+    async with publisher_of(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
         assert await publish_all(publisher, ticks, goes_on) == [51, 50]
         await publish_ends(publisher, ticks, [51, 50])
     assert told == sorted(told)
@@ -53,7 +53,7 @@ async def test_every_tick_is_published_once(relay: Relay, rate: float) -> None:
 async def test_it_can_be_stopped(relay: Relay) -> None:
     """What was published until then is told by channel, and nothing else goes out."""
     ticks = Ticks(run="0a1b2c3d", channels=["prices.STOP"], rate=1000, count=1_000_000)
-    async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
+    async with publisher_of(Order(ticks=ticks, url=relay.internal_url, key=PUBLISHER_KEY)) as publisher:
         counts = await publish_all(publisher, ticks, lambda done: done < 10)
     assert counts[0] >= 10
     assert next_seq(relay, "prices.STOP") == counts[0] + 1
@@ -89,6 +89,6 @@ async def test_a_refusal_ends_it(relay: Relay, count: int) -> None:
         ("pricing.wrong", "prices.X", "The relay refused to publish: 401 "),
     ):
         ticks = Ticks(run="0a1b2c3d", channels=[channel], count=count)
-        async with HttpPublisher(Order(ticks=ticks, url=relay.internal_url, key=key)) as publisher:
+        async with publisher_of(Order(ticks=ticks, url=relay.internal_url, key=key)) as publisher:
             with pytest.raises(BenchError, match=sentence):
                 await publish_all(publisher, ticks, lambda _done: True)

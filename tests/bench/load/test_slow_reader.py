@@ -37,7 +37,6 @@ def test_ages_are_those_of_the_newest_price(server: Server, tmp_path: Path) -> N
         port = child.hear(within_s=30)["open"]
         assert holds_connection(server.pid, port)
         read = child.hear(within_s=30)["result"]
-    assert read["bytes"] > 1000
     assert 0 <= read["age_p50_ms"] <= read["age_max_ms"]
     assert read["ageing_ms_per_s"] is not None
     assert read["closed"] == ""
@@ -60,4 +59,3 @@ def test_a_server_that_ends_it_is_told(server: Server, tmp_path: Path) -> None:
         read = child.hear(within_s=30)["result"]
     assert "slow reader's connection" in read["closed"]
     assert read["age_p50_ms"] is None
-    assert read["seconds"] < 100
