@@ -119,18 +119,8 @@ class Connect(Benchmark[Bursts]):
     def figures(self) -> Sequence[Figure[Bursts]]:
         return [
             *CONNECT_FIGURES,
-            Figure(
-                "quiet_p99_ms",
-                "prices p99 ms, before",
-                lambda b: b.held.p99_ms(QUIET) if b.held else None,
-                ".1f",
-            ),
-            Figure(
-                "burst_p99_ms",
-                "prices p99 ms, in the burst",
-                lambda b: b.held.p99_ms(BURST) if b.held else None,
-                ".1f",
-            ),
+            _p99("quiet_p99_ms", "before", QUIET),
+            _p99("burst_p99_ms", "in the burst", BURST),
             Figure("burst_in_max_ms", "in after ms, the last", "beside.max_ms"),
             Figure("burst_refused", "told to wait or to try again", "beside.refused"),
             Figure("newcomers_lost", "new connections lost", "beside.lost"),
@@ -149,6 +139,10 @@ class Connect(Benchmark[Bursts]):
             told = ", ".join(f"{what} ({count:,})" for what, count in refusals.most_common(4))
             found.append(f"Browsers of the {name} had to wait or to try again: {told}.")
         return found
+
+
+def _p99(key: str, when: str, window: int) -> Figure[Bursts]:
+    return Figure(key, f"prices p99 ms, {when}", lambda b: b.held.p99_ms(window) if b.held else None, ".1f")
 
 
 def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Connected:

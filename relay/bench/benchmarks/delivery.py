@@ -153,8 +153,8 @@ class Delivery:
         return Measured(
             counted=counted,
             published=self.published,
-            published_per_s=max(1, self.published - 1)
-            / self._seconds,  # there are so many pauses between them
+            # there are so many pauses between them
+            published_per_s=max(1, self.published - 1) / self._seconds,
             server_cpu_s=cpu_of(self.server.pid) - self._cpu_before,
             complete=complete,
         )

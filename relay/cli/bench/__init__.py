@@ -3,31 +3,19 @@
 The commands are made from the options of the benchmarks (`relay.bench.benchmarks`).
 """
 
-import contextlib
 import inspect
 import json
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import typer
 
-from relay.bench import BenchError
-from relay.bench.benchmarks.benchmark import Benchmark, Progress
+from relay.bench.benchmarks.benchmark import Benchmark
 from relay.bench.benchmarks.suite import BENCHMARKS, measure_all, suite
 from relay.bench.report import Failed, Report, document, to_json
+from relay.cli.bench.running import measured, print_report
 from relay.core.errors import ConfigurationError
-
-Result = TypeVar("Result")
-
-SHOWN_STEPS = 50
-"""Times that the progress is shown. Each time costs CPU beside what is measured."""
-CLEAR_LINE = "\r\x1b[K"
-PIPE_WIDTH = 200
-"""Columns of a table that goes into a pipe: no row is cut."""
 
 app = typer.Typer(no_args_is_help=True, help="Measure the relay on this machine, beside a yardstick.")
 
@@ -48,11 +36,11 @@ def _runner(kind: type[Benchmark[Any]]) -> Any:
 
     def run(*, as_json: bool, **options: Any) -> None:
         benchmark = kind(**options)
-        report = _measured(benchmark.measure)
+        report = measured(benchmark.measure)
         if as_json:
             typer.echo(json.dumps(report.json))
         else:
-            _print_report(report)
+            print_report(report)
         raise typer.Exit(0 if report.is_whole else 1)
 
     hints = get_type_hints(kind, include_extras=True)
@@ -96,7 +84,7 @@ def everything(
     if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
         raise ConfigurationError(f"--out {out} can't be written.")
     benchmarks = suite(runs=runs or (1 if quick else 3), quick=quick, files=files or [])
-    outcomes = _measured(lambda progress: measure_all(benchmarks, progress))
+    outcomes = measured(lambda progress: measure_all(benchmarks, progress))
     if out is not None:
         out.write_text(document(outcomes, quick=quick, replayed=bool(files)), encoding="utf-8")
         typer.echo(f"{out} is written.", err=True)
@@ -104,73 +92,9 @@ def everything(
         typer.echo(json.dumps(to_json(outcomes)))
     else:
         for report in (one for one in outcomes if isinstance(one, Report)):
-            _print_report(report)
+            print_report(report)
             typer.echo()
     for failed in (one for one in outcomes if isinstance(one, Failed)):
         typer.echo(f"relay bench: {failed.bench}: {failed.sentence}", err=True)
     whole = all(isinstance(outcome, Report) and outcome.is_whole for outcome in outcomes)
     raise typer.Exit(0 if whole else 1)
-
-
-def _measured(measure: Callable[[Progress], Result]) -> Result:
-    """Return what `measure` does; exit if it can't be done or is interrupted."""
-    try:
-        with _ended_by_signals(), _progress() as progress:
-            return measure(progress)
-    except BenchError as error:
-        typer.echo(f"relay bench: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
-def _print_report(report: Report) -> None:
-    """Print a report as a table; into a pipe it is plain text."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, heading in enumerate(("", "relay", report.yardstick, "ratio")):
-        table.add_column(heading, justify="right" if place else "left")
-    for row in report.rows:
-        table.add_row(*row.cells())
-    typer.echo(report.headline)
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
-    for note in report.notes:
-        typer.echo(note)
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block like Ctrl-C does, so that no process and no folder remains."""
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = [(number, signal.signal(number, end)) for number in (signal.SIGTERM, signal.SIGHUP)]
-    try:
-        yield
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Progress]:
-    """Show the progress on one line of a terminal. No thread draws it: that would cost CPU beside what is measured."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    shown: tuple[str, int] = ("", -1)
-
-    def show(what: str, done: int, total: int, unit: str) -> None:
-        nonlocal shown
-        now = (what, done // max(1, total // SHOWN_STEPS))
-        if done == 0 or now != shown:
-            shown = now
-            typer.echo(f"{CLEAR_LINE}{what}: {done}/{total} {unit}", nl=False, err=True)
-
-    try:
-        yield show
-    finally:
-        typer.echo(CLEAR_LINE, nl=False, err=True)
