@@ -1,11 +1,12 @@
 # The relay with all its roles in one process, as an unprivileged user.
 #
 #   docker build -t scoped-relay .
-#   docker run --rm -v relay:/var/lib/relay scoped-relay keys new --dir /var/lib/relay/keys
+#   docker run --rm -v relay:/var/lib/relay scoped-relay keys new --if-missing --dir /var/lib/relay/keys
 #   docker run -p 8000:8000 -p 8001:8001 -v ./relay.toml:/etc/relay/relay.toml:ro -v relay:/var/lib/relay scoped-relay
 #
-# The settings are mounted and never built into the image, because they hold secrets. User 10001 must be able to read the file. State,
-# audit log and keys go to the volume, because the variables below win over the paths in the file.
+# The settings are mounted and never built into the image, because they hold secrets. User 10001 must be able to read the file, and no
+# other user: sudo chown 10001 relay.toml && sudo chmod 600 relay.toml. The variables below win over the file: state, audit log and keys
+# go to the volume, and the public listeners are not on the container's loopback. examples/deploy/compose.yaml has all of this.
 
 FROM python:3.13-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -18,6 +19,8 @@ RUN /opt/relay/bin/python -m pip install .
 FROM python:3.13-slim-bookworm
 ENV PATH=/opt/relay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    RELAY_LISTEN__HTTP=0.0.0.0:8000 \
+    RELAY_LISTEN__STREAM=0.0.0.0:8001 \
     RELAY_TOKENS__KEYS_DIR=/var/lib/relay/keys \
     RELAY_ENGINE__STATE_PATH=/var/lib/relay/relay-state.db \
     RELAY_AUDIT__KEYS_DIR=/var/lib/relay/audit-keys \

@@ -98,7 +98,7 @@ class SubscriptionBudget:
     """
 
     def __init__(self, *, each: int) -> None:
-        self._each = each
+        self.each = each
         self._counts: dict[tuple[str, str], int] = {}
         self._beyond: Counter[tuple[str, str]] = Counter()
         self._overflow = 0
@@ -106,8 +106,8 @@ class SubscriptionBudget:
     def count(self, event: Event) -> bool:
         """Count a subscription, and tell whether it has a record of its own."""
         limits = {
-            ("session", str(event.relay.get("session", {}).get("ref", ""))): self._each,
-            ("address", network_of(event.client.address)): self._each * SHARES,
+            ("session", str(event.relay.get("session", {}).get("ref", ""))): self.each,
+            ("address", network_of(event.client.address)): self.each * SHARES,
         }
         counts, recorded = self._counts, True
         for key, limit in limits.items():

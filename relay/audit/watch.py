@@ -55,9 +55,10 @@ class WatchedAuditor:
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def update(self, *, denials: int) -> None:
-        """Use another budget from now on. The counts of this minute stay."""
+    def update(self, *, denials: int, subscriptions: int) -> None:
+        """Use other budgets from now on. The counts of this minute stay."""
         self._budget.each = denials
+        self._subscriptions.each = subscriptions
 
     async def record(self, event: Event) -> None:
         """See `Auditor.record`."""

@@ -23,10 +23,13 @@ def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     settings = load(path)
     parts.check(settings, role)
     listener_tls(settings)
-    print(
-        f"{path or 'RELAY_* variables'}: fine. {len(settings.endpoints)} endpoints, {len(settings.grants)} roles, "
-        f"{len(settings.publishers)} publishers."
+    counts = (
+        (len(settings.endpoints), "endpoint"),
+        (len(settings.grants), "role"),
+        (len(settings.publishers), "publisher"),
     )
+    numbers = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
+    print(f"{path or 'RELAY_* variables'}: fine. {numbers}.")
     if role is not Role.ALL or settings.tokens.jwks_url is not None:
         print(SPLIT_NOTE)
 

@@ -54,12 +54,18 @@ def new(
         Path,
         typer.Option("--dir", metavar="FOLDER", help="Folder for the key's files, created if missing."),
     ],
+    if_missing: Annotated[
+        bool, typer.Option("--if-missing", help="Do nothing if the folder has a key already. For scripts.")
+    ] = False,
 ) -> None:
     """Make a folder's first Ed25519 key for signing scoped tokens."""
     for _, record in each_record(folder) if folder.is_dir() else ():
         # report a problem of the folder, or an existing key, before a new key is made
         if isinstance(record, ConfigurationError):
             raise record
+        if record.ended is None and if_missing:
+            typer.echo(f"{folder} already has the key {record.kid}.")
+            return
         if record.ended is None:
             raise ConfigurationError(
                 f"{folder} already has a key. Run `relay keys rotate --dir {folder}` to replace it."

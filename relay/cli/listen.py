@@ -36,10 +36,10 @@ TOKEN_CHANNELS = 32
 def listen(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="The endpoint, like ws://127.0.0.1:8001/ws/prices.")
-    ],
+    ] = "",
     channels: Annotated[
-        list[str], typer.Argument(metavar="CHANNEL", help="Channels, or patterns like 'prices.>'.")
-    ],
+        list[str] | None, typer.Argument(metavar="CHANNEL", help="Channels, or patterns like 'prices.>'.")
+    ] = None,
     *,
     token: Annotated[str, typer.Option("--token", help="A scoped token. It opens one connection.")] = "",
     session_token: Annotated[
@@ -69,6 +69,10 @@ def listen(
     ] = False,
 ) -> None:
     """Show the values of channels as they arrive."""
+    if not channels or not url.startswith(("ws://", "wss://")):
+        raise ConfigurationError(
+            "Give the URL of an endpoint, and then channels: relay listen ws://127.0.0.1:8001/ws/prices 'prices.>'"
+        )
     if bool(token) == bool(session_token):
         raise ConfigurationError("Give either --token or --session-token (or RELAY_SESSION_TOKEN).")
     asked = channels if len(channels) <= TOKEN_CHANNELS else None

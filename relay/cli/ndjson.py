@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from relay.cli.output import printable
 from relay.client import BatchError, Message, Publisher, PublishError, Result
 from relay.core.errors import ConfigurationError, RelayError
+from relay.core.form_errors import in_words
 from relay.core.publications import MAX_PUBLICATION_BYTES
 
 CHUNK_BYTES = 65_536
@@ -111,6 +112,8 @@ def _message(line: bytes | None, channel: str) -> Message:
         return Message(channel=channel, data=line)
     try:
         envelope = msgspec.json.decode(line, type=_Envelope)
+    except msgspec.ValidationError as error:
+        raise PublishError("invalid_request", f"{in_words(error)}.") from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise PublishError("invalid_request", f'it is not {{"channel": …, "data": …}}: {error}.') from None
     return Message(

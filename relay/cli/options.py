@@ -15,7 +15,7 @@ ConfigOption = Annotated[
         "--config",
         "-c",
         envvar="RELAY_CONFIG",
-        help="The settings file. Default: relay.toml in this folder, else only RELAY_* variables.",
+        help="The settings file. Default: relay.toml in this folder, if it exists. RELAY_* variables win over it.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

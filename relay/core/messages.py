@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from relay.core.errors import MalformedError, Reason
+from relay.core.form_errors import in_words
 from relay.core.publications import Publication
 
 
@@ -111,6 +112,8 @@ def parse_client_frame(text: str) -> ClientFrame:
         envelope = _envelope.decode(text)
         decoder = _decoders.get(envelope.type)
         frame: ClientFrame = envelope if decoder is None else decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise MalformedError(in_words(error)[:120], reason=Reason.FRAME_MALFORMED) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise MalformedError(str(error)[:120], reason=Reason.FRAME_MALFORMED) from None
     if not isinstance(frame, Auth) and frame.id is not None and not -(1 << 53) < frame.id < 1 << 53:

@@ -15,6 +15,7 @@ import msgspec
 
 from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason
+from relay.core.form_errors import in_words
 from relay.core.patterns import check_channel
 
 MAX_PUBLICATION_BYTES = 65_536
@@ -117,7 +118,7 @@ def _parse(body: bytes, decoder: msgspec.json.Decoder[AnyDraft]) -> AnyDraft:
     try:
         draft = decoder.decode(body.translate(_NEWLINES))
     except msgspec.ValidationError as error:
-        raise _malformed(f"The publication does not have the required form: {error}.") from None
+        raise _malformed(f"The publication does not have the required form: {in_words(error)}.") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise _malformed(f"The body is not JSON: {error}.") from None
     check_channel(draft.channel)

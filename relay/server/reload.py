@@ -82,7 +82,7 @@ class Reloader:
         parts.issuer.limits.update(rates(settings))
         parts.csrf.update(csrf_options(settings))
         parts.operators.update(operator_terms(settings))
-        parts.auditor.update(denials=limits.denials_recorded)
+        parts.auditor.update(denials=limits.denials_recorded, subscriptions=limits.subscriptions_recorded)
         parts.broker.update(max_channels=limits.channels)
         parts.ingest.update(publisher_terms(settings))
         return parts.ingest_sockets.end_refused()

@@ -215,6 +215,11 @@ def load(path: Path | None) -> Settings:
             that it came from. It never contains a value, which may be a secret.
     """
     variables = _variables()
+    if path is None and not variables:
+        raise ConfigurationError(
+            "There are no settings: this folder has no relay.toml, and no RELAY_* variable is set. Name the file with "
+            "--config, or begin with the complete one in README.md (Set it up in five minutes)."
+        )
     mistakes = [
         f"{name}: unknown variable; settings are RELAY_SECTION__KEY, like RELAY_PUBLIC__URL"
         for upper, name in variables.items()
@@ -233,6 +238,10 @@ def load(path: Path | None) -> Settings:
         inner = {item["loc"][:count] for item in found for count in range(len(item["loc"]))}
         # If the only item of a list is refused, the list is reported as too short as well: leave that out.
         mistakes += [_error_line(item, path, variables) for item in found if item["loc"] not in inner]
+        if path is None and any(item["type"] == "missing" for item in found):
+            mistakes.insert(
+                0, "settings: only RELAY_* variables were read, because this folder has no relay.toml"
+            )
     except (SettingsError, RecursionError) as error:
         mistakes.append(_not_json(str(error), variables))
     if mistakes:
@@ -293,25 +302,51 @@ def _error_line(item: Any, path: Path | None, variables: dict[str, str]) -> str:
     return ": ".join(text for text in (where, ".".join(parts), message) if text)
 
 
+_MESSAGES = {
+    "extra_forbidden": "unknown key; the table in relay/settings/README.md lists all keys",
+    "missing": "is missing",
+    "string_type": "must be a text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a section with keys of its own",
+    "model_type": "must be a section with keys of its own",
+    "model_attributes_type": "must be a section with keys of its own",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "too_long": "must have at most {max_length} items; remove some",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "path_type": "must be a path, written as a text",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+}
+"""The library's kinds of errors, in the words of the settings."""
+
+
 def _message(item: Any) -> str:
     """Return what is wrong and what to do, in the words of the settings."""
-    match item["type"]:
-        case "extra_forbidden":
-            return "unknown key; the table in relay/settings/README.md lists all keys"
-        case "missing":
-            return "is missing"
-        case "string_type":
-            return "must be a text"
-        case "list_type" | "tuple_type":
-            return "must be a list"
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return "must be a section with keys of its own"
-        case "too_short" | "string_too_short":
-            return "must not be empty"
-        case "too_long":
-            return f"must have at most {item['ctx']['max_length']} items; remove some"
+    kind, place = item["type"], item["loc"]
+    if kind == "missing" and len(place) == 1:
+        return f"is missing; write a section [{place[0]}], as README.md has one"
+    if kind in _MESSAGES:
+        # a text is written in double quotes in the file
+        values = {
+            name: f"{value:g}" if isinstance(value, float) else str(value).replace("'", '"')
+            for name, value in item.get("ctx", {}).items()
+        }
+        return _MESSAGES[kind].format(**values)
     text: str = item["msg"]
-    return text.removeprefix("Value error, ").replace("Input should be", "must be", 1)
+    return text.removeprefix("Value error, ")
 
 
 def _names(found: Iterable[str]) -> str:

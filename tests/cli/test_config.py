@@ -54,7 +54,7 @@ def test_good_settings_are_fine(relay: Command, folder: Path, monkeypatch: pytes
     for code, out, err in found:
         assert (code, err) == (0, "")
         [line] = out.splitlines()
-        assert re.search(r"fine\. \d endpoints, 2 roles, 1 publishers\.", line)
+        assert re.search(r"fine\. \d endpoints, 2 roles, 1 publisher\.", line)
     assert sorted(path.name for path in folder.iterdir()) == ["keys", "relay.toml"], "nothing was written"
 
 
@@ -103,14 +103,26 @@ def test_missing_keys_are_not_fine(relay: Command, folder: Path) -> None:
     assert "relay keys new --dir" in err
 
 
-def test_no_file_is_no_mistake_by_itself(relay: Command, folder: Path) -> None:
-    """In a folder without relay.toml the variables alone count, and say what is missing."""
+def test_no_file_is_no_mistake_by_itself(
+    relay: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder without relay.toml one line says so. With a variable, the others that are missing are named."""
     (folder / "relay.toml").unlink()
     code, _, err = relay("config", "check")
     assert code == 2
-    assert err.splitlines() == [
-        f"settings: {name}: is missing" for name in ("public", "session", "endpoints")
+    assert err.startswith(
+        "There are no settings: this folder has no relay.toml, and no RELAY_* variable is set."
+    )
+    assert len(err.splitlines()) == 1
+    monkeypatch.setenv("RELAY_PUBLIC__URL", "https://app.example.com")
+    first, *others = relay("config", "check")[2].splitlines()
+    assert first == "settings: only RELAY_* variables were read, because this folder has no relay.toml"
+    assert [line.partition(";")[0] for line in others] == [
+        "settings: public.stream_url: is missing",
+        "settings: session: is missing",
+        "settings: endpoints: is missing",
     ]
+    monkeypatch.delenv("RELAY_PUBLIC__URL")
     _, _, err = relay("config", "check", "--config", "none.toml")
     assert err == "none.toml: there is no such file; name the settings file with --config\n"
 

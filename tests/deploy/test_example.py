@@ -6,29 +6,29 @@ from pathlib import Path
 import pytest
 
 from relay.core.errors import ConfigurationError
-from relay.doctor import Deployment, examine
+from relay.doctor import Deployment, Finding, examine
 from relay.keys.files import create_signing_key
 from relay.settings.load import load
 from tests.support import readme
 from tests.support.command_line import refusal
-from tests.support.reverse_proxy import EXAMPLES, filled
+from tests.support.reverse_proxy import EXAMPLES, SECRETS, filled
 
 README = readme.read(EXAMPLES / "README.md")
-SECRETS = {
-    'ref_key = "…"': 'ref_key = "9f1c7e0b62d84a35f0c9d1e7846b2a5dce03917f5a8846d1b27e60c3f8a94d15"',
-    'secret = "…"': 'secret = "Zq8vR3nT1xW6yB0kJ5mD7hF2sL9cP4gU8eA3iO6t"',
-    'secret_sha256 = ["…"]': f'secret_sha256 = ["{"0b" * 32}"]',
-}
 
 
 @pytest.fixture
 def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The example's settings with secrets, and keys, in a folder of the test's own."""
+    return written(tmp_path, monkeypatch, (EXAMPLES / "relay.toml").read_text())
+
+
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str) -> Path:
+    """Write settings with secrets in the place of each "…", and a signing key."""
     for name in os.environ:
         if name.startswith("RELAY_"):
             monkeypatch.delenv(name)
     create_signing_key(tmp_path / "keys")
-    text = filled((EXAMPLES / "relay.toml").read_text(), SECRETS | {"/var/lib/relay": str(tmp_path)})
+    text = filled(settings, SECRETS).replace("/var/lib/relay", str(tmp_path))
     path = tmp_path / "relay.toml"
     path.write_text(text)
     path.chmod(0o600)
@@ -37,6 +37,19 @@ def settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_doctor_finds_nothing(settings_file: Path) -> None:
     """An example that its own project calls unwise would be none."""
+    assert findings(settings_file) == []
+
+
+def test_the_doctor_finds_nothing_in_the_readmes_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first settings that a user sees, as pasted and with secrets."""
+    (block,) = [block for block in readme.read().blocks if block.language == "toml"]
+    assert findings(written(tmp_path, monkeypatch, block.text)) == []
+
+
+def findings(settings_file: Path) -> list[Finding]:
+    """Return what the doctor finds, on a machine that is as it should be."""
     deployment = Deployment(
         settings=load(settings_file),
         file=settings_file,
@@ -44,7 +57,7 @@ def test_the_doctor_finds_nothing(settings_file: Path) -> None:
         open_files=65_536,
         filesystem_of=lambda _path: "ext4",
     )
-    assert examine(deployment) == []
+    return examine(deployment)
 
 
 def test_the_settings_and_the_proxies_name_the_same_ports(settings_file: Path) -> None:

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from relay.limits.requests import Rates
+from relay.settings.sections import Limits
 from tests.support.operators import OPERATORS, OPS, READER, operate
 from tests.support.publisher_socket import publishing
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, running
@@ -187,6 +189,15 @@ async def test_limits_of_connections_count_for_the_next_one(relay: Relay) -> Non
         await socket.read("error")  # nothing subscribed: the token has a pattern
         await socket.send(type="subscribe", channels=["prices.B"])
         await socket.read("subscribed")
+
+
+def test_each_limit_is_given_to_its_part() -> None:
+    """A new limit must be added to `Reloader._update_parts`, or SIGHUP would only say that it changed."""
+    assert set(Limits.model_fields) == {
+        *Rates.__dataclass_fields__,
+        *("connections_per_session", "over", "drain_s", "unauthenticated_per_address", "connections"),
+        *("denials_recorded", "subscriptions_recorded", "channels"),
+    }
 
 
 async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:

@@ -24,6 +24,12 @@ from tests.support.readme import ROOT
 from tests.support.relay_process import Relay, make_relay
 
 EXAMPLES = ROOT / "examples" / "deploy"
+SECRETS = {
+    'ref_key = "…"': 'ref_key = "9f1c7e0b62d84a35f0c9d1e7846b2a5dce03917f5a8846d1b27e60c3f8a94d15"',
+    'secret = "…"': 'secret = "Zq8vR3nT1xW6yB0kJ5mD7hF2sL9cP4gU8eA3iO6t"',
+    'secret_sha256 = ["…"]': f'secret_sha256 = ["{"0b" * 32}"]',
+}
+"""What a user writes in the place of each "…" of the example's settings."""
 MIMIC = "127.0.0.7"
 """Where the tests' browser comes from; the proxy is 127.0.0.1."""
 

@@ -107,7 +107,7 @@ CHECKS = (
         severity=Severity.ERROR,
         finds="The settings file has secrets and can be read by all users, or it can be written by other users.",
         means="Every user and service of this machine can read the secrets, or change who has access.",
-        do="Make the relay's user its owner and chmod 600 it, or give the secrets as RELAY_* variables.",
+        do="Make the relay's user its owner (10001 in a container) and chmod 600 it, or give the secrets as variables.",
         run=_readable_settings,
     ),
 )
