@@ -5,11 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from relay.core.errors import ConfigurationError, MalformedError, RelayError
+
+if TYPE_CHECKING:
+    from relay.client import PublishError
 
 
 def printable(text: str) -> str:
@@ -17,6 +20,12 @@ def printable(text: str) -> str:
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
+
+
+def say_wait(error: "PublishError", wait_s: float) -> None:
+    """Write to standard error why a publisher waits: it may do so for a minute before it gives up."""
+    if error.retryable:
+        sys.stderr.write(printable(f"{error.message} Trying again in {wait_s:.1f} s.") + "\n")
 
 
 def run_to_exit(main: Coroutine[Any, Any, int]) -> None:

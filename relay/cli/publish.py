@@ -8,7 +8,7 @@ import typer
 
 from relay.cli.ndjson import opened, publish_lines
 from relay.cli.options import DEFAULT_URL, PublishKeyOption, UrlOption, require_publish_key
-from relay.cli.output import run_to_exit
+from relay.cli.output import run_to_exit, say_wait
 from relay.client import Publisher
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import check_channel
@@ -58,7 +58,7 @@ def publish(
         run_to_exit(_publish_one(url, key, channel, value))
     if channel:
         check_channel(channel)
-    run_to_exit(_publish_lines(Publisher(url, key), files or [], channel))
+    run_to_exit(_publish_lines(Publisher(url, key, on_reconnect=say_wait), files or [], channel))
 
 
 async def _publish_one(url: str, key: str, channel: str, value: str) -> int:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from relay.cli.options import DEFAULT_URL, PublishKeyOption, UrlOption, require_publish_key
-from relay.cli.output import run_to_exit
+from relay.cli.output import run_to_exit, say_wait
 from relay.client import BatchError, Publisher, PublishError
 from relay.client.receipts import Result
 from relay.core.errors import RelayError
@@ -51,7 +51,14 @@ def replay(
         trades=trades_prefix,
         on_problem=lambda problem: notes.add(f"skipped {problem}"),
     )
-    run_to_exit(_replay(recording, Publisher(url, key), notes, _hints(channel_prefix, trades_prefix)))
+    run_to_exit(
+        _replay(
+            recording,
+            Publisher(url, key, on_reconnect=say_wait),
+            notes,
+            _hints(channel_prefix, trades_prefix),
+        )
+    )
 
 
 def _hints(prices: str, trades: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ only forwards prices then does not pay for decoding, and does not damage a decim
 are ignored, so that servers can add some (the protocol allows it).
 """
 
+import json
 from typing import Annotated, Any
 
 import msgspec
@@ -81,8 +82,21 @@ class _Value(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def data(self) -> Any:
-        """The value as Python objects. It is decoded at every call, and decimals become floats."""
-        return msgspec.json.decode(self.raw)
+        """The value as Python objects. It is decoded at every call, and decimals become floats.
+
+        Relays before this one accepted numbers that a float can't hold. They are infinite here, as in a browser.
+        """
+        try:
+            return msgspec.json.decode(self.raw)
+        except (msgspec.DecodeError, ValueError):
+            return json.loads(bytes(self.raw), parse_int=_whole)
+
+
+def _whole(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:  # Python does not read more than 4300 digits
+        return float(text)
 
 
 class Snapshot(_Value, frozen=True, kw_only=True, omit_defaults=True, tag="snapshot"):
@@ -192,7 +206,22 @@ def parse_server_frame(text: str | bytes) -> ServerFrame | None:
     except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         if _is_unknown(text):
             return None
+        if (value := _parse_loosely(text)) is not None:
+            return value
         raise MalformedError(str(error)[:200], reason=Reason.FRAME_MALFORMED) from None
+
+
+def _parse_loosely(text: str | bytes) -> Snapshot | Update | None:
+    """Parse a value whose data msgspec refuses, such as half of a surrogate pair. Older relays accepted these."""
+    try:
+        members = json.loads(text, parse_int=_whole)
+        data, members["data"] = members["data"], None
+        frame = _decoder.decode(json.dumps(members))
+    except (ValueError, TypeError, KeyError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+    if not isinstance(frame, Snapshot | Update):
+        return None
+    return msgspec.structs.replace(frame, raw=msgspec.Raw(json.dumps(data).encode()))
 
 
 def _is_unknown(text: str | bytes) -> bool:

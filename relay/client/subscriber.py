@@ -151,6 +151,7 @@ class Subscriber:
             self._task = None
             task.cancel()
             await asyncio.wait([task])
+            task.cancelled() or task.exception()  # otherwise asyncio logs one that nobody iterated for
         if self._connection is not None:
             await self._connection.aclose()
 

@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.cli.ndjson import Lines
+from relay.cli.output import say_wait
+from relay.client import PublishError
 from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
 from tests.support.symbols import SYMBOLS
 
@@ -227,6 +229,14 @@ def test_mistakes_are_one_line(arguments: list[str], code: int, sentence: str) -
     assert (done.returncode, done.stdout) == (code, b"")
     assert sentence in done.stderr.decode()
     assert done.stderr.count(b"\n") == 1
+
+
+def test_a_wait_is_said_unless_it_is_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """While a relay is away the command says when it tries again; a final refusal is said once, at the end."""
+    say_wait(PublishError("unreachable", "It can't be reached\x1b[2J.", retryable=True), 1.5)
+    say_wait(PublishError("invalid_key", "The key is wrong."), 1.5)
+    said = capsys.readouterr().err
+    assert said == "It can't be reached\N{REPLACEMENT CHARACTER}[2J. Trying again in 1.5 s.\n"
 
 
 def test_a_wrong_key_stops_the_stream(relay: Relay) -> None:

@@ -38,6 +38,30 @@ def test_data_is_also_there_as_objects() -> None:
     assert frame.epoch == "e"
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        (b"1e400", float("inf")),
+        (b"-1e400", float("-inf")),
+        (b"9" * 5000, float("inf")),
+        (b"1" + b"0" * 40, 10**40),
+        (b"0.1", 0.1),
+    ],
+)
+def test_numbers_of_older_relays_can_be_read(text: bytes, number: float) -> None:
+    """A number that no float can hold, from a relay that accepted it, is infinite and raises nothing."""
+    frame = parse_server_frame(b'{"type":"update","channel":"a","seq":1,"ts":2,"data":{"p":%b}}' % text)
+    assert isinstance(frame, Update)
+    assert frame.data == {"p": number}
+
+
+def test_half_a_surrogate_pair_of_an_older_relay_can_be_read() -> None:
+    """Text that is not valid Unicode, from a relay that accepted it, raises nothing."""
+    frame = parse_server_frame(rb'{"type":"update","channel":"a","seq":1,"ts":2,"data":"\ud800"}')
+    assert isinstance(frame, Update)
+    assert frame.data == "\ud800"
+
+
 def test_unknown_types_are_ignored() -> None:
     """A newer server may send frames that this client has never heard of."""
     assert parse_server_frame('{"type":"weather","degrees":21}') is None

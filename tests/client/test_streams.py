@@ -20,6 +20,7 @@ from relay.client import (
     Status,
     Subscribed,
     Subscriber,
+    Unsubscribed,
     Update,
     Welcome,
     fetch_token,
@@ -212,6 +213,27 @@ async def test_a_drained_relay_is_come_back_to(tmp_path: Path) -> None:
             await asyncio.to_thread(relay.start)
             await publish(publisher, "trades.A", 2, 2)
             assert (await numbers(events, "trades.A", 2))[0] == [2]
+
+
+async def test_leaving_a_channel_and_coming_back_is_no_gap(shared: Relay, publisher: Publisher) -> None:
+    """Left and subscribed again, at once and after the answer, a stream begins with its newest message."""
+    async with trades(shared) as events:
+        await publish(publisher, "trades.BACK", 1, 3)
+        await events.subscribe("trades.BACK")
+        await numbers(events, "trades.BACK", 3)
+        last = 3
+        for waits_for_answer in (False, True, False, True):
+            await events.unsubscribe("trades.BACK")
+            if waits_for_answer:
+                await until(events, Unsubscribed)
+            await publish(publisher, "trades.BACK", last + 1, last + 2)
+            await events.subscribe("trades.BACK")
+            told = await until(events, Subscribed)
+            await publish(publisher, "trades.BACK", last + 3, last + 4)
+            got, others = await numbers(events, "trades.BACK", last + 4)
+            assert got in ([last + 2, last + 3, last + 4], [last + 3, last + 4], [last + 4])
+            assert not [event for event in (*told, *others) if isinstance(event, Gap)]
+            last += 4
 
 
 async def test_a_link_cut_again_and_again_loses_nothing(shared: Relay, publisher: Publisher) -> None:
