@@ -79,6 +79,15 @@ export class Chart {
     this.#draw();
   }
 
+  /** Leaves out moments of which nothing is known, so that older points move to their time. */
+  skip(count) {
+    for (const line of this.values)
+      for (let left = Math.min(count, this.capacity); line.length && left > 0; left--) {
+        line.push(null);
+        if (line.length > this.capacity) line.shift();
+      }
+  }
+
   clear() {
     for (const line of this.values) line.length = 0;
     this.#look(null);
