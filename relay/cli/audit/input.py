@@ -132,8 +132,10 @@ def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
         log = Log(**{name: options.pop(name) for name in shared})
-        command(log, *args, **options)
-        log.report_missing()
+        try:
+            command(log, *args, **options)
+        finally:
+            log.report_missing()
 
     _, *own = inspect.signature(command).parameters.values()
     parameters = [*own, *shared.values()]

@@ -40,7 +40,7 @@ class Endpoints:
             ConfigurationError: if it is the name of no endpoint.
         """
         if name not in self._known:
-            raise ConfigurationError(unknown("endpoint", name, self._known))
+            raise ConfigurationError(unknown("an endpoint", name, self._known))
 
 
 def names_in(log: Log) -> set[str]:
@@ -62,9 +62,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the sentence for a name that is not in `known`, with the nearest names."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.6)
-    begin = f"There is no {kind} {printable(name)!r} in the settings or in the log."
+    begin = f"Neither the settings nor the log know {kind} {printable(name)!r}."
     if near:
         return f"{begin} Did you mean {' or '.join(map(printable, near))}?"
     if 0 < len(names) <= LISTED:
-        return f"{begin} There is {', '.join(map(printable, names))}."
+        return f"{begin} There are {', '.join(map(printable, names))}."
     return begin

@@ -89,13 +89,13 @@ def tail(
 def _check(log: Log, *, action: str, user: str, outcome: str) -> None:
     """Refuse names that nothing can have: no record would be shown, which would look like an answer."""
     if action and action not in list(Action):
-        raise ConfigurationError(unknown("action", action, list(Action)))
+        raise ConfigurationError(unknown("an action", action, list(Action)))
     if outcome not in ("", "success", "failure"):
         raise ConfigurationError(f"--outcome: {outcome[:40]!r} is none. Give success or failure.")
     if user:
         users = {record.user.id for record in log.reader.records(log.lines())} - {""}
         if user not in users:
-            raise ConfigurationError(unknown("user", user, users))
+            raise ConfigurationError(unknown("a user", user, users))
 
 
 def _plain(line: bytes) -> str:

@@ -29,12 +29,14 @@ def who(
     endpoints = Endpoints(config, file)
     records = endpoints.seen_in(log.reader.records(log.lines()))
     rows = [asdict(row) for row in connected.connected_at(records, endpoint, at=moment)]
-    endpoints.check(endpoint)
+    try:
+        endpoints.check(endpoint)
+    finally:
+        log.report_missing()
     if not as_json:
         rows = [row | {"until": _until(row)} for row in rows]
     nothing = f"Nobody was connected to {printable(endpoint)} then."
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)
-    log.report_missing()
 
 
 def _until(row: dict[str, Any]) -> str:

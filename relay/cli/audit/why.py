@@ -33,7 +33,7 @@ def why(
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
     steps = timeline.timeline_of(log.lines, about, reader=log.reader)
     if not steps:
-        raise ConfigurationError(unknown("user, session, token or connection", about, names_in(log)))
+        raise ConfigurationError(unknown("a user, session, token or connection", about, names_in(log)))
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return
