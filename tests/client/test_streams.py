@@ -181,13 +181,16 @@ async def test_a_relay_that_lost_its_memory_is_a_gap(tmp_path: Path) -> None:
             await publish(publisher, "trades.A", 1, 3)
             async with trades(relay) as events:
                 await events.subscribe("trades.A")
-                await numbers(events, "trades.A", 3)
+                _, before = await numbers(events, "trades.A", 3)
                 await asyncio.to_thread(relay.kill)
                 lost = await until(events, Closed)
                 assert isinstance(lost[-1], Closed)
                 assert lost[-1].code == 1006
                 lost += await until(events, Closed)
-                states = [event.state for event in lost if isinstance(event, Status)]
+                states: list[str | None] = []
+                for event in (*before, *lost):  # on a busy machine the ack may call the channel stale already
+                    states += [item.state for item in event.channels] if isinstance(event, Subscribed) else []
+                    states += [event.state] if isinstance(event, Status) else []
                 assert states[-1] == "stale"
                 await asyncio.to_thread(relay.start)
                 await publish(publisher, "trades.A", 4, 5)
