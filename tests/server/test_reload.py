@@ -169,8 +169,13 @@ async def test_a_limit_counts_anew_only_where_it_changed(relay: Relay) -> None:
     await reload(relay, (rate, 'tokens_per_session = "1/hour"'))
     assert (await relay.ask(session)).status_code == 200
     assert (await relay.ask(session)).status_code == 429
-    said = await reload(relay, ('logins_per_address = "10000/minute"', 'logins_per_address = "9/minute"'))
-    assert said["changed"] == ["limits.logins_per_address"]
+    other = 'logins_per_address = "10000/minute"'
+    said = await reload(
+        relay,
+        (other, 'logins_per_address = "9/minute"'),
+        ("[public]\n", "[channels]\nidle_s = 7\n[public]\n"),
+    )
+    assert said["changed"] == ["channels.idle_s", "limits.logins_per_address"]
     assert (await relay.ask(session)).status_code == 429
     await reload(relay, ('tokens_per_session = "1/hour"', 'tokens_per_session = "2/hour"'))
     assert (await relay.ask(session)).status_code == 200
