@@ -142,6 +142,15 @@ ANSWERS: dict[Reason, Answer] = {
         "Other callers must send the header X-Relay-CSRF: 1.",
     ),
     Reason.REQUEST_MALFORMED: _BAD_REQUEST,
+    Reason.HEAD_TOO_LARGE: _answer(
+        431, CloseCode.POLICY_VIOLATION, "too_large", "The request has too many or too long headers."
+    ),
+    Reason.BODY_ENCODED: _answer(
+        415,
+        CloseCode.UNSUPPORTED_DATA,
+        "unsupported_encoding",
+        "Send the body as it is, without a Content-Encoding header.",
+    ),
     Reason.HANDSHAKE_MALFORMED: _BAD_REQUEST,
     Reason.NOT_AN_UPGRADE: _answer(
         426,

@@ -49,6 +49,8 @@ class Reason(StrEnum):
     # the request
     CSRF_FAILED = "csrf_failed"
     REQUEST_MALFORMED = "request_malformed"
+    HEAD_TOO_LARGE = "head_too_large"
+    BODY_ENCODED = "body_encoded"
     HANDSHAKE_MALFORMED = "handshake_malformed"
     NOT_AN_UPGRADE = "not_an_upgrade"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -119,7 +121,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
     Reason.BACKEND_UNAVAILABLE: "The backend did not answer in time or answered with an error of its own.",
     Reason.CSRF_FAILED: "The request could not be proven to come from the application's own pages.",
-    Reason.REQUEST_MALFORMED: "The request's body does not have the form that this route accepts.",
+    Reason.REQUEST_MALFORMED: "The request is not HTTP, or its body does not have the form that this route accepts.",
+    Reason.HEAD_TOO_LARGE: "The request has more than 32 KiB before its body, more than 100 headers or 200 cookies.",
+    Reason.BODY_ENCODED: "The request's body is compressed: it came with a Content-Encoding header.",
     Reason.HANDSHAKE_MALFORMED: "The WebSocket handshake breaks RFC 6455.",
     Reason.NOT_AN_UPGRADE: "A plain HTTP request came instead of a WebSocket handshake.",
     Reason.METHOD_NOT_ALLOWED: "The WebSocket handshake used another method than GET.",

@@ -40,6 +40,7 @@ class Action(StrEnum):
     CONNECTION_REFRESHED = "connection.refreshed"
     CONNECTION_CLOSED = "connection.closed"
     SESSION_REVOKED = "session.revoked"
+    REQUEST_DENIED = "request.denied"
     PUBLISH_DENIED = "publish.denied"
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_FAILED = "login.failed"
@@ -69,6 +70,7 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
         "A connection ended. The record says which side ended it, what was delivered, and which grants were used."
     ),
     Action.SESSION_REVOKED: "A session, a user, a token or a key was revoked, and its open connections were ended.",
+    Action.REQUEST_DENIED: "An HTTP request was refused before any route saw it: it is too large or not HTTP.",
     Action.PUBLISH_DENIED: "A publication was refused.",
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
     Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
@@ -99,6 +101,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.CONNECTION_REFRESHED: ("network", "allowed"),
     Action.CONNECTION_CLOSED: ("network", "end"),
     Action.SESSION_REVOKED: ("session", "end"),
+    Action.REQUEST_DENIED: ("api", "denied"),
     Action.PUBLISH_DENIED: ("api", "denied"),
     Action.LOGIN_SUCCEEDED: ("authentication", "start"),
     Action.LOGIN_FAILED: ("authentication", "denied"),
@@ -123,6 +126,7 @@ _DENIALS = frozenset(
         Action.TOKEN_DENIED,
         Action.CONNECT_DENIED,
         Action.SUBSCRIBE_DENIED,
+        Action.REQUEST_DENIED,
         Action.PUBLISH_DENIED,
         Action.LOGIN_FAILED,
     }

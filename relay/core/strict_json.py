@@ -45,6 +45,8 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def _parse(data: bytes, decoder: json.JSONDecoder) -> Any:
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise _NotStrictError("it begins with a byte order mark (BOM): send UTF-8 without one")
     try:
         value = decoder.decode(data.decode("utf-8"))
         if b"\\u" in data:  # only an escape can make a lone surrogate: no UTF-8 decodes to one

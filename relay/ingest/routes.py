@@ -1,5 +1,6 @@
 """Publishing over HTTP: POST /v1/publish for one message, POST /v1/publish/batch for up to 1000."""
 
+import codecs
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -125,6 +126,11 @@ async def _publish_batch(
 
 def _items(body: bytes, content_type: str) -> list[bytes]:
     """Split a batch into its messages. Each is checked alone, so that a bad message does not stop the others."""
+    if body.startswith(codecs.BOM_UTF8):
+        raise MalformedError(
+            "The body begins with a byte order mark (BOM): send UTF-8 without one.",
+            reason=Reason.PUBLICATION_MALFORMED,
+        )
     kind = content_type.split(";")[0].strip().lower()
     if kind == "application/x-ndjson":
         items = [line for line in body.split(b"\n") if line.strip()]

@@ -10,6 +10,8 @@ from relay.core.errors import ConfigurationError
 
 MAX_OPEN_FILES = 1 << 20
 """The most that is ever asked for. Some systems allow a billion, and programs that close all of them take minutes."""
+USER_TIMEOUT_MS = 30_000
+"""TCP_USER_TIMEOUT: the kernel ends a connection whose sent bytes are not acknowledged for so long."""
 
 
 def bind(address: str, *, setting: str) -> socket.socket:

@@ -3,32 +3,47 @@
 A connection over its address's limit gets a refusal (429) as soon as its request has come. A client that sends no
 request can't be told. It is cut off when it connects, but only if the listener is crowded and the address has twice its
 limit already. When a market opens, honest clients connect by the thousand and need some time to send a request.
+
+Connections are counted when TCP is accepted, before TLS. A TLS handshake alone takes 50 KB of memory.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from relay.net.addresses import Network, is_proxy, network_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """`limit` is per address. The listener is crowded with more than `crowd` connections in all.
+
+    With more than `most` it takes no further one.
+    """
+
+    limit: int
+    crowd: int
+    most: int = sys.maxsize
 
 
 class UnauthenticatedConnections:
     """Counts of connections without a token, by address; an IPv6 address counts as its /64.
 
-    `limit` is per address. The listener is crowded with more than `crowd` connections in all. `proxies` are addresses
-    that many clients share.
+    `proxies` are addresses that many clients share.
     """
 
-    def __init__(self, *, limit: int, crowd: int, proxies: Sequence[Network] = ()) -> None:
-        self._limit = limit
-        self._crowd = crowd
+    def __init__(self, bounds: Bounds, *, proxies: Sequence[Network] = ()) -> None:
+        self._bounds = bounds
         self._proxies = proxies
         self._counts: Counter[str] = Counter()
         self.total = 0
+        self.cut_off = 0
+        """How often `must_drop` has said so since the start."""
 
-    def update(self, *, limit: int, crowd: int) -> None:
-        """Use other limits from now on. The counts stay."""
-        self._limit = limit
-        self._crowd = crowd
+    def update(self, bounds: Bounds) -> None:
+        """Use other bounds from now on. The counts stay."""
+        self._bounds = bounds
 
     def add(self, address: str) -> None:
         """Count one connection more."""
@@ -48,9 +63,12 @@ class UnauthenticatedConnections:
 
         Connections from proxies are never cut off: a proxy connects when it has a client's whole request.
         """
-        if connections <= self._crowd:
+        bounds = self._bounds
+        if connections <= bounds.crowd or is_proxy(peer, self._proxies):
             return False
-        return self._counts[network_of(peer)] > 2 * self._limit and not is_proxy(peer, self._proxies)
+        is_over = connections > bounds.most or self._counts[network_of(peer)] > 2 * bounds.limit
+        self.cut_off += is_over
+        return is_over
 
     def must_make_room(self, *, connections: int, limit: int) -> bool:
         """Tell whether a connection without a token must end, because more connections are open than `limit` allows.
@@ -61,4 +79,4 @@ class UnauthenticatedConnections:
 
     def over_limit(self, address: str) -> bool:
         """Tell whether the address has more connections than its limit. The connection in question is counted."""
-        return self._counts[network_of(address)] > self._limit
+        return self._counts[network_of(address)] > self._bounds.limit

@@ -24,7 +24,7 @@ from relay.limits.quotas import QuotaTerms
 from relay.limits.requests import Rates
 from relay.net.addresses import parse_networks
 from relay.net.sockets import open_files
-from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
 from relay.ops.operators import OperatorTerms
 from relay.settings.endpoints import channels_of, options_of
 from relay.settings.load import Settings
@@ -33,28 +33,38 @@ from relay.stream.service import StreamOptions
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
 
+MIN_ANSWERED = 100
+"""Connections above limits.connections, at least, that are told so. Further ones are cut off before TLS."""
+
 
 def ref_key(settings: Settings) -> bytes:
     """Return the key of the session references, which no log shows."""
     return settings.session.ref_key.get_secret_value().encode()
 
 
-def unauthenticated(settings: Settings, *, crowd: int) -> UnauthenticatedConnections:
+def unauthenticated(settings: Settings, bounds: Bounds) -> UnauthenticatedConnections:
     """Return the counts of a listener's connections that have shown no token yet."""
-    proxies = parse_networks(settings.public.trusted_proxies)
-    return UnauthenticatedConnections(
-        limit=settings.limits.unauthenticated_per_address, crowd=crowd, proxies=proxies
+    return UnauthenticatedConnections(bounds, proxies=parse_networks(settings.public.trusted_proxies))
+
+
+def stream_bounds(settings: Settings) -> Bounds:
+    """Return the bounds of the stream's connections without a token."""
+    limits = settings.limits
+    return Bounds(
+        limit=limits.unauthenticated_per_address,
+        crowd=limits.connections // 2,
+        most=limits.connections + max(MIN_ANSWERED, limits.connections // 10),
     )
 
 
-def stream_crowd(settings: Settings) -> int:
-    """Return the number of connections above which the stream listener is crowded."""
-    return settings.limits.connections // 2
+def http_bounds(settings: Settings, *, tls: bool) -> Bounds:
+    """Return the bounds of an HTTP listener's connections that have not sent a request yet.
 
-
-def http_crowd() -> int:
-    """Return the number of connections above which the public HTTP listener is crowded. Each has an open file."""
-    return open_files() * 3 // 4
+    Over plain TCP each has an open file only. Over TLS it takes as much memory as a WebSocket, and has the same bounds.
+    """
+    if tls:
+        return stream_bounds(settings)
+    return Bounds(limit=settings.limits.unauthenticated_per_address, crowd=open_files() * 3 // 4)
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

@@ -38,14 +38,14 @@ from relay.server.options import (
     channel_options,
     csrf_options,
     gate_options,
-    http_crowd,
+    http_bounds,
     issuer_options,
     operator_terms,
     policy,
     publisher_terms,
     rates,
     ref_key,
-    stream_crowd,
+    stream_bounds,
     stream_options,
     stream_patterns,
     unauthenticated,
@@ -88,6 +88,7 @@ class Parts:
     operators: Operators
     csrf: CsrfCheck
     http_unauthenticated: UnauthenticatedConnections
+    internal_unauthenticated: UnauthenticatedConnections
     backend: Backend | None
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
@@ -178,7 +179,12 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
             operators=Operators(operator_terms(settings), auditor=auditor, client_of=client_reader(())),
             csrf=CsrfCheck(csrf_options(settings)),
-            http_unauthenticated=unauthenticated(settings, crowd=http_crowd()),
+            http_unauthenticated=unauthenticated(
+                settings, http_bounds(settings, tls=settings.listen.tls is not None)
+            ),
+            internal_unauthenticated=unauthenticated(
+                settings, http_bounds(settings, tls=settings.listen.internal_tls is not None)
+            ),
             backend=backend,
             admission_queue=admission_queue,
             accept_queue=accept_queue,
@@ -218,7 +224,7 @@ def _stream(
     return Stream(
         stream_options(settings),
         make_gate=make_gate,
-        unauthenticated=unauthenticated(settings, crowd=stream_crowd(settings)),
+        unauthenticated=unauthenticated(settings, stream_bounds(settings)),
         fanout=fanout,
         auditor=auditor,
         admission_queue=admission_queue,

@@ -16,13 +16,13 @@ from relay.server.certificates import ListenerTls
 from relay.server.options import (
     csrf_options,
     gate_options,
-    http_crowd,
+    http_bounds,
     issuer_options,
     operator_terms,
     policy,
     publisher_terms,
     rates,
-    stream_crowd,
+    stream_bounds,
     stream_options,
 )
 from relay.server.parts import Parts, check
@@ -75,9 +75,12 @@ class Reloader:
         parts, limits = self._parts, settings.limits
         parts.settings = settings
         parts.stream.update(stream_options(settings), gate_options(settings))
-        unauthenticated = limits.unauthenticated_per_address
-        parts.stream.unauthenticated.update(limit=unauthenticated, crowd=stream_crowd(settings))
-        parts.http_unauthenticated.update(limit=unauthenticated, crowd=http_crowd())
+        parts.stream.unauthenticated.update(stream_bounds(settings))
+        for counts, tls in (
+            (parts.http_unauthenticated, settings.listen.tls),
+            (parts.internal_unauthenticated, settings.listen.internal_tls),
+        ):
+            counts.update(http_bounds(settings, tls=tls is not None))
         parts.issuer.update(issuer_options(settings), policy(settings))
         parts.issuer.limits.update(rates(settings))
         parts.csrf.update(csrf_options(settings))

@@ -8,7 +8,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
@@ -22,7 +22,9 @@ from relay.ingest.frames import MAX_FRAME_BYTES
 from relay.metrics.lag import watch_loop
 from relay.net.sockets import bind, bound_port, raise_file_limit
 from relay.server.certificates import ListenerTls, listener_tls
+from relay.server.freed_memory import return_freed_memory
 from relay.server.gc_tuning import tune_gc
+from relay.server.http_connections import connection_options
 from relay.server.internal import internal_app
 from relay.server.keys import watch_keys
 from relay.server.parts import Parts, make_parts
@@ -133,22 +135,16 @@ class _Process:
         self._sockets = sockets
         public, internal = (side.context if side else None for side in (tls.public, tls.internal))
         self._public_context = public
+        options = connection_options(parts, internal, parts.internal_unauthenticated)
         self._servers = [
-            HttpServer(
-                internal_app(parts), sockets["internal"], tls=internal, max_frame_bytes=MAX_FRAME_BYTES
-            )
+            HttpServer(internal_app(parts), sockets["internal"], options, max_frame_bytes=MAX_FRAME_BYTES)
         ]
         self._stream: list[Server] = []
         if "http" in sockets:
+            options = connection_options(parts, public, parts.http_unauthenticated)
+            options = replace(options, accept_queue=parts.accept_queue)
             self._servers.append(
-                HttpServer(
-                    public_app(parts, pages),
-                    sockets["http"],
-                    tls=public,
-                    strict_transport=tls.strict,
-                    accept_queue=parts.accept_queue,
-                    unauthenticated=parts.http_unauthenticated,
-                )
+                HttpServer(public_app(parts, pages), sockets["http"], options, strict_transport=tls.strict)
             )
 
     @property
@@ -167,6 +163,8 @@ class _Process:
             lambda: parts.settings.channels.idle_s,
         )
         group.start_soon(watch_loop, parts.loop_lag)
+        counts = [parts.stream.unauthenticated, parts.http_unauthenticated, parts.internal_unauthenticated]
+        group.start_soon(return_freed_memory, counts)
         group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
         if "stream" in self._sockets:
             self._stream = await parts.stream.start(self._sockets["stream"], tls=self._public_context)

@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Self
 
@@ -202,7 +203,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the library's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read variables first, then the file that `load` names."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _TomlFile(settings_cls)
 
 
 def load(path: Path | None) -> Settings:
@@ -249,9 +250,18 @@ def load(path: Path | None) -> Settings:
     return _with_absolute_paths(settings, path.parent if path else Path())
 
 
+_ENCODING = "utf-8-sig"
+"""UTF-8, also with the byte order mark (BOM) that editors on Windows write."""
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    def _read_file(self, file_path: "Path | Traversable") -> dict[str, Any]:
+        return tomllib.loads(file_path.read_text(_ENCODING))
+
+
 def _readable_toml(path: Path) -> None:
     try:
-        tomllib.loads(path.read_text("utf-8"))
+        tomllib.loads(path.read_text(_ENCODING))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: there is no such file; name the settings file with --config"

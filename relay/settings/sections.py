@@ -168,6 +168,13 @@ class ListenSection(Section):
         default=("localhost", "127.0.0.1", "[::1]"),
         description="Host names of the internal listener. Only these and IP addresses are accepted (DNS rebinding).",
     )
+    keepalive_s: float = Field(
+        default=75.0,
+        ge=1,
+        le=3600,
+        description="Seconds that an HTTP connection stays open between two requests: longer than the proxy in front "
+        "keeps it.",
+    )
 
 
 class Tokens(Section):

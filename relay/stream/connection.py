@@ -8,6 +8,7 @@ acknowledgements and data keep their order.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,13 +23,16 @@ from websockets.protocol import Event as ReceivedEvent
 from websockets.server import ServerProtocol
 
 from relay.core.closes import Close, CloseCode, close_for
-from relay.core.errors import Reason
+from relay.core.errors import Reason, Refusal
 from relay.core.hub import Hub
 from relay.core.protocol import ClientProtocol
 from relay.core.subscribers import Subscriber
 from relay.net.admission import AdmissionQueue
+from relay.net.tls_handshake import TlsHandshake
 from relay.stream.gate import GateResult
+from relay.stream.handshake import refusal_of, refusal_response
 from relay.stream.lifecycle import LIVE, READABLE, TIMERS, UNANSWERED, Event, Phase, Timer, next_phase
+from relay.web.head_limits import MAX_HEAD_BYTES, too_large
 
 PAUSE_READING_BYTES = 65_536
 """Bytes waiting to be sent at which reading from the client pauses. A client that sends and does not read would fill
@@ -41,8 +45,6 @@ MAX_UNHANDLED_FRAMES = 256
 gets here, and no client needs one."""
 MAX_EARLY_CONTROL_FRAMES = 20
 """Pings and pongs before the token. Browsers send none, and no rate limit counts them yet."""
-MAX_HEAD_BYTES = 32_768
-"""Bytes of a handshake, as on the HTTP listeners. The library would keep 128 headers of 8 KB each."""
 CLOSE_TIMEOUT_S = 1.0
 """Seconds that a client has to answer a close. A browser answers in one round trip."""
 SILENT_ROUNDS = 3
@@ -60,8 +62,10 @@ _PING = b"\x89\x00"
 class StreamConnection(ServerConnection):
     """The library's connection with the relay's hooks.
 
-    `on_made` and `on_lost` are called when the TCP connection is made and lost. The first bytes wait in `accept_queue`,
-    and most of the work of an end in `closing_queue`: thousands of connections can end in one turn of the event loop.
+    `on_made` and `on_lost` are called when the TCP connection is made and lost. With `tls` it is made before the TLS
+    handshake. `on_refused` is called when a request can't be read, or is too large. The first bytes wait in
+    `accept_queue`, and most of the work of an end in `closing_queue`: thousands of connections can end in one turn of
+    the event loop.
     """
 
     # With the library's own attributes there would be more than the 30 whose names instances can share.
@@ -73,6 +77,7 @@ class StreamConnection(ServerConnection):
         "_hub",
         "_on_lost",
         "_on_made",
+        "_on_refused",
         "_opened",
         "_peer",
         "_reading_paused",
@@ -80,6 +85,7 @@ class StreamConnection(ServerConnection):
         "_stalled_bytes",
         "_stalled_checks",
         "_subscriber",
+        "_tls",
         "client",
         "ended",
         "gate_result",
@@ -102,12 +108,15 @@ class StreamConnection(ServerConnection):
         *,
         on_made: "Callable[[StreamConnection], None]",
         on_lost: "Callable[[StreamConnection], None]",
+        on_refused: "Callable[[StreamConnection, Refusal], None]",
         accept_queue: AdmissionQueue,
         closing_queue: AdmissionQueue,
+        tls: ssl.SSLContext | None = None,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
-        self.phase = Phase.ACCEPTED
+        self.phase = Phase.ACCEPTED if tls is None else Phase.SECURING
+        self._tls = tls  # None as soon as the handshake has ended
         self.opened_at = time.time()
         self._opened = time.monotonic()
         self.gate_result: GateResult | None = None
@@ -120,6 +129,7 @@ class StreamConnection(ServerConnection):
         self._subscriber: Subscriber | None = None
         self._on_made = on_made
         self._on_lost = on_lost
+        self._on_refused = on_refused
         self._accept_queue = accept_queue
         self._closing_queue = closing_queue
         self._silent_rounds = 0  # rounds of pings since the client was last heard
@@ -241,7 +251,10 @@ class StreamConnection(ServerConnection):
         before, self.phase = self.phase, next_phase(self.phase, event)
         if self.phase is not before:
             timer = TIMERS[self.phase]
-            if timer is Timer.ABORT:
+            if self._tls is not None:  # aborted in SECURING, or failed there: the library never had it
+                if timer is Timer.RELEASE:
+                    self.loop.call_soon(self._break_cycles)
+            elif timer is Timer.ABORT:
                 # the library cuts an unanswered close only for callers of its own `close`
                 self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
             elif timer is Timer.RELEASE:
@@ -286,7 +299,11 @@ class StreamConnection(ServerConnection):
         protocol, text that is not UTF-8. The hub must not write after it.
         """
         if self.phase in UNANSWERED:
-            if self.response is None and self.protocol.handshake_exc is None:
+            error = self.protocol.handshake_exc
+            if self.request is None and error is not None and not self.protocol.reader.eof:
+                self._refuse(refusal_of(error))
+                return
+            if self.response is None and error is None:
                 # the only thing to write is the answer to a frame that came too early: see `process_event`
                 if self.protocol.data_to_send():
                     self.abort()
@@ -297,6 +314,15 @@ class StreamConnection(ServerConnection):
             self._detach(Reason.CLIENT_CLOSED)
             self._advance(Event.CLOSE_WRITTEN)
         super().send_data()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer a request that can't be read, in the place of the library, and close the connection."""
+        self._advance(Event.HANDSHAKE_REFUSED)
+        self.protocol.data_to_send()  # the library's own answer, or none
+        self.write(refusal_response(refusal).serialize())
+        if self.transport.can_write_eof():
+            self.transport.write_eof()  # a close would discard the answer if more of the request is on its way
+        self._on_refused(self, refusal)
 
     def process_event(self, event: ReceivedEvent) -> None:
         """Handle a frame. Pings and pongs count like messages, because an answer costs as much."""
@@ -320,12 +346,26 @@ class StreamConnection(ServerConnection):
     # asyncio's callbacks
 
     def connection_made(self, transport: Any) -> None:
-        """See `asyncio.Protocol`."""
-        super().connection_made(transport)
+        """See `asyncio.Protocol`. Over TLS the library gets the connection after the handshake."""
         self._peer = transport.get_extra_info("peername")
+        self._use(transport)
+        if self._tls is None:
+            super().connection_made(transport)
+        self._on_made(self)
+        if self._tls is not None and self.phase is Phase.SECURING:  # `on_made` may have cut it off
+            TlsHandshake(transport, self._tls, self)
+
+    def connection_secured(self, transport: asyncio.Transport) -> None:
+        """See `relay.net.tls_handshake.Owner`."""
+        self._tls = None
+        self._use(transport)
+        self._advance(Event.SECURED)
+        super().connection_made(transport)
+
+    def _use(self, transport: Any) -> None:
+        self.transport = transport
         self.write = transport.write
         self.pending = transport.get_write_buffer_size
-        self._on_made(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`. The hub must not write to the transport after this."""
@@ -333,7 +373,8 @@ class StreamConnection(ServerConnection):
             self._subscriber.mute()
         self._advance(Event.CONNECTION_LOST)
         self._on_lost(self)
-        self._closing_queue.submit(partial(self._finish_loss, exc))
+        if self._tls is None:  # the library has had the connection
+            self._closing_queue.submit(partial(self._finish_loss, exc))
 
     def _finish_loss(self, exc: Exception | None) -> bool:
         self._detach(Reason.LINK_LOST)
@@ -380,9 +421,11 @@ class StreamConnection(ServerConnection):
     def _read(self, data: bytes) -> None:
         self._silent_rounds = 0
         if self.request is None:
+            if self.phase is Phase.CLOSING:  # the rest of a request that was refused
+                return
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
-                self.abort()
+                self._refuse(too_large())
                 return
         for start in range(0, len(data), READ_SLICE_BYTES):
             super().data_received(data[start : start + READ_SLICE_BYTES])

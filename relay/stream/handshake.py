@@ -6,7 +6,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidMethod, InvalidUpgrade
+from websockets.exceptions import (
+    HeaderLineTooLong,
+    InvalidMethod,
+    InvalidUpgrade,
+    RequestLineTooLong,
+    TooManyHeaders,
+)
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -16,6 +22,7 @@ from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL
 from relay.limits.retry_after import jittered, retry_after
 from relay.stream.gate import HandshakeRequest
 from relay.web.channel_query import plus_is_itself
+from relay.web.head_limits import MAX_COOKIES, count_cookies, too_large
 from relay.web.headers import SECURITY_HEADERS
 
 BEARER = "bearer."
@@ -46,6 +53,8 @@ class WebSocketHandshake:
             len(self.origins) > 1
         ):  # the library calls it malformed; browsers never send two, so it is an attack
             return Refusal(reason=Reason.ORIGIN_REFUSED)
+        if sum(count_cookies(value) for value in self._request.headers.get_all("Cookie")) > MAX_COOKIES:
+            return too_large()
         # RFC 6455 §4.2.1, RFC 9112 §3.2; the library does not check it
         if len(self._request.headers.get_all("Host")) != 1:
             return Refusal(
@@ -65,6 +74,13 @@ class WebSocketHandshake:
     def read(self, *, transports: Collection[str]) -> HandshakeRequest | Refusal:
         """Read the token and the subscriptions. `transports` are the ways in which a token may come."""
         return read_handshake(self._request, transports=transports)
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """Return the refusal of a request that the library could not read."""
+    if isinstance(error, RequestLineTooLong | HeaderLineTooLong | TooManyHeaders):
+        return too_large()
+    return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="The request is not HTTP, or it has a body.")
 
 
 def read_handshake(request: Request, *, transports: Collection[str]) -> HandshakeRequest | Refusal:

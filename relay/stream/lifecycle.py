@@ -6,6 +6,7 @@ Everything that decides which phase a connection is in stands in this file. It d
 Phases
 ======
 
+    SECURING         the TCP connection is made; the TLS handshake runs (over plain TCP this phase does not exist)
     ACCEPTED         the TCP (and TLS) connection is made; no byte has come yet
     QUEUED           the first bytes have come and wait in the accept queue; reading is paused
     HANDSHAKE        the request is read and checked; it has no answer yet
@@ -16,11 +17,12 @@ Phases
     UNHANDLED        the handler has ended; the TCP connection is still to go
     FINISHED         both are gone
 
-    ACCEPTED → QUEUED → HANDSHAKE → UNAUTHENTICATED → OPEN → CLOSING → LOST → FINISHED
+    SECURING → ACCEPTED → QUEUED → HANDSHAKE → UNAUTHENTICATED → OPEN → CLOSING → LOST → FINISHED
 
 is the whole way. A connection can leave it at each phase: for CLOSING when the relay or the client ends it, for LOST
 when the network does. The handler is the task that serves the connection. It normally ends after the TCP connection;
-it ends first (UNHANDLED) when the handshake takes too long, or when the process stops and cancels it.
+it ends first (UNHANDLED) when the handshake takes too long, or when the process stops and cancels it. It begins after
+TLS: a connection that is aborted in SECURING has no handler, and is UNHANDLED.
 
 Rules
 =====
@@ -49,6 +51,7 @@ from typing import Final
 class Phase(Enum):
     """Where a connection is in its life."""
 
+    SECURING = auto()
     ACCEPTED = auto()
     QUEUED = auto()
     HANDSHAKE = auto()
@@ -65,6 +68,8 @@ class Phase(Enum):
 class Event(Enum):
     """What can happen to a connection."""
 
+    SECURED = auto()
+    """The TLS handshake has ended well."""
     FIRST_BYTES = auto()
     """The first bytes came; they wait in the accept queue."""
     READ = auto()
@@ -91,6 +96,8 @@ class Event(Enum):
 class Timer(Enum):
     """What ends a phase if nothing else does."""
 
+    TLS = auto()
+    """The bound on a TLS handshake: `relay.net.tls.HANDSHAKE_WITHIN_S`."""
     HANDSHAKE = auto()
     """The library's `open_timeout`, from the TCP connection to the answer: `listener.TOKEN_WITHIN_S`."""
     TOKEN = auto()
@@ -114,6 +121,11 @@ class ImpossibleEventError(Exception):
 
 
 _TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
+    Phase.SECURING: {
+        Event.SECURED: Phase.ACCEPTED,
+        Event.ABORTED: Phase.UNHANDLED,
+        Event.CONNECTION_LOST: Phase.FINISHED,
+    },
     Phase.ACCEPTED: {
         Event.FIRST_BYTES: Phase.QUEUED,
         Event.HANDSHAKE_REFUSED: Phase.CLOSING,  # the client has shut its side without a request
@@ -175,6 +187,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = MappingProxyType(
 
 TIMERS: Final[Mapping[Phase, Timer | None]] = MappingProxyType(
     {
+        Phase.SECURING: Timer.TLS,
         Phase.ACCEPTED: Timer.HANDSHAKE,
         Phase.QUEUED: Timer.HANDSHAKE,
         Phase.HANDSHAKE: Timer.HANDSHAKE,
@@ -188,7 +201,7 @@ TIMERS: Final[Mapping[Phase, Timer | None]] = MappingProxyType(
 )
 """The timer that runs in each phase."""
 
-UNANSWERED: Final = frozenset({Phase.ACCEPTED, Phase.QUEUED, Phase.HANDSHAKE})
+UNANSWERED: Final = frozenset({Phase.SECURING, Phase.ACCEPTED, Phase.QUEUED, Phase.HANDSHAKE})
 """The handshake has no answer yet: nothing may be written."""
 LIVE: Final = frozenset({Phase.UNAUTHENTICATED, Phase.OPEN})
 """The WebSocket is open: a close frame can be written."""

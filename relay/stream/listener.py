@@ -1,17 +1,18 @@
 """The WebSocket listener: the library's server with socket options, limits and timeouts that suit prices."""
 
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from websockets import http11
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL
-from relay.net.tls import HANDSHAKE_WITHIN_S
+from relay.net.sockets import USER_TIMEOUT_MS
 from relay.stream.connection import CLOSE_TIMEOUT_S
+from relay.web.head_limits import MAX_HEAD_BYTES, MAX_HEADERS
 
 TOKEN_WITHIN_S = 5
 """Seconds for the handshake, and again for a token as first frame. Bad mobile networks need 2 s."""
@@ -19,8 +20,6 @@ NOTSENT_LOWAT_BYTES = 8192
 """Unsent bytes that the kernel takes. Without this limit, megabytes of old prices queue in the kernel, where the hub
 can't replace them. A reader of 20 KB/s on a stream of 145 KB/s then sees prices that are 13 s old. With 16 KiB it is
 1.1 s and sometimes 1.6 s, with 4 KiB 0.7 s."""
-USER_TIMEOUT_MS = 30_000
-"""TCP_USER_TIMEOUT: the kernel ends a connection whose sent bytes are not acknowledged for so long."""
 BACKLOG = 4096
 LISTENERS = 4
 """Listeners on the same socket. uvloop accepts one connection for each listener in a turn of the loop. In a burst
@@ -30,19 +29,19 @@ turns take long, and one listener would accept connections at half the rate at w
 async def listen(
     sock: socket.socket,
     *,
-    tls: ssl.SSLContext | None,
+    tls: bool,
     handle: Callable[[ServerConnection], Awaitable[None]],
     create_connection: Callable[..., ServerConnection],
     process_request: Callable[[ServerConnection, Request], Awaitable[Response | None]],
 ) -> list[Server]:
-    """Listen on a bound socket, over TLS if `tls` is given."""
+    """Listen on a bound socket. With `tls` the connections speak TLS: `create_connection` begins it."""
+    # the bounds of all listeners; the library's own are 8 KB a line and 128 headers
+    http11.MAX_LINE_LENGTH, http11.MAX_NUM_HEADERS = MAX_HEAD_BYTES, MAX_HEADERS
     # accepted sockets inherit both options
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT_BYTES)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     options: dict[str, Any] = {
         "backlog": BACKLOG,
-        "ssl": tls,
-        "ssl_handshake_timeout": HANDSHAKE_WITHIN_S if tls else None,
         "create_connection": create_connection,
         "process_request": process_request,
         "select_subprotocol": _select_subprotocol,

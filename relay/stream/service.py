@@ -104,9 +104,9 @@ class Stream:
         """Listen on a bound socket, over TLS if `tls` is given. Give the result to `stop`."""
         return await listen(
             sock,
-            tls=tls,
+            tls=tls is not None,
             handle=self._handle,
-            create_connection=self._make_connection,
+            create_connection=partial(self._make_connection, tls=tls),
             process_request=self._process_request,
         )
 
@@ -159,6 +159,7 @@ class Stream:
             *args,
             on_made=self._on_made,
             on_lost=self._on_lost,
+            on_refused=self._on_refused,
             accept_queue=self._accept_queue,
             closing_queue=self._closing_queue,
             **options,
@@ -179,6 +180,10 @@ class Stream:
     def _on_lost(self, connection: StreamConnection) -> None:
         self._uncount(connection)
         self.registry.release(connection)  # it may have gone while its token was looked up
+
+    def _on_refused(self, connection: StreamConnection, refusal: Refusal) -> None:
+        peer = _peer(connection)
+        self._auditor.note(denied_event(Denied(refusal=refusal, client=Client(address=peer, peer=peer))))
 
     def _count(self, connection: StreamConnection, address: str) -> None:
         """Count a connection as unauthenticated, for another address than before if it was counted already."""

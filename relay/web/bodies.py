@@ -17,9 +17,15 @@ async def read_body(request: Request, *, max_bytes: int, too_large: Reason) -> b
     """Read the whole body, at most `max_bytes` of it.
 
     Raises:
-        MalformedError: reason `too_large` as soon as it is longer, `request_malformed` if it does not come in time or
-            breaks off.
+        MalformedError: reason `too_large` as soon as it is longer, `body_encoded` if it is compressed,
+            `request_malformed` if it does not come in time or breaks off.
     """
+    encodings = ", ".join(request.headers.getlist("content-encoding")).strip()
+    if encodings and encodings.lower() != "identity":
+        raise MalformedError(
+            f"Send the body as it is: Content-Encoding {encodings[:40]} is not supported.",
+            reason=Reason.BODY_ENCODED,
+        )
     oversized = MalformedError(f"The body has more than {max_bytes} bytes.", reason=too_large)
     if _content_length(request) > max_bytes:
         raise oversized

@@ -1,40 +1,31 @@
 """Runs an ASGI application on uvicorn within the relay's own task group, with security headers on each answer.
 
-uvicorn by default handles SIGINT and SIGTERM, logs query strings, believes proxies' headers and gives a TLS handshake a
-minute. All four are switched off here. `relay.server.run` handles the signals.
+uvicorn by default handles SIGINT and SIGTERM, logs query strings and believes proxies' headers. All three are switched
+off here. `relay.server.run` handles the signals.
 """
 
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from relay.net.admission import AdmissionQueue
-from relay.net.tls import HANDSHAKE_WITHIN_S
-from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.web.bounded_protocol import BoundedHttp
+from relay.net.sockets import USER_TIMEOUT_MS
+from relay.web.bounded_protocol import BoundedHttp, ConnectionOptions
 from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.headers import SecurityHeaders
+from relay.web.strict_requests import StrictRequests
 
 GRACE_S = 1
 """Seconds that open requests get when the relay stops. Only an upload that stalls takes longer."""
 
 
 class _Server(uvicorn.Server):
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        *,
-        accept_queue: AdmissionQueue | None,
-        unauthenticated: UnauthenticatedConnections | None,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, connection_options: ConnectionOptions) -> None:
         super().__init__(config)
-        self._accept_queue = accept_queue
-        self._unauthenticated = unauthenticated
+        self._connection_options = connection_options
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -42,16 +33,11 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen on given sockets as uvicorn does, with a bound on the TLS handshake."""
-        context = self.config.ssl
+        """Listen on given sockets as uvicorn does, but over TCP. Each connection begins TLS when it is counted."""
         self.servers = []
         for sock in sockets or ():
             server = await asyncio.get_running_loop().create_server(
-                self._new_connection,
-                sock=sock,
-                ssl=context,
-                ssl_handshake_timeout=HANDSHAKE_WITHIN_S if context else None,
-                backlog=self.config.backlog,
+                self._new_connection, sock=sock, backlog=self.config.backlog
             )
             self.servers.append(server)
         self.started = True
@@ -61,8 +47,7 @@ class _Server(uvicorn.Server):
             self.config,
             self.server_state,
             self.lifespan.state,
-            accept_queue=self._accept_queue,
-            unauthenticated=self._unauthenticated,
+            connection_options=self._connection_options,
         )
 
 
@@ -73,23 +58,23 @@ class HttpServer:
         self,
         app: ASGIApp,
         sock: socket.socket,
+        connections: ConnectionOptions | None = None,
         *,
-        tls: ssl.SSLContext | None = None,
         strict_transport: bool = False,
         max_frame_bytes: int | None = None,
-        accept_queue: AdmissionQueue | None = None,
-        unauthenticated: UnauthenticatedConnections | None = None,
     ) -> None:
-        """Prepare to serve `app` on a bound socket, over TLS if `tls` is given, with HSTS if `strict_transport`.
+        """Prepare to serve `app` on a bound socket, with HSTS if `strict_transport`.
 
         If the application takes WebSockets, `max_frame_bytes` is their longest message; without it offered upgrades are
-        ignored. New connections wait in `accept_queue` and are counted in `unauthenticated`, if these are given.
+        ignored.
         """
+        sock.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS
+        )  # accepted sockets inherit it
         self._sock = sock
         self._server = _Server(
             uvicorn.Config(
-                SecurityHeaders(app, strict=strict_transport),
-                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
+                SecurityHeaders(StrictRequests(app), strict=strict_transport),
                 loop="none",  # the loop already runs
                 http=BoundedHttp,
                 ws="none" if max_frame_bytes is None else BoundedWebSocket,
@@ -105,8 +90,7 @@ class HttpServer:
                 limit_concurrency=None,
                 backlog=4096,
             ),
-            accept_queue=accept_queue,
-            unauthenticated=unauthenticated,
+            connections or ConnectionOptions(),
         )
 
     async def run(self) -> None:

@@ -17,7 +17,7 @@ from relay.core.jws import VerifyKey
 from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
 from relay.net.addresses import canonical_address, client_address, network_of, parse_networks
-from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
 from relay.stream.gate import Attempt, Denied, EndpointOptions, Gate, GateOptions, GateResult
 from relay.stream.handshake import WebSocketHandshake, refusal_response
 from relay.stream.reports import denied_event
@@ -70,7 +70,7 @@ GATE = Gate(
     ),
     keys=Folder(),
     state=NothingClaimed(),
-    unauthenticated=UnauthenticatedConnections(limit=100, crowd=10_000),
+    unauthenticated=UnauthenticatedConnections(Bounds(limit=100, crowd=10_000)),
     closed=lambda: None,
 )
 

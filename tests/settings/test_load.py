@@ -412,3 +412,12 @@ def test_any_value_is_settings_or_a_mistake(file: Path, value: Any, section: str
         else:
             lines = []
         assert all(line.isprintable() and line.startswith(("RELAY_", str(file))) for line in lines), lines
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    """relay.toml may begin with a BOM, as editors on Windows write it."""
+    relay = make_relay(tmp_path)
+    file = relay.folder / "relay.toml"
+    before = load(file)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(file) == before

@@ -40,6 +40,7 @@ class Listener:
             *arguments,
             on_made=self._came,
             on_lost=lambda _connection: None,
+            on_refused=lambda _connection, _refusal: None,
             accept_queue=AdmissionQueue(),
             closing_queue=AdmissionQueue(),
             **options,

@@ -19,16 +19,17 @@ from relay.stream.lifecycle import (
 )
 
 EXPECTED = """
-                 FIRST_BYTES READ      HANDSHAKE_ACCEPTED HANDSHAKE_REFUSED TOKEN_ACCEPTED CLOSE_WRITTEN ABORTED   CONNECTION_LOST HANDLER_ENDED
-ACCEPTED         QUEUED      -         -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
-QUEUED           -           HANDSHAKE -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
-HANDSHAKE        -           -         UNAUTHENTICATED    CLOSING           -              -             CLOSING   LOST            UNHANDLED
-UNAUTHENTICATED  -           -         -                  -                 OPEN           CLOSING       CLOSING   LOST            UNHANDLED
-OPEN             -           -         -                  -                 -              CLOSING       CLOSING   LOST            UNHANDLED
-CLOSING          -           -         -                  -                 CLOSING        -             CLOSING   LOST            UNHANDLED
-LOST             -           -         -                  -                 LOST           -             LOST      -               FINISHED
-UNHANDLED        -           -         -                  -                 -              -             UNHANDLED FINISHED        -
-FINISHED         -           -         -                  -                 -              -             FINISHED  -               -
+                 SECURED   FIRST_BYTES READ      HANDSHAKE_ACCEPTED HANDSHAKE_REFUSED TOKEN_ACCEPTED CLOSE_WRITTEN ABORTED   CONNECTION_LOST HANDLER_ENDED
+SECURING         ACCEPTED  -           -         -                  -                 -              -             UNHANDLED FINISHED        -
+ACCEPTED         -         QUEUED      -         -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
+QUEUED           -         -           HANDSHAKE -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
+HANDSHAKE        -         -           -         UNAUTHENTICATED    CLOSING           -              -             CLOSING   LOST            UNHANDLED
+UNAUTHENTICATED  -         -           -         -                  -                 OPEN           CLOSING       CLOSING   LOST            UNHANDLED
+OPEN             -         -           -         -                  -                 -              CLOSING       CLOSING   LOST            UNHANDLED
+CLOSING          -         -           -         -                  -                 CLOSING        -             CLOSING   LOST            UNHANDLED
+LOST             -         -           -         -                  -                 LOST           -             LOST      -               FINISHED
+UNHANDLED        -         -           -         -                  -                 -              -             UNHANDLED FINISHED        -
+FINISHED         -         -           -         -                  -                 -              -             FINISHED  -               -
 """  # noqa: E501  # a table
 """From a phase (row) and an event (column) to the next phase; "-" is impossible."""
 
@@ -66,8 +67,8 @@ def test_each_pair_has_a_defined_answer(phase: Phase, event: Event, then: Phase 
 
 
 def test_each_phase_is_reached_and_each_can_finish() -> None:
-    """From ACCEPTED every phase can be reached, and from every phase FINISHED."""
-    assert reachable(Phase.ACCEPTED) == set(Phase)
+    """From SECURING every phase can be reached, and from every phase FINISHED."""
+    assert reachable(Phase.SECURING) == set(Phase)
     assert all(Phase.FINISHED in reachable(phase) for phase in Phase)
 
 

@@ -1,6 +1,7 @@
 """The stream side of a relay in this process, of real parts: tests can run single steps and look inside."""
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from relay.keys.files import create_signing_key
 from relay.keys.watched_folder import WatchedKeys
 from relay.net.addresses import parse_networks
 from relay.net.admission import AdmissionQueue
-from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
 from relay.state.sqlite import SqliteState
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
@@ -76,7 +77,12 @@ _LATEST = ChannelOptions()
 
 @asynccontextmanager
 async def running_node(
-    folder: Path, *, proxies: tuple[str, ...] = (), channels: ChannelOptions = _LATEST
+    folder: Path,
+    *,
+    proxies: tuple[str, ...] = (),
+    channels: ChannelOptions = _LATEST,
+    unauthenticated: UnauthenticatedConnections | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Node]:
     """Run the stream side on a free port. All channels have the options `channels`."""
     key = create_signing_key(folder / "keys")
@@ -96,10 +102,8 @@ async def running_node(
     keys = WatchedKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
     auditor = JsonlAuditor.open(folder / "audit.jsonl", node="test")
-    unauthenticated, fanout = (
-        UnauthenticatedConnections(limit=100, crowd=10_000),
-        Fanout(lambda _name: channels),
-    )
+    unauthenticated = unauthenticated or UnauthenticatedConnections(Bounds(limit=100, crowd=10_000))
+    fanout = Fanout(lambda _name: channels)
     stream = Stream(
         StreamOptions(
             trusted_proxies=parse_networks(proxies),
@@ -118,7 +122,7 @@ async def running_node(
         accept_queue=AdmissionQueue(),
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    servers = await stream.start(sock)
+    servers = await stream.start(sock, tls=tls)
     try:
         yield Node(
             port=sock.getsockname()[1],

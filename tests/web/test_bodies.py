@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
+from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason
 from relay.web import bodies
 from tests.support.http_requests import make_request
@@ -53,6 +54,23 @@ async def test_a_length_that_lies_does_not_help(length: str) -> None:
     with pytest.raises(MalformedError) as refused:
         await raw(request)
     assert refused.value.reason is Reason.PUBLICATION_TOO_LARGE
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "identity, gzip"])
+async def test_a_compressed_body_is_named(encoding: str) -> None:
+    """A body with a Content-Encoding is refused with 415 before it is read, on each route that reads one."""
+    request = make_request(("Content-Encoding", encoding), chunks=[b"\x1f\x8b"])
+    with pytest.raises(MalformedError, match=f"Content-Encoding {encoding}") as refused:
+        await raw(request)
+    assert refused.value.reason is Reason.BODY_ENCODED
+    assert answer_for(Reason.BODY_ENCODED).status == 415
+    assert await raw(make_request(("Content-Encoding", "identity"), chunks=[b"{}"])) == b"{}"
+
+
+async def test_a_byte_order_mark_is_named() -> None:
+    """A body that begins with a BOM gets an error that says so."""
+    with pytest.raises(MalformedError, match="byte order mark"):
+        await json_of(b"\xef\xbb\xbf{}", JSON)
 
 
 async def test_a_body_that_breaks_off_is_malformed() -> None:

@@ -27,7 +27,7 @@ async def test_a_dead_client_is_cut_off() -> None:
     server = uvicorn.Server(config)
     config.load()
     listener = await asyncio.get_running_loop().create_server(
-        lambda: BoundedWebSocket(config, server.server_state, {}), "127.0.0.1", 0
+        lambda: BoundedWebSocket(config, server.server_state, {}, refuse=print), "127.0.0.1", 0
     )
     # the handshake's bytes go to the protocol that uvicorn's HTTP side would hand them to
     port = listener.sockets[0].getsockname()[1]

@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.web.bounded_protocol import MAX_HEAD_BYTES, BoundedHttp
+from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
+from relay.web.bounded_protocol import MAX_PIPELINED, BoundedHttp, ConnectionOptions
+from relay.web.head_limits import MAX_COOKIES, MAX_HEAD_BYTES, MAX_HEADERS
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import Answer, exchange, head, read_answer
 
@@ -33,13 +34,13 @@ async def deaf(_request: Request) -> Response:
 
 
 @contextlib.asynccontextmanager
-async def serving(unauthenticated: UnauthenticatedConnections | None = None) -> AsyncIterator[int]:
+async def serving(options: ConnectionOptions | None = None) -> AsyncIterator[int]:
     """Run the server on a free port, in this process."""
     app = Starlette(
         routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/deaf", deaf, methods=["POST"])]
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, sock, unauthenticated=unauthenticated)
+    server = HttpServer(app, sock, options)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.started()
@@ -195,8 +196,8 @@ async def test_bodies_do_not_count_as_heads(port: int) -> None:
 @pytest.mark.parametrize("sent", [b"", b"GET / HT"])
 async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None:
     """They are cut off when the listener is crowded. Each counts until it has sent a request or is gone."""
-    unauthenticated = UnauthenticatedConnections(limit=2, crowd=10)
-    async with serving(unauthenticated) as port, asyncio.timeout(20):
+    unauthenticated = UnauthenticatedConnections(Bounds(limit=2, crowd=10))
+    async with serving(ConnectionOptions(unauthenticated=unauthenticated)) as port, asyncio.timeout(20):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
         for _, writer in silent:
             writer.write(sent)
@@ -213,13 +214,71 @@ async def test_silent_connections_of_one_address_leave_room(sent: bytes) -> None
         assert (await ask(port, "GET", "/echo")).status == 200
 
 
-async def test_few_requests_may_wait_for_an_answer(port: int) -> None:
-    """One read can hold 13,000 requests of 2 KB in memory. The connection ends instead, and all are freed."""
+async def test_few_requests_are_read_before_their_turn(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,000 pipelined requests nine are in memory at a time, and each gets its answer in order."""
+    waiting: list[int] = []
+    begin = BoundedHttp.on_headers_complete
+
+    def watched(self: BoundedHttp) -> None:
+        begin(self)
+        waiting.append(len(self.pipeline))
+
+    monkeypatch.setattr(BoundedHttp, "on_headers_complete", watched)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(head("GET", "/echo", [("Host", "x")]) * 13_000)
-    assert (await read_answer(reader)).status in (200, 400)
+    for number in range(1000):
+        writer.write(head("GET", "/echo", [("Host", "x"), ("X", str(number))]))
+    for number in range(1000):
+        assert (await read_answer(reader)).body == b"0 %d /echo" % number
+    assert max(waiting) == MAX_PIPELINED
+    writer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_pipelined_bodies_are_answered_in_order(port: int, chunked: bool) -> None:
+    """Twenty requests with bodies in one write get twenty answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for number in range(20):
+        body = b"b" * (number * 1000)
+        framing = ("Transfer-Encoding", "chunked") if chunked else ("Content-Length", str(len(body)))
+        if chunked:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + b"0\r\n\r\n"
+        writer.write(head("POST", "/echo", [("Host", "x"), ("X", str(number)), framing]) + body)
+    for number in range(20):
+        assert (await read_answer(reader)).body == b"%d %d /echo" % (number * 1000, number)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [
+        (b"garbage\r\n\r\n", 400),
+        (head("GET", "/echo", [("X", "a" * MAX_HEAD_BYTES)]), 431),
+        (head("POST", "/echo", [("Host", "x"), ("Transfer-Encoding", "chunked")]) + b"ZZ\r\n", 400),
+    ],
+)
+async def test_what_is_refused_is_answered_in_its_turn(port: int, broken: bytes, status: int) -> None:
+    """The good requests before a bad one get their answers first, and the connection ends after the refusal."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(head("GET", "/echo", [("Host", "x")]) * 5 + broken + head("GET", "/echo", [("Host", "x")]))
+    answers = [(await read_answer(reader)).status for _ in range(6)]
+    assert answers == [200] * 5 + [status]
     await ended(reader)
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([(f"X-{number}", "a") for number in range(MAX_HEADERS - 1)], 200),
+        ([(f"X-{number}", "a") for number in range(MAX_HEADERS)], 431),
+        ([("Cookie", "a=b; " * (MAX_COOKIES - 1) + "a=b")], 200),
+        ([("Cookie", "a=b; " * MAX_COOKIES + "a=b")], 431),
+        ([("Cookie", "a=b; " * 50 + "a=b")] * 5, 431),
+    ],
+)
+async def test_headers_and_cookies_are_counted(port: int, fields: list[tuple[str, str]], status: int) -> None:
+    """A hundred headers and two hundred cookies pass, one more does not, whatever their size."""
+    assert (await ask(port, "GET", "/echo", *fields)).status == status
 
 
 async def turn() -> None:
