@@ -94,7 +94,7 @@ export function createStream({
   let pacer;
   let drainer;
   let worked = 0; // ms by readers, paid back by reading
-  let lapped = 0;
+  let measured = 0;
   let flushed = -PACE_MS;
   let failures = 0;
   let refusals = 0; // of upgrades; two change the transport
@@ -323,7 +323,7 @@ export function createStream({
       entry.last = late.has(entry) && entry.last.type === 'snapshot' ? whole(entry, frame) : frame;
       if (ordered) show(entry);
       else late.add(entry);
-      if (!drainer && !ordered) drain();
+      if (!drainer && !ordered) drain(heard);
     }
     entry.heardIn = run;
     if (type === 'update') entry.quiet = false;
@@ -336,21 +336,17 @@ export function createStream({
     for (const { onSnapshot, onUpdate } of readers) call(last.type === 'snapshot' ? onSnapshot : onUpdate, last);
   }
 
-  function lap() {
-    const before = lapped;
-    return (lapped = performance.now()) - before;
-  }
-
   // Readers get three quarters of the time: all that has arrived is read before the next call, so its value is new
-  function drain() {
-    drainer = clearTimeout(drainer);
-    worked = Math.max(0, worked - 3 * lap());
+  function drain(now = performance.now()) {
+    drainer &&= clearTimeout(drainer);
+    worked = Math.max(0, worked - 3 * (now - measured));
+    measured = now;
     for (const entry of late) {
       if (document?.hidden) return;
       if (worked > WORK_MS) return void (drainer = setTimeout(drain, worked / 3));
       show(entry);
       settle(entry);
-      worked = Math.min(worked + lap(), 15 * WORK_MS);
+      worked = Math.min(worked - measured + (measured = performance.now()), 15 * WORK_MS);
     }
   }
 

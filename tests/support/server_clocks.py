@@ -44,7 +44,7 @@ SCHEDULES: dict[str, list[Step]] = {
         Step(0, welcome(0), 0),
         Step(5000, heartbeat(5000), 5000),
         Step(20_000, heartbeat(10_000), 25_000),
-        Step(10, value("update", 1, 11_000), 25_010),
+        Step(10, value("snapshot", 1, 11_000), 25_010),
         Step(10, value("update", 2, 12_000), 25_020),
     ],
     "an old value changes nothing": [
