@@ -1,23 +1,20 @@
 """`relay doctor`: settings of a deployment that are valid but unwise, what they mean, and what to do."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from relay.cli.options import ConfigOption, JsonOption, config_path
+from relay.cli.tables import print_table
 
 if TYPE_CHECKING:
     from relay.doctor import Finding
 
-_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_COLUMNS = ("severity", "check", "found", "what it means", "what to do")
 
 
 def doctor(
@@ -48,10 +45,8 @@ def doctor(
         typer.echo(
             json.dumps({"fine": not bad, "checks": len(CHECKS), "findings": _plain(findings)}, indent=2)
         )
-    elif sys.stdout.isatty():
-        _print_table(findings, Console())
-    else:
-        _print_lines(findings)
+    elif findings:
+        print_table(_COLUMNS, [list(item.values()) for item in _plain(findings)])
     if not as_json:
         typer.echo(_summary(findings, len(CHECKS)))
     raise typer.Exit(1 if bad else 0)
@@ -60,35 +55,14 @@ def doctor(
 def _plain(findings: Sequence["Finding"]) -> list[dict[str, str]]:
     return [
         {
-            "check": finding.check.name,
             "severity": finding.check.severity.value,
+            "check": finding.check.name,
             "found": finding.found,
             "means": finding.check.means,
             "do": finding.check.do,
         }
         for finding in findings
     ]
-
-
-def _print_lines(findings: Sequence["Finding"]) -> None:
-    for item in _plain(findings):
-        typer.echo(f"{item['severity']}: {item['check']}: {item['found']}")
-        typer.echo(f"    {item['means']}")
-        typer.echo(f"    {item['do']}")
-
-
-def _print_table(findings: Sequence["Finding"], console: Console) -> None:
-    if not findings:
-        return
-    table = Table(box=None, header_style="bold", pad_edge=False, show_lines=True)
-    for heading in ("severity", "found", "what it means", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for item in _plain(findings):
-        found = Text(f"{item['found']}\n").append(item["check"], style="dim")
-        style = _STYLES[item["severity"]]
-        table.add_row(Text(item["severity"], style=style), found, Text(item["means"]), Text(item["do"]))
-    console.print(table)
-    console.print()
 
 
 def _summary(findings: Sequence["Finding"], checks: int) -> str:

@@ -4,18 +4,16 @@ The relay only counts. The rates are the differences of two reads with a pause b
 """
 
 import json
+import sys
 import time
 from typing import Annotated, Any
 
 import httpx
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from relay.cli.options import DEFAULT_URL, JsonOption, UrlOption
 from relay.cli.output import printable
+from relay.cli.tables import print_table
 from relay.client.responses import check_base_url, read_json, read_problem
 from relay.core.errors import ConfigurationError, RelayError
 from relay.net.http_client import blocking_client
@@ -98,18 +96,19 @@ def _with_rates(before: dict[str, Any], after: dict[str, Any]) -> list[Row]:
     ]
 
 
+_COLUMNS = (
+    "publisher",
+    "channels",
+    *("msg/s", "KB/s", "published", "dropped", "refused", "sockets", "silent"),
+    "quota",
+)
+
+
 def _show(rows: list[Row], *, now: float) -> None:
-    console = Console()
     if not rows:
-        console.print("The settings name no publishers.")
+        sys.stdout.write("The settings name no publishers.\n")
         return
-    # narrow: on a terminal of 80 columns only names and quotas are folded
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("publisher", overflow="fold", min_width=len("publisher"))
-    table.add_column("channels", overflow="fold", min_width=len("(exclusive)"))
-    for name in ("msg/s", "KB/s", "published", "dropped", "refused", "sockets", "silent"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("quota", overflow="fold", min_width=len("quota"))
+    table = []
     for row in rows:
         channels = ", ".join(row["channels"]) + (" (exclusive)" if row["exclusive"] else "")
         quota = ", ".join(
@@ -127,5 +126,5 @@ def _show(rows: list[Row], *, now: float) -> None:
             "always" if row["last_at"] is None else f"{max(0.0, now - row['last_at']):.1f} s",
             quota or "none",
         )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    console.print(table)
+        table.append(cells)
+    print_table(_COLUMNS, table, right=_COLUMNS[2:-1])

@@ -5,12 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from relay.cli.output import printable
+from relay.cli.tables import print_table
 
 
 def print_rows(
@@ -25,18 +20,14 @@ def print_rows(
     if as_json:
         sys.stdout.write(json.dumps(list(rows)) + "\n")
         return
-    console = Console()
     if not rows:
-        console.print(Text(nothing))  # Text: it may quote an argument that looks like Rich's markup
+        sys.stdout.write(f"{nothing}\n")
         return
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
-    for name in columns:
-        table.add_column(
-            name.replace("_", " "), justify="right" if name in right else "left", overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(Text(printable(_cell(row[name]))) for name in columns))
-    console.print(table)
+    print_table(
+        [name.replace("_", " ") for name in columns],
+        [[_cell(row[name]) for name in columns] for row in rows],
+        right=[name.replace("_", " ") for name in right],
+    )
 
 
 def _cell(value: object) -> str:

@@ -1,0 +1,40 @@
+"""The one printer of tables: ids, times and names of settings are never broken.
+
+Into a pipe each record is one line, with tabs between its cells and the columns' names in the first line. On a terminal
+it is a table, or a block of lines for each record if the table is wider than the terminal.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relay.cli.output import printable
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """Print records. `right` are the columns with numbers."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for line in (columns, *cells):
+            sys.stdout.write("\t".join(line) + "\n")
+        return
+    console = Console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    unbound = console.options.update(max_width=1_000_000)
+    if console.measure(table, options=unbound).maximum <= console.width:
+        console.print(table)
+        return
+    width = max(map(len, columns))
+    for row in cells:
+        for name, cell in zip(columns, row, strict=True):
+            # soft: the terminal wraps a long line, and a copy of it is whole
+            console.print(Text(f"{name:>{width}}  ", style="dim") + Text(cell), soft_wrap=True)
+        console.print()
