@@ -11,6 +11,7 @@ from rich.console import Console
 
 from relay.cli.listen_output import Board, Lines
 from relay.cli.output import run_to_exit
+from relay.cli.published_values import PublishedValues
 from relay.client import (
     ClientError,
     Closed,
@@ -35,7 +36,12 @@ TOKEN_CHANNELS = 32
 
 def listen(
     url: Annotated[
-        str, typer.Argument(metavar="URL", help="The endpoint, like ws://127.0.0.1:8001/ws/prices.")
+        str,
+        typer.Argument(
+            metavar="URL",
+            help="The endpoint, like ws://127.0.0.1:8001/ws/prices. With a publisher's key, the internal "
+            "listener, like http://127.0.0.1:8002.",
+        ),
     ] = "",
     channels: Annotated[
         list[str] | None, typer.Argument(metavar="CHANNEL", help="Channels, or patterns like 'prices.>'.")
@@ -48,6 +54,15 @@ def listen(
             "--session-token",
             envvar="RELAY_SESSION_TOKEN",
             help="The session's access token. With it, every attempt gets a new scoped token from --issuer.",
+        ),
+    ] = "",
+    publisher_key: Annotated[
+        str,
+        typer.Option(
+            "--publisher-key",
+            envvar="RELAY_PUBLISH_KEY",
+            help="A publisher's key, name.secret. It shows the newest values of the publisher's own channels, "
+            "without a token.",
         ),
     ] = "",
     issuer: Annotated[
@@ -69,9 +84,22 @@ def listen(
     ] = False,
 ) -> None:
     """Show the values of channels as they arrive."""
-    if not channels or not url.startswith(("ws://", "wss://")):
+    if not channels or not url.startswith(("ws://", "wss://", "http://", "https://")):
         raise ConfigurationError(
             "Give the URL of an endpoint, and then channels: relay listen ws://127.0.0.1:8001/ws/prices 'prices.>'"
+        )
+    if url.startswith(("http://", "https://")):
+        if not publisher_key:
+            raise ConfigurationError(
+                "For the internal listener give --publisher-key (or RELAY_PUBLISH_KEY). The URL of an endpoint begins "
+                "with ws:// or wss://."
+            )
+        names = [check_pattern(channel) for channel in channels]
+        run_to_exit(_listen_as_publisher(url, publisher_key, names, interval_ms, count, as_json=as_json))
+    if publisher_key and not (token or session_token):
+        raise ConfigurationError(
+            "With --publisher-key, the URL is that of the internal listener, like http://127.0.0.1:8002. For an "
+            "endpoint give --token or --session-token."
         )
     if bool(token) == bool(session_token):
         raise ConfigurationError("Give either --token or --session-token (or RELAY_SESSION_TOKEN).")
@@ -93,6 +121,28 @@ def listen(
             return await _listen(subscriber, view, wanted=set(channels), count=count)
 
     run_to_exit(main())
+
+
+async def _listen_as_publisher(
+    url: str, key: str, channels: list[str], interval_ms: int, count: int, *, as_json: bool
+) -> int:
+    """Show the newest values of a publisher's channels, until there are enough."""
+    source = PublishedValues(url, key, channels, every_s=interval_ms / 1000)
+    console = Console()
+    view: Lines | Board = Lines(escape=console.is_terminal)
+    if console.is_terminal and not as_json:
+        view = Board(url, console, server_ms=lambda: source.server_ms)
+    shown = 0
+    with view:
+        async for event in source.events():
+            if isinstance(event, str):
+                view.say(event)
+                continue
+            view.show(event)
+            shown += isinstance(event, Snapshot | Update)
+            if count and shown >= count:
+                return 0
+    return 0
 
 
 async def _listen(subscriber: Subscriber, view: Lines | Board, *, wanted: set[str], count: int) -> int:

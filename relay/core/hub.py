@@ -90,8 +90,7 @@ class Hub:
         self._slices_due: list[Subscriber] = []  # they get a slice in the next turns
         self._slices_awaited = False  # the caller was asked for the next `flush_interval`
         self._silence = SilenceDetector()
-        # Removed channels whose subscribers were told that they are stale. When one comes back, they are told again.
-        self._removed: dict[str, bool] = {}
+        self._removed: dict[str, bool] = {}  # their subscribers are told when they are live again
 
     @property
     def flushing(self) -> bool:
@@ -142,9 +141,13 @@ class Hub:
         """
         return self._subscriptions.lacks_history(name, epoch, seq)
 
+    def matching(self, pattern: str) -> list[Channel]:
+        """Return the channels with a value that a pattern or an exact name matches."""
+        return self._subscriptions.matching(pattern)
+
     def match_count(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""
-        return len(self._subscriptions.matching(pattern))
+        return len(self.matching(pattern))
 
     def subscribe(
         self, subscriber: Subscriber, requests: Iterable[SubscribeRequest], *, after: Iterable[bytes] = ()
@@ -227,8 +230,7 @@ class Hub:
         self._silence.forget(channel)
         status = messages.status(channel=name, stale=True, since=channel.last_heard_ms)
         for subscriber in [one for one in self._subscribers if channel in one.channels]:
-            backlog = subscriber.backlog
-            if backlog is None:
+            if (backlog := subscriber.backlog) is None:
                 continue
             if channel in backlog.replays or any(item[0] is channel for item in backlog.queue):
                 self._overflow(subscriber)  # it was promised every message
@@ -240,7 +242,6 @@ class Hub:
                     self.send(subscriber, status)
         if not was_stale:
             self._queue_status(channel)
-        # Into the batch at once, where `leave` finds each subscriber. The groups are emptied.
         is_idle = not self._batch and not self._queued[0]
         self._batch = gather([group for group in channel.groups.values() if group.queue], self._batch)
         if is_idle and self._batch:

@@ -11,6 +11,7 @@ from relay.core.patterns import CHANNEL_REGEX, MAX_CHANNEL_BYTES
 from relay.core.publications import MAX_KEY_CHARS, MAX_PUBLICATION_BYTES
 from relay.ingest.routes import MAX_BATCH, MAX_BATCH_BYTES
 from relay.ingest.subscriber_counts import MAX_CHANNELS
+from relay.ingest.values import MAX_NAMES, MAX_VALUES
 
 _WHOLE = {"type": "integer", "minimum": 0, "maximum": (1 << 53) - 1}
 _MAYBE = {"type": ["integer", "null"], "minimum": 0, "maximum": (1 << 53) - 1}
@@ -37,6 +38,7 @@ def _answers(schema: str, *more: int) -> dict[str, Any]:
         400: "The request is malformed; the message says why. Nothing was published.",
         401: "The publisher key is missing or wrong.",
         403: "The key may not publish to a channel, or the request comes from a browser.",
+        404: "There is no such path.",
         405: "The route does not have this method.",
         413: "The body is too large.",
         421: "The Host header is not in listen.internal_hosts.",
@@ -108,6 +110,22 @@ _SCHEMAS = {
             "items": {"oneOf": [_ref("Position"), _ref("Error")]},
         },
     ),
+    "Newest": _object(
+        ["channel", "epoch", "seq", "state"],
+        channel=_ref("Channel"),
+        epoch={"type": "string"},
+        seq=_WHOLE | {"description": "0: the channel has no value, and the answer has no data."},
+        ts=_WHOLE,
+        source_ts=_WHOLE,
+        state={"enum": ["live", "stale"]},
+        data={"description": "As it was published."},
+    ),
+    "Values": _object(
+        ["ts", "values", "more"],
+        ts=_WHOLE | {"description": "The relay's clock in Unix milliseconds."},
+        values={"type": "array", "items": _ref("Newest")},
+        more={"type": "boolean", "description": "Whether more channels have a value than are shown."},
+    ),
     "Subscribers": _object(
         ["subscribers"],
         subscribers={"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
@@ -161,6 +179,37 @@ DOCUMENT: dict[str, Any] = {
                     }
                 ],
                 "responses": _answers("Subscribers"),
+            }
+        },
+        "/v1/channels/{channel}/value": {
+            "get": {
+                "operationId": "readValue",
+                "summary": "Read the newest value of a channel to which the key may publish",
+                "parameters": [
+                    {"name": "channel", "in": "path", "required": True, "schema": _ref("Channel")},
+                ],
+                "responses": _answers("Newest", 404),
+            }
+        },
+        "/v1/values": {
+            "get": {
+                "operationId": "readValues",
+                "summary": f"Read the newest values of own channels and patterns, {MAX_VALUES} at most",
+                "parameters": [
+                    {
+                        "name": "channel",
+                        "in": "query",
+                        "required": True,
+                        "explode": True,
+                        "schema": {
+                            "type": "array",
+                            "items": {"type": "string"},
+                            "minItems": 1,
+                            "maxItems": MAX_NAMES,
+                        },
+                    }
+                ],
+                "responses": _answers("Values"),
             }
         },
         "/v1/ingest": {

@@ -14,9 +14,12 @@ from starlette.routing import Route
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
+from relay.core.hub import Hub
 from relay.core.publications import MAX_PUBLICATION_BYTES
+from relay.core.scope import Scope
 from relay.ingest.service import Accepted, Ingest, RefusalSummary
 from relay.ingest.subscriber_counts import count_subscribers
+from relay.ingest.values import many_values, one_value
 from relay.limits.retry_after import jittered, retry_after
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_body
@@ -27,6 +30,8 @@ MAX_BATCH_BYTES = 1 << 20
 
 ClientOf = Callable[[Request], Client]
 Handler = Callable[[Request, Ingest, ClientOf, str], Awaitable[Response | Refusal]]
+Handle = Callable[[Request], Awaitable[Response]]
+ReadValues = Callable[[Request, Hub, Scope], Response | Refusal]
 
 
 _ENVELOPE = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"messages"[ \t\r\n]*:(.*)\}[ \t\r\n]*', re.DOTALL)
@@ -36,9 +41,27 @@ _messages = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def ingest_routes(
-    ingest: Ingest, client_of: ClientOf, *, subscriber_count: Callable[[str], int]
+    ingest: Ingest, client_of: ClientOf, *, hub: Hub, for_operators: Callable[[str, ReadValues], Route]
 ) -> list[Route]:
-    """Return the publishers' routes of the internal listener."""
+    """Return the publishers' routes of the internal listener.
+
+    `for_operators` makes a route that operators may read as well. It answers requests without a publisher's key.
+    """
+
+    def values(path: str, read: ReadValues) -> Route:
+        async def own(
+            request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
+        ) -> Response | Refusal:
+            return read(request, hub, Scope(ingest.publishers[publisher].channels))
+
+        operators: Handle = for_operators(path, read).endpoint
+
+        async def serve(request: Request) -> Response:
+            if isinstance(ingest.identify(request.headers.getlist("authorization")), Refusal):
+                return await operators(request)
+            return await _respond(request, ingest, client_of, own)
+
+        return Route(path, serve, methods=["GET"])
 
     async def one(request: Request) -> Response:
         return await _respond(request, ingest, client_of, _publish_one)
@@ -52,7 +75,7 @@ def ingest_routes(
     async def count(
         request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
     ) -> Response | Refusal:
-        return count_subscribers(request, ingest, publisher, subscriber_count=subscriber_count)
+        return count_subscribers(request, ingest, publisher, subscriber_count=hub.subscriber_count)
 
     async def no_upgrade(request: Request) -> Response:
         return await _respond(request, ingest, client_of, _no_upgrade)
@@ -60,6 +83,8 @@ def ingest_routes(
     return [
         Route("/v1/ingest", no_upgrade, methods=["GET"]),
         Route("/v1/subscribers", subscribers, methods=["GET"]),
+        values("/v1/channels/{channel:path}/value", one_value),
+        values("/v1/values", many_values),
         Route("/v1/publish", one, methods=["POST"]),
         Route("/v1/publish/batch", batch, methods=["POST"]),
     ]

@@ -10,7 +10,7 @@ from relay.ingest.openapi import DOCUMENT
 from relay.ingest.routes import ingest_routes
 from relay.ops.health import PATHS, health_routes
 from relay.server.application import application
-from relay.server.operators import operator_routes
+from relay.server.operators import operator_routes, values_route
 from relay.server.parts import Parts
 from relay.web.answers import json_answer
 from relay.web.client_identity import client_reader
@@ -20,14 +20,22 @@ from relay.web.internal_only import InternalOnly
 def internal_app(parts: Parts) -> Starlette:
     """Return the application that backends and operators reach."""
     client_of = client_reader(())  # this listener has no proxy in front
-    routes: list[BaseRoute] = [
+    routes: list[BaseRoute] = []
+    if parts.role.streams:
+        routes += ingest_routes(
+            parts.ingest,
+            client_of,
+            hub=parts.fanout.hub,
+            for_operators=lambda path, read: values_route(parts, path, read),
+        )
+        routes.append(parts.ingest_sockets.route)
+    routes += [
         *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
-        *operator_routes(parts, client_of),
+        *operator_routes(
+            parts, client_of
+        ),  # after /v1/channels/NAME/value, which DELETE /v1/channels/NAME matches too
         Route("/openapi.json", _openapi),
     ]
-    if parts.role.streams:
-        routes += ingest_routes(parts.ingest, client_of, subscriber_count=parts.fanout.hub.subscriber_count)
-        routes.append(parts.ingest_sockets.route)
     hosts = frozenset(parts.settings.listen.internal_hosts)
     return application(routes, Middleware(InternalOnly, hosts=hosts, any_host=PATHS))
 

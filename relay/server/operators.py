@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.core.errors import MalformedError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
+from relay.core.scope import Scope
+from relay.ingest.routes import ReadValues
 from relay.keys.api_keys import May
 from relay.keys.watched_folder import WatchedKeys
 from relay.metrics.prometheus import Exposition
@@ -15,7 +18,7 @@ from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handle
 from relay.ops.channel_changes import remove_handler, reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
-from relay.ops.operators import Handler
+from relay.ops.operators import Handler, HandlerResult
 from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.revocations import Revocations
@@ -24,6 +27,17 @@ from relay.server.options import endpoint_of, ref_key
 from relay.server.parts import Parts
 from relay.server.readings import ReadingsSource
 from relay.sessions.session_ref import session_ref
+
+
+def values_route(parts: Parts, path: str, read: ReadValues) -> Route:
+    """Return an operators' route that reads values of all channels."""
+
+    async def serve(request: Request, _operator: str) -> HandlerResult:
+        answer = read(request, parts.fanout.hub, Scope((">",)))
+        assert isinstance(answer, Response), "no channel is outside of this scope"
+        return HandlerResult(response=answer)
+
+    return parts.operators.route(path, serve, method="GET", may=May.READ, repeated=True)
 
 
 def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> list[Route]:
