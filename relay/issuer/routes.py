@@ -1,5 +1,6 @@
 """The issuer's HTTP side: POST /auth/ws-token, and the public keys at /.well-known/jwks.json."""
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class RouteOptions:
     session: SessionCookies
     cookies: tuple[CookieOptions, ...]
     public_origin: str
+    session_within_s: float | None
+    """Seconds from a request's arrival within which its session must be checked, the wait for its turn included."""
     client_of: Callable[[Request], Client]
 
 
@@ -117,10 +120,23 @@ async def _authenticated(
     if isinstance(credential, Refusal):
         return _Denial(credential)
     try:
-        session = await issuer.authenticate(credential, now=now)
+        async with asyncio.timeout_at(_deadline(request, options)):
+            session = await issuer.authenticate(credential, now=now)
+    except TimeoutError:
+        return _Denial(
+            Refusal(reason=Reason.BACKEND_UNAVAILABLE, detail="The session was not checked in time.")
+        )
     except UnavailableError as error:
         return _Denial(Refusal.of(error))
     return _Denial(session) if isinstance(session, Refusal) else session
+
+
+def _deadline(request: Request, options: RouteOptions) -> float | None:
+    """Return until when the session must be checked, on the loop's clock; None: the check has no other side."""
+    if options.session_within_s is None:
+        return None
+    arrived: float = getattr(request.state, "arrived", asyncio.get_running_loop().time())
+    return arrived + options.session_within_s
 
 
 async def _issued(

@@ -69,6 +69,11 @@ class _Relay(Collector):
         yield from _fan_out(now)
         yield from _endpoints(now)
         yield from _publishers(now)
+        yield CounterMetricFamily(
+            "relay_requests_shed",
+            "Requests that were answered with 503 and Retry-After because they would have waited for two seconds.",
+            now.shed,
+        )
         yield GaugeMetricFamily(
             "relay_audit_waiting_events", "Audit events that are not written yet.", now.audit_waiting
         )

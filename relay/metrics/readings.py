@@ -59,6 +59,8 @@ class Readings:
     publishers: Mapping[str, PublisherReading]
     waiting: int
     """Unauthenticated connections: their token has not come yet."""
+    shed: int
+    """Requests that were refused because they would have waited too long."""
     audit_waiting: int
     audit_lost: Mapping[str, int]
     """By action."""

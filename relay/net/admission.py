@@ -10,6 +10,7 @@ connections.
 """
 
 import asyncio
+import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
@@ -33,6 +34,17 @@ CLOSED_PER_TURN = 20
 leaves the hub, its audit event is written, its memory is freed. Thousands end at once when a proxy restarts."""
 
 
+SERVED_WITHIN_S = 2.0
+"""Seconds from its arrival within which a request must be started. One that would wait longer is refused at once, with
+a time to come back: a client gives up after some seconds, and then its place was for nothing."""
+
+STARTED_PER_S = 1000.0
+"""Work that a queue starts in a second, until it has been measured."""
+_MEASURED_OVER_S = 0.1
+
+MAX_RETRY_AFTER_S = 120.0
+
+
 class AdmissionQueue:
     """A queue that starts at most `per_turn` pieces of work in one turn of the loop. Create it on the running loop.
 
@@ -48,6 +60,15 @@ class AdmissionQueue:
         self._per_turn = per_turn
         self._room = per_turn
         self._scheduled = False
+        self.per_s = STARTED_PER_S
+        """Work without priority that was started in a second while other work of this kind waited."""
+        self._counted_from = 0.0
+        self._counted = 0
+
+    @property
+    def wait_s(self) -> float:
+        """Return for how many seconds new work without priority would wait."""
+        return len(self._without_priority) / self.per_s
 
     async def enter(self, *, priority: bool = False) -> None:
         """Wait for a turn that has room. A caller that is cancelled uses no room."""
@@ -83,6 +104,7 @@ class AdmissionQueue:
 
     def _run_turn(self) -> None:
         self._room = self._per_turn
+        before = len(self._without_priority)
         try:
             while self._room and (self._with_priority or self._without_priority):
                 is_last = self._room == 1 and self._without_priority
@@ -95,6 +117,22 @@ class AdmissionQueue:
             )
             if self._scheduled:
                 self._loop.call_soon(self._run_turn)  # runs after the work that this turn has started
+            self._measure(before - len(self._without_priority))
+
+    def _measure(self, started: int) -> None:
+        """Count work that was started, and compute the rate while work waits."""
+        if not self._without_priority:
+            self._counted_from = 0.0
+            return
+        now = self._loop.time()
+        if not self._counted_from:
+            self._counted_from, self._counted = now, 0
+            return
+        self._counted += started
+        seconds = now - self._counted_from
+        if seconds >= _MEASURED_OVER_S:
+            self.per_s = max(1.0, (self.per_s + self._counted / seconds) / 2)
+            self._counted_from, self._counted = now, 0
 
 
 def _admit(admitted: "asyncio.Future[None]") -> bool:
@@ -104,24 +142,74 @@ def _admit(admitted: "asyncio.Future[None]") -> bool:
     return True
 
 
+class LoadShedder:
+    """Decides which requests are refused at once because they could not be started within `SERVED_WITHIN_S`.
+
+    Refused clients are told different times to come back: each gets the next free place at the rate at which the queues
+    start requests. So all of them are served as fast as this machine can, and none comes back for nothing.
+    """
+
+    def __init__(self, *, accept_queue: AdmissionQueue, admission_queue: AdmissionQueue) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.accept_queue = accept_queue
+        self.admission_queue = admission_queue
+        self.refused = 0
+        self._promised_until = 0.0
+
+    def retry_after_s(self, arrived: float, *ahead: AdmissionQueue) -> float | None:
+        """Return the seconds after which a request should come back; None: it can be started in time.
+
+        It came at `arrived`, on the loop's clock, and the queues `ahead` are still before it.
+        """
+        now = self._loop.time()
+        if now - arrived + sum(queue.wait_s for queue in ahead) <= SERVED_WITHIN_S:
+            return None
+        self.refused += 1
+        per_s = min(self.accept_queue.per_s, self.admission_queue.per_s)
+        earliest = now + self.accept_queue.wait_s + self.admission_queue.wait_s
+        self._promised_until = max(self._promised_until, earliest) + 1 / per_s
+        return min(self._promised_until - now, MAX_RETRY_AFTER_S * (0.5 + secrets.randbelow(500) / 1000))
+
+
+class Presence:
+    """Whether the client of a connection is still there. `BoundedHttp` puts it into a request's state."""
+
+    __slots__ = ("gone",)
+
+    def __init__(self) -> None:
+        self.gone = False
+
+
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 _Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
 
 
 class PacedRequests:
-    """ASGI middleware: each HTTP request waits in an admission queue before the application gets it."""
+    """ASGI middleware: each HTTP request waits in the admission queue before the application gets it.
 
-    def __init__(
-        self,
-        app: Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]],
-        *,
-        admission_queue: AdmissionQueue,
-    ) -> None:
+    `refuse` makes the answer to a request that can't wait any longer, from the seconds after which to come back. A
+    request whose client has gone in the meantime gets no answer, and nothing is done for it.
+    """
+
+    def __init__(self, app: _App, *, shedder: LoadShedder, refuse: Callable[[float], _App]) -> None:
         self._app = app
-        self._admission_queue = admission_queue
+        self._shedder = shedder
+        self._refuse = refuse
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         """Wait for a turn, then call the application."""
         if scope["type"] == "http":
-            await self._admission_queue.enter()
+            shedder, state = self._shedder, scope.get("state", {})
+            arrived: float = state.get("arrived") or asyncio.get_running_loop().time()
+            presence: Presence | None = state.get("presence")
+            wait_s = shedder.retry_after_s(arrived, shedder.admission_queue)
+            if wait_s is None:
+                await shedder.admission_queue.enter()
+                if presence is not None and presence.gone:
+                    return
+                wait_s = shedder.retry_after_s(arrived)
+            if wait_s is not None:
+                await self._refuse(wait_s)(scope, receive, send)
+                return
         await self._app(scope, receive, send)

@@ -28,7 +28,7 @@ from relay.keys.watched_folder import WatchedKeys
 from relay.limits.memory import MemoryCounts
 from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
-from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue
+from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue, LoadShedder
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.ops.operators import Operators
 from relay.server.keys import key_source
@@ -92,6 +92,7 @@ class Parts:
     backend: Backend | None
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
+    shedder: LoadShedder
     started_at: float = field(default_factory=time.time)
     loop_lag: DurationHistogram = field(default_factory=DurationHistogram)
     stopping: bool = False
@@ -188,6 +189,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             backend=backend,
             admission_queue=admission_queue,
             accept_queue=accept_queue,
+            shedder=LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue),
         )
 
 

@@ -25,6 +25,7 @@ from relay.server.options import cookie_options, ref_key
 from relay.server.parts import Parts
 from relay.server.session_verifier import session_cookies
 from relay.sessions.base import Session
+from relay.web.bounded_protocol import busy_answer
 from relay.web.client_identity import client_reader
 
 
@@ -42,6 +43,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
                 session=session_cookies(settings),
                 cookies=(access, refresh),
                 public_origin=settings.public.url,
+                session_within_s=settings.session.upstream.timeout_s if settings.session.upstream else None,
                 client_of=client_of,
             ),
             partial(published_keys, parts.keys),
@@ -58,7 +60,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
     routes.append(Route("/client/relay-client.js", _browser_client))
     routes += pages
-    return application(routes, Middleware(PacedRequests, admission_queue=parts.admission_queue))
+    return application(routes, Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer))
 
 
 def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:

@@ -39,6 +39,7 @@ class ReadingsSource:
             endpoints=self._endpoints(steady_ms()),
             publishers=self._publishers(time.monotonic()),
             waiting=parts.stream.unauthenticated.total,
+            shed=parts.shedder.refused,
             audit_waiting=parts.audit_log.lag,
             audit_lost=parts.audit_log.lost,
             state_waiting=parts.state.waiting,

@@ -142,7 +142,7 @@ class _Process:
         self._stream: list[Server] = []
         if "http" in sockets:
             options = connection_options(parts, public, parts.http_unauthenticated)
-            options = replace(options, accept_queue=parts.accept_queue)
+            options = replace(options, accept_queue=parts.accept_queue, shedder=parts.shedder)
             self._servers.append(
                 HttpServer(public_app(parts, pages), sockets["http"], options, strict_transport=tls.strict)
             )

@@ -15,10 +15,11 @@ Trailers are dropped. In each state a timer runs that ends the connection of a c
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from starlette.responses import Response
@@ -26,11 +27,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr
 
 from relay.core.errors import Reason, Refusal
-from relay.net.admission import AdmissionQueue
+from relay.net.admission import AdmissionQueue, LoadShedder, Presence
 from relay.net.tls_handshake import TlsHandshake
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.net.write_stalls import WriteStalls
-from relay.web.answers import refusal_answer
+from relay.web.answers import error_answer, refusal_answer
 from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.head_limits import MAX_COOKIES, MAX_HEAD_BYTES, MAX_HEADERS, count_cookies, too_large
 from relay.web.headers import SECURITY_HEADERS
@@ -52,7 +53,8 @@ more, and a request on a connection that the relay has just closed is a 502."""
 class ConnectionOptions:
     """What the connections of one listener have in common.
 
-    The first bytes of a connection wait in `accept_queue`. Connections that have not sent a whole head are counted in
+    The first bytes of a connection wait in `accept_queue`. `shedder` refuses connections that would wait for too long;
+    many are accepted in each turn of the loop then. Connections that have not sent a whole head are counted in
     `unauthenticated`. `refused` is called with each request that is refused here, before any route: with the refusal,
     the peer's address and the headers that were read.
     """
@@ -60,6 +62,7 @@ class ConnectionOptions:
     tls: ssl.SSLContext | None = None
     keepalive_s: float = KEEPALIVE_S
     accept_queue: AdmissionQueue | None = None
+    shedder: LoadShedder | None = None
     unauthenticated: UnauthenticatedConnections | None = None
     refused: Callable[[Refusal, str, Sequence[tuple[bytes, bytes]]], None] | None = None
 
@@ -74,6 +77,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._options = connection_options
         self._tls = connection_options.tls  # None as soon as the handshake has ended
         self._accept_queue = connection_options.accept_queue
+        self._shedder = connection_options.shedder
+        self._arrived = 0.0  # when the first bytes of a request came, if they had to wait
+        self._presence = Presence()
         self._counted_address = ""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_is_idle = False
@@ -116,6 +122,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self._presence.gone = True
         self._stop_timer()
         if self._writes is not None:
             self._writes.stop()
@@ -134,6 +141,13 @@ class BoundedHttp(HttpToolsProtocol):
             self._accept_queue = None
             self._stop_timer()
             self._uncount_unauthenticated()  # from here on the relay lets it wait
+            self._arrived = self.loop.time()
+            if (shedder := self._shedder) is not None:
+                wait_s = shedder.retry_after_s(self._arrived, accept_queue, shedder.admission_queue)
+                if wait_s is not None:  # nothing is parsed for it: a crowd must cost little
+                    self.transport.write(_busy_bytes(math.ceil(wait_s)))
+                    self.transport.close()
+                    return
             self.transport.pause_reading()
             accept_queue.submit(partial(self._begin, data))
             return
@@ -224,6 +238,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = self._cookies = 0
         self._stop_timer()
         self._uncount_unauthenticated()
+        arrived, self._arrived = self._arrived or self.loop.time(), 0.0
+        self.scope["state"] |= {"arrived": arrived, "presence": self._presence}
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -367,6 +383,22 @@ def _body_bytes(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             length = int(value)
     return length
+
+
+def busy_answer(retry_after_s: float) -> Response:
+    """Return the answer to a request that could not be served in time."""
+    return error_answer(
+        503,
+        "unavailable",
+        "More requests came than can be served now. Try again after the time in Retry-After.",
+        retryable=True,
+        retry_after_s=retry_after_s,
+    )
+
+
+@lru_cache(maxsize=256)
+def _busy_bytes(retry_after_s: int) -> bytes:
+    return _serialize(busy_answer(retry_after_s))
 
 
 def _serialize(response: Response) -> bytes:

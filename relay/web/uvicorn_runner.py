@@ -18,6 +18,9 @@ from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.headers import SecurityHeaders
 from relay.web.strict_requests import StrictRequests
 
+LISTENERS = 24
+"""Listeners on the same socket if connections can be refused cheaply. uvloop accepts one connection for each of them in
+a turn of the loop. With one listener, a crowd waits in the kernel for many seconds, and nobody is told to wait."""
 GRACE_S = 1
 """Seconds that open requests get when the relay stops. Only an upload that stalls takes longer."""
 
@@ -35,7 +38,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen on given sockets as uvicorn does, but over TCP. Each connection begins TLS when it is counted."""
         self.servers = []
-        for sock in sockets or ():
+        listeners = 1 if self._connection_options.shedder is None else LISTENERS
+        for sock in (
+            one for own in sockets or () for one in (own, *(own.dup() for _ in range(listeners - 1)))
+        ):
             server = await asyncio.get_running_loop().create_server(
                 self._new_connection, sock=sock, backlog=self.config.backlog
             )

@@ -1,10 +1,23 @@
 """The admission queue: the order, the limit in each turn, and callers that are cancelled."""
 
 import asyncio
+import time
 from collections import Counter
 from functools import partial
+from typing import Any
 
-from relay.net.admission import REQUESTS_PER_TURN, AdmissionQueue
+import pytest
+
+from relay.net.admission import (
+    MAX_RETRY_AFTER_S,
+    REQUESTS_PER_TURN,
+    SERVED_WITHIN_S,
+    STARTED_PER_S,
+    AdmissionQueue,
+    LoadShedder,
+    PacedRequests,
+    Presence,
+)
 
 
 class Turns:
@@ -101,3 +114,87 @@ async def test_submitted_calls_run_in_order_and_a_few_in_each_turn() -> None:
     assert [number for number, _ in called] == list(range(12))
     there = Counter(turn for number, turn in called if number % 2 == 0)
     assert set(there.values()) == {2}
+
+
+def waiting(count: int) -> AdmissionQueue:
+    """Return a queue in which so much work waits, as long as the event loop does not turn."""
+    queue = AdmissionQueue(1)
+    for _ in range(count + 1):
+        queue.submit(lambda: True)
+    return queue
+
+
+@pytest.mark.parametrize(
+    ("accepting", "admitting", "waited_s", "is_refused"),
+    [
+        (0, 0, 0.0, False),
+        (0, STARTED_PER_S * SERVED_WITHIN_S - 100, 0.0, False),
+        (0, STARTED_PER_S * SERVED_WITHIN_S + 100, 0.0, True),
+        (STARTED_PER_S, STARTED_PER_S + 100, 0.0, True),
+        (0, 0, SERVED_WITHIN_S + 0.1, True),
+        (STARTED_PER_S, 0, SERVED_WITHIN_S - 0.9, True),
+        (STARTED_PER_S, 0, SERVED_WITHIN_S - 1.1, False),
+    ],
+)
+async def test_a_request_is_refused_if_it_can_not_be_started_in_time(
+    accepting: float, admitting: float, waited_s: float, is_refused: bool
+) -> None:
+    """The time that it has waited counts, and so do all queues that are still before it."""
+    accept_queue, admission_queue = waiting(int(accepting)), waiting(int(admitting))
+    shedder = LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue)
+    arrived = asyncio.get_running_loop().time() - waited_s
+    found = shedder.retry_after_s(arrived, accept_queue, admission_queue)
+    assert (found is not None) == is_refused
+    assert shedder.refused == is_refused
+
+
+async def test_refused_clients_come_back_at_the_rate_of_the_queues() -> None:
+    """Each of them is told another time, from the end of the queue on, and no time is endless."""
+    queue = waiting(5000)
+    queue.per_s = 500.0
+    shedder = LoadShedder(accept_queue=AdmissionQueue(), admission_queue=queue)
+    now = asyncio.get_running_loop().time()
+    told = [shedder.retry_after_s(now, queue) or 0.0 for _ in range(1000)]
+    assert told[0] == pytest.approx(10.0, abs=0.5)
+    assert told[-1] - told[0] == pytest.approx(999 / 500, abs=0.5)
+    for _ in range(100_000):
+        last = shedder.retry_after_s(now, queue) or 0.0
+    assert MAX_RETRY_AFTER_S / 2 <= last <= MAX_RETRY_AFTER_S
+
+
+async def test_the_rate_of_a_queue_is_that_of_its_turns() -> None:
+    """It is measured while work waits: here each start takes a hundredth of a second."""
+    queue, left, done = AdmissionQueue(1), 40, asyncio.Event()
+
+    def work() -> bool:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+        until = time.monotonic() + 0.01
+        while time.monotonic() < until:
+            pass
+        return True
+
+    for _ in range(left):
+        queue.submit(work)
+    await done.wait()
+    assert queue.per_s < STARTED_PER_S / 2
+
+
+async def test_nothing_is_done_for_a_client_that_has_gone() -> None:
+    """Its request leaves the admission queue, and the application is not called."""
+    called: list[bool] = []
+
+    async def app(*_arguments: object) -> None:
+        called.append(True)
+
+    queue = AdmissionQueue()
+    shedder = LoadShedder(accept_queue=AdmissionQueue(), admission_queue=queue)
+    paced = PacedRequests(app, shedder=shedder, refuse=lambda _seconds: app)
+    presences = [Presence() for _ in range(2 * REQUESTS_PER_TURN)]
+    scopes: list[dict[str, Any]] = [{"type": "http", "state": {"presence": one}} for one in presences]
+    requests = [asyncio.create_task(paced(scope, None, None)) for scope in scopes]  # type: ignore[arg-type]  # unused
+    presences[-1].gone = True
+    await asyncio.gather(*requests)
+    assert len(called) == 2 * REQUESTS_PER_TURN - 1

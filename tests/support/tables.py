@@ -107,6 +107,7 @@ def _metrics(_: Path) -> list[str]:
         endpoints={"": endpoint},
         publishers={"": publisher},
         waiting=0,
+        shed=0,
         audit_waiting=0,
         audit_lost={},
         state_waiting=0,

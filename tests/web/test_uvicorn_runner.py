@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from relay.net.admission import AdmissionQueue, LoadShedder
 from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
 from relay.web.bounded_protocol import MAX_PIPELINED, BoundedHttp, ConnectionOptions
 from relay.web.head_limits import MAX_COOKIES, MAX_HEAD_BYTES, MAX_HEADERS
@@ -372,3 +373,31 @@ async def test_an_offered_upgrade_is_ignored(port: int) -> None:
 async def test_nothing_names_the_software(port: int) -> None:
     """There is no Server header, so an answer tells no version."""
     assert (await ask(port, "GET", "/echo")).all("server") == []
+
+
+async def test_a_crowd_is_told_to_come_back() -> None:
+    """Connections that would wait too long get 503 at once, in the form of all errors, and are closed.
+
+    When the queue is short again, connections are served as before.
+    """
+    shedder = LoadShedder(accept_queue=AdmissionQueue(), admission_queue=AdmissionQueue(1))
+    async with serving(ConnectionOptions(accept_queue=shedder.accept_queue, shedder=shedder)) as port:
+        shedder.admission_queue.per_s = 0.1
+        stuck = [asyncio.create_task(shedder.admission_queue.enter()) for _ in range(3)]
+        shedder.admission_queue._run_turn = lambda: None  # type: ignore[method-assign]  # nothing is admitted
+        await asyncio.sleep(0)
+        answers = [await ask(port, "GET", "/echo") for _ in range(3)]
+        assert [answer.status for answer in answers] == [503] * 3
+        assert answers[0].json == {
+            "code": "unavailable",
+            "message": "More requests came than can be served now. Try again after the time in Retry-After.",
+            "retryable": True,
+        }
+        waits = [int(answer.all("retry-after")[0]) for answer in answers]
+        assert waits == sorted(waits)
+        assert waits[-1] > waits[0] > 2
+        for task in stuck:
+            task.cancel()
+        shedder.admission_queue.per_s = 1000.0
+        assert (await ask(port, "GET", "/echo")).status == 200
+    assert shedder.refused == 3

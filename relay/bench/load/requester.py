@@ -4,6 +4,7 @@ Each of `parallel` connections sends its next request when the one before is ans
 are requests, all are sent at once.
 """
 
+import asyncio
 import contextlib
 import time
 from collections import Counter
@@ -11,13 +12,16 @@ from collections.abc import Sequence
 
 import msgspec
 
-from relay.bench.load.clients import Link, post_request, run_clients
+from relay.bench.load.clients import Answer, Link, post_request, run_clients
 from relay.bench.load.orders import carry_out
 from relay.bench.load.processes import STALL_S, cpu_of
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """`requests` POSTs of `body`, each with the next one of `bearers`; `pid` is the server's process."""
+    """`requests` POSTs of `body`, each with the next one of `bearers`; `pid` is the server's process.
+
+    `returns`: a client that is told to wait comes back after that time, until it has its answer.
+    """
 
     url: str
     path: str
@@ -26,13 +30,15 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = 0
     parallel: int = 1
     body: str = ""
+    returns: bool = False
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
     """The answers.
 
-    `limited` are 429 with a Retry-After, `refused` all other answers but 200. `unanswered` got none: the server closed
-    the connection, or was silent for ten seconds. CPU is the server's, except `load_cores`, this process's own.
+    `limited` are 429 and 503 with a Retry-After, `refused` all other answers but 200. `unanswered` got none: the server
+    closed the connection, or was silent for ten seconds. `slowest_s` is the longest time until an answer, with the time
+    to connect. CPU is the server's, except `load_cores`, this process's own.
     """
 
     requests: int
@@ -40,6 +46,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     limited: int
     refused: int
     unanswered: int
+    slowest_s: float
     seconds: float
     ok_per_s: float
     cpu_us_a_request: float
@@ -53,21 +60,50 @@ async def send_all(order: Order) -> Answered:
     bearers = order.bearers or [""]
     left = iter(range(order.requests))
     kinds: Counter[str] = Counter()
+    slowest_s = 0.0
+
+    async def ask(number: int) -> float:
+        """Send a request on a connection of its own. Return how long to wait before the next try, 0.0 for none."""
+        nonlocal slowest_s
+        began = time.monotonic()
+        with contextlib.closing(await Link.open(order.url)) as link:
+            answer = await link.call(request_of(number))
+        slowest_s = max(slowest_s, time.monotonic() - began)
+        return count(answer)
+
+    def request_of(number: int) -> bytes:
+        bearer = bearers[number % len(bearers)]
+        return post_request(order.url, order.path, order.body.encode(), bearer=bearer)
+
+    def count(answer: Answer) -> float:
+        # a client can't obey an answer that names no time
+        wait_s = answer.retry_after_s if answer.status in (429, 503) else 0.0
+        kinds["ok" if answer.status == 200 else "limited" if wait_s else "refused"] += 1
+        return wait_s
+
+    async def client() -> None:
+        # after an OSError, when the server refused or closed the connection, the request has no answer
+        with contextlib.suppress(OSError):
+            for number in left:
+                wait_s = await ask(number)
+                while wait_s:
+                    await asyncio.sleep(wait_s)
+                    wait_s = await ask(number)
 
     async def connection() -> None:
-        # after an OSError, when the server refused or closed the connection, the last request has no answer
+        nonlocal slowest_s
         with contextlib.suppress(OSError), contextlib.closing(await Link.open(order.url)) as link:
             for number in left:
-                bearer = bearers[number % len(bearers)]
-                request = post_request(order.url, order.path, order.body.encode(), bearer=bearer)
-                answer = await link.call(request)
-                # a client can't obey a 429 that names no time
-                is_limited = answer.status == 429 and answer.retry_after_s
-                kinds["ok" if answer.status == 200 else "limited" if is_limited else "refused"] += 1
+                began = time.monotonic()
+                answer = await link.call(request_of(number))
+                slowest_s = max(slowest_s, time.monotonic() - began)
+                count(answer)
 
     cpu, own_cpu, started = cpu_of(order.pid), time.process_time(), time.monotonic()
     with contextlib.suppress(TimeoutError):
-        connections = [connection() for _ in range(min(order.parallel, order.requests))]
+        connections = [
+            client() if order.returns else connection() for _ in range(min(order.parallel, order.requests))
+        ]
         await run_clients(connections, kinds.total, stall_s=STALL_S, tells=True)
     seconds = time.monotonic() - started
     return Answered(
@@ -75,7 +111,11 @@ async def send_all(order: Order) -> Answered:
         ok=kinds["ok"],
         limited=kinds["limited"],
         refused=kinds["refused"],
-        unanswered=order.requests - kinds.total(),
+        unanswered=order.requests
+        - kinds["ok"]
+        - kinds["refused"]
+        - (0 if order.returns else kinds["limited"]),
+        slowest_s=slowest_s,
         seconds=seconds,
         ok_per_s=kinds["ok"] / seconds,
         cpu_us_a_request=(cpu_of(order.pid) - cpu) / order.requests * 1e6,
