@@ -12,7 +12,10 @@ from relay.core.errors import RelayError
 
 class _Commands(LazyGroup):
     entries = {
-        "serve": ("relay.cli.serve:serve", "Run the relay until SIGINT or SIGTERM."),
+        "serve": (
+            "relay.cli.serve:serve",
+            "Run the relay until SIGINT or SIGTERM. SIGHUP reads the settings again.",
+        ),
         "demo": (
             "relay.cli.demo:demo",
             "Start a demo backend, a relay and a market of 20 symbols; open the printed address in a browser.",

@@ -77,7 +77,7 @@ def test_others_are_asked_unless_told_not_to(relay: RelayCommand) -> None:
     """The backend of these settings is not there: a note says so, once for each setting that names it."""
     done = relay("doctor")
     assert done.code == 0
-    assert done.out.count("note: clock-unknown: 127.0.0.1 (") == 2
+    assert done.out.count("note\tclock-unknown\t127.0.0.1 (") == 2
 
 
 def test_settings_that_do_not_even_start(folder: Path, relay: RelayCommand) -> None:
