@@ -72,7 +72,7 @@ async def test_garbage_cookies_are_refused_in_peace(relay: Relay) -> None:
         'access-token="',
         "access-token=eyJhbGciOiJub25lIn0.e30.",
         "access-token=" + "a" * 20_000,
-        "; ".join(f"a{index}=b" for index in range(2000)),
+        "; ".join(f"a{index}=b" for index in range(200)),
     ):
         answer = await ask(relay, value)
         assert (answer.status, answer.code) == (401, "invalid_session"), value[:40]

@@ -246,13 +246,17 @@ async def test_handshakes_of_a_megabyte_are_cut_off(relay: Relay) -> None:
                 await writer.drain()
             async with asyncio.timeout(PATIENCE_S):
                 with contextlib.suppress(ConnectionError):
-                    assert await reader.read() == b""
+                    assert await reader.readline() in (
+                        b"",
+                        b"HTTP/1.1 431 Request Header Fields Too Large\r\n",
+                    )
             writer.close()
 
 
 async def test_requests_piled_up_and_endless_trailers_are_cut_off(relay: Relay) -> None:
-    """On the public listener and the internal one, without any credential."""
-    pile = head("GET", "/", [("Host", "127.0.0.1")]) * 5000
+    """On the public listener and the internal one, without any credential. The requests are read one by one."""
+    last = head("GET", "/", [("Host", "127.0.0.1"), ("Connection", "close")])
+    pile = head("GET", "/", [("Host", "127.0.0.1")]) * 1000 + last
     chunked = [("Host", "127.0.0.1"), ("Transfer-Encoding", "chunked")]
     trailers = head("POST", "/auth/ws-token", chunked) + b"0\r\n" + b"X: y\r\n" * 200_000
     async with flat(relay):
