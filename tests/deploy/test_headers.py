@@ -98,7 +98,7 @@ async def test_answers_that_no_application_gives(tmp_path: Path) -> None:
     with running(tmp_path) as relay:
         garbage = await exchange(relay.ports[0], b"garbage\r\n\r\n")
         large = await exchange(relay.ports[0], head("GET", "/", [("Host", "x"), ("X", "a" * 40_000)]))
-        foreign = await exchange(relay.ports[2], head("GET", "/live", [("Host", "evil.example")]))
+        foreign = await exchange(relay.ports[2], head("GET", "/v1/channels", [("Host", "evil.example")]))
         gate = await refused_by_the_gate(relay)
     assert (garbage.status, large.status, foreign.status) == (400, 431, 421)
     for answer in (garbage, large, foreign, *gate):
