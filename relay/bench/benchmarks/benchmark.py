@@ -15,9 +15,10 @@ import msgspec
 import typer
 
 from relay import __version__
-from relay.bench.load.processes import allow_open_files, require_psutil
+from relay.bench.load.processes import require_psutil
 from relay.bench.report import Figure, Report, Row, Run, Side, machine
 from relay.core.channels import INTERVALS_MS
+from relay.net.sockets import raise_file_limit
 
 MAX_SUBSCRIBERS = 20_000
 """One address has about 28,000 ports to connect from."""
@@ -112,7 +113,7 @@ class Benchmark(abc.ABC, Generic[Side]):
         """
         require_psutil()
         self.check()
-        allow_open_files()
+        raise_file_limit()  # child processes inherit it
         runs = []
         for number in range(self.runs):
             sides: dict[SideName, Side] = {}

@@ -18,16 +18,8 @@ from relay.bench.benchmarks.slow_reader import SlowReader
 from relay.bench.report import Failed, Outcome
 from relay.core.errors import ConfigurationError
 
-BENCHMARKS: tuple[type[Benchmark[Any]], ...] = (
-    Fanout,
-    Mixed,
-    SlowReader,
-    Connect,
-    Issue,
-    Audit,
-    Publish,
-    Replay,
-)
+Kind = type[Benchmark[Any]]
+BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Replay)
 """In the order of `relay bench all`."""
 
 

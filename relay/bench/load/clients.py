@@ -184,9 +184,10 @@ class KeptLink:
         return answer
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. The next call opens another one."""
         if self._link is not None:
             self._link.close()
+            self._link = None
 
 
 async def run_clients(

@@ -10,7 +10,6 @@ import ctypes
 import importlib.util
 import json
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -226,9 +225,3 @@ def _ask(pid: int, what: str, read: "Callable[[psutil.Process], Result]") -> Res
         raise BenchError(
             f"The {what} of process {pid} can't be read: it has ended, or is not of this machine."
         ) from None
-
-
-def allow_open_files() -> None:
-    """Raise this process's limit of open files as far as the system allows; its children inherit it."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

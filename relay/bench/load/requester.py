@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from relay.bench.load.clients import Answer, Link, post_request, run_clients
+from relay.bench.load.clients import KeptLink, post_request, run_clients
 from relay.bench.load.orders import carry_out
 from relay.bench.load.processes import STALL_S, cpu_of
 
@@ -62,20 +62,13 @@ async def send_all(order: Order) -> Answered:
     kinds: Counter[str] = Counter()
     slowest_s = 0.0
 
-    async def ask(number: int) -> float:
-        """Send a request on a connection of its own. Return how long to wait before the next try, 0.0 for none."""
+    async def ask(link: KeptLink, number: int) -> float:
+        """Send a request. Return how long to wait before the next try, 0.0 for none."""
         nonlocal slowest_s
-        began = time.monotonic()
-        with contextlib.closing(await Link.open(order.url)) as link:
-            answer = await link.call(request_of(number))
-        slowest_s = max(slowest_s, time.monotonic() - began)
-        return count(answer)
-
-    def request_of(number: int) -> bytes:
         bearer = bearers[number % len(bearers)]
-        return post_request(order.url, order.path, order.body.encode(), bearer=bearer)
-
-    def count(answer: Answer) -> float:
+        began = time.monotonic()
+        answer = await link.call(post_request(order.url, order.path, order.body.encode(), bearer=bearer))
+        slowest_s = max(slowest_s, time.monotonic() - began)
         # a client can't obey an answer that names no time
         wait_s = answer.retry_after_s if answer.status in (429, 503) else 0.0
         kinds["ok" if answer.status == 200 else "limited" if wait_s else "refused"] += 1
@@ -83,38 +76,23 @@ async def send_all(order: Order) -> Answered:
 
     async def client() -> None:
         # after an OSError, when the server refused or closed the connection, the request has no answer
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), contextlib.closing(KeptLink(order.url)) as link:
             for number in left:
-                wait_s = await ask(number)
-                while wait_s:
+                while (wait_s := await ask(link, number)) and order.returns:
+                    link.close()
                     await asyncio.sleep(wait_s)
-                    wait_s = await ask(number)
-
-    async def connection() -> None:
-        nonlocal slowest_s
-        with contextlib.suppress(OSError), contextlib.closing(await Link.open(order.url)) as link:
-            for number in left:
-                began = time.monotonic()
-                answer = await link.call(request_of(number))
-                slowest_s = max(slowest_s, time.monotonic() - began)
-                count(answer)
 
     cpu, own_cpu, started = cpu_of(order.pid), time.process_time(), time.monotonic()
     with contextlib.suppress(TimeoutError):
-        connections = [
-            client() if order.returns else connection() for _ in range(min(order.parallel, order.requests))
-        ]
-        await run_clients(connections, kinds.total, stall_s=STALL_S, tells=True)
+        clients = [client() for _ in range(min(order.parallel, order.requests))]
+        await run_clients(clients, kinds.total, stall_s=STALL_S, tells=True)
     seconds = time.monotonic() - started
     return Answered(
         requests=order.requests,
         ok=kinds["ok"],
         limited=kinds["limited"],
         refused=kinds["refused"],
-        unanswered=order.requests
-        - kinds["ok"]
-        - kinds["refused"]
-        - (0 if order.returns else kinds["limited"]),
+        unanswered=order.requests - kinds.total() + (kinds["limited"] if order.returns else 0),
         slowest_s=slowest_s,
         seconds=seconds,
         ok_per_s=kinds["ok"] / seconds,

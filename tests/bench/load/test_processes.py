@@ -1,7 +1,6 @@
 """Processes of a benchmark: they answer in time or are named, and none outlives it."""
 
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +14,6 @@ from relay.bench import BenchError
 from relay.bench.load import processes
 from relay.bench.load.processes import (
     Child,
-    allow_open_files,
     cpu_of,
     holds_connection,
     memory_of,
@@ -133,14 +131,3 @@ def test_the_first_of_several_processes_is_heard(tmp_path: Path) -> None:
         assert second.has_spoken()
         second.hear(within_s=30)
         assert not first.has_spoken()
-
-
-def test_as_many_files_may_be_open_as_the_system_allows() -> None:
-    """Thousands of connections need more files than most shells allow."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(before[0], 512), before[1]))
-    try:
-        allow_open_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
