@@ -21,6 +21,7 @@ WALL_CLOCK_USERS = {
     "doctor/probes.py": OTHERS,
     "ingest/service.py": SHOWN,
     "ingest/socket.py": SHOWN,
+    "ingest/values.py": SHOWN,
     "issuer/routes.py": SIGNED,
     "keys/files.py": OTHERS,
     "keys/watched_folder.py": OTHERS,

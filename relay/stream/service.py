@@ -288,13 +288,14 @@ class Stream:
             else:
                 self._auditor.note(subscription_event(connection, admitted, action, channels, reason))
 
+        lifetime_s = _lifetime_s(admitted.attempt.endpoint.max_age_s)
         client = ClientProtocol(
             hub=hub,
             subscriber=subscriber,
             terms=Terms(
                 connection=str(connection.id),
                 scope=claims.channel_scope,
-                expires_at=_expiry(admitted, now),
+                expires_at=_expiry(admitted, now, lifetime_s),
                 floor_ms=_floor_ms(admitted),
             ),
             report=report,
@@ -310,7 +311,7 @@ class Stream:
                 return
             request = admitted.attempt.request
             client.open(channels=request.channels, interval_ms=request.interval_ms, now=now)
-            await self._receive(connection, client, admitted, usage)
+            await self._receive(connection, client, admitted, usage, lifetime_s)
         finally:
             # after an error of the relay alone it is still open
             connection.end(close_for(Reason.INTERNAL_ERROR))
@@ -320,7 +321,12 @@ class Stream:
             self._auditor.note(closed_event(connection, admitted, subscriber, usage))
 
     async def _receive(
-        self, connection: StreamConnection, client: ClientProtocol, admitted: Admitted, usage: Usage
+        self,
+        connection: StreamConnection,
+        client: ClientProtocol,
+        admitted: Admitted,
+        usage: Usage,
+        lifetime_s: float,
     ) -> None:
         """Give the client's frames to the protocol until either side closes the connection."""
         try:
@@ -333,7 +339,8 @@ class Stream:
                     result = client.close(Reason.FRAME_BINARY)
                 self._frame_queue.use(int((time.perf_counter() - began) / FRAME_S))
                 if isinstance(result, RefreshRequest):
-                    if refreshed := await self._refresh(connection, client, admitted, result):
+                    refreshed = await self._refresh(connection, client, admitted, result, lifetime_s)
+                    if refreshed:
                         usage.widen(refreshed.claims.channel_scope)
                 elif isinstance(result, HistoryRequest):
                     histories = await self._fanout.load_histories(result)
@@ -349,6 +356,7 @@ class Stream:
         client: ClientProtocol,
         admitted: Admitted,
         request: RefreshRequest,
+        lifetime_s: float,
     ) -> Admitted | None:
         """Use up a new token of the same user, endpoint and origin, and continue the connection with it.
 
@@ -373,7 +381,7 @@ class Stream:
         client.refreshed(
             request,
             scope=result.claims.channel_scope,
-            expires_at=_expiry(result, time.monotonic()),
+            expires_at=_expiry(result, time.monotonic(), lifetime_s),
             floor_ms=_floor_ms(result),
         )
         return result
@@ -389,15 +397,22 @@ def _unix_lead() -> float:
     return time.time() - time.monotonic()
 
 
-def _expiry(admitted: Admitted, now: float) -> float:
+def _lifetime_s(max_age_s: float) -> float:
+    """Return how long a connection lives between refreshes. Drawn once, so that a refresh never brings the end nearer.
+
+    A random part of the age limit is left out. Otherwise all clients that came back in one moment, after a restart,
+    would end in one moment too.
+    """
+    return max_age_s - secrets.randbelow(1000) / 1000 * max_age_s * AGE_SPREAD
+
+
+def _expiry(admitted: Admitted, now: float, lifetime_s: float) -> float:
     """Return when a connection ends: near its endpoint's age limit, or with its log-in if that is earlier.
 
-    The time is one of `time.monotonic`. A random part of the age limit is left out. Otherwise all clients that came
-    back in one moment, after a restart, would end in one moment too.
+    The time is one of `time.monotonic`.
     """
-    max_age_s = admitted.attempt.endpoint.max_age_s
-    end = now + max_age_s - secrets.randbelow(1000) / 1000 * max_age_s * AGE_SPREAD
     session_end = admitted.claims.session_expires_at
+    end = now + lifetime_s
     return end if session_end is None else min(end, session_end - _unix_lead())
 
 

@@ -39,6 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
     """Each command runs as it is shown; the one that follows the log is ended by its own option."""
     words = command.partition(">")[0].split()[1:] + (["--no-follow"] if " tail " in command else [])
+    words = ["jti-0" if word.endswith("-or-user") else word for word in words]
     result = subprocess.run(
         [sys.executable, "-m", "relay", *words],
         cwd=folder,

@@ -113,7 +113,6 @@ STATES = {
     "a handshake without a key": head("GET", "/socket", UPGRADE[:-1]),
     "a handshake after a request": ANSWERED + head("GET", "/socket", UPGRADE),
     "a refused handshake": head("GET", "/refuse", UPGRADE),
-    "a handshake that the library can't read": head("GET", "/socket", [*UPGRADE, ("X", "a" * 9000)]),
 }
 """Each state with the bytes that lead to it. After them the client reads all, and sends nothing."""
 
