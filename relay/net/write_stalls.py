@@ -1,4 +1,4 @@
-"""Ends connections whose client takes no bytes, and so would keep them and their memory for ever."""
+"""Ends connections whose client takes no bytes. Such a client would keep its connection and its memory without end."""
 
 import asyncio
 import contextlib
