@@ -5,23 +5,29 @@
 - No cookies are kept: a cookie that one user's answer sets would go out with the next user's call.
 - A server's certificate is checked against the public authorities and the authorities that this machine's owner
   added (`certificates_for`).
+
+`UrlClient` uses httpcore, the library below httpx: only there can be seen whether a byte of an answer came.
 """
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
+import httpcore
 import httpx
+import msgspec
 
 from relay.core.errors import Reason, UnavailableError
 
 MAX_ANSWER_BYTES: Final = 65_536
 """Longest answer that `UrlClient` reads: a set of 64 keys has 30 KB; a user with all roles, or two JWTs, a few."""
 
-_CUT_OFF = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+_CUT_OFF = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+_FAILED = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError)
 
 
 def async_client(
@@ -73,6 +79,8 @@ class UrlResponse:
 
     status: int
     body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values by name. Names are found in any letter case."""
 
 
 class UrlClient:
@@ -84,7 +92,7 @@ class UrlClient:
         self._name = name
         self._timeout_s = timeout_s
         self._connections = connections
-        self._client: httpx.AsyncClient | None = None
+        self._pools: dict[int, httpcore.AsyncConnectionPool] = {}
 
     async def get(self, *, bearer: str | None = None) -> UrlResponse:
         """GET the URL and return the answer, whatever its status.
@@ -93,56 +101,161 @@ class UrlClient:
             UnavailableError: if no whole answer comes in time, or it is too long. Never quotes the credential.
         """
         headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
-        # a server may close an idle connection at the moment of its next use; a second GET does no harm
-        return await self._call("GET", attempts=2, headers=headers)
+        return await self._call("GET", headers, None, repeatable=True)
 
-    async def post(self, body: object) -> UrlResponse:
-        """POST `body` as JSON and return the answer, whatever its status. Raises as `get` does.
+    async def post(
+        self, body: object = None, *, headers: Mapping[str, str] | None = None, bearer: str | None = None
+    ) -> UrlResponse:
+        """POST `body` as JSON (None: no body) and return the answer, whatever its status. Raises as `get` does.
 
-        It is sent once: the server may have acted on a request whose answer was lost.
+        It is sent once, because the server may have acted on a request whose answer was lost. There is one exception,
+        in `_call`.
         """
-        return await self._call("POST", attempts=1, json=body)
+        sent = dict(headers or {})
+        if bearer is not None:
+            sent["Authorization"] = f"Bearer {bearer}"
+        content = b""
+        if body is not None:
+            content = msgspec.json.encode(body)
+            sent["Content-Type"] = "application/json"
+        return await self._call("POST", sent, content, repeatable=False)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.aclose()
 
-    async def _call(self, method: str, *, attempts: int, **content: Any) -> UrlResponse:
+    async def _call(
+        self, method: str, headers: Mapping[str, str], content: bytes | None, *, repeatable: bool
+    ) -> UrlResponse:
+        """Make the call, and once more on a new connection if a kept one was closed as it was used.
+
+        A server closes an idle connection at a moment of its own, which may be that of the next request. Then no byte
+        of an answer comes, and the server has not read the request (RFC 9112 §9.3.1 lets clients repeat it). If a byte
+        came, or if the connection was new, the server may have acted, and only a `repeatable` request is repeated.
+        """
+        fields = {"Accept": "application/json", "Accept-Encoding": "identity"} | dict(headers)
+        exchange = _Exchange()
         try:
-            # httpx's timeout is for each read: a server that sends a byte now and then would hold a caller for hours
+            # the timeouts of each read are not enough: a server that sends a byte now and then would hold a caller
             async with asyncio.timeout(self._timeout_s):
-                for _ in range(attempts - 1):
-                    try:
-                        return await self._once(method, **content)
-                    except _CUT_OFF:
-                        continue
-                return await self._once(method, **content)
-        except (httpx.HTTPError, TimeoutError) as error:
+                try:
+                    return await self._once(method, fields, content, exchange, kept=self._connections)
+                except _CUT_OFF:
+                    if not repeatable and (exchange.is_new or exchange.answered):
+                        raise
+                return await self._once(method, fields, content, _Exchange(), kept=0)
+        except _FAILED as error:
             # from None: the library's own text may quote a header
-            raise self._unavailable(f"did not answer: {type(error).__name__}") from None
+            raise UnavailableError(
+                Reason.BACKEND_UNAVAILABLE, f"{self._name} did not answer: {type(error).__name__}."
+            ) from None
 
-    async def _once(self, method: str, **content: Any) -> UrlResponse:
-        async with self._connected().stream(method, self._url, **content) as response:
-            body = b""
-            async for (
-                chunk
-            ) in response.aiter_raw():  # not decompressed: some kilobytes could become gigabytes
-                body += chunk
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise self._unavailable(f"answered with more than {MAX_ANSWER_BYTES} bytes")
-            return UrlResponse(status=response.status_code, body=body)
-
-    def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
-            self._client = async_client(
+    async def _once(
+        self,
+        method: str,
+        headers: Mapping[str, str],
+        content: bytes | None,
+        exchange: "_Exchange",
+        *,
+        kept: int,
+    ) -> UrlResponse:
+        token = _exchange.set(exchange)
+        try:
+            async with self._pool(kept).stream(
+                method,
                 self._url,
-                timeout_s=self._timeout_s,
-                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                connections=self._connections,
-            )
-        return self._client
+                headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+                content=content,
+                extensions={"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._timeout_s)},
+            ) as response:
+                body = bytearray()
+                # not decompressed: some kilobytes could become gigabytes
+                async for chunk in response.aiter_stream():
+                    body += chunk
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise UnavailableError(
+                            Reason.BACKEND_UNAVAILABLE,
+                            f"{self._name} answered with more than {MAX_ANSWER_BYTES} bytes.",
+                        )
+                return UrlResponse(
+                    status=response.status,
+                    body=bytes(body),
+                    headers=httpx.Headers(response.headers),
+                )
+        finally:
+            _exchange.reset(token)
 
-    def _unavailable(self, what: str) -> UnavailableError:
-        return UnavailableError(Reason.BACKEND_UNAVAILABLE, f"{self._name} {what}.")
+    def _pool(self, kept: int) -> httpcore.AsyncConnectionPool:
+        """Return the pool that keeps so many idle connections. One that keeps none makes a new one for each call."""
+        if kept not in self._pools:
+            certificates = certificates_for(self._url)
+            self._pools[kept] = httpcore.AsyncConnectionPool(
+                ssl_context=certificates if isinstance(certificates, ssl.SSLContext) else None,
+                max_connections=self._connections,
+                max_keepalive_connections=kept,
+                network_backend=_WatchedNetwork(),
+            )
+        return self._pools[kept]
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of one request's connection: whether it was made for it, and whether a byte of an answer came."""
+
+    is_new: bool = False
+    answered: bool = False
+
+
+_exchange: ContextVar[_Exchange] = ContextVar("exchange")
+"""The request of the running task: the pool reads and writes in the task of its caller."""
+
+
+class _WatchedNetwork(httpcore.AsyncNetworkBackend):
+    def __init__(self) -> None:
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # the library's signature
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        _exchange.get().is_new = True
+        return _WatchedStream(
+            await self._network.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    async def sleep(self, seconds: float) -> None:
+        await self._network.sleep(seconds)
+
+
+class _WatchedStream(httpcore.AsyncNetworkStream):
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = await self._stream.read(max_bytes, timeout)
+        if data:
+            _exchange.get().answered = True
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return _WatchedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

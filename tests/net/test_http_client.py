@@ -1,6 +1,8 @@
 """The one place that makes HTTP clients: what each of them ignores, keeps and repeats."""
 
 import ast
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import relay
 from relay.core.errors import UnavailableError
 from relay.net.http_client import MAX_ANSWER_BYTES, UrlClient, async_client, blocking_client
-from tests.support.backends import ScriptedBackend, http_answer
+from tests.support.backends import End, KeepAliveBackend, ScriptedBackend, http_answer, kept_answer
 
 
 @pytest.mark.parametrize("make", [async_client, blocking_client])
@@ -36,7 +38,63 @@ async def test_a_cookie_is_not_kept() -> None:
     assert b"cookie" not in server.requests[1].lower()
 
 
-async def test_a_get_is_repeated_once_and_a_post_never() -> None:
+OK = kept_answer(200, {})
+
+
+@pytest.mark.parametrize(
+    ("script", "connections", "answered"),
+    [
+        ([OK, OK], [1, 1], True),
+        ([OK, End(), OK], [1, 1, 2], True),
+        ([OK, End(reset=True), OK], [1, 1, 2], True),
+        ([OK, End(b"H"), OK], [1, 1], False),
+        ([OK, End(b"H", reset=True), OK], [1, 1], False),
+        ([OK, End(OK[:-1]), OK], [1, 1], False),
+        ([OK, End(kept_answer(500, {})), OK], [1, 1], True),
+        ([OK, End(), End(), OK], [1, 1, 2], False),
+    ],
+    ids=[
+        "kept",
+        "closed",
+        "reset",
+        "a byte",
+        "a byte and reset",
+        "all but a byte",
+        "an answer",
+        "closed twice",
+    ],
+)
+async def test_a_post_is_repeated_if_its_kept_connection_was_closed_without_a_byte(
+    script: list[bytes | End], connections: list[int], *, answered: bool
+) -> None:
+    """It goes out once more, on a new connection. After a byte of an answer the server may have acted: never then."""
+    async with KeepAliveBackend(*script).running() as server:
+        address = UrlClient(server.origin, name="The server", timeout_s=5)
+        assert (await address.post({"first": 1})).status == 200
+        if answered:
+            await address.post({"second": 2})
+        else:
+            with pytest.raises(UnavailableError, match="The server did not answer"):
+                await address.post({"second": 2})
+        assert [number for number, _ in server.requests] == connections
+        assert all(request.endswith(b'{"second":2}') for _, request in server.requests[1:])
+        await address.aclose()
+
+
+async def test_a_post_is_repeated_on_a_new_connection_and_no_kept_one() -> None:
+    """A server that restarts closes all its connections: another kept one would fail as the first one did."""
+    count = 5
+    async with KeepAliveBackend(*[OK] * count, *[End()] * count, *[OK] * count).running() as server:
+        address = UrlClient(server.origin, name="The server", timeout_s=5, connections=count)
+        for _ in range(2):
+            answers = await asyncio.gather(*(address.post({}) for _ in range(count)))
+            assert [answer.status for answer in answers] == [200] * count
+        numbers = Counter(number for number, _ in server.requests)
+        assert sorted(numbers.values()) == [1] * count + [2] * count
+        await address.aclose()
+
+
+async def test_a_get_is_repeated_once_and_a_post_on_a_new_connection_never() -> None:
     """A server that drops the connection gets two GETs and one POST."""
     server = ScriptedBackend()
     address = UrlClient(server.origin, name="The server", timeout_s=5)

@@ -18,7 +18,13 @@ def _import_all() -> None:
     for module in pkgutil.walk_packages(relay.__path__, "relay."):
         if not module.name.startswith(_NOT_NEEDED):
             importlib.import_module(module.name)
-    for name in ("encodings.idna", "encodings.utf_8_sig", "anyio._backends._asyncio", "uvloop", "uvicorn.lifespan.off"):
+    for name in (
+        "encodings.idna",
+        "encodings.utf_8_sig",
+        "anyio._backends._asyncio",
+        "uvloop",
+        "uvicorn.lifespan.off",
+    ):
         importlib.import_module(name)
 
 

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,69 @@ class ScriptedBackend:
             for handler in handlers:
                 handler.cancel()
             await asyncio.gather(*handlers)
+
+
+class KeepAliveBackend:
+    """An HTTP server that keeps its connections, and plays one step of its script for each request.
+
+    A step is an answer, whose connection stays open, or an end: these bytes and then the end of the connection, with a
+    reset if `reset` is true. `requests` has the number of the connection and the bytes of each request.
+    """
+
+    def __init__(self, *script: "bytes | End") -> None:
+        self.requests: list[tuple[int, bytes]] = []
+        self.origin = ""
+        self._script = list(script)
+        self._connections = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["KeepAliveBackend"]:
+        """Serve until the script is no longer needed."""
+        writers: list[asyncio.StreamWriter] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writers.append(writer)
+            self._connections += 1
+            number = self._connections
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                while True:
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
+                    self.requests.append((number, head + await reader.readexactly(length)))
+                    step = self._script.pop(0)
+                    writer.write(step.data if isinstance(step, End) else step)
+                    if isinstance(step, End):
+                        await writer.drain()
+                        if step.reset:
+                            linger = struct.pack("ii", 1, 0)  # no FIN: the other side gets "connection reset"
+                            writer.get_extra_info("socket").setsockopt(
+                                socket.SOL_SOCKET, socket.SO_LINGER, linger
+                            )
+                        break
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        self.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+            for writer in writers:
+                writer.close()
+            await server.wait_closed()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a connection, after these bytes."""
+
+    data: bytes = b""
+    reset: bool = False
+
+
+def kept_answer(status: int, body: Any, *headers: str) -> bytes:
+    """Return an HTTP response after which the connection stays open."""
+    return http_answer(status, body, *headers).replace(b"Connection: close\r\n", b"")
 
 
 def http_answer(status: int, body: Any, *headers: str) -> bytes:
