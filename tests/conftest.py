@@ -1,8 +1,12 @@
 """Settings for all tests."""
 
 import signal
+from typing import Any
 
+import httpx
 from hypothesis import settings
+
+from tests.support import cleared_cookies
 
 # a busy machine says nothing about a property, and a suite that every change waits for is kept short
 settings.register_profile("relay", deadline=None, max_examples=60)
@@ -12,3 +16,25 @@ settings.load_profile("relay")
 # and interrupt would inherit it (POSIX.1-2017, XCU §2.11)
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# every answer that a test gets with httpx is checked against the rule about the refresh cookie
+_send, _send_async = httpx.Client.send, httpx.AsyncClient.send
+
+
+def _check(answer: httpx.Response) -> httpx.Response:
+    url = answer.request.url
+    cleared_cookies.check(url.port or 0, url.path, answer.status_code, answer.headers.get_list("set-cookie"))
+    return answer
+
+
+def _checked_send(client: httpx.Client, *arguments: Any, **options: Any) -> httpx.Response:
+    return _check(_send(client, *arguments, **options))
+
+
+async def _checked_send_async(client: httpx.AsyncClient, *arguments: Any, **options: Any) -> httpx.Response:
+    return _check(await _send_async(client, *arguments, **options))
+
+
+httpx.Client.send = _checked_send  # type: ignore[method-assign,assignment]  # watched, not replaced
+httpx.AsyncClient.send = _checked_send_async  # type: ignore[method-assign,assignment]  # watched, not replaced

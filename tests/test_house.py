@@ -152,6 +152,13 @@ def test_modules_stay_short() -> None:
     assert not long, long
 
 
+def test_cookies_are_set_and_cleared_in_one_place() -> None:
+    """Only `relay/web/cookies.py` writes Set-Cookie, so a cookie is cleared for the causes of its table alone."""
+    writes = re.compile(r"""\.(?:set|delete)_cookie\(|["']set-cookie["']""", re.IGNORECASE)
+    found = {path for path in modules("relay") if any(writes.search(line) for line in lines_of(path))}
+    assert found == {Path("relay/web/cookies.py")}
+
+
 def test_exceptions_to_the_checks_have_reasons() -> None:
     """Each `noqa` and `type: ignore` names its rule and gives a reason."""
     suppression = re.compile(r"#\s*(noqa|type:\s*ignore)\b")

@@ -16,6 +16,7 @@ import structlog
 from relay.audit.anomalies import ANOMALY_OF, Anomaly, ClientIdentity
 from relay.audit.base import Auditor, Observer
 from relay.audit.budget import PERIOD_S, DenialBudget, SubscriptionBudget
+from relay.core.errors import DECIDED_BY, EXPLANATIONS, Reason
 from relay.core.events import Action, Event, is_denial, to_line
 
 _log = structlog.get_logger("relay.audit")
@@ -33,7 +34,8 @@ class WatchedAuditor:
     """An `Auditor` in front of another one. `aclose` closes both.
 
     `clock` returns Unix seconds. `denials` is the number of denials that are recorded for one user or address in a
-    minute, and `subscriptions` the number of accepted subscriptions of one session. `observers` get every event.
+    minute, and `subscriptions` the number of accepted subscriptions of one session. `observers` get every event, and
+    `recorded_denials` get each denial that has a record of its own.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class WatchedAuditor:
         subscriptions: int,
         clock: Callable[[], float] = time.time,
         observers: Sequence[Observer] = (),
+        recorded_denials: Sequence[Observer] = (),
     ) -> None:
         self._auditor = auditor
+        self._recorded_denials = tuple(recorded_denials)
         self._observers = tuple(observers)
         self._client_identity = client_identity
         self._budget = DenialBudget(each=denials)
@@ -64,12 +68,12 @@ class WatchedAuditor:
         """See `Auditor.record`."""
         event = self._with_found_anomalies(event)
         await self._auditor.record(event)
-        self._observe(event)
+        _show(event, self._observers)
 
     def note(self, event: Event) -> None:
         """See `Auditor.note`. A denial or subscription beyond its budget is counted, and reported within a minute."""
         event = self._with_found_anomalies(event)
-        self._observe(event)
+        _show(event, self._observers)
         if is_denial(event):
             self._begin_minute()
             decision = self._budget.count(event)
@@ -77,6 +81,7 @@ class WatchedAuditor:
                 return
             if decision.burst:
                 event = _with_anomalies(event, [Anomaly.DENIAL_BURST])
+            _show(event, self._recorded_denials)
         elif event.action is Action.SUBSCRIBE_ACCEPTED:
             self._begin_minute()
             if not self._subscriptions.count(event):
@@ -102,13 +107,6 @@ class WatchedAuditor:
                 Event(action=Action.SUBSCRIPTIONS_AGGREGATED, relay={**overflow, "since": since})
             )
 
-    def _observe(self, event: Event) -> None:
-        for observe in self._observers:
-            try:
-                observe(event)
-            except Exception:  # noqa: BLE001  # a metric that fails must not prevent a token
-                _log.exception("an observer of the audit events failed", action=event.action.value)
-
     def _begin_minute(self) -> None:
         if self._timer is None:
             self._since = self._clock()
@@ -124,6 +122,14 @@ class WatchedAuditor:
         return _with_anomalies(event, found) if found else event
 
 
+def _show(event: Event, observers: Sequence[Observer]) -> None:
+    for observe in observers:
+        try:
+            observe(event)
+        except Exception:  # noqa: BLE001  # a metric that fails must not prevent a token
+            _log.exception("an observer of the audit events failed", action=event.action.value)
+
+
 def _with_anomalies(event: Event, found: Sequence[Anomaly]) -> Event:
     before = event.relay.get("anomalies", ())
     return msgspec.structs.replace(
@@ -134,3 +140,36 @@ def _with_anomalies(event: Event, found: Sequence[Anomaly]) -> Event:
 def show_event(event: Event) -> None:
     """Show an event in the process's own log, at level debug. An `Observer`."""
     _log.debug("event", **to_line(event))
+
+
+_OF_REQUESTS = frozenset(
+    {
+        Reason.CSRF_FAILED,
+        Reason.REQUEST_MALFORMED,
+        Reason.ENDPOINT_UNKNOWN,
+        Reason.ORIGIN_REFUSED,
+        Reason.CHANNELS_TOO_MANY,
+        Reason.NOTHING_GRANTED,
+    }
+)
+"""Reasons whose details quote the request or the session's roles. Only the audit log has these details."""
+
+
+def show_refusal(event: Event) -> None:
+    """Show a refusal of the issuer or of the log-in in the process's own log, at level info. An `Observer`.
+
+    The line has the reason and the setting that decides. It has nothing of a token: no name, no role, no claim.
+    """
+    if event.action not in (Action.TOKEN_DENIED, Action.LOGIN_FAILED) or event.reason is None:
+        return
+    why = EXPLANATIONS[event.reason]
+    if event.reason not in _OF_REQUESTS:
+        why = str(event.relay.get("detail", why))
+    _log.info(
+        "refused",
+        action=event.action.value,
+        reason=event.reason.value,
+        setting=event.relay.get("setting") or DECIDED_BY.get(event.reason, ""),
+        why=why,
+        address=event.client.address,
+    )

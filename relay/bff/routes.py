@@ -17,11 +17,11 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
-from relay.sessions.base import Session
+from relay.sessions.base import Ended, Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
-from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
+from relay.web.cookies import CookieOptions, clear_cookies, read_cookie, set_cookie
 from relay.web.csrf import CsrfCheck
 
 MAX_BODY_BYTES = 4096
@@ -92,6 +92,7 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
                 status=answer_for(refusal.reason).status,
                 # a hash, because people type passwords into the name's field
                 relay={"detail": str(refusal)}
+                | ({"setting": refusal.setting} if refusal.setting else {})
                 | ({"name_hmac": _name_hmac(options.ref_key, name)} if name else {}),
             )
         )
@@ -177,8 +178,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
         response = refusal_answer(
             limited.refusal, message=_STREAMS_GO_ON, retry_after_s=limited.retry_after_s
         )
-    for cookie in (options.access_cookie, options.refresh_cookie):
-        clear_cookie(response, cookie)
+    clear_cookies(response, Ended.LOGGED_OUT, access=options.access_cookie, refresh=options.refresh_cookie)
     return response
 
 

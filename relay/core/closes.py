@@ -134,6 +134,12 @@ ANSWERS: dict[Reason, Answer] = {
         401, CloseCode.TOKEN_REFUSED, "invalid_credentials", "The name or the password is wrong."
     ),
     Reason.BACKEND_UNAVAILABLE: _UNAVAILABLE,
+    Reason.BACKEND_FAULT: _answer(
+        502,
+        CloseCode.INTERNAL_ERROR,
+        "bad_gateway",
+        "The application's server gave an answer that can't be used. Trying again does not help.",
+    ),
     Reason.CSRF_FAILED: _answer(
         403,
         CloseCode.NOT_ALLOWED,

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     SESSION_REVOKED = "session_revoked"
     CREDENTIALS_INVALID = "credentials_invalid"
     BACKEND_UNAVAILABLE = "backend_unavailable"
+    BACKEND_FAULT = "backend_fault"
     # the request
     CSRF_FAILED = "csrf_failed"
     REQUEST_MALFORMED = "request_malformed"
@@ -120,6 +121,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
     Reason.BACKEND_UNAVAILABLE: "The backend did not answer in time or answered with an error of its own.",
+    Reason.BACKEND_FAULT: "The backend answered in a form that can't be used. The same answer will come again.",
     Reason.CSRF_FAILED: "The request could not be proven to come from the application's own pages.",
     Reason.REQUEST_MALFORMED: "The request is not HTTP, or its body does not have the form that this route accepts.",
     Reason.HEAD_TOO_LARGE: "The request has more than 32 KiB before its body, more than 100 headers or 200 cookies.",
@@ -166,21 +168,43 @@ EXPLANATIONS: dict[Reason, str] = {
 }
 """What each reason means, for readers of the audit log."""
 
+DECIDED_BY: dict[Reason, str] = {
+    Reason.SESSION_MISSING: "session.cookie",
+    Reason.SESSION_REPEATED: "session.cookie",
+    Reason.SESSION_INVALID: "session.verifier",
+    Reason.SESSION_EXPIRED: "session.leeway_s",
+    Reason.SESSION_REVOKED: "session.max_s",
+    Reason.CREDENTIALS_INVALID: "bff.login_path",
+    Reason.BACKEND_UNAVAILABLE: "bff.backend",
+    Reason.BACKEND_FAULT: "bff.backend",
+    Reason.CSRF_FAILED: "public.allowed_origins",
+    Reason.ENDPOINT_UNKNOWN: "endpoints",
+    Reason.ORIGIN_REFUSED: "public.allowed_origins",
+    Reason.NOTHING_GRANTED: "grants",
+    Reason.RATE_LIMITED: "limits",
+    Reason.STATE_UNAVAILABLE: "engine.state_path",
+    Reason.KEYS_UNAVAILABLE: "tokens.keys_dir",
+    Reason.AUDIT_UNAVAILABLE: "audit.path",
+}
+"""The setting that decides about a reason, for the log line of a refusal that names no setting itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A check's answer "no".
 
-    `reason` is recorded in the audit log. `detail` is for readers of the log and is never sent to a client.
+    `reason` is recorded in the audit log. `detail` is for readers of the log and is never sent to a client. `setting`
+    is the setting that decides, if it is a narrower one than `DECIDED_BY` has for the reason.
     """
 
     reason: Reason
     detail: str = ""
+    setting: str = ""
 
     @classmethod
     def of(cls, error: "MalformedError | UnavailableError") -> "Refusal":
-        """Return the refusal that `error` stands for: its reason, and its text as the detail."""
-        return cls(reason=error.reason, detail=str(error))
+        """Return the refusal that `error` stands for: its reason, its text as the detail, and its setting."""
+        return cls(reason=error.reason, detail=str(error), setting=error.setting)
 
     def __str__(self) -> str:
         return self.detail or EXPLANATIONS[self.reason]
@@ -201,11 +225,16 @@ class MalformedError(RelayError):
         super().__init__(detail)
         self.detail = detail
         self.reason = reason
+        self.setting = ""
 
 
 class UnavailableError(RelayError):
-    """A part that must answer did not. `reason` says which. The caller must refuse and not allow."""
+    """A part that must answer did not. `reason` says which. The caller must refuse and not allow.
 
-    def __init__(self, reason: Reason, detail: str = "") -> None:
+    `setting` is the setting that names the part, see `Refusal`.
+    """
+
+    def __init__(self, reason: Reason, detail: str = "", *, setting: str = "") -> None:
         super().__init__(detail or EXPLANATIONS[reason])
         self.reason = reason
+        self.setting = setting

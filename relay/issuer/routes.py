@@ -15,11 +15,11 @@ from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.issuer.service import Issued, Issuer, TokenRequest, parse_request
-from relay.sessions.base import Session
+from relay.sessions.base import EndedRefusal, Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
-from relay.web.cookies import CookieOptions, clear_cookie, read_cookie
+from relay.web.cookies import CookieOptions, clear_cookies, read_cookie
 from relay.web.csrf import CsrfCheck, is_bearer
 
 MAX_BODY_BYTES = 8192
@@ -28,11 +28,12 @@ MAX_BODY_BYTES = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOptions:
-    """The routes' settings. `session` are the cookies of a session, `cookies` those to clear when it has ended."""
+    """The routes' settings. `session` are the cookies of a session, `access` and `refresh` those that are cleared."""
 
     csrf: CsrfCheck
     session: SessionCookies
-    cookies: tuple[CookieOptions, ...]
+    access: CookieOptions
+    refresh: CookieOptions
     public_origin: str
     session_within_s: float | None
     """Seconds from a request's arrival within which its session must be checked, the wait for its turn included."""
@@ -82,26 +83,12 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     found = session if isinstance(session, Session) else None
     issuer.deny(result.refusal, client, status=status, session=found, asked=result.asked, origin=origin)
     response = refusal_answer(result.refusal, message=result.message, retry_after_s=result.retry_after_s)
-    for cookie in _dead_cookies(request, result.refusal, options):
-        clear_cookie(response, cookie)
+    # If two cookies have one name, both stay: clearing removes the application's own one, and then only the one that a
+    # sibling domain has set would be left.
+    by_cookie = "authorization" not in request.headers  # otherwise a header was refused, and no cookie
+    if by_cookie and isinstance(result.refusal, EndedRefusal):
+        clear_cookies(response, result.refusal.ended, access=options.access, refresh=options.refresh)
     return response
-
-
-def _dead_cookies(request: Request, refusal: Refusal, options: RouteOptions) -> tuple[CookieOptions, ...]:
-    """Return the cookies that can only be refused again. They are cleared.
-
-    An expired session can be refreshed, so its refresh cookie stays. If two cookies have one name, both stay: clearing
-    removes the application's own one, and then only the one that a sibling domain has set would be left.
-    """
-    if "authorization" in request.headers:  # a header was refused, not a cookie
-        return ()
-    match refusal.reason:
-        case Reason.SESSION_INVALID | Reason.SESSION_REVOKED:
-            return options.cookies
-        case Reason.SESSION_EXPIRED:
-            return options.cookies[:1]
-        case _:
-            return ()
 
 
 async def _authenticated(

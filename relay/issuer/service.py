@@ -15,7 +15,7 @@ from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
-from relay.sessions.base import Session, SessionVerifier
+from relay.sessions.base import Ended, EndedRefusal, Session, SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.state.base import State
 
@@ -150,7 +150,7 @@ class Issuer:
             own_id=session.own_id,
             revoked_at=self._state.revoked_at,
         ):
-            return Refusal(reason=Reason.SESSION_REVOKED)
+            return EndedRefusal(reason=Reason.SESSION_REVOKED, ended=Ended.REVOKED)
         if session.own_id:  # a session without an id is found by its user
             self._recent_sessions.add(session.subject, session.ref)
         return session
@@ -233,6 +233,7 @@ class Issuer:
                 status=status,
                 endpoint=asked.endpoint if asked else "",
                 relay={"origin": origin, "detail": str(refusal)}
+                | ({"setting": refusal.setting} if refusal.setting else {})
                 | ({"session": _session(session)} if session else {})
                 | ({"asked": _asked(asked)} if asked else {}),
             )

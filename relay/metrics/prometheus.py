@@ -36,6 +36,7 @@ _BY_OUTCOME = (
 _PARTS = {
     Reason.STATE_UNAVAILABLE.value: "state",
     Reason.BACKEND_UNAVAILABLE.value: "backend",
+    Reason.BACKEND_FAULT.value: "backend",
     Reason.AUDIT_UNAVAILABLE.value: "audit",
     Reason.KEYS_UNAVAILABLE.value: "keys",
 }

@@ -14,7 +14,7 @@ import structlog
 from relay.audit.anomalies import ClientIdentity
 from relay.audit.chain import Link
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.watch import WatchedAuditor, show_event
+from relay.audit.watch import WatchedAuditor, show_event, show_refusal
 from relay.bff.backend import Backend
 from relay.broker.memory import MemoryBroker
 from relay.core.counters import DurationHistogram
@@ -131,6 +131,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             denials=settings.limits.denials_recorded,
             subscriptions=settings.limits.subscriptions_recorded,
             observers=[tally.add, show_event] if settings.log.level == "debug" else [tally.add],
+            recorded_denials=[show_refusal],
         )
         stack.push_async_callback(auditor.aclose)
         fanout = Fanout(channel_options(settings))

@@ -41,7 +41,8 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
             RouteOptions(
                 csrf=csrf,
                 session=session_cookies(settings),
-                cookies=(access, refresh),
+                access=access,
+                refresh=refresh,
                 public_origin=settings.public.url,
                 session_within_s=settings.session.upstream.timeout_s if settings.session.upstream else None,
                 client_of=client_of,

@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from relay.core.errors import ConfigurationError, Refusal
 from relay.core.tokens import LEEWAY_S
-from relay.sessions.base import NotMine, Session
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, invalid, to_session
+from relay.sessions.base import Ended, NotMine, Session
+from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, to_session
 from relay.sessions.jwe import ContentKey, Encrypted, decrypt, is_direct, parse_encrypted
 
 MAX_CREDENTIAL_BYTES: Final = 16_384
@@ -90,7 +90,12 @@ class AuthjsVerifier:
         except ValueError as error:
             return invalid(f"It can't be read: {error}.")
         if claims is None:
-            return invalid("No secret of session.authjs.secrets decrypts it.")
+            setting = "session.authjs.secrets"
+            if token.kid is not None and token.kid in self._v5:
+                return ended(
+                    Ended.WRONG_SIGNATURE, "The key that it names does not decrypt it.", setting=setting
+                )
+            return invalid("No secret of session.authjs.secrets decrypts it.", setting=setting)
         if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
             return refusal
         return to_session(

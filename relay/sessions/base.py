@@ -11,6 +11,7 @@ Several verifiers can be tried in order (`relay.sessions.chain`), so there are t
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from relay.core.errors import Reason, Refusal
@@ -37,6 +38,27 @@ class NotMine(Refusal):
     """The credential is of a kind that this verifier does not know. Without another verifier it is a plain refusal."""
 
     reason: Reason = Reason.SESSION_INVALID
+
+
+class Ended(StrEnum):
+    """Why a session's cookie can never be accepted again. Nothing else clears a cookie (`relay.web.cookies`).
+
+    A cookie that time, a setting or a look-up of a key could make good is not in this list: it is refused and stays.
+    Otherwise a small fault becomes a log-out of everybody.
+    """
+
+    LOGGED_OUT = "logged_out"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    WRONG_SIGNATURE = "wrong_signature"  # under a key that is known
+    OTHER_KIND = "other_kind"  # proven by what the token says of itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRefusal(Refusal):
+    """The refusal of a credential that can never be accepted again."""
+
+    ended: Ended
 
 
 class SessionVerifier(Protocol):

@@ -18,13 +18,16 @@ class VerifierChain:
 
     async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
         """See `SessionVerifier.verify`. Never returns `NotMine`, because no other verifier follows."""
-        details = []
+        details, settings = [], []
         for verifier in self._verifiers:
             answer = await verifier.verify(credential, now=now, grace_s=grace_s)
             if not isinstance(answer, NotMine):
                 return answer
             details.append(str(answer))
-        return Refusal(reason=Reason.SESSION_INVALID, detail=" ".join(details))
+            settings.append(answer.setting)
+        # with several verifiers, their list decides
+        setting = settings[0] if len(settings) == 1 else ""
+        return Refusal(reason=Reason.SESSION_INVALID, detail=" ".join(details), setting=setting)
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeGuard
 
 from relay.core.errors import Reason, Refusal
-from relay.sessions.base import Session
+from relay.sessions.base import Ended, EndedRefusal, Session
 from relay.sessions.session_ref import session_ref
 
 MAX_SUBJECT_CHARS: Final = 256
@@ -44,9 +44,18 @@ DEFAULT_NAMES: Final = ClaimNames()
 """RFC 7519's names where it has one."""
 
 
-def invalid(detail: str) -> Refusal:
-    """Return the refusal of a session that no refresh can repair."""
-    return Refusal(reason=Reason.SESSION_INVALID, detail=detail)
+def invalid(detail: str, *, setting: str = "") -> Refusal:
+    """Return the refusal of a session that is not accepted as it is. Its cookies stay.
+
+    `detail` must quote nothing of the token. `setting` is the setting that decides.
+    """
+    return Refusal(reason=Reason.SESSION_INVALID, detail=detail, setting=setting)
+
+
+def ended(why: Ended, detail: str, *, setting: str = "") -> EndedRefusal:
+    """Return the refusal of a session that can never be accepted again. Its cookie is cleared."""
+    reason = Reason.SESSION_EXPIRED if why is Ended.EXPIRED else Reason.SESSION_INVALID
+    return EndedRefusal(reason=reason, detail=detail, setting=setting, ended=why)
 
 
 def is_unix_seconds(value: object) -> TypeGuard[float]:
@@ -67,7 +76,7 @@ def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float, grac
         if not is_unix_seconds(payload.get(name, 1)):
             return invalid(f"{name} must be Unix seconds.")
     if payload["exp"] + leeway_s + grace_s <= now:
-        return Refusal(reason=Reason.SESSION_EXPIRED, detail=f"It expired {now - payload['exp']:.0f} s ago.")
+        return ended(Ended.EXPIRED, f"It expired {now - payload['exp']:.0f} s ago.")
     if max(payload.get("nbf", 0), payload.get("iat", 0)) > now + leeway_s:
         return invalid("Its nbf or iat lies in the future.")
     return None

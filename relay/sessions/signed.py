@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from relay.core.errors import ConfigurationError, Refusal
+from relay.core.errors import ConfigurationError, Reason, Refusal
 from relay.core.jws import VerifyKey, check_signature, parse_compact
 from relay.core.tokens import LEEWAY_S
 from relay.core.tokens import TYPE as SCOPED_TYPE
-from relay.sessions.base import NotMine, Session
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, invalid, to_session
+from relay.sessions.base import Ended, NotMine, Session
+from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, to_session
 from relay.sessions.signed_keys import MAX_KID_CHARS, check_algorithm, load_key
 
 MAX_CREDENTIAL_BYTES: Final = 8192
@@ -86,18 +86,20 @@ class SignedVerifier:
         token = parse_compact(credential, max_bytes=MAX_CREDENTIAL_BYTES)
         if isinstance(token, Refusal):
             return invalid(token.detail)
-        if detail := _wrong_header(token.header, self._options):
-            return invalid(detail)
+        if refusal := _wrong_header(token.header, self._options):
+            return refusal
         issuer = self._options.issuer
         if issuer is not None and token.payload.get("iss") != issuer:
-            return NotMine(detail=f"iss is not {issuer}.")
+            return NotMine(detail=f"iss is not {issuer}.", setting="session.signed.issuer")
         key = await self._key(token.header)
         if isinstance(key, Refusal):
             return key
-        if refusal := check_signature(token, key):
-            return invalid(str(refusal))
-        if detail := _wrong_purpose(token.payload, self._options):
-            return invalid(detail)
+        if wrong := check_signature(token, key):
+            if wrong.reason is Reason.TOKEN_SIGNATURE:
+                return ended(Ended.WRONG_SIGNATURE, str(wrong), setting="session.signed")
+            return invalid(f"The header's alg is not {key.algorithm}.", setting="session.signed.algorithm")
+        if refusal := _wrong_purpose(token.payload, self._options):
+            return refusal
         if refusal := check_times(token.payload, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
             return refusal
         return to_session(token.payload, self._options.claims, ref_key=self._options.ref_key, now=now)
@@ -131,27 +133,45 @@ def is_scoped(header: Mapping[str, Any]) -> bool:
     return media_type(header.get("typ")) == SCOPED_TYPE
 
 
-def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> str:
-    if is_scoped(header):
-        # with any signature: a leaked scoped token must not buy more scoped tokens
-        return "It is a scoped token, and a scoped token is never a session."
+def scoped_refusal() -> Refusal:
+    """Return the refusal of one of our own scoped tokens. A leaked one must not buy more of them."""
+    return ended(Ended.OTHER_KIND, "It is a scoped token, and a scoped token is never a session.")
+
+
+def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> Refusal | None:
+    if is_scoped(header):  # with any signature
+        return scoped_refusal()
     if options.typ is not None and media_type(header.get("typ")) != media_type(options.typ):
-        return f"The header's typ is not {options.typ}."
-    if "crit" in header:
-        return "The header has crit, and the relay knows no extension."  # RFC 7515 §4.1.11
-    return ""
+        kind = header["typ"] if media_type(header.get("typ")) not in ("", "jwt") else None
+        return _of_other_kind(kind, f"The header's typ is not {options.typ}.", "session.signed.typ")
+    if "crit" in header:  # RFC 7515 §4.1.11
+        return invalid("The header has crit, and the relay knows no extension.")
+    return None
 
 
-def _wrong_purpose(payload: Mapping[str, Any], options: SignedOptions) -> str:
+def _wrong_purpose(payload: Mapping[str, Any], options: SignedOptions) -> Refusal | None:
+    """Check that a token with a right signature is a session.
+
+    A claim with another value says that the token is of another kind. Without the claim that is not known: the setting
+    may name a claim that the backend does not make.
+    """
     if options.audience is not None:
         audience = payload.get("aud")  # RFC 7519 §4.1.3: one text, or a list of texts
         if options.audience not in (audience if isinstance(audience, list) else [audience]):
-            return f"aud does not name {options.audience}."
+            return _of_other_kind(
+                audience, f"aud does not name {options.audience}.", "session.signed.audience"
+            )
     for name, value in options.require.items():
         claim = payload.get(name)
         if type(claim) is not type(value) or claim != value:  # True == 1 in Python, but not in JSON
-            return f"{name} is not {value!r}."
-    return ""
+            return _of_other_kind(claim, f"{name} is not {value!r}.", "session.signed.require")
+    return None
+
+
+def _of_other_kind(claim: object, detail: str, setting: str) -> Refusal:
+    if claim is None:
+        return invalid(detail, setting=setting)
+    return ended(Ended.OTHER_KIND, detail, setting=setting)
 
 
 def _check_discriminator(options: SignedOptions) -> None:

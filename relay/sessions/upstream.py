@@ -20,17 +20,26 @@ from relay.core import strict_json
 from relay.core.bearer import is_bearer_token
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact
+from relay.core.tokens import LEEWAY_S
+from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
-from relay.sessions.base import NotMine, Session
+from relay.sessions.base import Ended, NotMine, Session
 from relay.sessions.cache import SessionCache
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, invalid, is_unix_seconds, to_session
-from relay.sessions.signed import MAX_CREDENTIAL_BYTES, is_scoped
+from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, ended, invalid, is_unix_seconds, to_session
+from relay.sessions.signed import MAX_CREDENTIAL_BYTES, is_scoped, scoped_refusal
 
 MAX_CHECKS: Final = 64
 """Most calls at one time. With them a backend that answers in 5 ms handles 12,000 calls a second."""
 
 MAX_WAITING: Final = 20_000
 """Most credentials that wait for a call, as many as the cache has entries. Further requests are refused at once."""
+
+
+_NAME: Final = "session.upstream.me"
+_EXPECTED: Final = "200 with the session's claims as a JSON object, or 401"
+_NO_SESSION: Final = frozenset({204, 302, 303, 307, 401, 404, 410})
+"""Statuses that mean: there is no such session. Frameworks answer with a redirect to their log-in page, or with
+nothing. 301 and 308 are none of them: they say that the URL is a wrong one for everybody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +84,7 @@ class UpstreamVerifier:
             return NotMine(detail="A Bearer header can't carry it.")
         token = parse_compact(credential, max_bytes=MAX_CREDENTIAL_BYTES)
         if isinstance(token, Compact) and is_scoped(token.header):
-            return invalid("It is a scoped token, and a scoped token is never a session.")
+            return scoped_refusal()
         digest = self._cache.digest(credential)
         if (cached := self._cache.get(digest)) is not None:
             return cached
@@ -86,7 +95,7 @@ class UpstreamVerifier:
         answer = UnavailableError(Reason.SERVER_STOPPING) if check.cancelled() else check.result()
         if isinstance(answer, UnavailableError):
             # a new exception for each caller, so that each has its own traceback
-            raise UnavailableError(answer.reason, str(answer))
+            raise UnavailableError(answer.reason, str(answer), setting=answer.setting)
         return answer
 
     def forget(self, ref: str) -> None:
@@ -110,7 +119,7 @@ class UpstreamVerifier:
     ) -> asyncio.Task[Session | Refusal | UnavailableError]:
         if len(self._tasks) >= MAX_WAITING:
             raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE, f"{MAX_WAITING} sessions wait for session.upstream.me."
+                Reason.BACKEND_UNAVAILABLE, f"{MAX_WAITING} sessions wait for {_NAME}.", setting=_NAME
             )
         check = asyncio.create_task(self._check(digest, credential, token, now))
         self._shared[digest] = check
@@ -137,33 +146,35 @@ class UpstreamVerifier:
         except TimeoutError:
             return UnavailableError(
                 Reason.BACKEND_UNAVAILABLE,
-                f"session.upstream.me did not answer within {self._options.timeout_s:g} s.",
+                f"{_NAME} did not answer within {self._options.timeout_s:g} s.",
+                setting="session.upstream.timeout_s",
             )
         if forgotten_before == self._forgotten:
             self._cache.put(digest, answer)
         return answer
 
     def _read(self, answer: UrlResponse, token: Compact | Refusal, now: float) -> Session | Refusal:
-        if answer.status == 401:
-            # not `session_invalid`, which would also clear the refresh cookie
-            return Refusal(reason=Reason.SESSION_EXPIRED, detail="session.upstream.me answered 401.")
+        if answer.status in _NO_SESSION:
+            return _no_session(answer.status, token, now)
         if answer.status == 403:
-            return invalid("session.upstream.me answered 403.")
-        if answer.status != 200:
-            raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE, f"session.upstream.me answered {answer.status}."
-            )
+            return invalid(f"{_NAME} answered 403.", setting=_NAME)
+        if not 200 <= answer.status < 300:
+            raise refuse_status(_NAME, answer, expected=_EXPECTED, setting=_NAME)
         try:
             claims = strict_json.parse_object(answer.body)
-        except ValueError as error:
-            raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE, f"session.upstream.me answered with no JSON object: {error}."
-            ) from None
+        except ValueError:
+            raise backend_fault(_NAME, came=describe(answer), expected=_EXPECTED, setting=_NAME) from None
         session = to_session(
             claims, self._options.claims, ref_key=self._options.ref_key, now=now, number_ids=True
         )
         if isinstance(session, Refusal):
-            return session
+            # the backend has accepted the token, so what it says of the user is its fault and not the browser's
+            raise backend_fault(
+                _NAME,
+                came="a JSON object that describes no session",
+                expected=str(session).rstrip("."),
+                setting="session.claims",
+            )
         if session.issued_at == 0.0 and isinstance(token, Compact):
             # the backend has accepted the token, so its own claim can be trusted
             issued_at = token.payload.get("iat")
@@ -171,3 +182,17 @@ class UpstreamVerifier:
                 session = replace(session, issued_at=float(issued_at))
         # no revocation would ever be newer than a time in the future
         return replace(session, issued_at=min(session.issued_at, now))
+
+
+def _no_session(status: int, token: Compact | Refusal, now: float) -> Refusal:
+    """Return the refusal of a credential that the backend does not know.
+
+    Only a token that says itself that it is over has ended for certain. The backend may have lost its sessions for a
+    moment, or the setting may name a wrong path.
+    """
+    detail = f"{_NAME} answered {status}: there is no such session."
+    if isinstance(token, Compact):
+        ends = token.payload.get("exp")
+        if is_unix_seconds(ends) and ends + LEEWAY_S <= now:
+            return ended(Ended.EXPIRED, detail, setting=_NAME)
+    return Refusal(reason=Reason.SESSION_EXPIRED, detail=detail, setting=_NAME)

@@ -1,11 +1,18 @@
-"""Cookies: a second cookie of the same name is noticed, and scripts and other sites can't read those that are set."""
+"""Cookies: read, set and cleared.
 
+A second cookie of the same name is noticed. Scripts and other sites can't read the cookies that are set.
+`clear_cookies` is the only place where a cookie is cleared, and it needs a cause.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.core.errors import Refusal
+from relay.sessions.base import Ended
 from relay.sessions.cookies import SessionCookies, find_session
 
 
@@ -40,6 +47,26 @@ def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
     )
 
 
-def clear_cookie(response: Response, options: CookieOptions) -> None:
-    """Delete a cookie in the browser. The attributes must be those with which it was set."""
-    response.delete_cookie(options.name, path="/", secure=options.secure, httponly=True, samesite="lax")
+CLEARS_REFRESH: Final[Mapping[Ended, bool]] = {
+    Ended.LOGGED_OUT: True,
+    Ended.REVOKED: True,
+    Ended.EXPIRED: False,
+    Ended.WRONG_SIGNATURE: False,
+    Ended.OTHER_KIND: False,
+}
+"""The causes that clear the access cookie, and whether they clear the refresh cookie too.
+
+A refresh can replace an access token that has expired or is not one. It can't bring back a session that was ended.
+"""
+
+
+def clear_cookies(
+    response: Response, why: Ended, *, access: CookieOptions | None, refresh: CookieOptions | None
+) -> None:
+    """Delete the cookies of a session that has ended. None: the relay has no such cookie."""
+    for options in (access, refresh if CLEARS_REFRESH[why] else None):
+        if options is not None:
+            # the attributes must be those with which it was set
+            response.delete_cookie(
+                options.name, path="/", secure=options.secure, httponly=True, samesite="lax"
+            )

@@ -14,13 +14,6 @@ from tests.support.relay_process import SECRET, Relay
 from tests.support.shared_relay import recorded
 
 
-def cleared(answer: httpx.Response) -> set[str]:
-    """Return the names of the cookies that an answer clears."""
-    headers = answer.headers.get_list("set-cookie")
-    assert all("Max-Age=0" in header and "HttpOnly" in header and "Path=/" in header for header in headers)
-    return {header.partition("=")[0] for header in headers}
-
-
 async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
     """The answer is 200 with exactly these members, as JSON that must not be cached or sniffed."""
     answer = await relay.ask_as({"endpoint": "prices", "channels": ["prices.BTC-USD"]})
@@ -257,19 +250,6 @@ async def test_an_unknown_session_is_401(relay: Relay) -> None:
     }
     missing = await post(relay, "/auth/ws-token", [("Origin", relay.url)])
     assert (missing.status, missing.body.decode()) == (401, answers[0].text)
-
-
-async def test_cookies_of_an_ended_session_are_cleared(relay: Relay) -> None:
-    """An invalid session loses both cookies. An expired one keeps its refresh cookie, which may renew it."""
-    now = int(time.time())
-    refresh = {"Cookie": "refresh-token=r"}
-    invalid = {"Cookie": "access-token=garbage; refresh-token=r"}
-    expired = {"Cookie": f"access-token={relay.session(iat=now - 900, exp=now - 60)}; refresh-token=r"}
-    assert cleared(await relay.ask(headers=invalid)) == {"access-token", "refresh-token"}
-    assert cleared(await relay.ask(headers=expired)) == {"access-token"}
-    assert cleared(await relay.ask(headers=refresh)) == set()
-    assert cleared(await relay.ask(headers={"Authorization": "Bearer garbage"})) == set()
-    assert cleared(await relay.ask_as({"endpoint": "nowhere"})) == set()
 
 
 async def test_both_addresses_of_the_route_are_one(relay: Relay) -> None:

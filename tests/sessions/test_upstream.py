@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from relay.core.errors import Reason, Refusal
+from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.sessions import cache, upstream
-from relay.sessions.base import Session
+from relay.sessions.base import EndedRefusal, Session
 from relay.sessions.claims import ClaimNames
 from relay.sessions.session_ref import session_ref
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
@@ -114,20 +114,24 @@ async def test_an_answer_that_says_nobody(
 ) -> None:
     """200 alone is no session: it has to say whose."""
     backend.answers(answer)
-    refused = await verifier.verify("opaque-token", now=NOW)
-    assert isinstance(refused, Refusal)
-    assert refused.reason is Reason.SESSION_INVALID
+    with pytest.raises(UnavailableError) as raised:
+        await verifier.verify("opaque-token", now=NOW)
+    assert raised.value.reason is Reason.BACKEND_FAULT
 
 
-@pytest.mark.parametrize(("status", "reason"), [(401, Reason.SESSION_EXPIRED), (403, Reason.SESSION_INVALID)])
-async def test_401_keeps_the_refresh_cookie_and_403_is_final(
-    backend: Backend, verifier: UpstreamVerifier, status: int, reason: Reason
+@pytest.mark.parametrize("status", [204, 302, 303, 307, 401, 403, 404, 410])
+async def test_a_status_that_means_no_session(
+    backend: Backend, verifier: UpstreamVerifier, status: int
 ) -> None:
-    """A refresh may repair a 401, so the refresh cookie stays; 403 is final."""
-    backend.answers(USER, status=status)
+    """The refusal clears no cookie, because the backend may only have lost its sessions or its path."""
+    backend.answers(b"" if status == 204 else USER, status=status, headers={"location": "/login"})
     refused = await verifier.verify("opaque-token", now=NOW)
     assert isinstance(refused, Refusal)
-    assert refused.reason is reason
+    assert not isinstance(refused, EndedRefusal)
+    assert refused.reason is (Reason.SESSION_INVALID if status == 403 else Reason.SESSION_EXPIRED)
+    assert refused.setting == "session.upstream.me"
+    over = await verifier.verify(token({"exp": NOW - 3600}), now=NOW)
+    assert isinstance(over, EndedRefusal) is (status != 403)
 
 
 async def test_a_scoped_token_is_never_sent(backend: Backend, verifier: UpstreamVerifier) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support import cleared_cookies
 from tests.support.relay_process import PUBLISHER_KEY, Relay
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="
@@ -60,9 +61,12 @@ async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1", half_cl
                 await writer.drain()
                 if half_close:
                     writer.write_eof()
-            return await read_answer(reader)
+            answer = await read_answer(reader)
         finally:
             writer.close()
+    path = data.split(b" ", 2)[1].decode("latin-1") if data.count(b" ") > 1 else ""
+    cleared_cookies.check(port, path, answer.status, answer.all("set-cookie"))
+    return answer
 
 
 def head(method: str, target: str, fields: Fields) -> bytes:

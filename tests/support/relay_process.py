@@ -24,6 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from relay.settings.template import settings_text, write_folder
+from tests.support import cleared_cookies
 from tests.support.ports import free_ports
 
 SECRET = "test-secret-of-the-backend-0123456789abcdef"
@@ -146,6 +147,8 @@ class Relay:
         assert self.process.stdout is not None
         code = self.process.wait(15)
         self.process.stdout.close()
+        if self.audit_path.exists():
+            cleared_cookies.settle(self.ports[0], self.audit())
         return code
 
     # sessions and tokens

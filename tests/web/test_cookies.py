@@ -1,12 +1,15 @@
 """Cookies: how they are read, and the attributes that they are set and cleared with."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import Response
 
 from relay.core.errors import Reason, Refusal
+from relay.sessions.base import Ended
 from relay.sessions.cookies import SessionCookies
-from relay.web.cookies import CookieOptions, clear_cookie, read_cookie, set_cookie
+from relay.web.cookies import CLEARS_REFRESH, CookieOptions, clear_cookies, read_cookie, set_cookie
+from tests.support.cleared_cookies import cleared
 from tests.support.http_requests import make_request
 
 NAME = "__Host-access-token"
@@ -65,10 +68,33 @@ def test_a_cookie_is_set_for_https() -> None:
     assert sorted(attributes) == ["HttpOnly", "Max-Age=900", "Path=/", "SameSite=lax", "Secure"]
 
 
+ACCESS = CookieOptions(name=NAME, max_age_s=900, secure=True)
+REFRESH = CookieOptions(name="__Host-refresh-token", max_age_s=900, secure=True)
+
+
+@pytest.mark.parametrize(
+    ("why", "also_refresh"),
+    [
+        (Ended.LOGGED_OUT, True),
+        (Ended.REVOKED, True),
+        (Ended.EXPIRED, False),
+        (Ended.WRONG_SIGNATURE, False),
+        (Ended.OTHER_KIND, False),
+    ],
+)
+def test_each_cause_clears_its_cookies(why: Ended, also_refresh: bool) -> None:
+    """Each cause clears the access cookie, and a log-out and a revocation clear the refresh cookie too."""
+    response = Response()
+    clear_cookies(response, why, access=ACCESS, refresh=REFRESH)
+    names = cleared(response.headers.getlist("set-cookie"))
+    assert names == {NAME, "__Host-refresh-token"} if also_refresh else {NAME}
+    assert set(CLEARS_REFRESH) == set(Ended), "a new cause needs its row here and in the table"
+
+
 def test_a_cookie_is_cleared_with_the_same_attributes() -> None:
     """Clearing names the same path and flags, else browsers keep the cookie, and gives it no life."""
     response = Response()
-    clear_cookie(response, CookieOptions(name=NAME, max_age_s=900, secure=True))
+    clear_cookies(response, Ended.EXPIRED, access=ACCESS, refresh=None)
     value, *attributes = response.headers["set-cookie"].split("; ")
     assert value == f'{NAME}=""'
     assert {"HttpOnly", "Max-Age=0", "Path=/", "SameSite=lax", "Secure"} <= set(attributes)

@@ -1,0 +1,44 @@
+"""The rule about the refresh cookie, checked on every answer of the whole suite.
+
+A refresh cookie is cleared at a log-out and for a revoked session, and for nothing else. The HTTP callers of the tests
+pass each answer to `check`. Whether a session was revoked is not in the answer, so `settle` compares the number of such
+answers with the audit log when the relay ends.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+_LOG_OUT = "/api/auth/logout"
+_ISSUER = ("/auth/ws-token", "/api/auth/ws-token")
+
+_unproven: Counter[int] = Counter()
+"""Answers by port that cleared a refresh cookie and are right only if the session was revoked."""
+
+
+def cleared(set_cookies: Iterable[str]) -> set[str]:
+    """Return the names of the cookies that these Set-Cookie headers clear."""
+    return {text.partition("=")[0] for text in set_cookies if "max-age=0" in text.lower()}
+
+
+def check(port: int, path: str, status: int, set_cookies: Iterable[str]) -> None:
+    """Check one answer of the server on `port`."""
+    if not any("refresh" in name for name in cleared(set_cookies)):
+        return
+    path = path.partition("?")[0]
+    if path == _LOG_OUT:
+        return
+    assert path in _ISSUER, f"{path} answered {status} and cleared the refresh cookie"
+    assert status == 401, f"{path} answered {status} and cleared the refresh cookie"
+    _unproven[port] += 1
+
+
+def settle(port: int, records: Iterable[dict[str, Any]]) -> None:
+    """Check that the relay refused as many revoked sessions as it cleared refresh cookies outside of log-outs."""
+    revoked = sum(
+        record["event"]["action"] == "token.denied" and record["event"].get("reason") == "session_revoked"
+        for record in records
+    )
+    assert _unproven.pop(port, 0) <= revoked, (
+        "a refresh cookie was cleared for another reason than the rule's"
+    )
