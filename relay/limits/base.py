@@ -19,6 +19,10 @@ class RequestCounts(Protocol):
         """Count a request of `key` and return 0.0, or return the seconds to wait if the limit refuses it."""
         ...
 
+    async def give_back(self, key: str) -> None:
+        """Take back one request of `key` that `hit` has counted. Without a counted one nothing happens."""
+        ...
+
 
 MakeCounts = Callable[[str, str], RequestCounts]
 """Makes the counts of a limit. The arguments are its name, which is unique, and its rate, like "30/minute"."""

@@ -37,6 +37,10 @@ class MemoryCounts:
         reset_in = self._limiter.get_window_stats(self._rate, key).reset_time - time.time()
         return max(1.0, reset_in)
 
+    async def give_back(self, key: str) -> None:
+        """See `RequestCounts.give_back`."""
+        self._windows.give_back(self._rate.key_for(key), self._rate.get_expiry())
+
 
 @dataclass(slots=True)
 class _Window:
@@ -94,6 +98,16 @@ class Windows(Storage, SlidingWindowCounterSupport):
             return 0, 0.0, 0, 0.0
         ends_in = window.start + expiry - now
         return window.previous, ends_in, window.current, ends_in + expiry
+
+    def give_back(self, key: str, expiry: int) -> None:
+        """Count one less, in this window or in the one before."""
+        window = self._rolled(key, expiry, self._clock())
+        if window is None:
+            return
+        if window.current:
+            window.current -= 1
+        elif window.previous:
+            window.previous -= 1
 
     def clear_sliding_window(self, key: str, expiry: int) -> None:  # noqa: ARG002  # the library's signature
         """Forget a key."""

@@ -76,6 +76,17 @@ class RateLimits:
             or await self._login_account.hit(account)
         )
 
+    async def give_back_login(self, address: str, account: str) -> None:
+        """Do not count a log-in that `login` has counted and that the backend could not check.
+
+        Otherwise an outage of the backend uses up its users' log-ins, and they are refused when it is over. A guess
+        that was not checked tells an attacker nothing, and the limit of requests of an address still counts it.
+        """
+        network = network_of(address)
+        await self._login_address.give_back(network)
+        await self._login_pair.give_back(f"{account} {network}")
+        await self._login_account.give_back(account)
+
 
 class _Limit:
     def __init__(self, rate: str, what: str, setting: str, counts: MakeCounts) -> None:
@@ -100,6 +111,9 @@ class _Limit:
         return Limited(
             refusal=Refusal(reason=Reason.RATE_LIMITED, detail=self._detail), retry_after_s=jittered(wait_s)
         )
+
+    async def give_back(self, key: str) -> None:
+        await self._counts.give_back(key)
 
 
 def _in_words(rate: str) -> str:

@@ -6,6 +6,7 @@ Each value is checked here at the start, so that no other module meets a setting
 
 import ipaddress
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,8 +24,8 @@ _AUTHORITY = re.compile(
 )
 
 
-def _url(*schemes: str) -> AfterValidator:
-    """Accept an origin only as browsers send it (RFC 6454 §6.2): it is compared byte for byte later."""
+def _url(*schemes: str) -> Callable[[str], str]:
+    """Return a check of an origin as browsers send it (RFC 6454 §6.2): it is compared byte for byte later."""
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
 
     def check(value: str) -> str:
@@ -45,7 +46,31 @@ def _url(*schemes: str) -> AfterValidator:
             raise ValueError(f"must leave out :{default}, as browsers do")
         return value
 
-    return AfterValidator(check)
+    return check
+
+
+_web_origin = _url("http", "https")
+
+_APPLICATION = re.compile(
+    r"[a-z][a-z0-9+.-]*://[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?(?::[1-9][0-9]{0,4})?"
+)
+_NO_ORIGINS = frozenset({"about", "blob", "data", "file", "ftp", "javascript", "ws", "wss"})
+"""Schemes that no page has as its origin. A file:// page sends `Origin: null`, as each sandboxed page does."""
+
+
+def _page_origin(value: str) -> str:
+    """Accept the origin of a web page, or of an application or extension, such as capacitor://localhost.
+
+    The host of a browser extension may have upper case (Safari), so only the scheme is compared in lower case.
+    """
+    scheme = value.partition("://")[0]
+    if scheme in ("http", "https") or not _APPLICATION.fullmatch(value):
+        return _web_origin(value)
+    if scheme in _NO_ORIGINS:
+        raise ValueError(
+            f"{scheme}:// is no origin of a page; write https://… or an application's, like tauri://localhost"
+        )
+    return value
 
 
 def matching(pattern: str, text: str) -> AfterValidator:
@@ -89,8 +114,9 @@ def _jwks_url(value: str) -> str:
         raise ValueError(str(error)) from None
 
 
-Origin = Annotated[str, _url("http", "https")]
-StreamOrigin = Annotated[str, _url("ws", "wss")]
+Origin = Annotated[str, AfterValidator(_web_origin)]
+PageOrigin = Annotated[str, AfterValidator(_page_origin)]
+StreamOrigin = Annotated[str, AfterValidator(_url("ws", "wss"))]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[str, AfterValidator(_listen)]
 Rate = Annotated[
@@ -139,8 +165,10 @@ class Public(Section):
     stream_url: StreamOrigin = Field(
         description="Origin of the WebSocket listener. The audience (`aud`) of tokens begins with it."
     )
-    allowed_origins: tuple[Origin, ...] = Field(
-        default=(), description="Browser origins that may open sockets. Default: public.url alone."
+    allowed_origins: tuple[PageOrigin, ...] = Field(
+        default=(),
+        description="Origins of pages, applications (capacitor://localhost) and browser extensions that may open "
+        "sockets. Default: public.url alone.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(), description="Addresses or networks of proxies whose X-Forwarded-For header is believed."
@@ -240,8 +268,10 @@ class Operator(Section):
 class Csrf(Section):
     """Pages that may send requests with a cookie."""
 
-    trusted_origins: tuple[Origin, ...] = Field(
-        default=(), description="Origins of further pages that may send requests; public.url always may."
+    trusted_origins: tuple[PageOrigin, ...] = Field(
+        default=(),
+        description="Origins of further pages, applications and browser extensions that may send requests; public.url "
+        "always may.",
     )
     require_header: bool = Field(
         default=False, description="Whether every request needs the header X-Relay-CSRF: 1."

@@ -1,6 +1,7 @@
 """The other files of examples/deploy: settings that the doctor likes, and a README whose commands exist."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,15 @@ def test_the_settings_and_the_proxies_name_the_same_ports(settings_file: Path) -
         assert listen.http in text
         assert listen.stream in text
         assert listen.internal not in text, "the internal listener is not for a proxy"
+
+
+def test_the_proxies_close_idle_connections_before_the_relay(settings_file: Path) -> None:
+    """The relay must not close a connection at the moment of a proxy's next request, which would be 502."""
+    keepalive_s = load(settings_file).listen.keepalive_s
+    for name, setting in (("nginx.conf", "keepalive_timeout"), ("Caddyfile", "keepalive")):
+        found = re.findall(rf"^\s*{setting} (\d+)s;?(?:\s|$)", (EXAMPLES / name).read_text(), re.MULTILINE)
+        assert found, name
+        assert all(int(seconds) < keepalive_s for seconds in found), name
 
 
 def test_placeholders_do_not_start(tmp_path: Path) -> None:

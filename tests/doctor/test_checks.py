@@ -28,6 +28,12 @@ def test_a_good_deployment_is_left_alone(examined: Examine) -> None:
     assert examined() == {}
 
 
+def test_an_applications_origin_is_no_foreign_site(folder: Path, examined: Examine) -> None:
+    """An installed application or browser extension has no site that could be another one."""
+    change(folder, (ORIGINS, '"capacitor://localhost", "chrome-extension://abcdefghijklmnop"'))
+    assert examined() == {}
+
+
 BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
     ("query-transport", [('"subprotocol", "first', '"query", "first')], 'tokens.transports has "query"'),
     (

@@ -78,3 +78,21 @@ async def test_keys_do_not_influence_each_other(adapter: str) -> None:
     assert await counts.hit("one") == 0.0
     assert await counts.hit("one") > 0.0
     assert await counts.hit("two") == 0.0
+
+
+async def test_what_is_given_back_was_not_counted(adapter: str) -> None:
+    """A request that is given back leaves room for another one, in its window and after it; more is never given."""
+    clock = Clock()
+    counts = ADAPTERS[adapter]("2/minute", clock)
+    await counts.give_back("key")
+    assert [await counts.hit("key"), await counts.hit("key")] == [0.0, 0.0]
+    await counts.give_back("key")
+    await counts.give_back("other")
+    assert await counts.hit("key") == 0.0
+    assert await counts.hit("key") > 0.0
+    clock.now += 60.0
+    assert await counts.hit("key") > 0.0, "the two of the window before still count in full"
+    for _ in range(5):
+        await counts.give_back("key")
+    assert [await counts.hit("key"), await counts.hit("key")] == [0.0, 0.0]
+    assert await counts.hit("key") > 0.0
