@@ -52,11 +52,11 @@ async def test_a_key_opens_the_page_and_a_wrong_key_is_reported(page: Page, watc
     """Without the key there is nothing to see; a refusal says how to make a key."""
     await open_page(page, watched, "ops.wrong")
     await expect(page.get_by_test_id("login-error")).to_contain_text("operator key")
-    await expect(page.locator("main")).to_be_hidden()
+    await expect(page.locator("#numbers")).to_be_hidden()
     await page.get_by_test_id("key").fill(OPS)
     await page.get_by_test_id("enter").click()
     await expect(page.get_by_test_id("state")).to_have_text("live")
-    await expect(page.locator("main")).to_be_visible()
+    await expect(page.locator("#numbers")).to_be_visible()
 
 
 async def answer(status: int, body: str, route: Route) -> None:
@@ -76,7 +76,7 @@ async def test_a_proxys_refusal_does_not_forget_the_key(page: Page, watched: Rel
         await page.route("**/v1/stats", partial(answer, status, body))
         expected = f"The answer {status} does not come from the relay."
         await expect(page.get_by_test_id("state")).to_have_text(expected)
-        await expect(page.locator("main")).to_be_visible()
+        await expect(page.locator("#numbers")).to_be_visible()
         await page.unroute("**/v1/stats")
         await expect(page.get_by_test_id("state")).to_have_text("live")
 
@@ -113,7 +113,7 @@ async def test_the_key_is_nowhere_but_in_memory(page: Page, watched: Relay) -> N
     assert not [text for text in readable if SECRET in text]
     assert await page.context.cookies() == []
     await page.reload()
-    await expect(page.locator("main")).to_be_hidden()
+    await expect(page.locator("#numbers")).to_be_hidden()
 
 
 async def test_it_shows_what_is_going_on_and_breaks_no_rule_of_its_policy(
@@ -176,13 +176,13 @@ async def test_cutting_a_session_off_asks_first_and_is_audited(page: Page, watch
     """Nothing happens on a no; on a yes the socket closes with 4501, and the log says which operator it was."""
     async with watched.connect(await watched.token(watched.session(sub="heidi"))) as socket:
         await open_page(page, watched)
-        await page.get_by_role("button", name="End the session of heidi").click()
+        await page.get_by_role("button", name="End session of heidi").click()
         await expect(page.locator("#cut")).to_contain_text("heidi")
         await expect(page.get_by_role("button", name="Keep it")).to_be_focused()
         await page.keyboard.press("Escape")
         await expect(page.locator("#cut")).to_be_hidden()
         assert not [one for one in watched.audit() if one["event"]["action"] == "session.revoked"]
-        await page.get_by_role("button", name="End the session of heidi").click()
+        await page.get_by_role("button", name="End session of heidi").click()
         await page.get_by_test_id("cut-yes").click()
         assert (await socket.closed())[0] == 4501
     await watched.audited("session.revoked")
@@ -199,10 +199,10 @@ async def test_a_reading_operator_can_not_close_connections(page: Page, watched:
     """The relay refuses it, and the dialog says why."""
     async with watched.connect(await watched.token(watched.session(sub="ivan"))):
         await open_page(page, watched, READER)
-        await page.get_by_role("button", name="End the session of ivan").click()
+        await page.get_by_role("button", name="End session of ivan").click()
         await page.get_by_test_id("cut-yes").click()
         await expect(page.locator("#cut-error")).not_to_be_empty()
-        await expect(page.locator("main")).to_be_visible()
+        await expect(page.locator("#numbers")).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -74,7 +74,6 @@ export class Chart {
       const line = this.values[index];
       line.push(Number.isFinite(value) ? value : null);
       if (line.length > this.capacity) line.shift();
-      this.legend[index].textContent = this.#said(line.at(-1));
     });
     this.#draw();
   }
@@ -88,6 +87,12 @@ export class Chart {
       }
   }
 
+  /** Shows that nothing is known of the newest moments. */
+  pass(count) {
+    this.skip(count);
+    this.#draw();
+  }
+
   clear() {
     for (const line of this.values) line.length = 0;
     this.#look(null);
@@ -98,6 +103,7 @@ export class Chart {
     const known = this.values.flat().filter((value) => value !== null);
     const top = niceCeiling(Math.max(0, ...known));
     this.values.forEach((line, index) => {
+      this.legend[index].textContent = this.#said(line.at(-1));
       const parts = [];
       line.forEach((value, at) => {
         if (value === null) return;
@@ -160,9 +166,10 @@ export class Chart {
 
 /** A length of time in a few characters. */
 export function ago(seconds) {
+  if (seconds === 0) return "0 s";
   if (seconds < 0.0095) return `${(seconds * 1000).toFixed(1)} ms`;
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
-  if (seconds < 10) return `${seconds.toFixed(1)} s`;
+  if (seconds < 10) return `${seconds.toFixed(Number.isInteger(seconds) ? 0 : 1)} s`;
   if (seconds < 120) return `${Math.round(seconds)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;

@@ -2,9 +2,11 @@
 // text, never as HTML (the content policy allows nothing else).
 
 import { Chart, ago, quantile, short } from "./charts.js";
+import { Freshness, age, verdict } from "./freshness.js";
 import { ACTIONS, facts, handles, subject } from "./records.js";
 
 const EVERY_MS = 2000;
+const STALE_MS = 3.5 * EVERY_MS; // three answers are missing
 const MOMENTS = 300; // ten minutes
 const CONNECTIONS_EVERY = 3; // requests
 const CONNECTIONS_A_PAGE = 50;
@@ -17,6 +19,8 @@ const $ = (id) => document.getElementById(id);
 let key = "";
 let run = 0; // grows with each log-in and log-out, so that late answers of an earlier one are ignored
 let before = null; // the statistics of the last request
+let drawn = null; // the server's time of the charts' newest moment
+let problem = ""; // why the last request failed
 let seen = new Map(); // channel -> its position at the last request
 const sent = new Map(); // publisher -> its count at the last request
 let shown = CONNECTIONS_A_PAGE;
@@ -68,7 +72,7 @@ const tiles = [
   ["Channels", (now) => {
     const all = Object.values(now.endpoints);
     const stale = sum(all.map((one) => one.stale));
-    return [short(sum(all.map((one) => one.channels))), stale ? `${short(stale)} stale` : "all live", stale ? "warn" : "good"];
+    return [short(sum(all.map((one) => one.channels))), `${short(stale)} stale`, stale ? "warn" : "good"];
   }],
   ["Refusals a minute", (now, last) => {
     const count = refusals(now) - refusals(last ?? now);
@@ -84,15 +88,17 @@ const tiles = [
   }],
   ["Audit log", (now) => [
     now.audit.lost ? `${short(now.audit.lost)} lost` : "complete",
-    `${short(now.audit.waiting)} waiting to be written`, now.audit.lost ? "bad" : "good"]],
+    `${short(now.audit.waiting)} waiting to be written`, now.audit.lost ? "bad" : "good", !now.audit.lost]],
 ].map(([name, read]) => {
   const value = make("strong", { text: "–" });
   const note = make("small", { text: "\u00a0" });
   const tile = make("div", { className: "panel tile" }, make("span", { text: name }), value, note);
   $("tiles").append(tile);
   return (now, last) => {
-    const [text, said, tone] = read(now, last);
-    value.textContent = text;
+    const [text, said, tone, isVerdict] = read(now, last);
+    delete value.dataset.word;
+    if (isVerdict) verdict(value, text);
+    else value.textContent = text;
     note.textContent = said;
     tile.dataset.tone = tone ?? "";
   };
@@ -106,7 +112,9 @@ function showStats(now) {
   const last = before && before.started_at === now.started_at ? before : null;
   const passed = last ? now.at - last.at : 0;
   for (const update of tiles) update(now, passed > 0 ? last : null);
-  for (const chart of charts) chart.skip(Math.round((passed * 1000) / EVERY_MS) - 1); // a hidden tab requests nothing
+  const missed = drawn === null ? 0 : Math.round(((now.at - drawn) * 1000) / EVERY_MS) - 1; // a hidden tab requests nothing
+  for (const chart of charts) chart.skip(missed);
+  drawn = now.at;
   const ages = Object.values(now.endpoints).filter((one) => one.newest_s !== null);
   const flush = (share) => last && quantile(now.times.bounds_s, last.times.flush.counts, now.times.flush.counts, share);
   charts[0].add([now.connections]);
@@ -114,10 +122,23 @@ function showStats(now) {
   charts[2].add([flush(0.5), flush(0.99)]);
   charts[3].add(ages.length
     ? [Math.min(...ages.map((one) => one.newest_s)), Math.max(...ages.map((one) => one.oldest_s))] : [null, null]);
-  $("node").textContent = `${now.node} · ${now.version}${now.role === "all" ? "" : ` · ${now.role}`} · up ${ago(now.at - now.started_at)}`;
-  say(now.stopping ? "draining" : "live", now.stopping ? "warn" : "good");
   before = now;
 }
+
+// what the bar and the charts say, as fresh as the last answers are
+
+const fresh = new Freshness(STALE_MS, (stale, passed_ms) => {
+  if (!key) return;
+  const { node, version, role, at, started_at, stopping } = before;
+  const known = stale ? `as of ${clock(at * 1000)}, ${ago(Math.round(passed_ms / 1000))} ago` : `up ${ago(at - started_at)}`;
+  $("node").textContent = [node, version, ...(role === "all" ? [] : [role]), known].join(" · ");
+  if (!stale) return say(stopping ? "draining" : "live", stopping ? "warn" : "good");
+  say(problem || "no answer", "bad");
+  const missed = Math.floor(((at - drawn) * 1000 + passed_ms) / EVERY_MS);
+  if (missed < 1) return;
+  for (const chart of charts) chart.pass(missed);
+  drawn += (missed * EVERY_MS) / 1000;
+});
 
 function say(text, tone) {
   if ($("state-text").textContent !== text) $("state-text").textContent = text;
@@ -159,7 +180,8 @@ function showPublishers(answer) {
       refused.textContent = short(one.refused);
       refused.dataset.tone = one.refused ? "warn" : "";
       dropped.textContent = short(one.stale + one.duplicate);
-      heard.textContent = one.last_at === null ? "never" : `${ago(Math.max(0, answer.at - one.last_at))} ago`;
+      if (one.last_at === null) heard.textContent = "never";
+      else age(heard, Math.max(0, answer.at - one.last_at), " ago");
     });
 }
 
@@ -177,12 +199,11 @@ function showChannels(answer, at) {
       // an average over some polls: otherwise a channel with one tick in three seconds would jump between 0 and 0.5
       const rate = moved === null ? null : last.rate === null ? moved : last.rate * 0.7 + moved * 0.3;
       next.set(one.channel, { epoch: one.epoch, seq: one.seq, at, rate });
-      const [, rateCell, age, readers, state] = row.children;
+      const [, rateCell, last_value, readers, state] = row.children;
       rateCell.textContent = rate === null ? "–" : `${short(rate)}/s`;
-      age.textContent = ago(one.age_s);
+      age(last_value, one.age_s);
       readers.textContent = short(one.subscribers);
-      state.textContent = one.stale ? "stale" : "live";
-      state.dataset.tone = one.stale ? "warn" : "good";
+      verdict(state, one.stale ? "stale" : "live", one.stale ? "warn" : "good");
     });
   seen = next;
 }
@@ -193,7 +214,7 @@ function showConnections(answer) {
   $("more-connections").hidden = answer.next === null || shown >= 1000;
   fill($("connections"), answer.connections, (one) => one.id,
     (one) => {
-      const cut = make("button", { type: "button", className: "quiet", text: "End session", "aria-label": `End the session of ${one.user}` });
+      const cut = make("button", { type: "button", className: "quiet acts", text: "End session", "aria-label": `End session of ${one.user}` });
       cut.addEventListener("click", () => openCut(one));
       const who = make("button", { type: "button", className: "link", text: one.user, title: `Timeline of connection ${one.id}` });
       who.addEventListener("click", () => openStory("connection", one.id));
@@ -300,7 +321,7 @@ async function openStory(kind, name) {
     if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: `relay audit` reads all of the log." }));
     $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The newest part of the log has no record of it." })]));
   } catch (error) {
-    $("timeline").replaceChildren(make("li", { text: `The log could not be read: ${error.message}` }));
+    $("timeline").replaceChildren(make("li", { text: `The log could not be read: ${reason(error)}` }));
   }
 }
 
@@ -323,7 +344,7 @@ async function cut() {
     $("cut").close();
     void look(run);
   } catch (error) {
-    $("cut-error").textContent = error.message;
+    $("cut-error").textContent = reason(error);
     $("cut-yes").disabled = false;
   }
 }
@@ -346,6 +367,8 @@ async function look(mine, { connections = true } = {}) {
   if (channel) showChannels(channel, stats.at);
   if (connection) showConnections(connection);
   showPublishers(publisher);
+  problem = "";
+  fresh.heard(channel ? [] : [$("channel-panel")]);
 }
 
 async function follow(mine) {
@@ -357,9 +380,12 @@ async function follow(mine) {
 }
 
 function failed(error) {
-  if (error.status === 401 || error.status === 403) leave(error.message);
-  else if (key) say(error instanceof Refused ? error.message : "no answer", "bad");
+  if (error.status === 401 || error.status === 403) return leave(error.message);
+  problem = error instanceof Refused ? error.message : "";
+  fresh.lost();
 }
+
+function reason(error) { return error instanceof Refused ? error.message : "The relay does not answer."; }
 
 async function enter(event) {
   event.preventDefault();
@@ -377,11 +403,13 @@ async function enter(event) {
     document.body.dataset.view = "open";
     $("leave").hidden = false;
     showStats(stats);
+    problem = "";
+    fresh.heard();
     $("main").focus({ preventScroll: true });
     void follow(mine);
   } catch (error) {
     key = "";
-    $("login-error").textContent = error instanceof Refused ? error.message : "The relay does not answer.";
+    $("login-error").textContent = reason(error);
     $("key").select();
   }
 }
@@ -390,7 +418,8 @@ function leave(why = "") {
   run += 1;
   key = "";
   clearTimeout(asking);
-  before = null;
+  fresh.forget();
+  before = drawn = null;
   seen = new Map();
   sent.clear();
   records = [];

@@ -1,0 +1,46 @@
+"""axe-core, which judges a page as screen readers and keyboards meet it; and the shifts of a page's layout."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.support.chromium import missing
+
+if TYPE_CHECKING:
+    from playwright.async_api import Page
+
+PACKAGE = "axe-core@4.14"
+
+WATCH_SHIFTS = """
+window.shifts = [];
+new PerformanceObserver(list => {
+  for (const entry of list.getEntries())
+    if (!entry.hadRecentInput)
+      shifts.push([entry.value, ...entry.sources.map(({ node }) => node?.id || node?.className || node?.nodeName)]);
+}).observe({ type: 'layout-shift', buffered: true });
+"""
+"""A script for a page, before its own: `window.shifts` gets each shift of the layout that no input caused."""
+
+
+def install_axe(folder: Path) -> str:
+    """Install axe-core into `folder` and return its script; skip, or fail in CI, where that can't be done."""
+    npm = shutil.which("npm") or missing("npm is missing: apt-get install npm")
+    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-update-notifier", "--loglevel=error")
+    (folder / "package.json").write_text('{"private": true}')
+    done = subprocess.run([npm, "install", *options, PACKAGE], cwd=folder, capture_output=True, timeout=300)
+    if done.returncode:
+        missing(f"npm could not install {PACKAGE}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+
+
+async def violations(page: "Page", axe: str) -> list[str]:
+    """Return what axe-core finds wrong on the page as it is: the rule, and where."""
+    # by the debugger's protocol: no page's policy lets it in, and none should
+    await page.evaluate(f"() => {{ {axe} }}")
+    found: dict[str, Any] = await page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
