@@ -1,6 +1,8 @@
 """`relay demo`: a backend, a relay and a market on one machine, without anything else to start."""
 
+import shlex
 import sys
+import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,20 +58,29 @@ def demo(
 _QUOTE = '{"symbol":"BTC-USD","bid":"1.00","bid_size":"1","ask":"1.01","ask_size":"1"}'
 
 
-def _announce(deployment: "DemoDeployment", source: str) -> None:
+def _announce(deployment: "DemoDeployment", source: str, process: int) -> None:
+    relay = _relay_command()
     print(
         f"""\
 relay demo: {source}
 
   open       {deployment.url}
   log in as  demo@example.com, password demo
-  publish    relay publish prices.BTC-USD '{_QUOTE}' \\
+  publish    {relay} publish prices.BTC-USD '{_QUOTE}' \\
                --url {deployment.internal_url} --key {deployment.publisher_key}
   watch      {deployment.internal_url}/ops
                with the key {deployment.operator_key}
-  audit log  relay audit verify {deployment.audit_file}
+  audit log  {relay} audit verify {shlex.quote(str(deployment.audit_file))}
   settings   {deployment.settings_file}
+  restart    kill {process}
+               ends the relay; the demo starts it again
 
 Ctrl-C stops it.""",
         flush=True,
     )
+
+
+def _relay_command() -> str:
+    """Return how any shell calls the `relay` of this environment: another terminal may have another PATH."""
+    script = Path(sysconfig.get_path("scripts"), "relay")
+    return shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m relay"

@@ -1,29 +1,31 @@
-"""Running the demo: start the backend and the relay as processes, publish the market's quotes, and stop all parts."""
+"""Running the demo: start the backend and the relay as processes, publish the market's quotes, and stop all parts.
+
+A process that ends is started again, as an orchestrator would do it: so the page shows what a restart looks like. The
+demo ends with an error if that does not help.
+"""
 
 import contextlib
 import random
 import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import anyio
-import anyio.abc
-from anyio.streams.text import TextReceiveStream
 
+from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
 from relay.client.publisher import Publisher
-from relay.core.errors import ConfigurationError
+from relay.core.errors import RelayError
 from relay.demo.deployment import DemoDeployment, create_deployment, write_settings
 from relay.demo.market import Market
+from relay.demo.processes import DemoProcess
 from relay.recordings import Replay
 
-START_WITHIN_S = 20
-STOP_WITHIN_S = 1.5
+PUBLISH_ATTEMPTS, PUBLISH_WAIT_S, PUBLISH_TIMEOUT_S = 60, 1.0, 5.0
+"""Attempts of the market at a relay that restarts: every half second on average, for longer than a start may take."""
 
 _Batches = AsyncIterator[Sequence[tuple[str, Mapping[str, object]]]]
 
@@ -40,15 +42,20 @@ class DemoOptions:
 
 
 async def run_demo(
-    options: DemoOptions, *, announce: Callable[[DemoDeployment, str], None], report: Callable[[str], None]
+    options: DemoOptions,
+    *,
+    announce: Callable[[DemoDeployment, str, int], None],
+    report: Callable[[str], None],
 ) -> None:
     """Run the demo until SIGINT or SIGTERM.
 
-    `announce` is called when the page can be opened, with the deployment and the market's name. `report` gets lines for
-    the user.
+    `announce` is called when the page can be opened, with the deployment, the market's name and the number of the
+    relay's process. `report` gets lines for the user.
 
     Raises:
-        ConfigurationError: if a port is taken, a recording can't be read, or a process does not start.
+        ConfigurationError: if a port is taken, a recording can't be read, or a process does not start, or
+            ends too often.
+        PublishError: if the relay does not accept the market's quotes.
     """
     source, batches = _market(options, report)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
@@ -57,27 +64,27 @@ async def run_demo(
         )
         with deployment.log_file.open("w") as log:
             async with contextlib.AsyncExitStack() as stack:
-                address = await _start(
-                    stack,
-                    log,
-                    "relay.demo.backend",
-                    "--port",
-                    "0",
-                    "--secret-file",
-                    str(deployment.secret_file),
-                )
-                write_settings(deployment, backend=address.strip())
-                await _start(
-                    stack,
-                    log,
+                backend = DemoProcess("The backend", "relay.demo.backend", (), log=log)
+                relay = DemoProcess(
+                    "The relay",
                     "relay.demo.serve",
-                    "--config",
-                    str(deployment.settings_file),
-                    "--source",
-                    source,
+                    ("--config", str(deployment.settings_file), "--source", source),
+                    log=log,
                 )
-                announce(deployment, source)
-                await _play(deployment, batches(), report)
+                secret = ("--secret-file", str(deployment.secret_file))
+                backend.arguments = ("--port", "0", *secret)
+                stack.push_async_callback(backend.stop)
+                address = await backend.start()
+                backend.arguments = ("--port", address.rpartition(":")[2], *secret)  # the settings name it
+                write_settings(deployment, backend=address)
+                stack.push_async_callback(relay.stop)
+                await relay.start()
+                announce(deployment, source, relay.pid)
+                await _until_a_signal(
+                    partial(backend.keep_running, report),
+                    partial(relay.keep_running, report),
+                    partial(_publish, deployment, batches(), report),
+                )
 
 
 def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, Callable[[], _Batches]]:
@@ -94,61 +101,39 @@ def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, C
     return f"recorded: {names} at {options.speed:g}x", replay.batches
 
 
-async def _play(deployment: DemoDeployment, batches: _Batches, report: Callable[[str], None]) -> None:
+async def _publish(deployment: DemoDeployment, batches: _Batches, report: Callable[[str], None]) -> None:
+    publisher = Publisher(
+        deployment.internal_url,
+        deployment.publisher_key,
+        attempts=PUBLISH_ATTEMPTS,
+        timeout_s=PUBLISH_TIMEOUT_S,
+        backoff=partial(Backoff, cap_s=PUBLISH_WAIT_S),
+    )
+    async with publisher:
+        async for batch in batches:
+            results = await publisher.publish_many(batch)
+            if refused := [item for item in results if isinstance(item, PublishError)]:
+                report(f"{len(refused)} quotes were refused: {refused[0]}")
+    report("The recording has no more quotes.")
+
+
+async def _until_a_signal(*tasks: Callable[[], Awaitable[None]]) -> None:
+    """Run the tasks until SIGINT or SIGTERM, or until one of them fails. Then its error is raised."""
+    errors: list[RelayError] = []
     async with anyio.create_task_group() as group:
 
-        async def publish() -> None:
-            async with Publisher(deployment.internal_url, deployment.publisher_key) as publisher:
-                async for batch in batches:
-                    try:
-                        refused = [
-                            item
-                            for item in await publisher.publish_many(batch)
-                            if isinstance(item, PublishError)
-                        ]
-                    except PublishError as error:
-                        report(f"The market can't publish its quotes: {error}")
-                        group.cancel_scope.cancel()
-                        return
-                    if refused:
-                        report(f"{len(refused)} quotes were refused: {refused[0]}")
-            report("The recording has no more quotes.")
+        async def run(task: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await task()
+            except RelayError as error:  # raised below, where it is not in an exception group
+                errors.append(error)
+                group.cancel_scope.cancel()
 
-        group.start_soon(publish)
+        for task in tasks:
+            group.start_soon(run, task)
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 break
         group.cancel_scope.cancel()
-
-
-async def _start(stack: contextlib.AsyncExitStack, log: IO[str], module: str, *arguments: str) -> str:
-    """Start a module as a process and return the first line that it prints, which means that it is ready."""
-    # a session of its own: Ctrl-C then reaches this process only, which stops the parts in their order
-    process = await anyio.open_process(
-        [sys.executable, "-m", module, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=log,
-        start_new_session=True,
-    )
-    stack.push_async_callback(_stop, process)
-    assert process.stdout is not None
-    first = ""
-    with anyio.move_on_after(START_WITHIN_S):
-        async for text in TextReceiveStream(process.stdout):
-            first += text
-            if "\n" in first:
-                return first.partition("\n")[0]
-    said = (await anyio.Path(log.name).read_text(errors="replace")).strip().splitlines()
-    raise ConfigurationError(f"{module} did not start: {said[-1] if said else 'it printed no error'}")
-
-
-async def _stop(process: anyio.abc.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    with anyio.CancelScope(shield=True):
-        with anyio.move_on_after(STOP_WITHIN_S):
-            await process.wait()
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        await process.aclose()
+    if errors:
+        raise errors[0]

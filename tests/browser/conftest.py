@@ -40,8 +40,8 @@ async def page(browser: "Browser") -> AsyncIterator["Page"]:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def demo() -> AsyncIterator[str]:
     """The address of a running `relay demo`."""
-    async with running_demo() as origin:
-        yield origin
+    async with running_demo() as demo:
+        yield demo.origin
 
 
 @pytest_asyncio.fixture(loop_scope="session")
