@@ -17,7 +17,6 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.protocol import Event as ReceivedEvent
 from websockets.server import ServerProtocol
@@ -54,8 +53,7 @@ STALLED_CHECKS = 24
 """Checks in a row between which the kernel took no byte: 29 to 30 s. That is longer than any radio gap after which TCP
 goes on."""
 
-_FORGOTTEN = Request(path="", headers=Headers())
-"""Replaces the request after the handshake. Without a request, the library would take the next frame for it."""
+_NO_HEADERS = Headers()
 _PING = b"\x89\x00"
 
 
@@ -175,7 +173,10 @@ class StreamConnection(ServerConnection):
 
     def forget_handshake(self) -> None:
         """Free what only the handshake needed: 3.5 KB, with the token in it."""
-        self.request, self.response, self.gate_result = _FORGOTTEN, None, None
+        # the request itself stays: without one, the library would take the next frame for it, and its parser holds it
+        if self.request is not None:
+            self.request.path, self.request.headers = "", _NO_HEADERS
+        self.response = self.gate_result = None
 
     def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
         """Let the hub write to the connection, until it closes. If it has closed already, `client` is closed."""

@@ -330,7 +330,8 @@ class Stream:
     ) -> None:
         """Give the client's frames to the protocol until either side closes the connection."""
         try:
-            async for message in connection:
+            while True:  # `async for` would hold a generator of the library for each connection
+                message = await connection.recv()
                 await self._frame_queue.enter()
                 began = time.perf_counter()
                 if isinstance(message, str):
