@@ -207,5 +207,8 @@ async def test_what_the_relay_sends_has_the_shortest_length(relay: Relay) -> Non
             assert answer.status_code == 200, answer.text
             head = header(size)
             async with asyncio.timeout(PATIENCE_S):
-                got = await wire.reader.readexactly(len(head))
+                got = await wire.reader.readexactly(2)
+                while got == b"\x89\x00":  # a ping of the heartbeat's, on a slow machine
+                    got = await wire.reader.readexactly(2)
+                got += await wire.reader.readexactly(len(head) - 2)
                 assert (got, len(await wire.reader.readexactly(size))) == (head, size)
