@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import floor
 
 from limits import parse
-from limits.storage.base import SlidingWindowCounterSupport, Storage
+from limits.storage import SlidingWindowCounterSupport, Storage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 MAX_KEYS = 50_000

@@ -12,17 +12,16 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from relay.core.errors import ConfigurationError
@@ -72,6 +71,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="RELAY_", env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
     )
+    file_contents: ClassVar[dict[str, Any]] = {}
 
     public: Public
     listen: ListenSection = ListenSection()
@@ -202,8 +202,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the library's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # the library's signature
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read variables first, then the file that `load` names."""
-        return init_settings, env_settings, _TomlFile(settings_cls)
+        """Read variables first, then the file that `load` has read."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, cls.file_contents)
 
 
 def load(path: Path | None) -> Settings:
@@ -226,11 +226,9 @@ def load(path: Path | None) -> Settings:
         for upper, name in variables.items()
         if upper.removeprefix("RELAY_").lower().split("__")[0] not in Settings.model_fields
     ]
-    if path is not None:
-        _readable_toml(path)
 
     class FromFile(Settings):
-        model_config = SettingsConfigDict(toml_file=path)
+        file_contents = {} if path is None else _read_toml(path)
 
     try:
         settings = FromFile()  # the values come from the sources
@@ -254,14 +252,9 @@ _ENCODING = "utf-8-sig"
 """UTF-8, also with the byte order mark (BOM) that editors on Windows write."""
 
 
-class _TomlFile(TomlConfigSettingsSource):
-    def _read_file(self, file_path: "Path | Traversable") -> dict[str, Any]:
-        return tomllib.loads(file_path.read_text(_ENCODING))
-
-
-def _readable_toml(path: Path) -> None:
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        tomllib.loads(path.read_text(_ENCODING))
+        return tomllib.loads(path.read_text(_ENCODING))
     except FileNotFoundError:
         raise ConfigurationError(
             f"{path}: there is no such file; name the settings file with --config"
