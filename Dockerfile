@@ -11,10 +11,14 @@
 FROM python:3.13-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-RUN python -m venv /opt/relay
+# The packages are those of the constraints, checked against their hashes. What builds the wheel stays out of the image.
+COPY examples/constraints.txt examples/build-constraints.txt ./
+RUN python -m venv /opt/relay && /opt/relay/bin/python -m pip install --require-hashes -r constraints.txt \
+ && python -m venv /opt/build && /opt/build/bin/python -m pip install --require-hashes -r build-constraints.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY relay ./relay
-RUN /opt/relay/bin/python -m pip install .
+RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+ && /opt/relay/bin/python -m pip install --no-deps --no-index /dist/*.whl
 
 FROM python:3.13-slim-bookworm
 ENV PATH=/opt/relay/bin:$PATH \

@@ -29,7 +29,8 @@ die() {
 venv_forget_surroundings() {
     unset VIRTUAL_ENV CONDA_PREFIX __PYVENV_LAUNCHER__
     unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONWARNINGS PYTHONOPTIMIZE PYTHONSAFEPATH
-    unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_EDITABLE PIP_REQUIREMENT PIP_CONSTRAINT
+    unset PIP_TARGET PIP_PREFIX PIP_ROOT PIP_PYTHON PIP_EDITABLE PIP_REQUIREMENT PIP_CONSTRAINT PIP_BUILD_CONSTRAINT
+    unset PIP_REQUIRE_HASHES PIP_NO_DEPS PIP_PRE
     # A pip.conf may have `user = true` or `require-virtualenv = true`; these variables win over it.
     export PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 }
@@ -107,14 +108,33 @@ venv_clear() {
 # Print what the environment depends on: its place, its contents, and the metadata of the installed relay.
 venv_key() {
     printf '%s\n' "$checkout" "$@"
-    cksum <pyproject.toml
+    cat pyproject.toml examples/*constraints.txt tests/constraints.txt | cksum
     grep -s '^__version__' relay/__init__.py || true
 }
 
-# venv_ready DIR EXTRAS: make DIR a virtual environment with an editable installation of this checkout and the named extras
-# ("" for none). If that is impossible, end the script with one sentence.
+# venv_pinned PYTHON CONSTRAINTS EXTRAS: install the packages of a constraints file and what builds the relay, all checked against
+# their hashes, and then this checkout.
+#
+# A folder of wheels in PIP_FIND_LINKS may have other versions, on a machine without a network. Then the caller's own wheels are
+# taken as they are, and nothing else is: --no-index.
+venv_pinned() {
+    local pip=("$1" -m pip install --quiet) constraints=$2 extras=$3
+    "${pip[@]}" --require-hashes -r examples/build-constraints.txt -r "$constraints" </dev/null &&
+        venv_checkout "$1" && return
+    [[ -n ${PIP_FIND_LINKS:-} && $PIP_FIND_LINKS != *://* ]] || return
+    say "Not all packages of $constraints can be had. Trying the wheels in $PIP_FIND_LINKS, without hashes..."
+    "${pip[@]}" --no-index -e ".${extras:+[$extras]}" </dev/null
+}
+
+# Install this checkout as it is, without a download: the packages that it needs, and those that build it, are there.
+venv_checkout() {
+    "$1" -m pip install --quiet --no-index --no-deps --no-build-isolation -e . </dev/null
+}
+
+# venv_ready DIR INSTALL ARGUMENTS...: make DIR a virtual environment, and fill it with `INSTALL PYTHON ARGUMENTS...` unless that has
+# been done. If that is impossible, end the script with one sentence.
 venv_ready() {
-    local dir=$1 extras=$2 python key
+    local dir=$1 python key
     venv_forget_surroundings
     # `python -m` imports from the working directory first, so change to a known one.
     cd -- "$checkout" || exit 1
@@ -129,7 +149,7 @@ venv_ready() {
         flock -n 9 || { say "Waiting for another run that prepares its environment..."; flock 9; }
     fi
 
-    key=$(venv_key "$dir" "$extras")
+    key=$(venv_key "$@")
     if [ "$(cat -- "$dir/$VENV_STAMP" 2>/dev/null)" != "$key" ] || ! "$dir/bin/python" -c 'import pip' 2>/dev/null; then
         python=$(venv_newest_python) || die "The relay needs Python 3.11 or newer, with its sqlite3 and ssl modules," \
             "as python3 or python3.11 to python3.13 in PATH. Here is $(python3 --version 2>/dev/null || echo none)." \
@@ -137,7 +157,7 @@ venv_ready() {
         say "Preparing $dir with $python (once, about a minute)..."
         venv_clear "$dir"
         venv_create "$python" "$dir"
-        "$dir/bin/python" -m pip install --quiet -e ".${extras:+[$extras]}" </dev/null ||
+        "$2" "$dir/bin/python" "${@:3}" ||
             die "pip could not install the relay's packages; its message is above. Fix the cause and run this again."
         printf '%s\n' "$key" >"$dir/$VENV_STAMP"
     fi
