@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from relay.core.errors import Reason
-from relay.core.events import Client
+from relay.core.events import Client, Event
 from relay.net.addresses import network_of
 
 _DIGEST_BYTES = 6
@@ -30,20 +30,36 @@ class Anomaly(StrEnum):
 ANOMALY_EXPLANATIONS: dict[Anomaly, str] = {
     Anomaly.REPLAY: "A token was used a second time: it was copied, or its client repeats a handshake.",
     Anomaly.WRONG_ENDPOINT: "A valid token was used at another endpoint than the one that it was issued for.",
-    Anomaly.ORIGIN_MISMATCH: "A valid token was used from another browser origin than the one that requested it.",
+    Anomaly.ORIGIN_MISMATCH: "A token was used from another browser origin than the one that requested it.",
     Anomaly.OTHER_ADDRESS: "A token was used from another address, or IPv6 /64, than the one that requested it.",
     Anomaly.OTHER_BROWSER: "A token was used with another User-Agent than the one that requested it.",
     Anomaly.DENIAL_BURST: "More requests of this user or address were refused in one minute than by accident.",
 }
 """One sentence for each anomaly, for readers of the audit log."""
 
-ANOMALY_OF: Mapping[Reason, Anomaly] = {
+_ANOMALY_OF: Mapping[Reason, Anomaly] = {
     Reason.TOKEN_REPLAYED: Anomaly.REPLAY,
     Reason.TOKEN_AUDIENCE: Anomaly.WRONG_ENDPOINT,
     Reason.TOKEN_ORIGIN: Anomaly.ORIGIN_MISMATCH,
     Reason.ORIGIN_MISSING: Anomaly.ORIGIN_MISMATCH,
+    Reason.ORIGIN_REFUSED: Anomaly.ORIGIN_MISMATCH,
 }
-"""The refusals of valid, unexpired tokens. Each has an anomaly, and always a record of its own."""
+
+
+def refused_token_anomaly(event: Event) -> Anomaly | None:
+    """Return the anomaly of the refusal of a token whose signature was right, or None.
+
+    What a token only claims is no anomaly: anybody can write a token that names somebody else.
+    """
+    if event.reason is None or event.reason not in _ANOMALY_OF:
+        return None
+    token = event.relay.get("token", {})
+    if not token.get("jti"):
+        return None
+    # an origin can be taken from the settings after its pages have requested tokens
+    if event.reason is Reason.ORIGIN_REFUSED and token.get("origin") == event.relay.get("origin"):
+        return None
+    return _ANOMALY_OF[event.reason]
 
 
 class ClientIdentity:

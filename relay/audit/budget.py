@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from relay.audit.anomalies import ANOMALY_OF
+from relay.audit.anomalies import refused_token_anomaly
 from relay.core.closes import answer_for
 from relay.core.events import Event
 from relay.net.addresses import network_of
@@ -49,6 +49,7 @@ class DenialBudget:
         self._counts: dict[_Key, int] = {}
         self._overflow: dict[str, Counter[str]] = {}
         self._beyond: Counter[_Key] = Counter()
+        self._tokens: set[tuple[str, str]] = set()
 
     def count(self, event: Event) -> Decision:
         """Count a denial, and decide whether it has a record."""
@@ -60,9 +61,7 @@ class DenialBudget:
         for key in keys if room else ():
             counts[key] = count = counts.get(key, 0) + 1
             most = max(most, count)
-        # Refusals of valid tokens always have a record: a security team looks for them, and there can't be more than
-        # the tokens that are issued in 30 s.
-        recorded = event.reason in ANOMALY_OF or (
+        recorded = self._is_first_of_token(event) or (
             room and most <= self.each and self._recorded < self.each * SHARES
         )
         if recorded:
@@ -74,11 +73,25 @@ class DenialBudget:
                 self._beyond[key] += 1
         return Decision(recorded=recorded, burst=not ours and most >= BURST)
 
+    def _is_first_of_token(self, event: Event) -> bool:
+        """Tell whether this is the first refusal in this minute of a token that somebody misuses.
+
+        A security team looks for these, so each token has a record, whatever else was refused. Its repetitions have
+        none of their own: the thief of one token could fill the disk with them.
+        """
+        if refused_token_anomaly(event) is None or len(self._tokens) >= MAX_KEYS:
+            return False
+        token = (str(event.relay["token"]["jti"]), str(event.reason))
+        is_first = token not in self._tokens
+        self._tokens.add(token)
+        return is_first
+
     def end_period(self) -> Mapping[str, Any] | None:
         """Return the denials without a record since the last call, as details of an event, and start a new minute."""
         overflow, beyond = self._overflow, self._beyond
         self._recorded = 0
         self._counts, self._overflow, self._beyond = {}, {}, Counter()
+        self._tokens = set()
         if not overflow:
             return None
         return {

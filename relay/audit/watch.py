@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from relay.audit.anomalies import ANOMALY_OF, Anomaly, ClientIdentity
+from relay.audit.anomalies import Anomaly, ClientIdentity, refused_token_anomaly
 from relay.audit.base import Auditor, Observer
 from relay.audit.budget import PERIOD_S, DenialBudget, SubscriptionBudget
 from relay.core.errors import DECIDED_BY, EXPLANATIONS, Reason
@@ -115,8 +115,8 @@ class WatchedAuditor:
 
     def _with_found_anomalies(self, event: Event) -> Event:
         found = []
-        if event.reason is not None and event.reason in ANOMALY_OF:
-            found.append(ANOMALY_OF[event.reason])
+        if event.reason is not None and (anomaly := refused_token_anomaly(event)):
+            found.append(anomaly)
         if event.asker:
             found += self._client_identity.differences(event.asker, event.relay["token"]["jti"], event.client)
         return _with_anomalies(event, found) if found else event

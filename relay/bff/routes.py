@@ -17,7 +17,7 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
-from relay.sessions.base import Ended, Session
+from relay.sessions.base import Ended, RefusedSession, Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
@@ -164,7 +164,19 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
             )
         elif session.reason is Reason.SESSION_EXPIRED:
             # the session is not known any more: its sockets stay open until their own end
-            parts.auditor.note(Event(action=Action.LOGOUT, reason=session.reason, client=client, status=204))
+            known = session.session if isinstance(session, RefusedSession) else None
+            claimed = session.claimed if isinstance(session, RefusedSession) else {}
+            parts.auditor.note(
+                Event(
+                    action=Action.LOGOUT,
+                    reason=session.reason,
+                    user=known.subject if known else "",
+                    client=client,
+                    status=204,
+                    relay=({"session": {"ref": known.ref}} if known else {})
+                    | ({"claimed": dict(claimed)} if claimed else {}),
+                )
+            )
     except UnavailableError:
         # the cookies are cleared in any case, but the answer must not say that the sockets are closed
         response = error_answer(

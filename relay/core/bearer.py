@@ -13,6 +13,9 @@ _TOKEN = r"[A-Za-z0-9._~+/-]+=*"  # noqa: S105  # a grammar, not a secret
 _HEADER = re.compile(f"bearer +({_TOKEN})", re.IGNORECASE | re.ASCII)
 """The scheme's case does not matter, and one or more spaces follow it (RFC 9110 §11.1, §11.4)."""
 
+KEY_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
+"""The name in an API key of the relay (`name.secret`)."""
+
 
 def bearer_token(values: Sequence[str]) -> str | Refusal:
     """Return the token in the values of a request's Authorization headers, one value for each header line.
@@ -32,3 +35,13 @@ def bearer_token(values: Sequence[str]) -> str | Refusal:
 def is_bearer_token(text: str) -> bool:
     """Tell whether `text` can be sent as a Bearer token. Any other text could end the header and begin another one."""
     return re.fullmatch(_TOKEN, text, re.ASCII) is not None
+
+
+def claimed_name(values: Sequence[str]) -> str:
+    """Return the name in a refused API key, for the audit record, or "". Nothing proves it.
+
+    What does not have the form of a name may be a secret, which does not belong into the log.
+    """
+    presented = bearer_token(values)
+    name, dot, _ = ("", "", "") if isinstance(presented, Refusal) else presented.partition(".")
+    return name if dot and KEY_NAME.fullmatch(name) else ""

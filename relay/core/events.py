@@ -151,6 +151,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `anomalies`. `endpoint` is a name from the settings. `asker` is the claim of the event's token. It is compared
     with `client` and not recorded.
 
+    Every identity is verified: a signature or a key proves it. The one exception is `relay.claimed`, which has what a
+    refused credential says about itself (`user`, `jti`, `kid`, `publisher`, `operator`). Nothing proves that.
+
     A struct is made in an eighth of the time of a frozen dataclass (0.2 µs instead of 1.7). The garbage collector
     need not visit it (`gc=False`), because it is in no reference cycle, and many of them wait for the log's thread.
     """

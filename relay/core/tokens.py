@@ -170,8 +170,8 @@ def verify(
     return _to_claims(token.payload, expected), keys[token.header["kid"]].kid
 
 
-def signed_claims(text: str, keys: Mapping[str, VerifyKey]) -> Claims | None:
-    """Return the claims of a token with a right signature, for the audit record of its refusal.
+def signed_claims(text: str, keys: Mapping[str, VerifyKey]) -> tuple[Claims, str] | None:
+    """Return the claims and the `kid` of a token with a right signature, for the audit record of its refusal.
 
     Returns None for every other token. Expiry, issuer and audience are not checked, so never accept a token by this.
     """
@@ -179,10 +179,25 @@ def signed_claims(text: str, keys: Mapping[str, VerifyKey]) -> Claims | None:
     if isinstance(token, Refusal) or any(_check_header(token, keys)) or any(_check_claims(token.payload)):
         return None
     payload = token.payload
-    return _to_claims(
-        payload,
-        Expected(issuer=payload["iss"], audience=payload["aud"], origin=None, scope=payload["scope"]),
+    expected = Expected(issuer=payload["iss"], audience=payload["aud"], origin=None, scope=payload["scope"])
+    return _to_claims(payload, expected), keys[token.header["kid"]].kid
+
+
+def claimed_identity(text: str) -> dict[str, str]:
+    """Return what a token says about itself without a proof: `kid`, `jti` and `user`, as far as it has them.
+
+    It is for the audit record of a refusal, where it is marked as claimed. A token of another type says nothing here:
+    the `jti` of a backend's token may be the id of a session, which does not belong into the log.
+    """
+    token = parse_compact(text, max_bytes=MAX_TOKEN_BYTES)
+    if isinstance(token, Refusal) or token.header.get("typ") != TYPE:
+        return {}
+    found = (
+        ("kid", token.header.get("kid")),
+        ("jti", token.payload.get("jti")),
+        ("user", token.payload.get("sub")),
     )
+    return {name: value for name, value in found if isinstance(value, str) and value}
 
 
 def examine(

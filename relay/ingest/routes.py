@@ -92,7 +92,8 @@ def ingest_routes(
 
 async def _respond(request: Request, ingest: Ingest, client_of: ClientOf, handle: Handler) -> Response:
     message: str | None = None
-    publisher = ingest.identify(request.headers.getlist("authorization"))
+    authorization = request.headers.getlist("authorization")
+    publisher = ingest.identify(authorization)
     if isinstance(publisher, Refusal):
         refusal, publisher = publisher, ""
     else:
@@ -105,7 +106,8 @@ async def _respond(request: Request, ingest: Ingest, client_of: ClientOf, handle
             refusal, message = Refusal.of(error), error.detail
         except UnavailableError as error:
             refusal = Refusal.of(error)
-    ingest.deny(refusal, client_of(request), status=answer_for(refusal.reason).status, publisher=publisher)
+    status = answer_for(refusal.reason).status
+    ingest.deny(refusal, client_of(request), status=status, publisher=publisher, authorization=authorization)
     limited = refusal.reason is Reason.RATE_LIMITED
     wait_s = _retry_after_s(ingest, publisher) if limited else None
     return refusal_answer(refusal, message=message, retry_after_s=wait_s)

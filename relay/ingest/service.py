@@ -13,7 +13,7 @@ import structlog
 
 from relay.audit.base import Auditor
 from relay.broker.base import Broker, Dropped, Position
-from relay.core.bearer import bearer_token
+from relay.core.bearer import bearer_token, claimed_name
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client, Event
@@ -207,21 +207,32 @@ class Ingest:
         return await self._broker.remove(channel, at=at)
 
     def deny(
-        self, refusal: Refusal, client: Client, *, status: int, publisher: str = "", count: int = 1
+        self,
+        refusal: Refusal,
+        client: Client,
+        *,
+        status: int,
+        publisher: str = "",
+        count: int = 1,
+        authorization: Sequence[str] = (),
     ) -> None:
         """Record a refused handshake or refused messages in the audit log, `count` of them in one record.
+
+        Without a `publisher`, the record has the name that the key in `authorization` claims.
 
         The log gets one line a minute for each address, publisher and reason.
         """
         if publisher:
             self.counts[publisher].refused += count
+        claimed = "" if publisher else claimed_name(authorization)
         self._auditor.note(
             Event(
                 action=Action.PUBLISH_DENIED,
                 reason=refusal.reason,
                 client=client,
                 status=status,
-                relay={"publisher": {"id": publisher}, "detail": refusal.detail, "count": count},
+                relay={"publisher": {"id": publisher}, "detail": refusal.detail, "count": count}
+                | ({"claimed": {"publisher": claimed}} if claimed else {}),
             )
         )
         left_out = self._log_limit.admit((client.address, publisher, refusal.reason), time.monotonic())
@@ -230,6 +241,7 @@ class Ingest:
                 "a publisher was refused",
                 address=client.address,
                 publisher=publisher,
+                **({"claimed_publisher": claimed} if claimed else {}),
                 reason=refusal.reason.value,
                 detail=str(refusal),
                 status=status,

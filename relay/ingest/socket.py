@@ -85,12 +85,15 @@ class IngestSockets:
 
     async def _serve(self, websocket: WebSocket) -> None:
         client = self._client_of(websocket)
-        publisher = self._ingest.identify(websocket.headers.getlist("authorization"))
+        authorization = websocket.headers.getlist("authorization")
+        publisher = self._ingest.identify(authorization)
         refusal = publisher if isinstance(publisher, Refusal) else None
         if self._draining:
             refusal = Refusal(reason=Reason.DRAINING)
         if refusal is not None:
-            self._ingest.deny(refusal, client, status=answer_for(refusal.reason).status)
+            name = publisher if isinstance(publisher, str) else ""
+            status = answer_for(refusal.reason).status
+            self._ingest.deny(refusal, client, status=status, publisher=name, authorization=authorization)
             await websocket.send_denial_response(refusal_answer(refusal))
             return
         assert isinstance(publisher, str)

@@ -15,7 +15,7 @@ from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
-from relay.sessions.base import Ended, EndedRefusal, Session, SessionVerifier
+from relay.sessions.base import Ended, EndedRefusal, RefusedSession, Session, SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.state.base import State
 
@@ -150,7 +150,7 @@ class Issuer:
             own_id=session.own_id,
             revoked_at=self._state.revoked_at,
         ):
-            return EndedRefusal(reason=Reason.SESSION_REVOKED, ended=Ended.REVOKED)
+            return EndedRefusal(reason=Reason.SESSION_REVOKED, ended=Ended.REVOKED, session=session)
         if session.own_id:  # a session without an id is found by its user
             self._recent_sessions.add(session.subject, session.ref)
         return session
@@ -223,7 +223,10 @@ class Issuer:
         asked: TokenRequest | None = None,
         origin: str = "",
     ) -> None:
-        """Record a refused request in the audit log, with everything about it that is certain."""
+        """Record a refused request in the audit log, with everything about it that is certain, and what it claims."""
+        claimed: Mapping[str, str] = {}
+        if isinstance(refusal, RefusedSession):
+            session, claimed = refusal.session, refusal.claimed
         self._auditor.note(
             Event(
                 action=Action.TOKEN_DENIED,
@@ -235,6 +238,7 @@ class Issuer:
                 relay={"origin": origin, "detail": str(refusal)}
                 | ({"setting": refusal.setting} if refusal.setting else {})
                 | ({"session": _session(session)} if session else {})
+                | ({"claimed": dict(claimed)} if claimed else {})
                 | ({"asked": _asked(asked)} if asked else {}),
             )
         )

@@ -7,17 +7,16 @@ replaced without an interruption.
 
 import hashlib
 import hmac
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
+from relay.core.bearer import KEY_NAME
 from relay.core.errors import ConfigurationError
 
 MAX_PRESENTED_CHARS = 256
 """Longest key that is checked. Keys made by the relay have at most 32 + 1 + 43 characters."""
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}", re.ASCII)
 _SECRET_BYTES = 32
 _NO_HASHES = ("0" * 64,)
 """Compared in place of an unknown name's hashes, so that the time does not show which names exist. No input with this
@@ -38,7 +37,7 @@ def new_bearer_key(name: str) -> tuple[str, str]:
     Raises:
         ConfigurationError: if `name` can't be a table's name in relay.toml.
     """
-    if not _NAME.fullmatch(name):
+    if not KEY_NAME.fullmatch(name):
         raise ConfigurationError(
             f"{name[:80]!r} can't be a name: use 1 to 32 lower-case letters, digits, - and _, such as pricing."
         )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.audit.base import Auditor
-from relay.core.bearer import bearer_token
+from relay.core.bearer import bearer_token, claimed_name
 from relay.core.closes import answer_for
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
@@ -111,7 +111,9 @@ class Operators:
                     self._record(request, name, status=status, recorded=recorded, action=result.action)
                 return result.response
         status = answer_for(refusal.reason).status
-        detail = {"detail": str(refusal)}
+        detail: dict[str, Any] = {"detail": str(refusal)}
+        if name is None and (claimed := claimed_name(request.headers.getlist("authorization"))):
+            detail["claimed"] = {"operator": claimed}
         self._record(request, name or "", status=status, recorded=detail, reason=refusal.reason)
         return refusal_answer(refusal, message=message)
 

@@ -26,7 +26,16 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from relay.core.errors import ConfigurationError, Refusal
 from relay.core.tokens import LEEWAY_S
 from relay.sessions.base import Ended, NotMine, Session
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, to_session
+from relay.sessions.claims import (
+    DEFAULT_NAMES,
+    ClaimNames,
+    check_times,
+    ended,
+    invalid,
+    is_unix_seconds,
+    refused,
+    to_session,
+)
 from relay.sessions.jwe import ContentKey, Encrypted, decrypt, is_direct, parse_encrypted
 
 MAX_CREDENTIAL_BYTES: Final = 16_384
@@ -96,16 +105,18 @@ class AuthjsVerifier:
                     Ended.WRONG_SIGNATURE, "The key that it names does not decrypt it.", setting=setting
                 )
             return invalid("No secret of session.authjs.secrets decrypts it.", setting=setting)
-        if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
-            return refusal
-        return to_session(
+        names, expires_at = self._options.claims, claims.get("exp")
+        session = to_session(
             claims,
-            self._options.claims,
+            names,
             ref_key=self._options.ref_key,
             now=now,
             # here exp is the session's own end: each use moves it on, and it comes when the session is not used
-            expires_at=int(claims["exp"]),
+            expires_at=int(expires_at) if is_unix_seconds(expires_at) else None,
         )
+        if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
+            return refused(refusal, claims, names, session=session)
+        return session
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`. This verifier keeps nothing about sessions."""

@@ -10,7 +10,8 @@ Several verifiers can be tried in order (`relay.sessions.chain`), so there are t
   would get a second chance at a verifier with laxer checks, and each forgery would cost a call to the backend.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -55,7 +56,19 @@ class Ended(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndedRefusal(Refusal):
+class RefusedSession(Refusal):
+    """A refusal that tells whose session was refused, for the audit log.
+
+    `session` is verified: the credential was genuine, but it has expired or was revoked. `claimed` is what a credential
+    says that nothing proves (its `user`).
+    """
+
+    session: Session | None = None
+    claimed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRefusal(RefusedSession):
     """The refusal of a credential that can never be accepted again."""
 
     ended: Ended

@@ -7,11 +7,11 @@ sessions or drop roles without an error.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeGuard
 
 from relay.core.errors import Reason, Refusal
-from relay.sessions.base import Ended, EndedRefusal, Session
+from relay.sessions.base import Ended, EndedRefusal, RefusedSession, Session
 from relay.sessions.session_ref import session_ref
 
 MAX_SUBJECT_CHARS: Final = 256
@@ -129,6 +129,22 @@ def to_session(
         issued_at=float(issued_at),
         expires_at=expires_at,
     )
+
+
+def refused(
+    refusal: Refusal,
+    payload: Mapping[str, Any],
+    names: ClaimNames,
+    *,
+    session: Session | Refusal | None = None,
+) -> RefusedSession:
+    """Return a refusal with whose session it was: `session` if that is verified, or else what `payload` claims."""
+    if not isinstance(refusal, RefusedSession):
+        refusal = RefusedSession(reason=refusal.reason, detail=refusal.detail, setting=refusal.setting)
+    if isinstance(session, Session):
+        return replace(refusal, session=session)
+    user = _find(payload, names.subject)
+    return replace(refusal, claimed={"user": user} if isinstance(user, str) and user else {})
 
 
 def _id(value: Any, *, number_ids: bool) -> Any:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from relay.core.errors import ConfigurationError, Reason, Refusal
-from relay.core.jws import VerifyKey, check_signature, parse_compact
+from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact
 from relay.core.tokens import LEEWAY_S
 from relay.core.tokens import TYPE as SCOPED_TYPE
 from relay.sessions.base import Ended, NotMine, Session
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, to_session
+from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, refused, to_session
 from relay.sessions.signed_keys import MAX_KID_CHARS, check_algorithm, load_key
 
 MAX_CREDENTIAL_BYTES: Final = 8192
@@ -91,18 +91,16 @@ class SignedVerifier:
         issuer = self._options.issuer
         if issuer is not None and token.payload.get("iss") != issuer:
             return NotMine(detail=f"iss is not {issuer}.", setting="session.signed.issuer")
+        names = self._options.claims
         key = await self._key(token.header)
         if isinstance(key, Refusal):
-            return key
-        if wrong := check_signature(token, key):
-            if wrong.reason is Reason.TOKEN_SIGNATURE:
-                return ended(Ended.WRONG_SIGNATURE, str(wrong), setting="session.signed")
-            return invalid(f"The header's alg is not {key.algorithm}.", setting="session.signed.algorithm")
-        if refusal := _wrong_purpose(token.payload, self._options):
-            return refusal
+            return refused(key, token.payload, names)
+        if refusal := _wrong_signature(token, key) or _wrong_purpose(token.payload, self._options):
+            return refused(refusal, token.payload, names)
+        session = to_session(token.payload, names, ref_key=self._options.ref_key, now=now)
         if refusal := check_times(token.payload, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
-            return refusal
-        return to_session(token.payload, self._options.claims, ref_key=self._options.ref_key, now=now)
+            return refused(refusal, token.payload, names, session=session)
+        return session
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`. This verifier keeps nothing about sessions."""
@@ -147,6 +145,13 @@ def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> Refusal 
     if "crit" in header:  # RFC 7515 §4.1.11
         return invalid("The header has crit, and the relay knows no extension.")
     return None
+
+
+def _wrong_signature(token: Compact, key: VerifyKey) -> Refusal | None:
+    wrong = check_signature(token, key)
+    if wrong is None or wrong.reason is Reason.TOKEN_SIGNATURE:
+        return wrong and ended(Ended.WRONG_SIGNATURE, str(wrong), setting="session.signed")
+    return invalid(f"The header's alg is not {key.algorithm}.", setting="session.signed.algorithm")
 
 
 def _wrong_purpose(payload: Mapping[str, Any], options: SignedOptions) -> Refusal | None:

@@ -25,7 +25,15 @@ from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.base import Ended, NotMine, Session
 from relay.sessions.cache import SessionCache
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, ended, invalid, is_unix_seconds, to_session
+from relay.sessions.claims import (
+    DEFAULT_NAMES,
+    ClaimNames,
+    ended,
+    invalid,
+    is_unix_seconds,
+    refused,
+    to_session,
+)
 from relay.sessions.signed import MAX_CREDENTIAL_BYTES, is_scoped, scoped_refusal
 
 MAX_CHECKS: Final = 64
@@ -154,10 +162,12 @@ class UpstreamVerifier:
         return answer
 
     def _read(self, answer: UrlResponse, token: Compact | Refusal, now: float) -> Session | Refusal:
+        payload = token.payload if isinstance(token, Compact) else {}
         if answer.status in _NO_SESSION:
-            return _no_session(answer.status, token, now)
+            return refused(_no_session(answer.status, token, now), payload, self._options.claims)
         if answer.status == 403:
-            return invalid(f"{_NAME} answered 403.", setting=_NAME)
+            forbidden = invalid(f"{_NAME} answered 403.", setting=_NAME)
+            return refused(forbidden, payload, self._options.claims)
         if not 200 <= answer.status < 300:
             raise refuse_status(_NAME, answer, expected=_EXPECTED, setting=_NAME)
         try:

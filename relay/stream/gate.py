@@ -16,6 +16,7 @@ from relay.core import tokens
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.grants import GrantOptions
+from relay.core.jws import VerifyKey
 from relay.core.revocations import key_is_revoked, token_is_revoked
 from relay.keys.sources import KeySource
 from relay.net.unauthenticated import UnauthenticatedConnections
@@ -77,6 +78,10 @@ class Handshake(Protocol):
         """Read the token and the subscriptions. `transports` are the ways in which a token may come."""
         ...
 
+    def presented(self) -> tuple[str, str]:
+        """Return the token of a refused handshake and how it came, wherever it is; "" twice if there is not one."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
@@ -99,7 +104,11 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """A connection that was refused, with what is certain about it. `claims` are there if the signature was right."""
+    """A connection that was refused, with what its token says.
+
+    `claims` and `kid` are there if the signature was right and the key was not revoked. Otherwise `claimed` has what
+    the token says without a proof (`tokens.claimed_identity`).
+    """
 
     refusal: Refusal
     client: Client
@@ -107,20 +116,39 @@ class Denied:
     origin: str = ""
     transport: str = ""
     claims: tokens.Claims | None = None
+    kid: str = ""
+    claimed: Mapping[str, str] = field(default_factory=dict)
 
 
 GateResult = Attempt | Admitted | Denied
 
 
-def deny(attempt: Attempt, refusal: Refusal, claims: tokens.Claims | None = None) -> Denied:
-    """Refuse an attempt that has passed `Gate.inspect`."""
+_WITHOUT_IDENTITY = frozenset({Reason.DRAINING, Reason.RELAY_FULL, Reason.ADDRESS_LIMIT})
+"""Refusals because of load. Thousands of them come in one second, so their tokens are not looked at."""
+
+_SIGNED = frozenset(
+    {
+        Reason.TOKEN_EXPIRED,
+        Reason.TOKEN_NOT_YET_VALID,
+        Reason.TOKEN_LIFETIME,
+        Reason.TOKEN_ISSUER,
+        Reason.TOKEN_AUDIENCE,
+        Reason.TOKEN_SCOPE,
+    }
+)
+"""The refusals of `tokens.verify` for which the signature was checked before and was right."""
+
+
+def deny(attempt: Attempt, refusal: Refusal, verified: tuple[tokens.Claims, str] | None = None) -> Denied:
+    """Refuse an attempt that has passed `Gate.inspect`. `verified` is the result of `tokens.verify`."""
     return Denied(
         refusal=refusal,
         client=attempt.client,
         endpoint=attempt.endpoint,
         origin=attempt.origin,
         transport=attempt.request.transport,
-        claims=claims,
+        claims=verified[0] if verified else None,
+        kid=verified[1] if verified else "",
     )
 
 
@@ -191,34 +219,63 @@ class Gate:
         try:
             keys = await self._keys.keys_for(token)
         except UnavailableError as error:
-            return deny(attempt, Refusal.of(error))
+            return replace(deny(attempt, Refusal.of(error)), claimed=tokens.claimed_identity(token))
         verified = tokens.verify(token, keys, now=now, expected=expected)
         if isinstance(verified, Refusal):
-            # a good token at the wrong endpoint: the audit event names the token's user
-            is_misplaced = verified.reason is Reason.TOKEN_AUDIENCE
-            return deny(attempt, verified, tokens.signed_claims(token, keys) if is_misplaced else None)
+            denied = deny(attempt, verified)
+            return self._with_identity(denied, token, keys if verified.reason in _SIGNED else {})
         claims, kid = verified
         if claims.origin != attempt.origin:
             is_missing = claims.origin and not attempt.origin
             return deny(
-                attempt, Refusal(reason=Reason.ORIGIN_MISSING if is_missing else Reason.TOKEN_ORIGIN), claims
+                attempt,
+                Refusal(reason=Reason.ORIGIN_MISSING if is_missing else Reason.TOKEN_ORIGIN),
+                verified,
             )
         if subject is not None and claims.subject != subject:
-            return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), claims)
+            return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), verified)
         if claims.session_expires_at is not None and claims.session_expires_at <= now:
-            return deny(attempt, Refusal(reason=Reason.SESSION_EXPIRED), claims)
+            return deny(attempt, Refusal(reason=Reason.SESSION_EXPIRED), verified)
         if revoked := self.revocation(claims, kid):
-            return deny(attempt, Refusal(reason=revoked), claims)
+            denied = deny(attempt, Refusal(reason=revoked))
+            return self._with_identity(denied, token, keys)
         if not reserve(claims.session_ref):
-            return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), claims)
+            return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), verified)
         try:
             if not await self._state.claim(claims.jti, expires_at=claims.expires_at):
-                return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), claims)
+                return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), verified)
         except UnavailableError as error:
-            return deny(attempt, Refusal.of(error), claims)
+            return deny(attempt, Refusal.of(error), verified)
         # without the token, which would otherwise stay in memory as long as the connection
         used = replace(attempt, request=replace(attempt.request, token=""))
         return Admitted(attempt=used, claims=claims, kid=kid)
+
+    async def identify(self, denied: Denied, handshake: Handshake) -> Denied:
+        """Return a refusal of `inspect` with what the handshake's token says. The token is not used up."""
+        token, transport = "", ""
+        if denied.refusal.reason not in _WITHOUT_IDENTITY:
+            token, transport = handshake.presented()
+        if not token:
+            return denied
+        try:
+            keys = await self._keys.keys_for(token)
+        except UnavailableError:
+            keys = {}
+        return self._with_identity(replace(denied, transport=transport), token, keys)
+
+    def _with_identity(self, denied: Denied, token: str, keys: Mapping[str, VerifyKey]) -> Denied:
+        """Return `denied` with the claims of its token, if one of `keys` proves them, and else with what it claims.
+
+        A revoked key proves nothing: somebody else may have it.
+        """
+        signed = tokens.signed_claims(token, keys) if keys else None
+        if signed is not None and not self._key_is_revoked(signed[1]):
+            return replace(denied, claims=signed[0], kid=signed[1])
+        claimed = tokens.claimed_identity(token)
+        if denied.refusal.reason is Reason.TOKEN_KEY_UNKNOWN and self._key_is_revoked(claimed.get("kid", "")):
+            detail = "The token names a key that was revoked."
+            denied = replace(denied, refusal=replace(denied.refusal, detail=detail))
+        return replace(denied, claimed=claimed)
 
     def revocation(self, claims: tokens.Claims, kid: str) -> Reason | None:
         """Return why a valid token is refused: the token, its session, its user or its key was revoked.
@@ -226,7 +283,9 @@ class Gate:
         See `relay.core.revocations`. The service asks again when the connection is registered, because a revocation can
         come between the two.
         """
-        revoked_at = self._state.revoked_at
-        if token_is_revoked(claims, revoked_at):
+        if token_is_revoked(claims, self._state.revoked_at):
             return Reason.SESSION_REVOKED
-        return Reason.KEY_REVOKED if self._keys.is_revoked(kid) or key_is_revoked(kid, revoked_at) else None
+        return Reason.KEY_REVOKED if self._key_is_revoked(kid) else None
+
+    def _key_is_revoked(self, kid: str) -> bool:
+        return self._keys.is_revoked(kid) or key_is_revoked(kid, self._state.revoked_at)

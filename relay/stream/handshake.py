@@ -75,6 +75,17 @@ class WebSocketHandshake:
         """Read the token and the subscriptions. `transports` are the ways in which a token may come."""
         return read_handshake(self._request, transports=transports)
 
+    def presented(self) -> tuple[str, str]:
+        """See `Handshake.presented`."""
+        _, _, query = self._request.path.partition("?")
+        try:
+            fields = parse_qsl(query, max_num_fields=MAX_FIELDS, errors="strict")
+        except (ValueError, UnicodeError):
+            fields = []
+        protocols = offered_protocols(self._request.headers)
+        found = _tokens(protocols, [value for name, value in fields if name == "token"])
+        return found[0] if len(found) == 1 else ("", "")
+
 
 def refusal_of(error: Exception) -> Refusal:
     """Return the refusal of a request that the library could not read."""
@@ -130,9 +141,7 @@ def _one_token(
     headers: Headers, query: dict[str, str], *, transports: Collection[str]
 ) -> tuple[str, str] | Refusal:
     protocols = offered_protocols(headers)
-    found = [(part.removeprefix(BEARER), "subprotocol") for part in protocols if part.startswith(BEARER)]
-    if "token" in query:
-        found.append((query["token"], "query"))
+    found = _tokens(protocols, [query["token"]] if "token" in query else [])
     if len(found) > 1:
         return Refusal(reason=Reason.TOKEN_REPEATED)
     if not found:
@@ -152,6 +161,12 @@ def _one_token(
     if not token:
         return Refusal(reason=Reason.TOKEN_MISSING)
     return token, transport
+
+
+def _tokens(protocols: Sequence[str], in_query: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the tokens of a handshake, each with how it came."""
+    found = [(part.removeprefix(BEARER), "subprotocol") for part in protocols if part.startswith(BEARER)]
+    return found + [(token, "query") for token in in_query]
 
 
 def refusal_response(refusal: Refusal) -> Response:

@@ -30,9 +30,14 @@ def denied_event(denied: Denied) -> Event:
     # the header of a token without a valid signature can hold any text, which does not belong into the log
     detail = EXPLANATIONS[refusal.reason] if refusal.reason is Reason.TOKEN_HEADER else str(refusal)
     relay: dict[str, Any] = {"origin": denied.origin, "detail": detail}
+    if denied.claimed:
+        relay["claimed"] = dict(denied.claimed)
     if claims is not None:
         relay["session"] = {"ref": claims.session_ref}
-        relay["token"] = claims.record() | {"transport": denied.transport}
+        relay["token"] = claims.record(kid=denied.kid) | {
+            "transport": denied.transport,
+            "origin": claims.origin,
+        }
     elif denied.transport:
         relay["token"] = {"transport": denied.transport}
     return Event(

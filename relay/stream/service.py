@@ -219,6 +219,8 @@ class Stream:
         result: GateResult = self._gate.inspect(handshake, client)
         if isinstance(result, Attempt) and result.request.token:
             result = await self._redeem(connection, result, result.request.token)
+        elif isinstance(result, Denied):
+            result = await self._gate.identify(result, handshake)
         if isinstance(result, Denied) and result.refusal.reason is not Reason.CONNECTION_LIMIT:
             self._auditor.note(denied_event(result))
             return refusal_response(result.refusal)

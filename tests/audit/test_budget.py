@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from relay.audit.budget import BURST, MAX_KEYS, MAX_SESSIONS, SHARES, DenialBudget, SubscriptionBudget
@@ -78,14 +79,42 @@ def test_an_ipv6_network_has_one_budget() -> None:
 
 
 @pytest.mark.parametrize(
-    "reason", [Reason.TOKEN_REPLAYED, Reason.TOKEN_AUDIENCE, Reason.TOKEN_ORIGIN, Reason.ORIGIN_MISSING]
+    "reason",
+    [
+        Reason.TOKEN_REPLAYED,
+        Reason.TOKEN_AUDIENCE,
+        Reason.TOKEN_ORIGIN,
+        Reason.ORIGIN_MISSING,
+        Reason.ORIGIN_REFUSED,
+    ],
 )
-def test_refusals_of_signed_tokens_are_never_only_counted(reason: Reason) -> None:
-    """However many there are, each has its record."""
+def test_each_misused_token_has_a_record_and_its_repetitions_a_budget(reason: Reason) -> None:
+    """However many tokens are misused, each has its record. One token, repeated, does not fill the disk."""
+
+    def misused(jti: str) -> Event:
+        event = denial(reason=reason, action=Action.CONNECT_DENIED, user="u")
+        return msgspec.structs.replace(event, relay={"token": {"jti": jti, "origin": "a"}, "origin": "b"})
+
     budget = DenialBudget(each=3)
-    events = [denial(reason=reason, action=Action.CONNECT_DENIED, user="u") for _ in range(500)]
-    assert recorded(budget, *events) == 500
-    assert budget.end_period() is None
+    assert recorded(budget, *[misused(f"token-{number}") for number in range(500)]) == 500
+    assert recorded(budget, *[misused("token-0") for _ in range(500)]) == 0
+    overflow = budget.end_period()
+    assert overflow is not None
+    assert overflow["count"] == 500
+    assert recorded(budget, misused("token-0")) == 1
+
+
+def test_a_claim_to_be_somebody_has_no_record_beyond_the_budget() -> None:
+    """Anybody can write a token that names a user, as often as they like."""
+
+    def forged(number: int) -> Event:
+        event = denial(reason=Reason.ORIGIN_REFUSED, action=Action.CONNECT_DENIED)
+        return msgspec.structs.replace(
+            event, relay={"claimed": {"jti": f"token-{number}", "user": f"user-{number}"}, "origin": "b"}
+        )
+
+    budget = DenialBudget(each=3)
+    assert recorded(budget, *map(forged, range(500))) == 3
 
 
 def test_a_new_minute_is_a_new_budget() -> None:

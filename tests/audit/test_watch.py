@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -105,10 +106,11 @@ async def test_a_flood_is_counted_and_reported(tmp_path: Path) -> None:
 
 
 async def test_a_burst_is_marked_on_single_records_too(tmp_path: Path) -> None:
-    """Refusals of signed tokens are never aggregated; from the twentieth of a minute on they are a burst."""
+    """The first misuse of each token has its record; from the twentieth of a minute on they are a burst."""
     auditor = opened(tmp_path / "audit.jsonl")
-    for _ in range(25):
-        auditor.note(connect(Reason.TOKEN_REPLAYED))
+    for number in range(25):
+        event = connect(Reason.TOKEN_REPLAYED, asker="")
+        auditor.note(msgspec.structs.replace(event, relay={"token": {"jti": f"token-{number}"}}))
     await auditor.aclose()
     found = [marks(record) for record in records(tmp_path / "audit.jsonl")]
     assert found == [["replay"]] * 19 + [["replay", "denial_burst"]] * 6

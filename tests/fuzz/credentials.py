@@ -4,7 +4,7 @@ import json
 
 from relay.core import strict_json
 from relay.core.errors import MalformedError, Reason, Refusal
-from relay.core.tokens import Claims, examine, signed_claims, verify
+from relay.core.tokens import Claims, claimed_identity, examine, signed_claims, verify
 from relay.keys.api_keys import check_bearer, hash_secret
 from relay.keys.jwks import from_jwks, to_jwks
 from relay.sessions.base import Session
@@ -45,13 +45,15 @@ def _check_token(text: str) -> None:
     refusals = examine(text, KEYS, now=NOW, expected=EXPECTED).refusals
     examine(text, KEYS, now=NOW, expected=None)
     said = signed_claims(text, KEYS)
+    assert all(map(str, claimed_identity(text).values()))
     if isinstance(result, Refusal):
         assert refusals[0] == result
         str(result).encode()  # the audit log writes it out
     else:
         assert not refusals
         claims, _ = result
-        assert isinstance(said, Claims)
+        assert said is not None
+        assert isinstance(said[0], Claims)
         assert claims.audience == EXPECTED.audience
         assert 0 < claims.expires_at - claims.issued_at <= 30
 

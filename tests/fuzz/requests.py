@@ -83,7 +83,10 @@ def handshake(data: bytes) -> None:
         assert isinstance(request, Request)
         address = client_address("10.0.0.1", request.headers.get_all("X-Forwarded-For"), TRUSTED)
         client = Client(address=address, peer="10.0.0.1", user_agent=request.headers.get("User-Agent", ""))
-        result: GateResult = GATE.inspect(WebSocketHandshake(request, protocol), client)
+        handshake_ = WebSocketHandshake(request, protocol)
+        result: GateResult = GATE.inspect(handshake_, client)
+        if isinstance(result, Denied):
+            result = at_once(GATE.identify(result, handshake_))
         if isinstance(result, Attempt):
             assert request.path.partition("?")[0] == "/ws/prices"
             assert request.headers.get_all("Origin") in ([], [ORIGIN])

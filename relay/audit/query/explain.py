@@ -22,6 +22,8 @@ def explain(record: Record) -> str:
     # the first sentence already says that the client closed its connection
     if record.event.reason and record.event.reason != Reason.CLIENT_CLOSED:
         sentences.append(_explained(record.event.reason))
+    if claimed := _claimed(record):
+        sentences.append(claimed)
     sentences += [_anomaly(name) for name in record.relay.anomalies]
     return " ".join(sentences)
 
@@ -70,6 +72,20 @@ def _elsewhere(record: Record) -> str:
         case Action.AUDIT_GAP if own.unclean_end:
             return "The relay before this one ended without closing the log; its connections ended with it."
     return _SENTENCES.get(record.event.action, record.event.action)  # written by a newer relay
+
+
+def _claimed(record: Record) -> str:
+    """Return the sentence about what a refused credential says about itself."""
+    claimed = record.relay.claimed
+    found = (
+        ("user", claimed.user),
+        ("token", claimed.jti),
+        ("key", claimed.kid),
+        ("publisher", claimed.publisher),
+        ("operator", claimed.operator),
+    )
+    named = ", ".join(f"{kind} {name}" for kind, name in found if name)
+    return f"The credential claims {named}, which nothing proves." if named else ""
 
 
 def _issued(record: Record) -> str:

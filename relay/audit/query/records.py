@@ -47,6 +47,16 @@ class Token(msgspec.Struct, frozen=True):
     transport: str = ""
 
 
+class Claimed(msgspec.Struct, frozen=True):
+    """What a refused credential says about itself. Nothing proves it."""
+
+    user: str = ""
+    jti: str = ""
+    kid: str = ""
+    publisher: str = ""
+    operator: str = ""
+
+
 class Scopes(msgspec.Struct, frozen=True):
     """Which grants a connection used."""
 
@@ -94,6 +104,7 @@ class RelayFields(msgspec.Struct, frozen=True):
     rejected: tuple[Rejected, ...] = ()
     granted: tuple[Granted, ...] = ()
     token: Token = Token()
+    claimed: Claimed = Claimed()
     connection: Connection = Connection()
     channels: tuple[str, ...] = ()
     count: int = 0
@@ -146,12 +157,14 @@ class RecordReader:
     """Reads lines as records between the times `since` and `until`.
 
     After a pass, `unreadable` is the number of lines that are no record. Lines that the filter of `records` leaves out
-    count only if they are torn. `lost` is the number of events that the log itself reports as lost.
+    count only if they are torn. `lost` is the number of events that the log itself reports as lost. A query that
+    leaves records out sets `is_cut`.
     """
 
     def __init__(self, *, since: datetime | None = None, until: datetime | None = None) -> None:
         self.unreadable = 0
         self.lost = 0
+        self.is_cut = False
         self._since = "" if since is None else iso(since)
         self._until = None if until is None else iso(until)
 

@@ -1,5 +1,6 @@
 """The timeline of a token, a connection, a session or a user: what happened, in order and in plain words."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +12,9 @@ from relay.audit.recent import newest_lines
 
 Lines = Callable[[], Iterable[bytes]]
 """Reads the log; called once for each pass."""
+
+_MAX_CLAIMED = 50
+"""Records of a limited timeline that only claim to belong to it. Anybody can cause them, and must not fill it."""
 
 _PASSES = 4
 """A connection leads to its token, and a refresh leads to the next token. A longer timeline may miss its ends."""
@@ -46,17 +50,18 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
     """Return the timeline of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
 
     The timeline of a token or connection has every record with one of their ids. That of a session or user has every
-    record with its name. At most the first `limit` steps are returned.
+    record with its name. Both also have the refusals of credentials that only claim `about`; these lead to no other
+    record. At most the first `limit` steps are returned.
     """
     known = {about}
     for _ in range(_PASSES):
-        found = _read(lines, reader, known, _ids, limit)
-        ids = set().union(*(_ids(record) for record in found))
-        if not found or ids <= known:
+        found = _read(lines, reader, known, _ids, limit, about)
+        ids = set().union(*(_ids(record) for record in found if not known.isdisjoint(_ids(record))))
+        if ids <= known:
             break
         known |= ids
-    if not found:
-        found = _read(lines, reader, known, _owners, limit)
+    if not ids:
+        found = _read(lines, reader, known, _owners, limit, about)
     return [_step(record) for record in found]
 
 
@@ -76,8 +81,9 @@ def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentT
                 return
             yield line
 
-    steps = timeline_of(lines, about, reader=RecordReader(), limit=limit)
-    return RecentTimeline(steps=steps[::-1], whole=whole and len(steps) < limit)
+    reader = RecordReader()
+    steps = timeline_of(lines, about, reader=reader, limit=limit)
+    return RecentTimeline(steps=steps[::-1], whole=whole and len(steps) < limit and not reader.is_cut)
 
 
 def _read(
@@ -86,10 +92,23 @@ def _read(
     names: set[str],
     names_of: Callable[[Record], set[str]],
     limit: int | None,
+    about: str,
 ) -> list[Record]:
-    """Return the records that have one of `names`."""
-    records = reader.records(lines(), having(*names))
-    return list(islice((record for record in records if not names.isdisjoint(names_of(record))), limit))
+    """Return the records that have one of `names`, and those that claim `about`."""
+    claims_left = math.inf if limit is None else _MAX_CLAIMED
+
+    def wanted(record: Record) -> bool:
+        nonlocal claims_left
+        if not names.isdisjoint(names_of(record)):
+            return True
+        claimed = record.relay.claimed
+        if about not in (claimed.jti, claimed.user):
+            return False
+        claims_left -= 1
+        reader.is_cut |= claims_left < 0
+        return claims_left >= 0
+
+    return list(islice(filter(wanted, reader.records(lines(), having(*names))), limit))
 
 
 def _ids(record: Record) -> set[str]:

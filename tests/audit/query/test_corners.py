@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.audit.chain import Link, seal
-from relay.audit.query import connected, privileges, summaries
+from relay.audit.query import connected, privileges, summaries, timeline
 from relay.audit.query.records import Record, RecordReader
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
@@ -16,13 +16,18 @@ from relay.core.events import Action, Event, to_record
 from tests.support.audit_days import BEGIN
 
 
-def written(*events: tuple[str, Event]) -> list[Record]:
-    """Return the records of a log with these events, each at its time of day."""
+def log_lines(*events: tuple[str, Event]) -> list[bytes]:
+    """Return a log with these events, each at its time of day."""
     head, found = Link(writer="w" * 32, seq=0, hash="0" * 64), []
     for at, event in events:
         line, head = seal(to_record(event, timestamp=f"2026-11-26T{at}.000Z", event_id="e", node="n"), head)
         found.append(line)
-    return list(RecordReader().records(found))
+    return found
+
+
+def written(*events: tuple[str, Event]) -> list[Record]:
+    """Return the records of a log with these events, each at its time of day."""
+    return list(RecordReader().records(log_lines(*events)))
 
 
 def connection(action: Action, name: str, **relay: Any) -> Event:
@@ -51,6 +56,51 @@ def test_who_knows_that_a_relay_was_killed() -> None:
     }
     assert open_at(9.01) == {}
     assert open_at(10) == {"new": ("", False)}
+
+
+def forged(**claimed: str) -> Event:
+    """Return the refusal of a token that claims to be somebody's."""
+    return Event(action=Action.CONNECT_DENIED, reason=Reason.TOKEN_SIGNATURE, relay={"claimed": claimed})
+
+
+def test_a_claim_is_told_as_one_and_leads_nowhere() -> None:
+    """It is shown with the user or token that it names; it hides none of their records, and adds no others."""
+    log = log_lines(
+        ("08:00:00", connection(Action.CONNECT_ACCEPTED, "real")),
+        ("08:01:00", forged(user="u", jti="real", kid="k")),
+        ("08:02:00", forged(user="other", jti="u")),
+        ("08:03:00", connection(Action.CONNECT_ACCEPTED, "other")),
+    )
+
+    def told(about: str) -> list[str]:
+        return [
+            step.action + (" claimed" if "which nothing proves" in step.sentence else "")
+            for step in timeline.timeline_of(lambda: log, about, reader=RecordReader())
+        ]
+
+    assert told("real") == ["connect.accepted", "connect.denied claimed"]
+    assert told("u") == [
+        "connect.accepted",
+        "connect.denied claimed",
+        "connect.denied claimed",
+        "connect.accepted",
+    ]
+    assert told("other") == ["connect.denied claimed", "connect.accepted"]
+    assert not summaries.anomalies(RecordReader().records(log))
+    assert not summaries.stats(RecordReader().records(log)).users.total()
+
+
+def test_claims_do_not_fill_a_timeline(tmp_path: Path) -> None:
+    """Anybody can write a thousand tokens that name a user: what the user did stays in the operators' timeline."""
+    log = log_lines(
+        ("08:00:00", connection(Action.CONNECT_ACCEPTED, "real")),
+        *(("08:01:00", forged(user="u", jti=str(number))) for number in range(1000)),
+    )
+    file = tmp_path / "audit.jsonl"
+    file.write_bytes(b"".join(line + b"\n" for line in log))
+    found = timeline.recent_timeline([file], "u", limit=500)
+    assert (found.steps[0].action, len(found.steps)) == ("connect.accepted", 51)
+    assert not found.whole, "some were left out"
 
 
 def test_a_service_is_a_grant_too() -> None:
