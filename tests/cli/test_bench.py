@@ -42,18 +42,17 @@ def test_every_delivery_arrives_and_has_its_price(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_into_a_pipe_it_is_aligned_text(tmp_path: Path) -> None:
-    """A line for each figure, the columns under their headings, without colour or frame; settings of the caller's
-    own relay change nothing."""
+def test_into_a_pipe_it_is_a_line_for_each_figure(tmp_path: Path) -> None:
+    """With tabs between the cells, without colour or frame; settings of the caller's own relay change nothing."""
     done = bench(
         tmp_path, *SMALL, "--rate", "0", variables={"RELAY_LOG__LEVEL": "loud", "RELAY_NONSENSE": "1"}
     )
     assert (done.returncode, done.stderr) == (0, "")
     first, headings, *lines = done.stdout.splitlines()
     assert first == "fanout: 20 subscribers, ticks as fast as they go, 20 ticks, medians of 1"
-    assert headings.split() == ["relay", "broadcast()", "ratio"]
+    assert headings.split("\t") == ["figure", "relay", "broadcast()", "ratio"]
     price = next(line for line in lines if line.startswith("CPU µs a delivery"))
-    assert len(price) == len(headings)
+    assert len(price.split("\t")) == 4
     assert "\x1b" not in done.stdout
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -12,14 +13,19 @@ from relay.cli.tables import print_table
 print_table(("at", "jti", "count"), [("2026-11-26T12:00:00.000Z", "j" * 22, "1"),
                                      ("2026-11-26T12:00:01.000Z", "setting.name-" + "k" * {extra}, "2\\x1b\\t")])
 """
+PRINT_PROSE = """
+from relay.cli.tables import print_table
+print_table(("member", "value", "meaning"), [("jti", "j" * {extra}, "2026-11-26 12:00:00 UTC: " + "word " * 20)],
+            prose="meaning")
+"""
 
 
-def printed(columns: int, *, extra: int) -> str:
+def printed(columns: int, *, extra: int, program: str = PRINT) -> str:
     """Return what a terminal of so many columns shows."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     with subprocess.Popen(
-        [sys.executable, "-c", PRINT.format(extra=extra)], env=environment, stdout=theirs
+        [sys.executable, "-c", program.format(extra=extra)], env=environment, stdout=theirs
     ) as process:
         os.close(theirs)
         shown = b""
@@ -30,7 +36,7 @@ def printed(columns: int, *, extra: int) -> str:
             pass
         os.close(ours)
         assert process.wait() == 0
-    return shown.decode()
+    return re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -42,6 +48,16 @@ def test_a_terminal_breaks_no_cell(columns: int, extra: int) -> None:
         assert cell in shown
     is_table = any("jti" in line and "count" in line for line in shown.splitlines())
     assert is_table == (extra == 10 or (extra, columns) == (60, 120))
+
+
+@pytest.mark.parametrize(("extra", "is_table"), [(22, True), (43, True), (60, False)])
+def test_only_sentences_are_wrapped(extra: int, is_table: bool) -> None:
+    """Beside a value, a sentence has lines of its own in its column, at words; a value is never broken."""
+    shown = printed(80, extra=extra, program=PRINT_PROSE)
+    assert "j" * extra in shown
+    assert "2026-11-26 12:00:00 UTC:" in shown
+    assert all(len(line) <= 80 for line in shown.splitlines()) == is_table
+    assert ("meaning  2026" in shown) != is_table
 
 
 def test_a_pipe_gets_one_record_a_line() -> None:

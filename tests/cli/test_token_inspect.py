@@ -68,7 +68,7 @@ def test_every_member_of_a_token_is_explained(key: SigningKey, relay: RelayComma
         "session_exp",
         "ver",
     ):
-        assert f"\n{name}: " in "\n" + done.out
+        assert f"\n{name}\t" in done.out
     assert "expires in " in done.out
     assert "the log-in session ends in " in done.out
     assert "not a claim" not in done.out
@@ -138,7 +138,7 @@ def test_a_token_does_not_steer_the_terminal(
     """Nothing of a token comes out raw: no escape sequence, no line break, no change of direction."""
     done = relay("token", "inspect", hostile_token(key.key), *options)
     assert done.code == 1
-    assert all(line.isprintable() for line in done.out.splitlines())
+    assert all(line.replace("\t", "").isprintable() for line in done.out.splitlines())
     assert not any(line.startswith("It would be accepted") for line in done.out.splitlines())
 
 

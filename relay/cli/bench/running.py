@@ -11,14 +11,13 @@ import typer
 from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Progress
 from relay.bench.report import Report
+from relay.cli.tables import print_table
 
 Result = TypeVar("Result")
 
 SHOWN_STEPS = 50
 """Times that the progress is shown. Each time costs CPU beside what is measured."""
 CLEAR_LINE = "\r\x1b[K"
-PIPE_WIDTH = 200
-"""Columns of a table that goes into a pipe: no row is cut."""
 
 
 def measured(measure: Callable[[Progress], Result]) -> Result:
@@ -34,17 +33,10 @@ def measured(measure: Callable[[Progress], Result]) -> Result:
 
 
 def print_report(report: Report) -> None:
-    """Print a report as a table; into a pipe it is plain text."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, heading in enumerate(("", "relay", report.yardstick, "ratio")):
-        table.add_column(heading, justify="right" if place else "left")
-    for row in report.rows:
-        table.add_row(*row.cells())
+    """Print a report."""
+    columns = ("figure", "relay", report.yardstick, "ratio")
     typer.echo(report.headline)
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+    print_table(columns, [row.cells() for row in report.rows], right=columns[1:], prose="figure")
     for note in report.notes:
         typer.echo(note)
 

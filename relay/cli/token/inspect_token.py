@@ -5,7 +5,6 @@ expected endpoint.
 """
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final
 import typer
 
 from relay.cli.options import JsonOption
+from relay.cli.tables import print_table
 from relay.cli.token.output import (
     TokenArgument,
     print_verdict,
@@ -78,7 +78,9 @@ def inspect(token: TokenArgument, as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(_to_json(findings))
     else:
-        _print_rows(findings)
+        if findings.rows:
+            print_table(("member", "value", "meaning"), findings.rows, prose="meaning")
+            typer.echo("")
         verdict = (
             "It would be refused:" if findings.refusals else "Nothing in it is a reason to refuse it now."
         )
@@ -148,25 +150,3 @@ def _to_json(findings: _Findings) -> str:
         return json.dumps(answer | {"header": findings.header, "claims": findings.payload}, indent=2)
     except RecursionError:  # JSON can be parsed deeper than it can be written
         return json.dumps(answer | {"header": None, "claims": None}, indent=2)
-
-
-def _print_rows(findings: _Findings) -> None:
-    if not findings.rows:
-        return
-    if not sys.stdout.isatty():
-        for name, value, meaning in findings.rows:
-            typer.echo(f"{name}: {value}  ({meaning})")
-        typer.echo("")
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("member", "value", "meaning"):
-        table.add_column(heading, overflow="fold")
-    for row in findings.rows:
-        table.add_row(*map(Text, row))  # Text: a claim must not be read as Rich's markup
-    console = Console()
-    console.print(table)
-    console.print()
