@@ -1,9 +1,9 @@
 """Log-in and log-out: the browser sends credentials and gets HttpOnly cookies. No answer has a token in its body."""
 
-import hashlib
-import hmac
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.audit.base import Auditor
-from relay.bff.backend import Backend, LoggedIn
+from relay.bff.account_names import name_hmac
+from relay.bff.backend import Backend, LoggedIn, Rejected
 from relay.core.closes import answer_for
-from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
+from relay.core.errors import DECIDED_BY, MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
@@ -39,6 +40,8 @@ class BffOptions:
     access_cookie: CookieOptions
     refresh_cookie: CookieOptions
     ref_key: bytes = field(repr=False)
+    login_names: tuple[str, ...] = ("email",)
+    login_fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,8 @@ class BffParts:
     sockets for an hour, so a log-out often comes with an expired token.
 
     `limit_address` counts each request of an address. `limit_login` counts log-ins by address and by account; the
-    account is a keyed hash of its name. Both return None, or a refusal and the seconds to wait.
+    account is a keyed hash of its name. Both return None, or a refusal and the seconds to wait. `give_back_login` takes
+    back what `limit_login` has counted.
     """
 
     backend: Backend
@@ -57,6 +61,7 @@ class BffParts:
     client_of: Callable[[Request], Client]
     limit_address: Callable[[str], Awaitable[Limited | None]]
     limit_login: Callable[[str, str], Awaitable[Limited | None]]
+    give_back_login: Callable[[str, str], Awaitable[None]]
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
     session_of: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
@@ -79,67 +84,109 @@ def bff_routes(options: BffOptions, parts: BffParts) -> list[Route]:
 
 async def _login(request: Request, options: BffOptions, parts: BffParts) -> Response:
     client = parts.client_of(request)
-    name = ""
+    account = ""
 
-    def refuse(
-        refusal: Refusal, *, message: str | None = None, retry_after_s: float | None = None
-    ) -> Response:
+    def refuse(rejected: Rejected) -> Response:
+        refusal = rejected.refusal
+        response = _rejection(rejected)
         parts.auditor.note(
             Event(
                 action=Action.LOGIN_FAILED,
                 reason=refusal.reason,
                 client=client,
-                status=answer_for(refusal.reason).status,
+                status=response.status_code,
                 # a hash, because people type passwords into the name's field
                 relay={"detail": str(refusal)}
                 | ({"setting": refusal.setting} if refusal.setting else {})
-                | ({"name_hmac": _name_hmac(options.ref_key, name)} if name else {}),
+                | ({"name_hmac": account} if account else {}),
             )
         )
-        return refusal_answer(refusal, message=message, retry_after_s=retry_after_s)
+        return response
 
+    # before the limits: otherwise any page on the web could use up the log-ins of its visitors
+    if refusal := options.csrf(request):
+        return refuse(Rejected(refusal=refusal))
+    if limited := await parts.limit_address(client.address):
+        return refuse(Rejected(refusal=limited.refusal, retry_after_s=limited.retry_after_s))
     try:
-        # before the limits: otherwise any page on the web could use up the log-ins of its visitors
-        if refusal := options.csrf(request):
-            return refuse(refusal)
-        if limited := await parts.limit_address(client.address):
-            return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
-        credentials = _credentials(await read_json_object(request, max_bytes=MAX_BODY_BYTES))
-        name = credentials["email"]
-        if limited := await parts.limit_login(client.address, _name_hmac(options.ref_key, name)):
-            return refuse(limited.refusal, retry_after_s=limited.retry_after_s)
-        result = await parts.backend.login(credentials)
-        if isinstance(result, Refusal):
-            return refuse(result)
-        if max(len(result.access_token), len(result.refresh_token)) > MAX_COOKIE_BYTES:
-            raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE,
-                f"The backend's tokens do not fit into a cookie of {MAX_COOKIE_BYTES} bytes.",
-            )
-        user = _without_tokens(result.user, result)
-        session = await parts.authenticate(result.access_token)
-        if isinstance(session, Refusal):
-            # the issuer would refuse this session's requests for tokens, so the log-in would be useless
-            raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE, f"The backend's access token is not accepted here: {session}"
-            )
-        await parts.auditor.record(
-            Event(
-                action=Action.LOGIN_SUCCEEDED,
-                user=session.subject,
-                client=client,
-                status=200,
-                relay={"session": {"ref": session.ref}},
-            )
-        )
+        body = await read_json_object(request, max_bytes=MAX_BODY_BYTES)
+        credentials, name = _credentials(body, options)
     except MalformedError as error:
-        return refuse(Refusal.of(error), message=error.detail)
+        return refuse(Rejected(refusal=Refusal.of(error), message=error.detail))
+    account = name_hmac(options.ref_key, name)
+    if limited := await parts.limit_login(client.address, account):
+        return refuse(Rejected(refusal=limited.refusal, retry_after_s=limited.retry_after_s))
+    try:
+        result = await _checked(credentials, client, parts)
     except UnavailableError as error:
-        return refuse(Refusal.of(error))
-    response = json_answer(200, {"user": user})
-    set_cookie(response, options.access_cookie, result.access_token)
-    set_cookie(response, options.refresh_cookie, result.refresh_token)
+        result = Rejected(refusal=Refusal.of(error))
+    if isinstance(result, Rejected):
+        if answer_for(result.refusal.reason).status >= 500:
+            await parts.give_back_login(client.address, account)
+        return refuse(result)
+    now = time.time()
+    response = json_answer(200, {"user": result.user})
+    set_cookie(response, _until(options.access_cookie, result.access_ends, now), result.access_token)
+    if result.refresh_token is not None:
+        set_cookie(response, _until(options.refresh_cookie, result.refresh_ends, now), result.refresh_token)
     return response
+
+
+async def _checked(credentials: Mapping[str, object], client: Client, parts: BffParts) -> LoggedIn | Rejected:
+    """Let the backend check the credentials, and check and record the session that it returns.
+
+    Raises:
+        UnavailableError: if the backend or another part that must answer did not, or not as it must.
+    """
+    result = await parts.backend.login(credentials, client)
+    if isinstance(result, Rejected):
+        return result
+    if max(len(token) for token in result.tokens) > MAX_COOKIE_BYTES:
+        raise parts.backend.login_fault(
+            f"a token of more than {MAX_COOKIE_BYTES} bytes", expected="tokens that fit into a cookie"
+        )
+    user = _without_tokens(result, parts.backend)
+    session = await parts.authenticate(result.access_token)
+    if isinstance(session, Refusal):
+        # the issuer would refuse this session's requests for tokens, so the log-in would be useless
+        if session.reason is Reason.SESSION_REVOKED:  # of sessions without an id, until the next second
+            raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "The new session counts as revoked.")
+        raise parts.backend.login_fault(
+            f"an access token that is refused here: {str(session).rstrip('.')}",
+            expected="a session",
+            setting=session.setting or DECIDED_BY[session.reason],
+        )
+    await parts.auditor.record(
+        Event(
+            action=Action.LOGIN_SUCCEEDED,
+            user=session.subject,
+            client=client,
+            status=200,
+            relay={"session": {"ref": session.ref}},
+        )
+    )
+    return replace(result, user=user)
+
+
+def _rejection(rejected: Rejected) -> Response:
+    """Return the answer to a refused log-in: the relay's own, with what is passed on of the backend's."""
+    refusal, answer = rejected.refusal, answer_for(rejected.refusal.reason)
+    if rejected.status is None:
+        return refusal_answer(refusal, message=rejected.message, retry_after_s=rejected.retry_after_s)
+    return error_answer(
+        rejected.status,
+        rejected.code or answer.code,
+        rejected.message or answer.message,
+        retryable=rejected.status == 429,
+        retry_after_s=rejected.retry_after_s,
+    )
+
+
+def _until(cookie: CookieOptions, ends: float | None, now: float) -> CookieOptions:
+    """Return the options of a cookie that ends with its token, if that is earlier than the setting says."""
+    if ends is None:
+        return cookie
+    return replace(cookie, max_age_s=min(cookie.max_age_s, max(0, math.ceil(ends - now))))
 
 
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
@@ -199,19 +246,27 @@ async def _session(request: Request, options: BffOptions, parts: BffParts) -> Se
     return credential if isinstance(credential, Refusal) else await parts.session_of(credential)
 
 
-def _credentials(body: dict[str, Any]) -> dict[str, str]:
-    email, password = body.get("email"), body.get("password")
-    if not isinstance(email, str) or not isinstance(password, str) or not email or not password:
-        raise MalformedError('Send {"email": …, "password": …}, both texts that are not empty.')
-    return {"email": email, "password": password}
+def _credentials(body: dict[str, Any], options: BffOptions) -> tuple[dict[str, object], str]:
+    """Return what is sent to the backend, and the name by which the log-in is counted.
+
+    Raises:
+        MalformedError: if it is not one name and a password, or a further field is no simple value.
+    """
+    named = {key: body[key] for key in options.login_names if key in body}
+    credentials = named | {"password": body.get("password")}
+    if len(named) != 1 or not all(isinstance(value, str) and value for value in credentials.values()):
+        names = " or ".join(f'"{name}"' for name in options.login_names)
+        raise MalformedError(f'Send {{{names}: …, "password": …}}, both texts that are not empty.')
+    for key in options.login_fields:
+        if key in body:
+            if not isinstance(body[key], str | int | float | bool | None):
+                raise MalformedError(f"{key} must be a text, a number, true, false or null.")
+            credentials[key] = body[key]
+    return credentials, str(next(iter(named.values())))
 
 
-def _name_hmac(key: bytes, name: str) -> str:
-    return hmac.new(key, f"name:{name.strip().lower()}".encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def _without_tokens(user: dict[str, Any], tokens: LoggedIn) -> dict[str, Any]:
-    """Return `user` without each member and entry that contains one of the tokens, in its name or its value.
+def _without_tokens(tokens: LoggedIn, backend: Backend) -> dict[str, Any]:
+    """Return the user without each member and entry that contains one of the tokens, in its name or its value.
 
     A backend may repeat a token in the user object, and scripts in the browser can read that object.
 
@@ -220,7 +275,7 @@ def _without_tokens(user: dict[str, Any], tokens: LoggedIn) -> dict[str, Any]:
     """
 
     def holds(item: Any) -> bool:
-        return isinstance(item, str) and (tokens.access_token in item or tokens.refresh_token in item)
+        return isinstance(item, str) and any(token in item for token in tokens.tokens)
 
     def clean(value: Any) -> Any:
         if isinstance(value, dict):
@@ -230,8 +285,9 @@ def _without_tokens(user: dict[str, Any], tokens: LoggedIn) -> dict[str, Any]:
         return value
 
     try:
-        return {key: clean(item) for key, item in user.items() if not holds(key) and not holds(item)}
+        user: dict[str, Any] = clean(tokens.user)
+        return user
     except RecursionError:
-        raise UnavailableError(
-            Reason.BACKEND_UNAVAILABLE, "The backend's user object is nested too deeply."
+        raise backend.login_fault(
+            "a user that is nested too deeply", expected="an object of at most some hundred levels"
         ) from None

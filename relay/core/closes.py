@@ -133,6 +133,7 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.CREDENTIALS_INVALID: _answer(
         401, CloseCode.TOKEN_REFUSED, "invalid_credentials", "The name or the password is wrong."
     ),
+    Reason.LOGIN_REFUSED: _answer(403, CloseCode.NOT_ALLOWED, "login_refused", "The log-in was refused."),
     Reason.BACKEND_UNAVAILABLE: _UNAVAILABLE,
     Reason.BACKEND_FAULT: _answer(
         502,

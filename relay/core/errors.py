@@ -45,6 +45,7 @@ class Reason(StrEnum):
     SESSION_EXPIRED = "session_expired"
     SESSION_REVOKED = "session_revoked"
     CREDENTIALS_INVALID = "credentials_invalid"
+    LOGIN_REFUSED = "login_refused"
     BACKEND_UNAVAILABLE = "backend_unavailable"
     BACKEND_FAULT = "backend_fault"
     # the request
@@ -120,6 +121,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SESSION_EXPIRED: "The session's token has expired.",
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
+    Reason.LOGIN_REFUSED: "The backend refused the log-in for a reason that the settings pass on to the browser.",
     Reason.BACKEND_UNAVAILABLE: "The backend did not answer in time or answered with an error of its own.",
     Reason.BACKEND_FAULT: "The backend answered in a form that can't be used. The same answer will come again.",
     Reason.CSRF_FAILED: "The request could not be proven to come from the application's own pages.",
@@ -175,6 +177,7 @@ DECIDED_BY: dict[Reason, str] = {
     Reason.SESSION_EXPIRED: "session.leeway_s",
     Reason.SESSION_REVOKED: "session.max_s",
     Reason.CREDENTIALS_INVALID: "bff.login_path",
+    Reason.LOGIN_REFUSED: "bff.login_codes",
     Reason.BACKEND_UNAVAILABLE: "bff.backend",
     Reason.BACKEND_FAULT: "bff.backend",
     Reason.CSRF_FAILED: "public.allowed_origins",

@@ -6,13 +6,15 @@ expected.
 """
 
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from relay.core.errors import Reason, UnavailableError
 from relay.core.log_limit import LogLimit
-from relay.net.http_client import UrlResponse
+
+if TYPE_CHECKING:  # the client reports such answers too
+    from relay.net.http_client import UrlResponse
 
 _log = structlog.get_logger("relay")
 _limit = LogLimit()
@@ -42,7 +44,7 @@ def backend_fault(name: str, *, came: str, expected: str, setting: str) -> Unava
     )
 
 
-def refuse_status(name: str, answer: UrlResponse, *, expected: str, setting: str) -> UnavailableError:
+def refuse_status(name: str, answer: "UrlResponse", *, expected: str, setting: str) -> UnavailableError:
     """Return the error for an answer whose status is not one of those that the caller knows."""
     if answer.status >= 500 or answer.status in _TEMPORARY:
         return UnavailableError(
@@ -51,7 +53,7 @@ def refuse_status(name: str, answer: UrlResponse, *, expected: str, setting: str
     return backend_fault(name, came=describe(answer), expected=expected, setting=setting)
 
 
-def describe(answer: UrlResponse) -> str:
+def describe(answer: "UrlResponse") -> str:
     """Return what came, without any of its content: status, media type and length."""
     media_type = answer.headers.get("content-type", "").partition(";")[0].strip()[:60] or "no media type"
     return f"{answer.status}, {media_type}, {len(answer.body)} bytes"

@@ -22,6 +22,7 @@ import httpx
 import msgspec
 
 from relay.core.errors import Reason, UnavailableError
+from relay.net.backend_faults import backend_fault
 
 MAX_ANSWER_BYTES: Final = 65_536
 """Longest answer that `UrlClient` reads: a set of 64 keys has 30 KB; a user with all roles, or two JWTs, a few."""
@@ -86,8 +87,14 @@ class UrlResponse:
 class UrlClient:
     """One fixed URL that the relay calls. It connects at the first call. End it with `aclose`; calls may follow."""
 
-    def __init__(self, url: str, *, name: str, timeout_s: float, connections: int = 4) -> None:
-        """`name` begins the sentences of errors ("session.upstream.me"); `timeout_s` is for a whole call."""
+    def __init__(
+        self, url: str, *, name: str, timeout_s: float, connections: int = 4, setting: str = ""
+    ) -> None:
+        """`name` begins the sentences of errors ("session.upstream.me"); `timeout_s` is for a whole call.
+
+        `setting` is the setting to compare where the server answers with what can't be used.
+        """
+        self._setting = setting
         self._url = url
         self._name = name
         self._timeout_s = timeout_s
@@ -149,7 +156,9 @@ class UrlClient:
         except _FAILED as error:
             # from None: the library's own text may quote a header
             raise UnavailableError(
-                Reason.BACKEND_UNAVAILABLE, f"{self._name} did not answer: {type(error).__name__}."
+                Reason.BACKEND_UNAVAILABLE,
+                f"{self._name} did not answer: {type(error).__name__}.",
+                setting=self._setting,
             ) from None
 
     async def _once(
@@ -175,9 +184,11 @@ class UrlClient:
                 async for chunk in response.aiter_stream():
                     body += chunk
                     if len(body) > MAX_ANSWER_BYTES:
-                        raise UnavailableError(
-                            Reason.BACKEND_UNAVAILABLE,
-                            f"{self._name} answered with more than {MAX_ANSWER_BYTES} bytes.",
+                        raise backend_fault(
+                            self._name,
+                            came=f"more than {MAX_ANSWER_BYTES} bytes",
+                            expected="a shorter answer",
+                            setting=self._setting,
                         )
                 return UrlResponse(
                     status=response.status,

@@ -10,6 +10,7 @@ from functools import lru_cache
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.audit.writer import LogOptions, StdoutCopy, Sync
+from relay.bff.backend import AnswerFields, BackendOptions
 from relay.core.channels import ChannelOptions
 from relay.core.errors import ConfigurationError
 from relay.core.grants import GrantOptions
@@ -204,6 +205,21 @@ def csrf_options(settings: Settings) -> CsrfOptions:
     return CsrfOptions(
         origins=frozenset({settings.public.url, *settings.csrf.trusted_origins}),
         require_header=settings.csrf.require_header,
+    )
+
+
+def backend_options(settings: Settings) -> BackendOptions | None:
+    """Return the options of the log-in's backend; None without one."""
+    bff = settings.bff
+    if bff.backend is None:
+        return None
+    return BackendOptions(
+        origin=bff.backend,
+        login_path=bff.login_path,
+        timeout_s=bff.timeout_s,
+        fields=AnswerFields(**bff.fields.model_dump()),
+        login_codes=frozenset(bff.login_codes),
+        login_messages=frozenset(bff.login_messages),
     )
 
 

@@ -35,6 +35,7 @@ from relay.server.keys import key_source
 from relay.server.options import (
     audit_copy,
     audit_log_options,
+    backend_options,
     channel_options,
     csrf_options,
     gate_options,
@@ -236,7 +237,5 @@ def _stream(
 
 
 def _backend(settings: Settings) -> Backend | None:
-    bff = settings.bff
-    if bff.backend is None:
-        return None
-    return Backend(origin=bff.backend, login_path=bff.login_path, timeout_s=bff.timeout_s)
+    options = backend_options(settings)
+    return None if options is None else Backend(options)

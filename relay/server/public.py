@@ -57,6 +57,8 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
             access_cookie=access,
             refresh_cookie=refresh,
             ref_key=ref_key(settings),
+            login_names=settings.bff.login_names,
+            login_fields=settings.bff.login_fields,
         )
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
     routes.append(Route("/client/relay-client.js", _browser_client))
@@ -82,6 +84,7 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
         client_of=client_of,
         limit_address=parts.issuer.limits.address,
         limit_login=parts.issuer.limits.login,
+        give_back_login=parts.issuer.limits.give_back_login,
         authenticate=authenticate,
         session_of=session_of,
         end_session=end_session,

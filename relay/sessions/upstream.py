@@ -67,7 +67,7 @@ class UpstreamVerifier:
     def __init__(self, options: UpstreamOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._options = options
         self._address = UrlClient(
-            options.me, name="session.upstream.me", timeout_s=options.timeout_s, connections=MAX_CHECKS
+            options.me, name=_NAME, setting=_NAME, timeout_s=options.timeout_s, connections=MAX_CHECKS
         )
         self._cache = SessionCache(keep_s=options.cache_s, clock=clock)
         self._shared: dict[bytes, asyncio.Task[Session | Refusal | UnavailableError]] = {}

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.bff.backend import Backend, LoggedIn
+from relay.bff.backend import Backend, BackendOptions, LoggedIn
 from relay.core.errors import UnavailableError
+from relay.core.events import Client
 from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.certificates import Authority
 
@@ -15,10 +16,10 @@ ANSWER = http_answer(200, {"accessToken": "access", "refreshToken": "refresh", "
 
 async def login(scripted: ScriptedBackend) -> object:
     """Log in at this backend once."""
-    backend = Backend(origin=scripted.origin, login_path="/auth/login", timeout_s=5)
+    backend = Backend(BackendOptions(origin=scripted.origin, login_path="/auth/login", timeout_s=5))
     try:
         async with scripted.answering(ANSWER):
-            return await backend.login(CREDENTIALS)
+            return await backend.login(CREDENTIALS, Client())
     finally:
         await backend.aclose()
 
