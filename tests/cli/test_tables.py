@@ -50,7 +50,7 @@ def test_a_terminal_breaks_no_cell(columns: int, extra: int) -> None:
     assert is_table == (extra == 10 or (extra, columns) == (60, 120))
 
 
-@pytest.mark.parametrize(("extra", "is_table"), [(22, True), (43, True), (60, False)])
+@pytest.mark.parametrize(("extra", "is_table"), [(22, True), (40, True), (60, False)])
 def test_only_sentences_are_wrapped(extra: int, is_table: bool) -> None:
     """Beside a value, a sentence has lines of its own in its column, at words; a value is never broken."""
     shown = printed(80, extra=extra, program=PRINT_PROSE)
