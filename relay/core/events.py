@@ -46,6 +46,8 @@ class Action(StrEnum):
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
     KEY_ROTATED = "key.rotated"
+    RELOAD_SUCCEEDED = "reload.succeeded"
+    RELOAD_FAILED = "reload.failed"
     OPERATOR_ACTION = "operator.action"
     DENIALS_AGGREGATED = "denials.aggregated"
     SUBSCRIPTIONS_AGGREGATED = "subscriptions.aggregated"
@@ -76,6 +78,12 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
     Action.LOGOUT: "A user logged out.",
     Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
+    Action.RELOAD_SUCCEEDED: (
+        "A running relay read its settings again (SIGHUP). The record names the changed settings, and no values."
+    ),
+    Action.RELOAD_FAILED: (
+        "A running relay was told to read its settings again and could not use them. It names the wrong settings."
+    ),
     Action.OPERATOR_ACTION: "An operator called the internal listener. A record with a reason is a refused call.",
     Action.DENIALS_AGGREGATED: (
         "Denials above the budget of a user or an address, counted by action and reason for one minute."
@@ -107,6 +115,8 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.LOGIN_FAILED: ("authentication", "denied"),
     Action.LOGOUT: ("session", "end"),
     Action.KEY_ROTATED: ("configuration", "change"),
+    Action.RELOAD_SUCCEEDED: ("configuration", "change"),
+    Action.RELOAD_FAILED: ("configuration", "error"),
     Action.OPERATOR_ACTION: ("api", "access"),
     Action.DENIALS_AGGREGATED: ("intrusion_detection", "denied"),
     Action.SUBSCRIPTIONS_AGGREGATED: ("network", "access"),
@@ -132,7 +142,7 @@ _DENIALS = frozenset(
     }
 )
 
-_FAILURES = frozenset({Action.DENIALS_AGGREGATED, Action.AUDIT_GAP})
+_FAILURES = frozenset({Action.DENIALS_AGGREGATED, Action.AUDIT_GAP, Action.RELOAD_FAILED})
 
 
 class Client(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,16 +1,19 @@
-"""SIGHUP: read the settings again, use what a running relay can use, and log what needs a restart.
+"""SIGHUP: read the settings again, use what a running relay can use, and log and record what needs a restart.
 
 The settings are read and checked as at the start. If they can't be used, nothing changes and one log line says why. A
 running relay can use other publishers, operators, grants, origins, limits and certificates. It reads signing keys
 every second, without a signal. Connections stay open, but for the sockets of publishers whose key was removed.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import anyio
 import structlog
 
 from relay.core.errors import ConfigurationError
+from relay.core.events import Action, Event
 from relay.keys.sources import FetchedKeys
 from relay.server.certificates import ListenerTls
 from relay.server.options import (
@@ -29,6 +32,8 @@ from relay.server.parts import Parts, check
 from relay.settings.load import Settings
 
 log = structlog.get_logger("relay")
+
+_NAMED = re.compile(r"(RELAY_\w+|\w+(?:\.[\w-]+)+)\b", re.ASCII)
 
 
 class Reloader:
@@ -49,8 +54,10 @@ class Reloader:
                     "the settings can't be used; nothing was changed",
                     reason="; ".join(str(error).splitlines()),
                 )
+                self._record_failure(named_settings(str(error)), "Nothing was changed.")
             except Exception:  # whatever is wrong, a reload must not end the relay
                 log.exception("the settings could not be read; nothing more was changed")
+                self._record_failure([], "Nothing more was changed.")
 
     async def _reload(self) -> None:
         new = await anyio.to_thread.run_sync(self._read_again)
@@ -63,12 +70,22 @@ class Reloader:
         await anyio.to_thread.run_sync(self._tls.check, after)
         renewed = self._tls.load(after)  # the last step that can fail
         ended = self._update_parts(after)
-        log.info(
-            "the settings were read again",
-            changed=[*changes(before, after), *(f"{setting} (certificate)" for setting in renewed)],
-            needs_restart=changes(after, new),
-            publisher_sockets_ended=ended,
+        changed = [*changes(before, after), *(f"{setting} (certificate)" for setting in renewed)]
+        result: dict[str, Any] = {
+            "changed": changed,
+            "needs_restart": changes(after, new),
+            "publisher_sockets_ended": ended,
+        }
+        log.info("the settings were read again", **result)
+        # a record has at most `MAX_LIST` of the names; `count` tells how many there are
+        self._parts.auditor.note(
+            Event(action=Action.RELOAD_SUCCEEDED, relay={**result, "count": len(changed)})
         )
+
+    def _record_failure(self, names: Sequence[str], outcome: str) -> None:
+        # the error itself may quote a value, which may be a secret
+        relay = {"settings": names, "detail": f"{outcome} The process log says why."}
+        self._parts.auditor.note(Event(action=Action.RELOAD_FAILED, relay=relay))
 
     def _update_parts(self, settings: Settings) -> int:
         """Give each part its new options. Return how many sockets of publishers were ended."""
@@ -123,6 +140,15 @@ def usable(current: Settings, new: Settings) -> Settings:
             "channels": new.channels,
         }
     )
+
+
+def named_settings(error: str) -> list[str]:
+    """Return the names of settings and RELAY_* variables that stand before the sentences of an error."""
+    # "relay.toml: limits.channels: must be …", or "limits.channels: …"
+    found = [_NAMED.match(part) for line in error.splitlines() for part in line.split(": ")[:2]]
+    sections = Settings.model_fields
+    names = [match[1] for match in found if match]
+    return [name for name in names if name.startswith("RELAY_") or name.split(".")[0] in sections]
 
 
 def changes(before: Settings, after: Settings) -> list[str]:

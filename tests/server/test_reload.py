@@ -221,22 +221,47 @@ async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:
     assert (said["changed"], said["needs_restart"]) == (["grants.guest.prices"], waits)
     again = await reload(relay)
     assert (again["changed"], again["needs_restart"]) == ([], waits)
+    record = await relay.audited("reload.succeeded")
+    assert record["event"]["outcome"] == "success"
+    assert [record["relay"][name] for name in ("changed", "needs_restart", "count")] == [
+        said["changed"],
+        waits,
+        1,
+    ]
+    assert "prices.>" not in str(record)
     assert (await relay.ask_as({"channels": ["prices.X"]}, roles=["guest"])).status_code == 200
     assert (await relay.ask_as({"endpoint": "news"}, roles=["guest"])).status_code == 400
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "why"),
+    ("old", "new", "why", "named"),
     [
-        ("[grants]", "[grants", "is not TOML"),
-        (OLD, 'secret_sha256 = ["XYZ"]', "publishers.pricing.secret_sha256.0: must be 64 hex digits"),
-        ("[limits]", "[limits]\nconections = 1", "limits.conections: unknown key"),
-        ("[public]", '[tokens]\nkeys_dir = "no-keys"\n[public]', "no-keys"),
-        ('algorithm = "HS256", secret = "test', 'algorithm = "HS512", secret = "test', "session.signed"),
+        ("[grants]", "[grants", "is not TOML", []),
+        (
+            OLD,
+            'secret_sha256 = ["XYZ"]',
+            "publishers.pricing.secret_sha256.0: must be 64 hex digits",
+            ["publishers.pricing.secret_sha256.0"],
+        ),
+        (
+            "[limits]",
+            "[limits]\nconections = 1",
+            "limits.conections: unknown key",
+            ["limits.conections"],
+        ),
+        ("[public]", '[tokens]\nkeys_dir = "no-keys"\n[public]', "no-keys", []),
+        (
+            'algorithm = "HS256", secret = "test',
+            'algorithm = "HS512", secret = "test',
+            "session.signed",
+            ["session.signed.secret"],
+        ),
     ],
 )
-async def test_a_bad_file_changes_nothing(relay: Relay, old: str, new: str, why: str) -> None:
-    """One log line says why. The next good file counts."""
+async def test_a_bad_file_changes_nothing(
+    relay: Relay, old: str, new: str, why: str, named: list[str]
+) -> None:
+    """One log line says why, and a record names the settings without their values. The next good file counts."""
     restored = (new, old)
     said = await reload(relay, (old, new), ('may = ["revoke"]', 'may = ["read"]'))
     assert why in said["reason"]
@@ -244,5 +269,9 @@ async def test_a_bad_file_changes_nothing(relay: Relay, old: str, new: str, why:
     assert "\n" not in said["reason"]
     assert (await operate(relay, "POST", "/v1/channels/reset", key=OPS, body={})).status_code == 400
     assert (await relay.publish_raw(b"{}", key=PUBLISHER_KEY)).status_code == 400
+    record = await relay.audited("reload.failed", outcome="failure")
+    assert record["relay"]["settings"] == named
+    assert record["relay"]["detail"] == "Nothing was changed. The process log says why."
+    assert "XYZ" not in str(record)
     said = await reload(relay, restored)
     assert said["changed"] == ["operators.revoker.may"]

@@ -62,6 +62,12 @@ def _elsewhere(record: Record) -> str:
         case Action.AUDIT_READ:
             sought = ", ".join(f"{name} {value}" for name, value in own.sought.items())
             return f"{_operator(record)} read the audit log{f': {sought}' if sought else ''}."
+        case Action.RELOAD_SUCCEEDED:
+            waits = f" {', '.join(own.needs_restart)} needs a restart." if own.needs_restart else ""
+            return f"The settings were read again. Changed: {_names(own.changed, own.count) or 'nothing'}.{waits}"
+        case Action.RELOAD_FAILED:
+            wrong = f" Wrong: {', '.join(own.settings)}." if own.settings else ""
+            return f"The settings were to be read again and could not be used.{wrong}"
         case Action.DENIALS_AGGREGATED:
             return f"{own.count} more refusals were counted and not recorded one by one."
         case Action.SUBSCRIPTIONS_AGGREGATED:

@@ -117,6 +117,9 @@ class RelayFields(msgspec.Struct, frozen=True):
     connections: int = 0
     denied: dict[str, dict[str, int]] = {}
     lost: dict[str, int] = {}
+    changed: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     unclean_end: bool = False
     chain: ChainFields = ChainFields()
 
