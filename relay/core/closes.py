@@ -90,6 +90,12 @@ _LIMITED = Answer(
     message="Too many requests. Wait before the next one.",
     retryable=True,
 )
+_BAD_GATEWAY = Answer(
+    status=502,
+    close=CloseCode.TRY_AGAIN_LATER,
+    code="bad_gateway",
+    message="The answer of the application's server could not be passed on.",
+)
 _NOT_FOUND = Answer(
     status=404, close=CloseCode.NOT_ALLOWED, code="not_found", message="There is nothing here."
 )
@@ -189,6 +195,25 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.PUBLICATION_MALFORMED: _BAD_REQUEST,
     Reason.PUBLICATION_TOO_LARGE: _answer(
         413, CloseCode.TOO_LARGE, "too_large", "The body is larger than allowed."
+    ),
+    # the API proxy
+    Reason.PATH_REFUSED: _BAD_REQUEST,
+    Reason.ROUTE_UNKNOWN: _NOT_FOUND,
+    Reason.ROUTE_METHOD: _answer(
+        405, CloseCode.POLICY_VIOLATION, "method_not_allowed", "This address does not take this method."
+    ),
+    Reason.HEADER_REFUSED: _BAD_REQUEST,
+    Reason.DESTINATION_REFUSED: _FORBIDDEN,
+    Reason.BODY_TOO_LARGE: _answer(413, CloseCode.TOO_LARGE, "too_large", "The body is larger than allowed."),
+    Reason.BODY_STALLED: _answer(
+        408, CloseCode.POLICY_VIOLATION, "body_timeout", "The body did not come in time.", retryable=True
+    ),
+    Reason.CALLS_TOO_MANY: _LIMITED,
+    Reason.ANSWER_REFUSED: _BAD_GATEWAY,
+    Reason.ANSWER_WITH_TOKEN: _BAD_GATEWAY,
+    Reason.BACKEND_FAILED: _BAD_GATEWAY,
+    Reason.BACKEND_TIMEOUT: _answer(
+        504, CloseCode.TRY_AGAIN_LATER, "backend_timeout", "The application's server did not answer in time."
     ),
     Reason.RATE_LIMITED: _LIMITED,
     Reason.ADDRESS_LIMIT: _LIMITED,

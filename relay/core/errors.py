@@ -68,6 +68,19 @@ class Reason(StrEnum):
     OPERATOR_FORBIDDEN = "operator_forbidden"
     PUBLICATION_MALFORMED = "publication_malformed"
     PUBLICATION_TOO_LARGE = "publication_too_large"
+    # the API proxy
+    PATH_REFUSED = "path_refused"
+    ROUTE_UNKNOWN = "route_unknown"
+    ROUTE_METHOD = "route_method"
+    HEADER_REFUSED = "header_refused"
+    DESTINATION_REFUSED = "destination_refused"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_STALLED = "body_stalled"
+    CALLS_TOO_MANY = "calls_too_many"
+    ANSWER_REFUSED = "answer_refused"
+    ANSWER_WITH_TOKEN = "answer_with_token"
+    BACKEND_FAILED = "backend_failed"
+    BACKEND_TIMEOUT = "backend_timeout"
     # load and state
     RATE_LIMITED = "rate_limited"
     ADDRESS_LIMIT = "address_limit"
@@ -143,6 +156,18 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.OPERATOR_FORBIDDEN: "The operator's key does not allow this call. Its settings say what it allows.",
     Reason.PUBLICATION_MALFORMED: "The publication is not strict UTF-8 JSON with the documented form.",
     Reason.PUBLICATION_TOO_LARGE: "The publication is longer than 64 KiB.",
+    Reason.PATH_REFUSED: "The path of a proxied request could be read differently by the relay and the backend.",
+    Reason.ROUTE_UNKNOWN: "No prefix of bff.proxy.routes covers the path, or it is an authentication route.",
+    Reason.ROUTE_METHOD: "The route of bff.proxy.routes does not have this method.",
+    Reason.HEADER_REFUSED: "A proxied request has a header that is never passed on, such as Upgrade.",
+    Reason.DESTINATION_REFUSED: "A page tried to load a proxied answer as a script, a style, a worker or a frame.",
+    Reason.BODY_TOO_LARGE: "The body of a proxied request is longer than bff.proxy.max_body_bytes.",
+    Reason.BODY_STALLED: "The body of a proxied request did not go on for bff.proxy.idle_s.",
+    Reason.CALLS_TOO_MANY: "The session has as many proxied requests open as bff.proxy.calls_per_session allows.",
+    Reason.ANSWER_REFUSED: "The backend's answer can't be passed on safely. The record says why.",
+    Reason.ANSWER_WITH_TOKEN: "The backend's answer held a token of the session. It was refused, or cut off.",
+    Reason.BACKEND_FAILED: "The backend could not be reached, broke off, or its answer was not HTTP.",
+    Reason.BACKEND_TIMEOUT: "The backend did not answer, or did not go on, within the time of the settings.",
     Reason.RATE_LIMITED: "The caller sent more requests than its limit allows.",
     Reason.ADDRESS_LIMIT: "Too many connections without a token are open from this address.",
     Reason.RELAY_FULL: "As many connections are open as limits.connections allows.",

@@ -45,6 +45,7 @@ class Action(StrEnum):
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
+    PROXY_DENIED = "proxy.denied"
     KEY_ROTATED = "key.rotated"
     RELOAD_SUCCEEDED = "reload.succeeded"
     RELOAD_FAILED = "reload.failed"
@@ -77,6 +78,10 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
     Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
     Action.LOGOUT: "A user logged out.",
+    Action.PROXY_DENIED: (
+        "A request through the API proxy was refused, or the backend's answer to it. The path in the record is the "
+        "prefix of its route."
+    ),
     Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
     Action.RELOAD_SUCCEEDED: (
         "A running relay read its settings again (SIGHUP). The record names the changed settings, and no values."
@@ -114,6 +119,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.LOGIN_SUCCEEDED: ("authentication", "start"),
     Action.LOGIN_FAILED: ("authentication", "denied"),
     Action.LOGOUT: ("session", "end"),
+    Action.PROXY_DENIED: ("api", "denied"),
     Action.KEY_ROTATED: ("configuration", "change"),
     Action.RELOAD_SUCCEEDED: ("configuration", "change"),
     Action.RELOAD_FAILED: ("configuration", "error"),
@@ -139,6 +145,7 @@ _DENIALS = frozenset(
         Action.REQUEST_DENIED,
         Action.PUBLISH_DENIED,
         Action.LOGIN_FAILED,
+        Action.PROXY_DENIED,
     }
 )
 

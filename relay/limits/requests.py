@@ -1,4 +1,4 @@
-"""How often tokens and log-ins may be asked for."""
+"""How often tokens and log-ins may be asked for, and the backend called through the API proxy."""
 
 from dataclasses import dataclass
 
@@ -17,6 +17,8 @@ class Rates:
     logins_per_address: str
     logins_per_account: str
     logins_per_account_and_address: str
+    proxy_per_session: str
+    proxy_per_address: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,9 @@ class RateLimits:
             "logins_per_account_and_address", "log-ins of this account from this address"
         )
 
+        self._proxy_session = limit("proxy_per_session", "calls of this session")
+        self._proxy_address = limit("proxy_per_address", "calls from this address")
+
     def update(self, rates: Rates) -> None:
         """Use other rates from now on. Where a rate is the same, its counts stay."""
         for limit in self._limits:
@@ -57,6 +62,14 @@ class RateLimits:
     async def session(self, ref: str) -> Limited | None:
         """Count a token request of the session `ref`."""
         return await self._session.hit(ref)
+
+    async def proxy_session(self, ref: str) -> Limited | None:
+        """Count a call of the session `ref` through the API proxy."""
+        return await self._proxy_session.hit(ref)
+
+    async def proxy_address(self, address: str) -> Limited | None:
+        """Count a call from `address` through the API proxy. It comes before the session is checked."""
+        return await self._proxy_address.hit(network_of(address))
 
     async def login(self, address: str, account: str) -> Limited | None:
         """Count a log-in from `address`. Call it before the backend is asked.

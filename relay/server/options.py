@@ -96,6 +96,8 @@ def rates(settings: Settings) -> Rates:
         logins_per_address=settings.limits.logins_per_address,
         logins_per_account=settings.limits.logins_per_account,
         logins_per_account_and_address=settings.limits.logins_per_account_and_address,
+        proxy_per_session=settings.limits.proxy_per_session,
+        proxy_per_address=settings.limits.proxy_per_address,
     )
 
 

@@ -16,6 +16,8 @@ from relay.audit.chain import Link
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event, show_refusal
 from relay.bff.backend import Backend
+from relay.bff.proxy.endpoint import ProxyEndpoint
+from relay.bff.proxy.open_calls import OpenCalls
 from relay.broker.memory import MemoryBroker
 from relay.core.counters import DurationHistogram
 from relay.core.errors import Reason
@@ -52,6 +54,7 @@ from relay.server.options import (
     unauthenticated,
 )
 from relay.server.process_roles import Role
+from relay.server.proxy import make_proxy
 from relay.server.session_verifier import session_verifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
@@ -91,6 +94,8 @@ class Parts:
     http_unauthenticated: UnauthenticatedConnections
     internal_unauthenticated: UnauthenticatedConnections
     backend: Backend | None
+    open_calls: OpenCalls
+    proxy: ProxyEndpoint | None
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
     shedder: LoadShedder
@@ -145,9 +150,11 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
         stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
         ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
+        open_calls = OpenCalls(per_session=settings.bff.proxy.calls_per_session)
         revoker = Revoker(
             state=state,
             registry=stream.registry,
+            end_calls=open_calls.end,
             recent_sessions_of=recent_sessions.of,
             forget=verifier.forget,
             auditor=auditor,
@@ -164,6 +171,10 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             auditor=auditor,
             key=keys.signing_key,
         )
+        csrf = CsrfCheck(csrf_options(settings))
+        proxy = make_proxy(settings, issuer=issuer, auditor=auditor, csrf=csrf, open_calls=open_calls)
+        if proxy is not None:
+            stack.push_async_callback(proxy.aclose)
         yield Parts(
             settings=settings,
             role=role,
@@ -181,7 +192,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             ingest=ingest,
             ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
             operators=Operators(operator_terms(settings), auditor=auditor, client_of=client_reader(())),
-            csrf=CsrfCheck(csrf_options(settings)),
+            csrf=csrf,
             http_unauthenticated=unauthenticated(
                 settings, http_bounds(settings, tls=settings.listen.tls is not None)
             ),
@@ -189,6 +200,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 settings, http_bounds(settings, tls=settings.listen.internal_tls is not None)
             ),
             backend=backend,
+            open_calls=open_calls,
+            proxy=proxy,
             admission_queue=admission_queue,
             accept_queue=accept_queue,
             shedder=LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue),

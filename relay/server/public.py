@@ -61,6 +61,9 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
             login_fields=settings.bff.login_fields,
         )
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+    if parts.proxy is not None:
+        # the router compares a decoded path; the proxy looks at the one that came
+        routes.append(Route("/api/proxy/{path:path}", parts.proxy))
     routes.append(Route("/client/relay-client.js", _browser_client))
     routes += pages
     return application(routes, Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer))

@@ -27,9 +27,9 @@ from pydantic_settings import (
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import may_overlap
 from relay.settings.endpoints import AnyEndpoint, AnyGrant, Endpoint, ServiceEndpoint, grant_problem
+from relay.settings.proxy import BffSection
 from relay.settings.sections import (
     Audit,
-    Bff,
     Channels,
     Csrf,
     Engine,
@@ -59,6 +59,9 @@ OTHER_VARIABLES = frozenset(
 """Variables that the commands and the tests read themselves. They are not settings."""
 
 
+AUTHJS_COOKIES = ("authjs.session-token", "next-auth.session-token")
+"""Ends of the names of Auth.js's session cookies."""
+
 _OF_KUBERNETES = re.compile(
     r"RELAY_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -85,7 +88,7 @@ class Settings(BaseSettings):
     publishers: dict[Name, Publisher] = {}
     operators: dict[Name, Operator] = {}
     csrf: Csrf = Csrf()
-    bff: Bff = Bff()
+    bff: BffSection = BffSection()
     engine: Engine = Engine()
     limits: Limits = Limits()
     channels: Channels = Channels()
@@ -181,6 +184,19 @@ class Settings(BaseSettings):
                 )
         if self.session.cookie == self.bff.refresh_cookie:
             raise ValueError("session.cookie and bff.refresh_cookie must differ; rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _check_proxied_cookies(self) -> Self:
+        authjs = self.session.authjs
+        own = {self.session.cookie, self.bff.refresh_cookie, *(authjs.cookies if authjs else ())}
+        for setting in ("request_cookies", "response_cookies"):
+            for name in getattr(self.bff.proxy, setting):
+                bare = re.sub(r"\.[0-9]+$", "", name).lower()
+                if bare in {cookie.lower() for cookie in own} or bare.endswith(AUTHJS_COOKIES):
+                    raise ValueError(
+                        f"bff.proxy.{setting}: {name} is a cookie of the session, which never goes through the proxy"
+                    )
         return self
 
     @model_validator(mode="after")

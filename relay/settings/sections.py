@@ -391,6 +391,12 @@ class Limits(Section):
     logins_per_account_and_address: Rate = Field(
         default="10/minute", description="Log-ins with one name from one address, or IPv6 /64."
     )
+    proxy_per_session: Rate = Field(
+        default="1200/minute", description="Calls of one session through the API proxy."
+    )
+    proxy_per_address: Rate = Field(
+        default="6000/minute", description="Calls of one address, or IPv6 /64, through the API proxy."
+    )
     connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
     over: Literal["replace", "refuse"] = Field(
         default="replace",

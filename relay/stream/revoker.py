@@ -20,7 +20,7 @@ class Revoker:
 
     `keep_s` is how long a revocation is kept: as long as a log-in can last. `recent_sessions_of` returns the sessions
     with which a user recently got tokens here. `forget` is called with a revoked session's reference, so that no
-    cached answer of the session verifier outlives it.
+    cached answer of the session verifier outlives it. `end_calls` ends a session's calls through the API proxy.
     """
 
     def __init__(
@@ -32,11 +32,13 @@ class Revoker:
         forget: Callable[[str], None],
         auditor: Auditor,
         keep_s: float,
+        end_calls: Callable[[Target], int] = lambda _target: 0,
     ) -> None:
         self._state = state
         self._recent_sessions_of = recent_sessions_of
         self._forget = forget
         self._registry = registry
+        self._end_calls = end_calls
         self._auditor = auditor
         self._keep_s = keep_s
 
@@ -53,6 +55,7 @@ class Revoker:
         for session in self._sessions(target):
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
         closed = self._registry.end(target)
+        self._end_calls(target)
         self._auditor.note(_event(target, client=client, user=user, operator=operator, closed=closed))
         if target.kind is Kind.SESSION:
             self._forget(target.name)  # not before the store has the revocation, see `SessionVerifier.forget`

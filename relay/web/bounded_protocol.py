@@ -27,12 +27,13 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.utils import get_remote_addr
 
 from relay.core.errors import Reason, Refusal
-from relay.net.admission import AdmissionQueue, LoadShedder, Presence
+from relay.net.admission import AdmissionQueue, LoadShedder
 from relay.net.tls_handshake import TlsHandshake
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.net.write_stalls import WriteStalls
 from relay.web.answers import error_answer, refusal_answer
 from relay.web.bounded_websocket import BoundedWebSocket
+from relay.web.client_link import ClientLink
 from relay.web.head_limits import MAX_COOKIES, MAX_HEAD_BYTES, MAX_HEADERS, count_cookies, too_large
 from relay.web.headers import SECURITY_HEADERS
 
@@ -79,7 +80,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._accept_queue = connection_options.accept_queue
         self._shedder = connection_options.shedder
         self._arrived = 0.0  # when the first bytes of a request came, if they had to wait
-        self._presence = Presence()
+        self._client_link = ClientLink()
         self._counted_address = ""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_is_idle = False
@@ -117,17 +118,18 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
+        self._client_link.made(transport)
         self._writes = WriteStalls(self.loop, transport)
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
-        self._presence.gone = True
         self._stop_timer()
         if self._writes is not None:
             self._writes.stop()
         self._uncount_unauthenticated()
         super().connection_lost(exc)
+        self._client_link.lost()
         self._unset_keepalive_if_required()
         for cycle, _app in self.pipeline:  # requests that were not started, and that refer to this connection
             cycle.on_response = _nothing
@@ -239,7 +241,8 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_timer()
         self._uncount_unauthenticated()
         arrived, self._arrived = self._arrived or self.loop.time(), 0.0
-        self.scope["state"] |= {"arrived": arrived, "presence": self._presence}
+        # the target as it came: the scope has only the path and the query that were parsed from it
+        self.scope["state"] |= {"arrived": arrived, "presence": self._client_link, "target": self.url}
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

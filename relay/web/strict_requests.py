@@ -18,6 +18,10 @@ _SECOND_SPELLING = re.compile(
 proxy that compares paths, for rules or for limits, would not know such a path for the same one."""
 
 
+_PROXIED = b"/api/proxy/"
+"""Paths of the backend, for which `relay.bff.proxy.paths` has stricter rules."""
+
+
 class StrictRequests:
     """ASGI middleware: refuse requests without or with several Host headers, and paths in another spelling."""
 
@@ -33,6 +37,6 @@ class StrictRequests:
                 )
                 return await answer(scope, receive, send)
             raw_path = scope["raw_path"]
-            if b"%" in raw_path and _SECOND_SPELLING.search(raw_path):
+            if b"%" in raw_path and not raw_path.startswith(_PROXIED) and _SECOND_SPELLING.search(raw_path):
                 return await error_answer(404, "not_found", "There is nothing here.")(scope, receive, send)
         return await self._app(scope, receive, send)

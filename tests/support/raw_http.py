@@ -45,10 +45,20 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer:
         fields = tuple(
             (name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)
         )
+        if ("transfer-encoding", "chunked") in fields:
+            return Answer(int(first.split(" ")[1]), fields, await _chunks(reader))
         length = next((int(value) for name, value in fields if name == "content-length"), 0)
         return Answer(int(first.split(" ")[1]), fields, await reader.readexactly(length))
     except (asyncio.IncompleteReadError, ConnectionError):
         return Answer(0)
+
+
+async def _chunks(reader: asyncio.StreamReader) -> bytes:
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return body
 
 
 async def exchange(port: int, data: bytes, *, source: str = "127.0.0.1", half_close: bool = False) -> Answer:

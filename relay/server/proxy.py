@@ -1,0 +1,88 @@
+"""The API proxy, made of the settings."""
+
+import time
+from urllib.parse import urlsplit
+
+from relay.audit.base import Auditor
+from relay.bff.proxy.access import CookieAccess
+from relay.bff.proxy.call import CallOptions
+from relay.bff.proxy.endpoint import ProxyEndpoint, ProxyParts
+from relay.bff.proxy.field_filter import FieldFilter
+from relay.bff.proxy.headers import HeaderLists
+from relay.bff.proxy.open_calls import OpenCalls
+from relay.bff.proxy.requests import ProxyRoute, RequestChecks
+from relay.bff.proxy.upstream import Upstream
+from relay.core.errors import Refusal
+from relay.issuer.service import Issuer
+from relay.net.addresses import parse_networks
+from relay.server.session_verifier import session_cookies
+from relay.sessions.base import Session
+from relay.sessions.cookies import SessionCookies
+from relay.settings.load import Settings
+from relay.web.client_identity import client_reader
+from relay.web.csrf import CsrfCheck
+
+
+def make_proxy(
+    settings: Settings, *, issuer: Issuer, auditor: Auditor, csrf: CsrfCheck, open_calls: OpenCalls
+) -> ProxyEndpoint | None:
+    """Return the proxy, or None if the settings have no routes for it. The caller closes its `upstream`."""
+    bff, proxy = settings.bff, settings.bff.proxy
+    if bff.backend is None or not proxy.routes:
+        return None
+
+    async def authenticate(credential: str) -> Session | Refusal:
+        return await issuer.authenticate(credential, now=time.time())
+
+    lists = HeaderLists(
+        request=frozenset(proxy.request_headers),
+        response=frozenset(proxy.response_headers),
+        request_cookies=frozenset(proxy.request_cookies),
+        response_cookies=frozenset(proxy.response_cookies),
+    )
+    routes = {
+        prefix: ProxyRoute(
+            methods=frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else set()),
+            strip=FieldFilter(route.strip) if route.strip else None,
+        )
+        for prefix, route in proxy.routes.items()
+    }
+    return ProxyEndpoint(
+        ProxyParts(
+            checks=RequestChecks(
+                routes, forbidden=_forbidden(settings), max_body_bytes=proxy.max_body_bytes, lists=lists
+            ),
+            options=CallOptions(
+                lists=lists,
+                max_body_bytes=proxy.max_body_bytes,
+                inspect_bytes=proxy.inspect_bytes,
+                filter_bytes=proxy.filter_bytes,
+                answer_s=proxy.answer_s,
+                idle_s=proxy.idle_s,
+            ),
+            upstream=Upstream(
+                bff.backend,
+                connections=proxy.connections,
+                keepalive_s=proxy.keepalive_s,
+                connect_within_s=bff.timeout_s,
+            ),
+            open_calls=open_calls,
+            tokens=CookieAccess(
+                session=session_cookies(settings),
+                refresh=SessionCookies(names=(bff.refresh_cookie,)),
+                authenticate=authenticate,
+            ),
+            auditor=auditor,
+            csrf=csrf,
+            client_of=client_reader(parse_networks(settings.public.trusted_proxies)),
+            limit_address=issuer.limits.proxy_address,
+            limit_session=issuer.limits.proxy_session,
+        )
+    )
+
+
+def _forbidden(settings: Settings) -> tuple[str, ...]:
+    """Return the backend's authentication routes: everything below /auth, and those that the settings name."""
+    me = settings.session.upstream.me if settings.session.upstream else ""
+    own = [urlsplit(me).path] if me.startswith(f"{settings.bff.backend}/") else []
+    return ("/auth", settings.bff.login_path, *own)
