@@ -1,5 +1,7 @@
 """Connections that have not shown a token yet, counted by address, so that one address can't use all the room.
 
+An HTTP connection never shows one that lasts. It is counted whenever it waits for its client.
+
 A connection over its address's limit gets a refusal (429) as soon as its request has come. A client that sends no
 request can't be told. It is cut off when it connects, but only if the listener is crowded and the address has twice its
 limit already. When a market opens, honest clients connect by the thousand and need some time to send a request.
@@ -19,12 +21,13 @@ from relay.net.addresses import Network, is_proxy, network_of
 class Bounds:
     """`limit` is per address. The listener is crowded with more than `crowd` connections in all.
 
-    With more than `most` it takes no further one.
+    With more than `most` it takes no further one. With more than `idle`, none is kept between two requests.
     """
 
     limit: int
     crowd: int
     most: int = sys.maxsize
+    idle: int = sys.maxsize
 
 
 class UnauthenticatedConnections:
@@ -69,6 +72,11 @@ class UnauthenticatedConnections:
         is_over = connections > bounds.most or self._counts[network_of(peer)] > 2 * bounds.limit
         self.cut_off += is_over
         return is_over
+
+    def may_idle(self, peer: str) -> bool:
+        """Tell whether a connection that waits for nothing but a further request may stay open. It is counted."""
+        is_over = self.total > self._bounds.idle or self.over_limit(peer)
+        return not is_over or is_proxy(peer, self._proxies)
 
     def must_make_room(self, *, connections: int, limit: int) -> bool:
         """Tell whether a connection without a token must end, because more connections are open than `limit` allows.

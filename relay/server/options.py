@@ -4,7 +4,7 @@ The other rooms can't import the settings. So each of them depends on its own op
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +34,8 @@ from relay.stream.service import StreamOptions
 from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
 
+MIN_IDLE = 100
+"""HTTP connections, at least, that are kept between two requests."""
 MIN_ANSWERED = 100
 """Connections above limits.connections, at least, that are told so. Further ones are cut off before TLS."""
 
@@ -59,13 +61,18 @@ def stream_bounds(settings: Settings) -> Bounds:
 
 
 def http_bounds(settings: Settings, *, tls: bool) -> Bounds:
-    """Return the bounds of an HTTP listener's connections that have not sent a request yet.
+    """Return the bounds of an HTTP listener's connections that wait for their clients.
 
     Over plain TCP each has an open file only. Over TLS it takes as much memory as a WebSocket, and has the same bounds.
+    Between two requests they may use a quarter of the files that the stream's connections leave.
     """
+    files, limits = open_files(), settings.limits
+    idle = max(MIN_IDLE, (files - limits.connections) // 4)
     if tls:
-        return stream_bounds(settings)
-    return Bounds(limit=settings.limits.unauthenticated_per_address, crowd=open_files() * 3 // 4)
+        return replace(stream_bounds(settings), idle=idle)
+    return Bounds(
+        limit=limits.unauthenticated_per_address, crowd=files * 3 // 4, most=files * 7 // 8, idle=idle
+    )
 
 
 def issuer_options(settings: Settings) -> IssuerOptions:

@@ -199,7 +199,9 @@ class _Process:
     async def shutdown(self) -> None:
         """Stop the listeners. The caller then closes the parts, which write out the log and the state."""
         with anyio.move_on_after(STOP_WITHIN_S):
-            for server in self._servers:
-                server.stop()
-            if self._stream:
-                await self._parts.stream.stop(self._stream)
+            async with anyio.create_task_group() as stopping:
+                for server in self._servers:
+                    server.stop()
+                    stopping.start_soon(server.ended)
+                if self._stream:
+                    stopping.start_soon(self._parts.stream.stop, self._stream)

@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 from starlette.responses import Response
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 
 from relay.core.errors import Reason, Refusal
@@ -45,6 +45,9 @@ HEAD_WITHIN_S: Final = 5.0
 handshake. Without this bound, a head that comes byte by byte holds its connection (slowloris)."""
 CHUNKED_PIECE_BYTES: Final = 4096
 """Bytes of a chunked body that are parsed at once. Nobody knows where it ends, and requests may follow it."""
+STOPPED_WITHIN_S: Final = 0.7
+"""Seconds in which a client takes its last answer when the relay stops. Without this bound, one that takes nothing held
+the process for 30 s, and systemd kills after 20."""
 KEEPALIVE_S: Final = 75.0
 """Seconds between two requests. A proxy must be the first to close: nginx and Caddy keep connections for 60 s and
 more, and a request on a connection that the relay has just closed is a 502."""
@@ -55,7 +58,7 @@ class ConnectionOptions:
     """What the connections of one listener have in common.
 
     The first bytes of a connection wait in `accept_queue`. `shedder` refuses connections that would wait for too long;
-    many are accepted in each turn of the loop then. Connections that have not sent a whole head are counted in
+    many are accepted in each turn of the loop then. Connections that wait for their clients are counted in
     `unauthenticated`. `refused` is called with each request that is refused here, before any route: with the refusal,
     the peer's address and the headers that were read.
     """
@@ -94,6 +97,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._cookies = 0
         self._too_large = False
         self._refusal: Refusal | None = None
+        self._answered: RequestResponseCycle | None = None  # the request that the application has
         self._upgraded = False
 
     # asyncio's callbacks
@@ -128,6 +132,10 @@ class BoundedHttp(HttpToolsProtocol):
         if self._writes is not None:
             self._writes.stop()
         self._uncount_unauthenticated()
+        if self._answered is not None:  # uvicorn tells only the newest request that the client has gone
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+            self._answered = None
         super().connection_lost(exc)
         self._client_link.lost()
         self._unset_keepalive_if_required()
@@ -162,14 +170,23 @@ class BoundedHttp(HttpToolsProtocol):
             return False
         self.transport.resume_reading()
         self.data_received(first)
-        if self._in_head and self.cycle is None:
-            self._count_unauthenticated()
         return True
 
     def pause_writing(self) -> None:
         """See `asyncio.BaseProtocol`: the client takes less than it gets."""
         super().pause_writing()
         self._watch_writes()
+        self._count_waiting()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`: the client has taken what waited."""
+        super().resume_writing()
+        self._count_waiting()
+
+    def shutdown(self) -> None:
+        """End the connection after the answer that is being made: the relay stops."""
+        super().shutdown()
+        self.loop.call_later(STOPPED_WITHIN_S, self.transport.abort)
 
     # reading, as fast as requests are answered
 
@@ -194,6 +211,7 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             self._unread, self._next = b"", 0
         self._set_timer()
+        self._count_waiting()
 
     def _piece_bytes(self) -> int:
         if self._in_head:
@@ -251,9 +269,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_bytes = self._idle_bytes = 0
         super().on_message_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
+
     def on_response_complete(self) -> None:
         """Go on with the next request, with the refusal that waits for this answer, or with what has come already."""
         is_last = not self.pipeline
+        self._answered = None
         super().on_response_complete()
         self._unset_keepalive_if_required()  # `_set_timer` has a timer for it
         self._watch_writes()
@@ -324,12 +347,33 @@ class BoundedHttp(HttpToolsProtocol):
         """
         self.cycle.keep_alive = False
 
-    # connections that have not sent a whole head
+    # connections that wait for their clients
+
+    def _count_waiting(self) -> None:
+        """Count the connection if it waits for its client. End it if the address, or all together, have too many.
+
+        It waits for a head, for the rest of a body, for the next request, or for an answer to be taken.
+        """
+        unauthenticated = self._options.unauthenticated
+        if unauthenticated is None or self._upgraded:
+            return
+        if self._answering and self._in_head and not self.flow.write_paused:
+            self._uncount_unauthenticated()
+            return
+        self._count_unauthenticated()
+        is_served = self.cycle is not None and self._in_head and not self._head_bytes
+        if is_served and self._counted_address and not unauthenticated.may_idle(self._counted_address):
+            if self.flow.write_paused:
+                self.transport.abort()
+            else:
+                self.transport.close()  # after the last answer
 
     def _count_unauthenticated(self) -> None:
         """Count the connection for its address, and cut it off if the address uses the room of others."""
         unauthenticated = self._options.unauthenticated
         if unauthenticated is None or self.client is None or self.transport.is_closing():
+            return
+        if self._counted_address:
             return
         self._counted_address = self.client[0]
         unauthenticated.add(self._counted_address)

@@ -13,14 +13,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from relay.core.errors import MalformedError, Reason
 from relay.net.write_stalls import WriteStalls
 from relay.web import bodies
 from relay.web.bounded_protocol import BoundedHttp, ConnectionOptions
 from relay.web.uvicorn_runner import HttpServer
-from tests.support.raw_http import head
+from tests.support.raw_http import exchange, head
 from tests.support.raw_websocket import until
 
 HOST = ("Host", "x")
@@ -57,8 +57,9 @@ async def read(request: Request) -> Response:
 async def socket_route(websocket: WebSocket) -> None:
     """Accept each handshake, flood the client, and never end."""
     await websocket.accept()
-    while True:
-        await websocket.send_text("x" * 65_536)
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text("x" * 65_536)
 
 
 async def refuse(websocket: WebSocket) -> None:
@@ -119,6 +120,7 @@ STATES = {
 DEAF = {
     "an answer that is not read": LARGE,
     "pipelined answers that are not read": LARGE * 50,
+    "small pipelined answers that are not read": ANSWERED * 10_000,
     "the last answer is not read": head("GET", "/large", [HOST, ("Connection", "close")]),
     "a WebSocket that is not read": head("GET", "/socket", UPGRADE),
 }
@@ -138,8 +140,10 @@ async def test_a_client_that_sends_nothing_more_is_cut_off(port: int, sent: byte
 
 
 @pytest.mark.parametrize("sent", DEAF.values(), ids=DEAF)
-async def test_a_client_that_reads_nothing_is_cut_off(port: int, sent: bytes) -> None:
-    """Its connection and what the kernel holds for it are given back."""
+async def test_a_client_that_reads_nothing_is_cut_off(
+    port: int, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connection and what the kernel holds for it are given back, and nothing is logged as an error."""
     loop = asyncio.get_running_loop()
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -149,6 +153,10 @@ async def test_a_client_that_reads_nothing_is_cut_off(port: int, sent: bytes) ->
             with contextlib.suppress(ConnectionError):
                 await loop.sock_sendall(sock, sent)
                 await until(lambda: bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)))  # ECONNRESET
+    assert (
+        await exchange(port, ANSWERED)
+    ).status == 200  # by then the requests of the other connection have ended
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 @pytest.mark.parametrize(
