@@ -108,7 +108,7 @@ async def _authenticated(
         return _Denial(credential)
     try:
         async with asyncio.timeout_at(_deadline(request, options)):
-            session = await issuer.authenticate(credential, now=now)
+            session = await issuer.authenticate(credential, now=now, caller=client.address)
     except TimeoutError:
         return _Denial(
             Refusal(reason=Reason.BACKEND_UNAVAILABLE, detail="The session was not checked in time.")

@@ -134,13 +134,15 @@ class Issuer:
         self.options = options
         self._policy = policy
 
-    async def authenticate(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
-        """Return the session of a credential, or why there is none. `grace_s`: see `SessionVerifier.verify`.
+    async def authenticate(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
+        """Return the session of a credential, or why there is none. For the others see `SessionVerifier.verify`.
 
         Raises:
             UnavailableError: if the session can't be checked now.
         """
-        session = await self._verifier.verify(credential, now=now, grace_s=grace_s)
+        session = await self._verifier.verify(credential, now=now, grace_s=grace_s, caller=caller)
         if isinstance(session, Refusal):
             return session
         if session_is_revoked(

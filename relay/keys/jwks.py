@@ -10,14 +10,9 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from relay.core.errors import MalformedError
+from relay.core.jwk_set import MAX_KID_CHARS, KeySet, read_jwk_set
 from relay.core.jws import VerifyKey
 from relay.core.tokens import ALGORITHM
-
-MAX_KEYS = 64
-"""Most keys in one JWK Set. An issuer has two during a rotation; thousands are an attack or a mistake."""
-
-MAX_KID_CHARS = 128
-"""Longest `kid` in a JWK Set. The relay's kids have 16 characters, full thumbprints 43."""
 
 _X_BYTES = 32
 
@@ -63,7 +58,7 @@ def to_jwks(keys: Mapping[str, VerifyKey]) -> dict[str, Any]:
 
 
 def from_jwk(jwk: object) -> VerifyKey | None:
-    """Read one JWK. Returns None if it is not a key for EdDSA signatures with Ed25519 (RFC 7517 §5: ignore it).
+    """Read one JWK strictly. Returns None if it is not a key for EdDSA signatures with Ed25519.
 
     Raises:
         MalformedError: if it is such a key and is broken, or if it holds a private member.
@@ -72,9 +67,7 @@ def from_jwk(jwk: object) -> VerifyKey | None:
         raise MalformedError("A JWK is a JSON object.")
     if "d" in jwk or "k" in jwk:
         raise MalformedError("The JWK holds a private or secret key. It is now public: replace that key.")
-    if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
-        return None
-    if jwk.get("alg", ALGORITHM) != ALGORITHM or jwk.get("use", "sig") != "sig":
+    if not _is_ours(jwk):
         return None
     kid = jwk.get("kid")
     if not isinstance(kid, str) or not 0 < len(kid) <= MAX_KID_CHARS:
@@ -82,23 +75,47 @@ def from_jwk(jwk: object) -> VerifyKey | None:
     return VerifyKey(kid=kid, algorithm=ALGORITHM, key=_public_key(jwk.get("x")))
 
 
+def read_published(document: object) -> KeySet:
+    """Return the keys of a JWK Set (parsed JSON) that check scoped tokens. See `relay.core.jwk_set`.
+
+    Raises:
+        MalformedError: if it is not a JWK Set, or holds a private key.
+    """
+    return read_jwk_set(document, _read_entry)
+
+
 def from_jwks(document: object) -> dict[str, VerifyKey]:
     """Return the keys of a JWK Set (parsed JSON) that check scoped tokens, by `kid`. There may be none.
 
     Raises:
-        MalformedError: if it is not a JWK Set, has a `kid` twice, or holds a broken or private key.
+        MalformedError: if it is not a JWK Set, has a `kid` twice, or holds a private key.
     """
-    keys = document.get("keys") if isinstance(document, Mapping) else None
-    if not isinstance(keys, list):
-        raise MalformedError('A JWK Set is a JSON object with a list "keys".')
-    if len(keys) > MAX_KEYS:
-        raise MalformedError(f"The JWK Set has more than {MAX_KEYS} keys.")
     found: dict[str, VerifyKey] = {}
-    for key in filter(None, map(from_jwk, keys)):
+    for key in read_published(document).keys:
         if key.kid in found:
             raise MalformedError("Two keys of the JWK Set have the same kid.")
         found[key.kid] = key
     return found
+
+
+def _read_entry(jwk: Mapping[str, Any], kid: str) -> VerifyKey | str:
+    if not _is_ours(jwk):
+        return "it is not an Ed25519 key for signatures"
+    if not kid:
+        return "it has no kid"
+    try:
+        return VerifyKey(kid=kid, algorithm=ALGORITHM, key=_public_key(jwk.get("x")))
+    except MalformedError as error:
+        return error.detail.removesuffix(".")
+
+
+def _is_ours(jwk: Mapping[str, Any]) -> bool:
+    return (
+        jwk.get("kty") == "OKP"
+        and jwk.get("crv") == "Ed25519"
+        and jwk.get("alg", ALGORITHM) in (ALGORITHM, "Ed25519")  # RFC 9864 gives it a second name
+        and jwk.get("use", "sig") == "sig"
+    )
 
 
 def _encode(data: bytes) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from relay.core.errors import Reason, Refusal, UnavailableError
+from relay.core.jwk_set import NoKey
 from relay.core.jws import VerifyKey, parse_compact
 from relay.core.tokens import MAX_TOKEN_BYTES, SigningKey
-from relay.keys.jwks import from_jwks
+from relay.keys.jwks import read_published
 from relay.keys.jwks_client import JwksClient
 
 
@@ -19,8 +20,10 @@ class KeySource(Protocol):
     `keys_for` gets the whole token: an adapter that fetches keys must first read the kid.
     """
 
-    async def keys_for(self, token: str) -> Mapping[str, VerifyKey]:
+    async def keys_for(self, token: str, *, caller: str = "") -> Mapping[str, VerifyKey]:
         """Return keys by `kid`, with the key of `token` among them if it is known. The token is not checked.
+
+        `caller` is the client's address, for a budget: a kid that nobody knows may cost a request.
 
         Raises:
             UnavailableError: if the keys can't be fetched now (reason `keys_unavailable`).
@@ -35,25 +38,25 @@ class KeySource(Protocol):
 class FetchedKeys:
     """The keys at `tokens.jwks_url`. End it with `aclose`."""
 
-    def __init__(self, url: str) -> None:
-        """Fetch nothing yet.
+    def __init__(self, url: str, *, private_http: bool = False) -> None:
+        """Fetch nothing yet. `private_http`: see `relay.keys.jwks_client.check_jwks_url`.
 
         Raises:
             ConfigurationError: if keys may not be fetched from `url`.
         """
-        self._client = JwksClient(url, read=from_jwks)
+        self._client = JwksClient(url, read=read_published, private_http=private_http)
 
-    async def keys_for(self, token: str) -> Mapping[str, VerifyKey]:
+    async def keys_for(self, token: str, *, caller: str = "") -> Mapping[str, VerifyKey]:
         """See `KeySource.keys_for`."""
         parsed = parse_compact(token, max_bytes=MAX_TOKEN_BYTES)
         kid = None if isinstance(parsed, Refusal) else parsed.header.get("kid")
         if not isinstance(kid, str):
             return {}
         try:
-            key = await self._client.key(kid)
+            key = await self._client.key(kid, caller=caller)
         except UnavailableError as error:
             raise UnavailableError(Reason.KEYS_UNAVAILABLE, f"tokens.jwks_url: {error}") from None
-        return {} if key is None else {kid: key}
+        return {} if isinstance(key, NoKey) else {kid: key}
 
     def is_revoked(self, _kid: str) -> bool:
         """See `KeySource.is_revoked`. A JWK Set does not tell why a key is gone. Its tokens are refused anyway."""

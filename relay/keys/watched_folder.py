@@ -61,7 +61,12 @@ class WatchedKeys:
         self.ring: KeyRing = load_keys(folder, now=clock())
         self._records = {record.kid: record for record in load_records(folder)}
 
-    async def keys_for(self, _token: str) -> Mapping[str, VerifyKey]:
+    async def keys_for(
+        self,
+        _token: str,
+        *,
+        caller: str = "",  # noqa: ARG002  # the port has it
+    ) -> Mapping[str, VerifyKey]:
         """See `KeySource.keys_for`."""
         return self.ring.verify
 

@@ -25,7 +25,7 @@ from relay.core.errors import Reason, UnavailableError
 from relay.net.backend_faults import backend_fault
 
 MAX_ANSWER_BYTES: Final = 65_536
-"""Longest answer that `UrlClient` reads: a set of 64 keys has 30 KB; a user with all roles, or two JWTs, a few."""
+"""Longest answer that `UrlClient` reads by default: a user with all roles, or two JWTs, have a few KB."""
 
 _CUT_OFF = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 _FAILED = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError)
@@ -88,7 +88,14 @@ class UrlClient:
     """One fixed URL that the relay calls. It connects at the first call. End it with `aclose`; calls may follow."""
 
     def __init__(
-        self, url: str, *, name: str, timeout_s: float, connections: int = 4, setting: str = ""
+        self,
+        url: str,
+        *,
+        name: str,
+        timeout_s: float,
+        connections: int = 4,
+        max_bytes: int = MAX_ANSWER_BYTES,
+        setting: str = "",
     ) -> None:
         """`name` begins the sentences of errors ("session.upstream.me"); `timeout_s` is for a whole call.
 
@@ -99,6 +106,7 @@ class UrlClient:
         self._name = name
         self._timeout_s = timeout_s
         self._connections = connections
+        self._max_bytes = max_bytes
         self._pools: dict[int, httpcore.AsyncConnectionPool] = {}
 
     async def get(self, *, bearer: str | None = None) -> UrlResponse:
@@ -183,10 +191,10 @@ class UrlClient:
                 # not decompressed: some kilobytes could become gigabytes
                 async for chunk in response.aiter_stream():
                     body += chunk
-                    if len(body) > MAX_ANSWER_BYTES:
+                    if len(body) > self._max_bytes:
                         raise backend_fault(
                             self._name,
-                            came=f"more than {MAX_ANSWER_BYTES} bytes",
+                            came=f"more than {self._max_bytes} bytes",
                             expected="a shorter answer",
                             setting=self._setting,
                         )

@@ -26,7 +26,7 @@ def key_source(settings: Settings, role: Role) -> WatchedKeys | FetchedKeys:
     """
     tokens = settings.tokens
     if role is Role.STREAM and tokens.jwks_url is not None:
-        return FetchedKeys(tokens.jwks_url)
+        return FetchedKeys(tokens.jwks_url, private_http=tokens.jwks_private_http)
     keys = WatchedKeys(tokens.keys_dir)
     if role.issues and keys.ring.signing is None:
         raise ConfigurationError(

@@ -3,7 +3,7 @@
 from functools import partial
 
 from relay.core.errors import ConfigurationError
-from relay.keys.jwks_client import JwksClient
+from relay.keys.jwks_client import SETTLE_S, JwksClient
 from relay.server.options import ref_key
 from relay.sessions.authjs import AuthjsOptions, AuthjsVerifier
 from relay.sessions.base import SessionVerifier
@@ -11,7 +11,7 @@ from relay.sessions.chain import VerifierChain
 from relay.sessions.claims import ClaimNames
 from relay.sessions.cookies import SessionCookies
 from relay.sessions.signed import PublicKeys, SignedOptions, SignedVerifier
-from relay.sessions.signed_keys import read_keys
+from relay.sessions.signed_keys import decode_secret, read_keys
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from relay.settings.load import Settings
 from relay.settings.sessions import Signed
@@ -53,7 +53,12 @@ def _signed(settings: Settings) -> SessionVerifier:
 
 def _signed_key(signed: Signed) -> bytes | PublicKeys:
     if signed.jwks_url is not None:
-        return JwksClient(signed.jwks_url, read=partial(read_keys, algorithm=signed.algorithm))
+        return JwksClient(
+            signed.jwks_url,
+            read=partial(read_keys, algorithm=signed.algorithm),
+            settle_s=SETTLE_S,
+            private_http=signed.jwks_private_http,
+        )
     if signed.public_key_file is not None:
         try:
             return signed.public_key_file.read_bytes()
@@ -61,6 +66,8 @@ def _signed_key(signed: Signed) -> bytes | PublicKeys:
             raise ConfigurationError(
                 f"session.signed.public_key_file: {signed.public_key_file} can't be read: {error.strerror}."
             ) from None
+    if signed.secret_base64 is not None:
+        return decode_secret(signed.secret_base64.get_secret_value())
     text = signed.public_key if signed.secret is None else signed.secret.get_secret_value()
     assert text is not None  # the settings check that
     return text.encode()

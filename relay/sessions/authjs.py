@@ -86,7 +86,14 @@ class AuthjsVerifier:
         raw = [_v5_key(secret, salt=name) for secret in options.secrets for name in options.cookies]
         self._v5 = {_thumbprint(key): ContentKey.of(V5, key) for key in raw}
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self,
+        credential: str,
+        *,
+        now: float,
+        grace_s: float = 0,
+        caller: str = "",  # noqa: ARG002  # the port has it
+    ) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if not is_direct(credential, (V5, V4)):
             return NotMine(detail="It is not an encrypted session of Auth.js.")

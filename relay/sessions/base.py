@@ -81,10 +81,13 @@ class SessionVerifier(Protocol):
     quotes a credential or a key. A credential that is too long is refused before it is parsed.
     """
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
         """Return the session, or the reason why there is none. `now` is Unix seconds.
 
         `grace_s` is for log-outs: the seconds after its end in which a credential still identifies its session.
+        `caller` is the client's address, for budgets of calls to other servers.
 
         Raises:
             UnavailableError: if another server has to be asked and does not answer. The caller fails closed.

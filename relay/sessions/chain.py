@@ -16,11 +16,13 @@ class VerifierChain:
     def __init__(self, verifiers: Sequence[SessionVerifier]) -> None:
         self._verifiers = tuple(verifiers)
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
         """See `SessionVerifier.verify`. Never returns `NotMine`, because no other verifier follows."""
         details, settings = [], []
         for verifier in self._verifiers:
-            answer = await verifier.verify(credential, now=now, grace_s=grace_s)
+            answer = await verifier.verify(credential, now=now, grace_s=grace_s, caller=caller)
             if not isinstance(answer, NotMine):
                 return answer
             details.append(str(answer))

@@ -3,17 +3,18 @@
 A text that is not a JWT, and a JWT of another issuer, are left to other verifiers (`NotMine`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from relay.core.errors import ConfigurationError, Reason, Refusal
+from relay.core.errors import ConfigurationError, Reason, Refusal, UnavailableError
+from relay.core.jwk_set import MAX_KID_CHARS, NoKey, read_kid
 from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact
 from relay.core.tokens import LEEWAY_S
 from relay.core.tokens import TYPE as SCOPED_TYPE
 from relay.sessions.base import Ended, NotMine, Session
 from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, refused, to_session
-from relay.sessions.signed_keys import MAX_KID_CHARS, check_algorithm, load_key
+from relay.sessions.signed_keys import check_algorithm, load_key, names_of
 
 MAX_CREDENTIAL_BYTES: Final = 8192
 """Longest session token: browsers keep 4096 bytes a cookie, and proxies pass 8 KB of headers."""
@@ -22,11 +23,15 @@ MAX_CREDENTIAL_BYTES: Final = 8192
 class PublicKeys(Protocol):
     """The port for the public keys that a backend publishes. `relay.keys.jwks_client` is its adapter."""
 
-    async def key(self, kid: str) -> VerifyKey | None:
-        """Return the key with this `kid` ("": the key without a kid), or None if there is none.
+    async def key(
+        self, kid: str, *, fits: Callable[[VerifyKey], bool], caller: str = ""
+    ) -> VerifyKey | NoKey:
+        """Return the key for a token with this `kid` ("": none). See `KeySet.find` for `fits`.
+
+        `caller` is the client's address, for a budget: a kid that nobody knows may cost a request.
 
         Raises:
-            UnavailableError: if the keys can't be fetched now.
+            UnavailableError: if the keys can't be fetched now, or it is not certain yet that there is no such key.
         """
         ...
 
@@ -39,8 +44,8 @@ class PublicKeys(Protocol):
 class SignedOptions:
     """The form of the backend's sessions.
 
-    `key` is the HMAC secret, or a public key in PEM form, or a source of public keys. `require` has claims and their
-    required values.
+    `key` is the HMAC secret, or a public key as a text (`relay.sessions.key_text`), or a source of public keys.
+    `require` has claims and their required values.
     """
 
     algorithm: str
@@ -79,7 +84,9 @@ class SignedVerifier:
         else:
             self._keys = options.key
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
         """See `SessionVerifier.verify`. Refuses with `session_expired` or `session_invalid`."""
         if credential.count(".") != 2:
             return NotMine(detail="It is not a JWT.")
@@ -92,7 +99,7 @@ class SignedVerifier:
         if issuer is not None and token.payload.get("iss") != issuer:
             return NotMine(detail=f"iss is not {issuer}.", setting="session.signed.issuer")
         names = self._options.claims
-        key = await self._key(token.header)
+        key = await self._key(token, caller)
         if isinstance(key, Refusal):
             return refused(key, token.payload, names)
         if refusal := _wrong_signature(token, key) or _wrong_purpose(token.payload, self._options):
@@ -110,15 +117,24 @@ class SignedVerifier:
         if not isinstance(self._keys, VerifyKey):
             await self._keys.aclose()
 
-    async def _key(self, header: Mapping[str, Any]) -> VerifyKey | Refusal:
+    async def _key(self, token: Compact, caller: str) -> VerifyKey | Refusal:
+        kid = read_kid(token.header.get("kid"))
+        if kid is None:
+            return invalid(f"The header's kid is not a text of at most {MAX_KID_CHARS} characters.")
         if isinstance(self._keys, VerifyKey):
             return self._keys  # there is one key, so the header's kid does not matter
-        kid = header.get("kid", "")
-        if not isinstance(kid, str) or len(kid) > MAX_KID_CHARS:
-            return invalid(f"The header's kid is not a text of at most {MAX_KID_CHARS} characters.")
-        if header.get("alg") != self._options.algorithm:
-            return invalid(f"The header's alg is not {self._options.algorithm}.")  # before a call for the key
-        return await self._keys.key(kid) or invalid("The backend publishes no key with the header's kid.")
+        setting = "session.signed.jwks_url"
+        if token.header.get("alg") not in names_of(self._options.algorithm):  # before a call for the key
+            detail = f"The header's alg is not {self._options.algorithm}."
+            return invalid(detail, setting="session.signed.algorithm")
+        try:
+            key = await self._keys.key(
+                kid, fits=lambda key: check_signature(token, key) is None, caller=caller
+            )
+        except UnavailableError as error:
+            raise UnavailableError(error.reason, str(error), setting=setting) from None
+        # not `ended`: it may be a key that the backend does not publish yet
+        return invalid(key.detail, setting=setting) if isinstance(key, NoKey) else key
 
 
 def media_type(typ: object) -> str:

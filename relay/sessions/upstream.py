@@ -81,6 +81,7 @@ class UpstreamVerifier:
         *,
         now: float,
         grace_s: float = 0,  # noqa: ARG002  # the port has it; see below
+        caller: str = "",  # noqa: ARG002  # the port has it
     ) -> Session | Refusal:
         """See `SessionVerifier.verify`. A credential that the backend refuses is `session_expired`: a refresh may help.
 

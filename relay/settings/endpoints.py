@@ -12,7 +12,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 from relay.core.grants import NO_OPTIONS, GrantOptions
 from relay.core.messages import Mode
 from relay.core.patterns import covers
-from relay.settings.sections import Origin, Pattern, Section, matching
+from relay.settings.base import Section
+from relay.settings.sections import Origin, Pattern, matching
 
 _SERVICE_URL = re.compile(r"(https?://[^/]*)(/[A-Za-z0-9._~/-]{0,200})")
 _ORIGIN: TypeAdapter[str] = TypeAdapter(Origin)

@@ -10,14 +10,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from relay.core.errors import ConfigurationError, MalformedError
+from relay.core.errors import MalformedError
 from relay.core.patterns import check_pattern
 from relay.core.tokens import MAX_LIFETIME_S
 from relay.keys.api_keys import May
-from relay.keys.jwks_client import check_jwks_url
 from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
+from relay.settings.base import Section, checked_jwks_url
 
 _AUTHORITY = re.compile(
     r"(?P<host>[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -107,13 +113,6 @@ def _network(value: str) -> str:
         raise ValueError(f"must be an address or a network like 10.0.0.0/8: {error}") from None
 
 
-def _jwks_url(value: str) -> str:
-    try:
-        return check_jwks_url(value)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-
-
 Origin = Annotated[str, AfterValidator(_web_origin)]
 PageOrigin = Annotated[str, AfterValidator(_page_origin)]
 StreamOrigin = Annotated[str, AfterValidator(_url("ws", "wss"))]
@@ -127,7 +126,6 @@ Rate = Annotated[
     ),
 ]
 Network = Annotated[str, AfterValidator(_network)]
-JwksUrl = Annotated[str, AfterValidator(_jwks_url)]
 Sha256 = Annotated[
     str,
     matching(
@@ -167,12 +165,6 @@ LoginMessage = Annotated[str, Field(min_length=1, max_length=500)]
 RoutePath = Annotated[
     str, matching(r"/[A-Za-z0-9/_-]*", 'must be a path like "/auth/login", without a query')
 ]
-
-
-class Section(BaseModel):
-    """Base of all sections. Unknown keys are refused, and values don't change after the start."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Public(Section):
@@ -239,7 +231,11 @@ class Tokens(Section):
         le=86_400,
         description="Seconds for which `relay keys rotate` publishes a new key before the key signs.",
     )
-    jwks_url: JwksUrl | None = Field(
+    jwks_private_http: bool = Field(
+        default=False,
+        description="Whether jwks_url may be http in a private network. Its machines could then sign any token.",
+    )
+    jwks_url: str | None = Field(
         default=None,
         description="URL from which `--role stream` fetches the public keys. Default: the keys in tokens.keys_dir.",
     )
@@ -251,6 +247,11 @@ class Tokens(Section):
     default_endpoint: Name = Field(
         default="prices", description="Endpoint of a token request that names none."
     )
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _check_jwks_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return checked_jwks_url(value, info)
 
 
 class Publisher(Section):

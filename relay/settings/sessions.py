@@ -10,11 +10,13 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from relay.settings.sections import CookieName, JwksUrl, Section, matching
+from relay.settings.base import Section, checked_jwks_url
+from relay.settings.sections import CookieName, matching
 
 VERIFIERS = ("signed", "upstream", "authjs")
 
@@ -82,16 +84,27 @@ class Signed(Section):
         "ES384",
         "ES512",
         "EdDSA",
-    ] = Field(description="Algorithm of the signature; no other one is accepted.")
+        "Ed25519",
+    ] = Field(
+        description="Algorithm of the signature; no other one is accepted. Ed25519 is the same as EdDSA."
+    )
     secret: SecretStr | None = Field(
         default=None, description="Shared secret of HS256 (at least 32 bytes), HS384 (48) or HS512 (64)."
     )
+    secret_base64: SecretStr | None = Field(
+        default=None,
+        description="The shared secret in base64, if the backend signs with the bytes that it encodes.",
+    )
     public_key: str | None = Field(
         default=None,
-        description="Public key of the other algorithms in PEM form. Or use public_key_file or jwks_url.",
+        description="Public key of the other algorithms, such as PEM. Or use public_key_file or jwks_url.",
     )
-    public_key_file: Path | None = Field(default=None, description="PEM file with the public key.")
-    jwks_url: JwksUrl | None = Field(
+    public_key_file: Path | None = Field(default=None, description="File with the public key.")
+    jwks_private_http: bool = Field(
+        default=False,
+        description="Whether jwks_url may be http in a private network. Its machines could then sign any session.",
+    )
+    jwks_url: str | None = Field(
         default=None,
         description="URL of the backend's public keys: https, or http on this machine.",
     )
@@ -107,15 +120,21 @@ class Signed(Section):
         description="Claims with their required values. They distinguish a session from other JWTs of the same key.",
     )
 
+    @field_validator("jwks_url")
+    @classmethod
+    def _check_jwks_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        return checked_jwks_url(value, info)
+
     @model_validator(mode="after")
     def _check_key(self) -> Self:
         public = [key for key in (self.public_key, self.public_key_file, self.jwks_url) if key is not None]
+        secrets = [secret for secret in (self.secret, self.secret_base64) if secret is not None]
         if self.algorithm.startswith("HS"):
-            if self.secret is None or public:
+            if len(secrets) != 1 or public:
                 raise ValueError(
-                    f"{self.algorithm} needs secret, and no public_key, public_key_file or jwks_url"
+                    f"{self.algorithm} needs secret or secret_base64, and no public_key, public_key_file or jwks_url"
                 )
-        elif self.secret is not None or len(public) != 1:
+        elif secrets or len(public) != 1:
             raise ValueError(
                 f"{self.algorithm} needs one of public_key, public_key_file and jwks_url, and no secret"
             )

@@ -217,7 +217,7 @@ class Gate:
             issuer=self._options.issuer, audience=attempt.endpoint.audience, origin=None
         )
         try:
-            keys = await self._keys.keys_for(token)
+            keys = await self._keys.keys_for(token, caller=attempt.client.address)
         except UnavailableError as error:
             return replace(deny(attempt, Refusal.of(error)), claimed=tokens.claimed_identity(token))
         verified = tokens.verify(token, keys, now=now, expected=expected)

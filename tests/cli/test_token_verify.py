@@ -250,7 +250,7 @@ def test_a_variable_that_names_settings_is_no_option(
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "[]", "{}", '{"keys":[1]}', '{"keys":[],"keys":[]}', "\x00", " " * 70_000]
+    "content", [None, "", "[]", "{}", '{"keys":1}', '{"keys":[],"keys":[]}', "\x00", " " * 70_000]
 )
 def test_a_bad_jwks_file(tmp_path: Path, relay: RelayCommand, content: str | None) -> None:
     """One line that names the file, exit code 2: the command was wrong, not the token."""

@@ -222,9 +222,7 @@ def test_the_key_decides_the_algorithm(alg: object) -> None:
     assert refusal.reason is Reason.TOKEN_HEADER
 
 
-@pytest.mark.parametrize(
-    "header", [{"crit": ["x"]}, {"crit": []}, {"crit": "b64"}, {"b64": False}, {"kid": 1}]
-)
+@pytest.mark.parametrize("header", [{"crit": ["x"]}, {"crit": []}, {"crit": "b64"}, {"b64": False}])
 def test_headers_that_change_the_meaning(header: dict[str, Any]) -> None:
     """A token with an unknown extension is refused, without an exception."""
     token = parse(forge({"alg": "EdDSA"} | header, {"a": 1}, KEY))

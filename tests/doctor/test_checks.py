@@ -132,6 +132,33 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
         [(REF_KEY, "77b7bb77b77b7b7bb77b7b77bb7b7bb7b7")],
         "session.ref_key repeats a few characters",
     ),
+    (
+        "shared-secret",
+        [
+            (f'secret = "{SECRET}"', f'secret_base64 = "{REF_KEY}"'),
+        ],
+        "session.signed.secret_base64 is the same as session.ref_key",
+    ),
+    (
+        "plain-jwks",
+        [
+            (
+                "[tokens]",
+                '[tokens]\njwks_private_http = true\njwks_url = "http://issuer:8000/.well-known/jwks.json"',
+            )
+        ],
+        "tokens.jwks_url has http://issuer:8000/.well-known/jwks.json",
+    ),
+    (
+        "plain-jwks",
+        [
+            (
+                f'algorithm = "HS256", secret = "{SECRET}"',
+                'algorithm = "RS256", jwks_private_http = true, jwks_url = "http://10.1.2.3/keys"',
+            )
+        ],
+        "session.signed.jwks_url has http://10.1.2.3/keys",
+    ),
     ("short-secret", [(REF_KEY, "80347915268097354612908475631029")], "session.ref_key has at most 106 bits"),
     (
         "long-cache",

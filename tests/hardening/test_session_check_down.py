@@ -29,7 +29,9 @@ from tests.support.shared_relay import recorded
 class Down:
     """A session verifier whose backend does not answer."""
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
         raise UnavailableError(Reason.BACKEND_UNAVAILABLE, "The session backend did not answer in 2 s.")
 
     def forget(self, ref: str) -> None:
@@ -42,7 +44,9 @@ class Down:
 class Hanging(Down):
     """A session verifier that has no time limit of its own, and whose backend never answers."""
 
-    async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+    async def verify(
+        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+    ) -> Session | Refusal:
         await asyncio.Event().wait()
         raise AssertionError("it never answers")
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.errors import MalformedError
+from relay.core.jwk_set import MAX_KEYS, PrivateKeyError
 from relay.core.jws import VerifyKey
-from relay.keys.jwks import MAX_KEYS, from_jwk, from_jwks, to_jwk, to_jwks, verify_key
+from relay.keys.jwks import from_jwk, from_jwks, read_published, to_jwk, to_jwks, verify_key
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = verify_key(PRIVATE.public_key())
@@ -47,7 +48,7 @@ def test_no_private_member_ever() -> None:
     "other",
     [
         *[{"kty": "RSA"}, {"kty": "EC", "crv": "P-256"}, {"crv": "Ed448"}, {"crv": "X25519"}, {"kty": None}],
-        *[{"alg": "ES256"}, {"alg": "none"}, {"use": "enc"}, {"use": None}],
+        *[{"alg": "ES256"}, {"alg": "none"}, {"use": "enc"}, {"use": 7}],
     ],
     ids=str,
 )
@@ -70,15 +71,7 @@ def test_an_empty_set_has_no_keys() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *[
-            {"d": "AAAA"},
-            {"k": "AAAA"},
-            {"kid": ""},
-            {"kid": 1},
-            {"kid": None},
-            {"kid": "x" * 129},
-            {"kid": ["a"]},
-        ],
+        *[{"kid": ""}, {"kid": None}, {"kid": "x" * 1025}, {"kid": ["a"]}, {"kid": True}],
         *[
             {"x": ""},
             {"x": None},
@@ -97,10 +90,27 @@ def test_an_empty_set_has_no_keys() -> None:
     ],
     ids=lambda change: str(change)[:40],
 )
-def test_a_broken_key_refuses_the_whole_set(change: dict[str, Any]) -> None:
-    """A key that is meant for us and is broken refuses the set: to go on without it would be to lose it silently."""
+def test_a_broken_key_is_left_out(change: dict[str, Any]) -> None:
+    """A broken key is left out and named. The others count. As a file it is refused."""
+    found = read_published({"keys": [JWK | change, JWK]})
+    assert [key.kid for key in found.keys] == [KEY.kid]
+    assert found.skipped[0].startswith("key 1")
     with pytest.raises(MalformedError):
-        from_jwks({"keys": [JWK | change]})
+        from_jwk(JWK | change)
+
+
+@pytest.mark.parametrize(
+    "secret", [{"d": "AAAA"}, {"k": "AAAA"}, {"priv": "AAAA"}, {"kty": "RSA", "p": "AAAA"}]
+)
+def test_a_private_key_refuses_the_whole_set(secret: dict[str, str]) -> None:
+    """A private member refuses the set, whatever else is in it."""
+    with pytest.raises(PrivateKeyError, match="replace that key"):
+        from_jwks({"keys": [JWK, secret]})
+
+
+def test_members_that_are_null_count_as_absent() -> None:
+    """Serializers write null for a member without a value."""
+    assert list(from_jwks({"keys": [JWK | {"use": None, "alg": None, "d": None}]})) == [KEY.kid]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +124,6 @@ def test_a_broken_key_refuses_the_whole_set(change: dict[str, Any]) -> None:
         {},
         {"keys": None},
         {"keys": JWK},
-        {"keys": [1]},
-        {"keys": [None]},
-        {"keys": [[]]},
     ],
     ids=lambda document: str(document)[:30],
 )
@@ -133,11 +140,11 @@ def test_the_same_kid_twice() -> None:
         from_jwks({"keys": [JWK, other]})
 
 
-def test_a_set_of_more_than_64_keys_is_refused() -> None:
-    """64 are read, 65 are not."""
+def test_a_set_of_more_than_500_keys_is_refused() -> None:
+    """500 are read, 501 are not."""
     keys = [JWK | {"kid": str(number)} for number in range(MAX_KEYS + 1)]
     assert len(from_jwks({"keys": keys[:-1]})) == MAX_KEYS
-    with pytest.raises(MalformedError, match="more than 64"):
+    with pytest.raises(MalformedError, match="more than 500"):
         from_jwks({"keys": keys})
 
 

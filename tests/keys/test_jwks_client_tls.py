@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from relay.core.errors import UnavailableError
-from relay.keys.jwks import from_jwks, to_jwks, verify_key
+from relay.keys.jwks import read_published, to_jwks, verify_key
 from relay.keys.jwks_client import JwksClient
 from tests.support.backends import http_answer
 
@@ -81,7 +81,7 @@ async def test_an_authority_that_this_machine_knows(tmp_path: Path, monkeypatch:
     pem = certificate(tmp_path, "127.0.0.1")
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     async with publishing(pem) as url:
-        client = JwksClient(url, read=from_jwks)
+        client = JwksClient(url, read=read_published)
         assert await client.key(KEY.kid) == KEY
         await client.aclose()
 
@@ -95,7 +95,7 @@ async def test_a_publisher_that_proves_nothing(
     if known:
         monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     async with publishing(pem) as url:
-        client = JwksClient(url, read=from_jwks)
+        client = JwksClient(url, read=read_published)
         with pytest.raises(UnavailableError, match="ConnectError"):
             await client.key(KEY.kid)
         await client.aclose()

@@ -268,7 +268,9 @@ async def test_the_first_that_knows_it_decides() -> None:
     class Lax:
         """Takes everything for a session, and tells."""
 
-        async def verify(self, credential: str, *, now: float, grace_s: float = 0) -> Session | Refusal:
+        async def verify(
+            self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+        ) -> Session | Refusal:
             asked.append(credential)
             return Session(subject="anybody", roles=(), ref="", own_id=False, issued_at=now)
 

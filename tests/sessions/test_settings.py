@@ -1,5 +1,6 @@
 """The session section of relay.toml: what each verifier needs, what can't be combined, and what is made of it."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from relay.sessions.base import Session
 from relay.settings.load import Settings, load
 from tests.support import authjs_sessions
 from tests.support.relay_process import make_relay
-from tests.support.signed_sessions import NOW, PAYLOAD, RSA, public_pem, token
+from tests.support.signed_sessions import NOW, PAYLOAD, RSA, SECRET, public_pem, token
 
 SIGNED = f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", require = {{ token_use = "access" }} }}'
 UPSTREAM = 'upstream = { me = "http://backend:9000/auth/me" }'
@@ -131,6 +132,19 @@ def test_answers_are_not_kept_for_long(tmp_path: Path, cache: str) -> None:
             'jwks_url = "http://id.example.com/jwks",',
             "session.signed.jwks_url: A JWKS URL must begin with https",
         ),
+        (
+            'jwks_url = "http://10.1.2.3/jwks",',
+            "session.signed.jwks_url: A JWKS URL must begin with https://; http is for this machine only "
+            "(jwks_private_http = true allows it in a private network)",
+        ),
+        (
+            'jwks_url = "http://192.0.3.1/jwks", jwks_private_http = true,',
+            "session.signed.jwks_url: A JWKS URL must begin with https://: 192.0.3.1 is not in a private network",
+        ),
+        (
+            'secret_base64 = "a", jwks_url = "https://id/jwks",',
+            "session.signed: RS256 needs one of public_key",
+        ),
         ('jwks_url = "https://u@id.example.com/",', "session.signed.jwks_url: A JWKS URL must have no user"),
     ],
 )
@@ -145,8 +159,29 @@ def test_a_secret_is_not_published(tmp_path: Path) -> None:
     keys = 'secret = "s", jwks_url = "https://id/jwks"'
     line = mistake(tmp_path, f'signed = {{ algorithm = "HS256", {keys}, {REQUIRE} }}')
     assert line.startswith(
-        "session.signed: HS256 needs secret, and no public_key, public_key_file or jwks_url"
+        "session.signed: HS256 needs secret or secret_base64, and no public_key, public_key_file or jwks_url"
     )
+
+
+@pytest.mark.parametrize(
+    "keys", ["", 'secret = "s", secret_base64 = "c3M=",', 'secret_base64 = "c3M=", public_key = "k",']
+)
+def test_one_secret_is_needed(tmp_path: Path, keys: str) -> None:
+    """Either as it is, or in base64."""
+    line = mistake(tmp_path, f'signed = {{ algorithm = "HS256", {keys} {REQUIRE} }}')
+    assert line.startswith("session.signed: HS256 needs secret or secret_base64, and no")
+
+
+async def test_a_secret_in_base64(tmp_path: Path) -> None:
+    """The backend signs with the bytes that the setting encodes. Too few of them are refused at the start."""
+    encoded = base64.b64encode(SECRET).decode()
+    found = settings(tmp_path, f'signed = {{ algorithm = "HS256", secret_base64 = "{encoded}", {REQUIRE} }}')
+    assert isinstance(await session_verifier(found).verify(token(), now=NOW), Session)
+    assert encoded not in repr(found) + found.model_dump_json()
+    short = base64.b64encode(b"s" * 31).decode()
+    found = settings(tmp_path, f'signed = {{ algorithm = "HS256", secret_base64 = "{short}", {REQUIRE} }}')
+    with pytest.raises(ConfigurationError, match="has 31 bytes, and HS256 needs at least 32"):
+        session_verifier(found)
 
 
 async def test_a_public_key_in_the_settings_or_a_file(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def _of_settings(
         )
     url = settings.tokens.jwks_url
     return _Requirements(
-        keys=load_keys(settings.tokens.keys_dir).verify if url is None else _fetched(url, text),
+        keys=load_keys(settings.tokens.keys_dir).verify
+        if url is None
+        else _fetched(url, text, private_http=settings.tokens.jwks_private_http),
         issuer=settings.public.url,
         audiences={
             one.audience: one.scope for name, one in terms.items() if endpoint is None or name == endpoint
@@ -155,12 +157,12 @@ def _of_options(
     return _Requirements(keys=keys, issuer=issuer, audiences=None if audience is None else {audience: ""})
 
 
-def _fetched(url: str, text: str) -> Mapping[str, VerifyKey]:
+def _fetched(url: str, text: str, *, private_http: bool = False) -> Mapping[str, VerifyKey]:
     """Return the keys for this token from the JWKS address, fetched as a separate stream does."""
-    check_jwks_url(url)
+    check_jwks_url(url, private_http=private_http)
 
     async def fetch() -> Mapping[str, VerifyKey]:
-        source = FetchedKeys(url)
+        source = FetchedKeys(url, private_http=private_http)
         try:
             return await source.keys_for(text)
         finally:

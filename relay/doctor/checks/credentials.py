@@ -25,8 +25,12 @@ _ALPHABETS = ("0123456789", "0123456789abcdef", "0123456789ABCDEF")
 def _secrets(deployment: Deployment) -> list[tuple[str, str]]:
     session = deployment.settings.session
     found = [("session.ref_key", session.ref_key.get_secret_value())]
-    if session.signed is not None and session.signed.secret is not None:
-        found.append(("session.signed.secret", session.signed.secret.get_secret_value()))
+    if session.signed is not None:
+        found += [
+            (f"session.signed.{name}", secret.get_secret_value())
+            for name in ("secret", "secret_base64")
+            if (secret := getattr(session.signed, name)) is not None
+        ]
     if session.authjs is not None:
         found += [("session.authjs.secrets", secret.get_secret_value()) for secret in session.authjs.secrets]
     return found

@@ -111,7 +111,25 @@ def _wide_grant(deployment: Deployment) -> Iterator[str]:
                 yield f"{setting} has {pattern}"
 
 
+def _plain_jwks(deployment: Deployment) -> Iterator[str]:
+    settings = deployment.settings
+    signed = settings.session.signed
+    named = {"tokens.jwks_url": settings.tokens.jwks_url}
+    named |= {"session.signed.jwks_url": None if signed is None else signed.jwks_url}
+    for setting, url in named.items():
+        if url is not None and url.startswith("http://") and not is_loopback(urlsplit(url).hostname or ""):
+            yield f"{setting} has {url}"
+
+
 CHECKS = (
+    Check(
+        name="plain-jwks",
+        severity=Severity.WARNING,
+        finds="Public keys are fetched over plain http from another machine (jwks_private_http).",
+        means="Each machine between the two can replace the keys, and then log in as any user.",
+        do="Use https, or a network in which only the relay and the key's owner are.",
+        run=_plain_jwks,
+    ),
     Check(
         name="plain-origin",
         severity=Severity.ERROR,
