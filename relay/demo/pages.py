@@ -10,17 +10,27 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay import __version__
+from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer
+from relay.web.cookies import read_cookie
 
 MAX_EVENTS = 100
 TAIL_BYTES = 262_144
 """Bytes that are read from the end of the audit log; a hundred records have about 80 KB."""
 
-_FILES = {"demo.css": "text/css", "demo.js": "text/javascript"}
+_FILES = {"demo.css": "text/css"} | dict.fromkeys(
+    ("demo.js", "chart.js", "freshness.js", "text.js", "tokens.js"), "text/javascript"
+)
 
 
-def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[BaseRoute]:
-    """Return the page's routes. `source` is the market's name; the page may connect to `stream_url`."""
+def demo_pages(
+    *, audit_path: Path, source: str, stream_url: str, cookies: SessionCookies
+) -> Sequence[BaseRoute]:
+    """Return the page's routes. `source` is the market's name; the page may connect to `stream_url`.
+
+    A script can't see whether there is a session, which is in an HttpOnly cookie (`cookies`). `/demo/info` says whether
+    the browser sent one, so that the page asks for no token without it.
+    """
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {stream_url}; "
         "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -35,8 +45,9 @@ def demo_pages(*, audit_path: Path, source: str, stream_url: str) -> Sequence[Ba
         name = request.path_params["name"]
         return _file(name, _FILES[name]) if name in _FILES else Response(status_code=404)
 
-    async def info(_request: Request) -> Response:
-        return json_answer(200, {"source": source, "version": __version__})
+    async def info(request: Request) -> Response:
+        has_session = isinstance(read_cookie(request, cookies), str)
+        return json_answer(200, {"source": source, "version": __version__, "has_session": has_session})
 
     def audit(request: Request) -> Response:  # not async: Starlette reads the file on a thread
         text = request.query_params.get("last", "20")

@@ -13,6 +13,7 @@ from pathlib import Path
 from relay.core.errors import RelayError
 from relay.demo.pages import demo_pages
 from relay.server import logs, run
+from relay.server.session_verifier import session_cookies
 from relay.settings.load import load
 
 
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             audit_path=settings.audit.path,
             source=options.source,
             stream_url=settings.public.stream_url,
+            cookies=session_cookies(settings),
         )
         run.start(settings, announce=lambda _ports: print("ready", flush=True), pages=pages)  # noqa: T201  # the parent waits for it
     except RelayError as error:

@@ -17,6 +17,8 @@ from relay.net.sockets import bound_port
 from relay.server.internal import internal_app
 from relay.server.parts import make_parts
 from relay.server.public import public_app
+from relay.server.session_verifier import session_cookies
+from relay.sessions.cookies import SessionCookies
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import Answer, bearing, exchange, head, knock, upgrade
@@ -80,7 +82,12 @@ async def test_every_answer_of_every_route(tmp_path: Path) -> None:
     statuses: set[int] = set()
     async with make_parts(settings) as parts:
         pages = [
-            *demo_pages(audit_path=settings.audit.path, source="none", stream_url="ws://127.0.0.1:1"),
+            *demo_pages(
+                audit_path=settings.audit.path,
+                source="none",
+                stream_url="ws://127.0.0.1:1",
+                cookies=session_cookies(settings),
+            ),
             Route("/broken", broken),
         ]
         for app in (public_app(parts, pages), internal_app(parts)):
@@ -123,7 +130,12 @@ async def refused_by_the_gate(relay: Relay) -> list[Answer]:
 
 async def test_the_page_has_its_own_policy(tmp_path: Path) -> None:
     """A page's own policy is not overwritten: it may load its scripts, and be framed nowhere."""
-    pages = demo_pages(audit_path=tmp_path / "none", source="none", stream_url="ws://127.0.0.1:1")
+    pages = demo_pages(
+        audit_path=tmp_path / "none",
+        source="none",
+        stream_url="ws://127.0.0.1:1",
+        cookies=SessionCookies(names=("none",)),
+    )
     async with (
         serving(Starlette(routes=list(pages))) as url,
         httpx.AsyncClient(verify=False, trust_env=False) as client,

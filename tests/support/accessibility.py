@@ -15,9 +15,12 @@ PACKAGE = "axe-core@4.14"
 WATCH_SHIFTS = """
 window.shifts = [];
 new PerformanceObserver(list => {
-  for (const entry of list.getEntries())
-    if (!entry.hadRecentInput)
-      shifts.push([entry.value, ...entry.sources.map(({ node }) => node?.id || node?.className || node?.nodeName)]);
+  for (const { value, hadRecentInput, sources } of list.getEntries()) {
+    // a right-aligned number that becomes longer moves its own text only
+    const elements = sources.map(({ node }) => node).filter((node) => node && node.nodeType !== Node.TEXT_NODE);
+    if (!hadRecentInput && elements.length)
+      shifts.push([value, ...elements.map((node) => node.id || node.className || node.nodeName)]);
+  }
 }).observe({ type: 'layout-shift', buffered: true });
 """
 """A script for a page, before its own: `window.shifts` gets each shift of the layout that no input caused."""
