@@ -93,6 +93,8 @@ class GapDetails(msgspec.Struct, frozen=True):
     unreadable: Unreadable | None = None
     unclean_end: bool = False
     """The process before this one did not close the log. Events that it had not written yet are not counted."""
+    cut: Count = 0
+    """Bytes that another program cut off the file while it was being written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

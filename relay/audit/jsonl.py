@@ -47,6 +47,10 @@ CHECKPOINT_WITHIN_S = 60.0
 """Seconds that a record may wait for the checkpoint that signs it, if fewer than `EVERY` records come."""
 
 
+CHECK_FILE_S = 2.0
+"""Seconds between two looks whether another program has renamed or cut the file, if no event comes."""
+
+
 class JsonlAuditor:
     """An `Auditor` that writes a file. Create it with `open`, end it with `aclose`."""
 
@@ -68,6 +72,7 @@ class JsonlAuditor:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._signing: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._closed = False
         self._commits: GroupCommit[Entry, Exception | None] = GroupCommit(
             self._commit, name="relay-audit", answer_within_s=_ANSWER_WITHIN_S, max_waiting=_MAX_WAITING
@@ -146,7 +151,7 @@ class JsonlAuditor:
         if self._closed:
             return
         self._closed = True
-        for task in (self._retrying, self._signing):
+        for task in (self._retrying, self._signing, self._checking):
             if task is not None:
                 task.cancel()
         await self._commits.aclose()
@@ -163,7 +168,7 @@ class JsonlAuditor:
         return outcomes
 
     def _follow_up(self) -> None:
-        """Start the tasks that try again and sign, in case no further event comes. Runs on the event loop."""
+        """Start the tasks that try again, sign and look at the file without a further event. Runs on the event loop."""
         if self._closed:
             return
         loop = asyncio.get_running_loop()
@@ -171,6 +176,13 @@ class JsonlAuditor:
             self._retrying = loop.create_task(self._retry())
         if self._signing is None:
             self._signing = loop.create_task(self._sign())
+        if self._checking is None:
+            self._checking = loop.create_task(self._check_file())
+
+    async def _check_file(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_FILE_S)
+            await self._commits.run(self._log_writer.check_file)
 
     async def _retry(self) -> None:
         while self._log_writer.due:

@@ -1,8 +1,8 @@
 """The audit log's file: one writer, append only, and the head of the chain always known.
 
-Nothing is ever cut off, so that a file with the append-only attribute (`chattr +a`) works, and a program that follows
-the file never sees it shrink. A killed process, a full disk or a power cut can leave a torn line at the end. The next
-record begins on a new line, follows the last intact record, and names the torn bytes by number and SHA-256
+The relay never cuts anything off, so that a file with the append-only attribute (`chattr +a`) works, and a program that
+follows the file never sees it shrink. A killed process, a full disk or a power cut can leave a torn line at the end.
+The next record begins on a new line, follows the last intact record, and names the torn bytes by number and SHA-256
 (`Unreadable`). They are part of the chain from then on.
 
 Written bytes are in the kernel and survive the death of this process. Only a power cut can lose the last of them.
@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -183,6 +184,27 @@ class LogFile:
             return True
         except OSError:
             return False  # unknown; writing goes on
+
+    def take_cut(self) -> int:
+        """Return how many bytes another program has cut off since the last look, as logrotate's `copytruncate` does.
+
+        `head` stays: the chain continues after the last record that was written. Torn bytes that are left at the end
+        are `unreadable` from now on.
+
+        Raises:
+            OSError: if the file can't be read.
+        """
+        state = os.fstat(self._file)
+        if not stat.S_ISREG(state.st_mode) or state.st_size >= self.size:
+            return 0
+        missing, self.size = self.size - state.st_size, state.st_size
+        end = LogEnd.of_nothing()
+        if self.size:
+            with suppress(ConfigurationError):  # of a long log, nothing that can be read is left
+                end = read_end(self._file, self._path)
+        self._torn, self._ended = end.torn, end.ended
+        self.first, self.began = _first_record(self._file) if self.size else (None, None)
+        return missing
 
     def rotate(self, line: bytes, link: Link) -> Path:
         """Continue in a new file that begins with `line`, sealed after `head`. Return the name of the old file.

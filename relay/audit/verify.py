@@ -251,7 +251,8 @@ class _Check:
         """Check the link of an intact record."""
         before = self.last or _before(sealed)
         accounted = self._accounted(sealed)
-        if self._unread is not None and not (sealed.follows(before) and accounted):
+        is_cut = sealed.gap is not None and sealed.gap.cut > 0
+        if self._unread is not None and not ((sealed.follows(before) or is_cut) and accounted):
             self.problem = self._unread.problem
         elif not sealed.follows(before):
             self._misplaced(sealed, before)
@@ -322,8 +323,14 @@ class _Check:
                 f"record {expected}" if link.seq == expected + 1 else f"records {expected} to {link.seq - 1}"
             )
             verb = "is" if link.seq == expected + 1 else "are"
+            sentence = f"{gone} {verb} missing before this one (record {link.seq})."
+            if sealed.gap is not None and sealed.gap.cut:
+                sentence += (
+                    f" It says that another program cut {sealed.gap.cut} bytes off the file while the relay "
+                    "was writing, as logrotate's copytruncate does: give the copy before this file."
+                )
             self.missing = (link.writer, range(expected, link.seq))
-            self._fail(Kind.DELETED, f"{gone} {verb} missing before this one (record {link.seq}).")
+            self._fail(Kind.DELETED, sentence)
         elif link == before:
             self._fail(Kind.INSERTED, f"record {link.seq} stands here a second time.")
         elif link.seq == before.seq and sealed.prev == self._last_prev:

@@ -34,6 +34,10 @@ _ROTATE_AGAIN_S = 60.0
 _HINT = (
     "leave rotation to audit.rotate_mb and audit.rotate_hours, or remove the log from logrotate's settings"
 )
+_CUT_HINT = (
+    "do not use copytruncate: remove the log from logrotate's settings, and keep what logrotate copied, because "
+    "the records are only there now"
+)
 _DELETE_AFTER_S = 3600.0
 """Seconds for which the clock must be past a file's end before the file is deleted: see `relay.core.clock_floor`."""
 
@@ -182,6 +186,8 @@ class LogWriter:
         self._failing = False
         self._rotate_after = steady()
         self._unclean = options.signer is not None and not file.closed_cleanly
+        self._cut = 0
+        """Bytes that another program cut off, until a gap record has named them."""
         self._due: Moment | None = Moment.OPENED if options.signer is not None else None
         self._signed_seq = file.head.seq
         self.signed: Link | None = None
@@ -199,6 +205,7 @@ class LogWriter:
             self.losses.pending() is not None
             or self._file.unreadable is not None
             or self._unclean
+            or self._cut > 0
             or self._due is not None
         )
 
@@ -209,6 +216,7 @@ class LogWriter:
 
     def commit(self, entries: Sequence[Entry]) -> list[Exception | None]:
         """Write what is due, then `entries`. Never raises; returns the outcome of each entry."""
+        self._notice_cut()
         if entries or self._file.renamed:  # otherwise a last checkpoint stays in the file of its records
             self._rotate()
         if entries and self._must_delete:
@@ -220,6 +228,7 @@ class LogWriter:
         if gap is not None and count:
             count -= 1
             self._unclean = False
+            self._cut = 0
             if loss is not None:
                 self.losses.reported(loss)
         for entry in entries[count:]:
@@ -231,6 +240,12 @@ class LogWriter:
     def report(self) -> None:
         """Write what is due, if there is anything."""
         if self.due:
+            self.commit(())
+
+    def check_file(self) -> None:
+        """Look whether another program has renamed or cut the file, and write what is due then."""
+        self._notice_cut()
+        if self.due or self._file.renamed:
             self.commit(())
 
     def checkpoint(self, moment: Moment) -> None:
@@ -251,9 +266,8 @@ class LogWriter:
     def _append(self, entries: Sequence[Entry]) -> tuple[int, Exception | None]:
         """Write `entries`, and a checkpoint if one is due. Return how many entries are in the file."""
         moment = self._moment(len(entries))
-        at = (
-            1 if self._file.unreadable is not None else 0
-        )  # the gap record that accounts for torn bytes must come first
+        # the gap record that accounts for torn or missing bytes must come first
+        at = 1 if self._file.unreadable is not None or self._cut else 0
         try:
             lines = []
             head = self._file.head
@@ -326,7 +340,7 @@ class LogWriter:
     def _gap(self, loss: Loss | None) -> Entry | None:
         """Return the gap record that is due, for lost events, torn bytes or an unclean end."""
         unreadable = self._file.unreadable
-        if loss is None and unreadable is None and not self._unclean:
+        if loss is None and unreadable is None and not self._unclean and not self._cut:
             return None
         details: dict[str, Any] = {}
         if loss is not None:
@@ -335,7 +349,30 @@ class LogWriter:
             details["unreadable"] = msgspec.structs.asdict(unreadable)
         if self._unclean:
             details["unclean_end"] = True
+        if self._cut:
+            details["cut"] = self._cut
         return Entry(Event(action=Action.AUDIT_GAP, relay=details), self._clock(), noted=False)
+
+    def _notice_cut(self) -> None:
+        """Notice that another program cut the file off. The next record says so, and a checkpoint signs it."""
+        try:
+            missing = self._file.take_cut()
+        except OSError as error:  # writing fails as well, and says so
+            _log.error("the audit log can't be read", error=cause_of(error))
+            return
+        if not missing:
+            return
+        self._cut += missing
+        if self._options.signer is not None:
+            self._due = self._due or Moment.INTERVAL
+        with suppress(OSError, ValueError):  # see `_log_outcome`
+            _log.error(
+                "another program cut the audit log off; its records are missing",
+                path=str(self._path),
+                bytes=missing,
+                last_record=self._file.head.seq,
+                hint=_CUT_HINT,
+            )
 
     def _rotate(self) -> None:
         """Start the next file if this one is large or old enough, or was renamed. If that fails, stay with this one."""

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from relay.audit import jsonl
 from relay.audit.chain import Link, unseal
 from relay.audit.checkpoints import EVERY
 from relay.audit.files import log_files, old_files, old_name
@@ -31,6 +32,7 @@ from tests.support.audit_logs import (
     with_new_hashes,
 )
 from tests.support.audit_signing import SIGNED, SIGNER, a_key, all_verified, verified, write
+from tests.support.raw_websocket import until
 
 SMALL = replace(SIGNED, rotate_bytes=20_000)
 
@@ -59,9 +61,10 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def gap_records(path: Path) -> list[dict[str, Any]]:
-    """Return what the gap records of one file say."""
-    return [r["relay"] for r in records(path) if r["event"]["action"] == "audit.gap"]
+def gap_records(path: Path, *, torn: bool = False) -> list[dict[str, Any]]:
+    """Return what the gap records of one file say. `torn`: the file has lines that are no records."""
+    found = map(json.loads, intact_lines(path)) if torn else records(path)
+    return [r["relay"] for r in found if r["event"]["action"] == "audit.gap"]
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +295,49 @@ async def test_a_log_that_is_renamed_before_the_end_is_found_again(path: Path) -
     await write(path, 2)
     assert all_verified(path).ok
     assert len(log_files(path)) == 2
+
+
+@pytest.mark.parametrize("keep", ["nothing", "whole lines", "a torn line", "part of the first line"])
+@pytest.mark.parametrize("quiet", [False, True])
+async def test_a_log_that_was_cut_off_goes_on_and_says_so(
+    path: Path, monkeypatch: pytest.MonkeyPatch, keep: str, *, quiet: bool
+) -> None:
+    """As with logrotate's copytruncate, with and without a further event: an error, a signed gap record, one chain."""
+    monkeypatch.setattr(jsonl, "CHECK_FILE_S", 0.01)
+    copy = path.with_name("audit.jsonl.1")
+    auditor = JsonlAuditor.open(path, node="node-1", options=SIGNED)
+    for number in range(5):
+        await auditor.record(an_event(number))
+    lines = log_bytes(path)
+    put(copy, lines)
+    whole = b"".join(lines)
+    kept = {
+        "nothing": 0,
+        "whole lines": len(b"".join(lines[:3])),
+        "a torn line": len(b"".join(lines[:3])) + 100,
+        "part of the first line": 100,
+    }[keep]
+    with capture_logs() as logs:
+        os.truncate(path, kept)
+        if not quiet:
+            await auditor.record(an_event(6))
+        await until(lambda: bool(gap_records(path, torn=True)))
+        await auditor.record(an_event(7))
+        await auditor.aclose()
+    (line,) = [line for line in logs if line["log_level"] == "error"]
+    assert (line["bytes"], line["last_record"]) == (len(whole) - kept, len(lines))
+    (gap,) = gap_records(path, torn=True)
+    assert gap["cut"] == len(whole) - kept
+    verdict = all_verified(path)
+    assert verdict.problem is not None
+    assert verdict.problem.kind is Kind.DELETED
+    assert "copytruncate" in verdict.problem.sentence
+    first = len(lines[:3]) + 1 if kept > 100 else 1
+    assert f"records {first} to {len(lines)} are missing" in verdict.problem.sentence
+    if not kept:
+        assert verified([copy, path]).ok, "nothing was written between the copy and the cut"
+    await write(path, 2)
+    assert [one for one in gap_records(path, torn=True) if one.get("unclean_end")] == []
 
 
 async def test_another_file_with_the_logs_name_is_left_alone(path: Path) -> None:

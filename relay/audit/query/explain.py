@@ -75,6 +75,8 @@ def _elsewhere(record: Record) -> str:
         case Action.AUDIT_GAP if own.lost:
             lost = ", ".join(f"{count} {action}" for action, count in own.lost.items())
             return f"Events could not be recorded: {lost}."
+        case Action.AUDIT_GAP if own.cut:
+            return f"Another program cut {own.cut} bytes off the log while the relay was writing it."
         case Action.AUDIT_GAP if own.unclean_end:
             return "The relay before this one ended without closing the log; its connections ended with it."
     return _SENTENCES.get(record.event.action, record.event.action)  # written by a newer relay

@@ -121,6 +121,7 @@ class RelayFields(msgspec.Struct, frozen=True):
     needs_restart: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
     unclean_end: bool = False
+    cut: int = 0
     chain: ChainFields = ChainFields()
 
 
