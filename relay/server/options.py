@@ -234,11 +234,19 @@ def backend_options(settings: Settings) -> BackendOptions | None:
 
 def cookie_options(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
     """Return the options of the session cookie and of the refresh cookie."""
-    secure = settings.public.url.startswith("https://")
     bff = settings.bff
+
+    def options(name: str, max_age_s: int) -> CookieOptions:
+        return CookieOptions(
+            name=name,
+            max_age_s=max_age_s,
+            secure=settings.public.url.startswith("https://"),
+            embedded=bff.same_site == "none",
+        )
+
     return (
-        CookieOptions(name=settings.session.cookie, max_age_s=bff.access_max_age_s, secure=secure),
-        CookieOptions(name=bff.refresh_cookie, max_age_s=bff.refresh_max_age_s, secure=secure),
+        options(settings.session.cookie, bff.access_max_age_s),
+        options(bff.refresh_cookie, bff.refresh_max_age_s),
     )
 
 

@@ -182,6 +182,10 @@ class Settings(BaseSettings):
                     f"session.cookie, bff.refresh_cookie: browsers refuse {cookie} over http; "
                     "use https in public.url, or a name without the prefix while developing"
                 )
+        if self.bff.same_site == "none" and not https:
+            raise ValueError(
+                "bff.same_site: browsers refuse cookies with SameSite=None over http; use https in public.url, or lax"
+            )
         if self.session.cookie == self.bff.refresh_cookie:
             raise ValueError("session.cookie and bff.refresh_cookie must differ; rename one")
         return self

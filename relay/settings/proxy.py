@@ -10,7 +10,8 @@ from relay.bff.proxy.headers import check_request_name, check_response_name
 from relay.bff.proxy.paths import loosened
 from relay.core.errors import ConfigurationError
 from relay.settings.base import Section
-from relay.settings.sections import Bff, CookieName
+from relay.settings.bff import Bff
+from relay.settings.sections import CookieName
 
 _PREFIX = re.compile(r"/|(?:/[A-Za-z0-9._~-]+)+", re.ASCII)
 

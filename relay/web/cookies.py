@@ -18,11 +18,16 @@ from relay.sessions.cookies import SessionCookies, find_session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CookieOptions:
-    """The attributes of a cookie. `secure` follows the scheme of public.url."""
+    """The attributes of a cookie. `secure` follows the scheme of public.url.
+
+    `embedded` is for an application in a frame of another site. Browsers send its cookies there only with
+    SameSite=None, and many block them there unless they are Partitioned (CHIPS): each embedding site has its own.
+    """
 
     name: str
     max_age_s: int
     secure: bool
+    embedded: bool = False
 
 
 def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
@@ -36,15 +41,23 @@ def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
 
 def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
     """Set a cookie that scripts can't read and that other sites' requests don't carry (RFC 6265bis §4.1)."""
+    _write(response, options, value, max_age_s=options.max_age_s)
+
+
+def _write(response: Response, options: CookieOptions, value: str, *, max_age_s: int) -> None:
     response.set_cookie(
         options.name,
         value,
-        max_age=options.max_age_s,
+        max_age=max_age_s,
         path="/",
         secure=options.secure,
         httponly=True,
-        samesite="lax",
+        samesite="none" if options.embedded else "lax",
     )
+    if options.embedded:
+        # http.cookies knows the attribute since Python 3.14
+        name, line = response.raw_headers[-1]
+        response.raw_headers[-1] = (name, line + b"; Partitioned")
 
 
 CLEARS_REFRESH: Final[Mapping[Ended, bool]] = {
@@ -67,6 +80,4 @@ def clear_cookies(
     for options in (access, refresh if CLEARS_REFRESH[why] else None):
         if options is not None:
             # the attributes must be those with which it was set
-            response.delete_cookie(
-                options.name, path="/", secure=options.secure, httponly=True, samesite="lax"
-            )
+            _write(response, options, "", max_age_s=0)

@@ -59,6 +59,7 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
         ],
         "endpoints.export.url has http://reports.example.com/x",
     ),
+    ("embedded-cookies", [("[bff]", '[bff]\nsame_site = "none"')], 'bff.same_site is "none"'),
     (
         "foreign-origin",
         [(ORIGINS, '"https://app.example.org"')],

@@ -127,6 +127,8 @@ def test_the_tests_own_settings_are_fine(file: Path) -> None:
         ("bff", 'backend = "http://x/api"', "bff.backend: must end after host and port"),
         ("bff", 'login_path = "//evil.example/login"', "bff.login_path: must be a path"),
         ("bff", 'login_path = "/login?x=1"', "bff.login_path: must be a path"),
+        ("bff", 'same_site = "none"', "bff.same_site: browsers refuse cookies with SameSite=None over http"),
+        ("bff", 'same_site = "strict"', 'bff.same_site: must be "lax" or "none"'),
         ("bff", 'login_fields = ["username"]', "bff: login_fields: username names the user"),
         ("bff", 'login_fields = ["password"]', "bff: login_names and login_fields: password is always passed on"),
         ("bff", 'login_fields = ["a.b"]', "bff.login_fields.0: must have 1 to 64"),

@@ -101,6 +101,18 @@ def test_a_cookie_is_cleared_with_the_same_attributes() -> None:
     assert not [attribute for attribute in attributes if attribute.lower().startswith("domain")]
 
 
+def test_an_embedded_cookie_is_partitioned() -> None:
+    """Set and cleared, it has SameSite=None, Secure and Partitioned: without them browsers block it in a frame."""
+    embedded = CookieOptions(name=NAME, max_age_s=900, secure=True, embedded=True)
+    response = Response()
+    set_cookie(response, embedded, "abc")
+    clear_cookies(response, Ended.EXPIRED, access=embedded, refresh=None)
+    for line, age in zip(response.headers.getlist("set-cookie"), (900, 0), strict=True):
+        assert sorted(line.split("; ")[1:]) == [
+            "HttpOnly", f"Max-Age={age}", "Partitioned", "Path=/", "SameSite=none", "Secure"
+        ]  # fmt: skip
+
+
 def test_over_http_a_cookie_is_not_secure() -> None:
     """During development over http, a browser would not send a Secure cookie back."""
     response = Response()

@@ -121,6 +121,11 @@ def _plain_jwks(deployment: Deployment) -> Iterator[str]:
             yield f"{setting} has {url}"
 
 
+def _embedded_cookies(deployment: Deployment) -> Iterator[str]:
+    if deployment.settings.bff.same_site == "none":
+        yield 'bff.same_site is "none"'
+
+
 CHECKS = (
     Check(
         name="plain-jwks",
@@ -169,6 +174,14 @@ CHECKS = (
         means="A vulnerability in the pages of the other site is one in this application.",
         do="Remove it, or make sure that the site is yours and as secure as this one.",
         run=_foreign_origin,
+    ),
+    Check(
+        name="embedded-cookies",
+        severity=Severity.WARNING,
+        finds="The cookies are for an application in frames of other sites (SameSite=None).",
+        means="Browsers send the cookies with requests that other sites cause. Only the check of Origin stops these.",
+        do='Set bff.same_site = "lax", or let the pages name the sites that may embed them (CSP frame-ancestors).',
+        run=_embedded_cookies,
     ),
     Check(
         name="internal-exposed",
