@@ -16,16 +16,19 @@ from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
 from relay.sessions.base import Ended, EndedRefusal, RefusedSession, Session, SessionVerifier
+from relay.sessions.life import outlives
 from relay.sessions.recent_sessions import RecentSessions
 from relay.state.base import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerOptions:
-    """The issuer's settings. `issuer` is public.url."""
+    """The issuer's settings. `issuer` is public.url. `max_s` and `leeway_s` are of sessions (`relay.sessions.life`)."""
 
     issuer: str
     ttl_s: int
+    max_s: int
+    leeway_s: int
     endpoints: Mapping[str, EndpointTerms]
     default_endpoint: str
     allowed_origins: frozenset[str]
@@ -153,6 +156,10 @@ class Issuer:
             revoked_at=self._state.revoked_at,
         ):
             return EndedRefusal(reason=Reason.SESSION_REVOKED, ended=Ended.REVOKED, session=session)
+        if not grace_s and (
+            refusal := outlives(session, now=now, max_s=self.options.max_s, leeway_s=self.options.leeway_s)
+        ):
+            return refusal
         if session.own_id:  # a session without an id is found by its user
             self._recent_sessions.add(session.subject, session.ref)
         return session

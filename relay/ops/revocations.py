@@ -16,6 +16,7 @@ from relay.core.errors import MalformedError
 from relay.core.events import Client
 from relay.core.revocations import Kind, Target
 from relay.ops.operators import HandlerResult
+from relay.sessions.claims import id_text
 from relay.web.answers import json_answer
 from relay.web.bodies import read_json_object
 
@@ -63,7 +64,8 @@ class Revocations:
     def _target(self, body: Mapping[str, Any]) -> Target:
         if len(body) != 1 or not body.keys() <= set(_MEMBERS):
             raise MalformedError(_WANTED)
-        ((member, name),) = body.items()
+        ((member, value),) = body.items()
+        name = id_text(value) if member in ("sid", "sub") else value
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS:
             raise MalformedError(f"{member} is a text of 1 to {MAX_NAME_CHARS} characters.")
         match member:

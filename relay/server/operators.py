@@ -23,7 +23,7 @@ from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.revocations import Revocations
 from relay.ops.stats import metrics_handler, stats_handler
-from relay.server.options import endpoint_of, ref_key
+from relay.server.options import endpoint_of, ref_key, revocations_kept_s
 from relay.server.parts import Parts
 from relay.server.readings import ReadingsSource
 from relay.sessions.session_ref import session_ref
@@ -58,7 +58,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         revoke=revoke,
         ref_of=lambda session_id: session_ref(key, session_id=session_id, subject=""),
         client_of=client_of,
-        keep_s=parts.settings.session.max_s,
+        keep_s=revocations_kept_s(parts.settings),
     )
     readings = ReadingsSource(parts)
     audit_path = parts.settings.audit.path

@@ -27,6 +27,7 @@ from relay.net.addresses import parse_networks
 from relay.net.sockets import open_files
 from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
 from relay.ops.operators import OperatorTerms
+from relay.sessions.life import keep_s
 from relay.settings.endpoints import channels_of, options_of
 from relay.settings.load import Settings
 from relay.stream.gate import EndpointOptions, GateOptions
@@ -80,6 +81,8 @@ def issuer_options(settings: Settings) -> IssuerOptions:
     return IssuerOptions(
         issuer=settings.public.url,
         ttl_s=settings.tokens.ttl_s,
+        max_s=settings.session.max_s,
+        leeway_s=settings.session.leeway_s,
         endpoints={
             name: EndpointTerms(
                 audience=settings.public.stream_url + endpoint.path, channels=endpoint.channels
@@ -93,6 +96,12 @@ def issuer_options(settings: Settings) -> IssuerOptions:
         default_endpoint=settings.tokens.default_endpoint,
         allowed_origins=settings.allowed_origins,
     )
+
+
+def revocations_kept_s(settings: Settings) -> int:
+    """Return for how many seconds a revocation is kept."""
+    session = settings.session
+    return int(keep_s(max_s=session.max_s, leeway_s=session.leeway_s))
 
 
 def rates(settings: Settings) -> Rates:

@@ -48,6 +48,7 @@ from relay.server.options import (
     publisher_terms,
     rates,
     ref_key,
+    revocations_kept_s,
     stream_bounds,
     stream_options,
     stream_patterns,
@@ -158,7 +159,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             recent_sessions_of=recent_sessions.of,
             forget=verifier.forget,
             auditor=auditor,
-            keep_s=settings.session.max_s,
+            keep_s=revocations_kept_s(settings),
         )
         issuer = Issuer(
             issuer_options(settings),

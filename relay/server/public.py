@@ -25,6 +25,7 @@ from relay.server.options import cookie_options, ref_key
 from relay.server.parts import Parts
 from relay.server.session_verifier import session_cookies
 from relay.sessions.base import Session
+from relay.sessions.life import kept_until
 from relay.web.bounded_protocol import busy_answer
 from relay.web.client_identity import client_reader
 
@@ -79,7 +80,14 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
 
     async def end_session(session: Session) -> None:
         target = Target(kind=Kind.SESSION, name=session.ref)
-        await parts.revoker.revoke(target, user=session.subject, client=Client())
+        await parts.revoker.revoke(
+            target,
+            user=session.subject,
+            client=Client(),
+            # the backend's clock may be ahead: a session without an id is found by its user and its time
+            at=session.issued_at,
+            until=kept_until(session, leeway_s=parts.settings.session.leeway_s),
+        )
 
     return BffParts(
         backend=backend,

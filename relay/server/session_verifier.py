@@ -47,6 +47,7 @@ def _signed(settings: Settings) -> SessionVerifier:
             typ=signed.typ,
             require=signed.require,
             claims=_claim_names(settings),
+            leeway_s=settings.session.leeway_s,
         )
     )
 
@@ -83,6 +84,7 @@ def _upstream(settings: Settings) -> SessionVerifier:
             timeout_s=upstream.timeout_s,
             cache_s=upstream.cache_s,
             claims=_claim_names(settings),
+            leeway_s=settings.session.leeway_s,
         )
     )
 
@@ -96,6 +98,7 @@ def _authjs(settings: Settings) -> SessionVerifier:
             cookies=_authjs_cookies(settings),
             ref_key=ref_key(settings),
             claims=_claim_names(settings),
+            leeway_s=settings.session.leeway_s,
         )
     )
 

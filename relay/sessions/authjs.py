@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from relay.core.errors import ConfigurationError, Refusal
-from relay.core.tokens import LEEWAY_S
 from relay.sessions.base import Ended, NotMine, Session
 from relay.sessions.claims import (
     DEFAULT_NAMES,
+    LEEWAY_S,
     ClaimNames,
     check_times,
     ended,
@@ -112,18 +112,28 @@ class AuthjsVerifier:
                     Ended.WRONG_SIGNATURE, "The key that it names does not decrypt it.", setting=setting
                 )
             return invalid("No secret of session.authjs.secrets decrypts it.", setting=setting)
-        names, expires_at = self._options.claims, claims.get("exp")
+        names = self._options.claims
         session = to_session(
             claims,
             names,
             ref_key=self._options.ref_key,
             now=now,
-            # here exp is the session's own end: each use moves it on, and it comes when the session is not used
-            expires_at=int(expires_at) if is_unix_seconds(expires_at) else None,
+            leeway_s=self._options.leeway_s,
+            grace_s=grace_s,
+            expires_at=self._end(claims.get("exp"), now),
         )
         if refusal := check_times(claims, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
             return refused(refusal, claims, names, session=session)
         return session
+
+    def _end(self, ends: object, now: float) -> int | None:
+        """Return the session's own end. It is exp here: each use moves it on, and it comes if the session is not used.
+
+        A session that is accepted within the leeway ends with the leeway: its scoped tokens must be good for something.
+        """
+        if not is_unix_seconds(ends):
+            return None
+        return int(ends if ends > now else ends + self._options.leeway_s)
 
     def forget(self, ref: str) -> None:
         """See `SessionVerifier.forget`. This verifier keeps nothing about sessions."""

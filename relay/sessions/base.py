@@ -23,7 +23,9 @@ class Session:
     """A logged-in user. `ref` is a keyed hash that may appear in tokens and logs; the session's id may not.
 
     `own_id` is False if the backend gives sessions no id. `ref` then names all sessions of the user.
-    `issued_at` and `expires_at` are Unix seconds. `expires_at` is the end of the log-in, if the backend tells it.
+    All times are Unix seconds. `issued_at` is the time of the log-in, 0 if unknown. `expires_at` is the end of the
+    log-in, if the backend tells it. `token_issued_at` and `token_expires_at` are those of the credential, if it says
+    them: a session usually outlives it, because it is renewed.
     """
 
     subject: str
@@ -32,6 +34,8 @@ class Session:
     own_id: bool
     issued_at: float
     expires_at: int | None = None
+    token_issued_at: float | None = None
+    token_expires_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,8 @@ class SessionVerifier(Protocol):
     ) -> Session | Refusal:
         """Return the session, or the reason why there is none. `now` is Unix seconds.
 
-        `grace_s` is for log-outs: the seconds after its end in which a credential still identifies its session.
+        `grace_s` is for log-outs: the seconds after its end in which a credential still identifies its session. What
+        else would refuse the session does not matter then, if it is certain which session it is.
         `caller` is the client's address, for budgets of calls to other servers.
 
         Raises:

@@ -1,8 +1,14 @@
 """From a backend's claims to a `Session`: the meaning of each claim, and its checks.
 
 It is the same for all verifiers, whether the claims come from a JWT, an encrypted cookie or the backend's /auth/me.
-A claim of the wrong form refuses the session; it does not count as absent. Otherwise a bug of the backend could merge
-sessions or drop roles without an error.
+
+- A claim that is null counts as absent: many libraries write null for a value that they don't have.
+- A whole number is an id like its digits as a text, because databases have numbers.
+- Any other claim of the wrong form refuses the session. Otherwise a bug of the backend could merge sessions or drop
+  roles without an error.
+
+A log-out only has to find out which session it is (`grace_s` of the verifiers). For it, a claim that the session's name
+does not depend on may have any form, and a session from the future counts.
 """
 
 import math
@@ -20,10 +26,11 @@ MAX_SUBJECT_CHARS: Final = 256
 MAX_SESSION_ID_CHARS: Final = 256
 """Longest session id, the same as in a revocation."""
 
-MAX_AHEAD_S: Final = 60.0
-"""Seconds by which the backend's clock may be ahead of the relay's."""
+LEEWAY_S: Final = 60.0
+"""Seconds by which the clocks of the backend and the relay may differ, unless the settings say something else."""
 
-_ABSENT: Final = object()
+MILLISECONDS: Final = 1e11
+"""From here on a time must be in milliseconds. In seconds this is the year 5138, in milliseconds it was 1973."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,22 +71,47 @@ def is_unix_seconds(value: object) -> TypeGuard[float]:
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and 0 < value < 1 << 53
+        and 0 < value < MILLISECONDS
     )
 
 
+def time_problem(name: str, value: object) -> str:
+    """Return what is wrong with the time in the claim `name`; "" if it is Unix seconds, null or absent."""
+    if value is None or is_unix_seconds(value):
+        return ""
+    if isinstance(value, int | float) and value >= MILLISECONDS:
+        return f"{name} is too large for a time in Unix seconds (in milliseconds?)."
+    return f"{name} must be a time in Unix seconds, as a number."
+
+
 def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float, grace_s: float) -> Refusal | None:
-    """Check exp, nbf and iat against `now`. An expired session has a reason of its own: a refresh can repair it."""
-    if "exp" not in payload:
+    """Check exp, nbf and iat against `now`. An expired session has a reason of its own: a refresh can repair it.
+
+    With `grace_s` only the end is checked, for a log-out.
+    """
+    ends = payload.get("exp")
+    if is_unix_seconds(ends) and ends + leeway_s + grace_s <= now:
+        return ended(Ended.EXPIRED, f"It expired {now - ends:.0f} s ago.", setting="session.leeway_s")
+    if grace_s:
+        return None
+    if ends is None:
         return invalid("It has no exp, so it would never end.")
     for name in ("exp", "nbf", "iat"):
-        if not is_unix_seconds(payload.get(name, 1)):
-            return invalid(f"{name} must be Unix seconds.")
-    if payload["exp"] + leeway_s + grace_s <= now:
-        return ended(Ended.EXPIRED, f"It expired {now - payload['exp']:.0f} s ago.")
-    if max(payload.get("nbf", 0), payload.get("iat", 0)) > now + leeway_s:
-        return invalid("Its nbf or iat lies in the future.")
+        if problem := time_problem(name, payload.get(name)):
+            return invalid(problem)
+    for name in ("nbf", "iat"):
+        ahead = (payload.get(name) or 0) - now
+        if ahead > leeway_s:
+            return _from_the_future(name, ahead, leeway_s)
     return None
+
+
+def _from_the_future(name: str, ahead_s: float, leeway_s: float) -> Refusal:
+    return invalid(
+        f"{name} lies {ahead_s:.0f} s in the future, and session.leeway_s allows {leeway_s:g}. Compare the clocks of "
+        "the backend and the relay.",
+        setting="session.leeway_s",
+    )
 
 
 def to_session(
@@ -88,46 +120,48 @@ def to_session(
     *,
     ref_key: bytes,
     now: float,
+    leeway_s: float,
+    grace_s: float = 0,
     expires_at: int | None = None,
-    number_ids: bool = False,
 ) -> Session | Refusal:
     """Return the session that `payload` describes, or the reason why it is invalid.
 
-    `number_ids` accepts whole numbers as ids, because databases have them.
+    With `grace_s` only the claims that tell which session it is are checked, for a log-out.
     """
-    subject = _id(_find(payload, names.subject), number_ids=number_ids)
+    setting = "session.claims"
+    subject = id_text(_find(payload, names.subject))
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
-        return invalid(f"{names.subject} must be a text of 1 to {MAX_SUBJECT_CHARS} characters.")
-    roles = _find(payload, names.roles)
-    if roles is _ABSENT:
-        roles = []
-    if isinstance(roles, str):
-        roles = [roles]  # one role: there is no agreed separator for several roles in one text
-    if not isinstance(roles, list) or not all(isinstance(role, str) and role for role in roles):
-        return invalid(f"{names.roles} must be a role or a list of them.")
-    session_id = _ABSENT
-    if names.session is not None:
-        session_id = _id(_find(payload, names.session), number_ids=number_ids)
-    if session_id is not _ABSENT and not (
+        return invalid(
+            f"{names.subject} must be a text of 1 to {MAX_SUBJECT_CHARS} characters, or a whole number.",
+            setting=setting,
+        )
+    session_id = None if names.session is None else id_text(_find(payload, names.session))
+    if session_id is not None and not (
         isinstance(session_id, str) and 0 < len(session_id) <= MAX_SESSION_ID_CHARS
     ):
-        return invalid(f"{names.session} must be a text of 1 to {MAX_SESSION_ID_CHARS} characters.")
-    # without it the session counts as older than any revocation: it may be ended without need, never missed
+        return invalid(
+            f"{names.session} must be a text of 1 to {MAX_SESSION_ID_CHARS} characters, or a whole number.",
+            setting=setting,
+        )
+    roles = _roles(_find(payload, names.roles))
+    if roles is None and not grace_s:
+        return invalid(f"{names.roles} must be a role or a list of them.", setting=setting)
     issued_at = _find(payload, names.issued_at)
-    if issued_at is _ABSENT:
-        issued_at = 0.0
-    elif not is_unix_seconds(issued_at):
-        return invalid(f"{names.issued_at} must be Unix seconds.")
-    elif issued_at > now + MAX_AHEAD_S:  # perhaps in milliseconds: no revocation would ever be newer
-        return invalid(f"{names.issued_at} lies in the future. It must be the log-in's time in Unix seconds.")
-    own_id = session_id if isinstance(session_id, str) else None
+    if not grace_s:
+        if problem := time_problem(names.issued_at, issued_at):
+            return invalid(problem, setting=setting)
+        if issued_at is not None and issued_at > now + leeway_s:  # no revocation would ever be newer
+            return _from_the_future(names.issued_at, issued_at - now, leeway_s)
     return Session(
         subject=subject,
-        roles=tuple(roles),
-        ref=session_ref(ref_key, session_id=own_id, subject=subject),
-        own_id=own_id is not None,
-        issued_at=float(issued_at),
+        roles=roles or (),
+        ref=session_ref(ref_key, session_id=session_id, subject=subject),
+        own_id=session_id is not None,
+        # without it the session counts as older than any revocation: it may be ended without need, never missed
+        issued_at=_time(issued_at) or 0.0,
         expires_at=expires_at,
+        token_issued_at=_time(payload.get("iat")),
+        token_expires_at=_time(payload.get("exp")),
     )
 
 
@@ -143,20 +177,39 @@ def refused(
         refusal = RefusedSession(reason=refusal.reason, detail=refusal.detail, setting=refusal.setting)
     if isinstance(session, Session):
         return replace(refusal, session=session)
-    user = _find(payload, names.subject)
+    user = id_text(_find(payload, names.subject))
     return replace(refusal, claimed={"user": user} if isinstance(user, str) and user else {})
 
 
-def _id(value: Any, *, number_ids: bool) -> Any:
-    return str(value) if number_ids and type(value) is int else value
+def id_text(value: Any) -> Any:
+    """Return an id as a text if it is a whole number. Some encoders write large ones as floats (1e+06)."""
+    if type(value) is float and value.is_integer() and abs(value) < 1 << 53:
+        value = int(value)
+    return str(value) if type(value) is int else value
+
+
+def _roles(value: Any) -> tuple[str, ...] | None:
+    """Return the roles, or None if they have no known form."""
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = [value]  # one role: there is no agreed separator for several roles in one text
+    if not isinstance(value, list) or not all(isinstance(role, str) and role for role in value):
+        return None
+    return tuple(value)
+
+
+def _time(value: object) -> float | None:
+    return float(value) if is_unix_seconds(value) else None
 
 
 def _find(payload: Mapping[str, Any], name: str) -> Any:
+    """Return the claim with this name, or None. It may be null, which is the same."""
     if name in payload:  # the names of claims may be URLs, which contain dots
         return payload[name]
     found: Any = payload
     for part in name.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return _ABSENT
-        found = found[part]
+        if not isinstance(found, Mapping):
+            return None
+        found = found.get(part)
     return found

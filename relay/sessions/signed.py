@@ -10,10 +10,18 @@ from typing import Any, Final, Protocol
 from relay.core.errors import ConfigurationError, Reason, Refusal, UnavailableError
 from relay.core.jwk_set import MAX_KID_CHARS, NoKey, read_kid
 from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact
-from relay.core.tokens import LEEWAY_S
 from relay.core.tokens import TYPE as SCOPED_TYPE
 from relay.sessions.base import Ended, NotMine, Session
-from relay.sessions.claims import DEFAULT_NAMES, ClaimNames, check_times, ended, invalid, refused, to_session
+from relay.sessions.claims import (
+    DEFAULT_NAMES,
+    LEEWAY_S,
+    ClaimNames,
+    check_times,
+    ended,
+    invalid,
+    refused,
+    to_session,
+)
 from relay.sessions.signed_keys import check_algorithm, load_key, names_of
 
 MAX_CREDENTIAL_BYTES: Final = 8192
@@ -54,7 +62,7 @@ class SignedOptions:
     issuer: str | None = None
     audience: str | None = None
     typ: str | None = None
-    require: Mapping[str, str | int | bool] = field(default_factory=dict)
+    require: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     claims: ClaimNames = DEFAULT_NAMES
     leeway_s: float = LEEWAY_S
 
@@ -104,8 +112,16 @@ class SignedVerifier:
             return refused(key, token.payload, names)
         if refusal := _wrong_signature(token, key) or _wrong_purpose(token.payload, self._options):
             return refused(refusal, token.payload, names)
-        session = to_session(token.payload, names, ref_key=self._options.ref_key, now=now)
-        if refusal := check_times(token.payload, now=now, leeway_s=self._options.leeway_s, grace_s=grace_s):
+        leeway_s = self._options.leeway_s
+        session = to_session(
+            token.payload,
+            names,
+            ref_key=self._options.ref_key,
+            now=now,
+            leeway_s=leeway_s,
+            grace_s=grace_s,
+        )
+        if refusal := check_times(token.payload, now=now, leeway_s=leeway_s, grace_s=grace_s):
             return refused(refusal, token.payload, names, session=session)
         return session
 
@@ -184,7 +200,8 @@ def _wrong_purpose(payload: Mapping[str, Any], options: SignedOptions) -> Refusa
             )
     for name, value in options.require.items():
         claim = payload.get(name)
-        if type(claim) is not type(value) or claim != value:  # True == 1 in Python, but not in JSON
+        if isinstance(claim, bool) is not isinstance(value, bool) or claim != value:
+            # True == 1 in Python, but not in JSON
             return _of_other_kind(claim, f"{name} is not {value!r}.", "session.signed.require")
     return None
 

@@ -20,13 +20,13 @@ from relay.core import strict_json
 from relay.core.bearer import is_bearer_token
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact
-from relay.core.tokens import LEEWAY_S
 from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.base import Ended, NotMine, Session
 from relay.sessions.cache import SessionCache
 from relay.sessions.claims import (
     DEFAULT_NAMES,
+    LEEWAY_S,
     ClaimNames,
     ended,
     invalid,
@@ -59,6 +59,7 @@ class UpstreamOptions:
     timeout_s: float = 2.0
     cache_s: float = 5.0
     claims: ClaimNames = DEFAULT_NAMES
+    leeway_s: float = LEEWAY_S
 
 
 class UpstreamVerifier:
@@ -165,7 +166,8 @@ class UpstreamVerifier:
     def _read(self, answer: UrlResponse, token: Compact | Refusal, now: float) -> Session | Refusal:
         payload = token.payload if isinstance(token, Compact) else {}
         if answer.status in _NO_SESSION:
-            return refused(_no_session(answer.status, token, now), payload, self._options.claims)
+            gone = _no_session(answer.status, token, now=now, leeway_s=self._options.leeway_s)
+            return refused(gone, payload, self._options.claims)
         if answer.status == 403:
             forbidden = invalid(f"{_NAME} answered 403.", setting=_NAME)
             return refused(forbidden, payload, self._options.claims)
@@ -176,7 +178,11 @@ class UpstreamVerifier:
         except ValueError:
             raise backend_fault(_NAME, came=describe(answer), expected=_EXPECTED, setting=_NAME) from None
         session = to_session(
-            claims, self._options.claims, ref_key=self._options.ref_key, now=now, number_ids=True
+            claims,
+            self._options.claims,
+            ref_key=self._options.ref_key,
+            now=now,
+            leeway_s=self._options.leeway_s,
         )
         if isinstance(session, Refusal):
             # the backend has accepted the token, so what it says of the user is its fault and not the browser's
@@ -186,16 +192,23 @@ class UpstreamVerifier:
                 expected=str(session).rstrip("."),
                 setting="session.claims",
             )
-        if session.issued_at == 0.0 and isinstance(token, Compact):
-            # the backend has accepted the token, so its own claim can be trusted
-            issued_at = token.payload.get("iat")
-            if is_unix_seconds(issued_at):
-                session = replace(session, issued_at=float(issued_at))
-        # no revocation would ever be newer than a time in the future
-        return replace(session, issued_at=min(session.issued_at, now))
+        if isinstance(token, Compact):
+            # the backend has accepted the token, so its own claims can be trusted
+            issued_at, ends = token.payload.get("iat"), token.payload.get("exp")
+            began = float(issued_at) if is_unix_seconds(issued_at) else session.token_issued_at
+            session = replace(
+                session,
+                issued_at=session.issued_at or began or 0.0,
+                token_issued_at=began,
+                token_expires_at=float(ends) if is_unix_seconds(ends) else session.token_expires_at,
+            )
+        if session.issued_at > now + self._options.leeway_s:
+            # No revocation would be newer. An unknown time counts as older than each.
+            session = replace(session, issued_at=0.0)
+        return session
 
 
-def _no_session(status: int, token: Compact | Refusal, now: float) -> Refusal:
+def _no_session(status: int, token: Compact | Refusal, *, now: float, leeway_s: float) -> Refusal:
     """Return the refusal of a credential that the backend does not know.
 
     Only a token that says itself that it is over has ended for certain. The backend may have lost its sessions for a
@@ -204,6 +217,6 @@ def _no_session(status: int, token: Compact | Refusal, now: float) -> Refusal:
     detail = f"{_NAME} answered {status}: there is no such session."
     if isinstance(token, Compact):
         ends = token.payload.get("exp")
-        if is_unix_seconds(ends) and ends + LEEWAY_S <= now:
+        if is_unix_seconds(ends) and ends + leeway_s <= now:
             return ended(Ended.EXPIRED, detail, setting=_NAME)
     return Refusal(reason=Reason.SESSION_EXPIRED, detail=detail, setting=_NAME)

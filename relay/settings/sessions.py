@@ -10,6 +10,10 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SecretStr,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -115,9 +119,10 @@ class Signed(Section):
     typ: str | None = Field(
         default=None, description="Required typ in the header. It distinguishes a session from other JWTs."
     )
-    require: dict[str, str] = Field(
+    require: dict[str, StrictStr | StrictBool | StrictInt | StrictFloat] = Field(
         default={},
-        description="Claims with their required values. They distinguish a session from other JWTs of the same key.",
+        description="Claims with their required values: texts, numbers, true or false. They distinguish a session from "
+        "other JWTs of the same key.",
     )
 
     @field_validator("jwks_url")
@@ -198,11 +203,27 @@ class SessionSection(Section):
     signed: Signed | None = None
     upstream: Upstream | None = None
     authjs: Authjs | None = None
+    leeway_s: int = Field(
+        default=60,
+        ge=0,
+        le=300,
+        description="Seconds by which the clocks of the relay and of the server that makes sessions may differ.",
+    )
     max_s: int = Field(
         default=604_800,
         ge=60,
-        description="Seconds that a log-in can last at most. Revocations are kept for that time.",
+        le=315_360_000,
+        description="Longest life of a log-in and of a session token in seconds; longer ones are refused. "
+        "Revocations are kept for that time. With authjs the default is 2592000, as in Auth.js.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_of_authjs(cls, values: Any) -> Any:
+        """Set `max_s` to Auth.js's own default: its sessions would else be refused as too long."""
+        if isinstance(values, dict) and "authjs" in values:
+            return {"max_s": 2_592_000} | values
+        return values
 
     @field_validator("ref_key")
     @classmethod

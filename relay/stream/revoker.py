@@ -18,9 +18,10 @@ from relay.stream.registry import Registry
 class Revoker:
     """Revokes on this node.
 
-    `keep_s` is how long a revocation is kept: as long as a log-in can last. `recent_sessions_of` returns the sessions
-    with which a user recently got tokens here. `forget` is called with a revoked session's reference, so that no
-    cached answer of the session verifier outlives it. `end_calls` ends a session's calls through the API proxy.
+    `keep_s` is how long a revocation is kept: as long as a session can live (`relay.sessions.life`).
+    `recent_sessions_of` returns the sessions with which a user recently got tokens here. `forget` is called with a
+    revoked session's reference, so that no cached answer of the session verifier outlives it. `end_calls` ends a
+    session's calls through the API proxy.
     """
 
     def __init__(
@@ -42,16 +43,27 @@ class Revoker:
         self._auditor = auditor
         self._keep_s = keep_s
 
-    async def revoke(self, target: Target, *, client: Client, user: str = "", operator: str = "") -> int:
+    async def revoke(
+        self,
+        target: Target,
+        *,
+        client: Client,
+        user: str = "",
+        operator: str = "",
+        at: float = 0,
+        until: float = 0,
+    ) -> int:
         """Refuse the target's tokens from now on and close its connections. Return the number of these.
 
-        `user` is the user of the session, if known. `operator` is the operator who asked, "" for a log-out.
+        `user` is the user of the session, if known. `operator` is the operator who asked, "" for a log-out. The
+        revocation is of the time `at` and kept until `until` (Unix seconds), if these are later than now and the usual
+        end.
 
         Raises:
             UnavailableError: if the revocation, or a part of it, could not be stored. Then no connection was closed.
         """
         now = time.time()
-        await self._state.revoke(target.key, at=now, until=now + self._keep_s)
+        await self._state.revoke(target.key, at=max(now, at), until=max(now + self._keep_s, until))
         for session in self._sessions(target):
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
         closed = self._registry.end(target)

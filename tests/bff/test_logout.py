@@ -78,8 +78,8 @@ async def test_what_the_session_still_held_is_worth_nothing(relay: Relay) -> Non
 async def test_an_access_token_that_is_over_still_ends_its_sockets(relay: Relay) -> None:
     """It lives for minutes, a socket for an hour: who logs out then is not left with open sockets."""
     now = int(time.time())
-    fresh = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 60)
-    over = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 60, exp=now - 30)
+    fresh = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 160)
+    over = relay.session(sub="stays-long", sid="stays-long-1", iat=now - 160, exp=now - 90)
     async with relay.connect(await relay.token(fresh)) as socket:
         assert (await relay.ask(over)).json()["code"] == "invalid_session"
         assert (await logout(relay, over)).status == 204

@@ -172,6 +172,11 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
         [('"/ws/prices"', '"/ws/prices"\nmax_age_s = 86400')],
         "endpoints.prices.max_age_s is 86400",
     ),
+    (
+        "short-revocations",
+        [('"upstream"]', '"upstream"]\nmax_s = 86400')],
+        "session.max_s is 86400, and bff.refresh_max_age_s is 604800",
+    ),
     ("debug-log", [("[bff]", '[log]\nlevel = "debug"\n[bff]')], "log.level is debug"),
     *(
         (
@@ -211,7 +216,6 @@ def test_settings_that_are_unwise(
         [("app.example.com", "app.example.co.uk"), ("desk.example.com", "desk.example.co.uk")],
         [(TLS, 'internal = "localhost:8002"\n' + TLS)],
         [(TLS, ""), ("[listen]", 'trusted_proxies = ["192.0.2.7"]\n[listen]')],
-        [('"upstream"]', '"upstream"]\nmax_s = 3600')],
     ],
 )
 def test_settings_that_only_look_unwise(

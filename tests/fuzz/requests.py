@@ -181,6 +181,8 @@ def json_text(data: bytes) -> None:
 ISSUER = IssuerOptions(
     issuer=EXPECTED.issuer,
     ttl_s=30,
+    max_s=604_800,
+    leeway_s=60,
     endpoints={"prices": EndpointTerms(audience=AUDIENCE, channels=("prices.>",))},
     default_endpoint="prices",
     allowed_origins=frozenset({ORIGIN}),

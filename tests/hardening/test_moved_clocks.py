@@ -45,13 +45,14 @@ def relay(running_relay: tuple[Relay, MovedClock], clock: MovedClock) -> Relay:
 
 
 def lasting_session(relay: Relay, **claims: object) -> str:
-    """Return a session that is valid at each of the clock's times."""
-    return relay.session(iat=int(time.time()) - DAY, exp=int(time.time()) + 20 * DAY, **claims)
+    """Return a session that is valid at each of the clock's times but the one that is past its revocation's end."""
+    return relay.session(iat=int(time.time()) - 12 * HOUR, exp=int(time.time()) + 6 * DAY, **claims)
 
 
-async def be_busy(relay: Relay) -> None:
-    """Use a token, so that the state store has something to do at the clock's time."""
-    async with relay.connect(await relay.token(lasting_session(relay, sub="user-3"))):
+async def be_busy(relay: Relay, seconds: int) -> None:
+    """Use a token, so that the state store has something to do at the clock's time, so many seconds from now."""
+    now = int(time.time()) + seconds
+    async with relay.connect(await relay.token(relay.session(sub="user-3", iat=now, exp=now + 900))):
         pass
 
 
@@ -89,7 +90,7 @@ async def test_a_used_token_stays_used(relay: Relay, clock: MovedClock, seconds:
     async with relay.connect(token):
         pass
     clock.move(seconds)
-    await be_busy(relay)
+    await be_busy(relay, seconds)
     if not for_good:
         clock.move(0)
     with pytest.raises(InvalidStatus) as refused:
@@ -112,8 +113,8 @@ async def test_log_outs_and_revocations_are_not_forgotten(
     assert (await relay.logout(session)).status_code == 204
     await revoke(relay, sub=user)
     clock.move(seconds)
-    for _ in range(2):
-        await be_busy(relay)
+    for ahead in (seconds, seconds if for_good else 0):
+        await be_busy(relay, ahead)
         assert [(await relay.ask(one)).status_code for one in (session, other)] == [401, 401]
         if not for_good:
             clock.move(0)

@@ -232,7 +232,7 @@ async def test_an_unknown_session_is_401(relay: Relay) -> None:
         relay.session(iat=now + 600),
         relay.session(exp="soon"),
         relay.session(sub=""),
-        relay.session(sub=5),
+        relay.session(sub=5.5),
         relay.session(sid=""),
         relay.session(roles=5),
         forge({"alg": "HS384"}, claims, SECRET.encode()),

@@ -15,6 +15,8 @@ ORIGIN = "https://app.example.com"
 OPTIONS = IssuerOptions(
     issuer=ORIGIN,
     ttl_s=30,
+    max_s=604_800,
+    leeway_s=60,
     endpoints={"prices": EndpointTerms(audience="wss://s.example.com/ws/prices", channels=("prices.>",))},
     default_endpoint="prices",
     allowed_origins=frozenset({ORIGIN}),

@@ -41,7 +41,8 @@ async def test_a_signed_token_is_a_session() -> None:
         ref=session_ref(REF_KEY, session_id="session-1", subject="user-7"),
         own_id=True,
         issued_at=NOW - 60,
-        expires_at=None,
+        token_issued_at=NOW - 60,
+        token_expires_at=NOW + 840,
     )
 
 
@@ -101,7 +102,7 @@ async def test_a_log_in_time_in_the_future_is_refused(at: int) -> None:
     named = SignedVerifier(replace(OPTIONS, claims=ClaimNames(issued_at="auth_time")))
     answer = await named.verify(token({"auth_time": at}), now=NOW)
     assert isinstance(answer, Refusal)
-    assert "auth_time lies in the future" in str(answer)
+    assert ("milliseconds?" if at > NOW + 3600 else "auth_time lies 3600 s in the future") in str(answer)
 
 
 @pytest.mark.parametrize(("late", "known"), [(100, True), (700, False)])

@@ -31,10 +31,10 @@ async def test_a_refresh_token_is_no_session(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "claim"), [(True, 1), (1, True), (1, 1.0), ("1", 1), (False, 0), (0, None)]
+    ("wanted", "claim"), [(True, 1), (1, True), (1, 1.5), ("1", 1), (1, "1"), (False, 0), (0, None)]
 )
-async def test_required_values_have_a_type(wanted: str | int | bool, claim: object) -> None:
-    """True is not 1, although Python says so."""
+async def test_required_values_have_a_type(wanted: str | float | bool, claim: object) -> None:
+    """True is not 1, although Python says so. 1 and 1.0 are one number in JSON."""
     verifier = SignedVerifier(replace(OPTIONS, require={"mark": wanted}))
     assert (await session(token({"mark": wanted}), verifier)).subject == "user-7"
     assert await reason(token({"mark": claim}), verifier) is Reason.SESSION_INVALID
@@ -125,17 +125,17 @@ async def test_our_own_scoped_token_is_no_session() -> None:
 @pytest.mark.parametrize(
     ("skew", "expected"),
     [
-        *[(0, None), (839, None), (841, None), (841.9, None)],
-        *[(842, Reason.SESSION_EXPIRED), (900, Reason.SESSION_EXPIRED), (604_800, Reason.SESSION_EXPIRED)],
-        *[(-62, None), (-63, Reason.SESSION_INVALID)],
+        *[(0, None), (839, None), (841, None), (899.9, None)],
+        *[(900, Reason.SESSION_EXPIRED), (604_800, Reason.SESSION_EXPIRED)],
+        *[(-120, None), (-121, Reason.SESSION_INVALID)],
     ],
 )
 async def test_an_expired_token_has_a_reason_of_its_own(skew: float, expected: Reason | None) -> None:
-    """Expired is an answer of its own: it is what a refresh mends. The leeway is two seconds."""
+    """Expired is an answer of its own: it is what a refresh mends. The leeway is a minute."""
     assert await reason(token(), now=NOW + skew) is expected
 
 
-@pytest.mark.parametrize(("ahead", "accepted"), [(-60, True), (2, True), (3, False)])
+@pytest.mark.parametrize(("ahead", "accepted"), [(-60, True), (60, True), (61, False)])
 async def test_a_token_before_its_nbf_is_refused(ahead: int, *, accepted: bool) -> None:
     """nbf counts where it is set."""
     assert await reason(token({"nbf": NOW + ahead})) is (None if accepted else Reason.SESSION_INVALID)
@@ -147,7 +147,7 @@ async def test_a_token_that_never_ends() -> None:
 
 
 @pytest.mark.parametrize("name", ["exp", "nbf", "iat"])
-@pytest.mark.parametrize("value", [str(NOW), "", True, None, [NOW], {}, 0, -1, 2**53, 10**30])
+@pytest.mark.parametrize("value", [str(NOW), "", True, [NOW], {}, 0, -1, 2**53, 10**30, NOW * 1000])
 async def test_times_of_another_type(name: str, value: object) -> None:
     """Numbers, and such as a calendar has."""
     assert await reason(token({name: value})) is Reason.SESSION_INVALID

@@ -60,6 +60,7 @@ async def test_the_answer_of_the_backend_is_the_session(backend: Backend, verifi
         ref=session_ref(REF_KEY, session_id="session-1", subject="user-7"),
         own_id=True,
         issued_at=NOW - 60,
+        token_issued_at=NOW - 60,
     )
     assert backend.calls == ["Bearer opaque-token"]
     assert backend.headers[0]["accept-encoding"] == "identity"
@@ -98,12 +99,13 @@ async def test_claims_are_read_from_where_the_settings_say(
 
 
 async def test_when_the_session_began(backend: Backend, verifier: UpstreamVerifier) -> None:
-    """As the backend says; else as the token says, if it is a JWT; never later than now."""
+    """As the backend says; else as the token says, if it is a JWT and not from the future."""
     assert (await session(verifier, token({"iat": NOW - 300}))).issued_at == NOW - 60
     backend.answers({"sub": "user-7"})
     assert (await session(verifier, token({"iat": NOW - 301}))).issued_at == NOW - 301
     assert (await session(verifier, "opaque")).issued_at == 0
-    assert (await session(verifier, token({"iat": NOW + 900}))).issued_at == NOW
+    assert (await session(verifier, token({"iat": NOW + 50}))).issued_at == NOW + 50
+    assert (await session(verifier, token({"iat": NOW + 900}))).issued_at == 0
 
 
 @pytest.mark.parametrize(

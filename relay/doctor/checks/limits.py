@@ -20,6 +20,8 @@ _MINUTES = {"second": 1 / 60, "minute": 1, "hour": 60, "day": 1440}
 LONG_COOKIE_S = 3600
 LONG_CONNECTION_S = 14_400
 LONG_CACHE_S = 2.0
+AUTHJS_LIFE_S = 2_592_000
+"""Life of a session of Auth.js, if the application's `session.maxAge` does not say something else."""
 OTHER_FILES = 500
 """Open files in addition to the sockets of the stream: HTTP connections, the log, the state, the libraries."""
 
@@ -46,6 +48,19 @@ def _long_life(deployment: Deployment) -> Iterator[str]:
     for name, endpoint in settings.sockets.items():
         if endpoint.max_age_s > LONG_CONNECTION_S:
             yield f"endpoints.{name}.max_age_s is {endpoint.max_age_s}"
+
+
+def _short_revocations(deployment: Deployment) -> Iterator[str]:
+    settings, max_s = deployment.settings, deployment.settings.session.max_s
+    lives = {}
+    if settings.bff.backend is not None:
+        lives["bff.refresh_max_age_s"] = settings.bff.refresh_max_age_s
+        lives["bff.access_max_age_s"] = settings.bff.access_max_age_s
+    if settings.session.authjs is not None:
+        lives["the default of Auth.js"] = AUTHJS_LIFE_S
+    for name, life_s in lives.items():
+        if life_s > max_s:
+            yield f"session.max_s is {max_s}, and {name} is {life_s}"
 
 
 def _long_cache(deployment: Deployment) -> Iterator[str]:
@@ -94,6 +109,15 @@ CHECKS = (
         means="A user who lost a role keeps the prices for so long, and the thief of a laptop keeps the session.",
         do="Lower it: clients refresh both without the user.",
         run=_long_life,
+    ),
+    Check(
+        name="short-revocations",
+        severity=Severity.WARNING,
+        finds="session.max_s is shorter than the cookies of the log-in, or than the 30 days of Auth.js's sessions.",
+        means="Sessions that live longer are refused. A session that is renewed after its log-out was forgotten works "
+        "again.",
+        do="Set session.max_s to the longest time for which a log-in can last, refreshes included.",
+        run=_short_revocations,
     ),
     Check(
         name="long-cache",
