@@ -132,7 +132,7 @@ PARTS = (
         "typer",
         "typer.core:TyperGroup",
         "relay.cli.lazy",
-        "__init__ add_command resolve_command",
+        "__init__ add_command invoke resolve_command",
     ),
     private("typer", "typer.core:TyperCommand", "relay.cli.lazy", "__init__ name"),
     private(

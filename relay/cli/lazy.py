@@ -43,6 +43,18 @@ class LazyGroup(TyperGroup):
         for name, (target, line) in self.entries.items():
             self.add_command(LazyCommand(name, target=target, help=line))
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command. An error in its arguments says what to write, and not in the words of the library."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if not error.message and error.param is not None:  # an argument or an option is missing
+                error.message = getattr(error.param, "help", None) or ""
+            error.message = error.message.removeprefix("Value error, ").replace(
+                "Input should be", "it must be"
+            )
+            raise
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that `args` name, and import it. Help and completion of the group don't come here."""
         name, command, rest = super().resolve_command(ctx, args)

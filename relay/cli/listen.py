@@ -102,7 +102,10 @@ def listen(
             "endpoint give --token or --session-token."
         )
     if bool(token) == bool(session_token):
-        raise ConfigurationError("Give either --token or --session-token (or RELAY_SESSION_TOKEN).")
+        raise ConfigurationError(
+            "Give either --token, which `relay token mint --user NAME` makes, or --session-token (or "
+            "RELAY_SESSION_TOKEN)."
+        )
     asked = channels if len(channels) <= TOKEN_CHANNELS else None
 
     async def fresh_token() -> ScopedToken:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -133,8 +134,9 @@ def _ports(wanted: dict[str, int]) -> list[int]:
             try:
                 sock = stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError as error:
+                why = os.strerror(error.errno or 0)  # Python's own text repeats the address
                 raise ConfigurationError(
-                    f"Port {port} can't be used: {error.strerror}. Choose another with {option}; 0 takes a free port."
+                    f"Port {port} can't be used: {why}. Choose another with {option}; 0 takes a free port."
                 ) from None
             found.append(sock.getsockname()[1])
         return found

@@ -99,7 +99,10 @@ def _check_channels(channels: object) -> Refusal | None:
     if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
         raise MalformedError("channels must be a list of texts; leave it out for all that is granted.")
     if len(channels) > MAX_CHANNELS:
-        return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=f"{len(channels)} channels.")
+        return Refusal(
+            reason=Reason.CHANNELS_TOO_MANY,
+            detail=f"The request has {len(channels)} channels; at most {MAX_CHANNELS} are allowed.",
+        )
     for channel in channels:
         if not is_pattern(channel):
             raise MalformedError(f"{channel[:80]!r} is not a channel or pattern.")

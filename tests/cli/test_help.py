@@ -1,6 +1,8 @@
 """What the command line says to somebody who looks only at the screen."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +42,48 @@ def test_listen_says_what_it_needs(relay: RelayCommand, arguments: list[str]) ->
     assert done.err == (
         "Give the URL of an endpoint, and then channels: relay listen ws://127.0.0.1:8001/ws/prices 'prices.>'\n"
     )
+
+
+MISTAKES: dict[str, tuple[str, ...]] = {
+    # what is missing is explained
+    "audit who": ("Missing argument 'ENDPOINT'", "The endpoint's name in the settings."),
+    "audit why": ("Missing argument", "A token's id, a connection's id, a session's reference, or a user."),
+    "bench replay": ("Missing argument 'FILE'", "Recordings, plain or gzip."),
+    "keys new": ("Missing option '--dir'", "Folder for the key's files, created if missing."),
+    "keys publisher": ("Missing argument 'name'", "The publisher's name, such as pricing"),
+    "replay": ("Missing argument 'FILE'", "Recordings, plain or gzip."),
+    "token inspect": ("Missing argument", "The token, or - to read it from standard input."),
+    "token mint": ("Missing option '--user'", "The user that the token is for."),
+    # what is wrong is said in the command's words
+    "bench fanout --subscribers 0": ("'--subscribers'", "it must be greater than or equal to 1"),
+    "demo --port 99999": ("'--port'", "it must be less than or equal to 65535"),
+    "keys operator ops --may rule": ("'--may'", "'rule' is not one of 'read', 'revoke', 'reset'"),
+    # what is not there can be named
+    "audit tail": ("audit.jsonl: there is no such audit log", "--config", "--file"),
+    "audit export": ("audit.jsonl: there is no such audit log", "--config", "--file"),
+    "audit verify": ("There are no settings", "--config", "name them as arguments"),
+    "config check": ("There are no settings", "--config", "README.md"),
+    "keys list": ("--dir", "--config"),
+    "listen ws://127.0.0.1:1/ws prices.A": ("--token", "relay token mint --user NAME", "RELAY_SESSION_TOKEN"),
+    "publish prices.A 1": ("--key", "RELAY_PUBLISH_KEY", "relay keys publisher NAME"),
+    "publishers": ("--key", "RELAY_OPERATOR_KEY", "relay keys operator NAME"),
+    "serve": ("There are no settings", "--config", "README.md"),
+    "token verify x": ("There are no settings", "--config", "--keys-dir", "--jwks"),
+}
+"""What somebody types in an empty folder -> what the answer must have."""
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_answered_with_what_helps(
+    line: str, relay: RelayCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an empty folder, each command names the argument, option or command that helps, and prints no answer."""
+    monkeypatch.chdir(tmp_path)
+    done = relay(*line.split())
+    shown = " ".join(re.sub(r"[│╭╮╰╯─]", " ", done.err).split())
+    assert done.code == 2
+    assert done.out == ""
+    for text in MISTAKES[line]:
+        assert text in shown
+    assert "Value error" not in shown
+    assert "Input should" not in shown

@@ -166,8 +166,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["prices.A"], "either --token or --session-token"),
-        (["prices.A", "--token", "a.b.c", "--session-token", "x"], "either --token or --session-token"),
+        (["prices.A"], "Give either --token, which"),
+        (["prices.A", "--token", "a.b.c", "--session-token", "x"], "Give either --token, which"),
         (["prices.A", "--token", "nonsense"], "not a scoped token"),
         (["no channel", "--token", "a.b.c"], "not a channel"),
         (["prices.A", "--token", "a.b.c", "--interval-ms", "7"], "interval_ms"),

@@ -31,8 +31,8 @@ class Replay(DeliveryBenchmark):
     YARDSTICK = ("broadcast()", "websockets.broadcast() of the same, on uvloop; prices at the same interval")
     QUICK = {"subscribers": 100, "seconds": 5}
 
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Recordings, plain or gzip.")] = (
-        field(repr=False)
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Recordings, plain or gzip.")] = field(
+        repr=False
     )
     speed: Annotated[float, option("10 plays ten times as fast.", 0.01, 1000)] = 10
     subscribers: Annotated[int, option("Each has two connections.", 1, MAX_SUBSCRIBERS // 2)] = 1000

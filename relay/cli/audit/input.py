@@ -71,6 +71,12 @@ class Log:
         until: UntilOption = "",
     ) -> None:
         self._files = _in_order(file) if file else log_files(_configured(config))
+        for path in self._files:
+            if not path.exists():
+                raise ConfigurationError(
+                    f"{printable(str(path))}: there is no such audit log. Name the settings with --config, or the log "
+                    "with --file."
+                )
         self.reader = RecordReader(
             since=parse_time(since, option="--since") if since else None,
             until=parse_time(until, option="--until") if until else None,
@@ -97,11 +103,12 @@ class Log:
         """Say on standard error what the answer may lack: events that were lost, and lines that are no records."""
         if self.reader.lost:
             sys.stderr.write(
-                f"{self.reader.lost} events of this time could not be recorded; see relay audit stats.\n"
+                f"{_count(self.reader.lost, 'event')} of this time could not be recorded; see relay audit stats.\n"
             )
         if self.reader.unreadable:
             sys.stderr.write(
-                f"{self.reader.unreadable} lines are no records and were passed over; see relay audit verify.\n"
+                f"{_count(self.reader.unreadable, 'line')} passed over, because no record is there; see relay audit "
+                "verify.\n"
             )
 
     def _lines_with_progress(self) -> Iterator[bytes]:
@@ -120,6 +127,10 @@ class Log:
                         if not number % _REPORT_EVERY:
                             progress.update(task, completed=done)
                         yield line
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:

@@ -19,7 +19,7 @@ import typer
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import log_files
 from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
-from relay.cli.options import ConfigOption, JsonOption, config_path
+from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
 from relay.keys.files import load_records
@@ -110,10 +110,9 @@ def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> _Evid
 
 def _configured(head: Link | None, keys: Path | None, config: Path | None) -> _Evidence:
     """Take all files of the settings' log, its keys, and the head that the state store keeps."""
-    from relay.settings.load import load
     from relay.state.sqlite import read_head
 
-    settings = load(config_path(config))
+    settings = load_settings(config, otherwise="To check files without settings, name them as arguments.")
     path = settings.audit.path
     files = [file for file in log_files(path) if file.exists()] or [path]
     records = load_records(keys or settings.audit.keys_dir)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import anyio
 import typer
 
-from relay.cli.options import ConfigOption, JsonOption, config_path
+from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.cli.token.output import (
     TokenArgument,
     print_verdict,
@@ -111,13 +111,12 @@ def _of_settings(
     config: Path | None, endpoint: str | None, text: str, *, named: tuple[str | None, str | None]
 ) -> _Requirements:
     from relay.server.options import issuer_options
-    from relay.settings.load import load
 
     if any(name is not None for name in named):
         raise ConfigurationError(
             "--audience and --issuer go with --keys-dir or --jwks; with settings name the --endpoint."
         )
-    settings = load(config_path(config))
+    settings = load_settings(config, otherwise="To check without settings, give --keys-dir or --jwks.")
     terms = issuer_options(settings).endpoints
     if endpoint is not None and endpoint not in terms:
         raise ConfigurationError(

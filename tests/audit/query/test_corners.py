@@ -193,7 +193,7 @@ def test_every_answer_says_what_the_log_lacks(tmp_path: Path) -> None:
         )
         assert result.returncode == (2 if len(question) > 1 else 0)  # the names are unknown
         assert "9 events of this time could not be recorded" in result.stderr
-        assert "1 lines are no records" in result.stderr
+        assert "1 line passed over, because no record is there" in result.stderr
 
 
 def test_tail_loses_nothing_when_the_log_goes_on_in_another_file(tmp_path: Path) -> None:

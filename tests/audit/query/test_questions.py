@@ -238,8 +238,8 @@ def test_a_candidate_is_read_from_settings(small: Day, tmp_path: Path) -> None:
         (("tail", "--no-follow", "--user", "nobody at all"), "know a user 'nobody at all'"),
         (("tail", "--no-follow", "--action", "connect.denyed"), "Did you mean connect.denied"),
         (("tail", "--no-follow", "--outcome", "fail"), "Give success or failure"),
-        (("stats", "--file", "/nowhere/audit.jsonl"), "can't be read"),
-        (("tail", "--no-follow", "--file", "/nowhere/audit.jsonl"), "can't be read"),
+        (("stats", "--file", "/nowhere/audit.jsonl"), "there is no such audit log"),
+        (("tail", "--no-follow", "--file", "/nowhere/audit.jsonl"), "there is no such audit log"),
     ],
 )
 def test_mistakes_are_one_line(small: Day, arguments: tuple[str, ...], sentence: str) -> None:
