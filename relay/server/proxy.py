@@ -3,6 +3,8 @@
 import time
 from urllib.parse import urlsplit
 
+from starlette.requests import Request
+
 from relay.audit.base import Auditor
 from relay.bff.proxy.access import CookieAccess
 from relay.bff.proxy.call import CallOptions
@@ -31,8 +33,10 @@ def make_proxy(
     if bff.backend is None or not proxy.routes:
         return None
 
-    async def authenticate(credential: str) -> Session | Refusal:
-        return await issuer.authenticate(credential, now=time.time())
+    client_of = client_reader(parse_networks(settings.public.trusted_proxies))
+
+    async def authenticate(credential: str, request: Request) -> Session | Refusal:
+        return await issuer.authenticate(credential, now=time.time(), caller=client_of(request).address)
 
     lists = HeaderLists(
         request=frozenset(proxy.request_headers),
@@ -74,7 +78,7 @@ def make_proxy(
             ),
             auditor=auditor,
             csrf=csrf,
-            client_of=client_reader(parse_networks(settings.public.trusted_proxies)),
+            client_of=client_of,
             limit_address=issuer.limits.proxy_address,
             limit_session=issuer.limits.proxy_session,
         )

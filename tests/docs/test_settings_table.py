@@ -66,6 +66,8 @@ def test_toml_blocks_are_settings(block: readme.Block, tmp_path: Path) -> None:
         load(path)
     else:
         whole = next(filter(is_whole, (filled_in(tomllib.loads(other.text)) for other in BLOCKS)))
+        if "algorithm" in table.get("session", {}).get("signed", {}):
+            del whole["session"]["signed"]  # one algorithm's keys are no use to another
         Settings(**laid_over(whole, table))
 
 

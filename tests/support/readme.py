@@ -21,6 +21,8 @@ LABELS = {
     "relay/ingest": "publishing",
     "relay/issuer": "tokens",
     "relay/bff": "log-in",
+    "relay/sessions": "sessions",
+    "relay/keys": "keys",
     "relay/verify": "other services",
     "relay/SECURITY.md": "security",
     "relay/audit": "audit log",

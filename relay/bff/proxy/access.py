@@ -55,7 +55,7 @@ class CookieAccess:
         *,
         session: SessionCookies,
         refresh: SessionCookies,
-        authenticate: Callable[[str], Awaitable[Session | Refusal]],
+        authenticate: Callable[[str, Request], Awaitable[Session | Refusal]],
     ) -> None:
         self._session = session
         self._refresh = refresh
@@ -66,7 +66,7 @@ class CookieAccess:
         token = read_cookie(request, self._session)
         if isinstance(token, Refusal):
             return token
-        session = await self._authenticate(token)
+        session = await self._authenticate(token, request)
         if isinstance(session, Refusal):
             return session
         refresh = read_cookie(request, self._refresh)
