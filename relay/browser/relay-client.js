@@ -275,14 +275,18 @@ export function createStream({
   }
 
   function receive(text) {
-    let frame;
-    try {
-      frame = JSON.parse(text);
-    } catch {
-      return emit('error', { code: 'malformed_frame' });
-    }
-    const { type, id, channel, seq, ts } = frame;
     heard = performance.now();
+    try {
+      read(JSON.parse(text));
+    } catch {
+      emit('error', { code: 'malformed_frame' }); // callbacks never throw here: see `call`
+    }
+  }
+
+  function read(frame) {
+    if (Array.isArray(frame)) throw frame;
+    const { type, id, channel, seq, ts } = frame;
+    if (typeof type !== 'string') throw frame;
     const known = entries.get(channel);
     const former = channel ? seq > known?.seq && known.last?.ts : latest;
     // The server's clock was set back

@@ -12,14 +12,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
 from relay.client.backoff import bounded_ms
-from relay.client.frames import Problem, ServerFrame, Subscribed, Unsubscribed, Welcome, parse_server_frame
+from relay.client.frames import (
+    Problem,
+    Refreshed,
+    ServerFrame,
+    Subscribed,
+    Unsubscribed,
+    Welcome,
+    parse_server_frame,
+)
 from relay.client.subscriptions import SubscriptionRequest
 from relay.core.closes import CloseCode
-from relay.core.errors import MalformedError
+from relay.core.errors import MalformedError, Reason
 from relay.core.token_bucket import TokenBucket
 
 STALE_BEATS, DEAD_BEATS = 1.5, 2.5
@@ -31,6 +40,9 @@ MIN_HEARTBEAT_S = 0.01
 GRACE_S = 0.2
 """How long the link is read once more after its deadline. A caller that blocked the event loop finds the deadline past
 and frames still in the kernel; without this time a good link would be called dead."""
+
+REPEAT_S = 0.25
+"""Shortest wait before a refused request is sent again, as in the browser client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +76,9 @@ class Connection:
         self._heartbeat_s = 0.0
         self._bucket: TokenBucket | None = None
         self._last_id = 0
-        self._sent: dict[int, SubscriptionRequest] = {}
+        self._sent: dict[int, SubscriptionRequest | None] = {}
+        """Frames without an answer, in the order of sending; None for a refresh."""
+        self._held_until = 0.0
         self._is_silent = False
         self._grace_until: float | None = None
         self._waiting: asyncio.Timeout | None = None
@@ -74,12 +88,17 @@ class Connection:
     @property
     def has_requests(self) -> bool:
         """Whether `send_next_request` must be called. False before the welcome."""
-        return self.welcomed_at is not None and bool(self._requests)
+        return self.requests_at is not None and self.requests_at <= asyncio.get_running_loop().time()
+
+    @property
+    def requests_at(self) -> float | None:
+        """When `send_next_request` must be called, on the event loop's clock. None without requests or a welcome."""
+        return None if self.welcomed_at is None or not self._requests else self._held_until
 
     @property
     def has_open_requests(self) -> bool:
         """Whether a request was not sent yet, or not answered."""
-        return bool(self._requests or self._sent)
+        return bool(self._requests) or any(request is not None for request in self._sent.values())
 
     def add(self, requests: Iterable[SubscriptionRequest]) -> None:
         """Queue more requests; `send_next_request` sends them."""
@@ -109,15 +128,32 @@ class Connection:
             self._bucket.acquire(loop.time())
         self._last_id += 1
         id = self._last_id
-        if request is not None:
-            self._sent[id] = request  # before sending: another task may read the answer first
+        self._sent[id] = request  # before sending: another task may read the answer first
         with contextlib.suppress(ConnectionClosed):
             await self._connection.send(json.dumps({"id": id} | members))
         return id
 
-    def answered(self, frame: Subscribed | Unsubscribed) -> SubscriptionRequest | None:
-        """Return the request that `frame` answers; None for subscriptions by the URL or the token."""
+    def answered(self, frame: Subscribed | Unsubscribed | Refreshed) -> SubscriptionRequest | None:
+        """Return the request that `frame` answers; None for a refresh and for subscriptions by the URL or the token."""
         return None if frame.id is None else self._sent.pop(frame.id, None)
+
+    def refused(self, problem: Problem) -> tuple[Problem, bool]:
+        """Return `problem` with the id of the frame that it refuses, and whether that is a request that is sent again.
+
+        A rate limit has no id, because the relay did not look at the frame. The relay answers frames in their order, so
+        it is the oldest one without an answer.
+        """
+        id = problem.id
+        if id is None and problem.code == Reason.RATE_LIMITED:
+            id = next(iter(self._sent), None)
+            problem = msgspec.structs.replace(problem, id=id)
+        request = None if id is None else self._sent.pop(id, None)
+        if request is None or not problem.retryable:
+            return problem, False
+        self._requests.appendleft(request)
+        wait_s = max(bounded_ms(problem.retry_after_ms or 0), REPEAT_S)
+        self._held_until = max(self._held_until, asyncio.get_running_loop().time() + wait_s)
+        return problem, True
 
     def wake(self) -> None:
         """Make a waiting `receive` return None."""

@@ -249,7 +249,9 @@ class Subscriber:
         elif self._renewal is not None and self._renewal.is_due(_now()):
             await self._renew(connection, self._renewal)
         else:
-            self._process(await connection.receive(None if self._renewal is None else self._renewal.due_at))
+            due = (None if self._renewal is None else self._renewal.due_at, connection.requests_at)
+            until = min((at for at in due if at is not None), default=None)
+            self._process(await connection.receive(until))
 
     def _put(self, *events: Event | None) -> None:
         self._queue.put(*events, now=_now())
@@ -331,14 +333,16 @@ class Subscriber:
                     renewal.warned(frame.expires_in_ms, now)
                 shown = frame
             case Refreshed():
+                connection.answered(frame)
                 if renewal is not None:
                     renewal.refreshed(frame, queue.clock.ms(now), now)
                 shown = frame
             case Problem():
                 # the relay sent it before it received the frames that subscribe
                 is_early = frame.code == "nothing_subscribed" and connection.has_open_requests
-                refused = None if renewal is None else renewal.refused(frame, now)
-                shown = None if is_early else refused or frame
+                problem, is_repeated = connection.refused(frame)
+                refused = None if renewal is None else renewal.refused(problem, now)
+                shown = None if is_early or is_repeated else refused or frame
         self._put(shown)
 
     def _lost(self, connection: Connection, ended: Ended) -> None:

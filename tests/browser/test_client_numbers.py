@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.chromium import require_playwright
-from tests.support.client_cases import MILLISECONDS
+from tests.support.client_cases import MILLISECONDS, REFUSED_REQUESTS, RefusedRequest
 from tests.support.scripted_relay import Peer, ScriptedRelay, Tab
 
 require_playwright()
@@ -91,7 +91,10 @@ async def test_a_refused_refresh_waits_at_most_five_minutes_and_at_least_the_bac
         assert await tokens_after(tab, max(500, wait_ms)) == [2, 3], retry_after_ms
 
 
-async def test_a_refused_subscription_waits_at_most_five_minutes(tab: Tab, relay: ScriptedRelay) -> None:
+@pytest.mark.parametrize("refusal", REFUSED_REQUESTS, ids=lambda refusal: refusal.code)
+async def test_a_refused_subscription_waits_at_most_five_minutes(
+    tab: Tab, relay: ScriptedRelay, refusal: RefusedRequest
+) -> None:
     """And at least as long as two changes of the page do; what is no number counts as that."""
     peer = await start(tab, relay)
     cases = [*CASES, *((value, 250) for value in NO_NUMBERS)]
@@ -100,15 +103,18 @@ async def test_a_refused_subscription_waits_at_most_five_minutes(tab: Tab, relay
         await tab.page.evaluate("(name) => { follow(name); }", f"prices.{number}")
         await tab.page.clock.run_for(1)
         asked = await peer.next()
-        refused = {"type": "error", "id": asked["id"], "code": "unavailable", "message": ""}
-        await peer.send(refused | {"retryable": True, "retry_after_ms": retry_after_ms})
+        await peer.send(refusal.frame(asked["id"], retry_after_ms))
         await peer.send({"type": "heartbeat", "ts": 1})
         await tab.next("heartbeat")
         await tab.page.clock.run_for(max(250, wait_ms) - 3)
         await tab.page.evaluate("stream.ping()&&0")
         assert (await peer.next())["type"] == "ping", retry_after_ms
         await tab.page.clock.run_for(4)
-        assert (await peer.next())["channels"] == asked["channels"], retry_after_ms
+        again = await peer.next()
+        assert again["channels"] == asked["channels"], retry_after_ms
+        acknowledged = {"type": "subscribed", "id": again["id"], "channels": [], "rejected": []}
+        await peer.send(acknowledged)  # otherwise a refusal without an id would be about this one too
+        await tab.next("subscribed")
 
 
 async def test_a_heartbeat_interval_is_at_most_five_minutes(tab: Tab, relay: ScriptedRelay) -> None:

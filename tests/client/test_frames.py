@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from relay.client.frames import Snapshot, Subscribed, Update, Welcome, parse_server_frame
 from relay.core.errors import MalformedError
+from tests.support.client_cases import BROKEN_FRAMES
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -94,12 +95,7 @@ def test_acks_of_channels_and_patterns_are_told_apart() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "nope",
-        "[]",
-        "1",
-        "{}",
-        '{"type":5}',
+        *BROKEN_FRAMES,
         '{"type":"update"}',
         '{"type":"update","seq":"1"}',
         "[" * 100_000,

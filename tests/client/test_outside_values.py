@@ -1,5 +1,7 @@
 """What comes from outside: answers of servers that are no relay, and numbers that become timers."""
 
+import asyncio
+
 import pytest
 from websockets.asyncio.server import ServerConnection
 
@@ -22,10 +24,13 @@ from relay.client.renewal import Renewal
 from tests.support.client_cases import (
     MAX_JITTER_S,
     MILLISECONDS,
+    MIN_REPEAT_S,
     REFUSALS,
+    REFUSED_REQUESTS,
     RETRY_AFTER,
     MillisecondsCase,
     RefusalCase,
+    RefusedRequest,
     WaitCase,
 )
 from tests.support.scripted_ingest import KEY, ingest_server
@@ -34,6 +39,7 @@ from tests.support.scripted_servers import (
     TOKEN,
     answer,
     http_server,
+    read,
     refusal,
     send,
     stay,
@@ -133,6 +139,32 @@ def test_the_times_of_a_refresh_are_bounded(case: MillisecondsCase) -> None:
     failed = renewal.refused(problem, 1000.0)
     assert isinstance(failed, RefreshFailed)
     assert failed.retry_in_s is None or failed.retry_in_s <= MAX_WAIT_S
+
+
+@pytest.mark.parametrize("refused", REFUSED_REQUESTS, ids=lambda refused: refused.code)
+@pytest.mark.parametrize("case", MILLISECONDS, ids=lambda case: str(case.ms))
+async def test_a_refused_request_waits_at_most_five_minutes(
+    case: MillisecondsCase, refused: RefusedRequest
+) -> None:
+    """`retry_after_ms` of a subscription is kept up to 300 s, and a refusal is not answered at once."""
+
+    async def talk(connection: ServerConnection) -> None:
+        await welcome(connection)
+        await send(connection, **refused.frame((await read(connection))["id"], case.ms))
+        await send(connection, **value("snapshot", 1))
+        await stay(connection)
+
+    now = asyncio.get_running_loop().time
+    async with stream_server(talk) as stream, subscriber(stream.url) as prices:
+        await following(prices)
+        before = now()
+        await prices.subscribe("prices.A")
+        assert isinstance(await following(prices), Snapshot)
+        connection = prices._connection
+        assert connection is not None
+        assert connection.requests_at is not None
+        wait_s = max(case.wait_s, MIN_REPEAT_S)
+        assert before + wait_s <= connection.requests_at <= now() + wait_s
 
 
 @pytest.mark.parametrize("case", MILLISECONDS, ids=lambda case: str(case.ms))

@@ -11,6 +11,7 @@ from websockets.asyncio.server import ServerConnection
 from relay.client import (
     Backoff,
     Problem,
+    RefreshFailed,
     Snapshot,
     Subscribed,
     Subscriber,
@@ -19,6 +20,7 @@ from relay.client import (
     Welcome,
 )
 from relay.core.errors import ConfigurationError, MalformedError
+from tests.support.client_cases import BROKEN_FRAMES, REFUSED_REQUESTS, RefusedRequest
 from tests.support.scripted_servers import (
     TOKEN,
     read,
@@ -152,17 +154,63 @@ async def test_malformed_frames_are_told_and_survived() -> None:
 
     async def talk(connection: ServerConnection) -> None:
         await welcome(connection)
-        await connection.send("nonsense")
-        await connection.send(b"\x00\xff")
+        for text in (*BROKEN_FRAMES, b"\x00\xff"):
+            await connection.send(text)
         await send(connection, **value("update", 1))
         await stay(connection)
 
     async with stream_server(talk) as stream, subscriber(stream.url) as prices:
-        _, first, second, update = await take(prices, 4)
-    assert isinstance(first, Problem)
-    assert isinstance(second, Problem)
-    assert first.code == second.code == "malformed_frame"
+        _, *told, update = await take(prices, len(BROKEN_FRAMES) + 3)
+    assert [one.code for one in told if isinstance(one, Problem)] == ["malformed_frame"] * len(told)
     assert isinstance(update, Update)
+
+
+@pytest.mark.parametrize("refusal", REFUSED_REQUESTS, ids=lambda refusal: refusal.code)
+async def test_a_refused_request_is_sent_again_in_its_place(refusal: RefusedRequest) -> None:
+    """A refusal without an id is about the oldest open frame; the others and a refresh are not sent twice."""
+    frames: list[tuple[str, list[str] | None]] = []
+
+    async def next_frame(connection: ServerConnection) -> int:
+        frame = await read(connection)
+        frames.append((frame["type"], frame.get("channels")))
+        return int(frame["id"])
+
+    async def acknowledge(connection: ServerConnection, kind: str, id: int) -> None:
+        await send(connection, type=kind, id=id, channels=[], rejected=[])
+
+    async def talk(connection: ServerConnection) -> None:
+        await welcome(connection)
+        first, second, third = [await next_frame(connection) for _ in range(3)]
+        await acknowledge(connection, "subscribed", first)
+        await send(connection, **refusal.frame(second, 0))
+        await acknowledge(connection, "subscribed", third)
+        await acknowledge(connection, "subscribed", await next_frame(connection))
+        await send(connection, **value("update", 1))
+        await stay(connection)
+
+    async with stream_server(talk) as stream, subscriber(stream.url) as prices:
+        assert isinstance(await following(prices), Welcome)
+        for channel in ("prices.A", "prices.B", "prices.C"):
+            await prices.subscribe(channel)
+        events = await take(prices, 4)
+    assert [type(event) for event in events] == [Subscribed, Subscribed, Subscribed, Update]
+    assert frames == [("subscribe", [f"prices.{name}"]) for name in "ABCB"]
+
+
+async def test_a_rate_limited_refresh_is_tried_again() -> None:
+    """The refusal without an id is about the token that was sent, and no subscription is sent again for it."""
+
+    async def talk(connection: ServerConnection) -> None:
+        await welcome(connection)
+        await send(connection, type="token_expiring", expires_in_ms=2)
+        assert (await read(connection))["type"] == "refresh"
+        await send(connection, **REFUSED_REQUESTS[0].frame(0, 0))
+        await stay(connection)
+
+    async with stream_server(talk) as stream, subscriber(stream.url) as prices:
+        *_, failed = await take(prices, 3)
+    assert isinstance(failed, RefreshFailed)
+    assert failed.code == "rate_limited"
 
 
 async def test_closing_ends_the_iteration() -> None:

@@ -114,3 +114,43 @@ MILLISECONDS = (
     MillisecondsCase(ms=1 << 53, wait_s=MAX_WAIT_S),
     MillisecondsCase(ms=-1, wait_s=0.0),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRequest:
+    """How the relay refuses a request of an open connection that is to be sent again."""
+
+    code: str
+    has_id: bool
+
+    def frame(self, id: int, retry_after_ms: object) -> dict[str, object]:
+        """Return the refusal of the frame with this id."""
+        named = {"id": id} if self.has_id else {}
+        answer = {"type": "error", "code": self.code, "message": "", "retryable": True}
+        return answer | named | {"retry_after_ms": retry_after_ms}
+
+
+REFUSED_REQUESTS = (
+    RefusedRequest(code="rate_limited", has_id=False),  # the relay did not look at the frame
+    RefusedRequest(code="unavailable", has_id=True),
+)
+
+MIN_REPEAT_S = 0.25
+"""Shortest wait before such a request is sent again."""
+
+BROKEN_FRAMES = (
+    "",
+    "not json",
+    "null",
+    "true",
+    "1",
+    '"text"',
+    "[]",
+    '[{"type":"heartbeat","ts":1}]',
+    "{}",
+    '{"type":null}',
+    '{"type":5}',
+    '{"type":"subscribed","channels":1,"rejected":[]}',
+    '{"type":"unsubscribed","channels":1}',
+)
+"""Frames that are none of the protocol. A client tells of each (`malformed_frame`), and goes on."""
