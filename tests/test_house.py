@@ -29,6 +29,8 @@ SHADOWS_STDLIB = {"logging", "token", "types", "secrets", "queue", "http"}
 COMMANDS = Path("relay/cli")
 """A folder below this one is named after its command (`relay token`). Its modules are imported by full name only."""
 MAX_LINES = 500
+MAX_BENCH_LINES = 4000
+"""The benchmarks measure the relay; they must not become as large as it is."""
 
 
 @cache
@@ -160,6 +162,16 @@ def test_cookies_are_set_and_cleared_in_one_place() -> None:
     writes = re.compile(r"""\.(?:set|delete)_cookie\(|["']set-cookie["']""", re.IGNORECASE)
     found = {path for path in modules("relay") if any(writes.search(line) for line in lines_of(path))}
     assert found == {Path("relay/web/cookies.py"), Path("relay/bff/proxy/headers.py")}
+
+
+def test_the_benchmarks_stay_small() -> None:
+    """All benchmarks with their commands are no longer than the limit."""
+    paths = [
+        path
+        for path in modules("relay")
+        if path.parts[1] == "bench" or path.parts[:3] == ("relay", "cli", "bench")
+    ]
+    assert sum(len(lines_of(path)) for path in paths) <= MAX_BENCH_LINES
 
 
 def test_exceptions_to_the_checks_have_reasons() -> None:

@@ -89,7 +89,7 @@ def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
     found = measured(
         tmp_path,
         *("slow-reader", "--readers", "3", "--rate", "100", "--rate-bytes", "5000"),
-        *("--alone", "0.3", "--seconds", "1", "--stopped-within", "0.5"),
+        *("--alone", "0.3", "--seconds", "1", "--work-ms", "30", "--stopped-within", "0.5"),
     )
     for side in ("relay", "yardstick"):
         figures = found[side]
@@ -99,6 +99,8 @@ def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
         assert figures["beside_stopped_p99_ms"] > 0
         assert figures["stopped_closed_after_s"] is None
         assert (figures["lost"], figures["repeated"]) == (0, 0)
+    assert 0 <= found["relay"]["caller_p50_ms"] <= found["relay"]["caller_max_ms"]
+    assert found["yardstick"]["caller_p50_ms"] is None
     assert "The relay did not drop the reader that stopped, in 0.5 s." in found["notes"]
 
 

@@ -118,9 +118,8 @@ class Delivery:
         source = self.server.source
         while self._seconds is None and (left := deadline - time.monotonic()) > 0:
             wait_for_words([source, self._load, *others], within_s=min(left, LOOK_S))
-            load_ended = (
-                self._load.has_spoken()
-            )  # asked first: the load ends after the source has said that it is done
+            # asked first: the load ends after the source has said that it is done
+            load_ended = self._load.has_spoken()
             while self._seconds is None and source.has_spoken():
                 self._hear(within_s=STALL_S)
             if load_ended and self._seconds is None:

@@ -41,7 +41,7 @@ WARM_UP, ALONE, BESIDE_SLOW, BESIDE_STOPPED = range(4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowReading:
-    """One side of one run.
+    """One side of one run. The `caller` is one of the relay's Python client.
 
     The reader that stopped was dropped after `dropped_after_s` (None: it was not, or there is none), and cost
     `stopped_memory_kib` until then (None: there is none).
@@ -49,6 +49,7 @@ class SlowReading:
 
     measured: Measured
     read: Read
+    caller: Read | None = None
     dropped_after_s: float | None = None
     stopped_memory_kib: float | None = None
 
@@ -64,8 +65,9 @@ class SlowReader(Benchmark[SlowReading]):
 
     What counts is the age of the newest price that it has read, over the last
     half of the time; that it does not grow; and that the fast readers beside
-    it feel nothing. Then a reader that stops reading: when is it dropped, and
-    what does it cost until then?
+    it feel nothing. The same of a caller of the Python client that works on
+    each price. Then a reader that stops reading: when is it dropped, and what
+    does it cost until then?
     """
 
     NAME = "slow-reader"
@@ -76,6 +78,7 @@ class SlowReader(Benchmark[SlowReading]):
     rate: Rate = 1000
     rate_bytes: Annotated[int, option("Bytes a second of the slow reader.", 100, 100_000_000)] = 20_000
     seconds: Seconds = 20
+    work_ms: Annotated[int, option("Milliseconds that the caller works on a price.", 1, 10_000)] = 100
     alone_s: Annotated[float, option("Seconds of the fast readers before it.", 0.1, 600, name="--alone")] = 5
     stopped: Annotated[bool, typer.Option(help="Measure a reader that stops reading as well.")] = True
     stopped_within_s: Annotated[
@@ -89,7 +92,7 @@ class SlowReader(Benchmark[SlowReading]):
         )
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> SlowReading:
-        seconds = self.alone_s + self.seconds + (self.stopped_within_s if self.stopped else 0.0)
+        seconds = self.alone_s + 2 * self.seconds + (self.stopped_within_s if self.stopped else 0.0)
         ticks = made_up(["prices.BENCH"], rate=self.rate, count=self.rate * (WARM_UP_S + seconds + SPARE_S))
         with server_of(name, folder, ticks, sessions=self.readers, waits=False) as server:
             group = GroupOrder(target=server.target(ticks.channels), connections=self.readers)
@@ -107,30 +110,30 @@ class SlowReader(Benchmark[SlowReading]):
 
             delivery.watch(within_s=within_s, others=others, show=passed)
 
+        order = slow_reader.Order(target=server.target(ticks.channels), ticks=ticks, seconds=self.seconds)
+
+        def read(name: str, **how: float) -> Read:
+            with _reader(name, folder, msgspec.structs.replace(order, **how)) as (reader, _):
+                watch(self.seconds + STALL_S, reader)
+                return msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
+
         show(0, int(seconds), "seconds")
         delivery.start()
         watch(WARM_UP_S)
+        caller = read("The caller", work_s=self.work_ms / 1000) if server.base.issuer else None
         delivery.window()
         watch(self.alone_s)
-        order = slow_reader.Order(
-            target=server.target(ticks.channels),
-            ticks=ticks,
-            rate_bytes=self.rate_bytes,
-            seconds=self.seconds,
-        )
-        with _reader("The slow reader", folder, order) as (reader, _):
-            delivery.window()
-            watch(self.seconds + STALL_S, reader)
-            read = msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
+        delivery.window()
+        slow = read("The slow reader", rate_bytes=self.rate_bytes)
         dropped_after_s = memory_kib = None
         if self.stopped:
-            order = msgspec.structs.replace(order, rate_bytes=0)
             with _reader("The stopped reader", folder, order) as (_, port):
                 delivery.window()
                 dropped_after_s, memory_kib = _wait_for_drop(server.pid, port, self.stopped_within_s, watch)
         return SlowReading(
             measured=delivery.finish(),
-            read=read,
+            read=slow,
+            caller=caller,
             dropped_after_s=dropped_after_s,
             stopped_memory_kib=memory_kib,
         )
@@ -140,6 +143,8 @@ class SlowReader(Benchmark[SlowReading]):
             Figure("age_p50_ms", "slow reader: age p50 ms", "read.age_p50_ms", has_ratio=True),
             Figure("age_max_ms", "slow reader: age max ms", "read.age_max_ms", has_ratio=True),
             Figure("ageing_ms_per_s", "slow reader: ageing, ms a second", "read.ageing_ms_per_s", ",.1f"),
+            Figure("caller_p50_ms", "caller of the client: age p50 ms", "caller.age_p50_ms"),
+            Figure("caller_max_ms", "caller of the client: age max ms", "caller.age_max_ms"),
             _p99("alone_p99_ms", "alone", ALONE),
             _p99("beside_p99_ms", "beside it", BESIDE_SLOW),
             _p99("beside_stopped_p99_ms", "beside a stopped one", BESIDE_STOPPED),

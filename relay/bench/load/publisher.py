@@ -46,83 +46,58 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return f"Order(url={self.url!r})"
 
 
-class _Result(msgspec.Struct):
-    code: str = ""
-    message: str = ""
-
-
-class _Results(msgspec.Struct):
-    results: list[_Result]
-
-
-class HttpPublisher:
-    """Publishes over one HTTP connection that is kept alive.
+class TickPublisher:
+    """Publishes over one HTTP connection that is kept alive, or with the Python SDK, as a backend does.
 
     A tick that is due alone is one POST /v1/publish. Ticks that are due together, because the rate is high or there is
     no pace, are one POST /v1/publish/batch: single requests would measure the HTTP server and not the fan-out.
     """
 
-    ahead_s = 0.0
-
-    def __init__(self, order: Order, link: KeptLink) -> None:
+    def __init__(self, order: Order, way: KeptLink | Publisher) -> None:
         self._order = order
-        self._link = link
+        self._way = way
+        self.ahead_s = AHEAD_S if order.sdk else 0.0
 
     async def publish(self, values: Values) -> None:
-        """Publish values in one request. Raises BenchError if the relay refuses one, or can't be reached."""
-        url, key = self._order.url, self._order.key
-        drafts = [self._order.ticks.draft(place, value) for place, value in values]
+        """Publish values in one request, or give them to the SDK. Raises BenchError if the relay refuses one."""
+        url, key, ticks = self._order.url, self._order.key, self._order.ticks
+        if isinstance(self._way, Publisher):
+            for place, value in values:
+                await self._way.send(ticks.channels[place], value)
+            return
+        drafts = [ticks.draft(place, value) for place, value in values]
         is_batch = len(drafts) > 1
         path, kind = ("/v1/publish/batch", "x-ndjson") if is_batch else ("/v1/publish", "json")
         body = b"\n".join(drafts)
         request = post_request(url, path, body, bearer=key, content_type=f"application/{kind}")
         try:
-            answer = await self._link.call(request)
+            answer = await self._way.call(request)
         except OSError as error:
             raise BenchError(f"{url} can't be reached: {reason(error)}.") from None
         if answer.status != 200:
             raise BenchError(f"The relay refused to publish: {answer.explain()}")
-        for result in msgspec.json.decode(answer.body, type=_Results).results if is_batch else []:
-            if result.code:
-                raise BenchError(f"The relay refused to publish: {result.code} {result.message}")
+        for result in msgspec.json.decode(answer.body)["results"] if is_batch else []:
+            if "code" in result:
+                raise BenchError(f"The relay refused to publish: {result['code']} {result['message']}")
 
     async def settle(self) -> None:
-        """Do nothing: each request has its answer."""
-
-
-class SdkPublisher:
-    """Publishes with the Python SDK, as a backend does."""
-
-    ahead_s = AHEAD_S
-
-    def __init__(self, order: Order, publisher: Publisher) -> None:
-        self._channels = order.ticks.channels
-        self._publisher = publisher
-
-    async def publish(self, values: Values) -> None:
-        """Send values; they are not settled yet."""
-        for place, value in values:
-            await self._publisher.send(self._channels[place], value)
-
-    async def settle(self) -> None:
-        """Wait until every message is settled; raises PublishError if one was refused."""
-        await self._publisher.flush()
+        """Wait until every message of the SDK has its answer; raises PublishError if one was refused."""
+        if isinstance(self._way, Publisher):
+            await self._way.flush()
 
 
 @contextlib.asynccontextmanager
-async def publisher_of(order: Order) -> AsyncIterator[HttpPublisher | SdkPublisher]:
+async def publisher_of(order: Order) -> AsyncIterator[TickPublisher]:
     """Open what publishes in the way that the order names, until the block ends."""
     if order.sdk:
         async with Publisher(order.url, order.key) as publisher:
-            yield SdkPublisher(order, publisher)
+            yield TickPublisher(order, publisher)
     else:
         with contextlib.closing(KeptLink(order.url)) as link:
-            yield HttpPublisher(order, link)
+            yield TickPublisher(order, link)
 
 
-async def publish_all(
-    publisher: HttpPublisher | SdkPublisher, ticks: Ticks, goes_on: Callable[[int], bool]
-) -> list[int]:
+async def publish_all(publisher: TickPublisher, ticks: Ticks, goes_on: Callable[[int], bool]) -> list[int]:
     """Publish the ticks at their pace; returns how many went to each channel.
 
     `goes_on` is called between publications with the number that are out; False ends the publishing.
@@ -149,7 +124,7 @@ async def publish_all(
     return counts
 
 
-async def publish_ends(publisher: HttpPublisher | SdkPublisher, ticks: Ticks, counts: Sequence[int]) -> None:
+async def publish_ends(publisher: TickPublisher, ticks: Ticks, counts: Sequence[int]) -> None:
     """Publish the end mark of every channel, which has had so many ticks."""
     ends = [(place, ticks.end_value(place, count)) for place, count in enumerate(counts)]
     for start in range(0, len(ends), ticks.together):

@@ -2,9 +2,11 @@
 
 It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a second
 from it; with `rate_bytes` 0, none at all. Its user sees the newest price that it has read. A server that queues for
-it lets the age of that price grow without end.
+it lets the age of that price grow without end. With `work_s` it is the Python client, whose caller works for so long on
+each price.
 """
 
+import asyncio
 import re
 import socket
 import time
@@ -15,6 +17,7 @@ from relay.bench.load.clients import Target, close_reason, open_all
 from relay.bench.load.orders import carry_out, say, wait_for_end
 from relay.bench.load.subscribers import quantile
 from relay.bench.load.ticks import Ticks
+from relay.client import Snapshot, Subscriber, Update, fetch_token
 
 RECEIVE_BYTES = 8192
 STEP_S = 0.05
@@ -28,8 +31,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     target: Target
     ticks: Ticks
-    rate_bytes: int
     seconds: float
+    rate_bytes: int = 0
+    work_s: float = 0.0
 
 
 class Read(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,12 +51,34 @@ class Read(msgspec.Struct, frozen=True, kw_only=True):
 
 async def open_and_read(order: Order) -> None:
     """Open the connection, read from it or not, and hold it."""
+    if order.work_s:
+        say(open=0)
+        say(result=await _call(order))
+        wait_for_end()
     hand = tuple(range(len(order.target.channels)))
     [link] = await open_all(order.target, [hand], receive_bytes=RECEIVE_BYTES)
     say(open=link.socket.getsockname()[1])
     if order.rate_bytes:
         say(result=_read(link.socket, order))
     wait_for_end()
+
+
+async def _call(order: Order) -> Read:
+    target, started = order.target, time.monotonic()
+    ages: list[tuple[float, float]] = []
+
+    async def token() -> str:
+        return (await fetch_token(target.issuer, target.sessions[0], channels=target.channels)).token
+
+    async with Subscriber(target.stream, token) as prices:
+        await prices.subscribe(target.channels)
+        async for event in prices:
+            if (at := time.monotonic() - started) >= order.seconds:
+                break
+            if isinstance(event, Update | Snapshot):
+                ages.append((at, (time.monotonic_ns() - event.data["t"]) / 1e6))
+                await asyncio.sleep(order.work_s)
+    return _report(ages, order, closed="")
 
 
 def _read(connection: socket.socket, order: Order) -> Read:
@@ -75,7 +101,10 @@ def _read(connection: socket.socket, order: Order) -> Read:
         if made := newest.findall(tail):
             ages.append((at, (time.monotonic_ns() - int(made[-1])) / 1e6))
         time.sleep(len(data) / order.rate_bytes)
+    return _report(ages, order, closed=closed)
 
+
+def _report(ages: list[tuple[float, float]], order: Order, *, closed: str) -> Read:
     def age(begin: float, end: float, share: float = 0.5) -> float | None:
         """Return a quantile of the ages in a part of the time, which is from 0 to 1."""
         return quantile(sorted(age for at, age in ages if begin <= at / order.seconds < end), share)

@@ -73,8 +73,7 @@ class Yardstick:
         started, progress = time.monotonic(), Published()
         with contextlib.ExitStack() as stack:
             if self._interval_s:
-                flushing = asyncio.create_task(self._flush_at_intervals())
-                stack.callback(flushing.cancel)
+                stack.callback(asyncio.create_task(self._flush_at_intervals()).cancel)
             for number, tick in enumerate(self._ticks.due(), start=1):
                 # due times are counted from the start, so that the pace does not drift
                 await asyncio.sleep(max(0.0, started + tick.due_s - time.monotonic()))
