@@ -18,6 +18,7 @@ from relay.core.jws import Compact, parse_compact
 from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.claims import is_unix_seconds
+from relay.sessions.upstream import NO_SESSION
 
 CONNECTIONS = 100
 """Most connections to the backend, for all log-ins together."""
@@ -26,6 +27,7 @@ MAX_RETRY_AFTER_S: Final = 3600.0
 """Longest wait that is passed on. A backend whose clock or unit is wrong must not lock its users out for days."""
 
 _LOGIN = "The backend's log-in"
+_ME = "bff.me_path"
 _WRONG_CREDENTIALS = frozenset({400, 401, 403, 422})
 _USUAL_NAMES = frozenset(
     {"accessToken", "access_token", "token", "jwt", "refreshToken", "refresh_token", "user", "data", "result"}
@@ -57,6 +59,7 @@ class BackendOptions:
     origin: str
     login_path: str
     timeout_s: float
+    me_path: str = "/auth/me"
     fields: AnswerFields = AnswerFields()
     login_codes: frozenset[str] = frozenset()
     login_messages: frozenset[str] = frozenset()
@@ -112,6 +115,13 @@ class Backend:
             connections=CONNECTIONS,
             setting="bff.login_path",
         )
+        self._me = UrlClient(
+            options.origin + options.me_path,
+            name=_ME,
+            timeout_s=options.timeout_s,
+            connections=CONNECTIONS,
+            setting=_ME,
+        )
 
     async def login(self, credentials: Mapping[str, object], client: Client) -> LoggedIn | Rejected:
         """Ask the backend to check the credentials that `client` has sent.
@@ -136,6 +146,40 @@ class Backend:
         )
         return Rejected(refusal=Refusal.of(error), retry_after_s=retry_after_s(answer))
 
+    async def me(self, token: str, client: Client) -> dict[str, Any] | Rejected:
+        """Ask the backend for the user of an access token. Its object is in the member `user`, or the whole answer.
+
+        Raises:
+            UnavailableError: if it can't be reached, or its answer can't be used.
+        """
+        answer = await self._me.get(bearer=token, headers=forwarded_headers(client))
+        if answer.status in NO_SESSION or answer.status == 403:
+            return Rejected(
+                refusal=Refusal(
+                    reason=Reason.SESSION_INVALID if answer.status == 403 else Reason.SESSION_EXPIRED,
+                    detail=f"{_ME} answered {answer.status}.",
+                    setting=_ME,
+                )
+            )
+        expected = "2xx with the user as a JSON object, or 401"
+        if not 200 <= answer.status < 300:
+            limited = answer.status == 429
+            refusal = (
+                Refusal(reason=Reason.RATE_LIMITED, detail="The backend limits calls.", setting=_ME)
+                if limited
+                else Refusal.of(refuse_status(_ME, answer, expected=expected, setting=_ME))
+            )
+            return Rejected(refusal=refusal, retry_after_s=retry_after_s(answer))
+        body = _json_object(answer)
+        if body is None:
+            raise backend_fault(_ME, came=describe(answer), expected=expected, setting=_ME)
+        user = member(body, self._options.fields.user)
+        return user if isinstance(user, dict) else body
+
+    def me_fault(self, came: str, *, expected: str) -> UnavailableError:
+        """As `login_fault`, for the answer to `me`."""
+        return backend_fault(_ME, came=came, expected=expected, setting=_ME)
+
     def login_fault(self, came: str, *, expected: str, setting: str = "bff.login_path") -> UnavailableError:
         """Log what a log-in came with, and return the error to raise. `came` must quote nothing of the answer."""
         return backend_fault(_LOGIN, came=came, expected=expected, setting=setting)
@@ -143,6 +187,7 @@ class Backend:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._login.aclose()
+        await self._me.aclose()
 
     def _logged_in(self, answer: UrlResponse) -> LoggedIn:
         names = self._options.fields

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from relay.audit.base import Auditor
 from relay.bff.account_names import name_hmac
 from relay.bff.backend import Backend, LoggedIn, Rejected
+from relay.bff.user_objects import without_tokens
 from relay.core.closes import answer_for
 from relay.core.errors import DECIDED_BY, MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
@@ -145,7 +146,12 @@ async def _checked(credentials: Mapping[str, object], client: Client, parts: Bff
         raise parts.backend.login_fault(
             f"a token of more than {MAX_COOKIE_BYTES} bytes", expected="tokens that fit into a cookie"
         )
-    user = _without_tokens(result, parts.backend)
+    try:
+        user = without_tokens(result.user, result.tokens)
+    except RecursionError:
+        raise parts.backend.login_fault(
+            "a user that is nested too deeply", expected="an object of at most some hundred levels"
+        ) from None
     session = await parts.authenticate(result.access_token)
     if isinstance(session, Refusal):
         # the issuer would refuse this session's requests for tokens, so the log-in would be useless
@@ -263,31 +269,3 @@ def _credentials(body: dict[str, Any], options: BffOptions) -> tuple[dict[str, o
                 raise MalformedError(f"{key} must be a text, a number, true, false or null.")
             credentials[key] = body[key]
     return credentials, str(next(iter(named.values())))
-
-
-def _without_tokens(tokens: LoggedIn, backend: Backend) -> dict[str, Any]:
-    """Return the user without each member and entry that contains one of the tokens, in its name or its value.
-
-    A backend may repeat a token in the user object, and scripts in the browser can read that object.
-
-    Raises:
-        UnavailableError: if it is nested too deeply to be searched.
-    """
-
-    def holds(item: Any) -> bool:
-        return isinstance(item, str) and any(token in item for token in tokens.tokens)
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: clean(item) for key, item in value.items() if not holds(key) and not holds(item)}
-        if isinstance(value, list):
-            return [clean(item) for item in value if not holds(item)]
-        return value
-
-    try:
-        user: dict[str, Any] = clean(tokens.user)
-        return user
-    except RecursionError:
-        raise backend.login_fault(
-            "a user that is nested too deeply", expected="an object of at most some hundred levels"
-        ) from None

@@ -79,8 +79,8 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
     Action.LOGOUT: "A user logged out.",
     Action.PROXY_DENIED: (
-        "A request through the API proxy was refused, or the backend's answer to it. The path in the record is the "
-        "prefix of its route."
+        "A request through the API proxy or for the user (/api/auth/me) was refused, or the backend's answer to it. "
+        "The path in the record is the prefix of its route."
     ),
     Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
     Action.RELOAD_SUCCEEDED: (

@@ -109,14 +109,16 @@ class UrlClient:
         self._max_bytes = max_bytes
         self._pools: dict[int, httpcore.AsyncConnectionPool] = {}
 
-    async def get(self, *, bearer: str | None = None) -> UrlResponse:
+    async def get(
+        self, *, bearer: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> UrlResponse:
         """GET the URL and return the answer, whatever its status.
 
         Raises:
             UnavailableError: if no whole answer comes in time, or it is too long. Never quotes the credential.
         """
-        headers = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
-        return await self._call("GET", headers, None, repeatable=True)
+        sent = _with_bearer(headers, bearer)
+        return await self._call("GET", sent, None, repeatable=True)
 
     async def post(
         self, body: object = None, *, headers: Mapping[str, str] | None = None, bearer: str | None = None
@@ -126,9 +128,7 @@ class UrlClient:
         It is sent once, because the server may have acted on a request whose answer was lost. There is one exception,
         in `_call`.
         """
-        sent = dict(headers or {})
-        if bearer is not None:
-            sent["Authorization"] = f"Bearer {bearer}"
+        sent = _with_bearer(headers, bearer)
         content = b""
         if body is not None:
             content = msgspec.json.encode(body)
@@ -217,6 +217,10 @@ class UrlClient:
                 network_backend=_WatchedNetwork(),
             )
         return self._pools[kept]
+
+
+def _with_bearer(headers: Mapping[str, str] | None, bearer: str | None) -> dict[str, str]:
+    return dict(headers or {}) | ({} if bearer is None else {"Authorization": f"Bearer {bearer}"})
 
 
 @dataclass(slots=True)

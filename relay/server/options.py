@@ -235,6 +235,7 @@ def backend_options(settings: Settings) -> BackendOptions | None:
         origin=bff.backend,
         login_path=bff.login_path,
         timeout_s=bff.timeout_s,
+        me_path=bff.me_path,
         fields=AnswerFields(**bff.fields.model_dump()),
         login_codes=frozenset(bff.login_codes),
         login_messages=frozenset(bff.login_messages),

@@ -16,6 +16,7 @@ from relay.audit.chain import Link
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event, show_refusal
 from relay.bff.backend import Backend
+from relay.bff.proxy.access import AccessTokens
 from relay.bff.proxy.endpoint import ProxyEndpoint
 from relay.bff.proxy.open_calls import OpenCalls
 from relay.broker.memory import MemoryBroker
@@ -55,7 +56,7 @@ from relay.server.options import (
     unauthenticated,
 )
 from relay.server.process_roles import Role
-from relay.server.proxy import make_proxy
+from relay.server.proxy import access_tokens, make_proxy
 from relay.server.session_verifier import session_verifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
@@ -95,6 +96,7 @@ class Parts:
     http_unauthenticated: UnauthenticatedConnections
     internal_unauthenticated: UnauthenticatedConnections
     backend: Backend | None
+    tokens: AccessTokens
     open_calls: OpenCalls
     proxy: ProxyEndpoint | None
     admission_queue: AdmissionQueue
@@ -173,7 +175,10 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             key=keys.signing_key,
         )
         csrf = CsrfCheck(csrf_options(settings))
-        proxy = make_proxy(settings, issuer=issuer, auditor=auditor, csrf=csrf, open_calls=open_calls)
+        tokens = access_tokens(settings, issuer)
+        proxy = make_proxy(
+            settings, issuer=issuer, tokens=tokens, auditor=auditor, csrf=csrf, open_calls=open_calls
+        )
         if proxy is not None:
             stack.push_async_callback(proxy.aclose)
         yield Parts(
@@ -201,6 +206,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
                 settings, http_bounds(settings, tls=settings.listen.internal_tls is not None)
             ),
             backend=backend,
+            tokens=tokens,
             open_calls=open_calls,
             proxy=proxy,
             admission_queue=admission_queue,

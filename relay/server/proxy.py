@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from relay.audit.base import Auditor
-from relay.bff.proxy.access import CookieAccess
+from relay.bff.proxy.access import AccessTokens, CookieAccess
 from relay.bff.proxy.call import CallOptions
 from relay.bff.proxy.endpoint import ProxyEndpoint, ProxyParts
 from relay.bff.proxy.field_filter import FieldFilter
@@ -25,19 +25,35 @@ from relay.web.client_identity import client_reader
 from relay.web.csrf import CsrfCheck
 
 
-def make_proxy(
-    settings: Settings, *, issuer: Issuer, auditor: Auditor, csrf: CsrfCheck, open_calls: OpenCalls
-) -> ProxyEndpoint | None:
-    """Return the proxy, or None if the settings have no routes for it. The caller closes its `upstream`."""
-    bff, proxy = settings.bff, settings.bff.proxy
-    if bff.backend is None or not proxy.routes:
-        return None
+def access_tokens(settings: Settings, issuer: Issuer) -> AccessTokens:
+    """Return what finds the access token of a request, for the proxy and for GET /api/auth/me."""
 
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
 
     async def authenticate(credential: str, request: Request) -> Session | Refusal:
         return await issuer.authenticate(credential, now=time.time(), caller=client_of(request).address)
 
+    return CookieAccess(
+        session=session_cookies(settings),
+        refresh=SessionCookies(names=(settings.bff.refresh_cookie,)),
+        authenticate=authenticate,
+    )
+
+
+def make_proxy(
+    settings: Settings,
+    *,
+    issuer: Issuer,
+    tokens: AccessTokens,
+    auditor: Auditor,
+    csrf: CsrfCheck,
+    open_calls: OpenCalls,
+) -> ProxyEndpoint | None:
+    """Return the proxy, or None if the settings have no routes for it. The caller closes its `upstream`."""
+    bff, proxy = settings.bff, settings.bff.proxy
+    if bff.backend is None or not proxy.routes:
+        return None
+    client_of = client_reader(parse_networks(settings.public.trusted_proxies))
     lists = HeaderLists(
         request=frozenset(proxy.request_headers),
         response=frozenset(proxy.response_headers),
@@ -71,11 +87,7 @@ def make_proxy(
                 connect_within_s=bff.timeout_s,
             ),
             open_calls=open_calls,
-            tokens=CookieAccess(
-                session=session_cookies(settings),
-                refresh=SessionCookies(names=(bff.refresh_cookie,)),
-                authenticate=authenticate,
-            ),
+            tokens=tokens,
             auditor=auditor,
             csrf=csrf,
             client_of=client_of,
@@ -89,4 +101,4 @@ def _forbidden(settings: Settings) -> tuple[str, ...]:
     """Return the backend's authentication routes: everything below /auth, and those that the settings name."""
     me = settings.session.upstream.me if settings.session.upstream else ""
     own = [urlsplit(me).path] if me.startswith(f"{settings.bff.backend}/") else []
-    return ("/auth", settings.bff.login_path, *own)
+    return ("/auth", settings.bff.login_path, settings.bff.me_path, *own)

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.bff.backend import Backend
+from relay.bff.me import MeParts, me_route
 from relay.bff.routes import BffOptions, BffParts, bff_routes
 from relay.core.errors import Refusal
 from relay.core.events import Client
@@ -62,6 +63,20 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
             login_fields=settings.bff.login_fields,
         )
         routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+        routes.append(
+            me_route(
+                MeParts(
+                    backend=parts.backend,
+                    tokens=parts.tokens,
+                    auditor=parts.auditor,
+                    client_of=client_of,
+                    limit_address=parts.issuer.limits.proxy_address,
+                    limit_session=parts.issuer.limits.proxy_session,
+                    access_cookie=access,
+                    refresh_cookie=refresh,
+                )
+            )
+        )
     if parts.proxy is not None:
         # the router compares a decoded path; the proxy looks at the one that came
         routes.append(Route("/api/proxy/{path:path}", parts.proxy))

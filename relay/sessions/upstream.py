@@ -45,7 +45,7 @@ MAX_WAITING: Final = 20_000
 
 _NAME: Final = "session.upstream.me"
 _EXPECTED: Final = "200 with the session's claims as a JSON object, or 401"
-_NO_SESSION: Final = frozenset({204, 302, 303, 307, 401, 404, 410})
+NO_SESSION: Final = frozenset({204, 302, 303, 307, 401, 404, 410})
 """Statuses that mean: there is no such session. Frameworks answer with a redirect to their log-in page, or with
 nothing. 301 and 308 are none of them: they say that the URL is a wrong one for everybody."""
 
@@ -165,7 +165,7 @@ class UpstreamVerifier:
 
     def _read(self, answer: UrlResponse, token: Compact | Refusal, now: float) -> Session | Refusal:
         payload = token.payload if isinstance(token, Compact) else {}
-        if answer.status in _NO_SESSION:
+        if answer.status in NO_SESSION:
             gone = _no_session(answer.status, token, now=now, leeway_s=self._options.leeway_s)
             return refused(gone, payload, self._options.claims)
         if answer.status == 403:

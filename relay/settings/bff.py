@@ -54,6 +54,10 @@ class Bff(Section):
 
     backend: Origin | None = Field(default=None, description="Origin of the backend that checks credentials.")
     login_path: RoutePath = Field(default="/auth/login", description="Path of the backend's log-in route.")
+    me_path: RoutePath = Field(
+        default="/auth/me",
+        description="Path of the backend's route that describes the user, for GET /api/auth/me.",
+    )
     login_names: tuple[MemberName, ...] = Field(
         default=("email",),
         min_length=1,

@@ -296,10 +296,11 @@ class Limits(Section):
         default="10/minute", description="Log-ins with one name from one address, or IPv6 /64."
     )
     proxy_per_session: Rate = Field(
-        default="1200/minute", description="Calls of one session through the API proxy."
+        default="1200/minute", description="Calls of one session through the API proxy, and for the user."
     )
     proxy_per_address: Rate = Field(
-        default="6000/minute", description="Calls of one address, or IPv6 /64, through the API proxy."
+        default="6000/minute",
+        description="Calls of one address, or IPv6 /64, through the API proxy, and for the user.",
     )
     connections_per_session: int = Field(default=10, ge=1, description="Connections of one session.")
     over: Literal["replace", "refuse"] = Field(

@@ -45,6 +45,8 @@ def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
 
 
 def _write(response: Response, options: CookieOptions, value: str, *, max_age_s: int) -> None:
+    # a cache that kept the answer with its cookies would give one user's session to the next one (RFC 9111 §7.3)
+    response.headers["Cache-Control"] = "private, no-store"
     response.set_cookie(
         options.name,
         value,

@@ -48,7 +48,7 @@ async def test_the_body_has_the_user_and_no_token(relay: Relay) -> None:
     """`{"user": …}` alone; no part of either token is in the body or in another header; nobody caches it."""
     answer = await login(relay)
     assert answer.json == {"user": {"name": "Demo Trader", "email": "demo@example.com", "roles": ["trader"]}}
-    assert answer.all("cache-control") == ["no-store"]
+    assert answer.all("cache-control") == ["private, no-store"]
     others = str([field for field in answer.fields if field[0] != "set-cookie"]) + answer.body.decode()
     for morsel in cookies(answer).values():
         assert not [part for part in morsel.value.split(".") if part in others]

@@ -33,7 +33,7 @@ async def test_both_cookies_are_cleared(relay: Relay) -> None:
         answer = await logout(relay, text)
         assert (answer.status, answer.body) == (204, b"")
         assert cleared(answer) == {"access-token", "refresh-token"}
-        assert answer.all("cache-control") == ["no-store"]
+        assert answer.all("cache-control") == ["private, no-store"]
 
 
 async def test_the_sessions_sockets_close_and_no_others(relay: Relay) -> None:

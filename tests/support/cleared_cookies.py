@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 _LOG_OUT = "/api/auth/logout"
-_ISSUER = ("/auth/ws-token", "/api/auth/ws-token")
+_SESSION_CHECKED = ("/auth/ws-token", "/api/auth/ws-token", "/api/auth/me")
 
 _unproven: Counter[int] = Counter()
 """Answers by port that cleared a refresh cookie and are right only if the session was revoked."""
@@ -28,7 +28,7 @@ def check(port: int, path: str, status: int, set_cookies: Iterable[str]) -> None
     path = path.partition("?")[0]
     if path == _LOG_OUT:
         return
-    assert path in _ISSUER, f"{path} answered {status} and cleared the refresh cookie"
+    assert path in _SESSION_CHECKED, f"{path} answered {status} and cleared the refresh cookie"
     assert status == 401, f"{path} answered {status} and cleared the refresh cookie"
     _unproven[port] += 1
 
@@ -36,7 +36,8 @@ def check(port: int, path: str, status: int, set_cookies: Iterable[str]) -> None
 def settle(port: int, records: Iterable[dict[str, Any]]) -> None:
     """Check that the relay refused as many revoked sessions as it cleared refresh cookies outside of log-outs."""
     revoked = sum(
-        record["event"]["action"] == "token.denied" and record["event"].get("reason") == "session_revoked"
+        record["event"]["action"] in ("token.denied", "proxy.denied")
+        and record["event"].get("reason") == "session_revoked"
         for record in records
     )
     assert _unproven.pop(port, 0) <= revoked, (
