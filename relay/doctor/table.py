@@ -3,7 +3,7 @@
 from typing import Final
 
 from relay.doctor.base import Check, Deployment, Finding, Severity
-from relay.doctor.checks import certificates, clocks, credentials, limits, network, storage
+from relay.doctor.checks import certificates, clocks, credentials, limits, network, proxy, storage
 
 _ORDER = tuple(Severity)
 
@@ -15,6 +15,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
             *credentials.CHECKS,
             *storage.CHECKS,
             *limits.CHECKS,
+            *proxy.CHECKS,
             *clocks.CHECKS,
         ),
         key=lambda check: _ORDER.index(check.severity),

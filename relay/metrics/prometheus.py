@@ -70,6 +70,7 @@ class _Relay(Collector):
         yield from _fan_out(now)
         yield from _endpoints(now)
         yield from _publishers(now)
+        yield from _proxy(now)
         yield CounterMetricFamily(
             "relay_requests_shed",
             "Requests that were answered with 503 and Retry-After because they would have waited for two seconds.",
@@ -233,6 +234,23 @@ def _publishers(now: Readings) -> Iterator[Metric]:
         if one.silent_s is not None:
             silent.add_metric([name], one.silent_s)
     yield from (outcomes, size, sockets, silent)
+
+
+def _proxy(now: Readings) -> Iterator[Metric]:
+    answers = CounterMetricFamily(
+        "relay_proxy_answers",
+        "Answers of the API proxy, by the prefix of the route; 499: the client went away.",
+        labels=["prefix", "status"],
+    )
+    for (prefix, status), count in now.proxy.answers.items():
+        answers.add_metric([prefix, str(status) if status else "other"], count)
+    yield answers
+    yield GaugeMetricFamily("relay_proxy_calls", "Calls through the API proxy that run now.", now.proxy.calls)
+    yield GaugeMetricFamily(
+        "relay_proxy_connections",
+        "Open connections to the backend, used or kept.",
+        now.proxy.connections,
+    )
 
 
 def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:

@@ -41,6 +41,15 @@ class PublisherReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyReading:
+    """The API proxy: answers by prefix and status, the calls that run now, and open connections to the backend."""
+
+    answers: Mapping[tuple[str, int], int]
+    calls: int
+    connections: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
     """One look at a relay. `at` and `started_at` are Unix seconds; all counts are since the start."""
 
@@ -65,3 +74,4 @@ class Readings:
     audit_lost: Mapping[str, int]
     """By action."""
     state_waiting: int
+    proxy: ProxyReading

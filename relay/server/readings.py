@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from relay import __version__
-from relay.metrics.readings import EndpointReading, PublisherReading, Readings
+from relay.metrics.readings import EndpointReading, ProxyReading, PublisherReading, Readings
 from relay.server.options import endpoint_of
 from relay.server.parts import Parts
 from relay.stream.hub_clock import steady_ms
@@ -43,6 +43,11 @@ class ReadingsSource:
             audit_waiting=parts.audit_log.lag,
             audit_lost=parts.audit_log.lost,
             state_waiting=parts.state.waiting,
+            proxy=ProxyReading(
+                answers=dict(parts.proxy.answers) if parts.proxy is not None else {},
+                calls=parts.open_calls.count,
+                connections=parts.proxy.connections if parts.proxy is not None else 0,
+            ),
         )
 
     def _endpoints(self, now_ms: int) -> Mapping[str, EndpointReading]:

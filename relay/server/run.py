@@ -180,7 +180,9 @@ class _Process:
         async with anyio.create_task_group() as draining:
 
             async def drain() -> None:
-                await parts.stream.drain()
+                async with anyio.create_task_group() as both:
+                    both.start_soon(parts.open_calls.drain, parts.settings.limits.drain_s)
+                    await parts.stream.drain()
                 # publishers last: connections that are still open get fresh prices until then
                 await parts.ingest_sockets.drain()
                 draining.cancel_scope.cancel()
@@ -200,6 +202,7 @@ class _Process:
         """Stop the listeners. The caller then closes the parts, which write out the log and the state."""
         with anyio.move_on_after(STOP_WITHIN_S):
             async with anyio.create_task_group() as stopping:
+                self._parts.open_calls.end_streams()
                 for server in self._servers:
                     server.stop()
                     stopping.start_soon(server.ended)

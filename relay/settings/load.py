@@ -59,9 +59,6 @@ OTHER_VARIABLES = frozenset(
 """Variables that the commands and the tests read themselves. They are not settings."""
 
 
-AUTHJS_COOKIES = ("authjs.session-token", "next-auth.session-token")
-"""Ends of the names of Auth.js's session cookies."""
-
 _OF_KUBERNETES = re.compile(
     r"RELAY_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
@@ -194,10 +191,10 @@ class Settings(BaseSettings):
     def _check_proxied_cookies(self) -> Self:
         authjs = self.session.authjs
         own = {self.session.cookie, self.bff.refresh_cookie, *(authjs.cookies if authjs else ())}
+        names = {name.lower() for name in own}
         for setting in ("request_cookies", "response_cookies"):
             for name in getattr(self.bff.proxy, setting):
-                bare = re.sub(r"\.[0-9]+$", "", name).lower()
-                if bare in {cookie.lower() for cookie in own} or bare.endswith(AUTHJS_COOKIES):
+                if name.lower() in names:
                     raise ValueError(
                         f"bff.proxy.{setting}: {name} is a cookie of the session, which never goes through the proxy"
                     )

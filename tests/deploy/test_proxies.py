@@ -12,6 +12,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.certificates import Authority
+from tests.support.proxied_backend import Conversation, ProxiedBackend, page
+from tests.support.raw_http import head
 from tests.support.reverse_proxy import MIMIC, Front, caddy, nginx
 from tests.support.shared_relay import assert_quiet, recorded
 from tests.support.tls_clients import price, take_token, visit
@@ -137,6 +139,43 @@ async def test_a_relay_that_is_away(name: str, tmp_path: Path) -> None:
         text = await written(front, "/ws/prices")
     for part in token.split("."):
         assert part not in text
+
+
+@pytest.mark.parametrize("name", list(PROXIES))
+async def test_the_api_proxy_streams_through(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event arrives while the stream is open, an upload before its end; the target goes on byte for byte."""
+    backend, go_on = ProxiedBackend(), asyncio.Event()
+    monkeypatch.setenv("RELAY_BFF__BACKEND", backend.origin)
+    monkeypatch.setenv("RELAY_BFF__PROXY__ROUTES", '{"/users": {"methods": ["GET", "POST"]}}')
+
+    async def handler(conversation: Conversation) -> None:
+        backend.requests.append(await conversation.head())
+        if backend.last.line.startswith("POST"):
+            await conversation.reader.readexactly(5)
+            go_on.set()
+            await conversation.reader.readexactly(5)
+        await conversation.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
+        await conversation.gone()
+
+    with PROXIES[name](tmp_path, Authority(tmp_path)) as front:
+        async with backend.serving(handler), asyncio.timeout(20):
+            for method in ("GET", "POST"):
+                reader, writer = await asyncio.open_connection(*front.url[8:].split(":"), ssl=front.ca)
+                fields = [*page(front.relay), ("Content-Length", "10")][: 4 if method == "POST" else 3]
+                fields[1] = ("Origin", front.url)
+                writer.write(head(method, "/api/proxy/users/a%20b?b=2&a=%E9%FF", fields))
+                if method == "POST":
+                    writer.write(b"first")
+                    await go_on.wait()
+                    writer.write(b"after")
+                await reader.readuntil(b"data: 1\n\n")
+                writer.transport.abort()  # a close of asyncio waits for the proxy's, as no browser does
+                await backend.all_closed()
+    assert {one.line for one in backend.requests} == {
+        f"{method} /users/a%20b?b=2&a=%E9%FF HTTP/1.1" for method in ("GET", "POST")
+    }
 
 
 async def knock_in_vain(front: Front, token: str) -> None:

@@ -177,6 +177,32 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
         [('"upstream"]', '"upstream"]\nmax_s = 86400')],
         "session.max_s is 86400, and bff.refresh_max_age_s is 604800",
     ),
+    (
+        "plain-backend",
+        [('backend = "http://127.0.0.1:9000"', 'backend = "http://backend:9000"')],
+        "bff.backend is http://backend:9000",
+    ),
+    (
+        "proxy-whole-backend",
+        [("[bff]", '[bff.proxy.routes."/"]\nmethods = ["GET", "POST"]\n[bff]')],
+        'bff.proxy.routes has "/" with GET, POST',
+    ),
+    (
+        "proxy-no-writes",
+        [("[bff]", '[bff.proxy.routes."/users"]\n[bff]')],
+        "no route of bff.proxy.routes has another method than GET",
+    ),
+    (
+        "proxy-believed-header",
+        [
+            (
+                "[bff]",
+                '[bff.proxy]\nrequest_headers = ["X-User-Id"]\n'
+                'routes = { "/orders" = { methods = ["POST"] } }\n[bff]',
+            )
+        ],
+        "bff.proxy.request_headers has x-user-id",
+    ),
     ("debug-log", [("[bff]", '[log]\nlevel = "debug"\n[bff]')], "log.level is debug"),
     *(
         (
@@ -191,6 +217,8 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
             "logins_per_address": "36060/hour",
             "logins_per_account": "601/minute",
             "logins_per_account_and_address": "101/minute",
+            "proxy_per_session": "1001/second",
+            "proxy_per_address": "600001/minute",
         }.items()
     ),
 ]

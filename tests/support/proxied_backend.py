@@ -10,6 +10,30 @@ from tests.support.ports import free_ports
 from tests.support.raw_http import Answer, Fields, exchange, head
 from tests.support.relay_process import Relay
 
+ROUTES = """
+[bff.proxy]
+request_headers = ["x-tenant"]
+response_headers = ["x-total"]
+request_cookies = ["theme"]
+response_cookies = ["theme"]
+connections = 4
+calls_per_session = 3
+max_body_bytes = 4000000
+inspect_bytes = 65536
+filter_bytes = 65536
+answer_s = 2
+idle_s = 2
+[bff.proxy.routes."/users"]
+[bff.proxy.routes."/users/admin"]
+strip = ["ssn", "users.*.score"]
+[bff.proxy.routes."/orders"]
+methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+"""
+LIMITS = """
+proxy_per_session = "100000/minute"
+proxy_per_address = "100000/minute"
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

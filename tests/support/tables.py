@@ -29,7 +29,7 @@ from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
 from relay.metrics.prometheus import _Relay
-from relay.metrics.readings import EndpointReading, PublisherReading, Readings
+from relay.metrics.readings import EndpointReading, ProxyReading, PublisherReading, Readings
 from relay.settings.endpoints import Grant
 from relay.settings.load import Settings
 from tests.support import readme
@@ -111,6 +111,7 @@ def _metrics(_: Path) -> list[str]:
         audit_waiting=0,
         audit_lost={},
         state_waiting=0,
+        proxy=ProxyReading(answers={}, calls=0, connections=0),
     )
     rows = []
     for family in _Relay(lambda: readings).collect():

@@ -57,6 +57,8 @@ def _elsewhere(record: Record) -> str:
     match record.event.action:
         case Action.PUBLISH_DENIED:
             return f"{own.publisher.id or 'Somebody'} was refused {own.count or 1} publication(s)."
+        case Action.PROXY_DENIED:
+            return f"A call through the proxy ({own.method} {record.url.path or 'of no route'}) was refused."
         case Action.OPERATOR_ACTION:
             return f"{_operator(record)} called {own.method} {record.url.path}."
         case Action.AUDIT_READ:

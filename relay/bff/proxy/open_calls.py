@@ -1,6 +1,7 @@
 """The calls that run now. A log-out or a revocation ends those of its session, and a client that has gone its own."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -43,6 +44,7 @@ class OpenCalls:
         self._per_session = per_session
         self._by_session: dict[str, set[RunningCall]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._removed = asyncio.Event()
         self.count = 0
 
     def add(self, call: RunningCall) -> bool:
@@ -61,6 +63,7 @@ class OpenCalls:
         own = self._by_session[call.session.ref]
         own.discard(call)
         self.count -= 1
+        self._removed.set()
         if not own:
             del self._by_session[call.session.ref]
 
@@ -75,6 +78,14 @@ class OpenCalls:
     def end_streams(self) -> int:
         """End the streams, which would never end by themselves, because the relay stops."""
         return self._stop(lambda call: call.is_stream, Reason.SERVER_STOPPING)
+
+    async def drain(self, within_s: float) -> None:
+        """Wait for the calls that run now, but not for streams, because the relay stops; `within_s` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while any(not call.is_stream for own in self._by_session.values() for call in own):
+                    self._removed.clear()
+                    await self._removed.wait()
 
     def _stop(self, is_meant: Callable[[RunningCall], bool], reason: Reason) -> int:
         found = [call for own in self._by_session.values() for call in own if is_meant(call)]

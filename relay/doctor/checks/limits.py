@@ -10,6 +10,8 @@ HIGHEST = {
     "logins_per_address": 600,
     "logins_per_account": 600,
     "logins_per_account_and_address": 100,
+    "proxy_per_session": 60_000,
+    "proxy_per_address": 600_000,
     "connections_per_session": 100,
     "unauthenticated_per_address": 10_000,
     "channels": 1_000_000,
