@@ -3,7 +3,7 @@
 import json
 
 from relay.core import strict_json
-from relay.core.errors import MalformedError, Reason, Refusal
+from relay.core.errors import ConfigurationError, MalformedError, Reason, Refusal
 from relay.core.tokens import Claims, claimed_identity, examine, signed_claims, verify
 from relay.keys.api_keys import check_bearer, hash_secret
 from relay.keys.jwks import from_jwks, to_jwks
@@ -12,7 +12,7 @@ from relay.sessions.chain import VerifierChain
 from relay.sessions.claims import ClaimNames, check_times, to_session
 from relay.sessions.cookies import SessionCookies, find_session
 from relay.sessions.signed import SignedOptions, SignedVerifier
-from relay.sessions.signed_keys import ALGORITHMS, read_keys
+from relay.sessions.signed_keys import ALGORITHMS, load_key, read_keys
 from tests.fuzz.target import Target, at_once, latin, text_of
 from tests.support.authjs_sessions import MINTED_AT, NAMES, RECORDED, VERIFIER, encrypted
 from tests.support.jws_forgery import b64, forge
@@ -123,6 +123,15 @@ def jwks(data: bytes) -> None:
             error.detail.encode()
 
 
+def key_text(data: bytes) -> None:
+    """Any text as the key of signed sessions: a key of its algorithm, or one sentence."""
+    for algorithm in ("HS256", "RS256", "ES256", "EdDSA"):
+        try:
+            assert load_key(algorithm, data).verifies(b"", b"") is False
+        except ConfigurationError as error:
+            str(error).encode()
+
+
 def bearer_key(data: bytes) -> None:
     """Any publisher's or operator's key."""
     presented = latin(data)
@@ -187,6 +196,17 @@ TARGETS = (
             json.dumps({"keys": [_OKP, _EC, _RSA]}).encode(),
             *(json.dumps({"keys": [key]}).encode() for key in (_OKP, _EC, _RSA)),
             json.dumps({"keys": [_RSA | {"e": "AA", "oth": []}]}).encode(),
+        ),
+    ),
+    Target(
+        name="key-text",
+        feed=key_text,
+        seeds=(
+            b"-----BEGIN PUBLIC KEY-----\\nMCowBQYDK2VwAyEA\\n-----END PUBLIC KEY-----",
+            b"MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=",
+            b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBm",
+            json.dumps(_OKP).encode(),
+            b'{"kty":"EC","crv":[],"x":{}}',
         ),
     ),
     Target(name="bearer-key", feed=bearer_key, seeds=(b"pricing.right", b"pricing.", b"\xff.\xff", b".")),
