@@ -76,7 +76,9 @@ def new(
     typer.echo(f"private  {private_path(folder, key.kid)}")
     typer.echo(f"public   {public_path(folder, key.kid)}")
     typer.echo("")
-    typer.echo("Next: name this folder under [tokens] in relay.toml:")
+    typer.echo(
+        "Next: name this folder under [tokens] in relay.toml, if it is not the folder keys beside that file:"
+    )
     typer.echo(f"keys_dir = {_toml_text(str(folder.resolve()))}")
     typer.echo("The private file stays with the issuer. A separate stream gets the public file only.")
 

@@ -41,8 +41,8 @@ class UnauthenticatedConnections:
         self._proxies = proxies
         self._counts: Counter[str] = Counter()
         self.total = 0
-        self.cut_off = 0
-        """How often `must_drop` has said so since the start."""
+        self.unserved = 0
+        """Connections that have ended since the start without a request that could be answered, or without a token."""
 
     def update(self, bounds: Bounds) -> None:
         """Use other bounds from now on. The counts stay."""
@@ -69,9 +69,7 @@ class UnauthenticatedConnections:
         bounds = self._bounds
         if connections <= bounds.crowd or is_proxy(peer, self._proxies):
             return False
-        is_over = connections > bounds.most or self._counts[network_of(peer)] > 2 * bounds.limit
-        self.cut_off += is_over
-        return is_over
+        return connections > bounds.most or self._counts[network_of(peer)] > 2 * bounds.limit
 
     def may_idle(self, peer: str) -> bool:
         """Tell whether a connection that waits for nothing but a further request may stay open. It is counted."""

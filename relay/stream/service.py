@@ -178,6 +178,7 @@ class Stream:
             oldest.abort()
 
     def _on_lost(self, connection: StreamConnection) -> None:
+        self.unauthenticated.unserved += connection in self._addresses
         self._uncount(connection)
         self.registry.release(connection)  # it may have gone while its token was looked up
 

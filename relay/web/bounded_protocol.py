@@ -132,6 +132,8 @@ class BoundedHttp(HttpToolsProtocol):
         if self._writes is not None:
             self._writes.stop()
         self._uncount_unauthenticated()
+        if self.cycle is None and (unauthenticated := self._options.unauthenticated) is not None:
+            unauthenticated.unserved += 1
         if self._answered is not None:  # uvicorn tells only the newest request that the client has gone
             self._answered.disconnected = True
             self._answered.message_event.set()

@@ -124,6 +124,8 @@ def test_a_failed_handshake_leaves_no_cycle(
                 before = counted()
                 await rounds(node, 3)
                 after = counted()
+                # by this number the relay knows that there is memory to give back
+                assert unauthenticated.unserved == 4 * (40 + LIMIT)
             finally:
                 gc.enable()
         return {name: more for name, more in (after - before).items() if more > LIMIT}

@@ -240,4 +240,6 @@ def relay_arguments(command: list[str]) -> list[str] | None:
             return rest
         case ["bash", "examples/demo", *rest] | ["examples/demo", *rest] | ["./examples/demo", *rest]:
             return ["demo", *rest]
+        case ["runuser", "-u", _, "--", *rest]:
+            return relay_arguments(rest)
     return None

@@ -22,6 +22,8 @@ def explain(record: Record) -> str:
     # the first sentence already says that the client closed its connection
     if record.event.reason and record.event.reason != Reason.CLIENT_CLOSED:
         sentences.append(_explained(record.event.reason))
+        if (detail := record.relay.detail) and detail != sentences[-1]:
+            sentences.append(detail)
     if claimed := _claimed(record):
         sentences.append(claimed)
     sentences += [_anomaly(name) for name in record.relay.anomalies]
@@ -56,7 +58,7 @@ def _elsewhere(record: Record) -> str:
     own = record.relay
     match record.event.action:
         case Action.PUBLISH_DENIED:
-            return f"{own.publisher.id or 'Somebody'} was refused {own.count or 1} publication(s)."
+            return f"{own.publisher.id or 'Somebody'} was refused {_counted(own.count or 1, 'publication')}."
         case Action.PROXY_DENIED:
             return f"A call through the proxy ({own.method} {record.url.path or 'of no route'}) was refused."
         case Action.OPERATOR_ACTION:
@@ -115,7 +117,7 @@ def _ending(record: Record) -> str:
     unused = f" Granted and not used: {', '.join(used.unused)}." if used.unused else ""
     return (
         f"Ended by the {connection.initiator or 'relay'}{lasted} ({name}), "
-        f"{connection.messages_out or 0} messages delivered.{unused}"
+        f"{_counted(connection.messages_out or 0, 'message')} delivered.{unused}"
     )
 
 
@@ -127,12 +129,16 @@ def _revoked(record: Record) -> str:
         "key": f"All tokens of the key {own.token.kid} were",
     }.get(own.revoked, "The session was")
     by = f" by operator {own.operator.id}" if own.operator.id else ""
-    return f"{what} cut off{by}; {own.connections} connection(s) closed."
+    return f"{what} cut off{by}; {_counted(own.connections, 'connection')} closed."
 
 
 def _operator(record: Record) -> str:
     operator = record.relay.operator.id
     return f"Operator {operator}" if operator else "Somebody without an operator's key"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _names(channels: tuple[str, ...], count: int) -> str:

@@ -105,6 +105,7 @@ class RelayFields(msgspec.Struct, frozen=True):
     granted: tuple[Granted, ...] = ()
     token: Token = Token()
     claimed: Claimed = Claimed()
+    detail: str = ""
     connection: Connection = Connection()
     channels: tuple[str, ...] = ()
     count: int = 0

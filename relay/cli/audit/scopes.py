@@ -60,7 +60,7 @@ def scopes(
         rows,
         as_json=as_json,
         columns=_GRANT_COLUMNS,
-        nothing="No token was issued.",
+        nothing="Every grant of an issued token was used." if unused else "No token was issued.",
         right=("tokens", "users", "connections", "used_by"),
     )
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from relay.audit.query import connected
+from relay.audit.query.records import iso
 from relay.cli.audit.input import FilesOption, Log, parse_time
 from relay.cli.audit.known_names import Endpoints
 from relay.cli.audit.output import print_rows
@@ -35,7 +36,7 @@ def who(
         log.report_missing()
     if not as_json:
         rows = [row | {"until": _until(row)} for row in rows]
-    nothing = f"Nobody was connected to {printable(endpoint)} then."
+    nothing = f"Nobody was connected to {printable(endpoint)} at {iso(moment)}."
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)
 
 

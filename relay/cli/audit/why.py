@@ -12,9 +12,12 @@ from rich.text import Text
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.known_names import names_in, unknown
+from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
+
+_COLUMNS = ("at", "action", "user", "address", "marks", "token", "connection", "sentence")
 
 
 @query
@@ -37,12 +40,17 @@ def why(
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return
+    if not sys.stdout.isatty():
+        print_rows([asdict(step) for step in steps], as_json=False, columns=_COLUMNS, nothing="")
+        return
     console = Console()
     for step in steps:
         client = " ".join(text for text in (step.user, step.address and f"from {step.address}") if text)
         anomalies = f"  [!] {', '.join(step.marks)}" if step.marks else ""
         head = Text(f"{printable(step.at)}  ", style="dim") + Text(printable(step.action), style="bold")
+        # soft: the terminal wraps a long line, and a copy of it is whole
         console.print(
-            head + Text(f"  {printable(client)}", style="dim") + Text(printable(anomalies), style="bold red")
+            head + Text(f"  {printable(client)}", style="dim") + Text(printable(anomalies), style="bold red"),
+            soft_wrap=True,
         )
         console.print(Text(f"    {printable(step.sentence)}"))

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from relay.audit.query import connected, privileges, summaries, timeline
-from relay.audit.query.records import Record, RecordReader
+from relay.audit.query.explain import explain
+from relay.audit.query.records import Record, RecordReader, from_parsed
+from relay.core.errors import EXPLANATIONS, Reason
 from tests.support.audit_days import BEGIN, GRANTED, Day, make_day
 
 TOKENS = 10_000
@@ -268,3 +270,42 @@ def test_tail_follows_the_log_into_its_next_file(tmp_path: Path) -> None:
             assert "login.failed" in process.stdout.readline()
         finally:
             process.kill()
+
+
+def test_a_story_in_a_pipe_is_one_line_for_each_step(small: Day) -> None:
+    """Long sentences were broken after 80 characters, so that grep found half of them."""
+    steps = json.loads(ask(small, "why", "jti-1", "--json").stdout)
+    heading, *lines = [line.split("\t") for line in ask(small, "why", "jti-1").stdout.splitlines()]
+    assert [dict(zip(heading, line, strict=True))["sentence"] for line in lines] == [
+        step["sentence"] for step in steps
+    ]
+
+
+def test_no_unused_grant_is_not_no_token(small: Day, tmp_path: Path) -> None:
+    """A log whose grants were all used is not called a log without tokens."""
+    token = {"jti": "j", "channels": ["prices.>"]}
+    common = {"user": {"id": "u"}, "@timestamp": "2026-11-26T12:00:00.000Z"}
+    issued = {"relay": {"endpoint": "prices", "token": token, "session": {"roles": ["trader"]}}}
+    subscribed = {"relay": {"endpoint": "prices", "token": token, "channels": ["prices.A"], "count": 1}}
+    log = tmp_path / "audit.jsonl"
+    log.write_text(
+        json.dumps(common | issued | {"event": {"action": "token.issued"}})
+        + "\n"
+        + json.dumps(common | subscribed | {"event": {"action": "subscribe.accepted"}})
+        + "\n"
+    )
+    done = ask(small, "scopes", "--unused", "--file", str(log))
+    assert done.stdout == "Every grant of an issued token was used.\n"
+
+
+def test_a_story_has_the_detail_of_a_refusal() -> None:
+    """The general sentence of a reason does not say which of its cases it was."""
+    event = {"action": "token.denied", "reason": "request_malformed"}
+    detail = "Send a body of type application/json, or no body."
+    found = from_parsed({"@timestamp": "", "event": event, "relay": {"detail": detail}})
+    assert found is not None
+    assert explain(found).endswith(detail)
+    plain = EXPLANATIONS[Reason.REQUEST_MALFORMED]
+    again = from_parsed({"@timestamp": "", "event": event, "relay": {"detail": plain}})
+    assert again is not None
+    assert explain(again).count(plain) == 1
