@@ -93,7 +93,8 @@ async def test_each_record_comes_with_its_words(watched: Relay) -> None:
     await watched.audited("token.denied")
     answer = (await operate(watched, "GET", "/v1/audit?about=mallory", key=READER)).json()
     assert [one["event"]["action"] for one in answer["records"]] == ["token.denied"]
-    assert answer["told"] == ["No token was given. The caller's roles grant none of the requested channels."]
+    why = "The caller's roles grant none of the requested channels. Roles: nobody."
+    assert answer["told"] == [f"No token was given. {why}"]
 
 
 async def test_reading_is_recorded_once_a_search(watched: Relay) -> None:
