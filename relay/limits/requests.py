@@ -35,8 +35,8 @@ class RateLimits:
     def __init__(self, rates: Rates, *, counts: MakeCounts) -> None:
         self._limits: list[_Limit] = []
 
-        def limit(setting: str, what: str) -> _Limit:
-            self._limits.append(_Limit(getattr(rates, setting), what, setting, counts))
+        def limit(setting: str, what: str, name: str = "") -> _Limit:
+            self._limits.append(_Limit(getattr(rates, setting), what, setting, name or setting, counts))
             return self._limits[-1]
 
         self._address = limit("tokens_per_address", "this address")
@@ -46,7 +46,8 @@ class RateLimits:
         self._login_pair = limit(
             "logins_per_account_and_address", "log-ins of this account from this address"
         )
-
+        self._given_back_address = limit("logins_per_address", "log-ins given back", "given_back_per_address")
+        self._given_back_account = limit("logins_per_account", "log-ins given back", "given_back_per_account")
         self._proxy_session = limit("proxy_per_session", "calls of this session")
         self._proxy_address = limit("proxy_per_address", "calls from this address")
 
@@ -92,18 +93,22 @@ class RateLimits:
     async def give_back_login(self, address: str, account: str) -> None:
         """Do not count a log-in that `login` has counted and that the backend could not check.
 
-        Otherwise an outage of the backend uses up its users' log-ins, and they are refused when it is over. A guess
-        that was not checked tells an attacker nothing, and the limit of requests of an address still counts it.
+        Otherwise an outage of the backend uses up its users' log-ins, and they are refused when it is over. As many are
+        given back as the limits allow log-ins: a backend that fails at wrong passwords only, because of something else
+        in the request, must not open its accounts to guessing without a limit.
         """
         network = network_of(address)
+        if await self._given_back_address.hit(network) or await self._given_back_account.hit(account):
+            return
         await self._login_address.give_back(network)
         await self._login_pair.give_back(f"{account} {network}")
         await self._login_account.give_back(account)
 
 
 class _Limit:
-    def __init__(self, rate: str, what: str, setting: str, counts: MakeCounts) -> None:
+    def __init__(self, rate: str, what: str, setting: str, name: str, counts: MakeCounts) -> None:
         self.setting = setting
+        self._name = name
         self._what = what
         self._make_counts = counts
         self._use(rate)
@@ -115,7 +120,7 @@ class _Limit:
     def _use(self, rate: str) -> None:
         self._rate = rate
         self._detail = f"{_in_words(rate)} for {self._what}."
-        self._counts = self._make_counts(self.setting, rate)
+        self._counts = self._make_counts(self._name, rate)
 
     async def hit(self, key: str) -> Limited | None:
         wait_s = await self._counts.hit(key)

@@ -135,6 +135,30 @@ async def test_one_address_can_not_lock_an_account() -> None:
     assert await counts.login("192.0.2.5", "victim") is not None, "ten from everywhere"
 
 
+async def test_log_ins_are_given_back_within_the_limits() -> None:
+    """A backend that always fails does not lift the limits: twice as many log-ins get through, and not any number."""
+    rates = {
+        "logins_per_address": "5/hour",
+        "logins_per_account": "20/hour",
+        "logins_per_account_and_address": "3/hour",
+    }
+
+    async def passed(counts: RateLimits, logins: list[tuple[str, str]]) -> int:
+        found = 0
+        for address, account in logins:
+            if await counts.login(address, account) is None:
+                found += 1
+                await counts.give_back_login(address, account)
+        return found
+
+    one_user = [("192.0.2.1", "patient")] * 30
+    assert await passed(limits(**rates), one_user) == 5 + 3
+    many_users = [("192.0.2.1", f"user-{index}") for index in range(30)]
+    assert await passed(limits(**rates), many_users) == 5 + 5
+    many_addresses = [(f"192.0.{index}.1", "victim") for index in range(100)]
+    assert await passed(limits(**rates), many_addresses) == 20 + 20
+
+
 async def test_no_token_without_its_record(tmp_path: Path) -> None:
     """With the audit log on a full device every token is refused with 503 and Retry-After."""
     relay = make_relay(tmp_path, extra='[audit]\npath = "/dev/full"')
