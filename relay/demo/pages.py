@@ -24,9 +24,11 @@ _FILES = {"demo.css": "text/css"} | dict.fromkeys(
 
 
 def demo_pages(
-    *, audit_path: Path, source: str, stream_url: str, cookies: SessionCookies
+    *, audit_path: Path, source: str, symbols: int, stream_url: str, cookies: SessionCookies
 ) -> Sequence[BaseRoute]:
-    """Return the page's routes. `source` is the market's name; the page may connect to `stream_url`.
+    """Return the page's routes. The page may connect to `stream_url`.
+
+    `source` is the market's name, and `symbols` how many it has; 0 if nobody knows.
 
     A script can't see whether there is a session, which is in an HttpOnly cookie (`cookies`). `/demo/info` says whether
     the browser sent one, so that the page asks for no token without it.
@@ -47,7 +49,9 @@ def demo_pages(
 
     async def info(request: Request) -> Response:
         has_session = isinstance(read_cookie(request, cookies), str)
-        return json_answer(200, {"source": source, "version": __version__, "has_session": has_session})
+        return json_answer(
+            200, {"source": source, "symbols": symbols, "version": __version__, "has_session": has_session}
+        )
 
     def audit(request: Request) -> Response:  # not async: Starlette reads the file on a thread
         text = request.query_params.get("last", "20")

@@ -20,7 +20,7 @@ from relay.client.errors import PublishError
 from relay.client.publisher import Publisher
 from relay.core.errors import RelayError
 from relay.demo.deployment import DemoDeployment, create_deployment, write_settings
-from relay.demo.market import Market
+from relay.demo.market import INSTRUMENTS, Market
 from relay.demo.processes import DemoProcess
 from relay.recordings import Replay
 
@@ -57,7 +57,7 @@ async def run_demo(
             ends too often.
         PublishError: if the relay does not accept the market's quotes.
     """
-    source, batches = _market(options, report)
+    source, symbols, batches = _market(options, report)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         deployment = create_deployment(
             Path(folder), http=options.port, stream=options.stream_port, internal=options.internal_port
@@ -68,7 +68,14 @@ async def run_demo(
                 relay = DemoProcess(
                     "The relay",
                     "relay.demo.serve",
-                    ("--config", str(deployment.settings_file), "--source", source),
+                    (
+                        "--config",
+                        str(deployment.settings_file),
+                        "--source",
+                        source,
+                        "--symbols",
+                        str(symbols),
+                    ),
                     log=log,
                 )
                 secret = ("--secret-file", str(deployment.secret_file))
@@ -87,9 +94,10 @@ async def run_demo(
                 )
 
 
-def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, Callable[[], _Batches]]:
+def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, int, Callable[[], _Batches]]:
+    """Return the market's name, how many symbols it has (0 if that is unknown), and its quotes."""
     if not options.replay:
-        return "simulated market", Market(random.Random()).batches  # noqa: S311  # prices, no secrets
+        return "simulated market", len(INSTRUMENTS), Market(random.Random()).batches  # noqa: S311  # prices, no secrets
     replay = Replay(
         options.replay,
         speed=options.speed,
@@ -98,7 +106,7 @@ def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, C
         on_problem=lambda problem: report(str(problem)),
     )
     names = ", ".join(path.name.removesuffix(".gz") for path in options.replay)
-    return f"recorded: {names} at {options.speed:g}x", replay.batches
+    return f"recorded: {names} at {options.speed:g}x", 0, replay.batches
 
 
 async def _publish(deployment: DemoDeployment, batches: _Batches, report: Callable[[str], None]) -> None:

@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m relay.demo.serve", description="The demo's relay.")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--source", required=True, help="the market's name on the page")
+    parser.add_argument("--symbols", type=int, default=0, help="how many symbols it has, if that is known")
     options = parser.parse_args(arguments)
     try:
         settings = load(options.config)
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             demo_pages,
             audit_path=settings.audit.path,
             source=options.source,
+            symbols=options.symbols,
             stream_url=settings.public.stream_url,
             cookies=session_cookies(settings),
         )

@@ -117,7 +117,7 @@ async def test_nothing_looks_fresher_than_the_last_answer(browser: Browser, rela
             assert await page.evaluate("document.documentElement.scrollWidth") == width
             # a table that has other rows may have another height; all else stays where it was
             shifts = await page.evaluate("shifts")
-            assert sum(value for value, *_ in shifts) < 0.05, shifts
+            assert max((value for value, *_ in shifts), default=0) < 0.05, shifts
 
 
 async def test_a_section_that_the_last_answers_left_out_is_old_alone(page: Page, relay: Relay) -> None:

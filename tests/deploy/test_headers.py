@@ -85,6 +85,7 @@ async def test_every_answer_of_every_route(tmp_path: Path) -> None:
             *demo_pages(
                 audit_path=settings.audit.path,
                 source="none",
+                symbols=0,
                 stream_url="ws://127.0.0.1:1",
                 cookies=session_cookies(settings),
             ),
@@ -133,6 +134,7 @@ async def test_the_page_has_its_own_policy(tmp_path: Path) -> None:
     pages = demo_pages(
         audit_path=tmp_path / "none",
         source="none",
+        symbols=0,
         stream_url="ws://127.0.0.1:1",
         cookies=SessionCookies(names=("none",)),
     )

@@ -17,6 +17,7 @@ const SLOW_MS = 250; // update interval of ages and countdowns: a person reads n
 const FLASH_MS = 220;
 const SAMPLE_MS = 250;
 const POLL_MS = 2000;
+const TOGETHER_MS = 2000; // the longest wait for the first price of all symbols
 
 const cells = cellsOf('m-rate', 'm-rtt', 'm-age', 'conn-state', 'conn-detail', 'chart-symbol', 'chart-mid', 'chart-change',
   'audit-note');
@@ -32,6 +33,7 @@ const dirty = new Set();
 const flashing = new Set();
 /** @type {Row | undefined} */
 let selected;
+let expected = 0; // symbols that the market has; 0: unknown, or no more to wait for
 
 /** One symbol: its newest frame, its history, and its cells. */
 class Row {
@@ -140,13 +142,20 @@ function rowOf(/** @type {string} */ symbol) {
   let row = rows.get(symbol);
   if (!row) {
     row = new Row(symbol);
-    const after = [...rows.keys()].filter((other) => other > symbol).sort()[0];
-    $('rows').insertBefore(row.line.element, rows.get(after)?.line.element ?? null);
     rows.set(symbol, row);
-    $('rows-empty').hidden = true;
+    if (rows.size >= expected) insertRows();
+    else if (rows.size === 1) setTimeout(insertRows, TOGETHER_MS);
     if (!selected || (symbol.startsWith('BTC') && !chosen)) select(row, false);
   }
   return row;
+}
+
+/** Insert the rows that are not in the table, all together: rows that came one by one would move each other. */
+function insertRows() {
+  expected = 0;
+  $('rows-empty').hidden = true;
+  const sorted = [...rows.values()].sort((a, b) => (a.symbol < b.symbol ? -1 : 1)).map((row) => row.line.element);
+  sorted.forEach((line, at) => line.isConnected || $('rows').insertBefore(line, $('rows').children[at] ?? null));
 }
 
 const quote = new Cell($('quote'));
@@ -433,8 +442,10 @@ function auditLine(/** @type {any} */ { '@timestamp': at, event, user, source, c
 /** Without a session there is nothing to ask for: a request would only be a refusal in the audit log. */
 async function begin() {
   try {
-    const { source, version, has_session } = await (await fetch('/demo/info', { cache: 'no-store' })).json();
+    const { source, version, symbols, has_session } = await (await fetch('/demo/info', { cache: 'no-store' })).json();
     $('source').textContent = `${source} · ${version}`;
+    expected = symbols;
+    document.body.style.setProperty('--rows', symbols);
     if (!has_session) return show('login');
   } catch {
     $('source').textContent = 'demo';
