@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import random
 import secrets
 import socket
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from relay.core.errors import ConfigurationError
 from relay.settings.template import settings_text, write_folder
+
+FREE_PORTS = range(10_100, 32_000)
+"""Above the last port that browsers refuse (10080: Fetch §2.9), and below those that Linux gives to clients."""
 
 _SECTIONS = """\
 [operators.demo]
@@ -131,12 +135,24 @@ def _ports(wanted: dict[str, int]) -> list[int]:
     with contextlib.ExitStack() as stack:
         found = []
         for option, port in wanted.items():
+            if port == 0:
+                found.append(_free_port(stack))
+                continue
             try:
-                sock = stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
             except OSError as error:
                 why = os.strerror(error.errno or 0)  # Python's own text repeats the address
                 raise ConfigurationError(
                     f"Port {port} can't be used: {why}. Choose another with {option}; 0 takes a free port."
                 ) from None
-            found.append(sock.getsockname()[1])
+            found.append(port)
         return found
+
+
+def _free_port(stack: contextlib.ExitStack) -> int:
+    # the kernel's own choice is a port that it may give to any client before the relay has it
+    for port in random.sample(FREE_PORTS, k=1000):
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            return port
+    raise ConfigurationError("There is no free port.")
