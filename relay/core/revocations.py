@@ -18,6 +18,11 @@ The rule depends on the claim that it reads. If a backend refreshes access token
 refresh and not of the log-in. Such a backend should send `auth_time` (OpenID Connect Core §2). If it does not, a
 revocation of a user still ends all sessions that are connected or have requested tokens here lately
 (`relay.stream.revoker`). A session that was never seen here counts as a new log-in after its token was refreshed.
+
+Both times are of different clocks: the log-in's of the backend's, the revocation's of the relay's. If the backend's
+clock is ahead, a log-in that came just before a revocation of its user looks newer. The revocation therefore has at
+least the time of the user's newest log-in that was seen here. A log-in that was never seen here passes if it came
+before the revocation by less than the clocks differ, which is at most `session.leeway_s`.
 """
 
 from collections.abc import Callable

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import HTTPConnection
@@ -47,6 +48,12 @@ class _CloseConnection(Exception):  # noqa: N818  # control flow: the close code
         super().__init__(detail)
         self.close = close
         self.detail = detail
+
+
+def _explained(reason: Reason, detail: str) -> _CloseConnection:
+    """Return a close whose reason has the detail, which is short and ASCII: some clients show nothing else."""
+    close = close_for(reason)
+    return _CloseConnection(replace(close, text=f"{close.text}: {detail}"), detail)
 
 
 class IngestSockets:
@@ -202,8 +209,8 @@ class _PublisherConnection:
     async def _publish_frame(self, frame: bytes) -> None:
         lines = [line for line in frame.split(b"\n") if line.strip()]
         if len(lines) > MAX_FRAME_MESSAGES:
-            raise _CloseConnection(
-                close_for(Reason.FRAME_TOO_LARGE),
+            raise _explained(
+                Reason.FRAME_TOO_LARGE,
                 f"A frame has at most {MAX_FRAME_MESSAGES} messages, this one {len(lines)}.",
             )
         refusals = RefusalSummary()
@@ -245,9 +252,7 @@ class _PublisherConnection:
                 f"The id is {id_}, and {self._last_id + 1} was expected: ids count from 1.",
             )
         if id_ > self._credit:
-            raise _CloseConnection(
-                close_for(Reason.FRAMES_TOO_FAST), f"The credit ends at {self._credit}: wait for an ack."
-            )
+            raise _explained(Reason.FRAMES_TOO_FAST, f"The credit ends at {self._credit}: wait for an ack.")
         self._last_id = id_
 
     async def _acknowledge(self) -> None:

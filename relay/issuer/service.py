@@ -163,8 +163,8 @@ class Issuer:
             refusal := outlives(session, now=now, max_s=self.options.max_s, leeway_s=self.options.leeway_s)
         ):
             return refusal
-        if session.own_id:  # a session without an id is found by its user
-            self._recent_sessions.add(session.subject, session.ref)
+        ref = session.ref if session.own_id else ""  # a session without an id is found by its user
+        self._recent_sessions.add(session.subject, ref, logged_in_at=session.issued_at)
         return session
 
     async def issue(

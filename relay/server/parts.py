@@ -159,6 +159,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             registry=stream.registry,
             end_calls=open_calls.end,
             recent_sessions_of=recent_sessions.of,
+            newest_login_of=recent_sessions.newest_login,
             forget=verifier.forget,
             auditor=auditor,
             keep_s=revocations_kept_s(settings),

@@ -1,8 +1,9 @@
 """The sessions that recently got tokens, by user. A revocation of a user also revokes each of them.
 
 Without this, a session that renews its access token after the revocation could pass as a new log-in: some backends
-tell no time but the access token's `iat` (`relay.core.revocations`). It is a help and no proof. It knows only the
-sessions that this process has seen since its start, and forgets the least recent users.
+tell no time but the access token's `iat` (`relay.core.revocations`). The time of a user's newest log-in is kept too: a
+backend's clock may be ahead, and the revocation must not be earlier than a log-in that came before it. It is a help and
+no proof. It knows only the sessions that this process has seen since its start, and forgets the least recent users.
 """
 
 from collections import OrderedDict
@@ -14,23 +15,33 @@ MAX_USERS: Final = 20_000
 MAX_SESSIONS: Final = 16
 """Most sessions of one user, more than a person has. A script that logs in all the time can't fill the memory."""
 
+_NONE: Final[tuple[tuple[str, ...], float]] = ((), 0.0)
+
 
 class RecentSessions:
     """Session references by user, with bounds. The least recent are dropped first."""
 
     def __init__(self, *, max_users: int = MAX_USERS) -> None:
         self._max_users = max_users
-        self._users: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._users: OrderedDict[str, tuple[tuple[str, ...], float]] = OrderedDict()
 
-    def add(self, user: str, ref: str) -> None:
-        """Add a session of a user, or make it the most recent one."""
-        before = self._users.get(user, ())
-        if ref not in before[-1:]:
-            self._users[user] = (*(one for one in before if one != ref), ref)[-MAX_SESSIONS:]
+    def add(self, user: str, ref: str, *, logged_in_at: float = 0.0) -> None:
+        """Add a session of a user, or make it the most recent one. `ref` is "" for a session without an id.
+
+        `logged_in_at` is the time of its log-in in Unix seconds, 0 if unknown.
+        """
+        before, newest = self._users.get(user, _NONE)
+        if (ref and ref not in before[-1:]) or logged_in_at > newest or user not in self._users:
+            refs = (*(one for one in before if one != ref), ref)[-MAX_SESSIONS:] if ref else before
+            self._users[user] = (refs, max(newest, logged_in_at))
         self._users.move_to_end(user)
         if len(self._users) > self._max_users:
             self._users.popitem(last=False)
 
     def of(self, user: str) -> tuple[str, ...]:
         """Return the recent sessions of a user, the most recent last."""
-        return self._users.get(user, ())
+        return self._users.get(user, _NONE)[0]
+
+    def newest_login(self, user: str) -> float:
+        """Return the time of a user's newest log-in that was seen here, in Unix seconds, as the backend tells it."""
+        return self._users.get(user, _NONE)[1]

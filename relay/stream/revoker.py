@@ -19,7 +19,8 @@ class Revoker:
     """Revokes on this node.
 
     `keep_s` is how long a revocation is kept: as long as a session can live (`relay.sessions.life`).
-    `recent_sessions_of` returns the sessions with which a user recently got tokens here. `forget` is called with a
+    `recent_sessions_of` returns the sessions with which a user recently got tokens here, and `newest_login_of` the time
+    of the newest log-in among them. `forget` is called with a
     revoked session's reference, so that no cached answer of the session verifier outlives it. `end_calls` ends a
     session's calls through the API proxy.
     """
@@ -30,6 +31,7 @@ class Revoker:
         state: State,
         registry: Registry,
         recent_sessions_of: Callable[[str], Iterable[str]],
+        newest_login_of: Callable[[str], float] = lambda _user: 0.0,
         forget: Callable[[str], None],
         auditor: Auditor,
         keep_s: float,
@@ -37,6 +39,7 @@ class Revoker:
     ) -> None:
         self._state = state
         self._recent_sessions_of = recent_sessions_of
+        self._newest_login_of = newest_login_of
         self._forget = forget
         self._registry = registry
         self._end_calls = end_calls
@@ -63,6 +66,8 @@ class Revoker:
             UnavailableError: if the revocation, or a part of it, could not be stored. Then no connection was closed.
         """
         now = time.time()
+        if target.kind is Kind.USER:
+            at = max(at, self._newest_login_of(target.name))  # by a clock that may be ahead of this one
         await self._state.revoke(target.key, at=max(now, at), until=max(now + self._keep_s, until))
         for session in self._sessions(target):
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)

@@ -9,7 +9,7 @@ from tests.support.chromium import require_playwright
 
 require_playwright()
 
-from playwright.async_api import Browser, Page, Response, WebSocket, expect  # noqa: E402  # after the check
+from playwright.async_api import Browser, Page, Response, Route, WebSocket, expect  # noqa: E402  # after the check
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -134,6 +134,21 @@ async def test_the_used_token_is_refused_with_its_reason_and_the_prices_go_on(pa
     await expect(page.get_by_test_id("audit-list")).to_contain_text("connect.denied token_replayed")
     await expect(page.get_by_test_id("conn-state")).to_have_text("live")
     await prices_move(page)
+
+
+async def test_a_log_out_that_something_else_answered_is_none(page: Page, demo: str) -> None:
+    """A proxy's page has 200: the desk stays open, and says that the log-out failed."""
+    await log_in(page, demo)
+    await expect(page.get_by_test_id("price-row")).to_have_count(SYMBOLS)
+
+    async def answer(route: Route) -> None:
+        await route.fulfill(status=200, content_type="text/html", body="<h1>Welcome to nginx!</h1>")
+
+    await page.route("**/api/auth/logout", answer)
+    await page.get_by_test_id("logout").click()
+    await expect(page.get_by_text("You are still logged in: the server answered 200")).to_be_visible()
+    await expect(page.get_by_test_id("conn-state")).to_have_text("live")
+    await expect(page.get_by_test_id("logout")).to_be_enabled()
 
 
 async def test_logging_out_closes_the_socket_with_4501_and_no_price_moves_after_it(

@@ -1,5 +1,6 @@
 """`relay publishers`: the table, the JSON, and mistakes in one line."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -15,8 +16,10 @@ from tests.support.relay_process import Relay, running
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with operators and one publisher."""
+    """A relay with operators and one publisher, which has published two values and a stale one."""
     with running(tmp_path_factory.mktemp("publishers"), extra=OPERATORS) as started:
+        for version in (1, 2, 2):
+            asyncio.run(started.publish("prices.A", 1, version=version))
         yield started
 
 
@@ -32,10 +35,8 @@ def run(*arguments: str, key: str = OPS) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_a_table_says_who_publishes_what(relay: Relay) -> None:
+def test_a_table_says_who_publishes_what(relay: Relay) -> None:
     """One line a publisher: what it may, what it did, and when it was last heard of."""
-    for version in (1, 2, 2):
-        await relay.publish("prices.A", 1, version=version)
     result = run("--url", relay.internal_url)
     assert result.returncode == 0, result.stderr
     header, row = [line.split("\t") for line in result.stdout.splitlines()]
@@ -45,7 +46,7 @@ async def test_a_table_says_who_publishes_what(relay: Relay) -> None:
     assert row[-1] == "none"
 
 
-async def test_json_has_the_counts_and_the_rates(relay: Relay) -> None:
+def test_json_has_the_counts_and_the_rates(relay: Relay) -> None:
     """For scripts."""
     result = run("--url", relay.internal_url, "--json")
     (row,) = json.loads(result.stdout)["publishers"]

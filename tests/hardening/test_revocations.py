@@ -138,6 +138,16 @@ async def test_a_renewed_access_token_is_no_new_login(relay: Relay, *, connected
     assert (await relay.ask(renewed)).status_code == 401
 
 
+async def test_a_log_in_by_a_clock_that_is_ahead_is_cut_off_with_its_user(relay: Relay) -> None:
+    """The relay's clock is behind the backend's: a session that was seen before the revocation is not newer than it."""
+    user = someone()
+    session = without_id(user, int(time.time()) + 2)
+    unused = await relay.token(session)
+    await revoke(relay, sub=user)
+    assert await refused(relay, unused)
+    assert (await relay.ask(session)).status_code == 401
+
+
 async def test_a_session_without_an_id_comes_back_with_a_login(relay: Relay) -> None:
     """It is known by its user only, so a log-out would otherwise be final; its tokens have the time of its start."""
     user = someone()

@@ -115,7 +115,7 @@ async def test_beyond_the_credit_is_4029(tmp_path: Path) -> None:
             await slow.send(*(slow.line("prices.slow.A", value) for value in range(4)))
             frames = [await slow.next() for _ in range(2)]
             assert [(frame["type"], frame.get("upto")) for frame in frames] == [("ack", 3), ("error", None)]
-            assert await slow.closed() == (4029, "rate_limited")
+            assert await slow.closed() == (4029, "rate_limited: The credit ends at 3: wait for an ack.")
 
 
 async def test_operators_see_who_publishes(relay: Relay) -> None:

@@ -1,65 +1,58 @@
 """Callers of the issuer: a browser with its cookie, or a server with a Bearer token that may name an origin."""
 
-import httpx
 import jwt
 import pytest
 
-from tests.support.raw_http import bearing, knock, post, upgrade
+from tests.support.raw_http import Answer, ask, bearing, knock, post, upgrade
 from tests.support.relay_process import Relay
 
 
-async def ask(relay: Relay, headers: dict[str, str], body: object = None) -> httpx.Response:
-    """Send a token request with exactly these headers."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
-        return await client.post(f"{relay.url}/auth/ws-token", headers=headers, json=body)
-
-
-def origin_of(answer: httpx.Response) -> str:
+def origin_of(answer: Answer) -> str:
     """Return the origin that the answer's token is bound to."""
-    assert answer.status_code == 200, answer.text
-    claims = jwt.decode(answer.json()["wsToken"], options={"verify_signature": False})
+    assert answer.status == 200, answer.body
+    claims = jwt.decode(answer.json["wsToken"], options={"verify_signature": False})
     return str(claims["origin"])
 
 
 async def test_a_browsers_token_is_bound_to_its_origin(relay: Relay) -> None:
     """The origin is the Origin header, or public.url if a same-origin fetch has no such header."""
     cookie = {"Cookie": f"access-token={relay.session()}"}
-    assert origin_of(await ask(relay, cookie | {"Origin": relay.url})) == relay.url
-    assert origin_of(await ask(relay, cookie | {"Sec-Fetch-Site": "same-origin"})) == relay.url
-    assert origin_of(await ask(relay, cookie | {"X-Relay-CSRF": "1"})) == ""
+    assert origin_of(await ask(relay, headers=cookie | {"Origin": relay.url})) == relay.url
+    assert origin_of(await ask(relay, headers=cookie | {"Sec-Fetch-Site": "same-origin"})) == relay.url
+    assert origin_of(await ask(relay, headers=cookie | {"X-Relay-CSRF": "1"})) == ""
 
 
 async def test_a_server_may_name_the_browsers_origin(relay: Relay) -> None:
     """With a Bearer token the origin of the body counts; without an origin the token is for servers."""
     bearer = {"Authorization": f"Bearer {relay.session()}"}
-    assert origin_of(await ask(relay, bearer, {"origin": relay.url})) == relay.url
-    assert origin_of(await ask(relay, bearer)) == ""
-    assert origin_of(await ask(relay, bearer, {"origin": ""})) == ""
+    assert origin_of(await ask(relay, {"origin": relay.url}, headers=bearer)) == relay.url
+    assert origin_of(await ask(relay, headers=bearer)) == ""
+    assert origin_of(await ask(relay, {"origin": ""}, headers=bearer)) == ""
 
 
 async def test_a_browser_may_not_name_an_origin(relay: Relay) -> None:
     """An origin in the body of a browser's request is refused, even if it is the browser's own one."""
     headers = {"Cookie": f"access-token={relay.session()}", "Origin": relay.url}
     for origin in (relay.url, "", "https://evil.example", None):
-        answer = await ask(relay, headers, {"origin": origin})
-        assert answer.status_code == (200 if origin is None else 400), origin
+        answer = await ask(relay, {"origin": origin}, headers=headers)
+        assert answer.status == (200 if origin is None else 400), origin
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "*", "x" * 3000, 5, ["a"], {"a": 1}])
 async def test_an_origin_that_the_gate_would_refuse_gets_no_token(relay: Relay, origin: object) -> None:
     """The issuer refuses it, because a browser could not see why the gate refuses."""
     bearer = {"Authorization": f"Bearer {relay.session()}"}
-    answer = await ask(relay, bearer, {"origin": origin})
-    assert answer.status_code == (403 if isinstance(origin, str) else 400)
+    answer = await ask(relay, {"origin": origin}, headers=bearer)
+    assert answer.status == (403 if isinstance(origin, str) else 400)
 
 
 async def test_the_header_wins_over_the_cookie(relay: Relay) -> None:
     """If both are sent, the Bearer token is the session, even if it is invalid."""
     good, other = relay.session(sub="by-header"), relay.session(sub="by-cookie")
     headers = {"Cookie": f"access-token={other}", "Origin": relay.url}
-    answer = await ask(relay, headers | {"Authorization": f"Bearer {good}"})
-    assert jwt.decode(answer.json()["wsToken"], options={"verify_signature": False})["sub"] == "by-header"
-    assert (await ask(relay, headers | {"Authorization": "Bearer garbage"})).status_code == 401
+    answer = await ask(relay, headers=headers | {"Authorization": f"Bearer {good}"})
+    assert jwt.decode(answer.json["wsToken"], options={"verify_signature": False})["sub"] == "by-header"
+    assert (await ask(relay, headers=headers | {"Authorization": "Bearer garbage"})).status == 401
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic eA==", "Token x", "Bearer a b", "x"])
@@ -84,7 +77,7 @@ async def test_a_scoped_token_buys_nothing(relay: Relay) -> None:
         {"Authorization": f"Bearer {token}"},
         {"Cookie": f"access-token={token}", "Origin": relay.url},
     ):
-        assert (await ask(relay, headers)).status_code == 401
+        assert (await ask(relay, headers=headers)).status == 401
     assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
 
 

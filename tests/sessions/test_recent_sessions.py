@@ -20,3 +20,12 @@ def test_the_least_recent_is_dropped_first() -> None:
     for number in range(100):
         recent.add("a", str(number))
     assert recent.of("a") == tuple(str(number) for number in range(100 - MAX_SESSIONS, 100))
+
+
+def test_the_newest_log_in_of_a_user_is_remembered() -> None:
+    """With a session's id or without one, and also if an older session comes after it."""
+    recent = RecentSessions()
+    for user, ref, at in (("a", "", 5.0), ("a", "1", 9.0), ("a", "1", 7.0), ("b", "", 3.0), ("a", "", 2.0)):
+        recent.add(user, ref, logged_in_at=at)
+    assert [recent.newest_login(user) for user in ("a", "b", "c")] == [9.0, 3.0, 0.0]
+    assert (recent.of("a"), recent.of("b")) == (("1",), ())

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,16 @@ async def post(
     return await exchange(port or relay.ports[0], head("POST", path, [*first, *fields]) + body)
 
 
-async def ask(relay: Relay, body: Any = None, *, session: str | None = None) -> Answer:
-    """Ask for a scoped token from the application's page, with a fresh session unless one is given."""
+async def ask(
+    relay: Relay, body: Any = None, *, session: str | None = None, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """Ask for a scoped token from the application's page, with a fresh session unless one is given.
+
+    With `headers` exactly these are sent, instead of the page's.
+    """
     fields = [("Origin", relay.url), ("Cookie", f"access-token={session or relay.session()}")]
+    if headers is not None:
+        fields = list(headers.items())
     if body is None:
         return await post(relay, "/auth/ws-token", fields)
     content = json.dumps(body).encode()

@@ -17,6 +17,7 @@ from relay.client.connection import Ended
 from relay.client.errors import PublishError
 from relay.client.publishing.frames import Ack, Problem, Reconnect, Welcome, parse_frame
 from relay.client.publishing.last_values import LastValues
+from relay.client.publishing.messages import KNOWN_CHANNELS
 from relay.client.publishing.send_queue import BURST, QueuedMessage, SendQueue
 from relay.client.receipts import Dropped, Receipt, Result
 from relay.core.closes import CloseCode
@@ -139,6 +140,8 @@ class IngestConnection:
     def _is_stream(self, channel: str) -> bool:
         known = self._streams.get(channel)
         if known is None:
+            if len(self._streams) >= KNOWN_CHANNELS:
+                self._streams.clear()
             known = any(covers(pattern, channel) for pattern in self._welcome.streams)
             self._streams[channel] = known
         return known

@@ -10,7 +10,10 @@ from collections.abc import Collection
 from relay.client.publishing.messages import EncodedMessage
 
 MAX_BYTES = 64 << 20
-"""Two hundred thousand prices of 300 bytes. Above it the least recently published channels are forgotten."""
+"""A hundred thousand prices of 300 bytes. Above it the least recently published channels are forgotten."""
+
+ENTRY_BYTES = 350
+"""What an entry takes besides its value: with many channels of small values, it would be most of the memory."""
 
 
 class LastValues:
@@ -28,13 +31,17 @@ class LastValues:
         """Keep a value as its channel's last one."""
         old = self._drafts.pop(message.channel, None)
         if old is not None:
-            self._bytes -= len(old.members)
+            self._bytes -= _size(old)
         self._drafts[message.channel] = message
-        self._bytes += len(message.members)
+        self._bytes += _size(message)
         while self._bytes > self._max_bytes:
             _, oldest = self._drafts.popitem(last=False)
-            self._bytes -= len(oldest.members)
+            self._bytes -= _size(oldest)
 
     def without(self, channels: Collection[str]) -> list[EncodedMessage]:
         """Return the last values of all other channels."""
         return [message for channel, message in self._drafts.items() if channel not in channels]
+
+
+def _size(message: EncodedMessage) -> int:
+    return ENTRY_BYTES + len(message.members)

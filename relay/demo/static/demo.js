@@ -361,7 +361,7 @@ $('login').addEventListener('submit', async (event) => {
   const answer = await post('/api/auth/login', { email: email.value, password: password.value });
   button.disabled = false;
   password.value = '';
-  if (!answer.ok) {
+  if (!answer.ok || !answer.body.user) {
     complain(answer.body.message || `The server answered ${answer.status}.`);
     return password.focus();
   }
@@ -374,10 +374,13 @@ $('logout').addEventListener('click', async () => {
   button.disabled = true;
   const answer = await post('/api/auth/logout', undefined);
   button.disabled = false;
-  if (!answer.ok) cells['conn-detail'].show(`logout failed: ${answer.body.message || answer.status}`);
+  // a proxy's page has 200, and the relay's log-out 204: nobody is logged out by the former
+  const done = answer.status === 204;
+  const why = answer.body.message || `the server answered ${answer.status}`;
+  $('logout-error').textContent = done ? '' : `You are still logged in: ${why}`;
   const left = stream;
   setTimeout(() => {
-    if (!answer.ok || left?.state === 'stopped') return;
+    if (!done || left?.state === 'stopped') return;
     left?.close();
     refuse('You are logged out. The server did not close the WebSocket within 3 seconds, so this page closed it.');
   }, 3000);
