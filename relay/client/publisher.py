@@ -28,6 +28,7 @@ from relay.client.publishing.messages import (
     encode_message,
 )
 from relay.client.publishing.send_queue import MAX_MESSAGES, HaltedError, SendQueue
+from relay.client.publishing.transport_options import TransportOptions
 from relay.client.publishing.websocket_transport import WebSocketTransport
 from relay.client.receipts import Receipt, Result
 from relay.client.responses import check_base_url
@@ -98,13 +99,15 @@ class Publisher:
         self._queue = SendQueue(max_messages=max(1, window))
         way = WebSocketTransport if transport == "websocket" else HttpTransport
         self._transport = way(
-            self._url,
-            key,
-            self._queue,
-            attempts=max(1, attempts),
-            timeout_s=timeout_s,
-            backoff=backoff,
-            report=self._report,
+            TransportOptions(
+                url=self._url,
+                key=key,
+                queue=self._queue,
+                attempts=max(1, attempts),
+                timeout_s=timeout_s,
+                backoff=backoff,
+                report=self._report,
+            )
         )
         self._on_reconnect = on_reconnect
         self._log_limit = LogLimit()

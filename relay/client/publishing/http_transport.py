@@ -5,14 +5,13 @@ accepted, so another attempt can publish a value twice, unless it has a version 
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import httpx
 
-from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
-from relay.client.publishing.send_queue import HaltedError, QueuedMessage, Report, SendQueue
+from relay.client.publishing.send_queue import HaltedError, QueuedMessage
+from relay.client.publishing.transport_options import TransportOptions
 from relay.client.receipts import Receipt, Result
 from relay.client.responses import read_json, read_problem
 from relay.net.http_client import async_client
@@ -28,35 +27,22 @@ _OF_A_MESSAGE = frozenset({400, 413})
 
 
 class HttpTransport:
-    """Sends a queue's messages with requests to `url`, the relay's internal http(s) address."""
+    """Sends a queue's messages with requests."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        queue: SendQueue,
-        *,
-        attempts: int,
-        timeout_s: float,
-        backoff: Callable[[], Backoff],
-        report: Report,
-    ) -> None:
-        self._url = url
-        self._key = key
-        self._queue = queue
-        self._attempts = attempts
-        self._timeout_s = timeout_s
-        self._new_backoff = backoff
-        self._refused = backoff()
+    def __init__(self, options: TransportOptions) -> None:
+        self._options = options
+        self._queue = options.queue
+        self._refused = options.backoff()
         """The waits after final refusals. They grow until a request succeeds."""
-        self._report = report
         self._alone = 0
         """How many of the next messages are sent in a request of their own, because one of them may be faulty."""
 
     async def run(self) -> NoReturn:
         """Send the queue's messages, until cancelled."""
-        headers = {"Authorization": f"Bearer {self._key}"}
-        async with async_client(self._url, timeout_s=self._timeout_s, headers=headers) as client:
+        headers = {"Authorization": f"Bearer {self._options.key}"}
+        async with async_client(
+            self._options.url, timeout_s=self._options.timeout_s, headers=headers
+        ) as client:
             while True:
                 await self._queue.filled.wait()
                 await asyncio.sleep(0)  # other tasks may publish in the same turn of the event loop
@@ -64,8 +50,8 @@ class HttpTransport:
 
     async def _send(self, client: httpx.AsyncClient) -> None:
         """Send one batch, with all its attempts."""
-        backoff = self._new_backoff()
-        for left in reversed(range(self._attempts)):
+        backoff = self._options.backoff()
+        for left in reversed(range(self._options.attempts)):
             batch = self._queue.next_batch(1 if self._alone else MAX_BATCH_MESSAGES, MAX_BATCH_BYTES)
             try:
                 results = await self._deliver(client, batch)
@@ -81,7 +67,7 @@ class HttpTransport:
                     self._queue.fail_all(HaltedError.of(error))
                     return
                 wait_s = backoff.next(told_s=error.retry_after_s)
-                self._report(error, wait_s)
+                self._options.report(error, wait_s)
             else:
                 self._refused.reset()
                 self._alone = max(self._alone - len(batch), 0)
@@ -98,7 +84,7 @@ class HttpTransport:
         """Fail all messages, and wait: a wrong key stays wrong for hours. The next publication tries again."""
         self._alone = 0
         wait_s = self._refused.next(told_s=error.retry_after_s)
-        self._report(error, wait_s)
+        self._options.report(error, wait_s)
         self._queue.refuse_all(HaltedError.of(error))
         await asyncio.sleep(wait_s)
         self._queue.refusal = None
@@ -148,14 +134,10 @@ class HttpTransport:
     ) -> dict[str, Any]:
         try:
             response = await client.post(
-                self._url + path, content=body, headers={"Content-Type": content_type}
+                self._options.url + path, content=body, headers={"Content-Type": content_type}
             )
         except httpx.TransportError as error:
-            raise PublishError(
-                "unreachable",
-                f"The relay at {self._url} can't be reached: {str(error) or type(error).__name__}.",
-                retryable=True,
-            ) from None
+            raise self._options.unreachable(str(error) or type(error).__name__) from None
         if response.status_code == 200:
             answer = read_json(response.content)
             if answer is None:
@@ -171,12 +153,7 @@ class HttpTransport:
         )
 
     def _not_a_relay(self) -> PublishError:
-        return PublishError(
-            "unexpected_answer",
-            f"The server at {self._url} does not answer like a relay's internal address.",
-            status=200,
-            retryable=True,
-        )
+        return self._options.not_a_relay(status=200)
 
 
 def _decided(results: list[Result]) -> int:

@@ -9,7 +9,7 @@ filling its memory.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Self
 
 from relay.client.errors import PublishError
@@ -26,10 +26,6 @@ OVERHEAD_BYTES = 96
 
 BURST = 256
 """Number of waiting messages that are sent at once, even if others are unacknowledged."""
-
-
-Report = Callable[[PublishError, float], None]
-"""Is told why there is no connection, and after how many seconds the next attempt follows."""
 
 
 class HaltedError(PublishError):

@@ -19,20 +19,19 @@ import asyncio
 import contextlib
 import secrets
 import ssl
-from collections.abc import Callable
 from typing import NoReturn
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from relay.client.backoff import Backoff
 from relay.client.errors import PublishError
 from relay.client.handshake import HandshakeRefusal, open_socket
 from relay.client.publishing.frames import Problem, Welcome, parse_frame
 from relay.client.publishing.ingest_connection import IngestConnection
 from relay.client.publishing.last_values import LastValues
 from relay.client.publishing.messages import EncodedMessage
-from relay.client.publishing.send_queue import HaltedError, Report, SendQueue
+from relay.client.publishing.send_queue import HaltedError
+from relay.client.publishing.transport_options import TransportOptions
 from relay.client.reconnect_policy import is_final
 from relay.core.errors import MalformedError
 from relay.net.http_client import certificates_for
@@ -48,30 +47,16 @@ PING_S = 20.0
 
 
 class WebSocketTransport:
-    """Sends a queue's messages over one connection after the other. `url`: the relay's internal http(s) address."""
+    """Sends a queue's messages over one connection after the other."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        queue: SendQueue,
-        *,
-        attempts: int,
-        timeout_s: float,
-        backoff: Callable[[], Backoff],
-        report: Report,
-    ) -> None:
-        self._http_url = url
-        self._key = key
-        self._queue = queue
-        self._attempts = attempts
-        self._timeout_s = timeout_s
-        self._backoff = backoff()
+    def __init__(self, options: TransportOptions) -> None:
+        self._options = options
+        self._queue = options.queue
+        self._backoff = options.backoff()
         self._last_values = LastValues()
         self._run_name = secrets.token_hex(6).encode()
         self._epoch = ""
         self._failures = 0
-        self._report = report
         self._suspects = 0
         """How many of the first messages may be the one that the relay could not accept."""
         self._lone_faults = 0
@@ -80,7 +65,7 @@ class WebSocketTransport:
 
     async def run(self) -> NoReturn:
         """Connect when there are messages, and reconnect after each connection; until cancelled."""
-        certificates = certificates_for(self._http_url)
+        certificates = certificates_for(self._options.url)
         tls = certificates if isinstance(certificates, ssl.SSLContext) else None
         while True:
             if not self._is_guarding:
@@ -97,7 +82,7 @@ class WebSocketTransport:
                 self._queue,
                 self._last_values,
                 run_name=self._run_name,
-                timeout_s=self._timeout_s,
+                timeout_s=self._options.timeout_s,
                 alone=self._suspects and self._suspects + again,
             )
             unsettled = 0
@@ -117,7 +102,7 @@ class WebSocketTransport:
             )
             error = PublishError(
                 said.code,
-                f"The relay at {self._http_url} ended the connection: {said.message or said.code}",
+                f"The relay at {self._options.url} ended the connection: {said.message or said.code}",
                 retryable=not is_final(ended.code),
                 retry_after_s=connection.retry_after_s,
             )
@@ -128,25 +113,24 @@ class WebSocketTransport:
 
     async def _open(self, tls: ssl.SSLContext | None) -> tuple[ClientConnection, Welcome] | PublishError:
         opened = await open_socket(
-            "ws" + self._http_url.removeprefix("http") + PATH,
-            bearer=self._key,
+            "ws" + self._options.url.removeprefix("http") + PATH,
+            bearer=self._options.key,
             tls=tls,
-            timeout_s=self._timeout_s,
+            timeout_s=self._options.timeout_s,
             ping_s=PING_S,
         )
         if isinstance(opened, HandshakeRefusal):
-            message = opened.message
             if opened.status is None:
-                message = f"The relay at {self._http_url} can't be reached: {message}."
+                return self._options.unreachable(opened.message)
             return PublishError(
                 opened.code,
-                message,
+                opened.message,
                 status=opened.status,
                 retryable=opened.is_retryable,
                 retry_after_s=opened.retry_after_s,
             )
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._options.timeout_s):
                 welcome = parse_frame(await opened.recv(decode=False))
         except (TimeoutError, ConnectionClosed, MalformedError):
             welcome = None
@@ -154,12 +138,7 @@ class WebSocketTransport:
             return opened, welcome
         with contextlib.suppress(OSError):
             opened.transport.abort()
-        return PublishError(
-            "unexpected_answer",
-            f"The server at {self._http_url} does not answer like a relay's internal address.",
-            status=101,
-            retryable=True,
-        )
+        return self._options.not_a_relay(status=101)
 
     def _send_last_values(self, welcome: Welcome) -> int:
         """Queue each channel's last value if the relay lost its memory, unless a newer one is waiting.
@@ -184,15 +163,15 @@ class WebSocketTransport:
                 PublishError(error.code, f"{error.message} This message was the last that was sent.")
             )
         wait_s = self._backoff.next()
-        self._report(error, wait_s)
+        self._options.report(error, wait_s)
         await asyncio.sleep(wait_s)
 
     async def _failed(self, error: PublishError) -> None:
         """Wait before the next attempt; or fail all messages, if the error is final or all attempts are used."""
         self._failures += 1
         wait_s = self._backoff.next(told_s=error.retry_after_s)
-        self._report(error, wait_s)
-        if error.retryable and self._failures < self._attempts:
+        self._options.report(error, wait_s)
+        if error.retryable and self._failures < self._options.attempts:
             await asyncio.sleep(wait_s)
             return
         self._failures = self._suspects = self._lone_faults = 0
