@@ -18,6 +18,7 @@ from relay.core.jws import Compact, parse_compact
 from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.claims import is_unix_seconds
+from relay.sessions.cookies import is_cookie_value
 from relay.sessions.upstream import NO_SESSION
 
 CONNECTIONS = 100
@@ -33,9 +34,6 @@ _USUAL_NAMES = frozenset(
     {"accessToken", "access_token", "token", "jwt", "refreshToken", "refresh_token", "user", "data", "result"}
 )
 """Members that the log of a fault may name if an answer has them. Other names may be anything, even a token."""
-
-_COOKIE_VALUE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
-"""RFC 6265 §4.1.1. Any other character needs quotes, or ends the value and begins an attribute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +208,7 @@ class Backend:
             refresh_token=str(refresh) if names.refresh_token else None,
             user=user if isinstance(user, dict) else {},
         )
-        if not all(_COOKIE_VALUE.fullmatch(token) for token in tokens.tokens):
+        if not all(is_cookie_value(token) for token in tokens.tokens):
             raise _fault(
                 answer, body, expected="tokens of characters that a cookie may have", setting="bff.fields"
             )

@@ -16,7 +16,7 @@ from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.sessions.base import EndedRefusal
 from relay.web.answers import json_answer, refusal_answer
-from relay.web.cookies import CookieOptions, clear_cookies
+from relay.web.cookies import OwnCookies, clear_cookies
 
 PATH = "/api/auth/me"
 
@@ -31,8 +31,7 @@ class MeParts:
     client_of: Callable[[Request], Client]
     limit_address: Callable[[str], Awaitable[Limited | None]]
     limit_session: Callable[[str], Awaitable[Limited | None]]
-    access_cookie: CookieOptions
-    refresh_cookie: CookieOptions
+    cookies: OwnCookies
 
 
 def me_route(parts: MeParts) -> Route:
@@ -42,7 +41,7 @@ def me_route(parts: MeParts) -> Route:
         client = parts.client_of(request)
         access, result = await _user(request, client, parts)
         if isinstance(result, Rejected):
-            response = _refused(result, access, client, parts)
+            response = _refused(request, result, access, client, parts)
         else:
             response = json_answer(200, {"user": result})
         response.headers["Cache-Control"] = "private, no-store"
@@ -87,7 +86,9 @@ async def _user(
         return access, Rejected(refusal=Refusal.of(fault))
 
 
-def _refused(rejected: Rejected, access: Access | None, client: Client, parts: MeParts) -> Response:
+def _refused(
+    request: Request, rejected: Rejected, access: Access | None, client: Client, parts: MeParts
+) -> Response:
     refusal = rejected.refusal
     response = refusal_answer(refusal, retry_after_s=rejected.retry_after_s)
     if refusal.reason is not Reason.SESSION_MISSING:  # the question of each visitor who has not logged in yet
@@ -105,5 +106,5 @@ def _refused(rejected: Rejected, access: Access | None, client: Client, parts: M
             )
         )
     if isinstance(refusal, EndedRefusal):
-        clear_cookies(response, refusal.ended, access=parts.access_cookie, refresh=parts.refresh_cookie)
+        clear_cookies(request, response, refusal.ended, parts.cookies)
     return response

@@ -20,16 +20,20 @@ from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
 from relay.sessions.base import Ended, RefusedSession, Session
-from relay.sessions.cookies import SessionCookies
+from relay.sessions.cookies import MAX_SESSION_CHARS, find_all, present
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
-from relay.web.cookies import CookieOptions, clear_cookies, read_cookie, set_cookie
+from relay.web.cookies import CookieOptions, OwnCookies, clear_cookies, set_cookie
 from relay.web.csrf import CsrfCheck
 
 MAX_BODY_BYTES = 4096
 _STREAMS_GO_ON = "You are logged out here, but open streams could not be ended."
-MAX_COOKIE_BYTES = 4000
-"""Browsers silently drop a cookie above 4096 bytes, name and attributes included."""
+_SESSION_UNKNOWN = (
+    "You are logged out in this browser. Which session it was could not be told, so it was not ended: "
+    "its open streams and copies of its cookies work until their own end."
+)
+MAX_TOKENS_CHARS = 26_000
+"""Longest tokens of a log-in together. A request has at most 32 KiB before its body, its other headers included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +41,7 @@ class BffOptions:
     """The settings of the routes."""
 
     csrf: CsrfCheck
-    session: SessionCookies
-    access_cookie: CookieOptions
-    refresh_cookie: CookieOptions
+    cookies: OwnCookies
     ref_key: bytes = field(repr=False)
     login_names: tuple[str, ...] = ("email",)
     login_fields: tuple[str, ...] = ()
@@ -127,9 +129,10 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
         return refuse(result)
     now = time.time()
     response = json_answer(200, {"user": result.user})
-    set_cookie(response, _until(options.access_cookie, result.access_ends, now), result.access_token)
-    if result.refresh_token is not None:
-        set_cookie(response, _until(options.refresh_cookie, result.refresh_ends, now), result.refresh_token)
+    access, refresh = options.cookies.access, options.cookies.refresh
+    set_cookie(request, response, _until(access, result.access_ends, now), result.access_token)
+    if result.refresh_token is not None and refresh is not None:
+        set_cookie(request, response, _until(refresh, result.refresh_ends, now), result.refresh_token)
     return response
 
 
@@ -142,9 +145,11 @@ async def _checked(credentials: Mapping[str, object], client: Client, parts: Bff
     result = await parts.backend.login(credentials, client)
     if isinstance(result, Rejected):
         return result
-    if max(len(token) for token in result.tokens) > MAX_COOKIE_BYTES:
+    lengths = [len(token) for token in result.tokens]
+    if max(lengths) > MAX_SESSION_CHARS or sum(lengths) > MAX_TOKENS_CHARS:
         raise parts.backend.login_fault(
-            f"a token of more than {MAX_COOKIE_BYTES} bytes", expected="tokens that fit into a cookie"
+            f"tokens of {' and '.join(map(str, lengths))} bytes",
+            expected=f"tokens that fit into cookies (at most {MAX_SESSION_CHARS} each, {MAX_TOKENS_CHARS} together)",
         )
     try:
         user = without_tokens(result.user, result.tokens)
@@ -196,60 +201,73 @@ def _until(cookie: CookieOptions, ends: float | None, now: float) -> CookieOptio
 
 
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
-    """Clear the cookies, whatever they hold, and end the session's sockets if the session is known."""
+    """Clear the cookies, whatever they hold, and end every session that they hold.
+
+    Two cookies of one name may be two sessions: one of them planted, or left over. Whoever sends both has both.
+    """
     client = parts.client_of(request)
     if refusal := options.csrf(request):
         return refusal_answer(refusal)
-    response: Response = Response(status_code=204)
-    limited = await parts.limit_address(client.address)
-    try:
-        session = limited.refusal if limited else await _session(request, options, parts)
-        if isinstance(session, Session):
-            await parts.end_session(session)
-            parts.auditor.note(
-                Event(
-                    action=Action.LOGOUT,
-                    user=session.subject,
-                    client=client,
-                    status=204,
-                    relay={"session": {"ref": session.ref}},
-                )
-            )
-        elif session.reason is Reason.SESSION_EXPIRED:
-            # the session is not known any more: its sockets stay open until their own end
-            known = session.session if isinstance(session, RefusedSession) else None
-            claimed = session.claimed if isinstance(session, RefusedSession) else {}
-            parts.auditor.note(
-                Event(
-                    action=Action.LOGOUT,
-                    reason=session.reason,
-                    user=known.subject if known else "",
-                    client=client,
-                    status=204,
-                    relay=({"session": {"ref": known.ref}} if known else {})
-                    | ({"claimed": dict(claimed)} if claimed else {}),
-                )
-            )
-    except UnavailableError:
-        # the cookies are cleared in any case, but the answer must not say that the sockets are closed
-        response = error_answer(
-            503,
-            "unavailable",
-            _STREAMS_GO_ON,
-            retryable=True,
-            retry_after_s=jittered(),
-        )
-    if limited:
+    if limited := await parts.limit_address(client.address):
         response = refusal_answer(
             limited.refusal, message=_STREAMS_GO_ON, retry_after_s=limited.retry_after_s
         )
-    clear_cookies(response, Ended.LOGGED_OUT, access=options.access_cookie, refresh=options.refresh_cookie)
+    else:
+        response = await _end_sessions(request, options, parts, client)
+    clear_cookies(request, response, Ended.LOGGED_OUT, options.cookies)
     return response
 
 
-async def _session(request: Request, options: BffOptions, parts: BffParts) -> Session | Refusal:
-    credential = read_cookie(request, options.session)
-    return credential if isinstance(credential, Refusal) else await parts.session_of(credential)
+async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, client: Client) -> Response:
+    """End the sessions in a request's cookies, and say so if none can be told."""
+    headers = request.headers.getlist("cookie")
+    credentials, unknown = find_all(headers, options.cookies.session)
+    ended = False
+    try:
+        for credential in credentials:
+            found = await parts.session_of(credential)
+            if isinstance(found, Session):
+                await parts.end_session(found)
+                parts.auditor.note(_logged_out(client, found))
+            elif found.reason is not Reason.SESSION_REVOKED:  # a revoked one has ended already
+                unknown = found
+                continue
+            ended = True
+    except UnavailableError:
+        # the cookies are cleared in any case, but the answer must not say that the sockets are closed
+        return error_answer(503, "unavailable", _STREAMS_GO_ON, retryable=True, retry_after_s=jittered())
+    refresh = options.cookies.refresh
+    if ended or (unknown is None and not (refresh and present(headers, refresh.name))):
+        return Response(status_code=204)
+    # without a session cookie, a refresh cookie says that there was a session
+    parts.auditor.note(_not_ended(client, unknown or Refusal(reason=Reason.SESSION_MISSING)))
+    return json_answer(200, {"code": "session_unknown", "message": _SESSION_UNKNOWN})
+
+
+def _logged_out(client: Client, session: Session) -> Event:
+    return Event(
+        action=Action.LOGOUT,
+        user=session.subject,
+        client=client,
+        status=204,
+        relay={"session": {"ref": session.ref}},
+    )
+
+
+def _not_ended(client: Client, refusal: Refusal) -> Event:
+    """Return the record of a log-out that ended no session: its sockets stay open until their own end."""
+    known = refusal.session if isinstance(refusal, RefusedSession) else None
+    claimed = refusal.claimed if isinstance(refusal, RefusedSession) else {}
+    return Event(
+        action=Action.LOGOUT,
+        reason=refusal.reason,
+        user=known.subject if known else "",
+        client=client,
+        status=200,
+        relay={"detail": str(refusal)}
+        | ({"session": {"ref": known.ref}} if known else {})
+        | ({"claimed": dict(claimed)} if claimed else {}),
+    )
 
 
 def _credentials(body: dict[str, Any], options: BffOptions) -> tuple[dict[str, object], str]:

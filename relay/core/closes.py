@@ -132,7 +132,12 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_SUBJECT: _TOKEN,
     Reason.TOKEN_REPLAYED: _TOKEN,
     Reason.SESSION_MISSING: _SESSION,
-    Reason.SESSION_REPEATED: _SESSION,
+    Reason.SESSION_REPEATED: _answer(
+        401,
+        CloseCode.TOKEN_REFUSED,
+        "invalid_session",
+        "The session cookie came with two different values. Log out, which clears both, and log in again.",
+    ),
     Reason.SESSION_INVALID: _SESSION,
     Reason.SESSION_EXPIRED: _SESSION,
     Reason.SESSION_REVOKED: _SESSION,

@@ -129,7 +129,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_SUBJECT: "The token that was sent to refresh a connection belongs to another user.",
     Reason.TOKEN_REPLAYED: "The token was used before.",
     Reason.SESSION_MISSING: "Neither a session cookie nor a Bearer token came with the request.",
-    Reason.SESSION_REPEATED: "The session cookie came twice. This happens when another site sets one for this domain.",
+    Reason.SESSION_REPEATED: "The session cookie came with two values. Another site of the domain may have set one.",
     Reason.SESSION_INVALID: "The session's token has a wrong signature, form or purpose.",
     Reason.SESSION_EXPIRED: "The session's token has expired.",
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",

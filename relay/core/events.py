@@ -224,8 +224,11 @@ def _clip_text(text: str) -> str:
 
 def is_denial(event: Event) -> bool:
     """Tell whether a caller was refused something. Anybody can cause such events, as often as they like."""
-    # All calls of operators have one action, so that one search of the log finds both the allowed and the refused.
-    return event.action in _DENIALS or (event.action is Action.OPERATOR_ACTION and event.reason is not None)
+    # All calls of operators have one action, so that one search of the log finds both the allowed and the refused. So
+    # have all log-outs, of which one with a reason has ended no session.
+    return event.action in _DENIALS or (
+        event.action in (Action.OPERATOR_ACTION, Action.LOGOUT) and event.reason is not None
+    )
 
 
 def outcome_of(event: Event) -> str:

@@ -19,7 +19,7 @@ from relay.sessions.base import EndedRefusal, Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
-from relay.web.cookies import CookieOptions, clear_cookies, read_cookie
+from relay.web.cookies import OwnCookies, clear_cookies, read_cookie
 from relay.web.csrf import CsrfCheck, is_bearer
 
 MAX_BODY_BYTES = 8192
@@ -28,12 +28,10 @@ MAX_BODY_BYTES = 8192
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteOptions:
-    """The routes' settings. `session` are the cookies of a session, `access` and `refresh` those that are cleared."""
+    """The routes' settings."""
 
     csrf: CsrfCheck
-    session: SessionCookies
-    access: CookieOptions
-    refresh: CookieOptions
+    cookies: OwnCookies
     public_origin: str
     session_within_s: float | None
     """Seconds from a request's arrival within which its session must be checked, the wait for its turn included."""
@@ -87,7 +85,7 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     # sibling domain has set would be left.
     by_cookie = "authorization" not in request.headers  # otherwise a header was refused, and no cookie
     if by_cookie and isinstance(result.refusal, EndedRefusal):
-        clear_cookies(response, result.refusal.ended, access=options.access, refresh=options.refresh)
+        clear_cookies(request, response, result.refusal.ended, options.cookies)
     return response
 
 
@@ -103,7 +101,7 @@ async def _authenticated(
         return _Denial(refusal)
     if limited := await issuer.limits.address(client.address):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
-    credential = _credential(request, options.session)
+    credential = _credential(request, options.cookies.session)
     if isinstance(credential, Refusal):
         return _Denial(credential)
     try:

@@ -32,7 +32,6 @@ from relay.settings.endpoints import channels_of, options_of
 from relay.settings.load import Settings
 from relay.stream.gate import EndpointOptions, GateOptions
 from relay.stream.service import StreamOptions
-from relay.web.cookies import CookieOptions
 from relay.web.csrf import CsrfOptions
 
 MIN_IDLE = 100
@@ -239,24 +238,6 @@ def backend_options(settings: Settings) -> BackendOptions | None:
         fields=AnswerFields(**bff.fields.model_dump()),
         login_codes=frozenset(bff.login_codes),
         login_messages=frozenset(bff.login_messages),
-    )
-
-
-def cookie_options(settings: Settings) -> tuple[CookieOptions, CookieOptions]:
-    """Return the options of the session cookie and of the refresh cookie."""
-    bff = settings.bff
-
-    def options(name: str, max_age_s: int) -> CookieOptions:
-        return CookieOptions(
-            name=name,
-            max_age_s=max_age_s,
-            secure=settings.public.url.startswith("https://"),
-            embedded=bff.same_site == "none",
-        )
-
-    return (
-        options(settings.session.cookie, bff.access_max_age_s),
-        options(bff.refresh_cookie, bff.refresh_max_age_s),
     )
 
 

@@ -22,9 +22,9 @@ from relay.net.addresses import parse_networks
 from relay.net.admission import PacedRequests
 from relay.server.application import application
 from relay.server.keys import published_keys
-from relay.server.options import cookie_options, ref_key
+from relay.server.options import ref_key
 from relay.server.parts import Parts
-from relay.server.session_verifier import session_cookies
+from relay.server.session_verifier import own_cookies
 from relay.sessions.base import Session
 from relay.sessions.life import kept_until
 from relay.web.bounded_protocol import busy_answer
@@ -36,15 +36,13 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     settings = parts.settings
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
     csrf = parts.csrf
-    access, refresh = cookie_options(settings)
+    cookies = own_cookies(settings)
     routes: list[BaseRoute] = list(
         issuer_routes(
             parts.issuer,
             RouteOptions(
                 csrf=csrf,
-                session=session_cookies(settings),
-                access=access,
-                refresh=refresh,
+                cookies=cookies,
                 public_origin=settings.public.url,
                 session_within_s=settings.session.upstream.timeout_s if settings.session.upstream else None,
                 client_of=client_of,
@@ -55,9 +53,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     if parts.backend is not None:
         options = BffOptions(
             csrf=csrf,
-            session=session_cookies(settings),
-            access_cookie=access,
-            refresh_cookie=refresh,
+            cookies=cookies,
             ref_key=ref_key(settings),
             login_names=settings.bff.login_names,
             login_fields=settings.bff.login_fields,
@@ -72,8 +68,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
                     client_of=client_of,
                     limit_address=parts.issuer.limits.proxy_address,
                     limit_session=parts.issuer.limits.proxy_session,
-                    access_cookie=access,
-                    refresh_cookie=refresh,
+                    cookies=cookies,
                 )
             )
         )

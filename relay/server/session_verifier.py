@@ -1,6 +1,7 @@
 """The session verifiers that the settings name, and the cookies that they read."""
 
 from functools import partial
+from urllib.parse import urlsplit
 
 from relay.core.errors import ConfigurationError
 from relay.keys.jwks_client import SETTLE_S, JwksClient
@@ -15,6 +16,7 @@ from relay.sessions.signed_keys import decode_secret, read_keys
 from relay.sessions.upstream import UpstreamOptions, UpstreamVerifier
 from relay.settings.load import Settings
 from relay.settings.sessions import Signed
+from relay.web.cookies import CookieOptions, OwnCookies
 
 
 def session_verifier(settings: Settings) -> SessionVerifier:
@@ -119,4 +121,32 @@ def session_cookies(settings: Settings) -> SessionCookies:
     """
     own = () if settings.session.verifier == ("authjs",) else (settings.session.cookie,)
     authjs = _authjs_cookies(settings)
-    return SessionCookies(names=(*own, *authjs), chunked=frozenset(authjs))
+    return SessionCookies(names=(*own, *authjs))
+
+
+def own_cookies(settings: Settings) -> OwnCookies:
+    """Return the cookies that are read, set and cleared."""
+    bff = settings.bff
+
+    def options(name: str, max_age_s: int) -> CookieOptions:
+        return CookieOptions(
+            name=name,
+            max_age_s=max_age_s,
+            secure=settings.public.url.startswith("https://"),
+            embedded=bff.same_site == "none",
+        )
+
+    return OwnCookies(
+        session=session_cookies(settings),
+        access=options(settings.session.cookie, bff.access_max_age_s),
+        refresh=options(bff.refresh_cookie, bff.refresh_max_age_s) if bff.backend is not None else None,
+        domains=_domains(urlsplit(settings.public.url).hostname or ""),
+    )
+
+
+def _domains(host: str) -> tuple[str, ...]:
+    """Return `host` and its parents of two labels and more, for which browsers keep cookies; nothing for an address."""
+    labels = host.split(".")
+    if ":" in host or labels[-1].isdigit():
+        return ()
+    return tuple(".".join(labels[start:]) for start in range(len(labels) - 1))

@@ -36,10 +36,11 @@ from relay.sessions.claims import (
     refused,
     to_session,
 )
+from relay.sessions.cookies import MAX_SESSION_CHARS
 from relay.sessions.jwe import ContentKey, Encrypted, decrypt, is_direct, parse_encrypted
 
-MAX_CREDENTIAL_BYTES: Final = 16_384
-"""Longest session in bytes, all chunks together: four full cookies. Most proxies pass less."""
+MAX_CREDENTIAL_BYTES: Final = MAX_SESSION_CHARS
+"""Longest session in bytes, all chunks together. Most proxies pass less."""
 
 MIN_SECRET_BYTES: Final = 32
 """Shortest secret in bytes. The thief of a cookie can guess secrets offline. `npx auth secret` makes 44 characters."""

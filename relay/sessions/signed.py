@@ -22,10 +22,11 @@ from relay.sessions.claims import (
     refused,
     to_session,
 )
+from relay.sessions.cookies import MAX_SESSION_CHARS
 from relay.sessions.signed_keys import check_algorithm, load_key, names_of
 
-MAX_CREDENTIAL_BYTES: Final = 8192
-"""Longest session token: browsers keep 4096 bytes a cookie, and proxies pass 8 KB of headers."""
+MAX_CREDENTIAL_BYTES: Final = MAX_SESSION_CHARS
+"""Longest session token, all chunks of its cookie together. Many proxies pass less: see relay/sessions/README.md."""
 
 
 class PublicKeys(Protocol):

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from relay.core import strict_json
-from relay.core.bearer import is_bearer_token
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.jws import Compact, parse_compact
 from relay.net.backend_faults import backend_fault, describe, refuse_status
@@ -34,6 +33,7 @@ from relay.sessions.claims import (
     refused,
     to_session,
 )
+from relay.sessions.cookies import is_cookie_value
 from relay.sessions.signed import MAX_CREDENTIAL_BYTES, is_scoped, scoped_refusal
 
 MAX_CHECKS: Final = 64
@@ -90,8 +90,10 @@ class UpstreamVerifier:
         """
         if len(credential) > MAX_CREDENTIAL_BYTES:
             return invalid(f"It has more than {MAX_CREDENTIAL_BYTES} bytes.")
-        if not is_bearer_token(credential):
-            return NotMine(detail="A Bearer header can't carry it.")
+        if not is_cookie_value(
+            credential
+        ):  # wider than a Bearer token: other frameworks' sessions have a % or a colon
+            return NotMine(detail="A cookie or a header can't carry it.")
         token = parse_compact(credential, max_bytes=MAX_CREDENTIAL_BYTES)
         if isinstance(token, Compact) and is_scoped(token.header):
             return scoped_refusal()

@@ -173,18 +173,28 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _check_cookies(self) -> Self:
         https = self.public.url.startswith("https://")
-        for cookie in (self.session.cookie, self.bff.refresh_cookie):
+        access, refresh = self.session.cookie, self.bff.refresh_cookie
+        used = {}  # without a log-in nothing sets them, and authjs alone does not read its own
+        if self.bff.backend is not None:
+            used["bff.refresh_cookie"] = refresh
+        if self.bff.backend is not None or self.session.verifier != ("authjs",):
+            used["session.cookie"] = access
+        for setting, cookie in used.items():
             if cookie.startswith(("__Host-", "__Secure-")) and not https:
                 raise ValueError(
-                    f"session.cookie, bff.refresh_cookie: browsers refuse {cookie} over http; "
+                    f"{setting}: browsers refuse {cookie} over http; "
                     "use https in public.url, or a name without the prefix while developing"
                 )
         if self.bff.same_site == "none" and not https:
             raise ValueError(
                 "bff.same_site: browsers refuse cookies with SameSite=None over http; use https in public.url, or lax"
             )
-        if self.session.cookie == self.bff.refresh_cookie:
-            raise ValueError("session.cookie and bff.refresh_cookie must differ; rename one")
+        for one, other in itertools.permutations((access, refresh)):
+            if re.fullmatch(re.escape(one) + r"(\.[0-9]{1,2})?", other):
+                raise ValueError(
+                    "session.cookie and bff.refresh_cookie must differ, and none may be a chunk of the other (NAME.0); "
+                    "rename one"
+                )
         return self
 
     @model_validator(mode="after")

@@ -135,7 +135,11 @@ Name = Annotated[
     ),
 ]
 CookieName = Annotated[
-    str, matching(r"[A-Za-z0-9_-]{1,64}", "must have 1 to 64 of the characters a-z, A-Z, 0-9, _ and -")
+    str,  # a token of RFC 9110 §5.6.2, as RFC 6265 §4.1.1 has it
+    matching(
+        r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}",
+        "must have 1 to 64 letters, digits and the characters !#$%&'*+.^_`|~-",
+    ),
 ]
 RoutePath = Annotated[
     str, matching(r"/[A-Za-z0-9/_-]*", 'must be a path like "/auth/login", without a query')

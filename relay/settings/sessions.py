@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from relay.settings.base import Section, checked_jwks_url
-from relay.settings.sections import CookieName, matching
+from relay.settings.sections import CookieName
 
 VERIFIERS = ("signed", "upstream", "authjs")
 
@@ -163,12 +163,6 @@ class Upstream(Section):
     )
 
 
-_AuthjsCookie = Annotated[
-    str,  # the names of Auth.js have a dot
-    matching(r"[A-Za-z0-9_.-]{1,64}", "must have 1 to 64 of the characters a-z, A-Z, 0-9, _, - and the dot"),
-]
-
-
 class Authjs(Section):
     """The session verifier `authjs`: the cookie is the encrypted one of Auth.js v5 or NextAuth v4."""
 
@@ -177,7 +171,7 @@ class Authjs(Section):
         max_length=4,
         description="AUTH_SECRET or NEXTAUTH_SECRET of the application; during a rotation the new and the old one.",
     )
-    cookies: tuple[_AuthjsCookie, ...] = Field(
+    cookies: tuple[CookieName, ...] = Field(
         default=(),
         max_length=4,
         description="Names of the session cookies. Default: those of v5 and v4, with __Secure- if public.url is https.",

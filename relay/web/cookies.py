@@ -1,11 +1,11 @@
 """Cookies: read, set and cleared.
 
 A second cookie of the same name is noticed. Scripts and other sites can't read the cookies that are set.
-`clear_cookies` is the only place where a cookie is cleared, and it needs a cause.
+`clear_cookies` is the only place where a session's cookie is cleared, and it needs a cause.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from relay.core.errors import Refusal
 from relay.sessions.base import Ended
-from relay.sessions.cookies import SessionCookies, find_session
+from relay.sessions.cookies import SessionCookies, find_session, present, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,20 @@ class CookieOptions:
     embedded: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCookies:
+    """The cookies of sessions. `session` are those that are read, `access` and `refresh` those that a log-in sets.
+
+    `refresh` is None without a log-in. `domains` are the public host and its parents, for which a sibling host can have
+    planted a cookie.
+    """
+
+    session: SessionCookies
+    access: CookieOptions
+    refresh: CookieOptions | None
+    domains: tuple[str, ...] = ()
+
+
 def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
     """Return the one value of the session cookies, joined if it came in parts.
 
@@ -39,19 +53,31 @@ def read_cookie(request: Request, cookies: SessionCookies) -> str | Refusal:
     return find_session(request.headers.getlist("cookie"), cookies)
 
 
-def set_cookie(response: Response, options: CookieOptions, value: str) -> None:
-    """Set a cookie that scripts can't read and that other sites' requests don't carry (RFC 6265bis §4.1)."""
-    _write(response, options, value, max_age_s=options.max_age_s)
+def set_cookie(request: Request, response: Response, options: CookieOptions, value: str) -> None:
+    """Set a cookie that scripts can't read and that other sites' requests don't carry (RFC 6265bis §4.1).
+
+    A long value is set in chunks. What an earlier value has left in the browser is deleted: whole and chunks together
+    would be refused.
+    """
+    pieces = split(options.name, value)
+    for name, piece in pieces.items():
+        _write(response, replace(options, name=name), piece)
+    for name in present(request.headers.getlist("cookie"), options.name):
+        if name not in pieces:
+            _write(response, replace(options, name=name, max_age_s=0), "")
 
 
-def _write(response: Response, options: CookieOptions, value: str, *, max_age_s: int) -> None:
+def _write(
+    response: Response, options: CookieOptions, value: str, *, path: str = "/", domain: str | None = None
+) -> None:
     # a cache that kept the answer with its cookies would give one user's session to the next one (RFC 9111 §7.3)
     response.headers["Cache-Control"] = "private, no-store"
     response.set_cookie(
         options.name,
         value,
-        max_age=max_age_s,
-        path="/",
+        max_age=options.max_age_s,
+        path=path,
+        domain=domain,
         secure=options.secure,
         httponly=True,
         samesite="none" if options.embedded else "lax",
@@ -74,12 +100,31 @@ CLEARS_REFRESH: Final[Mapping[Ended, bool]] = {
 A refresh can replace an access token that has expired or is not one. It can't bring back a session that was ended.
 """
 
+_PATHS: Final = ("/", "/auth", "/api", "/api/auth")
+"""Paths for which a cookie that was set twice may be stored: those of the relay's routes."""
 
-def clear_cookies(
-    response: Response, why: Ended, *, access: CookieOptions | None, refresh: CookieOptions | None
-) -> None:
-    """Delete the cookies of a session that has ended. None: the relay has no such cookie."""
-    for options in (access, refresh if CLEARS_REFRESH[why] else None):
-        if options is not None:
-            # the attributes must be those with which it was set
-            _write(response, options, "", max_age_s=0)
+
+def clear_cookies(request: Request, response: Response, why: Ended, cookies: OwnCookies) -> None:
+    """Delete the cookies of a session that has ended, with their chunks.
+
+    A log-out deletes the cookies of all names. If one came twice, it also deletes what may be stored for a parent
+    domain or a longer path: otherwise that cookie would lock the user out after the next log-in too.
+    """
+    headers = request.headers.getlist("cookie")
+    logged_out = why is Ended.LOGGED_OUT
+    found: dict[str, bool] = {cookies.access.name: False} if logged_out else {}
+    for name in cookies.session.names:
+        found |= (of_name := present(headers, name))
+        if of_name and not logged_out:
+            break  # the session was in the cookie of this name, and the other ones were not looked at
+    if cookies.refresh is not None and CLEARS_REFRESH[why]:
+        found |= {cookies.refresh.name: False} | present(headers, cookies.refresh.name)
+    for name, repeated in found.items():
+        gone = replace(cookies.access, name=name, max_age_s=0)
+        # path and domain must be those with which it was set
+        _write(response, gone, "")
+        if repeated and logged_out and not name.startswith("__Host-"):
+            for path in _PATHS:
+                for domain in (None, *cookies.domains):
+                    if (path, domain) != ("/", None):
+                        _write(response, gone, "", path=path, domain=domain)

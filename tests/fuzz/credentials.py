@@ -25,7 +25,7 @@ SIGNED = SignedVerifier(
     SignedOptions(algorithm="HS256", key=SECRET, ref_key=REF_KEY, require={"token_use": "access"})
 )
 CHAIN = VerifierChain([VERIFIER, SIGNED])
-COOKIES = SessionCookies(names=("access-token", *NAMES), chunked=frozenset(NAMES))
+COOKIES = SessionCookies(names=("access-token", *NAMES))
 NESTED = ClaimNames(subject="user.id", roles="user.roles", session="user.session", issued_at="auth_time")
 
 

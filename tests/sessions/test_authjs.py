@@ -252,12 +252,12 @@ async def test_claims_in_an_object() -> None:
 # --- size and form
 
 
-async def test_a_cookie_above_16_kib_is_refused_unopened() -> None:
-    """16 KiB are the most that is decrypted; more is refused unopened, also when it is good."""
-    room = encrypted(PAYLOAD | {"pad": "x" * 11_000})
+async def test_a_cookie_above_19_680_bytes_is_refused_unopened() -> None:
+    """Five chunks are the most that is decrypted; more is refused unopened, also when it is good."""
+    room = encrypted(PAYLOAD | {"pad": "x" * 14_000})
     assert len(room) < MAX_CREDENTIAL_BYTES
     assert await verdict(room) is None
-    assert await verdict(encrypted(PAYLOAD | {"pad": "x" * 12_300})) is Reason.SESSION_INVALID
+    assert await verdict(encrypted(PAYLOAD | {"pad": "x" * 15_000})) is Reason.SESSION_INVALID
     head, _, _ = encrypted().partition(".")
     assert await verdict(f"{head}..{'a' * 5_000_000}.a.a") is Reason.SESSION_INVALID
 

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.core.errors import Reason, Refusal
-from relay.sessions.cookies import MAX_CHUNKS, SessionCookies, find_session
+from relay.sessions.cookies import MAX_CHUNKS, SessionCookies, find_all, find_session
 
 OWN, SECURE, PLAIN = "__Host-access-token", "__Secure-authjs.session-token", "authjs.session-token"
-COOKIES = SessionCookies(names=(OWN, SECURE, PLAIN), chunked=frozenset({SECURE, PLAIN}))
+COOKIES = SessionCookies(names=(OWN, SECURE, PLAIN))
 
 
 def find(*headers: str) -> str | Reason:
@@ -36,7 +36,6 @@ def test_a_cookies_value_is_found_as_it_was_sent() -> None:
             f'{OWN}=""',
             f"x{OWN}=a",
             f"{OWN.lower()}=a",
-            f"{OWN}.0=a",
             f"{PLAIN}.0=",
         ],
         *[f"{PLAIN}.=a", f"{PLAIN}.x=a", f"{PLAIN}.00=a", f"{PLAIN}.-1=a", f"{PLAIN}.0.0=a", f"{PLAIN}0=a"],
@@ -74,15 +73,43 @@ def test_parts_that_make_no_whole(header: str) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        *[[f"{OWN}=a; {OWN}=a"], [f"{OWN}=a", f"{OWN}=b"], [f"{OWN}=;{OWN} = b"], [f"{PLAIN}=a; {PLAIN}="]],
-        *[[f"{PLAIN}.0=a; {PLAIN}.1=b; {PLAIN}.1=c"], [f"{PLAIN}.0=a", f"{PLAIN}.0="]],
+        *[[f"{OWN}=a; {OWN}=b"], [f"{OWN}=a", f"{OWN}=b"], [f"{OWN}=a;{OWN} = b"], [f"{OWN}.0=a; {OWN}.0=b"]],
+        *[[f"{PLAIN}.0=a; {PLAIN}.1=b; {PLAIN}.1=c"], [f"{PLAIN}.0=a", f"{PLAIN}.0=c; {PLAIN}.0="]],
         *[[f"{PLAIN}=a; {PLAIN}.0=b"], [f"{PLAIN}.0=a; {PLAIN}.1=b; {PLAIN}=c"]],
     ],
     ids=str,
 )
-def test_a_cookie_that_is_sent_twice_is_refused(headers: list[str]) -> None:
-    """A name twice, a part twice, a whole one beside parts: somebody else put one of them there."""
+def test_a_cookie_with_two_values_is_refused(headers: list[str]) -> None:
+    """A name with two values, a part with two, a whole one beside parts: somebody else put one of them there."""
     assert find(*headers) is Reason.SESSION_REPEATED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        *[[f"{OWN}=ab; {OWN}=ab"], [f"{OWN}=ab", f"{OWN}=ab"], [f"{OWN}=; {OWN}=ab"], [f"{OWN}=ab; {OWN}="]],
+        *[[f"{OWN}.0=a; {OWN}.1=b; {OWN}.1=b"], [f"{OWN}=; {OWN}.0=a; {OWN}.1=b"], [f"{OWN}=ab; {OWN}.0="]],
+    ],
+    ids=str,
+)
+def test_the_same_value_twice_is_one_and_an_empty_one_none(headers: list[str]) -> None:
+    """Browsers and proxies really send both, and nothing is in doubt."""
+    assert find(*headers) == "ab"
+
+
+def test_a_log_out_finds_every_session() -> None:
+    """Each value of each name is one, and what can't be joined is reported."""
+    assert find_all([f"{OWN}=a; {OWN}=b; {OWN}=a", f"{PLAIN}.0=c; {PLAIN}.1=d"], COOKIES) == (
+        ["a", "b", "cd"],
+        None,
+    )
+    found, unread = find_all([f"{OWN}=a; {PLAIN}.0=c; {PLAIN}.0=d"], COOKIES)
+    assert found == ["a"]
+    assert unread is not None
+    found, unread = find_all(["; ".join(f"{OWN}={number}" for number in range(200))], COOKIES)
+    assert found == ["0", "1", "2", "3", "4", "5", "6", "7"]
+    assert unread is not None
+    assert find_all(["a=b"], COOKIES) == ([], None)
 
 
 def test_the_preferred_name_decides() -> None:
@@ -94,11 +121,6 @@ def test_the_preferred_name_decides() -> None:
     assert find(f"{PLAIN}=c; {SECURE}.1=b") is Reason.SESSION_INVALID
 
 
-def test_the_own_cookie_has_no_parts() -> None:
-    """A name like one is another cookie's."""
-    assert find(f"{OWN}=a; {OWN}.0=b; {OWN}.1=c") == "a"
-
-
 names = st.sampled_from([OWN, SECURE, PLAIN, "a"]).flatmap(
     lambda name: st.sampled_from([name, f"{name}.0", f"{name}.1", f"{name}.2", f"{name}.x"])
 )
@@ -107,7 +129,7 @@ pairs = st.lists(st.tuples(names, st.text("ab", max_size=2)), max_size=8)
 
 @given(pairs, st.integers(0, 8))
 def test_a_session_has_all_parts_of_one_name_only(cookies: list[tuple[str, str]], cut: int) -> None:
-    """What is found is always all of one name's values, each of which came once; where headers are cut is the same."""
+    """What is found is always all of one name's values, each with one value; where headers are cut is the same."""
     one = "; ".join(f"{name}={value}" for name, value in cookies)
     found = find(one)
     halves = (cookies[:cut], cookies[cut:])
@@ -115,7 +137,7 @@ def test_a_session_has_all_parts_of_one_name_only(cookies: list[tuple[str, str]]
     if isinstance(found, Reason):
         return
     for base in (OWN, SECURE, PLAIN):
-        mine = [(name, value) for name, value in cookies if name == base or value]
+        mine = {(name, value) for name, value in cookies if value}
         whole = [value for name, value in mine if name == base]
         parts = [value for name, value in sorted(mine) if name.removeprefix(base) in (".0", ".1", ".2")]
         if found in ("".join(whole), "".join(parts)):

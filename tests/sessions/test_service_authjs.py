@@ -65,8 +65,8 @@ async def test_planted_and_broken_cookies(relay: Relay) -> None:
     text, name = minted(5), NAMES[5]
     half = len(text) // 2
     for cookie in (
-        f"{name}={text}; {name}={text}",
-        f"{name}.0={text[:half]}; {name}.1={text[half:]}; {name}.1={text[half:]}",
+        f"{name}={text}; {name}={text[:-4]}",
+        f"{name}.0={text[:half]}; {name}.1={text[half:]}; {name}.1={text[half:-4]}",
         f"{name}={text}; {name}.0={text}",
         f"{name}.1={text}",
         f"{name}.0={text[:half]}; {name}.2={text[half:]}",

@@ -1,6 +1,8 @@
 """The session section of relay.toml: what each verifier needs, what can't be combined, and what is made of it."""
 
 import base64
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,8 @@ from relay.server.session_verifier import session_cookies, session_verifier
 from relay.sessions.base import Session
 from relay.settings.load import Settings, load
 from tests.support import authjs_sessions
-from tests.support.relay_process import make_relay
+from tests.support.backends import running_backend
+from tests.support.relay_process import make_relay, with_session
 from tests.support.signed_sessions import NOW, PAYLOAD, RSA, SECRET, public_pem, token
 
 SIGNED = f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", require = {{ token_use = "access" }} }}'
@@ -230,11 +233,11 @@ def test_sessions_are_read_from_the_configured_cookies(tmp_path: Path) -> None:
     names = ("authjs.session-token", "next-auth.session-token")
     secure = tuple(f"__Secure-{name}" for name in names)
     signed = session_cookies(settings(tmp_path, SIGNED))
-    assert (signed.names, signed.chunked) == (("access-token",), frozenset())
+    assert signed.names == ("access-token",)
     authjs = session_cookies(settings(tmp_path, 'verifier = "authjs"', AUTHJS))
-    assert (authjs.names, authjs.chunked) == (names, frozenset(names))
+    assert authjs.names == names
     both = session_cookies(settings(tmp_path, 'verifier = ["authjs", "signed"]', SIGNED, AUTHJS, https=True))
-    assert (both.names, both.chunked) == (("access-token", *secure), frozenset(secure))
+    assert both.names == ("access-token", *secure)
 
 
 def test_secrets_show_nowhere(tmp_path: Path) -> None:
@@ -252,3 +255,41 @@ def test_secrets_show_nowhere(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         session_verifier(short)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("cookie", "verifier"),
+    [("__Host-access-token", "authjs"), ("connect.sid", "signed"), ("a!#$%&'*+.^_`|~-z", "signed")],
+)
+def test_cookie_names_that_are_fine(tmp_path: Path, cookie: str, verifier: str) -> None:
+    """A name may have every character of RFC 6265, and one that nothing uses needs no https."""
+    lines = {"authjs": ('verifier = "authjs"', AUTHJS), "signed": (SIGNED,)}[verifier]
+    found = settings(tmp_path, *lines)
+    file = tmp_path / "relay.toml"
+    text = re.sub(
+        r"^cookie = .*$", lambda _: f"cookie = {json.dumps(cookie)}", file.read_text(), flags=re.MULTILINE
+    )
+    file.write_text(re.sub(r"^refresh_cookie = .*$", "", text, flags=re.MULTILINE))
+    assert found.bff.backend is None
+    assert load(file).session.cookie == cookie
+
+
+async def test_an_opaque_cookie_of_another_framework(tmp_path: Path) -> None:
+    """The session of connect.sid has a % and a colon. The backend gets exactly what the cookie holds."""
+    value = "s%3AkF3.Zx_-!$&'()*+/:<=>?@[]^`{|}~"
+    async with running_backend() as backend:
+        backend.answers({"sub": "u1", "roles": ["trader"]})
+        made = with_session(
+            make_relay(tmp_path), 'verifier = "upstream"', f'upstream = {{ me = "{backend.url}" }}'
+        )
+        file = made.folder / "relay.toml"
+        file.write_text(
+            re.sub(r'^cookie = "[^"]*"', 'cookie = "connect.sid"', file.read_text(), flags=re.MULTILINE)
+        )
+        made.start()
+        try:
+            answer = await made.ask(headers={"Cookie": f"connect.sid={value}; access-token=x"})
+            assert answer.status_code == 200, answer.text
+        finally:
+            made.stop()
+        assert backend.calls == [f"Bearer {value}"]

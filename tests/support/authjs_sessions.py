@@ -30,7 +30,7 @@ NAMES = (
     "__Secure-next-auth.session-token",
     "next-auth.session-token",
 )
-COOKIES = SessionCookies(names=NAMES, chunked=frozenset(NAMES))
+COOKIES = SessionCookies(names=NAMES)
 OPTIONS = AuthjsOptions(secrets=(SECRET,), cookies=NAMES, ref_key=REF_KEY)
 VERIFIER = AuthjsVerifier(OPTIONS)
 PAYLOAD: dict[str, Any] = {

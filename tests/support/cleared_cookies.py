@@ -5,6 +5,7 @@ pass each answer to `check`. Whether a session was revoked is not in the answer,
 answers with the audit log when the relay ends.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -21,9 +22,18 @@ def cleared(set_cookies: Iterable[str]) -> set[str]:
     return {text.partition("=")[0] for text in set_cookies if "max-age=0" in text.lower()}
 
 
+def _whole(name: str) -> str:
+    """Return the name without the number of a chunk."""
+    return re.sub(r"\.[0-9]+$", "", name)
+
+
 def check(port: int, path: str, status: int, set_cookies: Iterable[str]) -> None:
     """Check one answer of the server on `port`."""
-    if not any("refresh" in name for name in cleared(set_cookies)):
+    set_cookies = list(set_cookies)
+    gone = cleared(set_cookies)
+    given = {_whole(text.partition("=")[0]) for text in set_cookies if text.partition("=")[0] not in gone}
+    # a cookie that is set in this answer replaces what was there, in chunks or whole
+    if not any("refresh" in name and _whole(name) not in given for name in gone):
         return
     path = path.partition("?")[0]
     if path == _LOG_OUT:
