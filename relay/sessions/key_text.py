@@ -1,8 +1,8 @@
 """A public key as people paste it into settings, and what else they paste there by mistake.
 
 Taken is what can mean one thing only: PEM, also with its line breaks lost or written out as `\\n`, a certificate, the
-bare base64 of either, an OpenSSH key, one JWK. The key counts and nothing else: a certificate's dates and names do not,
-because the settings' owner has chosen it.
+bare base64 of either or its DER, an OpenSSH key, one JWK. The key counts and nothing else: a certificate's dates and
+names do not, because the settings' owner has chosen it.
 """
 
 import base64
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 _PEM: Final = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
+_UTF16: Final = (b"\xff\xfe", b"\xfe\xff")  # files that a shell on Windows has written
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
 
 
@@ -30,12 +31,16 @@ class NoPublicKeyError(ValueError):
 _PRIVATE: Final = "a private key: the relay needs only the public one"
 
 
-def read_key_text(text: str, *, read_jwk: Callable[[Mapping[str, Any]], object]) -> object:
-    """Return the public key in `text`. `read_jwk` reads a JWK, or raises `NoPublicKeyError`.
+def read_key_text(data: bytes, *, read_jwk: Callable[[Mapping[str, Any]], object]) -> object:
+    """Return the public key in `data`: a text, or the DER of a file. `read_jwk` reads a JWK, or raises as this does.
 
     Raises:
         NoPublicKeyError: if there is none, or there is a private key.
     """
+    try:
+        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8")
+    except UnicodeDecodeError:
+        return _read_der(data)
     text = text.strip().removeprefix("\ufeff").replace("\\r", "").replace("\\n", "\n")
     if "PRIVATE KEY" in text:
         raise NoPublicKeyError(_PRIVATE)
@@ -55,10 +60,10 @@ def read_key_text(text: str, *, read_jwk: Callable[[Mapping[str, Any]], object])
     raise NoPublicKeyError("a text that is no key" if text else "an empty text")
 
 
-def is_public_key(text: str) -> bool:
-    """Tell whether everybody may know `text`, because it is a public key or a certificate."""
+def is_public_key(data: bytes) -> bool:
+    """Tell whether everybody may know `data`, because it is a public key or a certificate."""
     try:
-        read_key_text(text, read_jwk=lambda _: None)
+        read_key_text(data, read_jwk=lambda _: None)
     except NoPublicKeyError:
         return False
     return True
@@ -84,7 +89,7 @@ def _read_der(der: bytes) -> object:
     try:
         load_der_private_key(der, password=None)
     except _UNREADABLE:
-        raise NoPublicKeyError("base64 that holds no public key and no certificate") from None
+        raise NoPublicKeyError("base64 or DER that holds no public key and no certificate") from None
     raise NoPublicKeyError(_PRIVATE)
 
 

@@ -23,7 +23,7 @@ from relay.sessions.claims import (
     to_session,
 )
 from relay.sessions.cookies import MAX_SESSION_CHARS
-from relay.sessions.signed_keys import check_algorithm, load_key, names_of
+from relay.sessions.signed_keys import check_algorithm, load_key, misread_secrets, names_of
 
 MAX_CREDENTIAL_BYTES: Final = MAX_SESSION_CHARS
 """Longest session token, all chunks of its cookie together. Many proxies pass less: see relay/sessions/README.md."""
@@ -83,8 +83,10 @@ class SignedVerifier:
             raise ConfigurationError("session.ref_key is missing: set it to a long random text.")
         self._options = options
         self._keys: VerifyKey | PublicKeys
+        self._misread: tuple[tuple[str, VerifyKey], ...] = ()
         if isinstance(options.key, bytes):
             self._keys = load_key(options.algorithm, options.key)
+            self._misread = misread_secrets(self._keys)
         elif options.algorithm.startswith("HS"):
             raise ConfigurationError(
                 f"session.signed.jwks_url can't be used with {options.algorithm}: each reader of a published secret "
@@ -111,7 +113,9 @@ class SignedVerifier:
         key = await self._key(token, caller)
         if isinstance(key, Refusal):
             return refused(key, token.payload, names)
-        if refusal := _wrong_signature(token, key) or _wrong_purpose(token.payload, self._options):
+        if refusal := _wrong_signature(token, key, self._misread) or _wrong_purpose(
+            token.payload, self._options
+        ):
             return refused(refusal, token.payload, names)
         leeway_s = self._options.leeway_s
         session = to_session(
@@ -180,8 +184,14 @@ def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> Refusal 
     return None
 
 
-def _wrong_signature(token: Compact, key: VerifyKey) -> Refusal | None:
+def _wrong_signature(
+    token: Compact, key: VerifyKey, misread: tuple[tuple[str, VerifyKey], ...]
+) -> Refusal | None:
     wrong = check_signature(token, key)
+    for name, other in misread if wrong is not None else ():
+        if check_signature(token, other) is None:  # the setting is wrong, and not the session
+            setting = f"session.signed.{name}"
+            return invalid(f"The signature is right if the secret is set as {setting}.", setting=setting)
     if wrong is None or wrong.reason is Reason.TOKEN_SIGNATURE:
         return wrong and ended(Ended.WRONG_SIGNATURE, str(wrong), setting="session.signed")
     return invalid(f"The header's alg is not {key.algorithm}.", setting="session.signed.algorithm")

@@ -4,6 +4,7 @@ Each key has one fixed algorithm (RFC 8725 §3.1).
 """
 
 import base64
+import contextlib
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -82,6 +83,17 @@ def decode_secret(text: str) -> bytes:
         ) from None
 
 
+def misread_secrets(key: VerifyKey) -> tuple[tuple[str, VerifyKey], ...]:
+    """Return what a shared secret would be under the other setting's name, with that name, for the log's advice."""
+    if not isinstance(key.key, bytes):
+        return ()
+    padded = (base64.b64encode(key.key), base64.urlsafe_b64encode(key.key))
+    found = [("secret", text) for one in padded for text in (one, one.rstrip(b"="))]
+    with contextlib.suppress(ConfigurationError, UnicodeDecodeError):
+        found.append(("secret_base64", decode_secret(key.key.decode())))
+    return tuple((name, _verify_key("", key.algorithm, secret)) for name, secret in found)
+
+
 def read_keys(document: Mapping[str, Any], algorithm: str) -> KeySet:
     """Return the keys for `algorithm` of a JWK Set (parsed JSON). See `relay.core.jwk_set` for what is left out.
 
@@ -100,7 +112,7 @@ def _load_secret(algorithm: str, key: bytes) -> bytes:
     least = _SECRET_BYTES[algorithm]
     try:
         HMACAlgorithm(HMACAlgorithm.SHA256).prepare_key(key or b"-")
-        is_public = is_public_key(key.decode("utf-8", "replace"))
+        is_public = is_public_key(key)
     except InvalidKeyError:
         is_public = True
     if is_public:
@@ -118,9 +130,7 @@ def _load_secret(algorithm: str, key: bytes) -> bytes:
 
 def _load_public_key(algorithm: str, text: bytes) -> object:
     try:
-        key = read_key_text(
-            text.decode("utf-8", "replace"), read_jwk=partial(_read_settings_jwk, algorithm=algorithm)
-        )
+        key = read_key_text(text, read_jwk=partial(_read_settings_jwk, algorithm=algorithm))
     except NoPublicKeyError as error:
         raise ConfigurationError(
             f"session.signed has {error}. It needs a public key for {algorithm}, such as a PEM text (BEGIN PUBLIC KEY)."

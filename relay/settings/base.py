@@ -31,6 +31,14 @@ class Section(BaseModel):
         return value
 
 
+def without_space_around(value: Any) -> Any:
+    """Check that a text, or each text of a table, has no white space around it: it is compared to the letter."""
+    for text in value.values() if isinstance(value, dict) else (value,):
+        if isinstance(text, str) and text.strip().strip(_INVISIBLE) != text:
+            raise ValueError("begins or ends with white space or an invisible character; remove it")
+    return value
+
+
 def checked_jwks_url(value: str | None, info: ValidationInfo) -> str | None:
     """Check the field `jwks_url` of a section that has `jwks_private_http` before it."""
     if value is None:

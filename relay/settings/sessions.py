@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from relay.settings.base import Section, checked_jwks_url
+from relay.settings.base import Section, checked_jwks_url, without_space_around
 from relay.settings.sections import CookieName
 
 VERIFIERS = ("signed", "upstream", "authjs")
@@ -69,6 +69,11 @@ class ClaimNamesSection(Section):
         min_length=1,
         description="Claim with the time of the log-in. A revocation of a user ends the sessions of earlier log-ins.",
     )
+
+    @field_validator("*")
+    @classmethod
+    def _check_texts(cls, value: Any) -> Any:
+        return without_space_around(value)
 
 
 class Signed(Section):
@@ -124,6 +129,11 @@ class Signed(Section):
         description="Claims with their required values: texts, numbers, true or false. They distinguish a session from "
         "other JWTs of the same key.",
     )
+
+    @field_validator("issuer", "audience", "typ", "require")
+    @classmethod
+    def _check_texts(cls, value: Any) -> Any:
+        return without_space_around(value)
 
     @field_validator("jwks_url")
     @classmethod

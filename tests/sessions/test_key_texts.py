@@ -16,11 +16,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from relay.core.errors import ConfigurationError
+from relay.core.errors import ConfigurationError, Refusal
+from relay.sessions.base import EndedRefusal
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import decode_secret
+from tests.support.jws_forgery import forge
 from tests.support.signed_sessions import (
     ED25519,
+    NOW,
     OPTIONS,
     P256,
     PAYLOAD,
@@ -45,6 +48,11 @@ def certificate(key: Any) -> bytes:
         not_valid_after=now - datetime.timedelta(days=1),
     )
     return made.sign(key, None if key is ED25519 else SHA256()).public_bytes(Encoding.DER)
+
+
+def as_bytes(text: str | bytes) -> bytes:
+    """Return what a file with this text has."""
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def certificate_pem(key: Any) -> str:
@@ -80,7 +88,10 @@ def pem(key: Any) -> str:
     return public_pem(key).decode()
 
 
-TAKEN: dict[str, Callable[[Any], str]] = {
+TAKEN: dict[str, Callable[[Any], str | bytes]] = {
+    "DER": der,
+    "DER of a certificate": certificate,
+    "a file in UTF-16": lambda key: pem(key).encode("utf-16"),
     "PEM": pem,
     "line breaks written out": lambda key: pem(key).replace("\n", "\\n"),
     "Windows line breaks written out": lambda key: pem(key).replace("\n", "\\r\\n"),
@@ -107,7 +118,7 @@ TAKEN: dict[str, Callable[[Any], str]] = {
 async def test_what_can_mean_one_key_only_is_taken(name: str, algorithm: str) -> None:
     """Each form that can mean one thing only gives the key that it holds."""
     key = PRIVATE_KEYS["EdDSA" if algorithm == "Ed25519" else algorithm]
-    verifier = SignedVerifier(replace(OPTIONS, algorithm=algorithm, key=TAKEN[name](key).encode()))
+    verifier = SignedVerifier(replace(OPTIONS, algorithm=algorithm, key=as_bytes(TAKEN[name](key))))
     signed = jwt.encode(PAYLOAD, key, algorithm="EdDSA" if key is ED25519 else algorithm)
     assert (await session(signed, verifier)).subject == "user-7"
 
@@ -129,10 +140,13 @@ REFUSED: dict[str, tuple[str, str]] = {
         pem(RSA).replace("MII", "M!I"),
         "a PEM text (PUBLIC KEY) whose base64 is broken",
     ),
-    "base64 of something else": (base64.b64encode(b"x" * 90).decode(), "base64 that holds no public key"),
+    "base64 of something else": (
+        base64.b64encode(b"x" * 90).decode(),
+        "base64 or DER that holds no public key",
+    ),
     "a certificate request": (
         "-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----",
-        "base64 that holds no public key",
+        "base64 or DER that holds no public key",
     ),
     "a broken OpenSSH key": ("ssh-rsa AAAA", "an OpenSSH key that can't be read"),
     "broken JSON": ('{"kty": "RSA"', "a JSON text that can't be read"),
@@ -165,7 +179,7 @@ def test_none_of_them_is_a_secret(name: str) -> None:
     """In each form it is refused as the secret of HS256: everybody who knows it could sign."""
     for key in (RSA, P256, ED25519):
         with pytest.raises(ConfigurationError, match="public key could sign with it"):
-            SignedVerifier(replace(OPTIONS, algorithm="HS256", key=TAKEN[name](key).encode()))
+            SignedVerifier(replace(OPTIONS, algorithm="HS256", key=as_bytes(TAKEN[name](key))))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +204,29 @@ def test_secrets_with_both_alphabets_characters() -> None:
     raw = bytes(range(190, 256))
     assert decode_secret(base64.b64encode(raw).decode()) == raw
     assert decode_secret(base64.urlsafe_b64encode(raw).decode()) == raw
+
+
+@pytest.mark.parametrize("alphabet", [base64.b64encode, base64.urlsafe_b64encode])
+async def test_a_secret_under_the_other_name(alphabet: Callable[[bytes], bytes]) -> None:
+    """The setting is wrong, and not the session: the log says which one, and the cookies stay."""
+    raw = bytes(range(190, 256))
+    text = alphabet(raw)
+    for options, signed, name in (
+        (replace(OPTIONS, key=text), jwt.encode(PAYLOAD, raw, algorithm="HS256"), "secret_base64"),
+        (replace(OPTIONS, key=raw), jwt.encode(PAYLOAD, text, algorithm="HS256"), "secret"),
+        (replace(OPTIONS, key=raw), jwt.encode(PAYLOAD, text.rstrip(b"="), algorithm="HS256"), "secret"),
+    ):
+        refused = await SignedVerifier(options).verify(signed, now=NOW)
+        assert isinstance(refused, Refusal)
+        assert not isinstance(refused, EndedRefusal)
+        assert (refused.setting, f"session.signed.{name}." in refused.detail) == (
+            f"session.signed.{name}",
+            True,
+        )
+    forged = await SignedVerifier(replace(OPTIONS, key=raw)).verify(
+        forge({"alg": "HS256"}, PAYLOAD, b"x"), now=NOW
+    )
+    assert isinstance(forged, EndedRefusal)
 
 
 @pytest.mark.parametrize("text", ["", "a", "not base64!", "AA AA", "a-b+", "é" * 44])

@@ -167,6 +167,25 @@ def test_a_secret_is_not_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'issuer = "https://id.example.com "',
+        'audience = "\\napi"',
+        'typ = "at+jwt\\u200b"',
+        'require = { a = "b " }',
+    ],
+)
+def test_white_space_around_a_text_that_is_compared(tmp_path: Path, text: str) -> None:
+    """It would refuse each session."""
+    name = text.partition(" ")[0]
+    more = "" if name == "require" else f", {REQUIRE}"
+    line = mistake(tmp_path, f'signed = {{ algorithm = "HS256", secret = "{"s" * 40}", {text}{more} }}')
+    assert line.startswith(f"session.signed.{name}: begins or ends with white space")
+    line = mistake(tmp_path, SIGNED, 'claims = { roles = "roles " }')
+    assert line.startswith("session.claims.roles: begins or ends with white space")
+
+
+@pytest.mark.parametrize(
     "keys", ["", 'secret = "s", secret_base64 = "c3M=",', 'secret_base64 = "c3M=", public_key = "k",']
 )
 def test_one_secret_is_needed(tmp_path: Path, keys: str) -> None:
