@@ -17,7 +17,7 @@ from relay.core.events import Client
 from relay.core.jws import Compact, parse_compact
 from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
-from relay.sessions.claims import is_unix_seconds
+from relay.sessions.claims import is_unix_seconds, member
 from relay.sessions.cookies import is_cookie_value
 from relay.sessions.upstream import NO_SESSION
 
@@ -65,16 +65,15 @@ class BackendOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedIn:
-    """The result of a successful log-in. The tokens go into cookies and nowhere else."""
+    """The result of a successful log-in. The tokens go into cookies and nowhere else.
+
+    `access_ends` is the end of the access token in Unix seconds, if its session tells it.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
     user: dict[str, Any]
-
-    @property
-    def access_ends(self) -> float | None:
-        """When the access token ends in Unix seconds, if it says so."""
-        return _end_of(self.access_token)
+    access_ends: float | None = None
 
     @property
     def refresh_ends(self) -> float | None:
@@ -190,8 +189,9 @@ class Backend:
     def _logged_in(self, answer: UrlResponse) -> LoggedIn:
         names = self._options.fields
         body = _json_object(answer)
-        access, refresh = member(body, names.access_token), member(body, names.refresh_token)
-        user = member(body, names.user)
+        access, refresh, user = (
+            member(body or {}, name) for name in (names.access_token, names.refresh_token, names.user)
+        )
         missing = [
             f"{name} ({what})"
             for name, what, found in (
@@ -217,7 +217,7 @@ class Backend:
     def _passed_on(self, answer: UrlResponse) -> Rejected | None:
         """Return a refusal that says why, if the settings name its code or its message."""
         options, names = self._options, self._options.fields
-        body = _json_object(answer)
+        body = _json_object(answer) or {}
         code, message = member(body, names.code), member(body, names.message)
         known_code = code if isinstance(code, str) and code in options.login_codes else None
         known_message = message if isinstance(message, str) and message in options.login_messages else None
@@ -261,14 +261,6 @@ def retry_after_s(answer: UrlResponse) -> float | None:
         except (ValueError, OverflowError):
             return None
     return min(max(seconds, 1.0), MAX_RETRY_AFTER_S)
-
-
-def member(body: object, path: str) -> Any:
-    """Return the member at a path such as "data.accessToken", or None."""
-    found = body
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
 
 
 def _end_of(token: str) -> float | None:

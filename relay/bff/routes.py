@@ -176,7 +176,7 @@ async def _checked(credentials: Mapping[str, object], client: Client, parts: Bff
             relay={"session": {"ref": session.ref}},
         )
     )
-    return replace(result, user=user)
+    return replace(result, user=user, access_ends=session.token_expires_at)
 
 
 def _rejection(rejected: Rejected) -> Response:

@@ -129,13 +129,13 @@ def to_session(
     With `grace_s` only the claims that tell which session it is are checked, for a log-out.
     """
     setting = "session.claims"
-    subject = id_text(_find(payload, names.subject))
+    subject = id_text(member(payload, names.subject))
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
         return invalid(
             f"{names.subject} must be a text of 1 to {MAX_SUBJECT_CHARS} characters, or a whole number.",
             setting=setting,
         )
-    session_id = None if names.session is None else id_text(_find(payload, names.session))
+    session_id = None if names.session is None else id_text(member(payload, names.session))
     if session_id is not None and not (
         isinstance(session_id, str) and 0 < len(session_id) <= MAX_SESSION_ID_CHARS
     ):
@@ -143,10 +143,10 @@ def to_session(
             f"{names.session} must be a text of 1 to {MAX_SESSION_ID_CHARS} characters, or a whole number.",
             setting=setting,
         )
-    roles = _roles(_find(payload, names.roles))
+    roles = _roles(member(payload, names.roles))
     if roles is None and not grace_s:
         return invalid(f"{names.roles} must be a role or a list of them.", setting=setting)
-    issued_at = _find(payload, names.issued_at)
+    issued_at = member(payload, names.issued_at)
     if not grace_s:
         if problem := time_problem(names.issued_at, issued_at):
             return invalid(problem, setting=setting)
@@ -177,7 +177,7 @@ def refused(
         refusal = RefusedSession(reason=refusal.reason, detail=refusal.detail, setting=refusal.setting)
     if isinstance(session, Session):
         return replace(refusal, session=session)
-    user = id_text(_find(payload, names.subject))
+    user = id_text(member(payload, names.subject))
     return replace(refusal, claimed={"user": user} if isinstance(user, str) and user else {})
 
 
@@ -203,8 +203,8 @@ def _time(value: object) -> float | None:
     return float(value) if is_unix_seconds(value) else None
 
 
-def _find(payload: Mapping[str, Any], name: str) -> Any:
-    """Return the claim with this name, or None. It may be null, which is the same."""
+def member(payload: Mapping[str, Any], name: str) -> Any:
+    """Return the member with this name or at a path like "user.id", or None. It may be null, which is the same."""
     if name in payload:  # the names of claims may be URLs, which contain dots
         return payload[name]
     found: Any = payload

@@ -14,7 +14,7 @@ import pytest
 from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.raw_http import Answer, exchange, post
 from tests.support.raw_http import head as request_head
-from tests.support.relay_process import SECRET, Relay, make_relay
+from tests.support.relay_process import SECRET, Relay, make_relay, with_session
 from tests.support.shared_relay import assert_quiet
 
 SETTINGS = """
@@ -310,3 +310,28 @@ async def test_a_cookie_ends_with_its_token(
     for header, age in zip(answer.all("set-cookie"), ages, strict=True):
         [morsel] = SimpleCookie(header).values()
         assert age - 60 <= int(morsel["max-age"]) <= age
+
+
+async def test_the_end_of_an_opaque_token_is_the_one_that_the_backend_tells(
+    backend: ScriptedBackend, tmp_path: Path
+) -> None:
+    """With the verifier `upstream`, the end of the session's cookie is the `exp` of the answer for that session."""
+    relay = make_relay(tmp_path, bff=f'backend = "{backend.origin}"')
+    with_session(relay, 'verifier = "upstream"', f'upstream = {{ me = "{backend.origin}/auth/me" }}')
+    relay.start()
+    both = {
+        "accessToken": "opaque",
+        "refreshToken": "r",
+        "user": {},
+        "sub": "u",
+        "exp": int(time.time()) + 300,
+    }
+    try:
+        async with backend.answering(http_answer(200, both)):
+            answer = await login(relay, PASSWORD | {"email": "opaque@example.com"})
+            assert len(backend.requests) == 2
+    finally:
+        relay.stop()
+    assert answer.status == 200
+    [morsel] = SimpleCookie(answer.all("set-cookie")[0]).values()
+    assert 240 <= int(morsel["max-age"]) <= 300
