@@ -164,7 +164,10 @@ def revoke(kid: KidArgument, folder: FolderOption = None, config: ConfigOption =
 @app.command()
 def publisher(
     name: Annotated[
-        str, typer.Argument(help="The publisher's name, such as pricing: small letters, digits, - and _.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="The publisher's name, such as pricing: small letters, digits, - and _."
+        ),
     ],
     channels: Annotated[
         list[str] | None,
@@ -184,7 +187,10 @@ def publisher(
 @app.command()
 def operator(
     name: Annotated[
-        str, typer.Argument(help="The operator's name, such as ops: small letters, digits, - and _.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="The operator's name, such as ops: small letters, digits, - and _."
+        ),
     ],
     may: Annotated[
         list[May] | None,

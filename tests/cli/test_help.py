@@ -50,9 +50,9 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "audit why": ("Missing argument", "A token's id, a connection's id, a session's reference, or a user."),
     "bench replay": ("Missing argument 'FILE'", "Recordings, plain or gzip."),
     "keys new": ("Missing option '--dir'", "Folder for the key's files, created if missing."),
-    "keys publisher": ("Missing argument 'name'", "The publisher's name, such as pricing"),
+    "keys publisher": ("Missing argument 'NAME'", "The publisher's name, such as pricing"),
     "replay": ("Missing argument 'FILE'", "Recordings, plain or gzip."),
-    "token inspect": ("Missing argument", "The token, or - to read it from standard input."),
+    "token inspect": ("Missing argument 'TOKEN'", "The token, or - to read it from standard input."),
     "token mint": ("Missing option '--user'", "The user that the token is for."),
     # what is wrong is said in the command's words
     "bench fanout --subscribers 0": ("'--subscribers'", "it must be greater than or equal to 1"),

@@ -19,7 +19,9 @@ from relay.core.tokens import MAX_TOKEN_BYTES
 MAX_SHOWN_CHARS: Final = 400
 """Characters of a value that are shown. A list of 32 channels may have more."""
 
-TokenArgument = Annotated[str, typer.Argument(help="The token, or - to read it from standard input.")]
+TokenArgument = Annotated[
+    str, typer.Argument(metavar="TOKEN", help="The token, or - to read it from standard input.")
+]
 
 
 def read_token(argument: str) -> str:
