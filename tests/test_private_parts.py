@@ -57,10 +57,11 @@ PARTS = (
         "uvicorn",
         "uvicorn.protocols.http.httptools_impl:HttpToolsProtocol",
         "relay.web.bounded_protocol",
-        "__init__ _should_upgrade _start_asgi_task _unset_keepalive_if_required _unsupported_upgrade_warning client connection_lost "
-        "connection_made connections cycle data_received flow handle_websocket_upgrade headers loop on_body on_header "
-        "on_headers_complete on_message_complete on_response_complete parser pause_writing pipeline "
-        "resume_writing scope send_400_response shutdown transport url ws_protocol_class",
+        "__init__ _should_upgrade _start_asgi_task _unset_keepalive_if_required _unsupported_upgrade_warning "
+        "client connection_lost connection_made connections cycle data_received flow handle_websocket_upgrade "
+        "headers loop on_body on_header on_headers_complete on_message_complete on_response_complete parser "
+        "pause_writing pipeline resume_writing scope send_400_response shutdown transport url "
+        "ws_protocol_class",
     ),
     private(
         "uvicorn",

@@ -4,20 +4,22 @@ import shlex
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from relay.demo.deployment import DemoDeployment
 
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0: a free port.")]
+
+def _port(what: str) -> Any:
+    return typer.Option(min=0, max=65535, help=f"The port {what}; 0: a free one.")
 
 
 def demo(
-    port: Port = 8000,
-    stream_port: Port = 8001,
-    internal_port: Port = 8002,
+    port: Annotated[int, _port("of the page and of log-in")] = 8000,
+    stream_port: Annotated[int, _port("of the WebSockets")] = 8001,
+    internal_port: Annotated[int, _port("for publishers and operators")] = 8002,
     replay: Annotated[
         list[Path] | None,
         typer.Option(

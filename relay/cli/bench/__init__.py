@@ -63,7 +63,7 @@ for _kind in BENCHMARKS:
 @app.command("all")
 def everything(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="Recordings for `replay`, plain or gzip.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings for `replay`, plain or gzip.")
     ] = None,
     *,
     out: Annotated[
