@@ -150,18 +150,21 @@ class JwksClient:
         self._fetching: asyncio.Task[None] | None = None
 
     async def key(
-        self, kid: str, *, fits: Callable[[VerifyKey], bool] = lambda _: False, caller: str = ""
+        self, kid: str, *, fits: Callable[[VerifyKey], bool] | None = None, caller: str = ""
     ) -> VerifyKey | NoKey:
         """Return the key for a token with this `kid` ("": none), or that the publisher has none.
 
-        See `KeySet.find` for `fits`. `caller` is the client's address, whose network the budget counts.
+        See `KeySet.find` for `fits`; with None, only a kid finds a key. If the key with this kid does not fit, the
+        publisher may have a new key under the old name, so it is asked once more, if the budget allows it. `caller` is
+        the client's address, whose network the budget counts.
 
         Raises:
             UnavailableError: if no keys, or no fresh keys, could be fetched, or if it is not certain yet that there is
                 no such key. A client may try again.
         """
-        found = self._set.find(kid, fits=fits)
-        known = isinstance(found, VerifyKey) or found.several
+        fits_guess = fits or (lambda _: False)
+        found = self._set.find(kid, fits=fits_guess)
+        known = found.several if isinstance(found, NoKey) else fits is None or fits(found)
         age = self._age()
         if self._is_due(age, known=known, caller=caller):
             self._start()
@@ -169,7 +172,7 @@ class JwksClient:
         waits = self._fetching and (not known or age >= STALE_S or (age >= WAIT_S and not self._failure))
         if waits and self._fetching:
             await asyncio.wait({self._fetching})
-            found = self._set.find(kid, fits=fits)
+            found = self._set.find(kid, fits=fits_guess)
         if self._age() >= STALE_S:
             raise _unavailable(self._failure or "No keys were fetched yet.")
         if isinstance(found, VerifyKey):

@@ -110,10 +110,11 @@ class SignedVerifier:
         if issuer is not None and token.payload.get("iss") != issuer:
             return NotMine(detail=f"iss is not {issuer}.", setting="session.signed.issuer")
         names = self._options.claims
-        key = await self._key(token, caller)
+        signature = _Signature(token)
+        key = await self._key(token, signature, caller)
         if isinstance(key, Refusal):
             return refused(key, token.payload, names)
-        if refusal := _wrong_signature(token, key, self._misread) or _wrong_purpose(
+        if refusal := _wrong_signature(signature, key, self._misread) or _wrong_purpose(
             token.payload, self._options
         ):
             return refused(refusal, token.payload, names)
@@ -138,7 +139,7 @@ class SignedVerifier:
         if not isinstance(self._keys, VerifyKey):
             await self._keys.aclose()
 
-    async def _key(self, token: Compact, caller: str) -> VerifyKey | Refusal:
+    async def _key(self, token: Compact, signature: "_Signature", caller: str) -> VerifyKey | Refusal:
         kid = read_kid(token.header.get("kid"))
         if kid is None:
             return invalid(f"The header's kid is not a text of at most {MAX_KID_CHARS} characters.")
@@ -149,9 +150,7 @@ class SignedVerifier:
             detail = f"The header's alg is not {self._options.algorithm}."
             return invalid(detail, setting="session.signed.algorithm")
         try:
-            key = await self._keys.key(
-                kid, fits=lambda key: check_signature(token, key) is None, caller=caller
-            )
+            key = await self._keys.key(kid, fits=lambda key: signature.check(key) is None, caller=caller)
         except UnavailableError as error:
             raise UnavailableError(error.reason, str(error), setting=setting) from None
         # not `ended`: it may be a key that the backend does not publish yet
@@ -184,12 +183,28 @@ def _wrong_header(header: Mapping[str, Any], options: SignedOptions) -> Refusal 
     return None
 
 
+class _Signature:
+    """The signature of one token. A good one is checked once, although two places ask."""
+
+    def __init__(self, token: Compact) -> None:
+        self._token = token
+        self._good: VerifyKey | None = None
+
+    def check(self, key: VerifyKey) -> Refusal | None:
+        """See `check_signature`."""
+        if key is self._good:
+            return None
+        wrong = check_signature(self._token, key)
+        self._good = key if wrong is None else self._good
+        return wrong
+
+
 def _wrong_signature(
-    token: Compact, key: VerifyKey, misread: tuple[tuple[str, VerifyKey], ...]
+    signature: _Signature, key: VerifyKey, misread: tuple[tuple[str, VerifyKey], ...]
 ) -> Refusal | None:
-    wrong = check_signature(token, key)
+    wrong = signature.check(key)
     for name, other in misread if wrong is not None else ():
-        if check_signature(token, other) is None:  # the setting is wrong, and not the session
+        if signature.check(other) is None:  # the setting is wrong, and not the session
             setting = f"session.signed.{name}"
             return invalid(f"The signature is right if the secret is set as {setting}.", setting=setting)
     if wrong is None or wrong.reason is Reason.TOKEN_SIGNATURE:

@@ -23,7 +23,7 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
 from relay.core.jwk_set import MAX_KEYS, PrivateKeyError
 from relay.keys.jwks_client import COOL_DOWN_S, JwksClient
-from relay.sessions.base import Session
+from relay.sessions.base import EndedRefusal, Session
 from relay.sessions.signed import SignedVerifier
 from relay.sessions.signed_keys import read_keys
 from tests.support.backends import Backend, Clock, running_backend
@@ -202,6 +202,22 @@ async def test_a_key_that_only_might_be_meant_ends_no_session(publisher: Backend
     publisher.answers({"keys": [jwk(OTHER_RSA)]})
     clock.now += COOL_DOWN_S
     assert (await session(signed(OTHER_RSA, kid=None), verifier)).subject == "user-7"
+    await verifier.aclose()
+
+
+async def test_a_new_key_under_the_old_name(publisher: Backend, clock: Clock) -> None:
+    """A wrong signature under a named key costs a look within the budget, because some servers reuse a kid."""
+    publisher.answers({"keys": [jwk(RSA, kid="one"), jwk(RSA, kid="two")]})
+    source = JwksClient(publisher.url, read=partial(read_keys, algorithm="RS256"), clock=clock)
+    verifier = SignedVerifier(replace(OPTIONS, algorithm="RS256", key=source))
+    await session(signed(RSA), verifier)
+    publisher.answers({"keys": [jwk(OTHER_RSA, kid="one"), jwk(RSA, kid="two")]})
+    assert (await session(signed(OTHER_RSA), verifier)).subject == "user-7"
+    assert len(publisher.calls) == 2
+    for _ in range(3):  # a forged one ends its session, with or without a look
+        refused = await verifier.verify(signed(OTHER_RSA, kid="two"), now=NOW, caller="192.0.2.1")
+        assert isinstance(refused, EndedRefusal)
+    assert len(publisher.calls) == 3
     await verifier.aclose()
 
 
