@@ -17,6 +17,12 @@ from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade
 from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
 from tests.support.shared_relay import assert_quiet
 
+ROUTE = """
+[bff.proxy.routes."/data"]
+methods = ["GET", "POST"]
+strip = ["hidden"]
+"""
+
 
 @pytest.fixture(scope="module")
 def backend() -> ScriptedBackend:
@@ -27,7 +33,7 @@ def backend() -> ScriptedBackend:
 @pytest.fixture(scope="module")
 def relay(backend: ScriptedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay at DEBUG."""
-    bff = f'backend = "{backend.origin}"\ntimeout_s = 1.0'
+    bff = f'backend = "{backend.origin}"\ntimeout_s = 1.0\n{ROUTE}'
     with running(tmp_path_factory.mktemp("canaries"), bff=bff) as relay:
         assert 'level = "debug"' in (relay.folder / "relay.toml").read_text()
         yield relay
@@ -59,9 +65,31 @@ async def whole_story(relay: Relay, backend: ScriptedBackend, marks: Canaries) -
     await knock(relay, f"/ws/prices?token={tokens[1]}&x={marks['query']}", [*upgrade(relay), cookie])
     for token in tokens[:2]:
         await knock(relay, fields=[*upgrade(relay), bearing(token), cookie])
+    await calls_through_the_proxy(relay, backend, marks, [origin, cookie, json_type])
     await post(relay, "/api/auth/logout", [origin, cookie])
     await knock(relay, f"/ws/prices?token={tokens[2]}")
     await post(relay, "/auth/ws-token", [origin, cookie])
+
+
+async def calls_through_the_proxy(
+    relay: Relay, backend: ScriptedBackend, marks: Canaries, fields: list[tuple[str, str]]
+) -> None:
+    """Call the backend through the proxy: good and bad answers, and paths and headers that are refused."""
+    location = f"Location: http://127.0.0.1/?token={marks['access token itself']}"
+    kind = "Content-Type: application/json"
+    answers = [
+        http_answer(200, {"data": marks["answer"], "hidden": marks["answer"]}, kind),
+        http_answer(200, {"data": marks["access token itself"]}, kind),
+        http_answer(302, {}, kind, location),
+        http_answer(500, marks["answer"].encode()),
+        f"garbage {marks['answer']}\r\n\r\n".encode(),
+    ]
+    for answer in answers:
+        async with backend.answering(answer):
+            path = f"/api/proxy/data/{marks['path']}?x={marks['query']}"
+            await post(relay, path, [*fields, ("Range", marks["frame"])], body=marks["payload"].encode())
+    for path in (f"/api/proxy/data//{marks['path']}", f"/api/proxy/{marks['path']}", "/api/proxy/data"):
+        await post(relay, f"{path}?x={marks['query']}", [*fields, ("X_" + marks["frame"], marks["frame"])])
 
 
 async def every_refusal(relay: Relay, marks: Canaries) -> None:
@@ -138,7 +166,7 @@ async def test_no_secret_is_in_any_log(relay: Relay, backend: ScriptedBackend) -
     """Nothing of a token, cookie, header, query, password, key, body or payload is in log, audit log or output."""
     names = (
         "session id, access token, refresh token, email, password, user object, cookie, payload, query, frame, claim, "
-        "token header, bearer, basic, subprotocol, key, body, publisher key"
+        "token header, bearer, basic, subprotocol, key, body, publisher key, answer, path"
     )
     marks = {name: canary(name) for name in names.split(", ")}
     await whole_story(relay, backend, marks)
@@ -159,6 +187,7 @@ async def test_no_secret_is_in_any_log(relay: Relay, backend: ScriptedBackend) -
         "connect.denied",
         "login.succeeded",
         "logout",
+        "proxy.denied",
     ):
         assert f'"{action}"' in sinks["audit"], action
     assert hits(marks, sinks) == set()

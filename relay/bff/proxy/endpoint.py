@@ -156,6 +156,7 @@ class ProxyEndpoint:
                     status=status,
                     path=denial.prefix,
                     relay={"method": request.method[:16], "detail": str(denial.refusal)}
+                    | ({"setting": denial.refusal.setting} if denial.refusal.setting else {})
                     | ({"session": {"ref": session.ref}} if session is not None else {}),
                 )
             )

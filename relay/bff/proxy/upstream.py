@@ -114,8 +114,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether another exchange can begin: nothing came since the last one, and the backend did not close."""
-        return not (self._lost or self._unread or self._transport is None or self._transport.is_closing())
+        """Whether another exchange can begin: nothing came since the last one, and the backend did not close.
+
+        The socket is asked, too: an end that the loop has not read yet would lose a write, which is never sent twice.
+        """
+        if self._lost or self._unread or self._transport is None or self._transport.is_closing():
+            return False
+        return not self._is_readable(self._transport)
 
     def begin(self, method: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of a request."""
@@ -187,11 +192,15 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def _has_unread_answer(self) -> bool:
-        if self._transport is None or self._transport.is_closing() or self._unread:
+        if self._transport is None or self._transport.is_closing() or self._unread or self._lost:
             return False
+        return self._is_readable(self._transport)
+
+    @staticmethod
+    def _is_readable(transport: asyncio.Transport) -> bool:
         poll = select.poll()
-        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return bool(poll.poll(0)) and not self._lost
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     async def _next_event(self) -> Any:
         while True:
