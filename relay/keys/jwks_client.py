@@ -27,6 +27,7 @@ from relay.core.jwk_set import KeySet, NoKey, PrivateKeyError
 from relay.core.jws import VerifyKey
 from relay.core.token_bucket import TokenBucket
 from relay.net.addresses import Address, network_of, parse_address
+from relay.net.backend_faults import TEMPORARY
 from relay.net.http_client import UrlClient
 
 REFRESH_S: Final = 60.0
@@ -143,6 +144,7 @@ class JwksClient:
         self._set = KeySet()
         self._fetched_at: float | None = None
         self._failure = ""
+        self._failure_reason = Reason.BACKEND_UNAVAILABLE
         self._retry_at = -float("inf")
         self._looks = _Looks(clock())
         self._asked_at = -float("inf")
@@ -174,7 +176,8 @@ class JwksClient:
             await asyncio.wait({self._fetching})
             found = self._set.find(kid, fits=fits_guess)
         if self._age() >= STALE_S:
-            raise _unavailable(self._failure or "No keys were fetched yet.")
+            # a wrong path or a page in HTML comes again each time, and then it does not help to try again
+            raise UnavailableError(self._failure_reason, self._failure or "No keys were fetched yet.")
         if isinstance(found, VerifyKey):
             self._missed.pop(kid, None)
             return found
@@ -225,7 +228,7 @@ class JwksClient:
         try:
             found = await self._fetch()
         except UnavailableError as error:
-            self._fail(str(error), log.warning)
+            self._fail(str(error), log.warning, error.reason)
         except PrivateKeyError as error:
             self._withdraw(
                 f"The JWKS address answered with keys that can't be used: {error.detail}", log.error
@@ -241,10 +244,12 @@ class JwksClient:
                 log.info("keys of the JWKS are not used", skipped=_listed(found))
             self._set, self._asked_at, self._fetched_at, self._failure = found, asked_at, self._clock(), ""
 
-    def _fail(self, failure: str, say: Callable[..., None]) -> None:
+    def _fail(
+        self, failure: str, say: Callable[..., None], reason: Reason = Reason.BACKEND_UNAVAILABLE
+    ) -> None:
         if failure != self._failure:  # log a failure once, not every RETRY_S
             say("keys could not be fetched", reason=failure)
-        self._failure = failure
+        self._failure, self._failure_reason = failure, reason
         self._retry_at = self._clock() + RETRY_S
 
     def _withdraw(self, failure: str, say: Callable[..., None]) -> None:
@@ -255,15 +260,16 @@ class JwksClient:
         await self._check_host()
         answer = await self._client.get()
         if answer.status != 200:
-            raise _unusable(f"answered {answer.status}, not 200")
+            passes = answer.status >= 500 or answer.status in TEMPORARY
+            raise (_unusable if passes else _fault)(f"answered {answer.status}, not 200")
         try:
             return self._read(strict_json.parse_object(answer.body))
         except PrivateKeyError:
             raise
         except MalformedError as error:
-            raise _unusable(f"answered with keys that can't be used: {error.detail}") from None
+            raise _fault(f"answered with keys that can't be used: {error.detail}") from None
         except ValueError as error:
-            raise _unusable(f"answered with something that is not JSON: {error}") from None
+            raise _fault(f"answered with something that is not JSON: {error}") from None
 
     async def _check_host(self) -> None:
         """Check that a name for plain http leads to private addresses only: the answer must not cross the internet."""
@@ -295,6 +301,10 @@ def _unavailable(detail: str) -> UnavailableError:
 
 def _unusable(what: str) -> UnavailableError:
     return _unavailable(f"The JWKS address {what.rstrip('.')}.")
+
+
+def _fault(what: str) -> UnavailableError:
+    return UnavailableError(Reason.BACKEND_FAULT, str(_unusable(what)))
 
 
 def _is_loopback(host: str) -> bool:

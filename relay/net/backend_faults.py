@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the client reports such answers too
 _log = structlog.get_logger("relay")
 _limit = LogLimit()
 
-_TEMPORARY: Final = frozenset({408, 421, 425, 429})
+TEMPORARY: Final = frozenset({408, 421, 425, 429})
 """Statuses below 500 that RFC 9110 §15.5 and RFC 6585 define as passing."""
 
 
@@ -46,7 +46,7 @@ def backend_fault(name: str, *, came: str, expected: str, setting: str) -> Unava
 
 def refuse_status(name: str, answer: "UrlResponse", *, expected: str, setting: str) -> UnavailableError:
     """Return the error for an answer whose status is not one of those that the caller knows."""
-    if answer.status >= 500 or answer.status in _TEMPORARY:
+    if answer.status >= 500 or answer.status in TEMPORARY:
         return UnavailableError(
             Reason.BACKEND_UNAVAILABLE, f"{name} answered {answer.status}.", setting=setting
         )

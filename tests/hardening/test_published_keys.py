@@ -108,6 +108,21 @@ async def test_a_new_key_that_is_not_published_yet(relay: Relay, publisher: Back
     assert (await ask(relay, by_joserfc("two"), address="127.0.0.1")).status_code == 200
 
 
+async def test_an_address_that_has_no_keys(relay: Relay, publisher: Backend) -> None:
+    """A wrong path comes again each time: 502, which is not repeated. The cookies stay, and the log says what came."""
+    publisher.answers(b"<html>", status=404)
+    answer = await ask(relay, by_pyjwt("one"), address="127.0.0.1")
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (
+        502,
+        "bad_gateway",
+        False,
+    )
+    assert "set-cookie" not in answer.headers
+    denied = await relay.audited("token.denied", reason="backend_fault")
+    assert denied["relay"]["setting"] == "session.signed.jwks_url"
+    assert "The JWKS address answered 404, not 200." in relay.log_path.read_text()
+
+
 async def test_a_published_private_key_is_refused_loudly(relay: Relay, publisher: Backend) -> None:
     """Everybody could sign with it, so no key of the set counts, cached ones included. The log has an error."""
     assert (await ask(relay, by_pyjwt("one"), address="127.0.0.1")).status_code == 200

@@ -64,11 +64,13 @@ async def unknown(client: JwksClient, kid: str, *, caller: str = "") -> bool:
     return isinstance(await client.key(kid, caller=caller), NoKey)
 
 
-async def unavailable(client: JwksClient, kid: str = ONE.kid, *, caller: str = "") -> str:
+async def unavailable(
+    client: JwksClient, kid: str = ONE.kid, *, caller: str = "", fault: bool = False
+) -> str:
     """Check that it can't be told whether there is such a key, and return why."""
     with pytest.raises(UnavailableError) as raised:
         await client.key(kid, caller=caller)
-    assert raised.value.reason is Reason.BACKEND_UNAVAILABLE
+    assert raised.value.reason is (Reason.BACKEND_FAULT if fault else Reason.BACKEND_UNAVAILABLE)
     return str(raised.value)
 
 
@@ -357,8 +359,25 @@ async def test_a_set_that_never_ends() -> None:
     )
     async with backend.answering(endless + b"\r\n" + b" " * (MAX_BYTES + 1), hang=True):
         client = JwksClient(f"{backend.origin}/jwks.json", read=read_published)
-        assert f"{MAX_BYTES} bytes" in await unavailable(client)
+        assert f"{MAX_BYTES} bytes" in await unavailable(client, fault=True)
         await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "fault"),
+    [
+        *[(b"", 404, True), (b"", 301, True), (b"", 401, True), (b"<html>", 200, True), (b"{}", 200, True)],
+        *[(b"", 500, False), (b"", 503, False), (b"", 429, False), (b"", 408, False)],
+    ],
+)
+async def test_a_fault_that_comes_again(
+    publisher: Backend, client: JwksClient, body: bytes, status: int, *, fault: bool
+) -> None:
+    """A wrong path or a page in HTML is no outage: without any keys, callers need not try again."""
+    publisher.answers(body, status=status)
+    await unavailable(client, fault=fault)
+    await unavailable(client, fault=fault)
+    assert len(publisher.calls) == 1
 
 
 async def test_a_set_that_comes_a_byte_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
