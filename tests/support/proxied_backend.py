@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
@@ -192,3 +194,10 @@ def ok(body: bytes = b"{}", *headers: str, status: int = 200) -> bytes:
     if not any(header.lower().startswith("content-type") for header in headers):
         headers = ("Content-Type: application/json", *headers)
     return http_answer(status, body, *headers).replace(b"Connection: close\r\n", b"")
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a client's connection with a reset."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

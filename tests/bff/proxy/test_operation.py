@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.metrics_scrape import samples, scrape, value
 from tests.support.operators import OPERATORS, revoke
-from tests.support.proxied_backend import LIMITS, ROUTES, Conversation, ProxiedBackend, call, ok, page
+from tests.support.proxied_backend import LIMITS, ROUTES, Conversation, ProxiedBackend, call, ok, page, reset
 from tests.support.raw_http import head
 from tests.support.relay_process import Relay, running
 
@@ -16,7 +16,9 @@ from tests.support.relay_process import Relay, running
 @pytest.fixture
 def watched(backend: ProxiedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay of the test's own, with operators and a limit for one session."""
-    bff = f'backend = "{backend.origin}"\n{ROUTES}'
+    bff = f'backend = "{backend.origin}"\n{ROUTES}'.replace("idle_s = 2", "idle_s = 60").replace(
+        "4000000", "40000000"
+    )
     limits = LIMITS.replace("100000/minute", "30/minute", 1)
     with running(tmp_path_factory.mktemp("watched"), bff=bff, limits=limits, extra=OPERATORS) as relay:
         yield relay
@@ -64,6 +66,35 @@ async def test_a_revocation_ends_a_users_calls(watched: Relay, backend: ProxiedB
         await revoke(watched, sub="user-1")
         assert (await running_call).status == 401
         await backend.all_closed()
+
+
+async def test_a_client_that_goes_is_noticed_while_nobody_reads_from_it(
+    watched: Relay, backend: ProxiedBackend
+) -> None:
+    """The backend takes no more of an upload, so the relay reads no more: the call ends all the same."""
+    stuck, over = asyncio.Event(), asyncio.Event()
+
+    async def take_nothing(conversation: Conversation) -> None:
+        await conversation.head()
+        conversation.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one of a socket
+        stuck.set()
+        await over.wait()
+        conversation.writer.transport.abort()
+
+    async with backend.serving(take_nothing), asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", watched.ports[0])
+        fields = [*page(watched), ("Content-Length", "40000000")]
+        writer.write(head("POST", "/api/proxy/orders", fields) + b"x" * 39_000_000)
+        await stuck.wait()
+        left = 0
+        while left != (left := writer.transport.get_write_buffer_size()):  # noqa: ASYNC110  # see below
+            await asyncio.sleep(0.3)  # there is nothing to await: nothing moves any more
+        assert left
+        reset(writer)
+        async with asyncio.timeout(5):
+            while value(samples((await scrape(watched)).text), "relay_proxy_calls"):  # noqa: ASYNC110  # see below
+                await asyncio.sleep(0.05)  # nothing tells it
+        over.set()
 
 
 async def test_a_restart_lets_transfers_end(watched: Relay, backend: ProxiedBackend) -> None:

@@ -2,12 +2,10 @@
 
 import asyncio
 import itertools
-import socket
-import struct
 
 import psutil
 
-from tests.support.proxied_backend import Conversation, ProxiedBackend, call, ok, page
+from tests.support.proxied_backend import Conversation, ProxiedBackend, call, ok, page, reset
 from tests.support.raw_http import head, read_answer
 from tests.support.relay_process import Relay
 
@@ -140,13 +138,6 @@ async def test_transfers_have_back_pressure(relay: Relay, backend: ProxiedBacken
             got += len(await reader.read(1_000_000))
         assert process.memory_info().rss - before < 32 << 20
         writer.close()
-
-
-def reset(writer: asyncio.StreamWriter) -> None:
-    """Close a client's connection with a reset."""
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
 
 
 async def test_row_18_a_client_that_has_gone_ends_the_upstream_call(
