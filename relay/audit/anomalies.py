@@ -25,6 +25,7 @@ class Anomaly(StrEnum):
     OTHER_ADDRESS = "other_address"
     OTHER_BROWSER = "other_browser"
     DENIAL_BURST = "denial_burst"
+    REFRESH_REUSE = "refresh_reuse"
 
 
 ANOMALY_EXPLANATIONS: dict[Anomaly, str] = {
@@ -33,6 +34,9 @@ ANOMALY_EXPLANATIONS: dict[Anomaly, str] = {
     Anomaly.ORIGIN_MISMATCH: "A token was used from another browser origin than the one that requested it.",
     Anomaly.OTHER_ADDRESS: "A token was used from another address, or IPv6 /64, than the one that requested it.",
     Anomaly.OTHER_BROWSER: "A token was used with another User-Agent than the one that requested it.",
+    Anomaly.REFRESH_REUSE: (
+        "A refresh cookie came after a newer one of the same log-in: it was copied, or a browser was restored."
+    ),
     Anomaly.DENIAL_BURST: "More requests of this user or address were refused in one minute than by accident.",
 }
 """One sentence for each anomaly, for readers of the audit log."""
@@ -47,10 +51,12 @@ _ANOMALY_OF: Mapping[Reason, Anomaly] = {
 
 
 def refused_token_anomaly(event: Event) -> Anomaly | None:
-    """Return the anomaly of the refusal of a token whose signature was right, or None.
+    """Return the anomaly of the refusal of a token that was genuine, or None.
 
     What a token only claims is no anomaly: anybody can write a token that names somebody else.
     """
+    if event.reason is Reason.REFRESH_SPENT:
+        return Anomaly.REFRESH_REUSE
     if event.reason is None or event.reason not in _ANOMALY_OF:
         return None
     token = event.relay.get("token", {})

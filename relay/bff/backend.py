@@ -28,6 +28,8 @@ MAX_RETRY_AFTER_S: Final = 3600.0
 """Longest wait that is passed on. A backend whose clock or unit is wrong must not lock its users out for days."""
 
 _LOGIN = "The backend's log-in"
+_REFRESH = "The backend's refresh"
+_LOGOUT = "The backend's log-out"
 _ME = "bff.me_path"
 _WRONG_CREDENTIALS = frozenset({400, 401, 403, 422})
 _USUAL_NAMES = frozenset(
@@ -52,7 +54,11 @@ class AnswerFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """The settings of the backend. Of its refusals, only these codes and messages are passed on to the browser."""
+    """The settings of the backend.
+
+    Of its refusals of a log-in, only `login_codes` and `login_messages` are passed on to the browser. A 400 whose
+    `error` is `invalid_grant` (RFC 6749 §5.2) or in `refresh_dead` says that a refresh token is over.
+    """
 
     origin: str
     login_path: str
@@ -61,19 +67,20 @@ class BackendOptions:
     fields: AnswerFields = AnswerFields()
     login_codes: frozenset[str] = frozenset()
     login_messages: frozenset[str] = frozenset()
+    refresh_path: str = "/auth/refresh"
+    refresh_dead: frozenset[str] = frozenset()
+    logout_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoggedIn:
-    """The result of a successful log-in. The tokens go into cookies and nowhere else.
+class Tokens:
+    """The tokens of a session. They go into cookies and calls to the backend, and nowhere else.
 
-    `access_ends` is the end of the access token in Unix seconds, if its session tells it.
+    `refresh_token` is None if the backend sent none. After a refresh the old one goes on then.
     """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
-    user: dict[str, Any]
-    access_ends: float | None = None
 
     @property
     def refresh_ends(self) -> float | None:
@@ -82,8 +89,16 @@ class LoggedIn:
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The tokens of this log-in."""
+        """The tokens that there are."""
         return (self.access_token,) if self.refresh_token is None else (self.access_token, self.refresh_token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedIn(Tokens):
+    """The result of a successful log-in. `access_ends` is the end of the access token, if its session tells it."""
+
+    user: dict[str, Any]
+    access_ends: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,19 +120,19 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
-        self._login = UrlClient(
-            options.origin + options.login_path,
-            name=_LOGIN,
+        self._login = self._client(options.login_path, _LOGIN, "bff.login_path")
+        self._refresh = self._client(options.refresh_path, _REFRESH, "bff.refresh.path")
+        self._me = self._client(options.me_path, _ME, "bff.me_path")
+        self._logout = options.logout_path and self._client(options.logout_path, _LOGOUT, "bff.logout_path")
+
+    def _client(self, path: str, name: str, setting: str) -> UrlClient:
+        options = self._options
+        return UrlClient(
+            options.origin + path,
+            name=name,
             timeout_s=options.timeout_s,
             connections=CONNECTIONS,
-            setting="bff.login_path",
-        )
-        self._me = UrlClient(
-            options.origin + options.me_path,
-            name=_ME,
-            timeout_s=options.timeout_s,
-            connections=CONNECTIONS,
-            setting=_ME,
+            setting=setting,
         )
 
     async def login(self, credentials: Mapping[str, object], client: Client) -> LoggedIn | Rejected:
@@ -177,14 +192,78 @@ class Backend:
         """As `login_fault`, for the answer to `me`."""
         return backend_fault(_ME, came=came, expected=expected, setting=_ME)
 
+    async def refresh(self, refresh_token: str, client: Client) -> Tokens | Refusal:
+        """Ask for new tokens. A refusal says that the refresh token will never be good again.
+
+        Raises:
+            UnavailableError: if there is no answer, or one that says nothing about the token.
+        """
+        answer = await self._refresh.post(bearer=refresh_token, headers=forwarded_headers(client))
+        if 200 <= answer.status < 300:
+            return self._tokens(answer, _REFRESH)
+        body = _json_object(answer)
+        error = body.get("error") if body is not None else None
+        if answer.status == 401 or (
+            answer.status == 400 and error in {"invalid_grant", *self._options.refresh_dead}
+        ):
+            return Refusal(
+                reason=Reason.REFRESH_REFUSED,
+                detail=f"{_REFRESH} answered {answer.status}.",
+                setting="bff.refresh",
+            )
+        raise refuse_status(
+            _REFRESH, answer, expected="2xx with the tokens, or 401", setting="bff.refresh.path"
+        )
+
+    async def logout(self, refresh_token: str) -> Refusal | None:
+        """Tell the backend that a log-in is over, if it has a route for it. Return why that failed, or None."""
+        if not isinstance(self._logout, UrlClient):
+            return None
+        try:
+            answer = await self._logout.post(bearer=refresh_token)
+        except UnavailableError as error:
+            return Refusal.of(error)
+        if answer.status < 300 or answer.status in (401, 404):  # it knows nothing of the log-in: it is over
+            return None
+        return Refusal.of(refuse_status(_LOGOUT, answer, expected="2xx", setting="bff.logout_path"))
+
     def login_fault(self, came: str, *, expected: str, setting: str = "bff.login_path") -> UnavailableError:
         """Log what a log-in came with, and return the error to raise. `came` must quote nothing of the answer."""
         return backend_fault(_LOGIN, came=came, expected=expected, setting=setting)
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._login.aclose()
-        await self._me.aclose()
+        for client in (self._login, self._refresh, self._me, self._logout):
+            if isinstance(client, UrlClient):
+                await client.aclose()
+
+    def _tokens(self, answer: UrlResponse, name: str) -> Tokens:
+        """Return the tokens of a refresh. The backend may leave the refresh token out: then the old one goes on."""
+        names = self._options.fields
+        body = _json_object(answer)
+        access = member(body or {}, names.access_token)
+        refresh = member(body or {}, names.refresh_token) if names.refresh_token else None
+        if not isinstance(access, str) or not access:
+            raise _fault(
+                name, answer, body, expected=f"JSON with {names.access_token} (a text)", setting="bff.fields"
+            )
+        tokens = Tokens(
+            access_token=access, refresh_token=refresh if isinstance(refresh, str) and refresh else None
+        )
+        self._check_cookies(name, answer, body, tokens)
+        return tokens
+
+    def _check_cookies(
+        self, name: str, answer: UrlResponse, body: Mapping[str, Any] | None, tokens: Tokens
+    ) -> None:
+        if not all(is_cookie_value(token) for token in tokens.tokens):
+            raise _fault(
+                name,
+                answer,
+                body,
+                expected="tokens of characters that a cookie may have",
+                setting="bff.fields",
+            )
 
     def _logged_in(self, answer: UrlResponse) -> LoggedIn:
         names = self._options.fields
@@ -202,16 +281,15 @@ class Backend:
             if name and not found
         ]
         if missing:
-            raise _fault(answer, body, expected=f"JSON with {', '.join(missing)}", setting="bff.fields")
+            raise _fault(
+                _LOGIN, answer, body, expected=f"JSON with {', '.join(missing)}", setting="bff.fields"
+            )
         tokens = LoggedIn(
             access_token=str(access),
             refresh_token=str(refresh) if names.refresh_token else None,
             user=user if isinstance(user, dict) else {},
         )
-        if not all(is_cookie_value(token) for token in tokens.tokens):
-            raise _fault(
-                answer, body, expected="tokens of characters that a cookie may have", setting="bff.fields"
-            )
+        self._check_cookies(_LOGIN, answer, body, tokens)
         return tokens
 
     def _passed_on(self, answer: UrlResponse) -> Rejected | None:
@@ -234,6 +312,11 @@ class Backend:
             code=known_code,
             message=known_message,
         )
+
+
+def issued_at(token: str) -> float | None:
+    """Return the `iat` of a token that is a JWT, read without a check of the signature."""
+    return _time_in(token, "iat")
 
 
 def forwarded_headers(client: Client) -> dict[str, str]:
@@ -263,15 +346,19 @@ def retry_after_s(answer: UrlResponse) -> float | None:
     return min(max(seconds, 1.0), MAX_RETRY_AFTER_S)
 
 
+def _time_in(token: str, claim: str) -> float | None:
+    compact = parse_compact(token, max_bytes=len(token))
+    found = compact.payload.get(claim) if isinstance(compact, Compact) else None
+    return float(found) if is_unix_seconds(found) else None
+
+
 def _end_of(token: str) -> float | None:
     """Return the `exp` of a token that is a JWT.
 
     It is read without a check of the signature: the token comes from the backend itself, and the end can only shorten
     the life of the token's own cookie.
     """
-    compact = parse_compact(token, max_bytes=len(token))
-    ends = compact.payload.get("exp") if isinstance(compact, Compact) else None
-    return float(ends) if is_unix_seconds(ends) else None
+    return _time_in(token, "exp")
 
 
 def _json_object(answer: UrlResponse) -> dict[str, Any] | None:
@@ -282,11 +369,11 @@ def _json_object(answer: UrlResponse) -> dict[str, Any] | None:
 
 
 def _fault(
-    answer: UrlResponse, body: Mapping[str, Any] | None, *, expected: str, setting: str
+    name: str, answer: UrlResponse, body: Mapping[str, Any] | None, *, expected: str, setting: str
 ) -> UnavailableError:
     if body is None:
         came = f"{describe(answer)}, no JSON object"
     else:
         has = ", ".join(sorted(_USUAL_NAMES & body.keys())) or "none of the usual members"
         came = f"{describe(answer)}, a JSON object with {has}"
-    return backend_fault(_LOGIN, came=came, expected=expected, setting=setting)
+    return backend_fault(name, came=came, expected=expected, setting=setting)

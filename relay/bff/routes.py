@@ -1,8 +1,7 @@
 """Log-in and log-out: the browser sends credentials and gets HttpOnly cookies. No answer has a token in its body."""
 
-import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +12,8 @@ from starlette.routing import Route
 from relay.audit.base import Auditor
 from relay.bff.account_names import name_hmac
 from relay.bff.backend import Backend, LoggedIn, Rejected
+from relay.bff.cookie_life import until
+from relay.bff.refresh import Refresher
 from relay.bff.user_objects import without_tokens
 from relay.core.closes import answer_for
 from relay.core.errors import DECIDED_BY, MalformedError, Reason, Refusal, UnavailableError
@@ -20,10 +21,11 @@ from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
 from relay.sessions.base import Ended, RefusedSession, Session
-from relay.sessions.cookies import MAX_SESSION_CHARS, find_all, present
+from relay.sessions.cookies import MAX_SESSION_CHARS, SessionCookies, find_all, present
+from relay.state.families import Family
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
-from relay.web.cookies import CookieOptions, OwnCookies, clear_cookies, set_cookie
+from relay.web.cookies import OwnCookies, clear_cookies, set_cookie
 from relay.web.csrf import CsrfCheck
 
 MAX_BODY_BYTES = 4096
@@ -68,6 +70,7 @@ class BffParts:
     authenticate: Callable[[str], Awaitable[Session | Refusal]]
     session_of: Callable[[str], Awaitable[Session | Refusal]]
     end_session: Callable[[Session], Awaitable[None]]
+    refresher: Refresher | None
 
 
 def bff_routes(options: BffOptions, parts: BffParts) -> list[Route]:
@@ -130,9 +133,9 @@ async def _login(request: Request, options: BffOptions, parts: BffParts) -> Resp
     now = time.time()
     response = json_answer(200, {"user": result.user})
     access, refresh = options.cookies.access, options.cookies.refresh
-    set_cookie(request, response, _until(access, result.access_ends, now), result.access_token)
+    set_cookie(request, response, until(access, result.access_ends, now), result.access_token)
     if result.refresh_token is not None and refresh is not None:
-        set_cookie(request, response, _until(refresh, result.refresh_ends, now), result.refresh_token)
+        set_cookie(request, response, until(refresh, result.refresh_ends, now), result.refresh_token)
     return response
 
 
@@ -167,6 +170,8 @@ async def _checked(credentials: Mapping[str, object], client: Client, parts: Bff
             expected="a session",
             setting=session.setting or DECIDED_BY[session.reason],
         )
+    if parts.refresher is not None and result.refresh_token is not None:
+        await parts.refresher.begin(session, result.refresh_token, client)
     await parts.auditor.record(
         Event(
             action=Action.LOGIN_SUCCEEDED,
@@ -191,13 +196,6 @@ def _rejection(rejected: Rejected) -> Response:
         retryable=rejected.status == 429,
         retry_after_s=rejected.retry_after_s,
     )
-
-
-def _until(cookie: CookieOptions, ends: float | None, now: float) -> CookieOptions:
-    """Return the options of a cookie that ends with its token, if that is earlier than the setting says."""
-    if ends is None:
-        return cookie
-    return replace(cookie, max_age_s=min(cookie.max_age_s, max(0, math.ceil(ends - now))))
 
 
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
@@ -228,10 +226,13 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
             found = await parts.session_of(credential)
             if isinstance(found, Session):
                 await parts.end_session(found)
-                parts.auditor.note(_logged_out(client, found))
+                parts.auditor.note(_logged_out(client, found.subject, found.ref))
             elif found.reason is not Reason.SESSION_REVOKED:  # a revoked one has ended already
                 unknown = found
                 continue
+            ended = True
+        for family in await _end_families(headers, options, parts):
+            parts.auditor.note(_logged_out(client, family.subject, family.session))
             ended = True
     except UnavailableError:
         # the cookies are cleared in any case, but the answer must not say that the sockets are closed
@@ -244,14 +245,21 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
     return json_answer(200, {"code": "session_unknown", "message": _SESSION_UNKNOWN})
 
 
-def _logged_out(client: Client, session: Session) -> Event:
-    return Event(
-        action=Action.LOGOUT,
-        user=session.subject,
-        client=client,
-        status=204,
-        relay={"session": {"ref": session.ref}},
-    )
+async def _end_families(headers: Sequence[str], options: BffOptions, parts: BffParts) -> list[Family]:
+    """End the log-ins of the refresh cookies with all their sessions, also if the access token is over.
+
+    Return those that are known here.
+    """
+    refresh = options.cookies.refresh
+    if parts.refresher is None or refresh is None:
+        return []
+    tokens, _ = find_all(headers, SessionCookies(names=(refresh.name,)))
+    found = [await parts.refresher.log_out(token) for token in tokens]
+    return [family for family in found if family is not None]
+
+
+def _logged_out(client: Client, user: str, ref: str) -> Event:
+    return Event(action=Action.LOGOUT, user=user, client=client, status=204, relay={"session": {"ref": ref}})
 
 
 def _not_ended(client: Client, refusal: Refusal) -> Event:

@@ -141,6 +141,15 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.SESSION_INVALID: _SESSION,
     Reason.SESSION_EXPIRED: _SESSION,
     Reason.SESSION_REVOKED: _SESSION,
+    Reason.SESSION_RENEWABLE: _answer(
+        401,
+        CloseCode.TOKEN_REFUSED,
+        "session_renew",
+        "The access token is over. Send POST /api/auth/refresh from a script of the application, and try again.",
+        retryable=True,
+    ),
+    Reason.REFRESH_REFUSED: _SESSION,
+    Reason.REFRESH_SPENT: _SESSION,
     Reason.CREDENTIALS_INVALID: _answer(
         401, CloseCode.TOKEN_REFUSED, "invalid_credentials", "The name or the password is wrong."
     ),

@@ -44,6 +44,9 @@ class Reason(StrEnum):
     SESSION_INVALID = "session_invalid"
     SESSION_EXPIRED = "session_expired"
     SESSION_REVOKED = "session_revoked"
+    SESSION_RENEWABLE = "session_renewable"
+    REFRESH_REFUSED = "refresh_refused"
+    REFRESH_SPENT = "refresh_spent"
     CREDENTIALS_INVALID = "credentials_invalid"
     LOGIN_REFUSED = "login_refused"
     BACKEND_UNAVAILABLE = "backend_unavailable"
@@ -133,6 +136,9 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SESSION_INVALID: "The session's token has a wrong signature, form or purpose.",
     Reason.SESSION_EXPIRED: "The session's token has expired.",
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",
+    Reason.SESSION_RENEWABLE: "The access token is missing or over. A page load renews nothing; a script can.",
+    Reason.REFRESH_REFUSED: "The backend refused the refresh token for good.",
+    Reason.REFRESH_SPENT: "The refresh token was redeemed before, and the browser has shown a newer one since.",
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
     Reason.LOGIN_REFUSED: "The backend refused the log-in for a reason that the settings pass on to the browser.",
     Reason.BACKEND_UNAVAILABLE: "The backend did not answer in time or answered with an error of its own.",
@@ -201,6 +207,9 @@ DECIDED_BY: dict[Reason, str] = {
     Reason.SESSION_INVALID: "session.verifier",
     Reason.SESSION_EXPIRED: "session.leeway_s",
     Reason.SESSION_REVOKED: "session.max_s",
+    Reason.SESSION_RENEWABLE: "bff.refresh",
+    Reason.REFRESH_REFUSED: "bff.refresh.path",
+    Reason.REFRESH_SPENT: "bff.refresh.unconfirmed_s",
     Reason.CREDENTIALS_INVALID: "bff.login_path",
     Reason.LOGIN_REFUSED: "bff.login_codes",
     Reason.BACKEND_UNAVAILABLE: "bff.backend",

@@ -46,6 +46,8 @@ class Action(StrEnum):
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
     PROXY_DENIED = "proxy.denied"
+    SESSION_REFRESHED = "session.refreshed"
+    SESSION_REFRESH_DENIED = "session.refresh_denied"
     KEY_ROTATED = "key.rotated"
     RELOAD_SUCCEEDED = "reload.succeeded"
     RELOAD_FAILED = "reload.failed"
@@ -82,6 +84,8 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
         "A request through the API proxy or for the user (/api/auth/me) was refused, or the backend's answer to it. "
         "The path in the record is the prefix of its route."
     ),
+    Action.SESSION_REFRESHED: "A session got new tokens: from the backend, or those of a request just before.",
+    Action.SESSION_REFRESH_DENIED: "A refresh cookie was refused for good, and the cookies were cleared.",
     Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
     Action.RELOAD_SUCCEEDED: (
         "A running relay read its settings again (SIGHUP). The record names the changed settings, and no values."
@@ -118,6 +122,8 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.PUBLISH_DENIED: ("api", "denied"),
     Action.LOGIN_SUCCEEDED: ("authentication", "start"),
     Action.LOGIN_FAILED: ("authentication", "denied"),
+    Action.SESSION_REFRESHED: ("authentication", "info"),
+    Action.SESSION_REFRESH_DENIED: ("authentication", "denied"),
     Action.LOGOUT: ("session", "end"),
     Action.PROXY_DENIED: ("api", "denied"),
     Action.KEY_ROTATED: ("configuration", "change"),
@@ -145,6 +151,7 @@ _DENIALS = frozenset(
         Action.REQUEST_DENIED,
         Action.PUBLISH_DENIED,
         Action.LOGIN_FAILED,
+        Action.SESSION_REFRESH_DENIED,
         Action.PROXY_DENIED,
     }
 )

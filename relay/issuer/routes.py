@@ -21,6 +21,7 @@ from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import OwnCookies, clear_cookies, read_cookie
 from relay.web.csrf import CsrfCheck, is_bearer
+from relay.web.renewed import RENEWABLE, Renewed, SessionRenewal
 
 MAX_BODY_BYTES = 8192
 """Longest body: a request with 32 channels of 64 characters has 2.3 KB."""
@@ -36,6 +37,8 @@ class RouteOptions:
     session_within_s: float | None
     """Seconds from a request's arrival within which its session must be checked, the wait for its turn included."""
     client_of: Callable[[Request], Client]
+    renewal: SessionRenewal | None = None
+    """Renews a session whose access token is missing or over. None: the relay has no refresh cookies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +74,57 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     client = options.client_of(request)
     origin = _origin(request, options)
     session = await _authenticated(request, issuer, options, client, now=now)
+    by_cookie = "authorization" not in request.headers  # otherwise a header is refused, and no cookie
+    renewed = None
+    if options.renewal is not None and by_cookie:
+        if isinstance(session, Session):
+            await options.renewal.show(request)
+        elif session.refusal.reason in RENEWABLE:
+            renewed = await _renewed(request, options.renewal)
+            session = renewed.session if isinstance(renewed, Renewed) else renewed or session
     if isinstance(session, _Denial):
         result: Issued | _Denial = session
     else:
         result = await _issued(request, issuer, session, client, origin=origin, now=now)
-    if isinstance(result, Issued):
-        return _answer(result)
+    response = (
+        _answer(result)
+        if isinstance(result, Issued)
+        else _denied(request, issuer, options, result, session, client, origin=origin)
+    )
+    if isinstance(renewed, Renewed):
+        renewed.set_cookies(request, response)
+    return response
+
+
+async def _renewed(request: Request, renewal: SessionRenewal) -> Renewed | _Denial | None:
+    """Renew the session with the refresh cookie. None: there is none."""
+    try:
+        renewed = await renewal.renew(request)
+    except UnavailableError as error:
+        return _Denial(Refusal.of(error))
+    if isinstance(renewed, Refusal):
+        return None if renewed.reason is Reason.SESSION_MISSING else _Denial(renewed)
+    return renewed
+
+
+def _denied(
+    request: Request,
+    issuer: Issuer,
+    options: RouteOptions,
+    result: _Denial,
+    session: Session | _Denial,
+    client: Client,
+    *,
+    origin: str,
+) -> Response:
+    """Record a refusal, and return its answer. The cookies of a session that has ended are cleared."""
     status = answer_for(result.refusal.reason).status
     found = session if isinstance(session, Session) else None
     issuer.deny(result.refusal, client, status=status, session=found, asked=result.asked, origin=origin)
     response = refusal_answer(result.refusal, message=result.message, retry_after_s=result.retry_after_s)
     # If two cookies have one name, both stay: clearing removes the application's own one, and then only the one that a
     # sibling domain has set would be left.
-    by_cookie = "authorization" not in request.headers  # otherwise a header was refused, and no cookie
+    by_cookie = "authorization" not in request.headers
     if by_cookie and isinstance(result.refusal, EndedRefusal):
         clear_cookies(request, response, result.refusal.ended, options.cookies)
     return response

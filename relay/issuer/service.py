@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relay.audit.anomalies import ClientIdentity
@@ -141,9 +141,18 @@ class Issuer:
         self._policy = policy
 
     async def authenticate(
-        self, credential: str, *, now: float, grace_s: float = 0, caller: str = ""
+        self,
+        credential: str,
+        *,
+        now: float,
+        grace_s: float = 0,
+        caller: str = "",
+        logged_in_at: float | None = None,
     ) -> Session | Refusal:
         """Return the session of a credential, or why there is none. For the others see `SessionVerifier.verify`.
+
+        `logged_in_at` is the time of the log-in (Unix seconds, 0 if unknown) where the caller knows it better than the
+        credential. Revocations up to that time or later apply.
 
         Raises:
             UnavailableError: if the session can't be checked now.
@@ -151,6 +160,8 @@ class Issuer:
         session = await self._verifier.verify(credential, now=now, grace_s=grace_s, caller=caller)
         if isinstance(session, Refusal):
             return session
+        if logged_in_at is not None:
+            session = replace(session, issued_at=logged_in_at)
         if session_is_revoked(
             ref=session.ref,
             subject=session.subject,

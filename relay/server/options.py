@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.audit.writer import LogOptions, StdoutCopy, Sync
 from relay.bff.backend import AnswerFields, BackendOptions
+from relay.bff.refresh import RefreshOptions
 from relay.core.channels import ChannelOptions
 from relay.core.errors import ConfigurationError
 from relay.core.grants import GrantOptions
@@ -238,6 +239,21 @@ def backend_options(settings: Settings) -> BackendOptions | None:
         fields=AnswerFields(**bff.fields.model_dump()),
         login_codes=frozenset(bff.login_codes),
         login_messages=frozenset(bff.login_messages),
+        refresh_path=bff.refresh.path,
+        refresh_dead=frozenset(bff.refresh.dead),
+        logout_path=bff.logout_path,
+    )
+
+
+def refresh_options(settings: Settings) -> RefreshOptions:
+    """Return the options of the server-side refresh."""
+    bff = settings.bff
+    return RefreshOptions(
+        timeout_s=bff.timeout_s,
+        keep_s=bff.refresh_max_age_s,
+        unconfirmed_s=bff.refresh.unconfirmed_s,
+        reuse_ends_session=bff.refresh.reuse_ends_session,
+        ref_key=ref_key(settings),
     )
 
 

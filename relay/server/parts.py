@@ -19,6 +19,7 @@ from relay.bff.backend import Backend
 from relay.bff.proxy.access import AccessTokens
 from relay.bff.proxy.endpoint import ProxyEndpoint
 from relay.bff.proxy.open_calls import OpenCalls
+from relay.bff.refresh import Refresher
 from relay.broker.memory import MemoryBroker
 from relay.core.counters import DurationHistogram
 from relay.core.errors import Reason
@@ -57,11 +58,13 @@ from relay.server.options import (
 )
 from relay.server.process_roles import Role
 from relay.server.proxy import access_tokens, make_proxy
+from relay.server.session_refresh import make_refresher
 from relay.server.session_verifier import session_verifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import Settings
 from relay.state.sqlite import SqliteState, read_head
+from relay.state.sqlite_families import SqliteFamilies
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Gate
 from relay.stream.revoker import Revoker
@@ -97,6 +100,7 @@ class Parts:
     internal_unauthenticated: UnauthenticatedConnections
     backend: Backend | None
     tokens: AccessTokens
+    refresher: Refresher | None
     open_calls: OpenCalls
     proxy: ProxyEndpoint | None
     admission_queue: AdmissionQueue
@@ -154,8 +158,13 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
         ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
         open_calls = OpenCalls(per_session=settings.bff.proxy.calls_per_session)
+        families = None
+        if backend is not None and settings.bff.fields.refresh_token:
+            families = SqliteFamilies.open(settings.engine.state_path)
+            stack.push_async_callback(families.aclose)
         revoker = Revoker(
             state=state,
+            families=families,
             registry=stream.registry,
             end_calls=open_calls.end,
             recent_sessions_of=recent_sessions.of,
@@ -175,8 +184,19 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             auditor=auditor,
             key=keys.signing_key,
         )
+        refresher = None
+        if backend is not None and families is not None:
+            refresher = make_refresher(
+                settings,
+                families=families,
+                backend=backend,
+                issuer=issuer,
+                revoker=revoker,
+                auditor=auditor,
+            )
+            stack.push_async_callback(refresher.aclose)
         csrf = CsrfCheck(csrf_options(settings))
-        tokens = access_tokens(settings, issuer)
+        tokens = access_tokens(settings, issuer, refresher, csrf)
         proxy = make_proxy(
             settings, issuer=issuer, tokens=tokens, auditor=auditor, csrf=csrf, open_calls=open_calls
         )
@@ -208,6 +228,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             ),
             backend=backend,
             tokens=tokens,
+            refresher=refresher,
             open_calls=open_calls,
             proxy=proxy,
             admission_queue=admission_queue,

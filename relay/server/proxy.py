@@ -14,10 +14,12 @@ from relay.bff.proxy.headers import HeaderLists
 from relay.bff.proxy.open_calls import OpenCalls
 from relay.bff.proxy.requests import ProxyRoute, RequestChecks
 from relay.bff.proxy.upstream import Upstream
+from relay.bff.refresh import Refresher
 from relay.core.errors import Refusal
 from relay.issuer.service import Issuer
 from relay.net.addresses import parse_networks
-from relay.server.session_verifier import session_cookies
+from relay.server.session_refresh import make_renewal
+from relay.server.session_verifier import own_cookies, session_cookies
 from relay.sessions.base import Session
 from relay.sessions.cookies import SessionCookies
 from relay.settings.load import Settings
@@ -25,7 +27,9 @@ from relay.web.client_identity import client_reader
 from relay.web.csrf import CsrfCheck
 
 
-def access_tokens(settings: Settings, issuer: Issuer) -> AccessTokens:
+def access_tokens(
+    settings: Settings, issuer: Issuer, refresher: Refresher | None, csrf: CsrfCheck
+) -> AccessTokens:
     """Return what finds the access token of a request, for the proxy and for GET /api/auth/me."""
 
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
@@ -33,10 +37,14 @@ def access_tokens(settings: Settings, issuer: Issuer) -> AccessTokens:
     async def authenticate(credential: str, request: Request) -> Session | Refusal:
         return await issuer.authenticate(credential, now=time.time(), caller=client_of(request).address)
 
+    renewal = None
+    if refresher is not None:
+        renewal = make_renewal(settings, refresher, csrf=csrf, client_of=client_of)
     return CookieAccess(
         session=session_cookies(settings),
         refresh=SessionCookies(names=(settings.bff.refresh_cookie,)),
         authenticate=authenticate,
+        renewal=renewal,
     )
 
 
@@ -88,6 +96,7 @@ def make_proxy(
             ),
             open_calls=open_calls,
             tokens=tokens,
+            cookies=own_cookies(settings),
             auditor=auditor,
             csrf=csrf,
             client_of=client_of,
@@ -101,4 +110,6 @@ def _forbidden(settings: Settings) -> tuple[str, ...]:
     """Return the backend's authentication routes: everything below /auth, and those that the settings name."""
     me = settings.session.upstream.me if settings.session.upstream else ""
     own = [urlsplit(me).path] if me.startswith(f"{settings.bff.backend}/") else []
-    return ("/auth", settings.bff.login_path, settings.bff.me_path, *own)
+    bff = settings.bff
+    paths = (bff.login_path, bff.refresh.path, bff.me_path, bff.logout_path)
+    return ("/auth", *(path for path in paths if path), *own)

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from relay.bff.backend import Backend
 from relay.bff.me import MeParts, me_route
+from relay.bff.refresh_route import refresh_route
 from relay.bff.routes import BffOptions, BffParts, bff_routes
 from relay.core.errors import Refusal
 from relay.core.events import Client
@@ -24,6 +25,7 @@ from relay.server.application import application
 from relay.server.keys import published_keys
 from relay.server.options import ref_key
 from relay.server.parts import Parts
+from relay.server.session_refresh import make_renewal
 from relay.server.session_verifier import own_cookies
 from relay.sessions.base import Session
 from relay.sessions.life import kept_until
@@ -37,6 +39,9 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
     csrf = parts.csrf
     cookies = own_cookies(settings)
+    renewal = None
+    if parts.refresher is not None:
+        renewal = make_renewal(settings, parts.refresher, csrf=csrf, client_of=client_of)
     routes: list[BaseRoute] = list(
         issuer_routes(
             parts.issuer,
@@ -46,6 +51,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
                 public_origin=settings.public.url,
                 session_within_s=settings.session.upstream.timeout_s if settings.session.upstream else None,
                 client_of=client_of,
+                renewal=renewal,
             ),
             partial(published_keys, parts.keys),
         )
@@ -58,7 +64,10 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
             login_names=settings.bff.login_names,
             login_fields=settings.bff.login_fields,
         )
-        routes += bff_routes(options, _bff_parts(parts, parts.backend, client_of))
+        bff_parts = _bff_parts(parts, parts.backend, client_of)
+        routes += bff_routes(options, bff_parts)
+        if renewal is not None:
+            routes.append(refresh_route(options, bff_parts, renewal))
         routes.append(
             me_route(
                 MeParts(
@@ -110,6 +119,7 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
         authenticate=authenticate,
         session_of=session_of,
         end_session=end_session,
+        refresher=parts.refresher,
     )
 
 

@@ -55,6 +55,8 @@ class Ended(StrEnum):
     LOGGED_OUT = "logged_out"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    REFRESH_REFUSED = "refresh_refused"  # by the backend, for good
+    REFRESH_SPENT = "refresh_spent"
     WRONG_SIGNATURE = "wrong_signature"  # under a key that is known
     OTHER_KIND = "other_kind"  # proven by what the token says of itself
 

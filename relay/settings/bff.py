@@ -46,6 +46,26 @@ class BffFields(Section):
     )
 
 
+class BffRefresh(Section):
+    """How a session gets a new access token when the old one is over."""
+
+    path: RoutePath = Field(default="/auth/refresh", description="Path of the backend's refresh route.")
+    dead: tuple[LoginCode, ...] = Field(
+        default=(),
+        max_length=64,
+        description='Values of "error" in a 400 that say that a refresh token is over, besides "invalid_grant".',
+    )
+    unconfirmed_s: int = Field(
+        default=86_400,
+        ge=60,
+        le=604_800,
+        description="Seconds for which an old refresh cookie gets the new one if the browser never showed that.",
+    )
+    reuse_ends_session: bool = Field(
+        default=False, description="Whether a spent refresh cookie ends the whole log-in, as a sign of theft."
+    )
+
+
 _NAMES_OF_USERS = frozenset({"email", "login", "user", "userName", "user_name", "username"})
 
 
@@ -78,6 +98,10 @@ class Bff(Section):
         default=(), max_length=64, description="Messages of the backend's refusals that the browser gets."
     )
     fields: BffFields = BffFields()
+    refresh: BffRefresh = BffRefresh()
+    logout_path: RoutePath | None = Field(
+        default=None, description="Path of the backend's log-out route. It gets the refresh token as Bearer."
+    )
     timeout_s: float = Field(default=5.0, gt=0, le=60, description="Seconds that the backend may take.")
     refresh_cookie: CookieName = Field(
         default="__Host-refresh-token", description="Name of the refresh cookie."

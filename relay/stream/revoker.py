@@ -12,6 +12,7 @@ from relay.audit.base import Auditor
 from relay.core.events import Action, Client, Event
 from relay.core.revocations import Kind, Target
 from relay.state.base import State
+from relay.state.families import Families
 from relay.stream.registry import Registry
 
 
@@ -35,6 +36,7 @@ class Revoker:
         forget: Callable[[str], None],
         auditor: Auditor,
         keep_s: float,
+        families: Families | None = None,
         end_calls: Callable[[Target], int] = lambda _target: 0,
     ) -> None:
         self._state = state
@@ -42,6 +44,7 @@ class Revoker:
         self._newest_login_of = newest_login_of
         self._forget = forget
         self._registry = registry
+        self._families = families
         self._end_calls = end_calls
         self._auditor = auditor
         self._keep_s = keep_s
@@ -69,20 +72,35 @@ class Revoker:
         if target.kind is Kind.USER:
             at = max(at, self._newest_login_of(target.name))  # by a clock that may be ahead of this one
         await self._state.revoke(target.key, at=max(now, at), until=max(now + self._keep_s, until))
-        for session in self._sessions(target):
+        sessions = await self._sessions(target, max(now, at))
+        for session in sessions:
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
-        closed = self._registry.end(target)
-        self._end_calls(target)
+        closed = 0
+        for ended in (target, *sessions):
+            closed += self._registry.end(ended)
+            self._end_calls(ended)
         self._auditor.note(_event(target, client=client, user=user, operator=operator, closed=closed))
-        if target.kind is Kind.SESSION:
-            self._forget(target.name)  # not before the store has the revocation, see `SessionVerifier.forget`
+        for ended in (target, *sessions):
+            if ended.kind is Kind.SESSION:
+                self._forget(
+                    ended.name
+                )  # not before the store has the revocation, see `SessionVerifier.forget`
         return closed
 
-    def _sessions(self, target: Target) -> list[Target]:
-        """Return a user's known sessions. They are revoked too, because a session can renew its tokens."""
-        if target.kind is not Kind.USER:
+    async def _sessions(self, target: Target, now: float) -> list[Target]:
+        """Return the known sessions of a log-in or of a user. They are revoked too: a session can renew its tokens.
+
+        Their refresh cookies are over from here on.
+        """
+        if target.kind not in (Kind.SESSION, Kind.USER):
             return []
-        refs = self._registry.sessions_of(target.name).union(self._recent_sessions_of(target.name))
+        ended: Iterable[str] = ()
+        if self._families is not None:
+            by = {"session": target.name} if target.kind is Kind.SESSION else {"subject": target.name}
+            ended = await self._families.end_sessions(**by, until=now)
+        if target.kind is Kind.SESSION:
+            return [Target(kind=Kind.SESSION, name=ref) for ref in ended if ref != target.name]
+        refs = self._registry.sessions_of(target.name).union(self._recent_sessions_of(target.name), ended)
         return [Target(kind=Kind.SESSION, name=ref) for ref in sorted(refs)]
 
 

@@ -91,6 +91,8 @@ def _write(
 CLEARS_REFRESH: Final[Mapping[Ended, bool]] = {
     Ended.LOGGED_OUT: True,
     Ended.REVOKED: True,
+    Ended.REFRESH_REFUSED: True,
+    Ended.REFRESH_SPENT: True,
     Ended.EXPIRED: False,
     Ended.WRONG_SIGNATURE: False,
     Ended.OTHER_KIND: False,

@@ -112,7 +112,8 @@ async def test_without_a_good_session_the_backend_is_not_asked(
     async with backend.answering(http_answer(200, USER)):
         nobody = await exchange(relay.ports[0], head("GET", "/api/auth/me", [("Host", "x")]))
         assert (nobody.status, nobody.code, nobody.all("set-cookie")) == (401, "invalid_session", [])
-        expired = await me(relay, relay.session(iat=1, exp=2))
+        cookie = ("Cookie", f"access-token={relay.session(iat=1, exp=2)}")
+        expired = await exchange(relay.ports[0], head("GET", "/api/auth/me", [("Host", "x"), cookie]))
         assert (expired.status, [line.partition("=")[0] for line in expired.all("set-cookie")]) == (
             401,
             ["access-token"],

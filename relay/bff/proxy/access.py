@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from starlette.requests import Request
+from starlette.responses import Response
 
-from relay.core.errors import Refusal
+from relay.bff.renewal import is_fresh
+from relay.core.errors import Reason, Refusal
 from relay.sessions.base import Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.cookies import read_cookie
+from relay.web.renewed import RENEWABLE, SessionRenewal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,10 @@ class AccessTokens(Protocol):
 
 
 class CookieAccess:
-    """An `AccessTokens` that takes the token from the session's cookie, and never has another one."""
+    """An `AccessTokens` that takes the token from the session's cookie, or renews the session with its refresh cookie.
+
+    `renewal` is None if the backend has no refresh tokens.
+    """
 
     def __init__(
         self,
@@ -56,23 +62,47 @@ class CookieAccess:
         session: SessionCookies,
         refresh: SessionCookies,
         authenticate: Callable[[str, Request], Awaitable[Session | Refusal]],
+        renewal: SessionRenewal | None,
     ) -> None:
         self._session = session
         self._refresh = refresh
         self._authenticate = authenticate
+        self._renewal = renewal
 
     async def find(self, request: Request) -> Access | Refusal:
         """See `AccessTokens.find`."""
         token = read_cookie(request, self._session)
-        if isinstance(token, Refusal):
-            return token
-        session = await self._authenticate(token, request)
+        session = token if isinstance(token, Refusal) else await self._authenticate(token, request)
         if isinstance(session, Refusal):
-            return session
-        refresh = read_cookie(request, self._refresh)
-        secrets = (token,) if isinstance(refresh, Refusal) else (token, refresh)
-        return Access(token=token, session=session, secrets=secrets)
+            return await self._renewed(request) or session if session.reason in RENEWABLE else session
+        assert isinstance(token, str)
+        if self._renewal is not None:
+            await self._renewal.show(request)
+        return Access(token=token, session=session, secrets=(token, *self._refresh_token(request)))
 
-    async def renew(self, request: Request, refused: Access) -> Access | None:  # noqa: ARG002  # the port's signature
-        """See `AccessTokens.renew`."""
-        return None
+    async def renew(self, request: Request, refused: Access) -> Access | None:
+        """See `AccessTokens.renew`. A token that is new is not replaced: the backend would refuse the next one, too."""
+        if refused.cookies or is_fresh(refused.token):
+            return None
+        access = await self._renewed(request)
+        return access if isinstance(access, Access) and access.token != refused.token else None
+
+    async def _renewed(self, request: Request) -> Access | Refusal | None:
+        """Renew the session. None: there is nothing to renew it with."""
+        if self._renewal is None:
+            return None
+        renewed = await self._renewal.renew(request)
+        if isinstance(renewed, Refusal):
+            return None if renewed.reason is Reason.SESSION_MISSING else renewed
+        answer = Response(status_code=204)  # without a header of its own
+        renewed.set_cookies(request, answer)
+        return Access(
+            token=renewed.access_token,
+            session=renewed.session,
+            secrets=(*(value for _, value in renewed.cookies), *self._refresh_token(request)),
+            cookies=tuple(answer.raw_headers),
+        )
+
+    def _refresh_token(self, request: Request) -> tuple[str, ...]:
+        token = read_cookie(request, self._refresh)
+        return () if isinstance(token, Refusal) else (token,)

@@ -131,7 +131,7 @@ class Call:
             is_whole = False
             try:
                 head = await self._exchange(connection)
-                if head.status == 401 and self._request.body is None and not renewed:
+                if head.status == 401 and not self._request.body and not renewed:
                     renewed = True
                     if (access := await self._renew(self.access)) is not None:
                         self.access = access

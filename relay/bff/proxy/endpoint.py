@@ -21,8 +21,10 @@ from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
+from relay.sessions.base import EndedRefusal
 from relay.web.answers import refusal_answer
 from relay.web.client_link import ClientLink
+from relay.web.cookies import OwnCookies, clear_cookies
 from relay.web.csrf import CsrfCheck
 
 _KNOWN: Final = frozenset(int(status) for status in HTTPStatus)
@@ -39,6 +41,7 @@ class ProxyParts:
     tokens: AccessTokens
     auditor: Auditor
     csrf: CsrfCheck
+    cookies: OwnCookies
     client_of: Callable[[Request], Client]
     limit_address: Callable[[str], Awaitable[Limited | None]]
     limit_session: Callable[[str], Awaitable[Limited | None]]
@@ -173,6 +176,8 @@ class ProxyEndpoint:
             answer.headers["Connection"] = "close"
         if denial.access is not None:
             answer.raw_headers.extend(denial.access.cookies)
+        if isinstance(denial.refusal, EndedRefusal):
+            clear_cookies(request, answer, denial.refusal.ended, self._parts.cookies)
         return await answer(request.scope, request.receive, send)
 
     def _count(self, prefix: str, status: int) -> None:

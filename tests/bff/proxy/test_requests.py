@@ -193,7 +193,12 @@ async def test_a_bad_session_is_401(
 ) -> None:
     """In the relay's own form, before the backend is asked."""
     async with backend.answering(ok()):
-        answer = await call(relay, "/users", session=relay.session(**claims))
+        cookie = (
+            "Cookie",
+            f"access-token={relay.session(**claims)}",
+        )  # with a refresh cookie it would be renewed
+        fields = [("Host", "127.0.0.1"), ("Origin", relay.url), cookie]
+        answer = await exchange(relay.ports[0], head("GET", "/api/proxy/users", fields))
         assert (answer.status, answer.code) == (401, "invalid_session")
         bearer = await exchange(
             relay.ports[0],

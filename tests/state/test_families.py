@@ -1,0 +1,324 @@
+"""Refresh families: one caller at the backend, successors, spent tokens, ends.
+
+Two stores share one file, as two processes do.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.core.errors import ConfigurationError, UnavailableError
+from relay.state.families import KEPT_TOKENS, Family, Over, Redeem, Refused, Renewal, Succeeded, Taken, Wait
+from relay.state.sqlite_families import SqliteFamilies
+
+LOGIN = Family(session="ref-1", subject="u1", logged_in_at=1_000)
+DAY_S = 86_400.0
+KEEP_S = 7 * DAY_S
+
+
+class Clocks:
+    """Two clocks that the test moves. `wall` starts at Unix seconds, `steady` at those of a running machine."""
+
+    def __init__(self) -> None:
+        self.wall = 1_800_000_000.0
+        self.steady = 5_000.0
+
+    def go_on(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+class Node:
+    """A store of one process, with short calls."""
+
+    def __init__(self, path: Path, clocks: Clocks) -> None:
+        self.store = SqliteFamilies.open(path, clock=lambda: clocks.wall, steady=lambda: clocks.steady)
+
+    async def begin(self, token: str = "t0", family: Family = LOGIN) -> None:
+        await self.store.begin(key(token), family, address="192.0.2.1", keep_s=KEEP_S)
+
+    async def take(self, token: str, *, is_shown: bool = True) -> Taken:
+        return await self.store.take(
+            key(token), lease_s=6, unconfirmed_s=DAY_S, keep_s=KEEP_S, is_shown=is_shown
+        )
+
+    async def lease(self, token: str) -> bytes:
+        taken = await self.take(token)
+        assert isinstance(taken, Redeem)
+        return taken.lease
+
+    async def complete(self, token: str, lease: bytes, successor: str, **changes: Any) -> bool:
+        values: dict[str, Any] = {"family": LOGIN, "address": "192.0.2.1"} | changes
+        sealed = f"for {successor}".encode()
+        return await self.store.complete(
+            key(token), lease, Renewal(successor=key(successor), sealed=sealed, keep_s=KEEP_S, **values)
+        )
+
+    async def rotate(self, token: str, successor: str) -> None:
+        assert await self.complete(token, await self.lease(token), successor)
+
+
+def key(token: str) -> bytes:
+    """Return what stands for a token's hash."""
+    return token.encode().ljust(16, b".")
+
+
+@pytest.fixture
+def clocks() -> Clocks:
+    """The clocks of both nodes."""
+    return Clocks()
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, clocks: Clocks) -> AsyncIterator[tuple[Node, Node]]:
+    """Two processes on one file."""
+    one, other = Node(tmp_path / "state.db", clocks), Node(tmp_path / "state.db", clocks)
+    yield one, other
+    await one.store.aclose()
+    await other.store.aclose()
+
+
+@pytest.fixture
+def node(nodes: tuple[Node, Node]) -> Node:
+    """One of them."""
+    return nodes[0]
+
+
+async def test_one_of_a_hundred_gets_the_lease(nodes: tuple[Node, Node]) -> None:
+    """Over both processes; the others wait."""
+    await nodes[0].begin()
+    taken = await asyncio.gather(*(nodes[n % 2].take("t0") for n in range(100)))
+    assert sum(isinstance(one, Redeem) for one in taken) == 1
+    assert sum(isinstance(one, Wait) for one in taken) == 99
+
+
+async def test_a_lease_names_the_log_in(node: Node) -> None:
+    """The family of the log-in comes with the lease."""
+    await node.begin()
+    taken = await node.take("t0")
+    assert isinstance(taken, Redeem)
+    assert taken.family == LOGIN
+
+
+async def test_an_unknown_token_is_leased_alone(nodes: tuple[Node, Node]) -> None:
+    """If the store was lost, the token goes to the backend, and still once only."""
+    first, second = await nodes[0].take("t0"), await nodes[1].take("t0")
+    assert isinstance(first, Redeem)
+    assert first.family is None
+    assert isinstance(second, Wait)
+    assert await nodes[0].store.find(key("t0")) is None
+    assert await nodes[0].complete("t0", first.lease, "t1")
+    assert await nodes[1].store.find(key("t0")) == LOGIN
+
+
+async def test_a_result_of_an_unknown_session_is_kept(node: Node) -> None:
+    """Its family stays unknown until a later refresh tells whose it is."""
+    assert await node.complete("t0", await node.lease("t0"), "t1", family=None)
+    assert await node.store.find(key("t1")) is None
+    taken = await node.take("t0")
+    assert isinstance(taken, Succeeded)
+    assert taken.sealed == b"for t1"
+
+
+async def test_a_lease_that_ran_out_goes_to_the_next(nodes: tuple[Node, Node], clocks: Clocks) -> None:
+    """A process that was killed during its call does not block the session; its late result is thrown away."""
+    await nodes[0].begin()
+    late = await nodes[0].lease("t0")
+    clocks.go_on(6.1)
+    lease = await nodes[1].lease("t0")
+    assert not await nodes[0].complete("t0", late, "t1")
+    assert await nodes[1].complete("t0", lease, "t2")
+
+
+async def test_a_lease_that_is_given_back_goes_to_the_next(nodes: tuple[Node, Node]) -> None:
+    """After a call without an answer the next caller may try. A foreign lease gives nothing back."""
+    await nodes[0].begin()
+    lease = await nodes[0].lease("t0")
+    await nodes[1].store.release(key("t0"), b"another")
+    assert isinstance(await nodes[1].take("t0"), Wait)
+    await nodes[0].store.release(key("t0"), lease)
+    assert isinstance(await nodes[1].take("t0"), Redeem)
+
+
+async def test_an_old_token_is_answered_with_the_newest(nodes: tuple[Node, Node]) -> None:
+    """Whichever of its predecessors comes, as long as the browser has not shown a newer one."""
+    await nodes[0].begin()
+    await nodes[0].rotate("t0", "t1")
+    taken = await nodes[1].take("t0")
+    assert isinstance(taken, Succeeded)
+    assert (taken.sealed, taken.sealed_for, taken.newest) == (b"for t1", key("t0"), key("t1"))
+    assert not taken.is_late
+    again = await nodes[1].take("t1", is_shown=False)
+    assert isinstance(again, Redeem)
+    assert await nodes[1].complete("t1", again.lease, "t2")
+    taken = await nodes[0].take("t0")
+    assert isinstance(taken, Succeeded)
+    assert (taken.sealed, taken.sealed_for, taken.newest) == (b"for t2", key("t1"), key("t2"))
+
+
+async def test_an_old_token_is_spent_a_minute_after_its_successor_came(
+    nodes: tuple[Node, Node], clocks: Clocks
+) -> None:
+    """The browser has the new cookie then; until the minute has passed other tabs may still send the old one."""
+    await nodes[0].begin()
+    await nodes[0].rotate("t0", "t1")
+    await nodes[1].store.show(key("t1"))
+    clocks.go_on(59)
+    taken = await nodes[0].take("t0")
+    assert isinstance(taken, Succeeded)
+    assert taken.is_late
+    clocks.go_on(2)
+    assert await nodes[0].take("t0") == Refused(over=Over.SPENT, family=LOGIN)
+    assert isinstance(await nodes[0].take("t1"), Redeem)
+
+
+@pytest.mark.parametrize(("hours", "expected"), [(23, Succeeded), (25, Refused)])
+async def test_a_successor_that_never_came_is_handed_out_for_a_day(
+    node: Node, clocks: Clocks, hours: int, expected: type
+) -> None:
+    """A laptop that was closed during the one answer is not logged out, and a copied cookie does not live for ever."""
+    await node.begin()
+    await node.rotate("t0", "t1")
+    clocks.go_on(hours * 3600)
+    assert isinstance(await node.take("t0"), expected)
+
+
+@pytest.mark.parametrize("jump_s", [-7200.0, 7200.0, 30 * DAY_S])
+async def test_the_wall_clock_decides_nothing(node: Node, clocks: Clocks, jump_s: float) -> None:
+    """Neither a lease, nor the minute, nor the life of a family changes when somebody sets the clock."""
+    await node.begin()
+    await node.lease("t0")
+    clocks.wall += jump_s
+    assert isinstance(await node.take("t0"), Wait)
+    clocks.go_on(6.1)
+    await node.rotate("t0", "t1")
+    await node.store.show(key("t1"))
+    clocks.wall -= jump_s
+    assert isinstance(await node.take("t0"), Succeeded)
+
+
+async def test_the_same_token_is_answered_for_a_minute_without_rotation(node: Node, clocks: Clocks) -> None:
+    """A backend that keeps the refresh token gives one access token to all who come together."""
+    await node.begin()
+    await node.rotate("t0", "t0")
+    assert isinstance(await node.take("t0"), Succeeded)
+    clocks.go_on(61)
+    await node.rotate("t0", "t0")
+
+
+async def test_a_backend_may_stop_to_rotate(node: Node) -> None:
+    """An older token is then answered with what its newest successor got."""
+    await node.begin()
+    await node.rotate("t0", "t1")
+    await node.rotate("t1", "t1")
+    taken = await node.take("t0")
+    assert isinstance(taken, Succeeded)
+    assert (taken.sealed_for, taken.newest) == (key("t1"), key("t1"))
+
+
+@pytest.mark.parametrize("which", ["token", "session", "user"])
+async def test_the_end_of_a_log_in_refuses_all_its_tokens(nodes: tuple[Node, Node], which: str) -> None:
+    """Predecessors and successors, in each process, until the cookie's own end; and a call that runs is lost."""
+    await nodes[0].begin()
+    await nodes[0].rotate("t0", "t1")
+    lease = await nodes[0].lease("t1")
+    store = nodes[1].store
+    ended = {
+        "token": lambda: store.end(key("t0")),
+        "session": lambda: store.end_sessions(session="ref-1", until=1_000),
+        "user": lambda: store.end_sessions(subject="u1", until=1_000),
+    }
+    assert list(await ended[which]()) == ["ref-1"]
+    assert not await nodes[0].complete("t1", lease, "t2")
+    for token in ("t0", "t1"):
+        assert await nodes[0].take(token) == Refused(over=Over.ENDED, family=LOGIN)
+    assert await nodes[0].store.find(key("t1")) == LOGIN
+
+
+async def test_the_end_of_an_unknown_token_ends_nothing(node: Node) -> None:
+    """Anybody can send a token that nobody knows."""
+    await node.begin()
+    assert list(await node.store.end(key("x"))) == []
+    assert isinstance(await node.take("t0"), Redeem)
+
+
+async def test_a_later_log_in_is_not_ended(node: Node) -> None:
+    """A revocation ends the log-ins up to its time."""
+    await node.begin("t0")
+    await node.begin("n0", Family(session="ref-2", subject="u1", logged_in_at=2_000))
+    assert list(await node.store.end_sessions(subject="u1", until=1_500)) == ["ref-1"]
+    assert isinstance(await node.take("n0"), Redeem)
+
+
+async def test_a_refresh_is_no_new_log_in(node: Node) -> None:
+    """The family keeps the time of its log-in, so that a revocation in between ends it."""
+    await node.begin()
+    later = Family(session="ref-9", subject="u1", logged_in_at=3_000)
+    assert await node.complete("t0", await node.lease("t0"), "t1", family=later)
+    found = await node.store.find(key("t1"))
+    assert found == Family(session="ref-9", subject="u1", logged_in_at=1_000)
+    assert list(await node.store.end_sessions(subject="u1", until=1_500)) == ["ref-9", "ref-1"]
+
+
+async def test_the_oldest_tokens_are_forgotten(node: Node) -> None:
+    """The store keeps a bounded number of hashes a family."""
+    await node.begin()
+    for number in range(KEPT_TOKENS + 3):
+        await node.rotate(f"t{number}", f"t{number + 1}")
+    taken = await node.take("t0")
+    assert isinstance(taken, Redeem)
+    assert taken.family is None
+    assert isinstance(await node.take("t4"), Succeeded)
+
+
+async def test_a_family_goes_when_its_cookie_is_over(node: Node, clocks: Clocks) -> None:
+    """By both clocks, and not before."""
+    await node.begin()
+    await node.store.end(key("t0"))
+    for _ in range(int(KEEP_S / 1800) - 2):
+        clocks.go_on(1800)
+        await node.store.find(key("t0"))
+    assert await node.store.find(key("t0")) is not None
+    for _ in range(10):
+        clocks.go_on(1800)
+        await node.store.find(key("t0"))
+    assert await node.store.find(key("t0")) is None
+
+
+async def test_a_restart_keeps_all(tmp_path: Path, clocks: Clocks) -> None:
+    """Successors are known to the next process, and so is what was ended."""
+    path = tmp_path / "state.db"
+    node = Node(path, clocks)
+    await node.begin("t0")
+    await node.rotate("t0", "t1")
+    await node.begin("e0", Family(session="ref-2", subject="u2", logged_in_at=1_000))
+    await node.store.end(key("e0"))
+    await node.store.aclose()
+    node = Node(path, clocks)
+    assert isinstance(await node.take("t0"), Succeeded)
+    assert isinstance(await node.take("e0"), Refused)
+    await node.store.aclose()
+
+
+async def test_a_locked_file_is_an_error_and_no_answer(node: Node, tmp_path: Path) -> None:
+    """The caller answers 503 and keeps the cookie."""
+    await node.begin()
+    with sqlite3.connect(tmp_path / "state.db", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(UnavailableError):
+            await node.take("t0")
+        other.execute("ROLLBACK")
+    other.close()
+    assert isinstance(await node.take("t0"), Redeem)
+
+
+def test_a_file_that_is_no_store_is_named(tmp_path: Path) -> None:
+    """In one sentence, with the setting."""
+    path = tmp_path / "state.db"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(ConfigurationError, match=r"engine\.state_path"):
+        SqliteFamilies.open(path)
