@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.chromium import require_playwright
+from tests.support.client_cases import FINAL_CLOSES, RETRIED_CLOSES
 from tests.support.scripted_relay import ScriptedRelay, Tab
 
 require_playwright()
@@ -71,9 +72,7 @@ async def test_ten_good_seconds_start_the_back_off_anew_and_less_does_not(
     assert waits == [500, 1000, 500]
 
 
-@pytest.mark.parametrize(
-    "code", [1000, 1001, 1006, 1011, 1012, 1013, 3000, 3008, 3999, 4001, 4008, 4012, 4029, 4499]
-)
+@pytest.mark.parametrize("code", RETRIED_CLOSES)
 async def test_these_close_codes_come_back(tab: Tab, relay: ScriptedRelay, code: int) -> None:
     """Restarts, lost links, refused tokens, unknown codes, and everything from 4000 to 4499."""
     await tab.start(relay)
@@ -87,7 +86,7 @@ async def test_these_close_codes_come_back(tab: Tab, relay: ScriptedRelay, code:
     assert (await relay.accept()).offered.endswith("token-2")
 
 
-@pytest.mark.parametrize("code", [1003, 1008, 1009, 3003, 4500, 4501, 4504, 4999])
+@pytest.mark.parametrize("code", FINAL_CLOSES)
 async def test_these_close_codes_stop(tab: Tab, relay: ScriptedRelay, code: int) -> None:
     """Bugs, refusals that stay, and everything from 4500 on: no further token is asked for."""
     await tab.start(relay)

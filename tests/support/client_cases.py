@@ -154,3 +154,9 @@ BROKEN_FRAMES = (
     '{"type":"unsubscribed","channels":1}',
 )
 """Frames that are none of the protocol. A client tells of each (`malformed_frame`), and goes on."""
+
+FINAL_CLOSES = (1003, 1008, 1009, 3003, 4500, 4501, 4503, 4504, 4999)
+"""Close codes after which a client stops: bugs, refusals that stay, and everything from 4500 on."""
+
+RETRIED_CLOSES = (1000, 1001, 1006, 1011, 1012, 1013, 3000, 3008, 3999, 4001, 4008, 4012, 4029, 4499)
+"""Close codes after which it connects again: restarts, lost links, refused tokens, and unknown codes below 4500."""

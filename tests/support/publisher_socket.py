@@ -1,5 +1,6 @@
 """A publisher's WebSocket to /v1/ingest, read frame by frame."""
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -39,13 +40,15 @@ class Publishing:
 
     async def next(self) -> dict[str, Any]:
         """Return the next frame."""
-        frame = json.loads(await self.socket.recv())
+        async with asyncio.timeout(20):
+            frame = json.loads(await self.socket.recv())
         assert isinstance(frame, dict)
         return frame
 
     async def closed(self) -> tuple[int, str]:
         """Wait for the end; returns code and reason."""
-        await self.socket.wait_closed()
+        async with asyncio.timeout(20):
+            await self.socket.wait_closed()
         assert self.socket.close_code is not None
         return self.socket.close_code, self.socket.close_reason or ""
 
