@@ -33,7 +33,10 @@ from relay.settings.load import Settings
 
 log = structlog.get_logger("relay")
 
-_NAMED = re.compile(r"(RELAY_\w+|\w+(?:\.[\w-]+)+)\b", re.ASCII)
+_NAMED = re.compile(
+    rf"(?<![\w./@:-])(?:RELAY_\w+|(?:{'|'.join(Settings.model_fields)})(?:\.[\w-]+)+)", re.ASCII
+)
+"""A setting's name or a variable. The part of an address or a path is none."""
 
 
 class Reloader:
@@ -143,12 +146,26 @@ def usable(current: Settings, new: Settings) -> Settings:
 
 
 def named_settings(error: str) -> list[str]:
-    """Return the names of settings and RELAY_* variables that stand before the sentences of an error."""
-    # "relay.toml: limits.channels: must be …", or "limits.channels: …"
-    found = [_NAMED.match(part) for line in error.splitlines() for part in line.split(": ")[:2]]
-    sections = Settings.model_fields
-    names = [match[1] for match in found if match]
-    return [name for name in names if name.startswith("RELAY_") or name.split(".")[0] in sections]
+    """Return the names of settings and RELAY_* variables in an error, and nothing of their values.
+
+    A name stands before the sentence ("relay.toml: limits.channels: must be …"), where it may be a wrong one, or in it.
+    """
+    found = []
+    for line in error.splitlines():
+        before = [part for part in line.split(": ")[:2] if _NAMED.fullmatch(part)]
+        # what stands second is a name only after a file or a variable
+        found += before if before[:1] and before[0].startswith("RELAY_") else before[:1]
+        found += [name for name in _NAMED.findall(line) if _is_known(name)]
+    return list(dict.fromkeys(found))
+
+
+def _is_known(name: str) -> bool:
+    """Tell whether a text like "audit.path" is a setting's name. "audit.jsonl" is a value, such as a file's name."""
+    if name.startswith("RELAY_"):
+        return True
+    section, inner, *_ = name.split(".")
+    kind = Settings.model_fields[section].annotation
+    return inner in getattr(kind, "model_fields", {inner: None})
 
 
 def changes(before: Settings, after: Settings) -> list[str]:

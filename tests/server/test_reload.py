@@ -9,6 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from relay.limits.requests import Rates
+from relay.server.reload import named_settings
 from relay.settings.sections import Limits
 from tests.support.operators import OPERATORS, OPS, READER, operate
 from tests.support.publisher_socket import publishing
@@ -196,6 +197,23 @@ async def test_limits_of_connections_count_for_the_next_one(relay: Relay) -> Non
         await socket.read("subscribed")
 
 
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ("/etc/relay.toml: limits.conections: unknown key", ["limits.conections"]),
+        ("RELAY_LIMITS__CHANNELS: limits.channels: must be", ["RELAY_LIMITS__CHANNELS", "limits.channels"]),
+        ("The secret in session.signed has 43 bytes.\nset listen.tls.", ["session.signed", "listen.tls"]),
+        ("audit.path: audit.jsonl is not a regular file; see log.txt", ["audit.path"]),
+        ("public.url: https://audit.path.example is no URL, nor x@limits.channels", ["public.url"]),
+        ("operators.ops.may: must not be empty", ["operators.ops.may"]),
+        ("it is not TOML", []),
+    ],
+)
+def test_an_error_tells_its_settings_and_no_values(error: str, named: list[str]) -> None:
+    """What looks like a name and is a part of a value, such as a file or a host, is left out."""
+    assert named_settings(error) == named
+
+
 def test_each_limit_is_given_to_its_part() -> None:
     """A new limit must be added to `Reloader._update_parts`, or SIGHUP would only say that it changed."""
     assert set(Limits.model_fields) == {
@@ -249,12 +267,12 @@ async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:
             "limits.conections: unknown key",
             ["limits.conections"],
         ),
-        ("[public]", '[tokens]\nkeys_dir = "no-keys"\n[public]', "no-keys", []),
+        ("[public]", '[tokens]\nkeys_dir = "no-keys"\n[public]', "no-keys", ["tokens.keys_dir"]),
         (
             'algorithm = "HS256", secret = "test',
             'algorithm = "HS512", secret = "test',
             "session.signed",
-            ["session.signed.secret"],
+            ["session.signed"],
         ),
     ],
 )
