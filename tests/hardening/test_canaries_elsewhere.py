@@ -88,7 +88,7 @@ async def sessions_of_each_kind(relay: Relay, backend: Backend, marks: Canaries)
         f"{COOKIE}={good}",
         f"{COOKIE}.0={good[:half]}; {COOKIE}.1={good[half:]}",
         f"{COOKIE}.0={good[:half]}; {COOKIE}.3={good[half:]}",
-        f"{COOKIE}={good}; {COOKIE}={good}",
+        f"{COOKIE}={good}; {COOKIE}={bad}",
         *(f"{COOKIE}={text}" for text in (bad, stale, good[:-6], marks["opaque"])),
         f"access-token={marks['opaque']}",
     ):
