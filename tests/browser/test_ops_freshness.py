@@ -1,5 +1,6 @@
 """How fresh the ops page looks, while its relay is killed and started again; and whether everybody can use it."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,7 @@ from tests.support.relay_process import Relay, running
 
 require_playwright()
 
-from playwright.async_api import Browser, Page, expect  # noqa: E402  # after the check
+from playwright.async_api import Browser, Page, Route, expect  # noqa: E402  # after the check
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -136,6 +137,34 @@ async def test_a_section_that_the_last_answers_left_out_is_old_alone(page: Page,
     await page.get_by_test_id("match").fill("prices.>")
     await page.keyboard.press("Enter")
     await expect(page.locator("[data-stale=true]")).to_have_count(0)
+
+
+async def test_a_tab_that_was_hidden_looks_old_until_the_first_answer(page: Page, relay: Relay) -> None:
+    """It asked nothing while it was hidden, so it does not say that the relay gave no answer."""
+    await relay.publish("prices.A", 1)
+    await page.goto(f"{relay.internal_url}/ops")
+    await page.get_by_test_id("key").fill(OPS)
+    await page.get_by_test_id("enter").click()
+    await expect(page.get_by_test_id("channels").locator("[data-word]")).to_have_text("live")
+    answers = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await answers.wait()
+        await route.continue_()
+
+    await page.route("**/v1/**", hold)
+    await page.evaluate(
+        """() => {
+          const { now } = Date;
+          Date.now = () => now() + 60_000;
+          document.dispatchEvent(new Event('visibilitychange'));
+        }"""
+    )
+    await expect(page.get_by_test_id("state")).to_have_text("asking")
+    await expect(page.get_by_test_id("channels").locator("[data-word]")).to_have_text(re.compile("^was "))
+    answers.set()
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    await page.unroute_all(behavior="wait")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

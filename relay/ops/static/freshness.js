@@ -26,23 +26,27 @@ const since = (then) => Math.max(...now().map((time, index) => time - then[index
 export class Freshness {
   #heard = null; // when the last answers came; null before the first ones
   #failed = false;
+  #returned = false; // the tab was hidden and asked nothing; its first answers are on their way
   #leftOut = []; // the sections that the last answers did not bring
 
   /**
    * All sections are stale after a request that failed, and without answers for `limit_ms`. `show` is called after each request and
-   * every second, with whether they are stale and with the age of the last answers in milliseconds.
+   * every second, with whether they are stale, the age of the last answers in milliseconds, and whether the tab was hidden since.
    */
   constructor(limit_ms, show) {
     this.limit_ms = limit_ms;
     this.show = show;
     setInterval(() => this.#judge(), 1000);
-    document.addEventListener("visibilitychange", () => this.#judge());
+    document.addEventListener("visibilitychange", () => {
+      this.#returned = !document.hidden;
+      this.#judge();
+    });
   }
 
   /** All answers came and are shown, but for these sections. */
   heard(leftOut = []) {
     this.#heard = now();
-    this.#failed = false;
+    this.#failed = this.#returned = false;
     this.#leftOut = leftOut;
     this.#judge();
   }
@@ -50,6 +54,7 @@ export class Freshness {
   /** A request failed. */
   lost() {
     this.#failed = true;
+    this.#returned = false;
     this.#judge();
   }
 
@@ -69,7 +74,7 @@ export class Freshness {
         for (const element of section.querySelectorAll("[data-age]"))
           element.textContent = ago(Number(element.dataset.age) + passed_ms / 1000) + element.dataset.suffix;
     }
-    this.show(stale, passed_ms);
+    this.show(stale, passed_ms, this.#returned);
   }
 }
 

@@ -127,13 +127,13 @@ function showStats(now) {
 
 // what the bar and the charts say, as fresh as the last answers are
 
-const fresh = new Freshness(STALE_MS, (stale, passed_ms) => {
+const fresh = new Freshness(STALE_MS, (stale, passed_ms, returned) => {
   if (!key) return;
   const { node, version, role, at, started_at, stopping } = before;
   const known = stale ? `as of ${clock(at * 1000)}, ${ago(Math.round(passed_ms / 1000))} ago` : `up ${ago(at - started_at)}`;
   $("node").textContent = [node, version, ...(role === "all" ? [] : [role]), known].join(" · ");
   if (!stale) return say(stopping ? "draining" : "live", stopping ? "warn" : "good");
-  say(problem || "no answer", "bad");
+  say(returned ? "asking" : problem || "no answer", returned ? "warn" : "bad");
   const missed = Math.floor(((at - drawn) * 1000 + passed_ms) / EVERY_MS);
   if (missed < 1) return;
   for (const chart of charts) chart.pass(missed);
