@@ -122,7 +122,7 @@ def _load_secret(algorithm: str, key: bytes) -> bytes:
         )
     if len(key) < least:
         raise ConfigurationError(
-            f"The secret in session.signed has {len(key)} bytes, and {algorithm} needs at least {least} "
+            f"session.signed.secret has {len(key)} bytes, and {algorithm} needs at least {least} "
             "(RFC 7518 §3.2): set a longer one here and in the backend."
         )
     return key
