@@ -14,7 +14,7 @@ from relay.bff.user_objects import without_tokens
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
-from relay.sessions.base import EndedRefusal
+from relay.sessions.base import EndedRefusal, identity_of
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.cookies import OwnCookies, clear_cookies
 
@@ -92,17 +92,16 @@ def _refused(
     refusal = rejected.refusal
     response = refusal_answer(refusal, retry_after_s=rejected.retry_after_s)
     if refusal.reason is not Reason.SESSION_MISSING:  # the question of each visitor who has not logged in yet
-        session = None if access is None else access.session
+        user, identity = identity_of(refusal, None if access is None else access.session)
         parts.auditor.note(
             Event(
                 action=Action.PROXY_DENIED,
                 reason=refusal.reason,
-                user="" if session is None else session.subject,
+                user=user,
                 client=client,
                 status=response.status_code,
                 path=PATH,
-                relay={"detail": str(refusal)}
-                | ({} if session is None else {"session": {"ref": session.ref}}),
+                relay={"detail": str(refusal)} | identity,
             )
         )
     if isinstance(refusal, EndedRefusal):

@@ -20,7 +20,7 @@ from relay.core.errors import DECIDED_BY, MalformedError, Reason, Refusal, Unava
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
-from relay.sessions.base import Ended, RefusedSession, Session
+from relay.sessions.base import Ended, Session, identity_of
 from relay.sessions.cookies import MAX_SESSION_CHARS, SessionCookies, find_all, present
 from relay.state.families import Family
 from relay.web.answers import error_answer, json_answer, refusal_answer
@@ -264,17 +264,14 @@ def _logged_out(client: Client, user: str, ref: str) -> Event:
 
 def _not_ended(client: Client, refusal: Refusal) -> Event:
     """Return the record of a log-out that ended no session: its sockets stay open until their own end."""
-    known = refusal.session if isinstance(refusal, RefusedSession) else None
-    claimed = refusal.claimed if isinstance(refusal, RefusedSession) else {}
+    user, identity = identity_of(refusal)
     return Event(
         action=Action.LOGOUT,
         reason=refusal.reason,
-        user=known.subject if known else "",
+        user=user,
         client=client,
         status=200,
-        relay={"detail": str(refusal)}
-        | ({"session": {"ref": known.ref}} if known else {})
-        | ({"claimed": dict(claimed)} if claimed else {}),
+        relay={"detail": str(refusal)} | identity,
     )
 
 

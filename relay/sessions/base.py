@@ -13,7 +13,7 @@ Several verifiers can be tried in order (`relay.sessions.chain`), so there are t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from relay.core.errors import Reason, Refusal
 
@@ -71,6 +71,20 @@ class RefusedSession(Refusal):
 
     session: Session | None = None
     claimed: Mapping[str, str] = field(default_factory=dict)
+
+
+def identity_of(refusal: Refusal, session: Session | None = None) -> tuple[str, dict[str, Any]]:
+    """Return the user, and the fields of `relay` that say whose session it was, for the audit record of a refusal.
+
+    `session` is the request's, if it was accepted. Otherwise the refusal may know one, or what a credential claims.
+    """
+    claimed: Mapping[str, str] = {}
+    if session is None and isinstance(refusal, RefusedSession):
+        session, claimed = refusal.session, refusal.claimed
+    fields: dict[str, Any] = {"claimed": dict(claimed)} if claimed else {}
+    if session is None:
+        return "", fields
+    return session.subject, fields | {"session": {"ref": session.ref}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

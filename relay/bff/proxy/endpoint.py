@@ -21,7 +21,7 @@ from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
-from relay.sessions.base import EndedRefusal
+from relay.sessions.base import EndedRefusal, identity_of
 from relay.web.answers import refusal_answer
 from relay.web.client_link import ClientLink
 from relay.web.cookies import OwnCookies, clear_cookies
@@ -150,17 +150,18 @@ class ProxyEndpoint:
         self._count(denial.prefix, status)
         session = denial.access.session if denial.access is not None else None
         if denial.refusal.reason not in (Reason.CLIENT_CLOSED, Reason.SERVER_STOPPING):  # nobody was refused
+            user, identity = identity_of(denial.refusal, session)
             self._parts.auditor.note(
                 Event(
                     action=Action.PROXY_DENIED,
                     reason=denial.refusal.reason,
-                    user=session.subject if session is not None else "",
+                    user=user,
                     client=client,
                     status=status,
                     path=denial.prefix,
                     relay={"method": request.method[:16], "detail": str(denial.refusal)}
                     | ({"setting": denial.refusal.setting} if denial.refusal.setting else {})
-                    | ({"session": {"ref": session.ref}} if session is not None else {}),
+                    | identity,
                 )
             )
         link: ClientLink = request.state.presence
