@@ -54,7 +54,7 @@ async def test_nothing_inline_and_nothing_from_elsewhere() -> None:
 async def test_its_filter_offers_every_action() -> None:
     """As the relay knows them."""
     script = (await get("/ops/records.js")).text
-    offered = re.findall(r'"([a-z.]+)"', script[script.index("ACTIONS") : script.index("];")])
+    offered = re.findall(r'"([a-z_.]+)"', script[script.index("ACTIONS") : script.index("];")])
     assert sorted(offered) == sorted(Action)
 
 
