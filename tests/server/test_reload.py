@@ -272,7 +272,7 @@ async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:
             'algorithm = "HS256", secret = "test',
             'algorithm = "HS512", secret = "test',
             "session.signed",
-            ["session.signed"],
+            ["session.signed.secret"],
         ),
     ],
 )
