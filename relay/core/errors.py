@@ -131,7 +131,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_SCOPE: "The token's scope is not the one that this service accepts.",
     Reason.TOKEN_SUBJECT: "The token that was sent to refresh a connection belongs to another user.",
     Reason.TOKEN_REPLAYED: "The token was used before.",
-    Reason.SESSION_MISSING: "Neither a session cookie nor a Bearer token came with the request.",
+    Reason.SESSION_MISSING: "Neither a session cookie nor an Authorization header came with the request.",
     Reason.SESSION_REPEATED: "The session cookie came with two values. Another site of the domain may have set one.",
     Reason.SESSION_INVALID: "The session's token has a wrong signature, form or purpose.",
     Reason.SESSION_EXPIRED: "The session's token has expired.",

@@ -11,6 +11,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.core.errors import EXPLANATIONS
 from relay.server import logs
 
 Format = Literal["auto", "text", "json"]
@@ -232,3 +233,8 @@ def test_auto_is_json_into_a_pipe() -> None:
     assert json.loads(written(lambda log: log.info("x"), format="auto"))["event"] == "x"
     with pytest.raises(json.JSONDecodeError):
         json.loads(written(lambda log: log.info("x"), format="text"))
+
+
+def test_no_sentence_of_a_reason_is_redacted() -> None:
+    """The log hides what follows the word Bearer: an explanation with it was logged as "a Bearer [hidden]"."""
+    assert [text for text in EXPLANATIONS.values() if logs.redact(text) != text] == []
