@@ -30,7 +30,7 @@ from relay.core.errors import Reason, Refusal
 from relay.net.admission import AdmissionQueue, LoadShedder
 from relay.net.tls_handshake import TlsHandshake
 from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.net.write_stalls import WriteStalls
+from relay.net.write_stalls import STOPPED_WITHIN_S, WriteStalls
 from relay.web.answers import error_answer, refusal_answer
 from relay.web.bounded_websocket import BoundedWebSocket
 from relay.web.client_link import ClientLink
@@ -45,9 +45,6 @@ HEAD_WITHIN_S: Final = 5.0
 handshake. Without this bound, a head that comes byte by byte holds its connection (slowloris)."""
 CHUNKED_PIECE_BYTES: Final = 4096
 """Bytes of a chunked body that are parsed at once. Nobody knows where it ends, and requests may follow it."""
-STOPPED_WITHIN_S: Final = 0.7
-"""Seconds in which a client takes its last answer when the relay stops. Without this bound, one that takes nothing held
-the process for 30 s, and systemd kills after 20."""
 KEEPALIVE_S: Final = 75.0
 """Seconds between two requests. A proxy must be the first to close: nginx and Caddy keep connections for 60 s and
 more, and a request on a connection that the relay has just closed is a 502."""

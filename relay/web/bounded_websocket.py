@@ -16,7 +16,7 @@ from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from relay.core.errors import Reason, Refusal
-from relay.net.write_stalls import WriteStalls
+from relay.net.write_stalls import STOPPED_WITHIN_S, WriteStalls
 
 if TYPE_CHECKING:
     from websockets.http11 import Request  # uvicorn's interface; nothing here uses the package
@@ -40,6 +40,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if self._writes is not None:
             self._writes.stop()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End the connection: the relay stops. A client that takes nothing would not get the close frame."""
+        super().shutdown()
+        self.loop.call_later(STOPPED_WITHIN_S, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`. The first bytes are the request, which `BoundedHttp` has read already."""

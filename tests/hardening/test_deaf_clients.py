@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from websockets.frames import Opcode
 
 from tests.support.minted_tokens import process_of
 from tests.support.raw_http import exchange, head
-from tests.support.raw_websocket import until
-from tests.support.relay_process import Relay, running
+from tests.support.raw_websocket import masked, until
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.shared_relay import assert_quiet
 
 LIMIT = 10
@@ -35,15 +36,15 @@ def request(relay: Relay, listener: str) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def deaf(relay: Relay, listener: str) -> AsyncIterator[socket.socket]:
-    """Send requests until the relay reads no more of them, and read nothing."""
-    requests = request(relay, listener) * 100
+async def deaf(relay: Relay, listener: str, *, handshake: bytes = b"") -> AsyncIterator[socket.socket]:
+    """Send requests, or pings after a handshake, until the relay reads no more of them, and read nothing."""
+    requests = masked(Opcode.PING, b"x" * 125) * 100 if handshake else request(relay, listener) * 100
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         sock.connect(("127.0.0.1", relay.ports[LISTENERS[listener][0]]))
         sock.setblocking(False)
-        left = b""
+        left = handshake
 
         def is_stuck() -> bool:
             nonlocal left
@@ -78,6 +79,24 @@ async def test_a_client_that_takes_nothing_does_not_keep_the_relay_from_stopping
 ) -> None:
     """SIGTERM ends the process in seconds, in order, with such a connection open."""
     async with deaf(relay, listener):
+        assert await asyncio.to_thread(relay.stop) == 0
+
+
+async def test_a_publisher_that_takes_nothing_does_not_keep_the_relay_from_stopping(relay: Relay) -> None:
+    """A flood of pings is no longer read when their answers wait, and the socket ends without a traceback."""
+    handshake = head(
+        "GET",
+        "/v1/ingest",
+        [
+            ("Host", f"127.0.0.1:{relay.ports[2]}"),
+            ("Authorization", f"Bearer {PUBLISHER_KEY}"),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ],
+    )
+    async with deaf(relay, "internal", handshake=handshake):
         assert await asyncio.to_thread(relay.stop) == 0
 
 
