@@ -46,9 +46,10 @@ CREATE TABLE IF NOT EXISTS refresh_tokens (
     address TEXT NOT NULL, shown_at REAL, succeeded_at REAL, sealed BLOB, lease BLOB, leased_until REAL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refresh_tokens_by_family ON refresh_tokens (family, number);
-CREATE INDEX IF NOT EXISTS refresh_tokens_by_session ON refresh_tokens (session);
+CREATE INDEX IF NOT EXISTS refresh_tokens_by_session ON refresh_tokens (session) WHERE session != '';
 COMMIT;
 """
+"""A session that is refreshed every quarter of an hour takes 8 KB with tokens of 800 bytes: 150 MB for 20,000."""
 _PURGE_EVERY_S = 600
 _PAST_FOR_S = 3600
 """Seconds for which the wall clock, too, must be past the end of a family before it is deleted."""
@@ -325,6 +326,12 @@ class SqliteFamilies:
                 (session, renewal.address, token),
             )
         else:
+            # of older tokens only the hash is needed, and each other session that they had
+            self._database.execute(
+                "UPDATE refresh_tokens SET address = '', session = CASE session WHEN ? THEN '' ELSE session END "
+                "WHERE family = ?",
+                (session, family_id),
+            )
             self._add_token(renewal.successor, family_id, number + 1, session, renewal.address)
             self._database.execute(
                 "DELETE FROM refresh_tokens WHERE family = ? AND number <= ?",
@@ -346,7 +353,7 @@ class SqliteFamilies:
         if session:
             found = self._database.execute(
                 "SELECT DISTINCT family FROM refresh_tokens JOIN refresh_families ON id = family "
-                "WHERE session = ? AND logged_in_at <= ? AND ended = 0",
+                "WHERE session = ? AND session != '' AND logged_in_at <= ? AND ended = 0",
                 (session, until),
             )
         else:
