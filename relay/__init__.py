@@ -17,7 +17,7 @@ What browsers and other servers reach:
 
     issuer/          POST /auth/ws-token: a session comes in, a scoped token goes out; the grants
     stream/          the WebSocket listener: gate, connections, registry, fan-out, heartbeat, drain
-    bff/             log-in, log-out, the user and the API proxy, against the backend
+    bff/             log-in, refresh, log-out, the user and the API proxy, against the backend
     ingest/          publishers: HTTP requests and a WebSocket
     ops/             operators: routes and page of the internal listener
 

@@ -1,1 +1,4 @@
-"""The backend for the frontend: log-in and log-out, with cookies for the browser and tokens for the backend."""
+"""The backend for the frontend: cookies for the browser, tokens for the backend.
+
+Log-in, refresh and log-out, who is logged in, and the API proxy.
+"""

@@ -12,6 +12,7 @@ import pytest
 from relay.doctor import CHECKS
 from tests.support.command_line import RelayCommand, relay
 from tests.support.doctor_deployment import change
+from tests.support.ports import free_ports
 from tests.support.readme import ROOT
 
 __all__ = ["relay"]
@@ -73,8 +74,10 @@ def test_the_json_has_the_same_findings_as_the_text(folder: Path, relay: RelayCo
     assert set(finding) == {"check", "severity", "found", "means", "do"}
 
 
-def test_others_are_asked_unless_told_not_to(relay: RelayCommand) -> None:
+def test_others_are_asked_unless_told_not_to(folder: Path, relay: RelayCommand) -> None:
     """The backend of these settings is not there: a note says so, once for each setting that names it."""
+    [port] = free_ports(1)
+    change(folder, (":9000", f":{port}"))
     done = relay("doctor")
     assert done.code == 0
     assert done.out.count("note\tclock-unknown\t127.0.0.1 (") == 2
