@@ -88,7 +88,7 @@ PARTS = (
         "relay.web.bounded_websocket",
         "__init__ close_sent conn connection_lost connection_made curr_msg_data_type data_received frames "
         "handle_connect handle_parser_exception handshake_complete handshake_initiated keepalive_timeout loop "
-        "pause_writing read_paused receive resume_writing send send_receive_event_to_app transport writable",
+        "pause_writing read_paused receive resume_writing send send_receive_event_to_app shutdown transport writable",
     ),
     private(
         "uvicorn",

@@ -18,9 +18,11 @@ from relay.core.jws import Compact, parse_compact
 from relay.net.backend_faults import backend_fault, describe, refuse_status
 from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.claims import is_unix_seconds, member
-from relay.sessions.cookies import is_cookie_value
+from relay.sessions.cookies import MAX_SESSION_CHARS, is_cookie_value
 from relay.sessions.upstream import NO_SESSION
 
+MAX_TOKENS_CHARS = 26_000
+"""Longest tokens of a log-in together. A request has at most 32 KiB before its body, its other headers included."""
 CONNECTIONS = 100
 """Most connections to the backend, for all log-ins together."""
 
@@ -262,6 +264,15 @@ class Backend:
                 answer,
                 body,
                 expected="tokens of characters that a cookie may have",
+                setting="bff.fields",
+            )
+        lengths = [len(token) for token in tokens.tokens]
+        if max(lengths) > MAX_SESSION_CHARS or sum(lengths) > MAX_TOKENS_CHARS:
+            most = f"at most {MAX_SESSION_CHARS} each, {MAX_TOKENS_CHARS} together"
+            raise backend_fault(
+                name,
+                came=f"tokens of {' and '.join(map(str, lengths))} bytes",
+                expected=f"tokens that fit into cookies ({most})",
                 setting="bff.fields",
             )
 

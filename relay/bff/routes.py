@@ -21,7 +21,7 @@ from relay.core.events import Action, Client, Event
 from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
 from relay.sessions.base import Ended, Session, identity_of
-from relay.sessions.cookies import MAX_SESSION_CHARS, SessionCookies, find_all, present
+from relay.sessions.cookies import SessionCookies, find_all, present
 from relay.state.families import Family
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
@@ -34,8 +34,6 @@ _SESSION_UNKNOWN = (
     "You are logged out in this browser. Which session it was could not be told, so it was not ended: "
     "its open streams and copies of its cookies work until their own end."
 )
-MAX_TOKENS_CHARS = 26_000
-"""Longest tokens of a log-in together. A request has at most 32 KiB before its body, its other headers included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +146,6 @@ async def _checked(credentials: Mapping[str, object], client: Client, parts: Bff
     result = await parts.backend.login(credentials, client)
     if isinstance(result, Rejected):
         return result
-    lengths = [len(token) for token in result.tokens]
-    if max(lengths) > MAX_SESSION_CHARS or sum(lengths) > MAX_TOKENS_CHARS:
-        raise parts.backend.login_fault(
-            f"tokens of {' and '.join(map(str, lengths))} bytes",
-            expected=f"tokens that fit into cookies (at most {MAX_SESSION_CHARS} each, {MAX_TOKENS_CHARS} together)",
-        )
     try:
         user = without_tokens(result.user, result.tokens)
     except RecursionError:

@@ -75,10 +75,11 @@ class Revoker:
         sessions = await self._sessions(target, max(now, at))
         for session in sessions:
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
-        closed = 0
-        for ended in (target, *sessions):
-            closed += self._registry.end(ended)
-            self._end_calls(ended)
+        closed = self._registry.end(target)
+        self._end_calls(target)
+        for session in sessions if target.kind is Kind.SESSION else ():  # a user's are ended by now
+            closed += self._registry.end(session)
+            self._end_calls(session)
         self._auditor.note(_event(target, client=client, user=user, operator=operator, closed=closed))
         for ended in (target, *sessions):
             if ended.kind is Kind.SESSION:

@@ -215,6 +215,7 @@ async def test_a_hundred_calls_at_once_cause_one_refresh(
         (200, b"{}", (502, True)),
         (200, b'{"accessToken":"not one of ours"}', (502, True)),
         (200, b'{"accessToken":"a.b.c"}', (502, True)),
+        (200, b'{"accessToken":"' + b"a" * 20_000 + b'"}', (502, True)),
         (200, b"[" * 60_000, (502, True)),
         (401, b"", (401, False)),
         (400, b'{"error":"invalid_grant"}', (401, False)),

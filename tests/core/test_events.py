@@ -39,7 +39,7 @@ def test_every_action_is_described(action: Action) -> None:
     assert event["action"] == action.value
     assert set(event["category"]) <= ECS_CATEGORIES
     assert set(event["type"]) <= ECS_TYPES
-    refused = action.value.endswith((".denied", ".failed", ".gap", "denials.aggregated"))
+    refused = action.value.endswith((".denied", "_denied", ".failed", ".gap", "denials.aggregated"))
     assert event["outcome"] == ("failure" if refused else "success")
 
 

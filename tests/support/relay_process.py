@@ -148,7 +148,7 @@ class Relay:
         code = self.process.wait(15)
         self.process.stdout.close()
         if self.audit_path.exists():
-            cleared_cookies.settle(self.ports[0], self.audit())
+            cleared_cookies.settle(self.ports[0], self.audit)
         return code
 
     # sessions and tokens
