@@ -3,6 +3,7 @@
 It replaces an application's real backend, of which the relay knows only these routes:
 
     POST /auth/login    {"email", "password"} → {"accessToken", "refreshToken", "user"}
+    POST /auth/refresh  Bearer refresh token  → {"accessToken", "refreshToken"}; a second use ends the session
     GET  /auth/me       Bearer access token   → {"user"}
     POST /auth/logout   Bearer access token   → 204, and the session's tokens are invalid here
 
@@ -41,7 +42,6 @@ SUBJECT = "demo"
 
 ACCESS_S = 15 * 60
 REFRESH_S = 7 * 24 * 3600
-_USES_FOR_CALLS = ("access",)
 
 MAX_BODY_BYTES = 4096
 MIN_SECRET_BYTES = 32
@@ -54,6 +54,7 @@ class Accounts:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._ended: dict[str, float] = {}
+        self._refresh_ids: dict[str, str] = {}  # of each session, the refresh token that is good now
 
     def __repr__(self) -> str:
         return "Accounts()"
@@ -62,33 +63,55 @@ class Accounts:
         """Start a session. Each log-in has a new `sid`, so that an attacker can't choose one (session fixation)."""
         if not (_same(password, PASSWORD) & _same(email, EMAIL)):
             return None
-        session = secrets.token_urlsafe(16)
-        return {
-            "accessToken": self._token("access", session, now, ACCESS_S),
-            "refreshToken": self._token("refresh", session, now, REFRESH_S),
-            "user": USER,
-        }
+        return self._tokens(secrets.token_urlsafe(16), now) | {"user": USER}
+
+    def refresh(self, token: str, *, now: float) -> dict[str, Any] | None:
+        """Return new tokens for a refresh token. A token that was used before ends its session: it was copied.
+
+        After a restart no token is known as used, so the first one that comes is good.
+        """
+        claims = self._claims(token, "refresh")
+        if claims is None:
+            return None
+        session = str(claims["sid"])
+        if self._refresh_ids.get(session, claims["jti"]) != claims["jti"]:
+            self.logout(session, now=now)
+            return None
+        return self._tokens(session, now)
 
     def session_of(self, token: str) -> str | None:
         """Return the session of a valid access token."""
+        claims = self._claims(token, "access")
+        return None if claims is None else str(claims["sid"])
+
+    def _claims(self, token: str, use: str) -> dict[str, Any] | None:
+        """Return the claims of a valid token of this kind, if its session has not ended."""
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 self._secret,
                 algorithms=["HS256"],
-                options={"require": ["exp", "iat", "sub", "sid", "token_use"]},
+                options={"require": ["exp", "iat", "sub", "sid", "token_use", "jti"]},
             )
         except jwt.PyJWTError:
             return None
         session = claims["sid"]
-        if claims["token_use"] not in _USES_FOR_CALLS or not isinstance(session, str):
+        if claims["token_use"] != use or not isinstance(session, str) or session in self._ended:
             return None
-        return None if session in self._ended else session
+        return claims
 
     def logout(self, session: str, *, now: float) -> None:
         """End a session. It is remembered until all its tokens have expired."""
         self._ended = {ended: until for ended, until in self._ended.items() if until > now}
         self._ended[session] = now + REFRESH_S
+        self._refresh_ids.pop(session, None)
+
+    def _tokens(self, session: str, now: float) -> dict[str, Any]:
+        self._refresh_ids[session] = secrets.token_urlsafe(16)
+        return {
+            "accessToken": self._token("access", session, now, ACCESS_S),
+            "refreshToken": self._token("refresh", session, now, REFRESH_S),
+        }
 
     def _token(self, use: str, session: str, now: float, life_s: int) -> str:
         claims = {
@@ -99,6 +122,7 @@ class Accounts:
             "token_use": use,
             "iat": int(now),
             "exp": int(now) + life_s,
+            "jti": self._refresh_ids[session],
         }
         return jwt.encode(claims, self._secret, algorithm="HS256")
 
@@ -109,7 +133,7 @@ def _same(given: str, expected: str) -> bool:
 
 
 def create_app(accounts: Accounts) -> Starlette:
-    """Return the three routes."""
+    """Return the four routes."""
 
     async def login(request: Request) -> Response:
         body = await _read_object(request)
@@ -122,6 +146,13 @@ def create_app(accounts: Accounts) -> Starlette:
         if answer is None:
             return _problem(401, "invalid_credentials", "The name or the password is wrong.")
         return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+
+    async def refresh(request: Request) -> Response:
+        token = bearer_token(request.headers.getlist("authorization"))
+        answer = None if isinstance(token, Refusal) else accounts.refresh(token, now=time.time())
+        return (
+            _no_session() if answer is None else JSONResponse(answer, headers={"Cache-Control": "no-store"})
+        )
 
     async def me(request: Request) -> Response:
         if _session(request) is None:
@@ -142,6 +173,7 @@ def create_app(accounts: Accounts) -> Starlette:
     return Starlette(
         routes=[
             Route("/auth/login", login, methods=["POST"]),
+            Route("/auth/refresh", refresh, methods=["POST"]),
             Route("/auth/me", me, methods=["GET"]),
             Route("/auth/logout", logout, methods=["POST"]),
         ]

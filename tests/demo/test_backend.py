@@ -157,3 +157,17 @@ def test_a_wrong_argument_is_one_line(tmp_path: Path, address: str) -> None:
         assert output == ""
         assert sentence in errors
         assert errors.count("\n") == 1
+
+
+async def test_a_refresh_token_is_good_once(client: httpx.AsyncClient) -> None:
+    """It is rotated; a second use ends the session, because somebody has a copy."""
+    first = await _login(client)
+    answer = await client.post("/auth/refresh", headers=_bearer(first["refreshToken"]))
+    assert answer.status_code == 200
+    second = answer.json()
+    assert set(second) == {"accessToken", "refreshToken"}
+    assert (await client.get("/auth/me", headers=_bearer(second["accessToken"]))).status_code == 200
+    assert (await client.post("/auth/refresh", headers=_bearer(first["accessToken"]))).status_code == 401
+    assert (await client.post("/auth/refresh", headers=_bearer(first["refreshToken"]))).status_code == 401
+    assert (await client.get("/auth/me", headers=_bearer(second["accessToken"]))).status_code == 401
+    assert (await client.post("/auth/refresh", headers=_bearer(second["refreshToken"]))).status_code == 401

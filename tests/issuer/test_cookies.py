@@ -104,10 +104,7 @@ async def test_a_revoked_session_loses_both_cookies(relay: Relay) -> None:
 
 
 async def test_a_refusal_of_anything_else_clears_nothing(relay: Relay) -> None:
-    """No cookie is cleared for a header that was refused, a refused request, or a backend that can't refresh."""
-    answer = await relay.ask(headers={"Cookie": "refresh-token=r"})
-    assert answer.status_code in (502, 503)
-    assert "set-cookie" not in answer.headers
+    """No cookie is cleared for a header that was refused, or for a refused request."""
     for headers in (
         {"Authorization": "Bearer garbage"},
         {"Authorization": f"Bearer {by_pyjwt(OTHER_SECRET)}"},
