@@ -136,7 +136,10 @@ class Families(Protocol):
         ...
 
     async def end(self, token: bytes) -> Sequence[str]:
-        """End the family of a token. Return the references of its sessions, the newest first."""
+        """End the family of a token. Return the references of its sessions, the newest first.
+
+        A family whose log-in the store has not seen is forgotten: anybody can make such tokens up.
+        """
         ...
 
     async def end_sessions(self, *, session: str = "", subject: str = "", until: float) -> Sequence[str]:

@@ -346,8 +346,18 @@ class SqliteFamilies:
         )
 
     def _end(self, token: bytes) -> Sequence[str]:
-        row = self._one("SELECT family FROM refresh_tokens WHERE hash = ?", token)
-        return [] if row is None else self._end_families([row[0]])
+        row = self._one(
+            "SELECT family, is_known FROM refresh_tokens JOIN refresh_families ON id = family WHERE hash = ?",
+            token,
+        )
+        if row is None:
+            return []
+        family, is_known = row
+        if not is_known:  # the backend refuses it again; strangers' tokens must not fill the file
+            self._database.execute("DELETE FROM refresh_tokens WHERE family = ?", (family,))
+            self._database.execute("DELETE FROM refresh_families WHERE id = ?", (family,))
+            return []
+        return self._end_families([family])
 
     def _end_sessions(self, session: str, subject: str, until: float) -> Sequence[str]:
         if session:

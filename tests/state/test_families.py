@@ -246,6 +246,16 @@ async def test_the_end_of_an_unknown_token_ends_nothing(node: Node) -> None:
     assert isinstance(await node.take("t0"), Redeem)
 
 
+async def test_an_unknown_token_that_was_refused_leaves_nothing(node: Node) -> None:
+    """Strangers' tokens must not fill the file; a call that still runs with one is thrown away."""
+    lease = await node.lease("x")
+    assert list(await node.store.end(key("x"))) == []
+    assert not await node.complete("x", lease, "y")
+    taken = await node.take("x")
+    assert isinstance(taken, Redeem)
+    assert taken.family is None
+
+
 async def test_a_later_log_in_is_not_ended(node: Node) -> None:
     """A revocation ends the log-ins up to its time."""
     await node.begin("t0")
