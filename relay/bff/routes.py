@@ -193,7 +193,7 @@ def _rejection(rejected: Rejected) -> Response:
 async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Response:
     """Clear the cookies, whatever they hold, and end every session that they hold.
 
-    Two cookies of one name may be two sessions: one of them planted, or left over. Whoever sends both has both.
+    Two cookies of one name may be two sessions: one of them planted, or left over. A client that sends both has both.
     """
     client = parts.client_of(request)
     if refusal := options.csrf(request):

@@ -47,11 +47,11 @@ LOOKS: Final = 5
 
 LOOK_EVERY_S: Final = 3.0
 """Seconds after which one more is allowed: at most 20 a minute. One network alone can't use that up. If many do, a new
-key is still known after 3 s, whoever causes the request."""
+key is still known after 3 s, also if a stranger causes the request."""
 
 SETTLE_S: Final = 10.0
-"""Seconds between two looks in vain until a kid counts as unknown. Publishers with several servers or a cache in front
-may still serve the old set when the first tokens of a new key come."""
+"""Seconds between two looks without a result, after which a kid counts as unknown. Publishers with several servers or
+a cache in front may still serve the old set when the first tokens of a new key come."""
 
 RETRY_S: Final = 2.0
 """Seconds between a failure and the next request: as long as one attempt may take."""

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.core.clock_floor import ClockFloor
-from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.core.errors import Reason, UnavailableError
 from relay.core.tokens import MAX_LIFETIME_S, USED_KEPT_S
 from relay.group_commit import GroupCommit
+from relay.state.sqlite_file import open_file
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -125,22 +126,10 @@ class SqliteState:
         Raises:
             ConfigurationError: if the file can't be opened or written, is locked, or is not a SQLite file.
         """
-        database = None
-        try:
-            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=1.0)
-            # With these settings a commit survives the death of the process (kill -9) without an fsync. Only a power
-            # cut can lose the last moments, and those tokens expire within 30 seconds.
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            database.executescript(_SCHEMA)
+        # A commit survives the death of the process (kill -9) without an fsync. Only a power cut can lose the last
+        # moments, and those tokens expire within 30 seconds.
+        with open_file(path, _SCHEMA, synchronous="NORMAL") as database:
             return cls(database, clock=clock, steady=steady)
-        except sqlite3.Error as error:
-            if database is not None:
-                database.close()
-            raise ConfigurationError(
-                f"engine.state_path: {path} can't be used as the state file ({error}). "
-                "Set it to a file in a folder that this process may write to."
-            ) from None
 
     @property
     def waiting(self) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from relay.core.clock_floor import ClockFloor
-from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.core.errors import Reason, UnavailableError
 from relay.state.families import (
     KEPT_TOKENS,
     SPENT_AFTER_S,
@@ -32,6 +32,7 @@ from relay.state.families import (
     Taken,
     Wait,
 )
+from relay.state.sqlite_file import open_file
 
 _SCHEMA = """
 BEGIN IMMEDIATE;
@@ -54,7 +55,6 @@ _PURGE_EVERY_S = 600
 _PAST_FOR_S = 3600
 """Seconds for which the wall clock, too, must be past the end of a family before it is deleted."""
 _ANSWER_WITHIN_S = 2.0
-_BUSY_S = 1.5
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 Result = TypeVar("Result")
@@ -87,21 +87,9 @@ class SqliteFamilies:
         Raises:
             ConfigurationError: if it can't be used.
         """
-        database = None
-        try:
-            database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_BUSY_S)
-            database.execute("PRAGMA journal_mode=WAL")
-            # a refresh token is spent at the backend: its successor must survive a power cut
-            database.execute("PRAGMA synchronous=FULL")
-            database.executescript(_SCHEMA)
+        # a refresh token is spent at the backend: its successor must survive a power cut
+        with open_file(path, _SCHEMA, synchronous="FULL") as database:
             return cls(database, clock=clock, steady=steady)
-        except sqlite3.Error as error:
-            if database is not None:
-                database.close()
-            raise ConfigurationError(
-                f"engine.state_path: {path} can't be used as the state file ({error}). "
-                "Set it to a file in a folder that this process may write to."
-            ) from None
 
     async def aclose(self) -> None:
         """Finish what runs and close the file."""

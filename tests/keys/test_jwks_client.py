@@ -141,13 +141,13 @@ async def test_made_up_kids_from_everywhere(publisher: Backend, client: JwksClie
     publish(publisher, ONE, TWO)
     await unavailable(client, TWO.kid, caller="192.0.2.1")
     clock.now += LOOK_EVERY_S
-    assert await unknown(client, "made-up", caller="10.9.9.9")  # whoever causes the request
+    assert await unknown(client, "made-up", caller="10.9.9.9")  # also if a stranger causes the request
     assert await client.key(TWO.kid, caller="192.0.2.1") == TWO
     assert len(publisher.calls) == 2 + LOOKS
 
 
 async def test_a_publisher_that_serves_an_old_set_for_a_moment(publisher: Backend, clock: Clock) -> None:
-    """A kid counts as unknown when two looks in vain lie ten seconds apart. Until then it is "not now"."""
+    """A kid counts as unknown when two looks without a result lie ten seconds apart. Until then it is "not now"."""
     client = JwksClient(publisher.url, read=read_published, settle_s=SETTLE_S, clock=clock)
     await client.key(ONE.kid)
     await unavailable(client, TWO.kid, caller="192.0.2.1")

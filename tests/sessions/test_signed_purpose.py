@@ -131,7 +131,7 @@ async def test_our_own_scoped_token_is_no_session() -> None:
     ],
 )
 async def test_an_expired_token_has_a_reason_of_its_own(skew: float, expected: Reason | None) -> None:
-    """Expired is an answer of its own: it is what a refresh mends. The leeway is a minute."""
+    """Expired is an answer of its own: a refresh makes it good. The leeway is a minute."""
     assert await reason(token(), now=NOW + skew) is expected
 
 

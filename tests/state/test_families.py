@@ -180,7 +180,7 @@ async def test_an_old_token_is_spent_a_minute_after_its_successor_came(
 async def test_a_successor_that_never_came_is_handed_out_for_a_day(
     node: Node, clocks: Clocks, hours: int, expected: type
 ) -> None:
-    """A laptop that was closed during the one answer is not logged out, and a copied cookie does not live for ever."""
+    """A laptop that was closed during the one answer is not logged out, and a copied cookie does not live on."""
     await node.begin()
     await node.rotate("t0", "t1")
     clocks.go_on(hours * 3600)

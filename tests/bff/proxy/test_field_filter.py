@@ -100,7 +100,7 @@ def test_any_document_loses_exactly_the_named_fields(
     ],
 )
 def test_what_is_not_one_json_document_is_refused(body: bytes) -> None:
-    """Whoever reads it otherwise would find the field that was removed for others."""
+    """A program that reads it otherwise would find the field that was removed for others."""
     with pytest.raises(NotFilterableError):
         FieldFilter(["ssn"]).filter(body)
 
