@@ -8,6 +8,7 @@ h11 has the protocol: it checks the framing, drops trailers, and knows whether a
 
 import asyncio
 import contextlib
+import os
 import select
 from dataclasses import dataclass
 from functools import partial
@@ -81,8 +82,10 @@ class Connection(asyncio.Protocol):
         self._receive(b"")
         return self._transport is not None and self._transport.get_extra_info("sslcontext") is None
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        if exc is not None and not self._lost:
+            self._receive_rest()
         if not self._lost:
             self._lost = True
             with contextlib.suppress(h11.ProtocolError, RuntimeError):  # the end may have come before
@@ -105,6 +108,20 @@ class Connection(asyncio.Protocol):
         with contextlib.suppress(h11.ProtocolError, RuntimeError):  # `next_event` tells it
             self._h11.receive_data(data)
         self._wake()
+
+    def _receive_rest(self) -> None:
+        """Take the answer that the socket still holds.
+
+        A backend that refuses an upload answers and closes. asyncio gives a connection up at the first write that
+        fails, and never reads what came before. The socket is open until `connection_lost` returns. What TLS has not
+        decrypted is lost.
+        """
+        transport = self._transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return
+        with contextlib.suppress(OSError):  # nothing more is there, or the reset was reported before
+            while data := os.read(transport.get_extra_info("socket").fileno(), HIGH_WATER):
+                self._receive(data)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -131,8 +148,8 @@ class Connection(asyncio.Protocol):
     async def send(self, piece: bytes) -> None:
         """Send a piece of the body, and wait while the backend reads more slowly than it is sent.
 
-        Nothing is sent while something of the backend waits in the socket. A backend that refuses an upload answers
-        and closes; a write to a closed connection would lose the answer that was already here.
+        Nothing is sent while something of the backend waits in the socket: over TLS, a write to a closed connection
+        would lose the answer that is already here.
         """
         while self._has_unread_answer():  # noqa: ASYNC110  # the transport has no event for it
             await asyncio.sleep(0)  # the loop reads it in its next turn
@@ -186,10 +203,11 @@ class Connection(asyncio.Protocol):
             data = self._h11.send(event)
         except h11.ProtocolError:
             raise self._broken() from None
+        if not data:  # the end of a request without a body
+            return
         if self._transport is None or self._lost or self._transport.is_closing():
             raise self._broken()
-        if data:
-            self._transport.write(data)
+        self._transport.write(data)
 
     def _has_unread_answer(self) -> bool:
         if self._transport is None or self._transport.is_closing() or self._unread or self._lost:

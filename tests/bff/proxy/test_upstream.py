@@ -61,17 +61,33 @@ def refuse(accepted: socket.socket) -> None:
     accepted.close()
 
 
-async def test_an_answer_before_a_reset_is_not_lost() -> None:
-    """The answer and the reset are in the socket when the next piece of a body is sent: the answer is read first."""
+@pytest.mark.parametrize(
+    "at", ["the head", "a head alone", "a piece", "a piece that the socket was not asked for"]
+)
+async def test_an_answer_before_a_reset_is_not_lost(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer and the reset are in the socket when something is sent: the answer is read all the same.
+
+    The last case is a reset that comes between the question to the socket and the write.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         upstream = Upstream(
             f"http://127.0.0.1:{server.getsockname()[1]}", connections=1, keepalive_s=9, connect_within_s=5
         )
         connection = await upstream.acquire()
-        connection.begin("POST", b"/orders", [(b"host", b"x"), (b"content-length", b"6")])
-        refuse(server.accept()[0])  # in this turn of the loop, which has read nothing of it yet
-        with contextlib.suppress(UpstreamError):
-            await connection.send(b"abc")
+        if "not asked" in at:
+            monkeypatch.setattr(connection, "_has_unread_answer", lambda: False)
+        accepted = server.accept()[0]
+        if "head" in at:
+            refuse(accepted)  # in this turn of the loop, which has read nothing of it yet
+        if at == "a head alone":
+            connection.begin("GET", b"/orders", [(b"host", b"x")])
+            connection.end_body()
+        else:
+            connection.begin("POST", b"/orders", [(b"host", b"x"), (b"content-length", b"6")])
+            if at != "the head":
+                refuse(accepted)
+            with contextlib.suppress(UpstreamError):
+                await connection.send(b"abc")
         assert (await connection.head()).status == 413
         upstream.release(connection, whole=False)
 
