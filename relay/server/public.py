@@ -124,5 +124,5 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
 
 
 async def _browser_client(_request: Request) -> Response:
-    script = files("relay").joinpath("browser/relay-client.js").read_bytes()
+    script = files("relay").joinpath("browser/dist/relay-client.js").read_bytes()
     return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})

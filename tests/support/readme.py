@@ -81,9 +81,10 @@ def read(path: Path = ROOT / "README.md") -> Document:
 
 
 def documents() -> list[Path]:
-    """Return every Markdown file of the project, except in folders that begin with a dot."""
+    """Return every Markdown file of the project, except in folders that begin with a dot and in npm's packages."""
     folders = (ROOT / folder for folder in ("relay", "tests", "examples"))
-    in_folders = sorted(path for folder in folders for path in folder.rglob("*.md"))
+    found = (path for folder in folders for path in folder.rglob("*.md"))
+    in_folders = sorted(path for path in found if "node_modules" not in path.parts)
     return [ROOT / "README.md", ROOT / "CHANGELOG.md", *in_folders]
 
 

@@ -20,7 +20,7 @@ from websockets.http11 import Request, Response
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
-CLIENT = Path(__file__).parents[2] / "relay" / "browser" / "relay-client.js"
+CLIENT = Path(__file__).parents[2] / "relay" / "browser" / "dist" / "relay-client.js"
 PATIENCE_S = 20
 """Until a test that waits for an event gives up; a busy machine needs seconds to start a browser."""
 

@@ -1,5 +1,7 @@
 // @ts-check
-// The browser client of relay.v1: relay-client.d.ts documents its use and design
+// One stream: its connections, one after the other, its channels and their readers
+
+import { openSocket } from './socket.js';
 
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
@@ -11,35 +13,6 @@ const PACE_MS = 250;
 const FRAME_CHANNELS = 85; // with `since` within 16 KiB
 const URL_CHANNELS = 60; // proxies refuse long URLs
 const STOP = [1003, 1008, 1009, 3003]; // final codes below 4500
-
-export class TokenError extends Error {
-  constructor(message, refusal) {
-    super(message);
-    Object.assign(this, { name: 'TokenError', code: '' }, refusal);
-  }
-}
-
-/** @type {typeof import('./relay-client.js').fetchToken} */
-export function fetchToken({ path = '/auth/ws-token', endpoint, channels } = {}) {
-  return async ({ signal } = {}) => {
-    const response = await fetch(path, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ endpoint, channels }),
-      cache: 'no-store',
-      signal,
-    });
-    const body = (await response.json().catch(() => {})) ?? {};
-    const { ok, status, headers } = response;
-    if (ok && body.wsToken) return body;
-    const retryAfterMs = parseFloat(headers.get('retry-after') ?? '') * 1000;
-    const { code, message, retryable } = body;
-    // Any other form is a proxy's
-    if (code && message && typeof retryable === 'boolean')
-      throw new TokenError(message, { code, status, retryable, retryAfterMs });
-    throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
-  };
-}
 
 // A timer above 2^31 ms fires at once
 const bounded = (ms) =>
@@ -170,20 +143,13 @@ export function createStream({
   function open({ endpoint, wsToken }) {
     const transport = transports[(refusals >> 1) % transports.length];
     const query = firstChannels();
-    if (transport === 'query') query.push(`token=${wsToken}`);
-    const target = `${url ?? endpoint}?${query.join('&')}`;
-    const ws = new WebSocket(target, transport === 'subprotocol' ? ['relay.v1', `bearer.${wsToken}`] : []);
-    let auth = transport === 'first_message' && { type: 'auth', token: wsToken };
-    socket = ws;
     refusals++;
-    ws.onopen = () => {
-      refusals = --refusals & ~1;
-      if (auth) send(auth);
-      auth = false;
-    };
-    ws.onmessage = ({ data }) => ws === socket && receive(data);
-    ws.onerror = () => {}; // node's `ws` throws without a listener
-    ws.onclose = ({ code, reason }) => ws === socket && ended(code, reason);
+    const opened = openSocket(WebSocket, url ?? endpoint, query, transport, wsToken, {
+      onopen: () => (refusals = --refusals & ~1),
+      onmessage: (text) => opened === socket && receive(text),
+      onclose: (code, reason) => opened === socket && ended(code, reason),
+    });
+    socket = opened;
     after(PATIENCE_MS, () => ended(1006, 'no_welcome'));
   }
 
@@ -230,9 +196,9 @@ export function createStream({
     const mine = ++run;
     [timer, renewer].forEach(clearTimeout);
     asking?.abort();
-    const ws = socket;
+    const left = socket;
     asking = socket = undefined;
-    ws?.close(1000); // a browser's own close may take minutes
+    left?.close(); // a browser's own close may take minutes
     sent.clear();
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
@@ -388,7 +354,7 @@ export function createStream({
   }
 
   function send(frame) {
-    if (socket?.readyState === 1) socket.send(JSON.stringify(frame));
+    socket?.send(frame);
   }
 
   // name -> fastest wanted interval
