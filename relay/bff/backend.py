@@ -198,16 +198,19 @@ class Backend:
         """Ask for new tokens. A refusal says that the refresh token will never be good again.
 
         Raises:
-            UnavailableError: if there is no answer, or one that says nothing about the token.
+            UnavailableError: if there is no answer, or one that says nothing about the token. If `answered` is 2xx, the
+                token has been redeemed all the same.
         """
         answer = await self._refresh.post(bearer=refresh_token, headers=forwarded_headers(client))
         if 200 <= answer.status < 300:
-            return self._tokens(answer, _REFRESH)
-        body = _json_object(answer)
-        error = body.get("error") if body is not None else None
-        if answer.status == 401 or (
-            answer.status == 400 and error in {"invalid_grant", *self._options.refresh_dead}
-        ):
+            try:
+                return self._tokens(answer, _REFRESH)
+            except UnavailableError as error:
+                error.answered = answer.status
+                raise
+        why = member(_json_object(answer) or {}, "error")
+        dead = {"invalid_grant", *self._options.refresh_dead}
+        if answer.status == 401 or (answer.status == 400 and isinstance(why, str) and why in dead):
             return Refusal(
                 reason=Reason.REFRESH_REFUSED,
                 detail=f"{_REFRESH} answered {answer.status}.",

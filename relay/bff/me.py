@@ -67,13 +67,13 @@ async def _user(
         if limited := await parts.limit_session(access.session.ref):
             return access, Rejected(refusal=limited.refusal, retry_after_s=limited.retry_after_s)
         result = await parts.backend.me(access.token, client)
-        if (
-            isinstance(result, Rejected)
-            and result.refusal.reason is Reason.SESSION_EXPIRED
-            and (renewed := await parts.tokens.renew(request, access)) is not None
-        ):
-            access = renewed
-            result = await parts.backend.me(access.token, client)
+        if isinstance(result, Rejected) and result.refusal.reason is Reason.SESSION_EXPIRED:
+            renewed = await parts.tokens.renew(request, access)
+            if isinstance(renewed, Access):
+                access = renewed
+                result = await parts.backend.me(access.token, client)
+            elif renewed is not None:
+                result = Rejected(refusal=renewed)
         if isinstance(result, Rejected):
             return access, result
         return access, without_tokens(result, access.secrets)

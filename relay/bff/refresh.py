@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import hmac
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,8 +29,12 @@ from relay.state.families import Families, Family, Over, Redeem, Refused, Renewa
 
 POLL_S = 0.05
 """Seconds between looks at the lease of another process."""
-LEASE_BEYOND_S = 1.0
-"""Seconds for which a lease outlives the backend's timeout, so that a late answer is still stored."""
+CHECK_WITHIN_S = 2.0
+"""Seconds for the check of a new access token. What came is stored in any case: the old token is spent by then."""
+LEASE_BEYOND_S = CHECK_WITHIN_S + 2.5
+"""Seconds for which a lease outlives the backend's timeout, so that a late answer is still checked and stored."""
+MOST_SHOWN = 100_000
+"""Refresh tokens of which is remembered that the browser has them, about 100 bytes each."""
 LEFT_S = 5
 """An access token that ends sooner is not handed out: it would be refused while the request is on its way."""
 
@@ -45,8 +50,16 @@ class Refreshed:
 RedeemCall = Callable[[str, Client], Awaitable[Tokens | Refusal]]
 """Asks the backend for new tokens. A refusal means that the refresh token will never be good again.
 
-Raises `UnavailableError` for everything else.
+Raises `UnavailableError` for everything else. With `answered` 2xx, the token was redeemed all the same.
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedOut:
+    """A log-in that was ended. `untold` says why the backend was not told, if it should have been."""
+
+    family: Family
+    untold: Refusal | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +82,8 @@ class Refresher:
 
     `authenticate` checks an access token as the issuer does. Its second argument is the time of the log-in (Unix
     seconds, 0 if unknown): a refresh is no new log-in, so a revocation in between applies to it. `end_session` revokes
-    a session by its reference and its user. `logout` tells the backend that a refresh token which nobody will get is
-    not needed.
+    a session by its reference and its user. `logout` tells the backend that a log-in is over, or that a refresh token
+    which nobody will get is not needed; it returns why that failed.
     """
 
     def __init__(
@@ -81,7 +94,7 @@ class Refresher:
         redeem: RedeemCall,
         authenticate: Callable[[str, float], Awaitable[Session | Refusal]],
         end_session: Callable[[str, str], Awaitable[None]],
-        logout: Callable[[str], Awaitable[None]],
+        logout: Callable[[str], Awaitable[Refusal | None]],
         auditor: Auditor,
     ) -> None:
         self._options = options
@@ -92,7 +105,7 @@ class Refresher:
         self._logout = logout
         self._auditor = auditor
         self._flights: dict[bytes, asyncio.Task[Refreshed | Refusal]] = {}
-        self._unshown: set[bytes] = set()  # tokens that were handed out and have not come back yet
+        self._shown: OrderedDict[bytes, None] = OrderedDict()  # what the store knows of by now
         self._hash_key = hashlib.sha256(b"refresh-token\0" + options.ref_key).digest()
         self._seal = Seal(options.ref_key)
 
@@ -130,17 +143,20 @@ class Refresher:
     async def show(self, refresh_token: str) -> None:
         """Note that the browser has this cookie, so that its predecessors are soon spent. Cheap if that is known.
 
+        Another process may have handed it out, so the store is told of each token that was not seen here before.
+
         Raises:
             UnavailableError: if the store did not answer.
         """
-        if not self._unshown:
-            return
         key = self.key_of(refresh_token)
-        if key in self._unshown:
-            await self._families.show(key)
-            self._unshown.discard(key)
+        if key in self._shown:
+            return
+        await self._families.show(key)
+        self._shown[key] = None
+        if len(self._shown) > MOST_SHOWN:
+            self._shown.popitem(last=False)
 
-    async def log_out(self, refresh_token: str) -> Family | None:
+    async def log_out(self, refresh_token: str) -> LoggedOut | None:
         """End the log-in of a refresh token for good: all its sessions here, and at the backend. Return whose it was.
 
         None: the token is not known here, and ends nothing. Anybody can make one up.
@@ -154,17 +170,20 @@ class Refresher:
             return None
         for session in await self._families.end(key):
             await self._end_session(session, family.subject)
-        await self._logout(refresh_token)
-        return family
+        return LoggedOut(family=family, untold=await self._logout(refresh_token))
 
     async def aclose(self) -> None:
         """Wait for the calls that run: their results must be stored."""
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
 
     async def _run(
-        self, token: str, key: bytes, client: Client, *, is_shown: bool = True
+        self, token: str, key: bytes, client: Client, *, by_successor: bool = False, is_copy: bool = False
     ) -> Refreshed | Refusal:
-        """Do one refresh, or wait for the process that does it."""
+        """Do one refresh, or wait for the process that does it.
+
+        `by_successor`: the token is the successor of the one that the browser sent. `is_copy`: from another address
+        than the one that got the successor.
+        """
         lease_s = self._options.timeout_s + LEASE_BEYOND_S
         began = time.monotonic()
         while time.monotonic() - began < 2 * lease_s:
@@ -173,20 +192,22 @@ class Refresher:
                 lease_s=lease_s,
                 unconfirmed_s=self._options.unconfirmed_s,
                 keep_s=self._options.keep_s,
-                is_shown=is_shown,
+                is_shown=not by_successor,
             )
             if isinstance(taken, Refused):
                 return await self._refused(taken, client)
             if isinstance(taken, Succeeded):
-                return await self._succeeded(taken, token, client)
+                return await self._succeeded(taken, token, client, is_copy=is_copy)
             if isinstance(taken, Redeem):
-                return await self._call(taken, token, key, client)
+                return await self._call(taken, token, key, client, is_copy=is_copy)
             await asyncio.sleep(min(taken.for_s, POLL_S))
         raise UnavailableError(
             Reason.BACKEND_UNAVAILABLE, "Another process refreshes this session and gave no answer in time."
         )
 
-    async def _call(self, taken: Redeem, token: str, key: bytes, client: Client) -> Refreshed | Refusal:
+    async def _call(
+        self, taken: Redeem, token: str, key: bytes, client: Client, *, is_copy: bool
+    ) -> Refreshed | Refusal:
         """Call the backend under the lease, check what it sends, and store it.
 
         What came is stored before anything is refused for a passing cause: the old token is spent at the backend.
@@ -194,18 +215,16 @@ class Refresher:
         known = taken.family
         try:
             tokens = await self._redeem(token, client)
-        except BaseException:
-            await self._families.release(key, taken.lease)
+        except UnavailableError as error:
+            if 200 <= error.answered < 300:
+                await self._families.spend(key, taken.lease)
+            else:
+                await self._families.release(key, taken.lease)
             raise
         if isinstance(tokens, Refusal):
             await self._families.end(key)
             return self._denied(tokens, Ended.REFRESH_REFUSED, known, client)
-        try:
-            session: Session | Refusal | UnavailableError = await self._authenticate(
-                tokens.access_token, known.logged_in_at if known else 0
-            )
-        except UnavailableError as error:
-            session = error
+        session = await self._checked(tokens.access_token, known.logged_in_at if known else 0)
         if isinstance(session, EndedRefusal) and session.ended is Ended.REVOKED:
             await self._families.end(key)
             await self._throw_away(tokens)
@@ -229,17 +248,29 @@ class Refresher:
         if not await self._families.complete(key, taken.lease, renewal):
             await self._throw_away(tokens)
             return self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, known, client)
-        if newest != key:
-            self._hand_out(newest)
         session = _accepted(session)
-        self._record(session, client, by="backend")
+        self._record(session, client, by="backend", is_copy=is_copy)
         return Refreshed(tokens=whole, session=session)
 
-    async def _succeeded(self, taken: Succeeded, token: str, client: Client) -> Refreshed | Refusal:
+    async def _checked(self, access_token: str, logged_in_at: float) -> Session | Refusal | UnavailableError:
+        """Check a new access token, within the time that the lease has for it."""
+        try:
+            async with asyncio.timeout(CHECK_WITHIN_S):
+                return await self._authenticate(access_token, logged_in_at)
+        except UnavailableError as error:
+            return error
+        except TimeoutError:
+            return UnavailableError(
+                Reason.BACKEND_UNAVAILABLE, "The new access token was not checked in time."
+            )
+
+    async def _succeeded(
+        self, taken: Succeeded, token: str, client: Client, *, is_copy: bool
+    ) -> Refreshed | Refusal:
         """Answer a token that was redeemed already with the newest tokens of its family."""
         tokens = self._seal.open(taken.sealed, taken.sealed_for)
         assert tokens.refresh_token is not None
-        is_copy = taken.is_late and taken.address != _network(client)
+        is_copy = is_copy or taken.address != _network(client)
         session = await self._authenticate(tokens.access_token, taken.family.logged_in_at)
         if _is_over(session):
             # the browser lost the answer, slept, and comes back: the newest token is redeemed on its behalf
@@ -247,7 +278,9 @@ class Refresher:
                 raise UnavailableError(
                     Reason.BACKEND_FAULT, "The backend's new access token has ended already."
                 )
-            return await self._run(tokens.refresh_token, taken.newest, client, is_shown=False)
+            return await self._run(
+                tokens.refresh_token, taken.newest, client, by_successor=True, is_copy=is_copy
+            )
         if isinstance(session, EndedRefusal) and session.ended is Ended.REVOKED:
             return self._denied(Refusal(reason=session.reason), Ended.REVOKED, taken.family, client)
         session = _accepted(session)
@@ -258,6 +291,14 @@ class Refresher:
         family = taken.family
         if taken.over is Over.ENDED:
             return self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, family, client)
+        lost = "The backend has redeemed the refresh token with an answer that can't be used, so it is not sent again."
+        if (
+            taken.over is Over.UNUSABLE
+        ):  # a page that asks at once must not lose its cookies over one such answer
+            raise UnavailableError(Reason.BACKEND_FAULT, lost, setting="bff.refresh.path")
+        if taken.over is Over.LOST:  # the user logs in again: 502 until the cookie ends would help nobody
+            refusal = Refusal(reason=Reason.REFRESH_REFUSED, detail=lost, setting="bff.refresh.path")
+            return self._denied(refusal, Ended.REFRESH_REFUSED, family, client)
         if self._options.reuse_ends_session and family.session:
             await self._end_session(family.session, family.subject)
         return self._denied(Refusal(reason=Reason.REFRESH_SPENT), Ended.REFRESH_SPENT, family, client)
@@ -265,13 +306,6 @@ class Refresher:
     async def _throw_away(self, tokens: Tokens) -> None:
         if tokens.refresh_token is not None:
             await self._logout(tokens.refresh_token)
-
-    def _hand_out(self, token: bytes) -> None:
-        self._unshown.add(token)
-        if (
-            len(self._unshown) > 100_000
-        ):  # browsers that never came back: forgetting them only delays a spent mark
-            self._unshown.pop()
 
     def _denied(self, refusal: Refusal, why: Ended, family: Family | None, client: Client) -> EndedRefusal:
         known = family is not None and bool(family.subject)

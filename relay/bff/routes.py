@@ -13,7 +13,7 @@ from relay.audit.base import Auditor
 from relay.bff.account_names import name_hmac
 from relay.bff.backend import Backend, LoggedIn, Rejected
 from relay.bff.cookie_life import until
-from relay.bff.refresh import Refresher
+from relay.bff.refresh import LoggedOut, Refresher
 from relay.bff.user_objects import without_tokens
 from relay.core.closes import answer_for
 from relay.core.errors import DECIDED_BY, MalformedError, Reason, Refusal, UnavailableError
@@ -22,7 +22,6 @@ from relay.limits.requests import Limited
 from relay.limits.retry_after import jittered
 from relay.sessions.base import Ended, Session, identity_of
 from relay.sessions.cookies import SessionCookies, find_all, present
-from relay.state.families import Family
 from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import OwnCookies, clear_cookies, set_cookie
@@ -223,8 +222,8 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
                 unknown = found
                 continue
             ended = True
-        for family in await _end_families(headers, options, parts):
-            parts.auditor.note(_logged_out(client, family.subject, family.session))
+        for one in await _end_families(headers, options, parts):
+            parts.auditor.note(_logged_out(client, one.family.subject, one.family.session, one.untold))
             ended = True
     except UnavailableError:
         # the cookies are cleared in any case, but the answer must not say that the sockets are closed
@@ -237,7 +236,7 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
     return json_answer(200, {"code": "session_unknown", "message": _SESSION_UNKNOWN})
 
 
-async def _end_families(headers: Sequence[str], options: BffOptions, parts: BffParts) -> list[Family]:
+async def _end_families(headers: Sequence[str], options: BffOptions, parts: BffParts) -> list[LoggedOut]:
     """End the log-ins of the refresh cookies with all their sessions, also if the access token is over.
 
     Return those that are known here.
@@ -247,11 +246,13 @@ async def _end_families(headers: Sequence[str], options: BffOptions, parts: BffP
         return []
     tokens, _ = find_all(headers, SessionCookies(names=(refresh.name,)))
     found = [await parts.refresher.log_out(token) for token in tokens]
-    return [family for family in found if family is not None]
+    return [one for one in found if one is not None]
 
 
-def _logged_out(client: Client, user: str, ref: str) -> Event:
-    return Event(action=Action.LOGOUT, user=user, client=client, status=204, relay={"session": {"ref": ref}})
+def _logged_out(client: Client, user: str, ref: str, untold: Refusal | None = None) -> Event:
+    """Return the record of a log-out. `untold` says why the backend does not know of it."""
+    relay = {"session": {"ref": ref}} | ({"detail": str(untold)} if untold else {})
+    return Event(action=Action.LOGOUT, user=user, client=client, status=204, relay=relay)
 
 
 def _not_ended(client: Client, refusal: Refusal) -> Event:

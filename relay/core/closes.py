@@ -148,6 +148,13 @@ ANSWERS: dict[Reason, Answer] = {
         "The access token is over. Send POST /api/auth/refresh from a script of the application, and try again.",
         retryable=True,
     ),
+    Reason.SESSION_RENEWED: _answer(
+        401,
+        CloseCode.TOKEN_REFUSED,
+        "session_renewed",
+        "The session has new cookies now. Send the request again.",
+        retryable=True,
+    ),
     Reason.REFRESH_REFUSED: _SESSION,
     Reason.REFRESH_SPENT: _SESSION,
     Reason.CREDENTIALS_INVALID: _answer(

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     SESSION_EXPIRED = "session_expired"
     SESSION_REVOKED = "session_revoked"
     SESSION_RENEWABLE = "session_renewable"
+    SESSION_RENEWED = "session_renewed"
     REFRESH_REFUSED = "refresh_refused"
     REFRESH_SPENT = "refresh_spent"
     CREDENTIALS_INVALID = "credentials_invalid"
@@ -137,6 +138,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.SESSION_EXPIRED: "The session's token has expired.",
     Reason.SESSION_REVOKED: "The session was logged out or revoked.",
     Reason.SESSION_RENEWABLE: "The access token is missing or over. A page load renews nothing; a script can.",
+    Reason.SESSION_RENEWED: "The backend answered 401 to a call with a body. The session was renewed for the next try.",
     Reason.REFRESH_REFUSED: "The backend refused the refresh token for good.",
     Reason.REFRESH_SPENT: "The refresh token was redeemed before, and the browser has shown a newer one since.",
     Reason.CREDENTIALS_INVALID: "The backend refused the name or the password.",
@@ -208,6 +210,7 @@ DECIDED_BY: dict[Reason, str] = {
     Reason.SESSION_EXPIRED: "session.leeway_s",
     Reason.SESSION_REVOKED: "session.max_s",
     Reason.SESSION_RENEWABLE: "bff.refresh",
+    Reason.SESSION_RENEWED: "bff.refresh",
     Reason.REFRESH_REFUSED: "bff.refresh.path",
     Reason.REFRESH_SPENT: "bff.refresh.unconfirmed_s",
     Reason.CREDENTIALS_INVALID: "bff.login_path",
@@ -275,10 +278,12 @@ class MalformedError(RelayError):
 class UnavailableError(RelayError):
     """A part that must answer did not. `reason` says which. The caller must refuse and not allow.
 
-    `setting` is the setting that names the part, see `Refusal`.
+    `setting` is the setting that names the part, see `Refusal`. `answered` is the HTTP status of an answer that came
+    and can't be used, 0 if none came.
     """
 
-    def __init__(self, reason: Reason, detail: str = "", *, setting: str = "") -> None:
+    def __init__(self, reason: Reason, detail: str = "", *, setting: str = "", answered: int = 0) -> None:
         super().__init__(detail or EXPLANATIONS[reason])
         self.reason = reason
         self.setting = setting
+        self.answered = answered

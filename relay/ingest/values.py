@@ -93,8 +93,4 @@ def _value(channel: Channel) -> dict[str, Any]:
 
 
 def _answer(body: dict[str, Any]) -> Response:
-    return Response(
-        msgspec.json.encode(body),
-        media_type="application/json",
-        headers={"Cache-Control": "no-store", **SECURITY_HEADERS},
-    )
+    return Response(msgspec.json.encode(body), media_type="application/json", headers=dict(SECURITY_HEADERS))

@@ -192,12 +192,14 @@ class UrlClient:
                 async for chunk in response.aiter_stream():
                     body += chunk
                     if len(body) > self._max_bytes:
-                        raise backend_fault(
+                        fault = backend_fault(
                             self._name,
-                            came=f"more than {self._max_bytes} bytes",
+                            came=f"{response.status} and more than {self._max_bytes} bytes",
                             expected="a shorter answer",
                             setting=self._setting,
                         )
+                        fault.answered = response.status
+                        raise fault
                 return UrlResponse(
                     status=response.status,
                     body=bytes(body),

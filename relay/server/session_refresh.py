@@ -42,9 +42,10 @@ def make_refresher(
     async def end_session(ref: str, user: str) -> None:
         await revoker.revoke(Target(kind=Kind.SESSION, name=ref), user=user, client=Client())
 
-    async def logout(refresh_token: str) -> None:
+    async def logout(refresh_token: str) -> Refusal | None:
         if failed := await backend.logout(refresh_token):
             log.warning("the backend was not told that a log-in is over", why=str(failed))
+        return failed
 
     return Refresher(
         refresh_options(settings),

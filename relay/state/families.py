@@ -6,8 +6,8 @@ The store has hashes of the tokens (`relay.bff.refresh` makes them), never a tok
 Every adapter gives these guarantees, and the contract tests check them:
 
 - Each call is one transaction, over all processes that share the store. Nothing is answered from memory.
-- At no time do two callers hold the lease of one token. Nobody gets one after `complete` has returned True, as long as
-  the token's successor may still be handed out.
+- At no time do two callers hold the lease of one token. Nobody gets one after `complete` has returned True or `spend`
+  has returned, unless the backend does not rotate.
 - After `end` has returned, no token of the family is redeemed, and no `complete` of a call that runs returns True.
 - A family is kept until the end of its newest refresh cookie, whether it was ended or not.
 - A store that can't answer raises `UnavailableError`.
@@ -57,7 +57,7 @@ class Wait:
 class Succeeded:
     """The token was redeemed already: `sealed` has the newest tokens of the family, sealed under `sealed_for`.
 
-    `is_late` says that the browser has shown a newer token of the family before. `address` redeemed the newest.
+    `address` redeemed the newest.
     """
 
     sealed: bytes = field(repr=False)
@@ -65,7 +65,6 @@ class Succeeded:
     newest: bytes
     family: Family
     address: str
-    is_late: bool
 
 
 class Over(StrEnum):
@@ -73,6 +72,10 @@ class Over(StrEnum):
 
     SPENT = "spent"
     ENDED = "ended"
+    UNUSABLE = "unusable"
+    """The backend has redeemed it, less than `SPENT_AFTER_S` ago, with an answer that can't be used."""
+    LOST = "lost"
+    """The same, longer ago."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +135,14 @@ class Families(Protocol):
         ...
 
     async def release(self, token: bytes, lease: bytes) -> None:
-        """Give the lease back, because the backend gave no answer. The next caller may call it."""
+        """Give the lease back, because the backend gave no answer. The next caller may call it.
+
+        A token that the store did not know before is forgotten.
+        """
+        ...
+
+    async def spend(self, token: bytes, lease: bytes) -> None:
+        """Note that the backend has redeemed the token with an answer that can't be used: it is never sent again."""
         ...
 
     async def end(self, token: bytes) -> Sequence[str]:
@@ -142,9 +152,6 @@ class Families(Protocol):
         """
         ...
 
-    async def end_sessions(self, *, session: str = "", subject: str = "", until: float) -> Sequence[str]:
-        """End the families of a session, or of a user, that logged in up to `until` (Unix seconds).
-
-        Return the references of their sessions.
-        """
+    async def end_sessions(self, *, session: str = "", subject: str = "") -> Sequence[str]:
+        """End the families of a session, or of a user, that are stored now. Return the references of their sessions."""
         ...

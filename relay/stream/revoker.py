@@ -72,7 +72,7 @@ class Revoker:
         if target.kind is Kind.USER:
             at = max(at, self._newest_login_of(target.name))  # by a clock that may be ahead of this one
         await self._state.revoke(target.key, at=max(now, at), until=max(now + self._keep_s, until))
-        sessions = await self._sessions(target, max(now, at))
+        sessions = await self._sessions(target)
         for session in sessions:
             await self._state.revoke(session.key, at=now, until=now + self._keep_s)
         closed = self._registry.end(target)
@@ -88,7 +88,7 @@ class Revoker:
                 )  # not before the store has the revocation, see `SessionVerifier.forget`
         return closed
 
-    async def _sessions(self, target: Target, now: float) -> list[Target]:
+    async def _sessions(self, target: Target) -> list[Target]:
         """Return the known sessions of a log-in or of a user. They are revoked too: a session can renew its tokens.
 
         Their refresh cookies are over from here on.
@@ -98,7 +98,7 @@ class Revoker:
         ended: Iterable[str] = ()
         if self._families is not None:
             by = {"session": target.name} if target.kind is Kind.SESSION else {"subject": target.name}
-            ended = await self._families.end_sessions(**by, until=now)
+            ended = await self._families.end_sessions(**by)
         if target.kind is Kind.SESSION:
             return [Target(kind=Kind.SESSION, name=ref) for ref in ended if ref != target.name]
         refs = self._registry.sessions_of(target.name).union(self._recent_sessions_of(target.name), ended)

@@ -10,8 +10,8 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    # answers are about one user
-    "Cache-Control": "no-store",
+    # answers are about one user; a cache that knows only one of the two must not keep them either
+    "Cache-Control": "private, no-store",
     # an answer that is opened as a page can't run or load anything, and can't be framed
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     # Pages of other sites can't load an answer, not even as an image. The application's own page, which imports the

@@ -114,7 +114,7 @@ async def test_answers_that_no_application_gives(tmp_path: Path) -> None:
         assert {name: answer.all(name) for name in ALWAYS} == {
             name: [value] for name, value in ALWAYS.items()
         }
-        assert answer.all("cache-control") == ["no-store"]
+        assert answer.all("cache-control") == ["private, no-store"]
         assert answer.all("content-security-policy") == ["default-src 'none'; frame-ancestors 'none'"]
 
 

@@ -49,7 +49,7 @@ async def test_a_broken_handshake_keeps_its_token(relay: Relay) -> None:
         answer = await knock(relay, f"/ws/prices?token={token}", fields, method=method)
         assert (answer.status, answer.code) == (status, code), kind
         assert set(answer.json) == {"code", "message", "retryable"}
-        assert answer.all("cache-control") == ["no-store"]
+        assert answer.all("cache-control") == ["private, no-store"]
         assert await is_unspent(relay, token), kind
 
 

@@ -21,7 +21,7 @@ def assert_error(answer: httpx.Response, status: int, code: str) -> None:
     assert (answer.status_code, error["code"]) == (status, code), answer.text
     assert set(error) == {"code", "message", "retryable"}
     assert 10 < len(error["message"]) < 400
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
 
 
 async def test_a_publication_is_numbered(relay: Relay) -> None:

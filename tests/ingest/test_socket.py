@@ -153,7 +153,7 @@ async def test_a_wrong_key_is_refused_before_the_upgrade(relay: Relay, key: str)
     response = caught.value.response
     assert response.status_code == 401
     assert json.loads(response.body or b"")["code"] == "invalid_key"
-    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Cache-Control"] == "private, no-store"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ async def test_a_value_is_read_back_byte_for_byte(relay: Relay, channel: str) ->
     )
     answer = await read(relay, f"/v1/channels/{channel}/value")
     assert answer.content.endswith(b'"data":{"p": 1.10}}')
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
     value = answer.json()
     assert {"channel": value["channel"], "epoch": value["epoch"], "seq": value["seq"]} == position.json()
     assert (value["source_ts"], value["state"]) == (5, "live")

@@ -27,7 +27,7 @@ async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
         "channels": ["prices.BTC-USD"],
         "rejected": [],
     }
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "set-cookie" not in answer.headers
@@ -190,7 +190,7 @@ async def test_a_malformed_request_is_400(relay: Relay, body: Any, code: str) ->
     assert (answer.status_code, error["code"], error["retryable"]) == (400, code, False)
     assert set(error) == {"code", "message", "retryable"}
     assert 10 < len(error["message"]) < 300
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
 
 
 async def test_32_channels_are_not_too_many(relay: Relay) -> None:

@@ -37,7 +37,7 @@ def assert_limited(answer: httpx.Response) -> None:
     error = answer.json()
     assert (answer.status_code, error["code"], error["retryable"]) == (429, "rate_limited", True)
     assert 1 <= int(answer.headers["retry-after"]) <= 2 * 3600
-    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["cache-control"] == "private, no-store"
     assert "set-cookie" not in answer.headers
 
 

@@ -108,7 +108,7 @@ async def test_both_formats_parse(watched: Relay) -> None:
     names = {name for name, _ in samples(classic.text)}
     assert names == {name for name, _ in samples(strict.text, openmetrics=True)}
     assert {"process_resident_memory_bytes", "python_gc_collections_total", "relay_info"} <= names
-    assert classic.headers["cache-control"] == "no-store"
+    assert classic.headers["cache-control"] == "private, no-store"
 
 
 async def test_nothing_is_labelled_by_what_is_unbounded(watched: Relay) -> None:

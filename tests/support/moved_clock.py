@@ -1,7 +1,7 @@
-"""The wall clock of a relay process, which a test moves while the process runs.
+"""The clocks of a relay process, which a test moves while the process runs.
 
-The monotonic clocks stay right, as on a machine whose clock is set. This needs a C compiler. Without one the tests are
-skipped, and with CI=true they fail.
+If the monotonic clock stays right, it is as on a machine whose clock is set; if both move, as when the time has passed.
+This needs a C compiler. Without one the tests are skipped, and with CI=true they fail.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ class MovedClock:
         self.move(0)
         self.environment = {"LD_PRELOAD": str(_library(folder)), "MOVED_CLOCK": str(self._file)}
 
-    def move(self, seconds: int) -> None:
-        """Set the clock to the right time and so many seconds, at once."""
+    def move(self, seconds: int, *, steady: int = 0) -> None:
+        """Set the clock to the right time and so many seconds, at once, and the monotonic clock `steady` further."""
         beside = self._file.with_suffix(".next")
-        beside.write_text(str(seconds))
+        beside.write_text(f"{seconds} {steady}")
         beside.replace(self._file)
 
 

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from relay.net.sockets import bind
+from relay.web.client_link import ClientLink
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.relay_process import SECRET
 
@@ -33,8 +34,9 @@ class Login:
 class RotatingBackend:
     """`refreshes` counts the calls with each refresh token. `access_s` is the life of new access tokens.
 
-    `answer` replaces the answer to a refresh, without a look at the token, while it is set. `hold` keeps callers of
-    the refresh route waiting, after their token was looked at.
+    `answer` replaces the answer to a refresh, without a look at the token, while it is set; with `cuts` the connection
+    is cut instead. `hold` keeps callers of the refresh route waiting, after their token was looked at. `ahead_s` is by
+    how much its clock is ahead. `most_at_once` counts the refreshes that ran at one time.
     """
 
     def __init__(self) -> None:
@@ -44,7 +46,12 @@ class RotatingBackend:
         self.access_s = 900
         self.rotates = True
         self.refused: set[str] = set()
+        self.bodies: list[bytes] = []
         self.answer: Callable[[], Response] | None = None
+        self.cuts = False
+        self.logout_status = 204
+        self.ahead_s = 0
+        self.at_once = self.most_at_once = 0
         self._owners: dict[str, Login] = {}
         self._open = asyncio.Event()
         self._open.set()
@@ -65,7 +72,7 @@ class RotatingBackend:
 
     def access(self, login: Login, **claims: Any) -> str:
         """Return a new access token."""
-        now = int(time.time())
+        now = int(time.time()) + self.ahead_s
         payload = {
             "sub": login.user,
             "roles": ["trader"],
@@ -93,13 +100,25 @@ class RotatingBackend:
 
     async def refresh(self, request: Request) -> Response:
         """POST /auth/refresh."""
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            return await self._refresh(request)
+        finally:
+            self.at_once -= 1
+
+    async def _refresh(self, request: Request) -> Response:
         token = request.headers["authorization"].removeprefix("Bearer ")
         async with self._called:
             self.refreshes[token] += 1
             self._called.notify_all()
-        if self.answer is not None:
+        if self.answer is not None or self.cuts:
             await self._open.wait()
-            return self.answer()
+            if self.answer is not None:
+                return self.answer()
+            link: ClientLink = request.state.presence
+            await link.cut()
+            return Response()
         login = self._owners.get(token)
         if login is None or not login.alive or login.refresh_token != token:
             if login is not None:
@@ -117,9 +136,10 @@ class RotatingBackend:
         """GET /auth/me."""
         token = request.headers["authorization"].removeprefix("Bearer ")
         try:
-            claims = jwt.decode(token, SECRET, algorithms=["HS256"])
+            claims = jwt.decode(token, SECRET, algorithms=["HS256"], leeway=self.ahead_s + 1)
         except jwt.PyJWTError:
             return Response(status_code=401)
+        self.bodies.append(await request.body())
         if token in self.refused:
             return Response(status_code=401)
         return JSONResponse({"name": claims["sub"]} | ({} if is_proxied(request) else {"echo": token}))
@@ -127,7 +147,7 @@ class RotatingBackend:
     async def logout(self, request: Request) -> Response:
         """POST /auth/logout."""
         self.logouts.append(request.headers["authorization"].removeprefix("Bearer "))
-        return Response(status_code=204)
+        return Response(status_code=self.logout_status)
 
     @staticmethod
     def _new_refresh() -> str:
@@ -147,7 +167,7 @@ async def rotating_backend(port: int) -> AsyncIterator[RotatingBackend]:
         Route("/auth/login", backend.login, methods=["POST"]),
         Route("/auth/refresh", backend.refresh, methods=["POST"]),
         Route("/auth/me", backend.me),
-        Route("/users", backend.me),
+        Route("/users", backend.me, methods=["GET", "POST"]),
         Route("/auth/logout", backend.logout, methods=["POST"]),
     ]
     sock = bind(f"127.0.0.1:{port}", setting="the test's backend")

@@ -359,7 +359,7 @@ async def test_what_is_no_http_gets_400(port: int, data: bytes) -> None:
     """Garbage, smuggling and TLS to a plain port get the common error, and the connection ends."""
     answer = await exchange(port, data)
     assert (answer.status, answer.code) == (400, "invalid_request")
-    assert answer.all("cache-control") == ["no-store"]
+    assert answer.all("cache-control") == ["private, no-store"]
     assert answer.all("connection") == ["close"]
 
 

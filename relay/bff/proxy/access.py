@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from relay.bff.renewal import is_fresh
 from relay.core.errors import Reason, Refusal
-from relay.sessions.base import Session
+from relay.sessions.base import EndedRefusal, Session
 from relay.sessions.cookies import SessionCookies
 from relay.web.cookies import read_cookie
 from relay.web.renewed import RENEWABLE, SessionRenewal
@@ -39,10 +39,10 @@ class AccessTokens(Protocol):
         """
         ...
 
-    async def renew(self, request: Request, refused: Access) -> Access | None:
+    async def renew(self, request: Request, refused: Access) -> Access | EndedRefusal | None:
         """Return another access token after the backend has answered 401 to `refused`, or None if there is none.
 
-        The call is repeated once with it. It is asked only if the request has no body, which could not be sent again.
+        The call is repeated once with it. A refusal says that the whole log-in is over.
 
         Raises:
             UnavailableError: as `find`.
@@ -80,12 +80,14 @@ class CookieAccess:
             await self._renewal.show(request)
         return Access(token=token, session=session, secrets=(token, *self._refresh_token(request)))
 
-    async def renew(self, request: Request, refused: Access) -> Access | None:
+    async def renew(self, request: Request, refused: Access) -> Access | EndedRefusal | None:
         """See `AccessTokens.renew`. A token that is new is not replaced: the backend would refuse the next one, too."""
         if refused.cookies or is_fresh(refused.token):
             return None
         access = await self._renewed(request)
-        return access if isinstance(access, Access) and access.token != refused.token else None
+        if isinstance(access, Access):
+            return None if access.token == refused.token else access
+        return access if isinstance(access, EndedRefusal) else None
 
     async def _renewed(self, request: Request) -> Access | Refusal | None:
         """Renew the session. None: there is nothing to renew it with."""
@@ -100,7 +102,8 @@ class CookieAccess:
             token=renewed.access_token,
             session=renewed.session,
             secrets=(*(value for _, value in renewed.cookies), *self._refresh_token(request)),
-            cookies=tuple(answer.raw_headers),
+            # the answer says itself that nobody may keep it
+            cookies=tuple(header for header in answer.raw_headers if header[0] != b"cache-control"),
         )
 
     def _refresh_token(self, request: Request) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from relay.bff.proxy.requests import CHUNKED, CheckedRequest
 from relay.bff.proxy.token_search import TokenSearch
 from relay.bff.proxy.upstream import Connection, Head, Upstream, UpstreamError
 from relay.core.errors import Reason, Refusal, RelayError
-from relay.sessions.base import Session
+from relay.sessions.base import EndedRefusal, Session
 from relay.web.client_link import ClientLink
 
 IN_A_THREAD: Final = 65_536
@@ -60,7 +60,7 @@ class Call:
         link: ClientLink,
         receive: Receive,
         send: Send,
-        renew: Callable[[Access], Awaitable[Access | None]],
+        renew: Callable[[Access], Awaitable[Access | EndedRefusal | None]],
     ) -> None:
         self._request = request
         self.access = access
@@ -131,11 +131,18 @@ class Call:
             is_whole = False
             try:
                 head = await self._exchange(connection)
-                if head.status == 401 and not self._request.body and not renewed:
+                if head.status == 401 and not renewed:
                     renewed = True
-                    if (access := await self._renew(self.access)) is not None:
+                    access = await self._renew(self.access)
+                    if isinstance(access, EndedRefusal):
+                        raise RefusedCallError(access, started=False)
+                    if access is not None:
                         self.access = access
                         self._search = TokenSearch(access.secrets)
+                        if (
+                            self._request.body
+                        ):  # it was passed on as it came, and can't be sent again from here
+                            raise RefusedCallError(Refusal(reason=Reason.SESSION_RENEWED), started=False)
                         continue
                 is_whole = await self._deliver(connection, head)
                 return

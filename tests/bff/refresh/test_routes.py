@@ -1,118 +1,19 @@
 """The server-side refresh over two relays that share a state file, with a backend that punishes reuse."""
 
 import asyncio
-import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import jwt
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from tests.support.operators import OPERATORS, revoke
-from tests.support.ports import free_ports
-from tests.support.raw_http import Answer, exchange, head, post
-from tests.support.relay_process import SECRET, Relay, make_relay
-from tests.support.rotating_backend import RotatingBackend, rotating_backend
-
-_numbers = itertools.count()
-
-
-class Browser:
-    """The cookies of one browser, and what it sends. `relays` answer in turn."""
-
-    def __init__(self, relay: Relay, user: str = "", **cookies: str) -> None:
-        self.relay = relay
-        self.user = user
-        self.cookies = cookies
-
-    def copy(self, relay: Relay | None = None) -> "Browser":
-        """Return a browser with the same cookies, at this or another relay."""
-        return Browser(relay or self.relay, self.user, **self.cookies)
-
-    @property
-    def fields(self) -> list[tuple[str, str]]:
-        """The headers that a script of the application sends."""
-        cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        return [("Origin", self.relay.url)] + ([("Cookie", cookie)] if cookie else [])
-
-    async def send(self, method: str, path: str, body: Any = None, *, fields: Any = None) -> Answer:
-        """Send a request, and keep the cookies of its answer."""
-        content = b"" if body is None else json.dumps(body).encode()
-        first = [("Host", "127.0.0.1"), ("Content-Length", str(len(content)))]
-        if body is not None:
-            first.append(("Content-Type", "application/json"))
-        answer = await exchange(
-            self.relay.ports[0], head(method, path, [*first, *(fields or self.fields)]) + content
-        )
-        for text in answer.all("set-cookie"):
-            name, _, value = text.partition(";")[0].partition("=")
-            if "Max-Age=0" in text:
-                self.cookies.pop(name, None)
-            else:
-                self.cookies[name] = value
-        return answer
-
-    async def login(self, user: str) -> None:
-        self.user = user
-        assert (await self.send("POST", "/api/auth/login", {"email": user, "password": "p"})).status == 200
-
-    async def refresh(self) -> Answer:
-        return await self.send("POST", "/api/auth/refresh")
-
-    async def me(self) -> Answer:
-        return await self.send("GET", "/api/auth/me")
-
-    async def ask(self) -> Answer:
-        return await self.send("POST", "/auth/ws-token")
-
-    def lose_access(self) -> None:
-        """The access cookie ends with its token."""
-        self.cookies.pop("access-token", None)
-
-    @property
-    def is_logged_in(self) -> bool:
-        return "refresh-token" in self.cookies
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    """The backend's port, which the relays know from their settings."""
-    [one] = free_ports(1)
-    return one
-
-
-@pytest.fixture
-async def backend(port: int) -> AsyncIterator[RotatingBackend]:
-    """A backend that rotates."""
-    async with rotating_backend(port) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def relays(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[tuple[Relay, Relay]]:
-    """Two relays with one state file."""
-    folder = tmp_path_factory.mktemp("refreshing")
-    bff = f'backend = "http://127.0.0.1:{port}"\nlogout_path = "/auth/logout"\n[bff.proxy.routes."/users"]'
-    one, other = (make_relay(folder / name, bff=bff, extra=OPERATORS) for name in ("one", "other"))
-    for relay in (one, other):
-        relay.environment["RELAY_ENGINE__STATE_PATH"] = str(folder / "state.db")
-        relay.start()
-    yield one, other
-    one.stop()
-    other.stop()
-
-
-@pytest.fixture
-async def browser(relays: tuple[Relay, Relay], backend: RotatingBackend) -> Browser:
-    """A browser of a user of its own, logged in at the first relay, whose access token is over."""
-    logged_in = Browser(relays[0])
-    await logged_in.login(f"user-{next(_numbers)}")
-    assert set(backend.logins) == {logged_in.user}
-    logged_in.lose_access()
-    return logged_in
+from tests.support.cookie_browser import Browser
+from tests.support.operators import revoke
+from tests.support.raw_http import post
+from tests.support.relay_process import SECRET, Relay
+from tests.support.rotating_backend import RotatingBackend
 
 
 async def test_a_refresh_sets_new_cookies(browser: Browser, backend: RotatingBackend) -> None:
@@ -183,23 +84,6 @@ async def test_a_401_of_the_backend_renews_once(browser: Browser, backend: Rotat
     assert backend.refreshes.total() == 1
 
 
-async def test_a_hundred_calls_at_once_cause_one_refresh(
-    browser: Browser, relays: tuple[Relay, Relay], backend: RotatingBackend
-) -> None:
-    """Over both processes, refresh route, issuer and /api/auth/me mixed: a hundred answers, nobody logged out."""
-    backend.hold()
-    browsers = [browser.copy(relays[n % 2]) for n in range(100)]
-    calls = [Browser.refresh, Browser.ask, Browser.me]
-    tasks = [asyncio.create_task(calls[n % 3](one)) for n, one in enumerate(browsers)]
-    await backend.called(1)
-    backend.release()
-    answers = await asyncio.gather(*tasks)
-    assert {answer.status for answer in answers} <= {200, 204}
-    assert backend.refreshes.total() == 1
-    assert {one.cookies["refresh-token"] for one in browsers} == {backend.logins[browser.user].refresh_token}
-    assert backend.logins[browser.user].alive
-
-
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
@@ -222,7 +106,7 @@ async def test_a_hundred_calls_at_once_cause_one_refresh(
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_only_a_refusal_for_good_logs_out(
+async def test_row_3_only_a_refusal_for_good_logs_out(
     browser: Browser,
     backend: RotatingBackend,
     port: int,
@@ -242,38 +126,13 @@ async def test_only_a_refusal_for_good_logs_out(
     if browser.is_logged_in and status != 200:
         assert (await browser.refresh()).status == 204
     elif not browser.is_logged_in:
-        denied = await browser.relay.audited("session.refresh_denied")
+        [denied] = await recorded(browser, "session.refresh_denied")
         assert denied["event"]["reason"] == "refresh_refused"
 
 
-async def test_a_cut_connection_keeps_the_cookies(
-    browser: Browser, relays: tuple[Relay, Relay], backend: RotatingBackend
+async def test_row_2_a_late_caller_gets_the_successors_cookies(
+    browser: Browser, backend: RotatingBackend
 ) -> None:
-    """A backend that cannot be reached is 503; the next caller tries again."""
-    backend.answer = lambda: JSONResponse({}, status_code=503)
-    assert (await browser.refresh()).status == 503
-    backend.answer = None
-    assert (await browser.copy(relays[1]).refresh()).status == 204
-
-
-async def test_a_log_out_in_the_middle_wins(
-    browser: Browser, relays: tuple[Relay, Relay], backend: RotatingBackend
-) -> None:
-    """The result of a refresh that runs is thrown away, and the backend is told that its tokens are not needed."""
-    backend.hold()
-    other = browser.copy(relays[1])
-    running = asyncio.create_task(other.refresh())
-    await backend.called(1)
-    assert (await browser.send("POST", "/api/auth/logout")).status == 204
-    assert not browser.is_logged_in
-    backend.release()
-    answer = await running
-    assert answer.status == 401
-    assert not other.is_logged_in
-    assert backend.logins[browser.user].refresh_token in backend.logouts
-
-
-async def test_a_lost_answer_logs_nobody_out(browser: Browser, backend: RotatingBackend) -> None:
     """The browser never saw the new cookies: it comes back with the old one and gets them."""
     laptop = browser.copy()
     await browser.refresh()
@@ -348,24 +207,77 @@ async def test_an_unknown_refresh_cookie_ends_nothing_at_a_log_out(
     assert "user" not in record or not record["user"].get("id")
 
 
-async def test_no_navigation_and_no_prefetch_renews(browser: Browser, backend: RotatingBackend) -> None:
+@pytest.mark.parametrize("path", ["/api/auth/me", "/api/proxy/users"])
+async def test_row_7_no_page_no_navigation_and_no_prefetch_renews(
+    browser: Browser, backend: RotatingBackend, path: str
+) -> None:
     """Their answers may be thrown away, and the new cookies with them: 401 that can be tried again, cookies kept."""
     plain = [field for field in browser.fields if field[0] != "Origin"]
     for fields in (
         [("Sec-Fetch-Mode", "navigate"), ("Sec-Fetch-Site", "same-origin")],
         [("Sec-Purpose", "prefetch"), ("Sec-Fetch-Site", "same-origin")],
+        [("Sec-Purpose", "prefetch;prerender"), ("Sec-Fetch-Site", "same-origin")],
+        [("Purpose", "prefetch"), ("Sec-Fetch-Site", "same-origin")],
         [("Sec-Fetch-Site", "cross-site")],
+        [("Sec-Fetch-Site", "none")],
         [("Origin", "https://evil.example")],
-        [],
+        [("Origin", "https://evil.example"), ("Sec-Fetch-Site", "same-origin")],
     ):
-        answer = await browser.send("GET", "/api/auth/me", fields=[*plain, *fields])
+        answer = await browser.send("GET", path, fields=[*plain, *fields])
         assert answer.status == 401
         assert answer.code == "session_renew"
         assert answer.json["retryable"] is True
         assert answer.all("set-cookie") == []
     assert backend.refreshes.total() == 0
-    answer = await browser.send("GET", "/api/auth/me", fields=[*plain, ("Sec-Fetch-Site", "same-origin")])
-    assert answer.status == 200
+    for proof in (("Sec-Fetch-Site", "same-origin"), ("X-Relay-CSRF", "1"), ("Origin", browser.relay.url)):
+        browser.lose_access()
+        [_, cookie] = browser.fields
+        assert (await browser.send("GET", path, fields=[cookie, proof])).status == 200
+    assert backend.refreshes.total() == 3
+
+
+async def test_row_5_a_server_side_renderer_redeems_nothing(
+    browser: Browser, backend: RotatingBackend
+) -> None:
+    """It can't store the new cookies. Without the headers of a browser it gets 401 that says what the page must do."""
+    cookies = [field for field in browser.fields if field[0] == "Cookie"]
+    for path in ("/api/auth/me", "/api/proxy/users"):
+        answer = await browser.send("GET", path, fields=[*cookies, ("User-Agent", "node")])
+        assert (answer.status, answer.code, answer.all("set-cookie")) == (401, "session_renew", [])
+    assert backend.refreshes.total() == 0
+
+
+async def test_row_6_a_page_after_a_refresh_sees_the_new_cookie(
+    browser: Browser, backend: RotatingBackend, relays: tuple[Relay, Relay]
+) -> None:
+    """One refresh, however many calls the page then makes, at whichever process."""
+    await browser.refresh()
+    cookies = dict(browser.cookies)
+    for relay in relays:
+        page = browser.copy(relay)
+        for call in (Browser.me, Browser.ask, Browser.proxy):
+            answer = await call(page)
+            assert (answer.status, answer.all("set-cookie")) == (200, [])
+        assert page.cookies == cookies
+    assert backend.refreshes.total() == 1
+
+
+async def test_row_4_no_answer_with_cookies_is_kept_by_a_cache(
+    browser: Browser, backend: RotatingBackend
+) -> None:
+    """Nor any answer of a session: of each route, with and without new cookies, refused or not."""
+    answers = []
+    for call in (Browser.refresh, Browser.me, Browser.ask, Browser.proxy):
+        browser.lose_access()
+        answers += [await call(browser), await call(browser)]
+    assert [bool(answer.all("set-cookie")) for answer in answers] == [True, True] + [True, False] * 3
+    answers.append(await browser.send("GET", "/api/proxy/other"))
+    answers.append(await browser.send("POST", "/api/auth/login", {"email": browser.user, "password": "p"}))
+    answers.append(await browser.send("POST", "/api/auth/login", {}))
+    stolen = browser.copy()
+    answers.append(await browser.send("POST", "/api/auth/logout"))
+    answers += [await call(stolen) for call in (Browser.ask, Browser.refresh, Browser.me)]
+    assert [answer.all("cache-control") for answer in answers] == [["private, no-store"]] * len(answers)
 
 
 async def test_without_a_cookie_there_is_nothing_to_renew(relays: tuple[Relay, Relay]) -> None:
@@ -427,3 +339,76 @@ async def test_the_backends_log_in_routes_are_closed_to_the_proxy(browser: Brows
     """Its own refresh and log-out are called by the relay alone."""
     for path in ("auth/refresh", "auth/logout", "Auth/Refresh"):
         assert (await browser.send("GET", f"/api/proxy/{path}")).status in (403, 404)
+
+
+async def test_a_401_to_a_body_renews_and_lets_the_page_repeat_it(
+    browser: Browser, backend: RotatingBackend
+) -> None:
+    """It went to the backend as it came and can't be sent again from here: 401 with the new cookies and `retryable`."""
+    login = backend.logins[browser.user]
+    old = backend.access(login, iat=int(time.time()) - 100)
+    backend.refused.add(old)
+    for body in ({"amount": 1}, "x" * 200_000):
+        browser.cookies["access-token"] = old
+        answer = await browser.send("POST", "/api/proxy/users", body)
+        assert (answer.status, answer.code, answer.json["retryable"]) == (401, "session_renewed", True)
+        assert len(answer.all("set-cookie")) == 2
+        assert (await browser.send("POST", "/api/proxy/users", body)).status == 200
+        assert json.loads(backend.bodies[-1]) == body
+    assert backend.refreshes.total() == 2
+    # a backend says 401 to a wrong current password, too: the new token is not replaced, and the cookies stay
+    backend.refused.add(browser.cookies["access-token"])
+    answer = await browser.send("POST", "/api/proxy/users", {"password": "wrong"})
+    assert (answer.status, answer.body, answer.all("set-cookie")) == (401, b"", [])
+    assert backend.refreshes.total() == 2
+    browser.cookies["access-token"] = old
+    answer = await browser.send("POST", "/api/proxy/users")
+    assert (answer.status, answer.all("set-cookie")[0][:13]) == (200, "access-token=")
+
+
+@pytest.mark.parametrize("path", ["/api/auth/me", "/api/proxy/users"])
+async def test_a_401_of_a_log_in_that_is_over_clears_the_cookies(
+    browser: Browser, backend: RotatingBackend, path: str
+) -> None:
+    """The backend refuses the access token and then the refresh token: nothing is left to try."""
+    old = backend.access(backend.logins[browser.user], iat=int(time.time()) - 100)
+    backend.refused.add(old)
+    backend.logins[browser.user].alive = False
+    browser.cookies["access-token"] = old
+    answer = await browser.send("GET", path)
+    assert (answer.status, answer.code) == (401, "invalid_session")
+    assert browser.cookies == {}
+
+
+async def test_an_answer_of_no_use_is_not_asked_for_twice(
+    browser: Browser, backend: RotatingBackend, relays: tuple[Relay, Relay]
+) -> None:
+    """The backend said 2xx, so the token is redeemed: 502 and cookies kept, at each process, and one call."""
+    for body in (b"<html>", b"{}", b"[1]", b'{"accessToken":1}', b"x" * 30_000_000):
+        await browser.login(browser.user)
+        backend.answer = lambda body=body: Response(body)
+        asked = backend.refreshes.total()
+        for one in (browser, browser.copy(relays[1]), browser):
+            one.lose_access()
+            for call in (Browser.refresh, Browser.ask, Browser.me, Browser.proxy):
+                answer = await call(one)
+                assert (answer.status, answer.json["retryable"], one.is_logged_in) == (502, False, True)
+        assert backend.refreshes.total() == asked + 1
+
+
+@pytest.mark.parametrize("error", [[], {}, 1, None, ["invalid_grant"], "other"], ids=str)
+async def test_an_odd_error_keeps_the_cookies(browser: Browser, backend: RotatingBackend, error: Any) -> None:
+    """A 400 whose `error` is anything else says nothing about the token."""
+    backend.answer = lambda: JSONResponse({"error": error}, status_code=400)
+    assert (await browser.refresh()).status == 502
+    assert browser.is_logged_in
+
+
+async def test_a_backend_that_was_not_told_of_a_log_out_is_recorded(
+    browser: Browser, backend: RotatingBackend
+) -> None:
+    """The log-out goes on all the same."""
+    backend.logout_status = 500
+    assert (await browser.send("POST", "/api/auth/logout")).status == 204
+    [record] = await recorded(browser, "logout")
+    assert record["relay"]["detail"] == "The backend's log-out answered 500."
