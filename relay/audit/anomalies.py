@@ -68,6 +68,11 @@ def refused_token_anomaly(event: Event) -> Anomaly | None:
     return _ANOMALY_OF[event.reason]
 
 
+def looks_like_theft(event: Event) -> bool:
+    """Tell whether an event is the refusal of a genuine token or refresh token that somebody else seems to use."""
+    return refused_token_anomaly(event) is not None
+
+
 class ClientIdentity:
     """Compares the client that requested a token with the client that connects with it.
 

@@ -1,8 +1,9 @@
 """The audit port.
 
-It has two methods for two kinds of callers. A caller that gives something away (the issuer, a log-in) awaits
+It has three methods for three kinds of callers. A caller that gives something away (the issuer, a log-in) awaits
 `record`, and continues only when the record is in the log: there is no token without a record. A caller that reports
-a past event (the gate, a closed connection) calls `note`, which never waits and never fails.
+a past event (a closed connection) calls `note`, which never waits and never fails. A caller that is about to refuse
+a token awaits `note_refusal`: what looks like theft is in the log before the thief is answered.
 """
 
 from collections.abc import Callable
@@ -26,6 +27,13 @@ class Auditor(Protocol):
 
         Raises:
             UnavailableError: if it could not be written (reason `audit_unavailable`).
+        """
+        ...
+
+    async def note_refusal(self, event: Event) -> None:
+        """Do the same as `note`. If `event` looks like theft, return when it is in the log. Never raises.
+
+        It also returns when the event can't be written, and at once for an event beyond the budget of such events.
         """
         ...
 

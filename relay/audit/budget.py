@@ -23,6 +23,10 @@ BURST = 20
 """Denials in a minute that are called a burst. A client that obeys Retry-After and its back-off has fewer than ten."""
 MAX_KEYS = 20_000
 """Users and addresses that are counted separately in one minute, some 4 MB. Further ones share one count."""
+MAX_AWAITED = 600
+"""Refusals in a minute that are answered only after their record is in the file: ten a second. One write costs about a
+millisecond, so a thousand accounts that replay all their tokens can't slow the log down. Later ones of the minute are
+answered at once."""
 MAX_SESSIONS = 100_000
 """Sessions and addresses whose subscriptions are counted separately in one minute, some 20 MB: five times as many as
 connections. Further ones share one budget."""
@@ -34,10 +38,14 @@ _Key = tuple[str, str, bool]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """Whether a denial has a record of its own, and whether it belongs to a burst."""
+    """Whether a denial has a record of its own, and whether it belongs to a burst.
+
+    `awaited`: it looks like theft, and is answered after its record is in the file.
+    """
 
     recorded: bool
     burst: bool
+    awaited: bool
 
 
 class DenialBudget:
@@ -50,6 +58,7 @@ class DenialBudget:
         self._overflow: dict[str, Counter[str]] = {}
         self._beyond: Counter[_Key] = Counter()
         self._tokens: set[tuple[str, str]] = set()
+        self._awaited = 0
 
     def count(self, event: Event) -> Decision:
         """Count a denial, and decide whether it has a record."""
@@ -61,9 +70,8 @@ class DenialBudget:
         for key in keys if room else ():
             counts[key] = count = counts.get(key, 0) + 1
             most = max(most, count)
-        recorded = self._is_first_of_token(event) or (
-            room and most <= self.each and self._recorded < self.each * SHARES
-        )
+        is_first = self._is_first_of_token(event)
+        recorded = is_first or (room and most <= self.each and self._recorded < self.each * SHARES)
         if recorded:
             self._recorded += 1
         else:
@@ -71,7 +79,9 @@ class DenialBudget:
             reasons[event.reason.value if event.reason else "none"] += 1
             for key in keys if room else ():
                 self._beyond[key] += 1
-        return Decision(recorded=recorded, burst=not ours and most >= BURST)
+        awaited = is_first and self._awaited < MAX_AWAITED
+        self._awaited += awaited
+        return Decision(recorded=recorded, burst=not ours and most >= BURST, awaited=awaited)
 
     def _is_first_of_token(self, event: Event) -> bool:
         """Tell whether this is the first refusal in this minute of a token that somebody misuses.
@@ -81,7 +91,9 @@ class DenialBudget:
         """
         if refused_token_anomaly(event) is None or len(self._tokens) >= MAX_KEYS:
             return False
-        token = (str(event.relay["token"]["jti"]), str(event.reason))
+        # a refresh token has no name: its log-in's session, or all that are unknown together
+        of = event.relay.get("token", {}).get("jti") or event.relay.get("session", {}).get("ref", "")
+        token = (str(of), str(event.reason))
         is_first = token not in self._tokens
         self._tokens.add(token)
         return is_first
@@ -92,6 +104,7 @@ class DenialBudget:
         self._recorded = 0
         self._counts, self._overflow, self._beyond = {}, {}, Counter()
         self._tokens = set()
+        self._awaited = 0
         if not overflow:
             return None
         return {

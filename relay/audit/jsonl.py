@@ -142,6 +142,24 @@ class JsonlAuditor:
                 self._loop = asyncio.get_running_loop()
                 self._commits.post(Entry(event, self._clock(), noted=True), within_s=NOTE_WITHIN_S)
                 return
+        self._lose(event)
+
+    async def note_refusal(self, event: Event) -> None:
+        """See `Auditor.note_refusal`. Every event that comes here looks like theft."""
+        if self._commits.waiting >= MAX_NOTES:
+            self._lose(event)
+            return
+        try:
+            self._loop = asyncio.get_running_loop()
+            written = self._commits.submit(Entry(event, self._clock(), noted=True))
+        except asyncio.QueueFull:
+            self._lose(event)
+            return
+        with suppress(TimeoutError):  # a disk that hangs; the event may still be written
+            await written  # a disk that refuses: the event was counted as lost
+
+    def _lose(self, event: Event) -> None:
+        """Count an event that finds no room."""
         self._log_writer.losses.add(event.action, at=self._clock(), cause="the queue was full or closed")
         if self._closed:  # no gap record will report it
             _log.error("an audit event is lost: it came after the log was closed", action=event.action.value)

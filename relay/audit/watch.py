@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from relay.audit.anomalies import Anomaly, ClientIdentity, refused_token_anomaly
+from relay.audit.anomalies import Anomaly, ClientIdentity, looks_like_theft, refused_token_anomaly
 from relay.audit.base import Auditor, Observer
 from relay.audit.budget import PERIOD_S, DenialBudget, SubscriptionBudget
 from relay.core.errors import DECIDED_BY, EXPLANATIONS, Reason
@@ -56,6 +56,7 @@ class WatchedAuditor:
         self._budget = DenialBudget(each=denials)
         self._subscriptions = SubscriptionBudget(each=subscriptions)
         self._clock = clock
+        self._answered_early = 0
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -72,21 +73,46 @@ class WatchedAuditor:
 
     def note(self, event: Event) -> None:
         """See `Auditor.note`. A denial or subscription beyond its budget is counted, and reported within a minute."""
+        kept = self._counted(event)[0]
+        if kept is not None:
+            self._auditor.note(kept)
+
+    async def note_refusal(self, event: Event) -> None:
+        """See `Auditor.note_refusal`.
+
+        The first refusal of each token is waited for, within the budget of a minute. The next one that is waited for
+        says in `relay.answered_early` how many others were answered without.
+        """
+        kept, is_awaited = self._counted(event)
+        if is_awaited and kept is not None:
+            if self._answered_early:
+                relay = {**kept.relay, "answered_early": self._answered_early}
+                kept, self._answered_early = msgspec.structs.replace(kept, relay=relay), 0
+            await self._auditor.note_refusal(kept)
+            return
+        self._answered_early += looks_like_theft(event)
+        if kept is not None:
+            self._auditor.note(kept)
+
+    def _counted(self, event: Event) -> tuple[Event | None, bool]:
+        """Return the event that has a record, with its anomalies, and whether its caller waits. None: it has none."""
         event = self._with_found_anomalies(event)
         _show(event, self._observers)
+        is_awaited = False
         if is_denial(event):
             self._begin_minute()
             decision = self._budget.count(event)
             if not decision.recorded:
-                return
+                return None, False
             if decision.burst:
                 event = _with_anomalies(event, [Anomaly.DENIAL_BURST])
+            is_awaited = decision.awaited
             _show(event, self._recorded_denials)
         elif event.action is Action.SUBSCRIBE_ACCEPTED:
             self._begin_minute()
             if not self._subscriptions.count(event):
-                return
-        self._auditor.note(event)
+                return None, False
+        return event, is_awaited
 
     async def aclose(self) -> None:
         """Record what was only counted, and close the log."""
@@ -100,6 +126,9 @@ class WatchedAuditor:
             self._timer = None
         since = datetime.fromtimestamp(self._since, UTC).isoformat(timespec="seconds")
         if overflow := self._budget.end_period():
+            if self._answered_early:
+                overflow = {**overflow, "answered_early": self._answered_early}
+                self._answered_early = 0
             event = Event(action=Action.DENIALS_AGGREGATED, relay={**overflow, "since": since})
             self._auditor.note(_with_anomalies(event, [Anomaly.DENIAL_BURST]))
         if overflow := self._subscriptions.end_period():

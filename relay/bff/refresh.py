@@ -223,12 +223,12 @@ class Refresher:
             raise
         if isinstance(tokens, Refusal):
             await self._families.end(key)
-            return self._denied(tokens, Ended.REFRESH_REFUSED, known, client)
+            return await self._denied(tokens, Ended.REFRESH_REFUSED, known, client)
         session = await self._checked(tokens.access_token, known.logged_in_at if known else 0)
         if isinstance(session, EndedRefusal) and session.ended is Ended.REVOKED:
             await self._families.end(key)
             await self._throw_away(tokens)
-            return self._denied(Refusal(reason=session.reason), Ended.REVOKED, known, client)
+            return await self._denied(Refusal(reason=session.reason), Ended.REVOKED, known, client)
         if isinstance(session, Session) and known is not None and known.subject != session.subject:
             await self._families.end(key)
             await self._throw_away(tokens)
@@ -247,7 +247,7 @@ class Refresher:
         )
         if not await self._families.complete(key, taken.lease, renewal):
             await self._throw_away(tokens)
-            return self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, known, client)
+            return await self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, known, client)
         session = _accepted(session)
         self._record(session, client, by="backend", is_copy=is_copy)
         return Refreshed(tokens=whole, session=session)
@@ -282,7 +282,7 @@ class Refresher:
                 tokens.refresh_token, taken.newest, client, by_successor=True, is_copy=is_copy
             )
         if isinstance(session, EndedRefusal) and session.ended is Ended.REVOKED:
-            return self._denied(Refusal(reason=session.reason), Ended.REVOKED, taken.family, client)
+            return await self._denied(Refusal(reason=session.reason), Ended.REVOKED, taken.family, client)
         session = _accepted(session)
         self._record(session, client, by="successor", is_copy=is_copy)
         return Refreshed(tokens=tokens, session=session)
@@ -290,7 +290,7 @@ class Refresher:
     async def _refused(self, taken: Refused, client: Client) -> Refusal:
         family = taken.family
         if taken.over is Over.ENDED:
-            return self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, family, client)
+            return await self._denied(Refusal(reason=Reason.SESSION_REVOKED), Ended.REVOKED, family, client)
         lost = "The backend has redeemed the refresh token with an answer that can't be used, so it is not sent again."
         if (
             taken.over is Over.UNUSABLE
@@ -298,18 +298,20 @@ class Refresher:
             raise UnavailableError(Reason.BACKEND_FAULT, lost, setting="bff.refresh.path")
         if taken.over is Over.LOST:  # the user logs in again: 502 until the cookie ends would help nobody
             refusal = Refusal(reason=Reason.REFRESH_REFUSED, detail=lost, setting="bff.refresh.path")
-            return self._denied(refusal, Ended.REFRESH_REFUSED, family, client)
+            return await self._denied(refusal, Ended.REFRESH_REFUSED, family, client)
         if self._options.reuse_ends_session and family.session:
             await self._end_session(family.session, family.subject)
-        return self._denied(Refusal(reason=Reason.REFRESH_SPENT), Ended.REFRESH_SPENT, family, client)
+        return await self._denied(Refusal(reason=Reason.REFRESH_SPENT), Ended.REFRESH_SPENT, family, client)
 
     async def _throw_away(self, tokens: Tokens) -> None:
         if tokens.refresh_token is not None:
             await self._logout(tokens.refresh_token)
 
-    def _denied(self, refusal: Refusal, why: Ended, family: Family | None, client: Client) -> EndedRefusal:
+    async def _denied(
+        self, refusal: Refusal, why: Ended, family: Family | None, client: Client
+    ) -> EndedRefusal:
         known = family is not None and bool(family.subject)
-        self._auditor.note(
+        await self._auditor.note_refusal(
             Event(
                 action=Action.SESSION_REFRESH_DENIED,
                 reason=refusal.reason,

@@ -223,7 +223,7 @@ class Stream:
         elif isinstance(result, Denied):
             result = await self._gate.identify(result, handshake)
         if isinstance(result, Denied) and result.refusal.reason is not Reason.CONNECTION_LIMIT:
-            self._auditor.note(denied_event(result))
+            await self._auditor.note_refusal(denied_event(result))
             return refusal_response(result.refusal)
         connection.gate_result = result
         return handshake.response
@@ -235,7 +235,7 @@ class Stream:
         if isinstance(result, Attempt):
             result = await self._first_message(connection, result)
         if isinstance(result, Denied):
-            self._auditor.note(denied_event(result))
+            await self._auditor.note_refusal(denied_event(result))
             connection.end(close_for(result.refusal.reason))
         if isinstance(result, Admitted):
             self._uncount(connection)
@@ -373,7 +373,7 @@ class Stream:
         )
         if isinstance(result, Denied):
             self.registry.release(connection)
-            self._auditor.note(denied_event(result))
+            await self._auditor.note_refusal(denied_event(result))
             client.refresh_refused(request, reason=result.refusal.reason)
             return None
         # the new token may be of a newer log-in of the same user: a revocation of either must end the connection

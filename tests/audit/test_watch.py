@@ -9,11 +9,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from relay.audit.anomalies import ClientIdentity
+from relay.audit.budget import MAX_AWAITED
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event
 from relay.core.errors import Reason, UnavailableError
 from relay.core.events import Action, Client, Event, to_labels, to_record
-from tests.support.audit_logs import records, whole
+from tests.support.audit_logs import full_disk, records, whole
 
 ASKERS = ClientIdentity(b"k" * 32)
 CLIENT = Client(address="192.0.2.1", user_agent="Mozilla/5.0 (X11)")
@@ -206,3 +207,58 @@ def test_a_line_of_the_process_log_says_what_the_record_says() -> None:
             "jti": record["relay"]["token"]["jti"],
         }
     ]
+
+
+async def test_theft_is_in_the_file_before_it_is_answered(tmp_path: Path) -> None:
+    """The first refusal of each token, and of each log-in with a spent refresh token, is waited for."""
+    path = tmp_path / "audit.jsonl"
+    auditor = opened(path)
+    spent = Event(
+        action=Action.SESSION_REFRESH_DENIED,
+        reason=Reason.REFRESH_SPENT,
+        user="alice",
+        client=CLIENT,
+        relay={"session": {"ref": "r1"}},
+    )
+    for number, event in enumerate(
+        (connect(Reason.TOKEN_REPLAYED), spent, connect(Reason.TOKEN_AUDIENCE)), 1
+    ):
+        await auditor.note_refusal(event)
+        assert len(records(path)) == number
+    for _ in range(20):
+        await auditor.note_refusal(spent)
+    other = msgspec.structs.replace(spent, relay={"session": {"ref": "r2"}})
+    await auditor.note_refusal(other)
+    assert records(path)[-1]["relay"]["answered_early"] == 20
+    await auditor.note_refusal(connect(Reason.TOKEN_REPLAYED))
+    await auditor.aclose()
+    last = records(path)[-1]
+    assert (last["event"]["action"], last["relay"]["answered_early"]) == ("denials.aggregated", 1)
+    assert whole(path)
+
+
+async def test_a_full_disk_does_not_hold_a_refusal(tmp_path: Path) -> None:
+    """It is answered, and counted as lost."""
+    path = tmp_path / "audit.jsonl"
+    auditor = opened(path)
+    await auditor.record(connect())
+    with full_disk(path):
+        await auditor.note_refusal(connect(Reason.TOKEN_REPLAYED))
+    await auditor.aclose()
+    assert [record["relay"].get("lost") for record in records(path)[1:]] == [{"connect.denied": 1}]
+
+
+async def test_a_flood_does_not_wait(tmp_path: Path) -> None:
+    """Beyond the budget of a minute a refusal is answered at once, and still has its record."""
+    path = tmp_path / "audit.jsonl"
+    auditor = opened(path)
+    for number in range(MAX_AWAITED + 5):
+        event = connect(Reason.TOKEN_REPLAYED)
+        await auditor.note_refusal(
+            msgspec.structs.replace(event, asker="", relay={"token": {"jti": f"j{number}"}})
+        )
+    in_file = len(records(path))
+    assert in_file == MAX_AWAITED
+    await auditor.aclose()
+    refused = [one for one in records(path) if one["event"]["action"] == "connect.denied"]
+    assert len(refused) == MAX_AWAITED + 5

@@ -126,3 +126,30 @@ async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
         assert record["user"]["id"] == "user-1"
         assert (await knock(relay, fields=[*upgrade(relay), bearing(fresh)])).status == 101
     assert_quiet(relay)
+
+
+async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
+    """When the thief has the answer, the record is in the file: of a second use, and of a use elsewhere."""
+    with running(tmp_path) as relay:
+        used, fresh = await relay.token(), await relay.token()
+        assert (await knock(relay, fields=[*upgrade(relay), bearing(used)])).status == 101
+        other = upgrade(relay, origin="https://elsewhere.example")
+        for reason, path, fields, token in (
+            ("token_replayed", "/ws/prices", upgrade(relay), used),
+            ("token_audience", "/ws/trades", upgrade(relay), fresh),
+            ("origin_refused", "/ws/prices", other, fresh),
+        ):
+            assert (await knock(relay, path, fields=[*fields, bearing(token)])).status in (401, 403)
+            assert refusals(relay)[-1] == reason
+        assert await first_message(relay, fresh) is None
+        by_first_message = await relay.token()
+        assert await first_message(relay, by_first_message) is None
+        assert await first_message(relay, by_first_message) == 3000
+        relay.kill()
+        assert refusals(relay) == ["token_replayed", "token_audience", "origin_refused", "token_replayed"]
+
+
+def refusals(relay: Relay) -> list[str]:
+    """Return the reasons of the refused connections whose records are in the file at this moment."""
+    events = [record["event"] for record in relay.audit()]
+    return [event["reason"] for event in events if event["action"] == "connect.denied"]

@@ -29,6 +29,9 @@ class Notes:
     def note(self, event: Event) -> None:
         self.events.append(event)
 
+    async def note_refusal(self, event: Event) -> None:
+        self.events.append(event)
+
     async def record(self, event: Event) -> None:
         self.events.append(event)
 
