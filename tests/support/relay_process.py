@@ -192,11 +192,18 @@ class Relay:
             return await client.post(f"{self.url}/api/auth/logout", headers=headers)
 
     async def token(self, session: str | None = None, *, origin: str | None = None, **body: Any) -> str:
-        """Return a fresh scoped token. `origin` "" asks as a server-side caller without a browser."""
+        """Return a fresh scoped token. `origin` "" asks as a server-side caller without a browser.
+
+        On a busy machine the relay may send a caller away for a moment, and the caller comes back as any client does.
+        """
         headers = {"Authorization": f"Bearer {session or self.session()}"}
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:
             named = {"origin": self.url if origin is None else origin} if origin != "" else {}
-            answer = await client.post(f"{self.url}/auth/ws-token", headers=headers, json=body | named)
+            for _ in range(5):
+                answer = await client.post(f"{self.url}/auth/ws-token", headers=headers, json=body | named)
+                if answer.status_code != 503:
+                    break
+                await asyncio.sleep(float(answer.headers["retry-after"]))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["wsToken"])
 
