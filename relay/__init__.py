@@ -16,7 +16,7 @@ What the process is made of:
 What browsers and other servers reach:
 
     issuer/          POST /auth/ws-token: a session comes in, a scoped token goes out; the grants
-    stream/          the WebSocket listener: gate, connections, registry, fan-out, heartbeat, drain
+    stream/          WebSockets and event streams: gate, connections, registry, fan-out, heartbeat, drain
     bff/             log-in, refresh, log-out, the user and the API proxy, against the backend
     ingest/          publishers: HTTP requests and a WebSocket
     ops/             operators: routes and page of the internal listener
@@ -62,7 +62,7 @@ One tick, from the publisher to the browsers:
     core/channels.py:Group.queue_value        encode it once for a transport
     core/subscribers.py:Sink                  the outgoing side of a connection
     core/subscribers.py:Backlog               what a slow subscriber still has to get
-    stream/connection.py:StreamConnection     the sink: one `write` of the socket's transport
+    stream/outgoing.py:Outgoing               the sink: one `write` of the socket's transport
 
 One token, from the session to the answer of the issuer:
 
@@ -86,6 +86,7 @@ One token, from the handshake to the first price:
     stream/service.py:Stream._handle          the handshake is answered; the token may still come, as the first frame
     stream/service.py:Stream._serve           register the connection, and run its protocol until it ends
     stream/handshake.py:read_handshake        find the token, the channels and the interval in a handshake
+    stream/sse_handshake.py:SseHandshake      the same for an event stream, which `_begin_events` of the service begins
     stream/gate.py:Gate.inspect               the checks before the token
     stream/gate.py:Gate.redeem                the checks of the token; as the last step, use it up
     core/tokens.py:verify                     signature and claims

@@ -131,6 +131,10 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.TOKEN_SCOPE: _TOKEN,
     Reason.TOKEN_SUBJECT: _TOKEN,
     Reason.TOKEN_REPLAYED: _TOKEN,
+    # without a body: this status stops an EventSource (WHATWG HTML §9.2.3)
+    Reason.SSE_RECONNECT: _answer(
+        204, CloseCode.TOKEN_REFUSED, "token_used", "The token was used before. Request a new one."
+    ),
     Reason.SESSION_MISSING: _SESSION,
     Reason.SESSION_REPEATED: _answer(
         401,

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     TOKEN_SCOPE = "token_scope"
     TOKEN_SUBJECT = "token_subject"
     TOKEN_REPLAYED = "token_replayed"
+    SSE_RECONNECT = "sse_reconnect"
     # the session of a request
     SESSION_MISSING = "session_missing"
     SESSION_REPEATED = "session_repeated"
@@ -132,6 +133,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.TOKEN_SCOPE: "The token's scope is not the one that this service accepts.",
     Reason.TOKEN_SUBJECT: "The token that was sent to refresh a connection belongs to another user.",
     Reason.TOKEN_REPLAYED: "The token was used before.",
+    Reason.SSE_RECONNECT: "An EventSource connected again by itself, with the token that it had used before.",
     Reason.SESSION_MISSING: "Neither a session cookie nor an Authorization header came with the request.",
     Reason.SESSION_REPEATED: "The session cookie came with two values. Another site of the domain may have set one.",
     Reason.SESSION_INVALID: "The session's token has a wrong signature, form or purpose.",

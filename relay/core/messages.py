@@ -9,7 +9,7 @@ an error frame and not with a close. This lets newer clients use older servers.
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -91,15 +91,18 @@ class Unknown(msgspec.Struct, frozen=True):
 
 ClientFrame = Auth | Subscribe | Unsubscribe | Refresh | Ping | Unknown
 
+_subscribe = msgspec.json.Decoder(Subscribe)
+_since = msgspec.json.Decoder(dict[str, Since])
 _envelope = msgspec.json.Decoder(Unknown)
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {
     "auth": msgspec.json.Decoder(Auth),
-    "subscribe": msgspec.json.Decoder(Subscribe),
+    "subscribe": _subscribe,
     "unsubscribe": msgspec.json.Decoder(Unsubscribe),
     "refresh": msgspec.json.Decoder(Refresh),
     "ping": msgspec.json.Decoder(Ping),
 }
 _encode = msgspec.json.encode
+Parsed = TypeVar("Parsed")
 
 
 def parse_client_frame(text: str) -> ClientFrame:
@@ -108,19 +111,41 @@ def parse_client_frame(text: str) -> ClientFrame:
     Raises:
         MalformedError: if it is not a JSON object with a `type`, or if a member has the wrong type.
     """
-    try:
-        envelope = _envelope.decode(text)
-        decoder = _decoders.get(envelope.type)
-        frame: ClientFrame = envelope if decoder is None else decoder.decode(text)
-    except msgspec.ValidationError as error:
-        raise MalformedError(in_words(error)[:120], reason=Reason.FRAME_MALFORMED) from None
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise MalformedError(str(error)[:120], reason=Reason.FRAME_MALFORMED) from None
+    envelope = _parse(_envelope, text)
+    decoder = _decoders.get(envelope.type)
+    frame: ClientFrame = envelope if decoder is None else _parse(decoder, text)
     if not isinstance(frame, Auth) and frame.id is not None and not -(1 << 53) < frame.id < 1 << 53:
         raise MalformedError(
             "id must be a whole number between -2^53 and 2^53", reason=Reason.FRAME_MALFORMED
         )
     return frame
+
+
+def parse_subscribe(text: str) -> Subscribe:
+    """Parse a `subscribe` without its `type`: the subscriptions of a transport that has no frames of clients.
+
+    Raises:
+        MalformedError: if it does not have the documented form.
+    """
+    return _parse(_subscribe, text)
+
+
+def parse_since(text: str) -> dict[str, Since]:
+    """Parse the positions to resume from, by channel.
+
+    Raises:
+        MalformedError: if they do not have the documented form.
+    """
+    return _parse(_since, text)
+
+
+def _parse(decoder: "msgspec.json.Decoder[Parsed]", text: str) -> "Parsed":
+    try:
+        return decoder.decode(text)
+    except msgspec.ValidationError as error:
+        raise MalformedError(in_words(error)[:120], reason=Reason.FRAME_MALFORMED) from None
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise MalformedError(str(error)[:120], reason=Reason.FRAME_MALFORMED) from None
 
 
 def update(publication: Publication) -> bytes:
@@ -227,6 +252,11 @@ def refreshed(*, id: int | None, expires_at: int) -> bytes:
 def reconnect(*, delay_ms: int) -> bytes:
     """Build the frame before a planned close. Each client gets its own delay, so that not all reconnect at once."""
     return b'{"type":"reconnect","delay_ms":%d}' % delay_ms
+
+
+def closing(*, code: int, reason: str) -> bytes:
+    """Build the last frame of a transport without close frames: the close code and its short text."""
+    return _encode({"type": "close", "code": code, "reason": reason})
 
 
 def heartbeat(*, ts: int) -> bytes:

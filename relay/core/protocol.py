@@ -94,6 +94,7 @@ class HistoryRequest:
 
 
 _NO_HISTORIES: Mapping[str, Sequence[Publication]] = {}
+_NOWHERE: Mapping[str, messages.Since] = {}
 
 Report = Callable[[Action, Sequence[str], Reason | None], None]
 """Called for the audit log: the action, its channels, and the reason if it was refused.
@@ -144,8 +145,29 @@ class ClientProtocol:
         self._refused_in_a_row = 0
         self.state = State.OPEN
 
-    def open(self, *, channels: Sequence[str], interval_ms: int, now: float) -> None:
-        """Send `welcome`, and subscribe to the URL's `channels`. Without any: to the token's exact channels."""
+    def missing_history(
+        self, channels: Sequence[str], since: Mapping[str, messages.Since]
+    ) -> HistoryRequest | None:
+        """Return what must be asked of the broker before `open` with the same `channels` and `since`, or None."""
+        if not since:
+            return None
+        frame = messages.Subscribe(channels=self._first_names(channels), since=dict(since))
+        missing = self._missing_history(frame)
+        return HistoryRequest(frame, missing) if missing else None
+
+    def open(
+        self,
+        *,
+        channels: Sequence[str],
+        interval_ms: int,
+        now: float,
+        since: Mapping[str, messages.Since] = _NOWHERE,
+        histories: Mapping[str, Sequence[Publication]] = _NO_HISTORIES,
+    ) -> None:
+        """Send `welcome`, and subscribe to the URL's `channels`. Without any: to the token's exact channels.
+
+        `since` says where channels are resumed, and `histories` is the broker's answer to `missing_history`.
+        """
         if self.state is State.CLOSED:
             self._report(Action.CONNECT_ACCEPTED, (), None)
             return
@@ -156,20 +178,23 @@ class ClientProtocol:
             expires_at=self._unix_ms(self._expires_at),
             frames_per_s=FRAMES_PER_S,
         )
-        names = list(channels) or [name for name in terms.scope.patterns if not is_wildcard(name)]
+        names = self._first_names(channels)
         if not names:
             self._report(Action.CONNECT_ACCEPTED, (), None)
             self._send(welcome)
             self._send(
                 messages.error(
                     code="nothing_subscribed",
-                    message="The URL names no channel and the token has patterns only. Send a subscribe frame.",
+                    message="The token has patterns only. Name channels in the URL, or send a subscribe frame.",
                     retryable=False,
                 )
             )
             return
-        frame = messages.Subscribe(channels=names, interval_ms=interval_ms)
-        self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED)
+        frame = messages.Subscribe(channels=names, interval_ms=interval_ms, since=dict(since))
+        self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED, histories=histories)
+
+    def _first_names(self, channels: Sequence[str]) -> list[str]:
+        return list(channels) or [name for name in self._terms.scope.patterns if not is_wildcard(name)]
 
     def receive(self, text: str, now: float) -> Close | RefreshRequest | HistoryRequest | None:
         """Handle one text frame. After a `Close` the shell must end the connection; nothing is written any more."""

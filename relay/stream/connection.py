@@ -23,14 +23,13 @@ from websockets.server import ServerProtocol
 
 from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason, Refusal
-from relay.core.hub import Hub
-from relay.core.protocol import ClientProtocol
-from relay.core.subscribers import Subscriber
 from relay.net.admission import AdmissionQueue
 from relay.net.tls_handshake import TlsHandshake
+from relay.stream.fanout import encode
 from relay.stream.gate import GateResult
 from relay.stream.handshake import refusal_of, refusal_response
 from relay.stream.lifecycle import LIVE, READABLE, TIMERS, UNANSWERED, Event, Phase, Timer, next_phase
+from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
 from relay.web.head_limits import MAX_HEAD_BYTES, too_large
 
 PAUSE_READING_BYTES = 65_536
@@ -44,20 +43,22 @@ MAX_UNHANDLED_FRAMES = 256
 gets here, and no client needs one."""
 MAX_EARLY_CONTROL_FRAMES = 20
 """Pings and pongs before the token. Browsers send none, and no rate limit counts them yet."""
-CLOSE_TIMEOUT_S = 1.0
-"""Seconds that a client has to answer a close. A browser answers in one round trip."""
 SILENT_ROUNDS = 3
 """Rounds of pings without any byte from the client, after which it is taken for dead: 40 s after the first ping that
 had no answer."""
-STALLED_CHECKS = 24
-"""Checks in a row between which the kernel took no byte: 29 to 30 s. That is longer than any radio gap after which TCP
-goes on."""
 
 _NO_HEADERS = Headers()
 _PING = b"\x89\x00"
 
 
-class StreamConnection(ServerConnection):
+class _HandedOver(asyncio.Transport):
+    """The transport that the library has after `hand_over`: its handler cuts it off, which does nothing."""
+
+    def abort(self) -> None:
+        """See `asyncio.WriteTransport`."""
+
+
+class StreamConnection(Outgoing, ServerConnection):
     """The library's connection with the relay's hooks.
 
     `on_made` and `on_lost` are called when the TCP connection is made and lost. With `tls` it is made before the TLS
@@ -72,32 +73,19 @@ class StreamConnection(ServerConnection):
         "_closing_queue",
         "_early_control_frames",
         "_head_bytes",
-        "_hub",
         "_on_lost",
         "_on_made",
         "_on_refused",
-        "_opened",
         "_peer",
         "_reading_paused",
         "_silent_rounds",
-        "_stalled_bytes",
-        "_stalled_checks",
-        "_subscriber",
         "_tls",
-        "client",
-        "ended",
         "gate_result",
         "opened_at",
-        "pending",
-        "phase",
-        "write",
     )
 
-    # The hub's sink. Both are the transport's own methods, because they are called for each delivery.
-    write: Callable[[bytes], None]
-    """Write whole frames. Only the hub and `check` call it, in phase OPEN."""
-    pending: Callable[[], int]
-    """Return the bytes that the kernel has not taken yet."""
+    encode = staticmethod(encode)
+    accepted_status = 101
 
     def __init__(
         self,
@@ -116,23 +104,15 @@ class StreamConnection(ServerConnection):
         self.phase = Phase.ACCEPTED if tls is None else Phase.SECURING
         self._tls = tls  # None as soon as the handshake has ended
         self.opened_at = time.time()
-        self._opened = time.monotonic()
+        self._start(time.monotonic())
         self.gate_result: GateResult | None = None
         """What the gate has decided with the handshake, for the handler."""
-        self.ended: Close | None = None
-        """How the relay has ended the connection, if it has."""
-        # these three are set while the phase is OPEN
-        self.client: ClientProtocol | None = None
-        self._hub: Hub | None = None
-        self._subscriber: Subscriber | None = None
         self._on_made = on_made
         self._on_lost = on_lost
         self._on_refused = on_refused
         self._accept_queue = accept_queue
         self._closing_queue = closing_queue
         self._silent_rounds = 0  # rounds of pings since the client was last heard
-        self._stalled_bytes = 0
-        self._stalled_checks = 0
         self._reading_paused = False
         self._early_control_frames = 0
         self._head_bytes = 0
@@ -142,16 +122,6 @@ class StreamConnection(ServerConnection):
     def remote_address(self) -> Any:
         """Return the peer's address, also when the TCP connection is gone: the transport doesn't know it then."""
         return self._peer
-
-    @property
-    def messages_out(self) -> int:
-        """Return how many messages the hub has sent; 0 if the phase is not OPEN."""
-        return 0 if self._subscriber is None else self._subscriber.messages
-
-    @property
-    def age_s(self) -> float:
-        """Return for how many seconds the connection has been open, whatever happened to the wall clock."""
-        return time.monotonic() - self._opened
 
     def ending(self) -> tuple[int, Reason, str]:
         """Return the close code, the reason, and who began the close: "relay", "client" or "network"."""
@@ -178,13 +148,6 @@ class StreamConnection(ServerConnection):
             self.request.path, self.request.headers = "", _NO_HEADERS
         self.response = self.gate_result = None
 
-    def attach(self, hub: Hub, subscriber: Subscriber, client: ClientProtocol) -> None:
-        """Let the hub write to the connection, until it closes. If it has closed already, `client` is closed."""
-        if self._advance(Event.TOKEN_ACCEPTED) is Phase.OPEN:
-            self._hub, self._subscriber, self.client = hub, subscriber, client
-        else:  # it was closed while its token was looked up
-            client.close(Reason.CLIENT_CLOSED)
-
     def end(self, close: Close) -> None:
         """Send a close frame without waiting. The connection is cut if the client doesn't answer in time."""
         self._detach(close.reason)
@@ -193,57 +156,33 @@ class StreamConnection(ServerConnection):
             self.protocol.send_close(close.code, close.text)
             self.send_data()
 
-    def drop(self, close: Close) -> None:
-        """Cut the TCP connection without a close frame: the client does not read, or is gone."""
-        if self.phase in LIVE:
-            self.ended = close
-        self._detach(close.reason)
-        self.abort()
-
     def abort(self) -> None:
         """Cut the TCP connection at once."""
         self._advance(Event.ABORTED)
         self.transport.abort()
 
-    def announce_restart(self, *, delay_ms: int) -> None:
-        """Tell the client that the relay restarts, and after which delay to reconnect."""
-        if self.client is not None:
-            self.client.announce_restart(delay_ms=delay_ms)
-
-    def overflow(self) -> None:
-        """See `relay.core.subscribers.Sink.overflow`."""
-        self.end(close_for(Reason.SLOW_CONSUMER))
-
-    def check(self, now: float, *, ping: bool) -> None:
-        """Do what is due at `now`: age limit, stalled reader, and a ping. The heartbeat loop calls this.
-
-        `now` is a time of `time.monotonic`.
-
-        The library's own ping timeout does not run while its `drain()` waits, which is when it would be needed.
-        """
-        if self.phase is not Phase.OPEN or self.client is None:
-            return
-        if self.client.next_deadline() <= now:
-            close = self.client.tick(now)
-            if close is not None:
-                self.end(close)
-                return
-        pending = self.pending()
-        if not pending or pending < self._stalled_bytes:
-            self._stalled_checks = 0
+    def _ping(self) -> None:
+        """See `Outgoing`. The library's own ping timeout does not run while its `drain()` waits, when it is needed."""
+        self._silent_rounds += 1
+        if self._silent_rounds >= SILENT_ROUNDS:
+            self.drop(close_for(Reason.NO_PONG))
         else:
-            self._stalled_checks += 1
-            if self._stalled_checks >= STALLED_CHECKS:
-                self.drop(close_for(Reason.READER_STALLED))
-                return
-        self._stalled_bytes = pending
-        # a slow reader would not get to the ping in time: while bytes wait, only their progress counts
-        if ping and not pending:
-            self._silent_rounds += 1
-            if self._silent_rounds >= SILENT_ROUNDS:
-                self.drop(close_for(Reason.NO_PONG))
-            else:
-                self.write(_PING)
+            self.write(_PING)
+
+    def hand_over(self, protocol: asyncio.Protocol) -> asyncio.Transport | None:
+        """Give the transport to `protocol`, for an answer that is no WebSocket and has no end. None: it has gone.
+
+        The library is told that the connection was lost. What it returns from `process_request` would be the whole
+        answer, and what is written before that ends with its `open_timeout`.
+        """
+        if self.phase is not Phase.HANDSHAKE or self.transport.is_closing():
+            return None
+        transport = self.transport
+        transport.set_protocol(protocol)
+        self.transport = _HandedOver()
+        self._advance(Event.HANDED_OVER)
+        super().connection_lost(None)
+        return transport
 
     # changes of phase
 
@@ -262,13 +201,6 @@ class StreamConnection(ServerConnection):
                 # not at once: a server that stops may be about to call `close`
                 self.loop.call_later(CLOSE_TIMEOUT_S, self._closing_queue.submit, self._break_cycles)
         return self.phase
-
-    def _detach(self, reason: Reason) -> None:
-        """Take the connection out of the hub, which writes nothing to it from here on."""
-        client, self.client = self.client, None
-        if client is not None:
-            client.close(reason)
-        self._hub = self._subscriber = None
 
     def _break_cycles(self) -> bool:
         """Cut the references between this connection, the library's protocol object and the transport.
@@ -450,10 +382,8 @@ class StreamConnection(ServerConnection):
     def resume_writing(self) -> None:
         """See `asyncio.BaseProtocol`: the kernel has taken all bytes."""
         super().resume_writing()
-        self._stalled_checks = 0  # even if bytes wait again at the next check
         if self._reading_paused:
             self._reading_paused = False
             if not self.recv_messages.paused:
                 self.transport.resume_reading()
-        if self._hub is not None and self._subscriber is not None:
-            self._hub.drained(self._subscriber)
+        self._drained()

@@ -5,6 +5,7 @@ handshakes, publications and heartbeats run.
 """
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Sequence
 
@@ -39,6 +40,8 @@ class Fanout:
         self, options: Callable[[str], ChannelOptions], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self.hub = Hub(wake=self._wake, wake_interval=self._wake_interval, options=options)
+        self.generation = secrets.token_hex(4)
+        """Names this life of the hub, in the ids of event streams."""
         self._broker: Broker | None = None
         self._loop = asyncio.get_running_loop()
         self._clock = clock

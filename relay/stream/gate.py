@@ -17,6 +17,7 @@ from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.grants import GrantOptions
 from relay.core.jws import VerifyKey
+from relay.core.messages import Since
 from relay.core.revocations import key_is_revoked, token_is_revoked
 from relay.keys.sources import KeySource
 from relay.net.unauthenticated import UnauthenticatedConnections
@@ -55,6 +56,8 @@ class HandshakeRequest:
     transport: str
     channels: tuple[str, ...]
     interval_ms: int
+    since: Mapping[str, Since] = field(default_factory=dict)
+    """Where `stream` channels are resumed, if the transport says so with the handshake."""
 
 
 class Handshake(Protocol):
@@ -68,6 +71,15 @@ class Handshake(Protocol):
     @property
     def origins(self) -> Sequence[str]:
         """The values of all Origin headers."""
+        ...
+
+    @property
+    def same_origin(self) -> bool:
+        """Whether a browser says that the page has the origin of the address that it asked (`Sec-Fetch-Site`).
+
+        Browsers send no Origin then, except with WebSocket handshakes. No script can set this header. A page of another
+        site can only send it to its own server.
+        """
         ...
 
     def check(self) -> Refusal | None:
@@ -85,10 +97,14 @@ class Handshake(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """A handshake that has passed all checks that need no token."""
+    """A handshake that has passed all checks that need no token.
+
+    With `same_origin` the origin is that of the token: see `Handshake.same_origin`.
+    """
 
     endpoint: EndpointOptions
     origin: str
+    same_origin: bool = False
     request: HandshakeRequest
     client: Client
 
@@ -177,6 +193,10 @@ class Gate:
         """Use other options for the next handshakes. Open connections stay open."""
         self._options = options
 
+    def allows(self, origin: str) -> bool:
+        """Tell whether pages of this origin may connect."""
+        return origin in self._options.allowed_origins
+
     def inspect(self, handshake: Handshake, client: Client) -> Attempt | Denied:
         """Make all checks that need no token. Call `redeem` next, when the token is there."""
         endpoint: EndpointOptions | None = None
@@ -202,7 +222,10 @@ class Gate:
         request = handshake.read(transports=self._options.transports)
         if isinstance(request, Refusal):
             return denied(request)
-        return Attempt(endpoint=endpoint, origin=origin, request=request, client=client)
+        same_origin = handshake.same_origin and not origins
+        return Attempt(
+            endpoint=endpoint, origin=origin, same_origin=same_origin, request=request, client=client
+        )
 
     async def redeem(
         self, attempt: Attempt, token: str, *, reserve: Callable[[str], bool], subject: str | None = None
@@ -225,13 +248,15 @@ class Gate:
             denied = deny(attempt, verified)
             return self._with_identity(denied, token, keys if verified.reason in _SIGNED else {})
         claims, kid = verified
-        if claims.origin != attempt.origin:
-            is_missing = claims.origin and not attempt.origin
+        is_theirs = claims.origin in self._options.allowed_origins
+        if not (is_theirs if attempt.same_origin else claims.origin == attempt.origin):
+            is_missing = claims.origin and not attempt.origin and not attempt.same_origin
             return deny(
                 attempt,
                 Refusal(reason=Reason.ORIGIN_MISSING if is_missing else Reason.TOKEN_ORIGIN),
                 verified,
             )
+        attempt = replace(attempt, origin=claims.origin)
         if subject is not None and claims.subject != subject:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), verified)
         if claims.session_expires_at is not None and claims.session_expires_at <= now:

@@ -1,7 +1,7 @@
 """The WebSocket handshake: the RFC's checks, what it asks for, and the HTTP answer to a refused one."""
 
 import http
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -43,23 +43,15 @@ class WebSocketHandshake:
         self.response: Response | None = None
         self.path = request.path.partition("?")[0]
         self.origins: Sequence[str] = request.headers.get_all("Origin")
+        self.same_origin = False  # browsers send Origin with each WebSocket handshake
 
     def check(self) -> Refusal | None:
         """Check that the request is a WebSocket handshake (RFC 6455 §4.2.1).
 
         The library would check it after the gate. By then a broken handshake would have used up a token.
         """
-        if (
-            len(self.origins) > 1
-        ):  # the library calls it malformed; browsers never send two, so it is an attack
-            return Refusal(reason=Reason.ORIGIN_REFUSED)
-        if sum(count_cookies(value) for value in self._request.headers.get_all("Cookie")) > MAX_COOKIES:
-            return too_large()
-        # RFC 6455 §4.2.1, RFC 9112 §3.2; the library does not check it
-        if len(self._request.headers.get_all("Host")) != 1:
-            return Refusal(
-                reason=Reason.HANDSHAKE_MALFORMED, detail="The request does not have exactly one Host header."
-            )
+        if refusal := check_head(self._request):
+            return refusal
         self.response = self._protocol.accept(self._request)
         error = self._protocol.handshake_exc
         if error is None:
@@ -69,7 +61,7 @@ class WebSocketHandshake:
             return Refusal(reason=Reason.METHOD_NOT_ALLOWED)
         if isinstance(error, InvalidUpgrade):
             return Refusal(reason=Reason.NOT_AN_UPGRADE)
-        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=type(error).__name__)
+        return malformed(type(error).__name__)
 
     def read(self, *, transports: Collection[str]) -> HandshakeRequest | Refusal:
         """Read the token and the subscriptions. `transports` are the ways in which a token may come."""
@@ -77,25 +69,64 @@ class WebSocketHandshake:
 
     def presented(self) -> tuple[str, str]:
         """See `Handshake.presented`."""
-        _, _, query = self._request.path.partition("?")
-        try:
-            fields = parse_qsl(query, max_num_fields=MAX_FIELDS, errors="strict")
-        except (ValueError, UnicodeError):
-            fields = []
         protocols = offered_protocols(self._request.headers)
-        found = _tokens(protocols, [value for name, value in fields if name == "token"])
+        found = _tokens(protocols, query_tokens(self._request))
         return found[0] if len(found) == 1 else ("", "")
+
+
+def check_head(request: Request) -> Refusal | None:
+    """Check what the library does not, and what is the same for each transport."""
+    if len(request.headers.get_all("Origin")) > 1:
+        # the library calls it malformed; browsers never send two, so it is an attack
+        return Refusal(reason=Reason.ORIGIN_REFUSED)
+    if sum(count_cookies(value) for value in request.headers.get_all("Cookie")) > MAX_COOKIES:
+        return too_large()
+    # RFC 6455 §4.2.1, RFC 9112 §3.2
+    if len(request.headers.get_all("Host")) != 1:
+        return malformed("The request does not have exactly one Host header.")
+    return None
+
+
+def query_tokens(request: Request) -> list[str]:
+    """Return the values of `token` in a query string, which may be malformed."""
+    _, _, query = request.path.partition("?")
+    try:
+        fields = parse_qsl(query, max_num_fields=MAX_FIELDS, errors="strict")
+    except (ValueError, UnicodeError):
+        return []
+    return [value for name, value in fields if name == "token"]
+
+
+def malformed(detail: str) -> Refusal:
+    """Return the refusal of a handshake with a mistake. `detail` is for the audit log."""
+    return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail=detail)
 
 
 def refusal_of(error: Exception) -> Refusal:
     """Return the refusal of a request that the library could not read."""
     if isinstance(error, RequestLineTooLong | HeaderLineTooLong | TooManyHeaders):
         return too_large()
-    return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="The request is not HTTP, or it has a body.")
+    return malformed("The request is not HTTP, or it has a body.")
 
 
 def read_handshake(request: Request, *, transports: Collection[str]) -> HandshakeRequest | Refusal:
     """Read the token and the subscriptions. There must be one token, or none if it may come as the first frame."""
+    values = read_query(request)
+    if isinstance(values, Refusal):
+        return values
+    found = _one_token(request.headers, values, transports=transports)
+    if isinstance(found, Refusal):
+        return found
+    subscriptions = read_subscriptions(values)
+    if isinstance(subscriptions, Refusal):
+        return subscriptions
+    token, transport = found
+    channels, interval_ms = subscriptions
+    return HandshakeRequest(token=token, transport=transport, channels=channels, interval_ms=interval_ms)
+
+
+def read_query(request: Request) -> dict[str, str] | Refusal:
+    """Return the members of the query string. The relay's own may not come twice."""
     _, _, query = request.path.partition("?")
     try:
         fields = parse_qsl(
@@ -106,30 +137,33 @@ def read_handshake(request: Request, *, transports: Collection[str]) -> Handshak
             errors="strict",
         )
     except (ValueError, UnicodeError):
-        return Refusal(reason=Reason.HANDSHAKE_MALFORMED, detail="The query string is malformed.")
+        return malformed("The query string is malformed.")
     values: dict[str, str] = {}
     for name, value in fields:
-        if name in values and name in ("token", "channels", "interval_ms"):
+        if name in values and name in ("token", "channels", "interval_ms", "since"):
             reason = Reason.TOKEN_REPEATED if name == "token" else Reason.HANDSHAKE_MALFORMED
             return Refusal(reason=reason, detail=f"The query string has {name} twice.")
         values[name] = value
-    found = _one_token(request.headers, values, transports=transports)
-    if isinstance(found, Refusal):
-        return found
+    return values
+
+
+def read_subscriptions(values: Mapping[str, str]) -> tuple[tuple[str, ...], int] | Refusal:
+    """Return the channels of a query string, and their interval."""
     channels = tuple(channel for channel in values.get("channels", "").split(",") if channel)
-    if len(channels) > MAX_CHANNELS_A_FRAME:
-        return Refusal(
-            reason=Reason.CHANNELS_TOO_MANY,
-            detail=f"The URL has {len(channels)} channels; at most {MAX_CHANNELS_A_FRAME} are allowed.",
-        )
+    if refusal := check_count(channels):
+        return refusal
     interval = values.get("interval_ms", "0")
     if not interval.isascii() or not interval.isdigit() or len(interval) > 6:
-        return Refusal(
-            reason=Reason.HANDSHAKE_MALFORMED,
-            detail="interval_ms must be a whole number of at most 6 digits.",
-        )
-    token, transport = found
-    return HandshakeRequest(token=token, transport=transport, channels=channels, interval_ms=int(interval))
+        return malformed("interval_ms must be a whole number of at most 6 digits.")
+    return channels, int(interval)
+
+
+def check_count(channels: Sequence[str]) -> Refusal | None:
+    """Refuse more channels than a handshake may name."""
+    if len(channels) <= MAX_CHANNELS_A_FRAME:
+        return None
+    detail = f"The request names {len(channels)} channels; at most {MAX_CHANNELS_A_FRAME} are allowed."
+    return Refusal(reason=Reason.CHANNELS_TOO_MANY, detail=detail)
 
 
 def offered_protocols(headers: Headers) -> list[str]:
@@ -155,9 +189,7 @@ def _one_token(
         )
     if transport == "subprotocol" and PROTOCOL not in protocols:
         # without it the server has nothing to select, and browsers fail the handshake without a reason
-        return Refusal(
-            reason=Reason.HANDSHAKE_MALFORMED, detail=f"Offer the subprotocol {PROTOCOL} with the token."
-        )
+        return malformed(f"Offer the subprotocol {PROTOCOL} with the token.")
     if not token:
         return Refusal(reason=Reason.TOKEN_MISSING)
     return token, transport
@@ -169,8 +201,13 @@ def _tokens(protocols: Sequence[str], in_query: Sequence[str]) -> list[tuple[str
     return found + [(token, "query") for token in in_query]
 
 
-def refusal_response(refusal: Refusal) -> Response:
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+def refusal_response(refusal: Refusal, more: Mapping[str, str] = _NO_HEADERS) -> Response:
     """Return the HTTP answer to a refused handshake: coarse, in JSON, and the last on its connection.
+
+    `more` are headers that this transport adds.
 
     Every 401 has the same body, also for a revoked session. A difference would tell an attacker which part was right.
     """
@@ -186,6 +223,7 @@ def refusal_response(refusal: Refusal) -> Response:
             "Content-Length": str(len(body)),
             "Connection": "close",
             **SECURITY_HEADERS,
+            **more,
         }
     )
     if answer.status in (429, 503):

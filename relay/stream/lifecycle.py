@@ -78,6 +78,11 @@ class Event(Enum):
     """The handshake is answered with 101."""
     HANDSHAKE_REFUSED = auto()
     """The handshake is answered with another status, or it was not HTTP and gets no answer."""
+    HANDED_OVER = auto()
+    """The TCP connection is another object's from here on, which answers with an event stream (`relay.stream.sse`).
+
+    That object begins in UNAUTHENTICATED, with a token that was used up.
+    """
     TOKEN_ACCEPTED = auto()
     """The token was used up, and the connection is registered."""
     CLOSE_WRITTEN = auto()
@@ -106,9 +111,9 @@ class Timer(Enum):
     HEARTBEAT = auto()
     """The heartbeat loop: age limit, pings without an answer, stalled readers."""
     ABORT = auto()
-    """`connection.CLOSE_TIMEOUT_S` after the phase began the TCP connection is cut."""
+    """`outgoing.CLOSE_TIMEOUT_S` after the phase began the TCP connection is cut."""
     RELEASE = auto()
-    """`connection.CLOSE_TIMEOUT_S` after the phase began the references between the connection's parts are cut."""
+    """`outgoing.CLOSE_TIMEOUT_S` after the phase began the references between the connection's parts are cut."""
 
 
 class ImpossibleEventError(Exception):
@@ -143,6 +148,7 @@ _TABLE: Final[Mapping[Phase, Mapping[Event, Phase]]] = {
     Phase.HANDSHAKE: {
         Event.HANDSHAKE_ACCEPTED: Phase.UNAUTHENTICATED,
         Event.HANDSHAKE_REFUSED: Phase.CLOSING,
+        Event.HANDED_OVER: Phase.LOST,
         Event.ABORTED: Phase.CLOSING,
         Event.CONNECTION_LOST: Phase.LOST,
         Event.HANDLER_ENDED: Phase.UNHANDLED,

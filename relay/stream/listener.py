@@ -11,7 +11,7 @@ from websockets.typing import Subprotocol
 
 from relay.core.messages import MAX_FRAME_BYTES, PROTOCOL
 from relay.net.sockets import USER_TIMEOUT_MS
-from relay.stream.connection import CLOSE_TIMEOUT_S
+from relay.stream.outgoing import CLOSE_TIMEOUT_S
 from relay.web.head_limits import MAX_HEAD_BYTES, MAX_HEADERS
 
 TOKEN_WITHIN_S = 5

@@ -27,6 +27,8 @@ class Connection(Protocol):
 
     id: UUID
     phase: Phase
+    accepted_status: int
+    """The HTTP status with which it was accepted."""
     opened_at: float
     """In Unix seconds, for lists and records."""
 

@@ -16,7 +16,9 @@ from relay.stream.usage import Usage
 def accepted_event(connection: Connection, admitted: Admitted, channels: Sequence[str]) -> Event:
     """Return the event of an accepted connection, with the channels that it subscribes to as it opens."""
     subscribed = {"channels": list(channels), "count": len(channels)}
-    return _token_used(Action.CONNECT_ACCEPTED, connection, admitted, status=101, more=subscribed)
+    return _token_used(
+        Action.CONNECT_ACCEPTED, connection, admitted, status=connection.accepted_status, more=subscribed
+    )
 
 
 def refreshed_event(connection: Connection, admitted: Admitted) -> Event:

@@ -1,8 +1,8 @@
-"""The stream service of one node: accepts WebSocket connections, serves each of them, drains and stops.
+"""The stream service of one node: accepts connections, serves each of them, drains and stops.
 
-A connection's walk: `_on_made` (counted as unauthenticated), `_process_request` (the gate), `_handle` (perhaps the
+A WebSocket's walk: `_on_made` (counted as unauthenticated), `_process_request` (the gate), `_handle` (perhaps the
 token as first frame), `_serve` (registered, joined to the hub), `_receive` (its frames), and the audit event of its
-end.
+end. An event stream's: `_on_made`, `_process_request`, `_answer_events` (the gate), `_serve`, and its end.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import secrets
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,13 +23,13 @@ from relay.audit.base import Auditor
 from relay.core.closes import close_for
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action, Client
-from relay.core.messages import Auth, parse_client_frame
+from relay.core.messages import Auth, Since, parse_client_frame
 from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, Terms
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.stream.connection import StreamConnection
-from relay.stream.fanout import Fanout, encode
+from relay.stream.fanout import Fanout
 from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateOptions, GateResult, deny
 from relay.stream.handshake import WebSocketHandshake, refusal_response
 from relay.stream.lifecycle import GONE, UNANSWERED
@@ -42,14 +42,26 @@ from relay.stream.reports import (
     refreshed_event,
     subscription_event,
 )
+from relay.stream.sse import SseConnection
+from relay.stream.sse_handshake import (
+    EventSources,
+    SseHandshake,
+    asks_for_events,
+    cors_headers,
+    events_response,
+    preflight_response,
+    refused_response,
+)
+from relay.stream.terms import expiry, floor_ms, lifetime_s, unix_lead
 from relay.stream.usage import Usage
 
 DRAINED_PER_S = 500
 """Connections that a drain closes in a second, at least. Each comes back with a token request and a handshake."""
-AGE_SPREAD = 0.1
-"""Part of the age limit by which connections end earlier than they must, each by another part of it."""
 RECONNECT_WITHIN_MS = 5000
 """After a drain each client reconnects after half a second and a random part of these milliseconds."""
+
+
+_NOWHERE: Mapping[str, Since] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +99,8 @@ class Stream:
         self._fanout = fanout
         self._auditor = auditor
         self._draining = False
+        self._event_sources = EventSources()
+        self._event_streams: set[asyncio.Task[None]] = set()
         self._addresses: dict[StreamConnection, str] = {}  # of the connections counted in `unauthenticated`
         self.registry = Registry(
             per_session=options.connections_per_session,
@@ -141,6 +155,8 @@ class Stream:
             server.close()
         for server in servers:
             await server.wait_closed()
+        if self._event_streams:
+            await asyncio.wait(self._event_streams)
 
     def _closed(self) -> Reason | None:
         """Return why no connection is admitted now, or None. The connection in question is counted."""
@@ -216,6 +232,8 @@ class Stream:
         client = Client(address=address, peer=peer, user_agent=agents[0] if agents else "")
         if address != peer:
             self._count(connection, address)
+        if asks_for_events(request):
+            return await self._answer_events(connection, SseHandshake(request), client)
         handshake = WebSocketHandshake(request, connection.protocol)
         result: GateResult = self._gate.inspect(handshake, client)
         if isinstance(result, Attempt) and result.request.token:
@@ -243,7 +261,59 @@ class Stream:
             await self._admission_queue.enter(
                 priority=True
             )  # one commit of the state store answers many claims
+            self.registry.add(connection, result)
             await self._serve(connection, result)
+
+    async def _answer_events(
+        self, connection: StreamConnection, handshake: SseHandshake, client: Client
+    ) -> Response:
+        """Let the gate decide on an event stream. Return the answer, which nobody sends if the stream has begun."""
+        result: GateResult = self._gate.inspect(handshake, client)
+        if isinstance(result, Attempt) and handshake.method == "GET":
+            result = await self._redeem(connection, result, result.request.token)
+        elif isinstance(result, Denied):
+            result = await self._gate.identify(result, handshake)
+        if isinstance(result, Admitted) and self._draining:  # it began while the state store was asked
+            self.registry.release(connection)
+            result = deny(result.attempt, Refusal(reason=Reason.DRAINING), (result.claims, result.kid))
+        cors: dict[str, str] = {}
+        if len(handshake.origins) == 1 and self._gate.allows(handshake.origins[0]):
+            cors = cors_headers(handshake.origins[0])
+        response = events_response(cors)
+        if isinstance(result, Denied):
+            result = self._event_sources.explain(result, handshake)
+            self._auditor.note(denied_event(result))
+            response = refused_response(result, cors)
+        elif isinstance(result, Admitted):
+            self._begin_events(connection, result, response)
+        elif handshake.method == "OPTIONS":
+            response = preflight_response(cors)
+        if handshake.method == "HEAD":
+            response.body = b""
+        return response
+
+    def _begin_events(self, connection: StreamConnection, admitted: Admitted, head: Response) -> None:
+        """Begin an event stream, and serve it in a task of its own: the library's has a time limit."""
+        events = SseConnection(connection, closing_queue=self._closing_queue)
+        self._uncount(connection)
+        self.registry.release(connection)
+        self._event_sources.remember(admitted)
+        if not events.begin(connection, head, self._fanout.generation):
+            return
+        request = admitted.attempt.request
+        # without the positions, which can be 80 KB, and would stay in memory as long as the connection
+        attempt = replace(admitted.attempt, request=replace(request, since={}))
+        admitted = replace(admitted, attempt=attempt)
+        self.registry.add(events, admitted)
+        task = asyncio.create_task(self._serve_events(events, admitted, request.since))
+        self._event_streams.add(task)
+        task.add_done_callback(self._event_streams.discard)
+
+    async def _serve_events(
+        self, connection: SseConnection, admitted: Admitted, since: Mapping[str, Since]
+    ) -> None:
+        await self._admission_queue.enter(priority=True)
+        await self._serve(connection, admitted, since)
 
     async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admitted | Denied:
         result = await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
@@ -273,13 +343,17 @@ class Stream:
             reason = frame
         return deny(attempt, Refusal(reason=reason))
 
-    async def _serve(self, connection: StreamConnection, admitted: Admitted) -> None:
-        """Register the connection, join it to the hub, and serve it to its end."""
+    async def _serve(
+        self,
+        connection: StreamConnection | SseConnection,
+        admitted: Admitted,
+        since: Mapping[str, Since] = _NOWHERE,
+    ) -> None:
+        """Join a registered connection to the hub, and serve it to its end."""
         now = time.monotonic()
         claims = admitted.claims
-        hub, registry = self._fanout.hub, self.registry
-        registry.add(connection, admitted)
-        subscriber = hub.join(connection, encode)
+        hub = self._fanout.hub
+        subscriber = hub.join(connection, connection.encode)
 
         usage = Usage(claims.channel_scope)
 
@@ -291,19 +365,19 @@ class Stream:
             else:
                 self._auditor.note(subscription_event(connection, admitted, action, channels, reason))
 
-        lifetime_s = _lifetime_s(admitted.attempt.endpoint.max_age_s)
+        lifetime = lifetime_s(admitted.attempt.endpoint.max_age_s)
         client = ClientProtocol(
             hub=hub,
             subscriber=subscriber,
             terms=Terms(
                 connection=str(connection.id),
                 scope=claims.channel_scope,
-                expires_at=_expiry(admitted, now, lifetime_s),
-                floor_ms=_floor_ms(admitted),
+                expires_at=expiry(admitted, now, lifetime),
+                floor_ms=floor_ms(admitted),
             ),
             report=report,
             now=now,
-            unix_lead=_unix_lead,
+            unix_lead=unix_lead,
         )
         connection.attach(hub, subscriber, client)
         try:
@@ -313,12 +387,24 @@ class Stream:
                 connection.end(close_for(revoked))
                 return
             request = admitted.attempt.request
-            client.open(channels=request.channels, interval_ms=request.interval_ms, now=now)
-            await self._receive(connection, client, admitted, usage, lifetime_s)
+            missing = client.missing_history(request.channels, since)
+            histories = await self._fanout.load_histories(missing) if missing else {}
+            client.open(
+                channels=request.channels,
+                interval_ms=request.interval_ms,
+                now=time.monotonic() if missing else now,
+                since=since,
+                histories=histories,
+            )
+            if isinstance(connection, StreamConnection):
+                await self._receive(connection, client, admitted, usage, lifetime)
+            else:
+                del client, since, histories, missing
+                await connection.wait_closed()
         finally:
             # after an error of the relay alone it is still open
             connection.end(close_for(Reason.INTERNAL_ERROR))
-            registry.remove(connection)
+            self.registry.remove(connection)
             await self._closing_queue.enter()
             await connection.wait_closed()
             self._auditor.note(closed_event(connection, admitted, subscriber, usage))
@@ -329,7 +415,7 @@ class Stream:
         client: ClientProtocol,
         admitted: Admitted,
         usage: Usage,
-        lifetime_s: float,
+        lifetime: float,
     ) -> None:
         """Give the client's frames to the protocol until either side closes the connection."""
         try:
@@ -343,7 +429,7 @@ class Stream:
                     result = client.close(Reason.FRAME_BINARY)
                 self._frame_queue.use(int((time.perf_counter() - began) / FRAME_S))
                 if isinstance(result, RefreshRequest):
-                    refreshed = await self._refresh(connection, client, admitted, result, lifetime_s)
+                    refreshed = await self._refresh(connection, client, admitted, result, lifetime)
                     if refreshed:
                         usage.widen(refreshed.claims.channel_scope)
                 elif isinstance(result, HistoryRequest):
@@ -360,7 +446,7 @@ class Stream:
         client: ClientProtocol,
         admitted: Admitted,
         request: RefreshRequest,
-        lifetime_s: float,
+        lifetime: float,
     ) -> Admitted | None:
         """Use up a new token of the same user, endpoint and origin, and continue the connection with it.
 
@@ -385,39 +471,10 @@ class Stream:
         client.refreshed(
             request,
             scope=result.claims.channel_scope,
-            expires_at=_expiry(result, time.monotonic(), lifetime_s),
-            floor_ms=_floor_ms(result),
+            expires_at=expiry(result, time.monotonic(), lifetime),
+            floor_ms=floor_ms(result),
         )
         return result
-
-
-def _floor_ms(admitted: Admitted) -> int:
-    """Return the shortest interval that the endpoint and the token allow."""
-    return admitted.claims.options.narrowed(admitted.attempt.endpoint.options).min_interval_ms
-
-
-def _unix_lead() -> float:
-    """Return what to add to a time of `time.monotonic` to get Unix seconds."""
-    return time.time() - time.monotonic()
-
-
-def _lifetime_s(max_age_s: float) -> float:
-    """Return how long a connection lives between refreshes. Drawn once, so that a refresh never brings the end nearer.
-
-    A random part of the age limit is left out. Otherwise all clients that came back in one moment, after a restart,
-    would end in one moment too.
-    """
-    return max_age_s - secrets.randbelow(1000) / 1000 * max_age_s * AGE_SPREAD
-
-
-def _expiry(admitted: Admitted, now: float, lifetime_s: float) -> float:
-    """Return when a connection ends: near its endpoint's age limit, or with its log-in if that is earlier.
-
-    The time is one of `time.monotonic`.
-    """
-    session_end = admitted.claims.session_expires_at
-    end = now + lifetime_s
-    return end if session_end is None else min(end, session_end - _unix_lead())
 
 
 def _auth_frame(message: str | bytes) -> Auth | Reason:

@@ -10,9 +10,10 @@ from websockets.frames import Opcode
 
 from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.net.sockets import USER_TIMEOUT_MS
-from relay.stream.connection import SILENT_ROUNDS, STALLED_CHECKS, StreamConnection
+from relay.stream.connection import SILENT_ROUNDS, StreamConnection
 from relay.stream.heartbeat import run_heartbeat
 from relay.stream.listener import NOTSENT_LOWAT_BYTES
+from relay.stream.outgoing import STALLED_CHECKS
 from tests.support.raw_websocket import RawWebSocket, masked, text, until
 from tests.support.stream_node import Node
 

@@ -19,17 +19,17 @@ from relay.stream.lifecycle import (
 )
 
 EXPECTED = """
-                 SECURED   FIRST_BYTES READ      HANDSHAKE_ACCEPTED HANDSHAKE_REFUSED TOKEN_ACCEPTED CLOSE_WRITTEN ABORTED   CONNECTION_LOST HANDLER_ENDED
-SECURING         ACCEPTED  -           -         -                  -                 -              -             UNHANDLED FINISHED        -
-ACCEPTED         -         QUEUED      -         -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
-QUEUED           -         -           HANDSHAKE -                  CLOSING           -              -             CLOSING   LOST            UNHANDLED
-HANDSHAKE        -         -           -         UNAUTHENTICATED    CLOSING           -              -             CLOSING   LOST            UNHANDLED
-UNAUTHENTICATED  -         -           -         -                  -                 OPEN           CLOSING       CLOSING   LOST            UNHANDLED
-OPEN             -         -           -         -                  -                 -              CLOSING       CLOSING   LOST            UNHANDLED
-CLOSING          -         -           -         -                  -                 CLOSING        -             CLOSING   LOST            UNHANDLED
-LOST             -         -           -         -                  -                 LOST           -             LOST      -               FINISHED
-UNHANDLED        -         -           -         -                  -                 -              -             UNHANDLED FINISHED        -
-FINISHED         -         -           -         -                  -                 -              -             FINISHED  -               -
+                SECURED  FIRST_BYTES READ      HANDSHAKE_ACCEPTED HANDSHAKE_REFUSED HANDED_OVER TOKEN_ACCEPTED CLOSE_WRITTEN ABORTED   CONNECTION_LOST HANDLER_ENDED
+SECURING        ACCEPTED -           -         -                  -                 -           -              -             UNHANDLED FINISHED        -
+ACCEPTED        -        QUEUED      -         -                  CLOSING           -           -              -             CLOSING   LOST            UNHANDLED
+QUEUED          -        -           HANDSHAKE -                  CLOSING           -           -              -             CLOSING   LOST            UNHANDLED
+HANDSHAKE       -        -           -         UNAUTHENTICATED    CLOSING           LOST        -              -             CLOSING   LOST            UNHANDLED
+UNAUTHENTICATED -        -           -         -                  -                 -           OPEN           CLOSING       CLOSING   LOST            UNHANDLED
+OPEN            -        -           -         -                  -                 -           -              CLOSING       CLOSING   LOST            UNHANDLED
+CLOSING         -        -           -         -                  -                 -           CLOSING        -             CLOSING   LOST            UNHANDLED
+LOST            -        -           -         -                  -                 -           LOST           -             LOST      -               FINISHED
+UNHANDLED       -        -           -         -                  -                 -           -              -             UNHANDLED FINISHED        -
+FINISHED        -        -           -         -                  -                 -           -              -             FINISHED  -               -
 """  # noqa: E501  # a table
 """From a phase (row) and an event (column) to the next phase; "-" is impossible."""
 

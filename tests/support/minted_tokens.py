@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ class TokenMint:
     issuer: str
     audience: str
     origin: str
+
+    def of_origin(self, origin: str) -> "TokenMint":
+        """Return the mint of tokens that were requested by another origin, "" for a server."""
+        return replace(self, origin=origin)
 
     def token(self, *channels: str, session: str = "", session_expires_at: int | None = None) -> str:
         """Return a fresh token of the session, or of one of its own."""

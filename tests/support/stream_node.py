@@ -1,5 +1,6 @@
 """The stream side of a relay in this process, of real parts: tests can run single steps and look inside."""
 
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -24,7 +25,9 @@ from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import EndpointOptions, Gate, GateOptions
 from relay.stream.service import Stream, StreamOptions
+from tests.support.event_streams import RawEventStream, event_headers, open_event_stream
 from tests.support.minted_tokens import TokenMint
+from tests.support.raw_http import Fields
 from tests.support.raw_websocket import RawWebSocket, open_raw_websocket, until
 
 ORIGIN = "https://app.example.com"
@@ -41,7 +44,12 @@ class Node:
     fanout: Fanout
     unauthenticated: UnauthenticatedConnections
     tickets: TokenMint
+    audit_path: Path
     seqs: dict[str, int] = field(default_factory=dict)
+
+    def audited(self) -> list[dict[str, Any]]:
+        """Return the audit log's records so far."""
+        return [json.loads(line) for line in self.audit_path.read_text().splitlines()]
 
     def publish(self, channel: str, data: bytes = b"1") -> None:
         """Hand a value to the hub as the broker does."""
@@ -54,6 +62,41 @@ class Node:
         """Open a wire with a token in the URL. Nothing has been read from it yet."""
         target = f"/ws/prices?token={token or self.tickets.token()}{query}"
         return open_raw_websocket(self.port, target, origin=ORIGIN, **options)
+
+    async def refusals(self, count: int) -> list[str]:
+        """Wait until the audit log has so many refused connections, and return their reasons."""
+
+        def found() -> list[str]:
+            denied = [one for one in self.audited() if one["event"]["action"] == "connect.denied"]
+            return [one["event"]["reason"] for one in denied]
+
+        await until(lambda: len(found()) >= count)
+        return found()
+
+    async def closed(self) -> dict[str, Any]:
+        """Wait until the newest audit record is the end of a connection, and return it."""
+
+        def is_there() -> bool:
+            return any(one["event"]["action"] == "connection.closed" for one in self.audited()[-1:])
+
+        await until(is_there)
+        return self.audited()[-1]
+
+    def ask(
+        self,
+        query: str = "",
+        *,
+        token: str | None = None,
+        origin: str = ORIGIN,
+        method: str = "GET",
+        fields: Fields = (),
+        **options: Any,
+    ) -> AbstractAsyncContextManager[RawEventStream]:
+        """Open an event stream with a token in the header Authorization. Nothing has been read from it yet."""
+        token = self.tickets.token() if token is None else token
+        headers = event_headers(token, origin=origin, more=fields)
+        target = f"/ws/prices?{query.removeprefix('&')}".removesuffix("?")
+        return open_event_stream(self.port, target, headers, method=method, **options)
 
     @property
     def connections(self) -> list[StreamConnection]:
@@ -83,6 +126,7 @@ async def running_node(
     channels: ChannelOptions = _LATEST,
     unauthenticated: UnauthenticatedConnections | None = None,
     tls: ssl.SSLContext | None = None,
+    transports: tuple[str, ...] = ("subprotocol", "query", "first_message"),
 ) -> AsyncIterator[Node]:
     """Run the stream side on a free port. All channels have the options `channels`."""
     key = create_signing_key(folder / "keys")
@@ -97,7 +141,7 @@ async def running_node(
         issuer=ORIGIN,
         endpoints={endpoint.path: endpoint},
         allowed_origins=frozenset({ORIGIN}),
-        transports=("subprotocol", "query", "first_message"),
+        transports=transports,
     )
     keys = WatchedKeys(folder / "keys")
     state = SqliteState.open(folder / "state.db")
@@ -130,6 +174,7 @@ async def running_node(
             servers=servers,
             fanout=fanout,
             unauthenticated=unauthenticated,
+            audit_path=folder / "audit.jsonl",
             tickets=TokenMint(key=key, issuer=ORIGIN, audience=endpoint.audience, origin=ORIGIN),
         )
     finally:
