@@ -1,4 +1,4 @@
-// Build what the relay serves, from the sources in src/: a readable file and a minified one.
+// Build what the relay serves, from the sources in src/: readable files, and minified ones.
 // `node build.mjs FOLDER` writes them to another folder than dist/.
 import { mkdir, writeFile } from 'node:fs/promises';
 import { build } from 'esbuild';
@@ -6,19 +6,24 @@ import { minify } from 'terser';
 
 const folder = process.argv[2] ?? 'dist';
 
-const { outputFiles } = await build({
-  entryPoints: ['src/relay-client.js'],
-  outdir: folder,
-  write: false,
-  bundle: true,
-  format: 'esm',
-  target: 'es2022',
-  charset: 'utf8',
-  banner: { js: '// Built from relay/browser/src, where the comments are' },
-});
 await mkdir(folder, { recursive: true });
-for (const { path, text } of outputFiles) {
-  const { code } = await minify(text, { module: true, ecma: 2020, compress: { passes: 3 } });
-  await writeFile(path, text);
-  await writeFile(path.replace(/js$/, 'min.js'), `${code}\n`);
+await make('relay-client.js', 'src/relay-client.js', []);
+await make('relay-react.js', 'src/react.js', ['react', './relay-client.js']);
+
+async function make(name, source, external) {
+  const { outputFiles } = await build({
+    entryPoints: [source],
+    external,
+    write: false,
+    bundle: true,
+    format: 'esm',
+    target: 'es2022',
+    charset: 'utf8',
+    banner: { js: '// Built from relay/browser/src, where the comments are' },
+  });
+  const [{ text }] = outputFiles;
+  await writeFile(`${folder}/${name}`, text);
+  const small = text.replace('./relay-client.js', './relay-client.min.js');
+  const { code } = await minify(small, { module: true, ecma: 2020, compress: { passes: 3, directives: false } });
+  await writeFile(`${folder}/${name.replace(/js$/, 'min.js')}`, `${code}\n`);
 }

@@ -17,7 +17,7 @@ from tests.support.command_line import refusal
 
 DOCUMENTS = {file: readme.read(file) for file in readme.documents()}
 BLOCKS = [block for document in DOCUMENTS.values() for block in document.blocks]
-LANGUAGES = {"bash", "toml", "python", "js", "json", "html", "http", "text"}
+LANGUAGES = {"bash", "toml", "python", "js", "jsx", "ts", "tsx", "json", "html", "http", "text"}
 """Languages that a block may name. `text` is output. The others are checked below, or the name only colours them."""
 
 
