@@ -5,6 +5,7 @@ member) comes again each time. It is 502, which clients do not repeat, and the p
 expected.
 """
 
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -19,17 +20,21 @@ if TYPE_CHECKING:  # the client reports such answers too
 _log = structlog.get_logger("relay")
 _limit = LogLimit()
 
+_NUMBERED: Final = re.compile(r"[^\s,:]*\d[^\s,:]*")
+"""A word with a digit in it."""
 TEMPORARY: Final = frozenset({408, 421, 425, 429})
 """Statuses below 500 that RFC 9110 §15.5 and RFC 6585 define as passing."""
 
 
 def backend_fault(name: str, *, came: str, expected: str, setting: str) -> UnavailableError:
-    """Log a warning, once a minute for each fault, and return the error to raise: 502, not to be repeated.
+    """Log a warning, once a minute for each kind of fault, and return the error to raise: 502, not to be repeated.
 
     `name` begins the sentence ("The backend's log-in"). `came` describes the answer and must quote nothing of it:
     a body may hold tokens. `setting` is the setting that a reader of the log should compare.
     """
-    left_out = _limit.admit((name, came, expected), time.monotonic())
+    # lengths, times and ids differ each time, and are no other fault; the status stays
+    kind = came[:3] + _NUMBERED.sub("", came[3:])
+    left_out = _limit.admit((name, expected, setting, kind), time.monotonic())
     if left_out is not None:
         _log.warning(
             "the backend's answer can't be used",

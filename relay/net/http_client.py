@@ -194,7 +194,7 @@ class UrlClient:
                     if len(body) > self._max_bytes:
                         fault = backend_fault(
                             self._name,
-                            came=f"{response.status} and more than {self._max_bytes} bytes",
+                            came=f"more than {self._max_bytes} bytes",
                             expected="a shorter answer",
                             setting=self._setting,
                         )

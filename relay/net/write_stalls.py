@@ -15,7 +15,7 @@ TAKEN_BYTES: Final = 32_768
 
 The acknowledged bytes are counted. The buffer's size says nothing: while one answer is taken, the next one is written.
 """
-STOPPED_WITHIN_S: Final = 0.7
+STOPPED_WITHIN_S: Final = 1.3
 """Seconds in which a client takes its last bytes when the relay stops. Without this bound, one that takes nothing held
 the process for 30 s, and systemd kills after 20."""
 _BYTES_ACKED: Final = struct.Struct("120xQ")

@@ -10,11 +10,14 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from relay.core.errors import Reason, Refusal
 from relay.net.sockets import USER_TIMEOUT_MS
+from relay.web.answers import refusal_answer
 from relay.web.bounded_protocol import BoundedHttp, ConnectionOptions
 from relay.web.bounded_websocket import BoundedWebSocket
+from relay.web.client_link import ClientLink
 from relay.web.headers import SecurityHeaders
 from relay.web.strict_requests import StrictRequests
 
@@ -31,6 +34,37 @@ Left alone, the kernel holds 5 MB for a client that sends requests and takes no 
 machine with 24 GB has for all sockets."""
 GRACE_S = 1
 """Seconds that open requests get when the relay stops. Only an upload that stalls takes longer."""
+
+
+class EndedRequests:
+    """ASGI middleware: answer 503 to a request that still runs when the relay has stopped, or cut its answer off.
+
+    uvicorn cancels such a request, and would log a traceback for it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        started = False
+
+        async def noted_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            return await self._app(scope, receive, noted_send)
+        except asyncio.CancelledError:
+            link: ClientLink = scope["state"]["presence"]
+            if started:
+                return await link.cut()
+            if not link.gone:
+                await refusal_answer(Refusal(reason=Reason.SERVER_STOPPING))(scope, receive, send)
+            return None
 
 
 class _Server(uvicorn.Server):
@@ -91,7 +125,7 @@ class HttpServer:
         self._ended = asyncio.Event()
         self._server = _Server(
             uvicorn.Config(
-                SecurityHeaders(StrictRequests(app), strict=strict_transport),
+                SecurityHeaders(EndedRequests(StrictRequests(app)), strict=strict_transport),
                 loop="none",  # the loop already runs
                 http=BoundedHttp,
                 ws="none" if max_frame_bytes is None else BoundedWebSocket,

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from relay.net.admission import AdmissionQueue, LoadShedder
@@ -29,6 +29,19 @@ async def echo(request: Request) -> Response:
     return Response(f"{len(body)} {request.headers.get('x', '')} {request.url.path}")
 
 
+async def hang(request: Request) -> Response:
+    """Answer never, or never whole."""
+    if request.query_params:
+
+        async def half() -> AsyncIterator[bytes]:
+            yield b"half"
+            await asyncio.Event().wait()
+
+        return StreamingResponse(half())
+    await asyncio.Event().wait()
+    return Response()
+
+
 async def deaf(_request: Request) -> Response:
     """Answer without reading the body."""
     return Response(status_code=403)
@@ -38,7 +51,11 @@ async def deaf(_request: Request) -> Response:
 async def serving(options: ConnectionOptions | None = None) -> AsyncIterator[int]:
     """Run the server on a free port, in this process."""
     app = Starlette(
-        routes=[Route("/echo", echo, methods=["GET", "POST"]), Route("/deaf", deaf, methods=["POST"])]
+        routes=[
+            Route("/echo", echo, methods=["GET", "POST"]),
+            Route("/deaf", deaf, methods=["POST"]),
+            Route("/hang", hang),
+        ]
     )
     sock = socket.create_server(("127.0.0.1", 0))
     server = HttpServer(app, sock, options)
@@ -401,3 +418,20 @@ async def test_a_crowd_is_told_to_come_back() -> None:
         shedder.admission_queue.per_s = 1000.0
         assert (await ask(port, "GET", "/echo")).status == 200
     assert shedder.refused == 3
+
+
+async def test_a_request_that_outlives_the_server_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    """503, or a cut connection if a part of the answer has gone out; and no traceback in the log."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving() as port:
+            clients = []
+            for path in ("/hang", "/hang?half"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                stack.callback(writer.close)
+                writer.write(head("GET", path, [("Host", "x")]))
+                clients.append(reader)
+            await clients[1].readuntil(b"half")
+        answer = await read_answer(clients[0])
+        assert (answer.status, answer.code, answer.json["retryable"]) == (503, "going_away", True)
+        assert await clients[1].read() == b"\r\n"
+    assert [record for record in caplog.records if record.exc_info] == []
