@@ -1,7 +1,8 @@
 """A WebSocket relay with scoped tokens: live prices for thousands of browsers, and no access token in any of them.
 
-This is the map of the code: every room with one line, and two walks to read it by. Public API is `relay.client` and
-`relay.verify`; everything else may change. Reference texts are in the rooms' README.md; tests/README.md has recipes.
+This is the map of the code: every room with one line, and two walks to read it by. Public API is `relay.client`,
+`relay.verify` and `relay.pages`; everything else may change. Reference texts are in the rooms' README.md;
+tests/README.md has recipes.
 
 The core is pure: no socket, no clock, no event loop.
 
@@ -37,6 +38,7 @@ What others use:
 
     browser/         the JavaScript client and its types
     client/          the Python client (public)
+    pages/           pages of a Python application behind the log-in (public)
     verify/          scoped tokens for other services (public)
 
 Commands and tools:

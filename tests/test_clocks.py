@@ -31,6 +31,7 @@ WALL_CLOCK_USERS = {
     "keys/watched_folder.py": OTHERS,
     "limits/memory.py": "a library's interface wants it",
     "ops/publishers.py": SHOWN,
+    "pages/visit.py": "marks a renewal in a URL, and ignores marks that are older or newer by 30 s",
     "server/parts.py": SHOWN,
     "server/proxy.py": SIGNED,
     "server/public.py": SIGNED,

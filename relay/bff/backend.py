@@ -5,7 +5,6 @@ X-Forwarded-For and User-Agent are the browser's (`forwarded_headers`).
 """
 
 import email.utils
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from relay.net.http_client import UrlClient, UrlResponse
 from relay.sessions.claims import is_unix_seconds, member
 from relay.sessions.cookies import MAX_SESSION_CHARS, is_cookie_value
 from relay.sessions.upstream import NO_SESSION
+from relay.web.client_identity import forwarded_headers
 
 MAX_TOKENS_CHARS = 26_000
 """Longest tokens of a log-in together. A request has at most 32 KiB before its body, its other headers included."""
@@ -331,17 +331,6 @@ class Backend:
 def issued_at(token: str) -> float | None:
     """Return the `iat` of a token that is a JWT, read without a check of the signature."""
     return _time_in(token, "iat")
-
-
-def forwarded_headers(client: Client) -> dict[str, str]:
-    """Return the headers that tell the backend for whom a call is made.
-
-    The address is the one that the relay believes (public.trusted_proxies), and never a list that a browser sent.
-    """
-    headers = {"X-Forwarded-For": client.address, "User-Agent": client.user_agent}
-    # a field's value can't begin or end with white space, or hold other control characters (RFC 9110 §5.5)
-    clean = {name: re.sub(r"[\x00-\x1f\x7f]", "", value).strip() for name, value in headers.items()}
-    return {name: value for name, value in clean.items() if value}
 
 
 def retry_after_s(answer: UrlResponse) -> float | None:

@@ -11,7 +11,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -48,6 +48,40 @@ def blocking_client(url: str, *, timeout_s: float, headers: Mapping[str, str] | 
     return httpx.Client(**_options(url, timeout_s, headers))
 
 
+def async_transport(url: str, *, connections: int) -> httpx.AsyncHTTPTransport:
+    """Return connections to the server of `url`, which several clients share. The caller closes them."""
+    return httpx.AsyncHTTPTransport(
+        verify=certificates_for(url),
+        trust_env=False,
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+    )
+
+
+def client_over(
+    transport: httpx.AsyncBaseTransport,
+    *,
+    base_url: str,
+    timeout_s: float,
+    headers: Mapping[str, str],
+    on_response: Callable[[httpx.Response], Awaitable[None]],
+) -> httpx.AsyncClient:
+    """Return a client that uses `transport`, which it closes with itself. `on_response` is called for each answer."""
+    return httpx.AsyncClient(
+        transport=transport,
+        base_url=base_url,
+        timeout=timeout_s,
+        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()],
+        trust_env=False,
+        follow_redirects=False,
+        cookies=_no_cookies(),
+        event_hooks={"response": [on_response]},
+    )
+
+
+def _no_cookies() -> CookieJar:
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+
+
 def _options(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> dict[str, Any]:
     return {
         "verify": certificates_for(url),
@@ -55,7 +89,7 @@ def _options(url: str, timeout_s: float, headers: Mapping[str, str] | None) -> d
         "headers": headers,
         "trust_env": False,
         "follow_redirects": False,
-        "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        "cookies": _no_cookies(),
     }
 
 

@@ -1,5 +1,6 @@
-"""The client of an HTTP request (address, peer, User-Agent), for limits and the audit log."""
+"""The client of an HTTP request (address, peer, User-Agent), for limits, the audit log and calls to a backend."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from starlette.requests import HTTPConnection
@@ -20,3 +21,14 @@ def client_reader(trusted: Sequence[Network]) -> Callable[[HTTPConnection], Clie
         )
 
     return read
+
+
+def forwarded_headers(client: Client) -> dict[str, str]:
+    """Return the headers that tell a backend for whom a call is made.
+
+    The address is the one that is believed here (`client_reader`), and never a list that a browser sent.
+    """
+    headers = {"X-Forwarded-For": client.address, "User-Agent": client.user_agent}
+    # a field's value can't begin or end with white space, or hold other control characters (RFC 9110 §5.5)
+    clean = {name: re.sub(r"[\x00-\x1f\x7f]", "", value).strip() for name, value in headers.items()}
+    return {name: value for name, value in clean.items() if value}

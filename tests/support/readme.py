@@ -21,6 +21,7 @@ LABELS = {
     "relay/ingest": "publishing",
     "relay/issuer": "tokens",
     "relay/bff": "log-in",
+    "relay/pages": "pages",
     "relay/sessions": "sessions",
     "relay/keys": "keys",
     "relay/verify": "other services",

@@ -1,4 +1,4 @@
-"""The modules that `relay.verify` imports: few, so that any service can use it."""
+"""The modules that `relay.verify` and `relay.pages` import: few, so that any service can use them."""
 
 import subprocess
 import sys
@@ -35,3 +35,8 @@ def test_nothing_of_the_server_is_imported() -> None:
 def test_the_database_is_imported_only_with_its_module() -> None:
     """`relay.verify.sqlite` imports SQLite and the relay's store, and nothing else of the server."""
     assert imported_with("import relay.verify.sqlite") & SERVER == {"sqlite3", "relay.state.sqlite"}
+
+
+def test_a_page_server_imports_nothing_of_the_relays_server() -> None:
+    """`relay.pages` is a process of its own: Starlette's classes and httpx, and no listener, settings or database."""
+    assert imported_with("import relay.pages") & (SERVER | {"relay.bff"}) <= {"starlette", "relay.web"}

@@ -1,4 +1,4 @@
-"""The public API, `relay.client` and `relay.verify`: its names, and its types as a program's own mypy reads them."""
+"""The public API, `relay.client`, `relay.verify` and `relay.pages`: its names, and its types as a program's own mypy reads them."""
 
 import importlib
 import subprocess
@@ -11,6 +11,11 @@ SCRIPT = """
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from relay.client import (
     Closed,
@@ -27,6 +32,7 @@ from relay.client import (
     Update,
     fetch_token,
 )
+from relay.pages import PageAnswer, PageBoundary, SessionEnded, User, backend, return_to, verify_session
 from relay.verify import Claims, MemorySingleUse, Refusal, ScopedTokenMiddleware, Verifier
 from relay.verify.sqlite import SqliteSingleUse
 
@@ -69,13 +75,26 @@ async def check(text: str) -> str:
     return outcome.detail if isinstance(outcome, Refusal) else outcome.subject
 
 
+async def show(request: Request) -> Response:
+    user: User | PageAnswer = await verify_session(request)
+    if isinstance(user, PageAnswer):
+        return user
+    try:
+        answer = await backend(request).get("/orders")
+    except SessionEnded as ended:
+        return ended.answer
+    return JSONResponse([user, answer.json(), return_to(request, default="/dashboard")])
+
+
+inside = Starlette(middleware=[Middleware(PageBoundary, protected=["/dashboard"], home="/dashboard")])
+outside = PageBoundary(Starlette(), protected=["/dashboard"], backend="http://127.0.0.1:9000")
 reveal_type(publish)
 reveal_type(read)
 asyncio.run(read("session"))
 """
 
 
-@pytest.mark.parametrize("name", ["relay.client", "relay.verify"])
+@pytest.mark.parametrize("name", ["relay.client", "relay.pages", "relay.verify"])
 def test_every_public_name_exists(name: str) -> None:
     """`__all__` is sorted, has no name twice, and each name in it can be imported."""
     module = importlib.import_module(name)
