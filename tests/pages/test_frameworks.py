@@ -11,6 +11,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
 
 from relay.pages import PageAnswer, PageBoundary, backend, verify_session
 from tests.support.backends import Backend, running_backend
@@ -20,7 +21,7 @@ from tests.support.page_visitor import COOKIES, destination, opened, visit
 class _Boundary(PageBoundary):
     """A boundary inside an application, whose connections are closed after the test."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
+    def __init__(self, app: ASGIApp, /, **options: Any) -> None:
         super().__init__(app, **options)
         opened.add(self)
 

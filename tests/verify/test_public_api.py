@@ -1,4 +1,4 @@
-"""The public API, `relay.client`, `relay.verify` and `relay.pages`: its names, and its types as a program's own mypy reads them."""
+"""The public API, `relay.client`, `relay.verify` and `relay.pages`: its names, and its types as mypy reads them."""
 
 import importlib
 import subprocess
