@@ -177,6 +177,12 @@ class RecordReader:
         self, lines: Iterable[bytes], matches: Callable[[bytes], bool] | None = None
     ) -> Iterator[Record]:
         """Yield the records of the lines for which `matches` is True. Other lines are not parsed."""
+        return (record for _, record in self.with_lines(lines, matches))
+
+    def with_lines(
+        self, lines: Iterable[bytes], matches: Callable[[bytes], bool] | None = None
+    ) -> Iterator[tuple[bytes, Record]]:
+        """Yield the same records, each with its line."""
         decode, since, until = _decoder.decode, self._since, self._until
         self.unreadable = self.lost = 0
         for line in lines:
@@ -192,7 +198,7 @@ class RecordReader:
             if record.at >= since and (until is None or record.at <= until):
                 if is_gap:
                     self.lost += sum(record.relay.lost.values())
-                yield record
+                yield line, record
 
 
 def from_parsed(parsed: Mapping[str, Any]) -> Record | None:

@@ -52,6 +52,11 @@ def stats(records: Iterable[Record]) -> Stats:
     return found
 
 
-def anomalies(records: Iterable[Record]) -> list[Record]:
-    """Return the records with anomalies."""
-    return [record for record in records if record.relay.anomalies]
+def anomalies(records: Iterable[Record], *, marks: Iterable[str] | None = None) -> list[Record]:
+    """Return the records with anomalies, or with one of `marks`."""
+    wanted = None if marks is None else set(marks)
+    return [
+        record
+        for record in records
+        if record.relay.anomalies and (wanted is None or not wanted.isdisjoint(record.relay.anomalies))
+    ]

@@ -1,19 +1,37 @@
 """`relay audit anomalies`: the records that look like theft or abuse."""
 
+from typing import Annotated
+
+import typer
+
+from relay.audit.anomalies import Anomaly
 from relay.audit.query import summaries
 from relay.cli.audit.input import Log, query
+from relay.cli.audit.known_names import unknown
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
+from relay.core.errors import ConfigurationError
 
 _COLUMNS = ("at", "marks", "action", "reason", "user", "address", "jti")
 
 
 @query
-def anomalies(log: Log, *, as_json: JsonOption = False) -> None:
+def anomalies(
+    log: Log,
+    *,
+    mark: Annotated[
+        list[str] | None,
+        typer.Option("--mark", metavar="MARK", help="Only this mark, like replay; repeat it for several."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show what looks like theft: replays, tokens at the wrong place or from elsewhere, floods of refusals."""
+    for name in mark or ():
+        if name not in list(Anomaly):
+            raise ConfigurationError(unknown("an anomaly mark", name, list(Anomaly)))
     rows = [
         {
-            "at": record.at,
+            "at": record.at if as_json else log.shown(record.at),
             "marks": record.relay.anomalies,
             "action": record.event.action,
             "reason": record.event.reason,
@@ -21,6 +39,6 @@ def anomalies(log: Log, *, as_json: JsonOption = False) -> None:
             "address": record.client.ip,
             "jti": record.relay.token.jti,
         }
-        for record in summaries.anomalies(log.reader.records(log.lines()))
+        for record in summaries.anomalies(log.reader.records(log.lines()), marks=mark)
     ]
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")

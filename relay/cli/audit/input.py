@@ -3,11 +3,9 @@
 import functools
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Concatenate, ParamSpec
 
@@ -15,12 +13,11 @@ import typer
 
 from relay.audit.files import log_files
 from relay.audit.query.records import RecordReader
+from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_time, shown
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
 
-_AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _REPORT_EVERY = 5000
 """Lines between two steps of the progress bar."""
 
@@ -33,30 +30,7 @@ FilesOption = Annotated[
         help="A file of the log; repeat it for several, in any order. Default: all files that the settings name.",
     ),
 ]
-SinceOption = Annotated[
-    str,
-    typer.Option("--since", help="Only records from this time on: 2h, 30m or 7d ago, or 2026-11-26T09:00."),
-]
-UntilOption = Annotated[str, typer.Option("--until", help="Only records up to this time.")]
-
 P = ParamSpec("P")
-
-
-def parse_time(text: str, *, option: str) -> datetime:
-    """Return the time that `text` means: so long ago, or a date and time, in UTC if it names no zone.
-
-    Raises:
-        ConfigurationError: if it is neither.
-    """
-    try:
-        if ago := _AGO.fullmatch(text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-        at = datetime.fromisoformat(text)
-        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # OverflowError: a time before the year 1
-        raise ConfigurationError(
-            f"{option}: {text[:40]!r} is no time. Give 2h, 30m or 7d for so long ago, or 2026-11-26T09:00."
-        ) from None
 
 
 class Log:
@@ -69,7 +43,9 @@ class Log:
         config: ConfigOption = None,
         since: SinceOption = "",
         until: UntilOption = "",
+        local: LocalOption = False,
     ) -> None:
+        self.local = local
         self._files = _in_order(file) if file else log_files(_configured(config))
         for path in self._files:
             if not path.exists():
@@ -78,14 +54,18 @@ class Log:
                     "with --file."
                 )
         self.reader = RecordReader(
-            since=parse_time(since, option="--since") if since else None,
-            until=parse_time(until, option="--until") if until else None,
+            since=parse_time(since, option="--since", local=local) if since else None,
+            until=parse_time(until, option="--until", local=local) if until else None,
         )
 
     @property
     def newest(self) -> Path:
         """The file that is being written."""
         return self._files[-1]
+
+    def shown(self, at: str) -> str:
+        """Return a time as tables show it."""
+        return shown(at, local=self.local)
 
     def lines(self) -> Iterator[bytes]:
         """Read all lines, oldest first, with a progress bar on a terminal."""

@@ -34,7 +34,11 @@ def stats(log: Log, *, as_json: JsonOption = False) -> None:
         facts = {"records": found.records, "first": found.first, "last": found.last}
         sys.stdout.write(json.dumps(facts | tables) + "\n")
         return
-    span = f", from {printable(found.first)} to {printable(found.last)}" if found.records else ""
+    span = (
+        f", from {printable(log.shown(found.first))} to {printable(log.shown(found.last))}"
+        if found.records
+        else ""
+    )
     console = Console()
     console.print(Text(f"{found.records:,} records{span}"))
     for name, rows in tables.items():

@@ -17,6 +17,7 @@ from relay.audit.query.explain import explain
 from relay.audit.query.records import Record
 from relay.cli.audit.input import FilesOption, Log
 from relay.cli.audit.known_names import unknown
+from relay.cli.audit.times import LocalOption, SinceOption, UntilOption
 from relay.cli.options import ConfigOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
@@ -39,13 +40,16 @@ def tail(
     action: Annotated[str, typer.Option("--action", help="Only this action, like connect.denied.")] = "",
     user: Annotated[str, typer.Option("--user", help="Only this user.")] = "",
     outcome: Annotated[str, typer.Option("--outcome", help="Only this outcome: success or failure.")] = "",
+    since: SinceOption = "",
+    until: UntilOption = "",
+    local: LocalOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the log's own lines.")] = False,
 ) -> None:
     """Show the newest records, and each new one as it is written.
 
     A new file of the log is followed as well.
     """
-    log = Log(file=file, config=config)
+    log = Log(file=file, config=config, since=since, until=until, local=local)
     _check(log, action=action, user="" if follow else user, outcome=outcome)
 
     def wanted(record: Record) -> bool:
@@ -62,7 +66,7 @@ def tail(
             sys.stdout.write(_plain(line))
             sys.stdout.flush()
         else:
-            console.print(_line(record), soft_wrap=True)
+            console.print(_line(record, log.shown(record.at)), soft_wrap=True)
 
     newest: deque[tuple[bytes, Record]] = deque(maxlen=lines)
     is_old = True
@@ -106,10 +110,10 @@ def _plain(line: bytes) -> str:
     return json.dumps(json.loads(text)) + "\n"
 
 
-def _line(record: Record) -> Text:
+def _line(record: Record, at: str) -> Text:
     anomalies = f"  [!] {', '.join(record.relay.anomalies)}" if record.relay.anomalies else ""
     return (
-        Text(f"{printable(record.at)} ", style="dim")
+        Text(f"{printable(at)} ", style="dim")
         + Text(printable(record.event.action), style=_STYLES.get(record.event.outcome, ""))
         + Text(f" {printable(record.user.id or record.client.ip)}", style="bold")
         + Text(f" {printable(explain(record))}")

@@ -1,42 +1,72 @@
 """`relay audit who`: the connections of an endpoint at a moment."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from relay.audit.query import connected
 from relay.audit.query.records import iso
-from relay.cli.audit.input import FilesOption, Log, parse_time
+from relay.cli.audit.input import FilesOption, Log
 from relay.cli.audit.known_names import Endpoints
 from relay.cli.audit.output import print_rows
+from relay.cli.audit.times import LocalOption, parse_time
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
+from relay.core.errors import ConfigurationError
 
-_COLUMNS = ("user", "address", "since", "until", "channels", "connection", "jti")
+_COLUMNS = ("user", "address", "since", "until", "channels", "subscribed", "connection", "jti")
 
 
 def who(
     endpoint: Annotated[str, typer.Argument(metavar="ENDPOINT", help="The endpoint's name in the settings.")],
     *,
-    at: Annotated[str, typer.Option("--at", help="The moment: 2h for two hours ago, or a time.")] = "0s",
+    at: Annotated[str, typer.Option("--at", help="The moment: 2h for two hours ago, or a time.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", help="Who was connected at any time from this one on, instead of --at.")
+    ] = "",
+    until: Annotated[str, typer.Option("--until", help="The end of that span of time; else now.")] = "",
+    channel: Annotated[
+        str, typer.Option("--channel", help="Only connections that subscribed to this channel.")
+    ] = "",
+    local: LocalOption = False,
     as_json: JsonOption = False,
     file: FilesOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show who was connected to an endpoint at a moment."""
-    log = Log(file=file, config=config)
-    moment = parse_time(at, option="--at")
+    """Show who was connected to an endpoint at a moment, or in a span of time."""
+    if at and (since or until):
+        raise ConfigurationError("--at is a moment, --since and --until are a span: give one of the two.")
+    log = Log(file=file, config=config, local=local)
+    option = "--until" if until else "--at"
+    moment = parse_time(until or at or "0s", option=option, local=local)
+    begin = parse_time(since, option="--since", local=local) if since else None
+    if until and begin is None:
+        begin = datetime.min.replace(tzinfo=UTC)
     endpoints = Endpoints(config, file)
     records = endpoints.seen_in(log.reader.records(log.lines()))
-    rows = [asdict(row) for row in connected.connected_at(records, endpoint, at=moment)]
+    rows = [
+        asdict(row)
+        for row in connected.connected_at(records, endpoint, at=moment, since=begin, channel=channel or None)
+    ]
     try:
         endpoints.check(endpoint)
     finally:
         log.report_missing()
     if not as_json:
-        rows = [row | {"until": _until(row)} for row in rows]
-    nothing = f"Nobody was connected to {printable(endpoint)} at {iso(moment)}."
+        rows = [
+            row
+            | {"since": log.shown(row["since"]), "until": _until(row | {"until": log.shown(row["until"])})}
+            | {"subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])]}
+            for row in rows
+        ]
+    when = (
+        f"at {log.shown(iso(moment))}"
+        if begin is None
+        else f"between {since or 'the beginning'} and {until or 'now'}"
+    )
+    nothing = f"Nobody was connected to {printable(endpoint)} {printable(when)}."
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)
 
 

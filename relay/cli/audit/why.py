@@ -41,13 +41,20 @@ def why(
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return
     if not sys.stdout.isatty():
-        print_rows([asdict(step) for step in steps], as_json=False, columns=_COLUMNS, nothing="")
+        print_rows(
+            [asdict(step) | {"at": log.shown(step.at)} for step in steps],
+            as_json=False,
+            columns=_COLUMNS,
+            nothing="",
+        )
         return
     console = Console()
     for step in steps:
         client = " ".join(text for text in (step.user, step.address and f"from {step.address}") if text)
         anomalies = f"  [!] {', '.join(step.marks)}" if step.marks else ""
-        head = Text(f"{printable(step.at)}  ", style="dim") + Text(printable(step.action), style="bold")
+        head = Text(f"{printable(log.shown(step.at))}  ", style="dim") + Text(
+            printable(step.action), style="bold"
+        )
         # soft: the terminal wraps a long line, and a copy of it is whole
         console.print(
             head + Text(f"  {printable(client)}", style="dim") + Text(printable(anomalies), style="bold red"),

@@ -1,9 +1,12 @@
 """Questions to a day's log of thousands of tokens, against counts that were kept while it was made."""
 
+import csv
+import io
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -157,12 +160,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Day:
     return day
 
 
-def ask(day: Day, *arguments: str) -> subprocess.CompletedProcess[str]:
+def ask(
+    day: Day, *arguments: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command on the day's file."""
     command = [sys.executable, "-m", "relay", "audit", *arguments]
     if "--file" not in arguments:
         command += ["--file", str(day.path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
 
 
 @pytest.mark.parametrize(
@@ -199,6 +211,57 @@ def test_commands_answer_in_plain_text(small: Day, arguments: tuple[str, ...]) -
 def test_json_is_for_scripts(small: Day, arguments: tuple[str, ...]) -> None:
     """One document."""
     assert json.loads(ask(small, *arguments, "--json").stdout)
+
+
+def test_every_question_takes_a_span_of_time(small: Day) -> None:
+    """A token's story, who was connected, what is marked: of one hour, in UTC or in the zone of this machine."""
+    hour = ("--since", "2026-11-26T12:00", "--until", "2026-11-26T13:00")
+    begun, ended = BEGIN + timedelta(hours=12), BEGIN + timedelta(hours=13)
+    rows = json.loads(ask(small, "who", "prices", *hour, "--json").stdout)
+    assert {row["connection"] for row in rows} == {
+        name
+        for name, where, begin, end in small.spans
+        if where == "prices" and begin <= ended and (end is None or end > begun)
+    }
+    watching = json.loads(ask(small, "who", "prices", *hour, "--channel", "prices.SOL-USD", "--json").stdout)
+    assert watching
+    assert watching == [row for row in rows if "prices.SOL-USD" in row["subscribed"]]
+    shown = ask(small, "tail", "--no-follow", "--json", *hour).stdout.splitlines()
+    assert {json.loads(line)["@timestamp"][:13] for line in shown} == {"2026-11-26T12"}
+    assert ask(small, "who", "prices", "--at", "1h", "--since", "2h").returncode == 2
+
+
+def test_local_time(small: Day) -> None:
+    """Times without a zone are read, and tables are written, in the zone of this machine; JSON stays in UTC."""
+    hour = ("--since", "2026-11-26T12:00", "--until", "2026-11-26T13:00")
+    there = ("--since", "2026-11-26T17:45", "--until", "2026-11-26T18:45", "--local")
+    at_katmandu = {"TZ": "Asia/Kathmandu"}
+    for question in (("anomalies",), ("scopes",), ("why", "jti-7")):
+        by_utc = ask(small, *question, *hour, "--json").stdout
+        assert ask(small, *question, *there, "--json", environment=at_katmandu).stdout == by_utc
+    shown = ask(small, "tail", "--no-follow", *there, environment=at_katmandu).stdout
+    assert "2026-11-26T18:" in shown
+    assert "+05:45" in shown
+
+
+def test_marks_are_asked_for_by_name(small: Day) -> None:
+    """One mark, several, or a name that is none."""
+    rows = json.loads(ask(small, "anomalies", "--mark", "replay", "--json").stdout)
+    assert len(rows) == small.marked > 0
+    assert ask(small, "anomalies", "--mark", "other_address", "--json").stdout == "[]\n"
+    assert "Did you mean replay?" in ask(small, "anomalies", "--mark", "replays").stderr
+
+
+def test_all_fields_are_columns(small: Day) -> None:
+    """Each value of each record is in a cell that is named as in the record."""
+    rows = list(csv.DictReader(io.StringIO(ask(small, "export", "--all").stdout)))
+    plain = [json.loads(line) for line in lines(small)]
+    assert len(rows) == len(plain)
+    for row, record in zip(rows, plain, strict=True):
+        assert row["timestamp"] == record["@timestamp"]
+        assert row["relay.chain.hash"] == record["relay"].get("chain", {}).get("hash", "")
+        used = record["relay"].get("connection", {}).get("scopes", {}).get("used")
+        assert row["relay.connection.scopes.used"] == ("" if used is None else json.dumps(used))
 
 
 def test_a_spreadsheet_runs_nothing(small: Day) -> None:
