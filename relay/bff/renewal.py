@@ -65,12 +65,14 @@ class RefreshRenewal:
             cookies=self._cookies(refreshed),
         )
 
-    async def show(self, request: Request) -> None:
+    async def show(self, request: Request) -> bool:
         """See `SessionRenewal.show`. If the state store does not answer, the next refresh notes it."""
         token = self.cookie(request)
-        if isinstance(token, str):
-            with contextlib.suppress(UnavailableError):
-                await self._refresher.show(token)
+        if isinstance(token, Refusal):
+            return False
+        with contextlib.suppress(UnavailableError):
+            await self._refresher.show(token)
+        return True
 
     def _is_from_script(self, request: Request) -> bool:
         headers = request.headers

@@ -76,18 +76,20 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     session = await _authenticated(request, issuer, options, client, now=now)
     by_cookie = "authorization" not in request.headers  # otherwise a header is refused, and no cookie
     renewed = None
+    can_renew = False
     if options.renewal is not None and by_cookie:
         if isinstance(session, Session):
-            await options.renewal.show(request)
+            can_renew = await options.renewal.show(request)
         elif session.refusal.reason in RENEWABLE:
             renewed = await _renewed(request, options.renewal)
             session = renewed.session if isinstance(renewed, Renewed) else renewed or session
+            can_renew = isinstance(session, Session)
     if isinstance(session, _Denial):
         result: Issued | _Denial = session
     else:
         result = await _issued(request, issuer, session, client, origin=origin, now=now)
     response = (
-        _answer(result)
+        _answer(result, _life(session, now) if can_renew and isinstance(session, Session) else {})
         if isinstance(result, Issued)
         else _denied(request, issuer, options, result, session, client, origin=origin)
     )
@@ -185,7 +187,15 @@ async def _issued(
     return _Denial(issued, asked=asked) if isinstance(issued, Refusal) else issued
 
 
-def _answer(issued: Issued) -> Response:
+def _life(session: Session, now: float) -> dict[str, int]:
+    """Return when the page should renew its session: for how long its access token lives still, and lives in all."""
+    issued, ends = session.token_issued_at, session.token_expires_at
+    if issued is None or ends is None:
+        return {}
+    return {"session_expires_in": max(0, round(ends - now)), "session_lifetime": round(ends - issued)}
+
+
+def _answer(issued: Issued, life: Mapping[str, int]) -> Response:
     return json_answer(
         200,
         {
@@ -195,6 +205,7 @@ def _answer(issued: Issued) -> Response:
             "endpoint": issued.audience,
             "channels": issued.granted,
             "rejected": [{"channel": channel, "code": "forbidden"} for channel in issued.rejected],
+            **life,
         },
     )
 

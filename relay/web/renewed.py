@@ -41,6 +41,9 @@ class SessionRenewal(Protocol):
         """
         ...
 
-    async def show(self, request: Request) -> None:
-        """Note that the browser has the request's refresh cookie, so that the one before it is soon spent."""
+    async def show(self, request: Request) -> bool:
+        """Note that the browser has the request's refresh cookie, so that the one before it is soon spent.
+
+        Return whether it has one.
+        """
         ...
