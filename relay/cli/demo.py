@@ -68,6 +68,8 @@ relay demo: {source}
 
   open       {deployment.url}
   log in as  demo@example.com, password demo
+  account    {deployment.url}/account
+               a call through the API proxy, and what became of it on its way
   publish    {relay} publish prices.BTC-USD '{_QUOTE}' \\
                --url {deployment.internal_url} --key {deployment.publisher_key}
   watch      {deployment.internal_url}/ops

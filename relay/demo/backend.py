@@ -6,6 +6,8 @@ It replaces an application's real backend, of which the relay knows only these r
     POST /auth/refresh  Bearer refresh token  → {"accessToken", "refreshToken"}; a second use ends the session
     GET  /auth/me       Bearer access token   → {"user"}
     POST /auth/logout   Bearer access token   → 204, and the session's tokens are invalid here
+    GET  /account       Bearer access token   → the user's account; the relay removes two of its fields
+    GET  /received      Bearer access token   → what this backend received in that session (only a demo has this)
 
 Access and refresh tokens are signed with the same secret, and `token_use` tells them apart. A verifier must check it:
 otherwise a refresh token of 7 days would be accepted in place of an access token of 15 minutes.
@@ -22,7 +24,8 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +38,21 @@ from starlette.routing import Route
 
 from relay.core.bearer import bearer_token
 from relay.core.errors import ConfigurationError, Refusal
+from relay.demo.journal import Journal, TokenSeen, fingerprint
 
 EMAIL, PASSWORD = "demo@example.com", "demo"
 USER = {"name": "Demo Trader", "email": EMAIL, "roles": ["trader"]}
 SUBJECT = "demo"
+ACCOUNT = {
+    "name": USER["name"],
+    "email": EMAIL,
+    "nationalId": "DEMO-000-11-2222",
+    "accounts": [
+        {"id": "ACC-1001", "currency": "USD", "balance": "25130.40", "internalScore": 712},
+        {"id": "ACC-1002", "currency": "EUR", "balance": "1840.00", "internalScore": 655},
+    ],
+}
+"""`nationalId` and `internalScore` are for the backend's own use: the demo's relay removes them."""
 
 ACCESS_S = 15 * 60
 REFRESH_S = 7 * 24 * 3600
@@ -48,11 +62,15 @@ MIN_SECRET_BYTES = 32
 """A key for HS256 has at least the size of the hash (RFC 7518 §3.2)."""
 
 
-class Accounts:
-    """The one user's sessions. `secret` signs the tokens."""
+_NO_STORE = {"Cache-Control": "no-store"}
 
-    def __init__(self, secret: bytes) -> None:
+
+class Accounts:
+    """The one user's sessions. `secret` signs the tokens, and access tokens live `access_s` seconds."""
+
+    def __init__(self, secret: bytes, *, access_s: int = ACCESS_S) -> None:
         self._secret = secret
+        self._access_s = access_s
         self._ended: dict[str, float] = {}
         self._refresh_ids: dict[str, str] = {}  # of each session, the refresh token that is good now
 
@@ -84,6 +102,14 @@ class Accounts:
         claims = self._claims(token, "access")
         return None if claims is None else str(claims["sid"])
 
+    def seen(self, token: str) -> tuple[str, TokenSeen] | None:
+        """Return the session of a valid token of either kind, and how the token may be shown."""
+        for use in ("access", "refresh"):
+            if claims := self._claims(token, use):
+                seen = TokenSeen(use=use, fingerprint=fingerprint(token), expires_at=claims["exp"])
+                return str(claims["sid"]), seen
+        return None
+
     def _claims(self, token: str, use: str) -> dict[str, Any] | None:
         """Return the claims of a valid token of this kind, if its session has not ended."""
         try:
@@ -109,7 +135,7 @@ class Accounts:
     def _tokens(self, session: str, now: float) -> dict[str, Any]:
         self._refresh_ids[session] = secrets.token_urlsafe(16)
         return {
-            "accessToken": self._token("access", session, now, ACCESS_S),
+            "accessToken": self._token("access", session, now, self._access_s),
             "refreshToken": self._token("refresh", session, now, REFRESH_S),
         }
 
@@ -133,7 +159,8 @@ def _same(given: str, expected: str) -> bool:
 
 
 def create_app(accounts: Accounts) -> Starlette:
-    """Return the four routes."""
+    """Return the routes."""
+    journal = Journal()
 
     async def login(request: Request) -> Response:
         body = await _read_object(request)
@@ -145,19 +172,12 @@ def create_app(accounts: Accounts) -> Starlette:
         answer = accounts.login(email, password, now=time.time())
         if answer is None:
             return _problem(401, "invalid_credentials", "The name or the password is wrong.")
-        return JSONResponse(answer, headers={"Cache-Control": "no-store"})
+        return JSONResponse(answer, headers=_NO_STORE)
 
     async def refresh(request: Request) -> Response:
         token = bearer_token(request.headers.getlist("authorization"))
         answer = None if isinstance(token, Refusal) else accounts.refresh(token, now=time.time())
-        return (
-            _no_session() if answer is None else JSONResponse(answer, headers={"Cache-Control": "no-store"})
-        )
-
-    async def me(request: Request) -> Response:
-        if _session(request) is None:
-            return _no_session()
-        return JSONResponse({"user": USER}, headers={"Cache-Control": "no-store"})
+        return _no_session() if answer is None else JSONResponse(answer, headers=_NO_STORE)
 
     async def logout(request: Request) -> Response:
         session = _session(request)
@@ -166,18 +186,56 @@ def create_app(accounts: Accounts) -> Starlette:
         accounts.logout(session, now=time.time())
         return Response(status_code=204)
 
+    def of_session(answer: Callable[[str], object]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            session = _session(request)
+            return _no_session() if session is None else JSONResponse(answer(session), headers=_NO_STORE)
+
+        return endpoint
+
     def _session(request: Request) -> str | None:
         token = bearer_token(request.headers.getlist("authorization"))
         return None if isinstance(token, Refusal) else accounts.session_of(token)
 
+    noted = partial(_noted, accounts=accounts, journal=journal)
     return Starlette(
         routes=[
-            Route("/auth/login", login, methods=["POST"]),
-            Route("/auth/refresh", refresh, methods=["POST"]),
-            Route("/auth/me", me, methods=["GET"]),
-            Route("/auth/logout", logout, methods=["POST"]),
+            Route("/auth/login", noted(login), methods=["POST"]),
+            Route("/auth/refresh", noted(refresh), methods=["POST"]),
+            Route("/auth/me", noted(of_session(lambda _session: {"user": USER})), methods=["GET"]),
+            Route("/auth/logout", noted(logout), methods=["POST"]),
+            Route("/account", noted(of_session(lambda _session: ACCOUNT)), methods=["GET"]),
+            Route(
+                "/received", of_session(lambda session: {"requests": journal.of(session)}), methods=["GET"]
+            ),
         ]
     )
+
+
+def _noted(
+    endpoint: Callable[[Request], Awaitable[Response]], *, accounts: Accounts, journal: Journal
+) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint with an entry of the journal for each request of a session."""
+
+    async def answer(request: Request) -> Response:
+        token = bearer_token(request.headers.getlist("authorization"))
+        came = None if isinstance(token, Refusal) else accounts.seen(token)
+        response = await endpoint(request)
+        body = json.loads(bytes(response.body)) if response.body else None
+        issued = accounts.seen(body["accessToken"]) if body and "accessToken" in body else None
+        if session := issued or came:
+            journal.note(
+                session[0],
+                request=f"{request.method} {request.url.path}",
+                headers=request.headers,
+                bearer=came and came[1],
+                status=response.status_code,
+                body=body,
+                issued=issued and issued[1],
+            )
+        return response
+
+    return answer
 
 
 async def _read_object(request: Request) -> dict[str, Any] | None:
@@ -225,9 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--secret-file", type=Path, required=True, help="the secret that signs the tokens, 32 bytes or more"
     )
+    parser.add_argument(
+        "--access-s", type=int, default=ACCESS_S, help="seconds that an access token lives (default: 900)"
+    )
     options = parser.parse_args(arguments)
     try:
-        accounts = Accounts(read_secret(options.secret_file))
+        accounts = Accounts(read_secret(options.secret_file), access_s=options.access_s)
         listener = _listen(options.port)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")

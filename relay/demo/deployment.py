@@ -27,6 +27,13 @@ trusted_origins = ["{localhost}"]
 backend = "{backend}"
 refresh_cookie = "refresh-token"
 
+[bff.proxy.routes."/account"]
+methods = ["GET"]
+strip = ["nationalId", "accounts.*.internalScore"]
+
+[bff.proxy.routes."/received"]
+methods = ["GET"]
+
 [limits]
 logins_per_account = "600/minute"
 logins_per_account_and_address = "600/minute"

@@ -1,4 +1,4 @@
-"""The demo's page, and two routes that only the demo has: the market's name, and the last records of the audit log."""
+"""The demo's two pages, and two routes that only the demo has: the market's name, and the audit log's last records."""
 
 import json
 from collections.abc import Sequence
@@ -19,39 +19,41 @@ TAIL_BYTES = 262_144
 """Bytes that are read from the end of the audit log; a hundred records have about 80 KB."""
 
 _FILES = {"demo.css": "text/css"} | dict.fromkeys(
-    ("demo.js", "chart.js", "freshness.js", "text.js", "tokens.js"), "text/javascript"
+    ("demo.js", "account.js", "chart.js", "freshness.js", "proof.js", "text.js", "tokens.js"),
+    "text/javascript",
 )
 
 
 def demo_pages(
     *, audit_path: Path, source: str, symbols: int, stream_url: str, cookies: SessionCookies
 ) -> Sequence[BaseRoute]:
-    """Return the page's routes. The page may connect to `stream_url`.
+    """Return the pages' routes. The page with prices may connect to `stream_url`.
 
     `source` is the market's name, and `symbols` how many it has; 0 if nobody knows.
 
-    A script can't see whether there is a session, which is in an HttpOnly cookie (`cookies`). `/demo/info` says whether
-    the browser sent one, so that the page asks for no token without it.
+    A script can't see whether there is a session, which is in one of `cookies`: they are HttpOnly. The refresh cookie
+    alone is a session too. `/demo/info` says whether the browser sent one, so that the page asks for no token without
+    it. The account page goes to the log-in without one.
     """
-    policy = (
-        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' {stream_url}; "
-        "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    )
+
+    def has_session(request: Request) -> bool:
+        return isinstance(read_cookie(request, cookies), str)
 
     async def page(_request: Request) -> Response:
-        response = _file("index.html", "text/html")
-        response.headers["Content-Security-Policy"] = policy
-        return response
+        return _page("index.html", f"'self' {stream_url}")
+
+    async def account(request: Request) -> Response:
+        if not has_session(request):
+            return Response(status_code=307, headers={"Location": "/?returnTo=/account"})
+        return _page("account.html", "'self'")
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]
         return _file(name, _FILES[name]) if name in _FILES else Response(status_code=404)
 
     async def info(request: Request) -> Response:
-        has_session = isinstance(read_cookie(request, cookies), str)
-        return json_answer(
-            200, {"source": source, "symbols": symbols, "version": __version__, "has_session": has_session}
-        )
+        known = {"source": source, "symbols": symbols, "version": __version__}
+        return json_answer(200, known | {"has_session": has_session(request)})
 
     def audit(request: Request) -> Response:  # not async: Starlette reads the file on a thread
         text = request.query_params.get("last", "20")
@@ -60,10 +62,20 @@ def demo_pages(
 
     return [
         Route("/", page),
+        Route("/account", account),
         Route("/demo/info", info),
         Route("/demo/audit", audit),
         Route("/demo/{name}", asset),
     ]
+
+
+def _page(name: str, connect: str) -> Response:
+    response = _file(name, "text/html")
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src {connect}; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
+    return response
 
 
 def _file(name: str, media_type: str) -> Response:

@@ -27,6 +27,9 @@ from relay.recordings import Replay
 PUBLISH_ATTEMPTS, PUBLISH_WAIT_S, PUBLISH_TIMEOUT_S = 60, 1.0, 5.0
 """Attempts of the market at a relay that restarts: every half second on average, for longer than a start may take."""
 
+ACCESS_S = 60
+"""Life of an access token: in a real deployment 15 minutes, here so short that users see how it is renewed."""
+
 _Batches = AsyncIterator[Sequence[tuple[str, Mapping[str, object]]]]
 
 
@@ -78,7 +81,7 @@ async def run_demo(
                     ),
                     log=log,
                 )
-                secret = ("--secret-file", str(deployment.secret_file))
+                secret = ("--secret-file", str(deployment.secret_file), "--access-s", str(ACCESS_S))
                 backend.arguments = ("--port", "0", *secret)
                 stack.push_async_callback(backend.stop)
                 address = await backend.start()

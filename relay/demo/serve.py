@@ -1,7 +1,7 @@
-"""The demo's relay as a process: `relay serve` with the demo's page.
+"""The demo's relay as a process: `relay serve` with the demo's pages.
 
-The page is an argument of the function that `relay serve` calls. It is not a setting, so no deployment can switch it on
-by mistake.
+The pages are an argument of the function that `relay serve` calls. They are not a setting, so no deployment can switch
+them on by mistake.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from relay.core.errors import RelayError
 from relay.demo.pages import demo_pages
 from relay.server import logs, run
 from relay.server.session_verifier import session_cookies
+from relay.sessions.cookies import SessionCookies
 from relay.settings.load import load
 
 
@@ -27,13 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(options.config)
         logs.configure(level=settings.log.level, format=settings.log.format)
+        names = (*session_cookies(settings).names, settings.bff.refresh_cookie)
         pages = partial(
             demo_pages,
             audit_path=settings.audit.path,
             source=options.source,
             symbols=options.symbols,
             stream_url=settings.public.stream_url,
-            cookies=session_cookies(settings),
+            cookies=SessionCookies(names=names),
         )
         run.start(settings, announce=lambda _ports: print("ready", flush=True), pages=pages)  # noqa: T201  # the parent waits for it
     except RelayError as error:

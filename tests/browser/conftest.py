@@ -6,8 +6,10 @@ Playwright's objects belong to the event loop that made them, so all of this liv
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
+import pytest
 import pytest_asyncio
 
+from tests.support.accessibility import install_axe
 from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
 from tests.support.demo_process import running_demo
 from tests.support.scripted_relay import ScriptedRelay, Tab, scripted_relay
@@ -42,6 +44,12 @@ async def demo() -> AsyncIterator[str]:
     """The address of a running `relay demo`."""
     async with running_demo() as demo:
         yield demo.origin
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's script, installed once."""
+    return install_axe(tmp_path_factory.mktemp("axe"))
 
 
 @pytest_asyncio.fixture(loop_scope="session")

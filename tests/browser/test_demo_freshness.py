@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.accessibility import WATCH_SHIFTS, install_axe, violations
+from tests.support.accessibility import WATCH_SHIFTS, violations
 from tests.support.chromium import require_playwright
 from tests.support.demo_process import Demo, running_demo
 
@@ -198,11 +198,8 @@ async def test_a_price_from_before_a_sleep_is_stale(page: Page, demo: Demo) -> N
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_wrong(
-    browser: Browser, demo: Demo, tmp_path_factory: pytest.TempPathFactory, scheme: Any
-) -> None:
+async def test_axe_finds_nothing_wrong(browser: Browser, demo: Demo, axe: str, scheme: Any) -> None:
     """Names, roles, contrast and keyboard: at the log-in, with prices, after a replay, and after a log-out."""
-    axe = install_axe(tmp_path_factory.mktemp("axe"))
     async with opened(browser, demo, 390, 844, scheme) as page:
         await looks_fresh(page)
         await page.get_by_test_id("replay-button").click()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.accessibility import WATCH_SHIFTS, install_axe, violations
+from tests.support.accessibility import WATCH_SHIFTS, violations
 from tests.support.chromium import require_playwright
 from tests.support.operators import OPERATORS, OPS
 from tests.support.relay_process import Relay, running
@@ -168,11 +168,8 @@ async def test_a_tab_that_was_hidden_looks_old_until_the_first_answer(page: Page
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_wrong(
-    browser: Browser, relay: Relay, tmp_path_factory: pytest.TempPathFactory, scheme: str
-) -> None:
+async def test_axe_finds_nothing_wrong(browser: Browser, relay: Relay, axe: str, scheme: str) -> None:
     """Names, roles, contrast and keyboard: at the log-in, with data, in both dialogs, and with old data."""
-    axe = install_axe(tmp_path_factory.mktemp("axe"))
     context = await browser.new_context(viewport={"width": 390, "height": 844})
     page = await context.new_page()
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")

@@ -171,3 +171,40 @@ async def test_a_refresh_token_is_good_once(client: httpx.AsyncClient) -> None:
     assert (await client.post("/auth/refresh", headers=_bearer(first["refreshToken"]))).status_code == 401
     assert (await client.get("/auth/me", headers=_bearer(second["accessToken"]))).status_code == 401
     assert (await client.post("/auth/refresh", headers=_bearer(second["refreshToken"]))).status_code == 401
+
+
+async def test_what_it_received_names_tokens_by_their_fingerprint_only(client: httpx.AsyncClient) -> None:
+    """Each session sees its own requests: the Bearer, whether a cookie came, and the fields that were sent."""
+    first, other = await _login(client), await _login(client)
+    access = _bearer(first["accessToken"])
+    await client.get("/account", headers=access | {"Cookie": "a=b"})
+    second = (await client.post("/auth/refresh", headers=_bearer(first["refreshToken"]))).json()
+    answer = await client.get("/received", headers=_bearer(second["accessToken"]))
+    login, account, refresh = answer.json()["requests"]
+    assert (login["request"], login["bearer"]) == ("POST /auth/login", None)
+    assert (account["request"], account["cookie"], account["bearer"]["use"]) == (
+        "GET /account",
+        True,
+        "access",
+    )
+    assert account["sent"] == [
+        "name",
+        "email",
+        "nationalId",
+        "accounts.*.id",
+        "accounts.*.currency",
+        "accounts.*.balance",
+        "accounts.*.internalScore",
+    ]
+    assert (refresh["request"], refresh["cookie"], refresh["bearer"]["use"]) == (
+        "POST /auth/refresh",
+        False,
+        "refresh",
+    )
+    assert account["bearer"] == login["issued"] != refresh["issued"]
+    for token in (*first.values(), *second.values()):
+        assert str(token) not in answer.text
+    own = await client.get("/received", headers=_bearer(other["accessToken"]))
+    assert [entry["request"] for entry in own.json()["requests"]] == ["POST /auth/login"]
+    assert (await client.get("/received", headers=_bearer(first["refreshToken"]))).status_code == 401
+    assert (await client.get("/account")).status_code == 401

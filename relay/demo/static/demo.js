@@ -9,14 +9,19 @@ import { createStream, fetchToken } from '/client/relay-client.js';
 
 import { SAMPLES, drawChart, watchChart } from './chart.js';
 import { Freshness } from './freshness.js';
+import { lookAround } from './proof.js';
 import { $, Cell, cellsOf, clock, decimal, duration, percent, places, trend } from './text.js';
-import { holdToken, lookAround, offerReplay, paintToken, tokenUsed } from './tokens.js';
+import { holdToken, offerReplay, paintToken, tokenUsed } from './tokens.js';
 
 const PATTERN = 'prices.>';
 const SLOW_MS = 250; // update interval of ages and countdowns: a person reads no faster
 const FLASH_MS = 220;
 const SAMPLE_MS = 250;
 const POLL_MS = 2000;
+const WORDS = 'The session is in an HttpOnly cookie: the browser sends it, and no script can read it. An injected script could ' +
+  'steal the token above, which is used and short-lived. While it runs it could also request new ones; each opens one WebSocket.';
+// one page and no other: an address that anybody may choose would lead users away after their log-in
+const RETURN_TO = ['/account'].find((page) => page === new URLSearchParams(location.search).get('returnTo'));
 const TOGETHER_MS = 2000; // the longest wait for the first price of all symbols
 
 const cells = cellsOf('m-rate', 'm-rtt', 'm-age', 'conn-state', 'conn-detail', 'chart-symbol', 'chart-mid', 'chart-change',
@@ -226,7 +231,7 @@ function paintSlow(/** @type {number} */ now, /** @type {number} */ serverNow) {
   if (now - rate.at >= 1000) {
     rates = String(Math.round((received - rate.count) / ((now - rate.at) / 1000)));
     rate = { at: now, count: received };
-    lookAround();
+    lookAround(WORDS);
   }
   cells['m-rate'].show(fresh.connected ? rates : '–');
   if (!fresh.connected) cells['m-rtt'].show('–');
@@ -365,6 +370,7 @@ $('login').addEventListener('submit', async (event) => {
     complain(answer.body.message || `The server answered ${answer.status}.`);
     return password.focus();
   }
+  if (RETURN_TO) return location.assign(RETURN_TO);
   $('user').textContent = answer.body.user?.name ?? email.value;
   start(); // the desk is shown with its prices
 });
@@ -442,6 +448,12 @@ function auditLine(/** @type {any} */ { '@timestamp': at, event, user, source, c
 
 // Start
 
+/** Show whose session it is. A session that is over is found by the request for a token as well. */
+async function nameUser() {
+  const response = await fetch('/api/auth/me', { cache: 'no-store' });
+  if (response.ok) $('user').textContent = (await response.json()).user.name;
+}
+
 /** Without a session there is nothing to ask for: a request would only be a refusal in the audit log. */
 async function begin() {
   try {
@@ -450,6 +462,7 @@ async function begin() {
     expected = symbols;
     document.body.style.setProperty('--rows', symbols);
     if (!has_session) return show('login');
+    nameUser().catch(() => undefined); // the name only
   } catch {
     $('source').textContent = 'demo';
   }
@@ -464,5 +477,5 @@ setInterval(wake, SLOW_MS); // wake() does nothing in a hidden tab
 setInterval(() => document.hidden || measure(), 5000);
 watchChart(repaint);
 offerReplay(poll);
-lookAround();
+lookAround(WORDS);
 begin();

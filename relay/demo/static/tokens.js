@@ -1,9 +1,9 @@
 // @ts-check
-// Tokens on this page: the scoped token, and no access token.
+// The scoped token of this page.
 
 import { $, Cell, cellsOf, clock } from './text.js';
 
-const cells = cellsOf('token-used', 'token-left', 'proof-badge', 'proof-cookie', 'proof-local', 'proof-session', 'proof-words');
+const cells = cellsOf('token-used', 'token-left');
 
 /** @type {{ text: string, endpoint: string, claims: any, usedAt?: number }} */
 const token = { text: '', endpoint: '', claims: null };
@@ -57,26 +57,6 @@ export function paintToken(/** @type {number} */ serverNow) {
   cells['token-left'].dress(`badge ${seconds ? '' : 'warn'}`);
   $('token-life').style.transform = `scaleX(${Math.min(1, Math.max(0, left / 1000 / (claims.exp - claims.iat)))})`;
   /** @type {HTMLButtonElement} */ ($('replay')).disabled = !usedAt || replaying;
-}
-
-/** Read every second what an injected script could read. */
-export function lookAround() {
-  const places = {
-    'proof-cookie': document.cookie ? document.cookie.split('; ') : [],
-    'proof-local': Object.entries(localStorage).map((pair) => pair.join('=')),
-    'proof-session': Object.entries(sessionStorage).map((pair) => pair.join('=')),
-  };
-  const found = Object.values(places).flat();
-  const leaked = found.some((text) => /eyJ[\w-]+\.[\w-]+/.test(text));
-  for (const [id, entries] of Object.entries(places))
-    cells[id].show(entries.length ? entries.map((text) => text.split('=')[0]).join(', ') : 'empty');
-  cells['proof-badge'].show(leaked ? 'a token is readable!' : `not readable · checked at ${clock(Date.now())}`);
-  cells['proof-badge'].dress(`badge ${leaked ? 'bad' : 'good'}`);
-  cells['proof-words'].show(leaked
-    ? 'A value here looks like a token, and every script on this page can steal it.'
-    : `${found.length ? 'None of these is a token. ' : ''}The session is in an HttpOnly cookie: the browser sends it, ` +
-      'and no script can read it. An injected script could steal the token above, which is used and short-lived. While ' +
-      'it runs it could also request new ones; each opens one WebSocket.');
 }
 
 let replaying = false;
