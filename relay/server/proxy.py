@@ -62,32 +62,10 @@ def make_proxy(
     if bff.backend is None or not proxy.routes:
         return None
     client_of = client_reader(parse_networks(settings.public.trusted_proxies))
-    lists = HeaderLists(
-        request=frozenset(proxy.request_headers),
-        response=frozenset(proxy.response_headers),
-        request_cookies=frozenset(proxy.request_cookies),
-        response_cookies=frozenset(proxy.response_cookies),
-    )
-    routes = {
-        prefix: ProxyRoute(
-            methods=frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else set()),
-            strip=FieldFilter(route.strip) if route.strip else None,
-        )
-        for prefix, route in proxy.routes.items()
-    }
     return ProxyEndpoint(
         ProxyParts(
-            checks=RequestChecks(
-                routes, forbidden=_forbidden(settings), max_body_bytes=proxy.max_body_bytes, lists=lists
-            ),
-            options=CallOptions(
-                lists=lists,
-                max_body_bytes=proxy.max_body_bytes,
-                inspect_bytes=proxy.inspect_bytes,
-                filter_bytes=proxy.filter_bytes,
-                answer_s=proxy.answer_s,
-                idle_s=proxy.idle_s,
-            ),
+            checks=request_checks(settings),
+            options=call_options(settings),
             upstream=Upstream(
                 bff.backend,
                 connections=proxy.connections,
@@ -103,6 +81,44 @@ def make_proxy(
             limit_address=issuer.limits.proxy_address,
             limit_session=issuer.limits.proxy_session,
         )
+    )
+
+
+def request_checks(settings: Settings) -> RequestChecks:
+    """Return the checks of requests, with the routes of the settings."""
+    proxy = settings.bff.proxy
+    routes = {
+        prefix: ProxyRoute(
+            methods=frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else set()),
+            strip=FieldFilter(route.strip) if route.strip else None,
+        )
+        for prefix, route in proxy.routes.items()
+    }
+    return RequestChecks(
+        routes, forbidden=_forbidden(settings), max_body_bytes=proxy.max_body_bytes, lists=_lists(settings)
+    )
+
+
+def call_options(settings: Settings) -> CallOptions:
+    """Return the options of the calls that begin from now on."""
+    proxy = settings.bff.proxy
+    return CallOptions(
+        lists=_lists(settings),
+        max_body_bytes=proxy.max_body_bytes,
+        inspect_bytes=proxy.inspect_bytes,
+        filter_bytes=proxy.filter_bytes,
+        answer_s=proxy.answer_s,
+        idle_s=proxy.idle_s,
+    )
+
+
+def _lists(settings: Settings) -> HeaderLists:
+    proxy = settings.bff.proxy
+    return HeaderLists(
+        request=frozenset(proxy.request_headers),
+        response=frozenset(proxy.response_headers),
+        request_cookies=frozenset(proxy.request_cookies),
+        response_cookies=frozenset(proxy.response_cookies),
     )
 
 

@@ -1,8 +1,9 @@
 """SIGHUP: read the settings again, use what a running relay can use, and log and record what needs a restart.
 
 The settings are read and checked as at the start. If they can't be used, nothing changes and one log line says why. A
-running relay can use other publishers, operators, grants, origins, limits and certificates. It reads signing keys
-every second, without a signal. Connections stay open, but for the sockets of publishers whose key was removed.
+running relay can use other publishers, operators, grants, origins, limits, proxy routes and certificates. It reads
+signing keys every second, without a signal. Connections stay open, but for the sockets of publishers whose key was
+removed.
 """
 
 import re
@@ -29,7 +30,9 @@ from relay.server.options import (
     stream_options,
 )
 from relay.server.parts import Parts, check
+from relay.server.proxy import call_options, request_checks
 from relay.settings.load import Settings
+from relay.settings.proxy import BffSection, Proxy
 
 log = structlog.get_logger("relay")
 
@@ -104,6 +107,9 @@ class Reloader:
         parts.issuer.update(issuer_options(settings), policy(settings))
         parts.issuer.limits.update(rates(settings))
         parts.csrf.update(csrf_options(settings))
+        parts.open_calls.update(per_session=settings.bff.proxy.calls_per_session)
+        if parts.proxy is not None:
+            parts.proxy.update(request_checks(settings), call_options(settings))
         parts.operators.update(operator_terms(settings))
         parts.auditor.update(denials=limits.denials_recorded, subscriptions=limits.subscriptions_recorded)
         parts.broker.update(max_channels=limits.channels)
@@ -133,6 +139,7 @@ def usable(current: Settings, new: Settings) -> Settings:
     }
     return current.model_copy(
         update={
+            "bff": current.bff.model_copy(update={"proxy": _usable_proxy(current.bff, new.bff)}),
             "public": current.public.model_copy(update={"allowed_origins": new.public.allowed_origins}),
             "listen": current.listen.model_copy(update=files),
             "grants": {role: by_endpoint for role, by_endpoint in grants.items() if by_endpoint},
@@ -143,6 +150,18 @@ def usable(current: Settings, new: Settings) -> Settings:
             "channels": new.channels,
         }
     )
+
+
+def _usable_proxy(current: BffSection, new: BffSection) -> Proxy:
+    """Return the proxy's settings, but for those of its connections to the backend.
+
+    Routes are made for one backend: if that changes, too, they wait for the restart together. A relay that began
+    without routes has no proxy that could take some.
+    """
+    own = {"connections": current.proxy.connections, "keepalive_s": current.proxy.keepalive_s}
+    if not current.proxy.routes or new.model_copy(update={"proxy": current.proxy}) != current:
+        return current.proxy
+    return new.proxy.model_copy(update=own)
 
 
 def named_settings(error: str) -> list[str]:

@@ -12,6 +12,7 @@ from relay.limits.requests import Rates
 from relay.server.reload import named_settings
 from relay.settings.sections import Limits
 from tests.support.operators import OPERATORS, OPS, READER, operate
+from tests.support.proxied_backend import ProxiedBackend, call, ok
 from tests.support.publisher_socket import publishing
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, running
 from tests.support.reloading import reload
@@ -221,6 +222,34 @@ def test_each_limit_is_given_to_its_part() -> None:
         *("connections_per_session", "over", "drain_s", "unauthenticated_per_address", "connections"),
         *("denials_recorded", "subscriptions_recorded", "channels"),
     }
+
+
+async def test_routes_of_the_proxy_are_read_again(tmp_path: Path) -> None:
+    """A new route is open at once, a removed one closed; what else changes of `bff` makes them wait for the restart."""
+    backend = ProxiedBackend()
+    routes = 'connections = 7\n[bff.proxy.routes."/users"]'
+    with running(tmp_path, bff=f'backend = "{backend.origin}"\n[bff.proxy]\n{routes}') as relay:
+        async with backend.answering(ok(b'{"ssn":1,"a":2}')):
+            assert (await call(relay, "/users")).body == b'{"ssn":1,"a":2}'
+            assert (await call(relay, "/orders")).status == 404
+            said = await reload(
+                relay,
+                ("connections = 7", "connections = 8\ncalls_per_session = 5"),
+                ('[bff.proxy.routes."/users"]', '[bff.proxy.routes."/orders"]\nstrip = ["ssn"]'),
+            )
+            assert said["changed"] == [
+                "bff.proxy.calls_per_session",
+                "bff.proxy.routes./orders",
+                "bff.proxy.routes./users",
+            ]
+            assert said["needs_restart"] == ["bff.proxy.connections"]
+            assert (await call(relay, "/users")).status == 404
+            assert (await call(relay, "/orders")).body == b'{"a":2}'
+            said = await reload(
+                relay, ('"/orders"]', '"/users"]'), ("[bff.proxy]", 'me_path = "/users/me"\n[bff.proxy]')
+            )
+            assert said["changed"] == []
+            assert (await call(relay, "/users")).status == 404
 
 
 async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:

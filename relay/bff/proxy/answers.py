@@ -48,10 +48,14 @@ class Handling(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How an answer goes on: its headers, and what happens to the body. `length` is its Content-Length, if it stays."""
+    """How an answer goes on: its headers, and what happens to the body. `length` is its Content-Length, if it stays.
+
+    `is_part`: it is a part of a text, which may have been cut in the middle of a token.
+    """
 
     handling: Handling
     headers: list[tuple[bytes, bytes]]
+    is_part: bool = False
     compressed: bool = False
     length: bytes = b""
 
@@ -70,6 +74,8 @@ def plan_answer(head: Head, request: CheckedRequest, lists: HeaderLists, *, orig
         raise RefusedAnswerError("The backend compressed a stream, although it was asked not to.")
     if compressed and handling is Handling.JSON and coding not in (b"gzip", b"x-gzip", b"deflate"):
         raise RefusedAnswerError("The backend compressed JSON in a way that the relay can't read.")
+    if head.status == 206 and kind.startswith(b"multipart/"):  # a token could be cut at each of their ends
+        raise RefusedAnswerError("The answer has several parts, although one was asked for.")
     if request.route.strip is not None:
         _check_filterable(head, handling, kind)
     headers = lists.downward(head.headers)
@@ -91,7 +97,13 @@ def plan_answer(head: Head, request: CheckedRequest, lists: HeaderLists, *, orig
         length = _single(head, b"content-length")
         if compressed:
             headers.append((b"content-encoding", coding))
-    return Plan(handling=handling, headers=headers, compressed=compressed, length=length)
+    return Plan(
+        handling=handling,
+        headers=headers,
+        is_part=head.status == 206 and not compressed and _is_text(kind),
+        compressed=compressed,
+        length=length,
+    )
 
 
 def _handling(head: Head, request: CheckedRequest, kind: bytes) -> Handling:
@@ -106,6 +118,11 @@ def _handling(head: Head, request: CheckedRequest, kind: bytes) -> Handling:
 def is_json(kind: bytes) -> bool:
     """Tell whether a media type is JSON (RFC 8259, RFC 6839 §3.1)."""
     return kind in (b"application/json", b"text/json") or kind.endswith(b"+json")
+
+
+def _is_text(kind: bytes) -> bool:
+    """Tell whether a token could stand in a body of this media type. Players ask for bytes 0 to 1 of a video."""
+    return not kind or is_json(kind) or kind in STREAMS or kind.startswith(b"text/")
 
 
 def _check_filterable(head: Head, handling: Handling, kind: bytes) -> None:

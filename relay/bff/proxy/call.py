@@ -11,7 +11,7 @@ from relay.bff.proxy.answers import Handling, Plan, RefusedAnswerError, decompre
 from relay.bff.proxy.field_filter import NotFilterableError
 from relay.bff.proxy.headers import HeaderLists
 from relay.bff.proxy.requests import CHUNKED, CheckedRequest
-from relay.bff.proxy.token_search import TokenSearch
+from relay.bff.proxy.token_search import CUT_BYTES, TokenSearch
 from relay.bff.proxy.upstream import Connection, Head, Upstream, UpstreamError
 from relay.core.errors import Reason, Refusal, RelayError
 from relay.sessions.base import EndedRefusal, Session
@@ -225,8 +225,21 @@ class Call:
         self.is_stream = plan.handling is Handling.STREAM
         if self.is_stream:
             await self._start(head, plan)
-        await self._pass_on(connection, head, plan, b"")
+        first, is_whole = await self._beginning_of_part(connection) if plan.is_part else (b"", False)
+        await self._pass_on(connection, head, plan, first, is_whole=is_whole)
         return True
+
+    async def _beginning_of_part(self, connection: Connection) -> tuple[bytes, bool]:
+        """Read enough of a part of a document to tell whether it begins within a token. Tell whether that is all."""
+        body, is_whole = b"", False
+        while len(body) < self._search.longest and not is_whole:
+            self._within(self._options.idle_s)
+            piece = await connection.piece()
+            is_whole = piece is None
+            body += piece or b""
+        if self._search.is_part(body, is_whole=is_whole):
+            raise self._token_found()
+        return body, is_whole
 
     async def _deliver_head(self, connection: Connection, head: Head, plan: Plan) -> bool:
         is_whole = await connection.piece() is None
@@ -268,8 +281,10 @@ class Call:
         await self._send({"type": "http.response.body", "body": body})
         return True
 
-    async def _pass_on(self, connection: Connection, head: Head, plan: Plan, first: bytes) -> None:
-        """Pass pieces on as fast as the browser takes them, and look for tokens in them."""
+    async def _pass_on(
+        self, connection: Connection, head: Head, plan: Plan, first: bytes, *, is_whole: bool = False
+    ) -> None:
+        """Pass pieces on as fast as the browser takes them, and look for tokens in them. `is_whole`: `first` is all."""
         piece: bytes | None = first
         while piece is not None:
             found = self._search.feed(piece)
@@ -280,9 +295,12 @@ class Call:
                 await self._start(head, plan)
                 await self._send({"type": "http.response.body", "body": found, "more_body": True})
             self._within(self._options.idle_s)
-            piece = await connection.piece()
+            piece = None if is_whole else await connection.piece()
+        rest = self._search.rest()
+        if plan.is_part and len(rest) >= CUT_BYTES:
+            raise self._token_found()
         await self._start(head, plan)
-        await self._send({"type": "http.response.body", "body": self._search.rest()})
+        await self._send({"type": "http.response.body", "body": rest})
 
     async def _start(self, head: Head, plan: Plan) -> None:
         if self.started:

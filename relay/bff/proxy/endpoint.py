@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -72,6 +72,10 @@ class ProxyEndpoint:
     def connections(self) -> int:
         """The number of open connections to the backend."""
         return self._parts.upstream.open
+
+    def update(self, checks: RequestChecks, options: CallOptions) -> None:
+        """Use other checks and options for the next requests. Calls that run keep theirs."""
+        self._parts = replace(self._parts, checks=checks, options=options)
 
     async def aclose(self) -> None:
         """Close the connections to the backend."""

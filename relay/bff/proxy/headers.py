@@ -152,6 +152,8 @@ class HeaderLists:
     def upward(self, headers: Headers) -> list[tuple[bytes, bytes]]:
         """Return the request headers that go on, and the Cookie header if the settings name cookies."""
         named = _named_by_connection(headers)
+        if b"," in (one_value(headers, b"range") or b","):  # several parts: then the whole is asked for
+            named |= {b"range"}
         kept = [(name, value) for name, value in headers if name in self._up and name not in named]
         if self.request_cookies:
             pairs = [pair for pair in _cookies(headers) if pair.partition("=")[0] in self.request_cookies]

@@ -47,6 +47,10 @@ class OpenCalls:
         self._removed = asyncio.Event()
         self.count = 0
 
+    def update(self, *, per_session: int) -> None:
+        """Use another bound for the next calls."""
+        self._per_session = per_session
+
     def add(self, call: RunningCall) -> bool:
         """Add a call. Return False if its session has as many as it may have."""
         own = self._by_session.setdefault(call.session.ref, set())

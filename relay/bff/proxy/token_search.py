@@ -10,6 +10,9 @@ from typing import Final
 MIN_BYTES: Final = 16
 """Shortest token that is looked for. A shorter one is none, and would be found in ordinary answers."""
 
+CUT_BYTES: Final = 8
+"""Bytes of a token at an end of a part (206) by which it is found. Fewer are no use, and are in ordinary texts."""
+
 _ESCAPED: Final = re.compile(rb"\\u00([2-7][0-9A-Fa-f])")
 _ANCHOR: Final = 4
 
@@ -45,6 +48,26 @@ class TokenSearch:
         held = max((_beginning(text, token) for token in self._tokens), default=0)
         self._held = text[len(text) - held :]
         return text[: len(text) - held] if held else text
+
+    def is_part(self, body: bytes, *, is_whole: bool) -> bool:
+        """Tell whether a part of a document begins in the middle of a token, or lies within one.
+
+        `body` is the whole part, or as much of its beginning as `longest`. A part within a token is refused however
+        short it is: a script could ask for the next one. `rest` tells of a token that begins at the end.
+        """
+        for token in self._tokens:
+            if is_whole and body and body in token:
+                return True
+            at = 0
+            while (at := token.find(body[:CUT_BYTES], at + 1)) >= 0 and len(token) - at >= CUT_BYTES:
+                if body.startswith(token[at:]):
+                    return True
+        return False
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest token."""
+        return max(map(len, self._tokens), default=0)
 
     def rest(self) -> bytes:
         """Return what was held back, at the end of the stream."""
