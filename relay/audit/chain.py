@@ -19,7 +19,7 @@ log without changing every line after it. These rules are enough to check a log 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -38,6 +38,8 @@ MAX_LINE = 1 << 20
 _HASH_AT = b'"chain":{"hash":"'
 # no client's text can match this, because a quote inside a string is always escaped
 _CHAIN_AT = b'"chain":{'
+_AFTER_HASH = len(_HASH_AT) - len(_CHAIN_AT) + 66
+"""Bytes from the end of `"chain":{` to what follows the hash."""
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 Writer = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9._-]{1,64}\Z")]
@@ -126,7 +128,7 @@ class _Relay(msgspec.Struct, frozen=True):
     chain: _Chain
 
 
-class _Event(msgspec.Struct, frozen=True):
+class _Event(msgspec.Struct, frozen=True, gc=False):
     action: str
 
 
@@ -134,6 +136,27 @@ class _Record(msgspec.Struct, frozen=True, rename={"at": "@timestamp"}):
     at: str
     event: _Event
     relay: _Relay
+
+
+class PlainChain(msgspec.Struct, frozen=True, gc=False):
+    """The link in a line that nothing was checked of yet."""
+
+    hash: str
+    prev: str
+    seq: int
+    writer: str
+
+
+class _PlainRelay(msgspec.Struct, frozen=True, gc=False):
+    chain: PlainChain
+
+
+class PlainRecord(msgspec.Struct, frozen=True, gc=False, rename={"at": "@timestamp"}):
+    """What `unseal` takes from a line, without the forms of its texts."""
+
+    at: str
+    event: _Event
+    relay: _PlainRelay
 
 
 class _GapRecord(msgspec.Struct, frozen=True):
@@ -162,6 +185,7 @@ _Plain = msgspec.defstruct("_Plain", [("record", _plain_type(MAX_DEPTH))])
 
 _plain_encoder = msgspec.json.Encoder(order="sorted")
 _record_decoder = msgspec.json.Decoder(_Record)
+_plain_decoder = msgspec.json.Decoder(PlainRecord)
 _gap_decoder = msgspec.json.Decoder(_GapRecord)
 _checkpoint_decoder = msgspec.json.Decoder(_CheckpointRecord)
 
@@ -243,6 +267,41 @@ def unseal(line: bytes) -> Sealed:
         gap=_gap_details(line) if action == Action.AUDIT_GAP else None,
         checkpoint=_checkpoint_details(line) if action == Action.AUDIT_CHECKPOINT else None,
         at=record.at,
+    )
+
+
+def parsed_lines(lines: Sequence[bytes]) -> list[PlainRecord] | None:
+    """Parse lines in one call, which costs a third of a call for each. Return None if they have to be read one by one.
+
+    Each line is one JSON value then: a value can't go on after the end of its line, because nothing valid has `{` after
+    `}` and a newline, and a second value in a line would make more values than lines.
+    """
+    if sum(map(len, lines)) >= MAX_LINE:
+        return None
+    data = b"".join(lines)
+    if (
+        not data.isascii()
+        or data.count(b"}\n{") != len(lines) - 1
+        or not data.startswith(b"{")
+        or not data.endswith(b"}\n")
+    ):
+        return None
+    try:
+        records = _plain_decoder.decode_lines(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return records if len(records) == len(lines) else None
+
+
+def is_intact(line: bytes, chain: PlainChain) -> bool:
+    """Tell whether a line, with its newline, fits the hash in it. `chain` is what was parsed of it."""
+    at = line.find(_HASH_AT) + len(_CHAIN_AT)
+    after = at + _AFTER_HASH
+    digest = chain.hash.encode()
+    return (
+        line[after - 66 : after] == b'%b",' % digest
+        and hashlib.sha256(b"%b%b%b" % (chain.prev.encode(), line[:at], line[after:-1])).hexdigest()
+        == chain.hash
     )
 
 

@@ -12,15 +12,24 @@ A line that is no record is accepted only if a crash can have left it and the ne
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import chain, islice
 from typing import BinaryIO
 
-from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, unseal
+from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, is_intact, parsed_lines, unseal
 from relay.audit.checkpoints import EVERY, Moment, is_genuine
 from relay.core.errors import MalformedError
+from relay.core.events import Action
 from relay.core.jws import VerifyKey
+
+_BATCH = 32
+"""Lines that are parsed in one call. Few, because each can have `MAX_LINE` bytes."""
+
+_SPECIAL = frozenset({Action.AUDIT_GAP.value, Action.AUDIT_CHECKPOINT.value})
+"""Records whose details are part of the check."""
 
 
 class Kind(StrEnum):
@@ -122,18 +131,19 @@ def verify_files(
     not checked. If the verdict has no `problem`, the log is whole up to `last`.
     """
     check = _Check(head, keys)
-    rest = ((number, line) for number, lines in enumerate(files) for line in lines)
-    for number, line in rest:
+    rest = ((number, batch) for number, lines in enumerate(files) for batch in _batches(lines))
+    left: Sequence[bytes] = ()
+    for number, batch in rest:
         if number != check.file:
             check.begin_file(number)
         if check.problem is None:
-            check.add(line)
+            left = check.add_all(batch)
         if check.problem is not None:
             break
     else:
         check.end()
     if check.missing is not None:
-        check.find_missing(line for _, line in rest)
+        check.find_missing(chain(left, (line for _, batch in rest for line in batch)))
     return Verdict(
         ok=check.problem is None,
         records=check.records,
@@ -147,6 +157,11 @@ def verify_files(
         signed=None if keys is None else check.signed,
         problem=check.problem,
     )
+
+
+def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    remaining = iter(lines)
+    return iter(lambda: list(islice(remaining, _BATCH)), [])
 
 
 class _Unread:
@@ -192,6 +207,60 @@ class _Check:
             self._torn_end()
         else:
             self.file, self._line = number, 1
+
+    def add_all(self, lines: Sequence[bytes]) -> Sequence[bytes]:
+        """Check the next lines. Return those that follow the first problem.
+
+        A plain record that follows the one before is accepted here. Everything else is left to `add`, and this accepts
+        nothing that `add` would not.
+        """
+        at = 0
+        while at < len(lines) and self.problem is None:
+            if self.last is not None and self._unread is None and self._ended:
+                at += self._add_plain(lines[at:], self.last)
+            if at < len(lines):
+                self.add(lines[at])
+                at += 1
+        return lines[at:]
+
+    def _add_plain(self, lines: Sequence[bytes], last: Link) -> int:
+        """Accept the plain records at the beginning of `lines`, and return how many they are."""
+        records = parsed_lines(lines)
+        if records is None:
+            return 0
+        writer, seq, hash_, prev = last.writer, last.seq, last.hash, self._last_prev
+        most = self._most_unchecked(last)
+        count = 0
+        for line, record in zip(lines, records, strict=True):
+            link = record.relay.chain
+            if (
+                link.prev != hash_
+                or link.seq != seq + 1
+                or link.writer != writer
+                or record.event.action in _SPECIAL
+                or link.seq > most
+                or not is_intact(line, link)
+            ):
+                break
+            seq, hash_, prev = link.seq, link.hash, link.prev
+            count += 1
+        if count:
+            self.records += count
+            self._line += count
+            self.last, self._last_line, self._last_prev = Link(writer, seq, hash_), self._line - 1, prev
+        return count
+
+    def _most_unchecked(self, last: Link) -> float:
+        """Return the last record at which neither the head nor a missing checkpoint has to be looked at."""
+        most = math.inf
+        if self._keys is not None:
+            most = EVERY + (self.signed or self.began - 1)
+        if self._head is not None:
+            if self._head.writer != last.writer:
+                return 0
+            if self._head.seq > last.seq:
+                most = min(most, self._head.seq - 1)
+        return most
 
     def add(self, line: bytes) -> None:
         """Check the next line."""
