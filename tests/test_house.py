@@ -29,8 +29,10 @@ SHADOWS_STDLIB = {"logging", "token", "types", "secrets", "queue", "http"}
 COMMANDS = Path("relay/cli")
 """A folder below this one is named after its command (`relay token`). Its modules are imported by full name only."""
 MAX_LINES = 500
-MAX_BENCH_LINES = 4000
-"""The benchmarks measure the relay; they must not become as large as it is."""
+MAX_BENCH_LINES = 4400
+"""The benchmarks measure the relay; they must not become as large as it is. 4000 held eight of them; the API proxy is a
+ninth, with servers of its own to compare with, and Server-Sent Events are a second transport for the readers.
+"""
 
 
 @cache

@@ -70,7 +70,7 @@ def test_what_fails_does_not_end_the_others() -> None:
 def test_without_recordings_there_is_no_replay(tmp_path: Path) -> None:
     """The other benchmarks need nothing."""
     names = [bench.NAME for bench in suite(runs=1, quick=True, files=[])]
-    assert names == ["fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish"]
+    assert names == ["fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish", "proxy"]
     recording = tmp_path / "recording"
     with pytest.raises(ConfigurationError, match="recording can't be read"):
         suite(runs=1, quick=False, files=[recording])

@@ -11,6 +11,7 @@ from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Progress
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.load.forwards import nginx_program
 from relay.bench.report import Report
 from relay.cli import main
 from tests.support.bench_process import OnTerminal, measured
@@ -313,6 +314,21 @@ def test_issue_answers_every_request(tmp_path: Path) -> None:
         assert figures["at_once_ok"] == 80
         assert figures["at_once_limited"] == figures["at_once_refused"] == figures["at_once_unanswered"] == 0
         assert figures["tokens_per_s"] > 0
+
+
+def test_proxy_gets_an_answer_to_each_call(tmp_path: Path) -> None:
+    """Through the relay, through a forward that checks nothing, and through nginx where it is installed."""
+    found = measured(tmp_path, "proxy", "--rate", "100", "--seconds", "0.6", "--connections", "5")
+    for side in ("relay", "yardstick"):
+        figures = found[side]
+        assert (figures["ok"], figures["refused"], figures["unanswered"]) == (60, 0, 0)
+        assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    nginx = found["each"][0]["yardstick"]["nginx"]
+    if nginx_program() is None:
+        assert nginx is None
+        assert "nginx was not measured: it is not installed." in found["notes"]
+    else:
+        assert nginx["ok"] == 60
 
 
 def test_without_psutil_a_benchmark_says_what_to_install(

@@ -118,4 +118,5 @@ def send(order: Order, folder: Path, count: int, show: Callable[[int], None], **
     show(0)
     order = msgspec.structs.replace(order, requests=count, **changes)
     with Child.run("The program that asks", folder, "relay.bench.load.requester", order=order) as child:
-        return child.result(Answered, within_s=BASE_S + EACH_S * count, show=show)
+        within_s = BASE_S + EACH_S * count + (count / order.rate if order.rate else 0.0)
+        return child.result(Answered, within_s=within_s, show=show)

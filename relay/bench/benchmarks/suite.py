@@ -12,6 +12,7 @@ from relay.bench.benchmarks.connect import Connect
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.issue import Issue
 from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.benchmarks.proxy import Proxy
 from relay.bench.benchmarks.publish import Publish
 from relay.bench.benchmarks.replay import Replay
 from relay.bench.benchmarks.slow_reader import SlowReader
@@ -19,7 +20,7 @@ from relay.bench.report import Failed, Outcome
 from relay.core.errors import ConfigurationError
 
 Kind = type[Benchmark[Any]]
-BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Replay)
+BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Proxy, Replay)
 """In the order of `relay bench all`."""
 
 

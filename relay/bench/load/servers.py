@@ -27,15 +27,16 @@ _SECTIONS = """\
 path = "/ws/trades"
 channels = ["trades.>"]
 mode = "stream"
-history = { messages = 0, seconds = 0 }
+history = {{ messages = 0, seconds = 0 }}
 
 [limits]
 tokens_per_address = "1000000/minute"
 unauthenticated_per_address = 100000
-
+{limits}
 [log]
 level = "warning"
-"""
+
+{sections}"""
 """Every limit that could refuse a connection under load is raised; what each connection costs is left as it is."""
 
 
@@ -54,10 +55,13 @@ class RunningRelay:
 
 
 @contextlib.contextmanager
-def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterator[RunningRelay]:
+def own_relay(
+    folder: Path, *, sessions: int, program: str = "relay", limits: str = "", sections: str = ""
+) -> Iterator[RunningRelay]:
     """Run a relay in an empty folder until the block ends, with so many sessions that may connect.
 
-    `program` is the module that is run, with the command line of `relay`. Raises BenchError if it does not start.
+    `program` is the module that is run, with the command line of `relay`; `limits` are further ones, and `sections` are
+    further settings. Raises BenchError if it does not start.
     """
     secret = secrets.token_hex(32)
     publish_key, digest = new_bearer_key("bench")
@@ -68,7 +72,7 @@ def own_relay(folder: Path, *, sessions: int, program: str = "relay") -> Iterato
         stream_url="wss://bench.invalid",
         grants={"bench": {"prices": ["prices.>"], "trades": ["trades.>"]}},
         publishers={"bench": (digest, ["prices.>", "trades.>"])},
-        sections=_SECTIONS,
+        sections=_SECTIONS.format(limits=limits, sections=sections),
     )
     arguments = (program, "serve", "--config", str(write_folder(folder, text)))
     # SIGINT: the relay stops without a drain

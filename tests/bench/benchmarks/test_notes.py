@@ -8,8 +8,10 @@ import msgspec
 from relay.bench.benchmarks.audit import Audit
 from relay.bench.benchmarks.connect import Bursts, Connect
 from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.benchmarks.proxy import Proxied, Proxy
 from relay.bench.benchmarks.slow_reader import SlowReader, SlowReading
 from relay.bench.load.connections import Arrived, Connected
+from relay.bench.load.requester import Answered
 from relay.bench.load.slow_reader import Read
 from relay.bench.report import Row, Run
 from tests.support.bench_results import GOOD, side
@@ -127,3 +129,34 @@ def test_audit_says_what_the_log_costs() -> None:
     found = options.report(runs)
     assert "The audit log costs a connection 50 µs of CPU, 10 to 100 in single runs." in found.notes
     assert "The audit log costs a connection 50 µs of CPU." in options.report(runs[:1]).notes
+
+
+def test_a_proxy_run_with_failures_says_whose_they_were() -> None:
+    """An unanswered call fails the run of the relay; one of a yardstick makes its figures too small, and is said."""
+
+    def answered(ok: int) -> Answered:
+        return Answered(
+            requests=100,
+            ok=ok,
+            limited=0,
+            refused=100 - ok,
+            unanswered=0,
+            slowest_s=0.1,
+            p50_ms=1.0,
+            p99_ms=2.0,
+            seconds=1.0,
+            ok_per_s=100.0,
+            cpu_us_a_request=500.0,
+            load_cores=0.1,
+        )
+
+    good = Proxied(calls=answered(100), nginx=answered(100))
+    proxy = Proxy(rate=100, seconds=1, connections=5, runs=1)
+    assert proxy.report([Run(relay=Proxied(calls=answered(100)), yardstick=good)]).notes == []
+    bad = Proxied(calls=answered(98))
+    found = proxy.report([Run(relay=Proxied(calls=answered(99)), yardstick=bad)])
+    assert not found.is_whole
+    assert found.notes[:2] == [
+        "The plain forward failed 2 calls: its figures are those of less work.",
+        "nginx was not measured: it is not installed.",
+    ]
