@@ -101,6 +101,13 @@ def nginx(folder: Path, authority: Authority) -> Iterator[Front]:
             "/var/log/nginx/": f"{folder}/",
         },
     )
+    command = nginx_command(program, folder, conf)
+    with proxying(command, folder, relay, (first, second)) as front:
+        yield front
+
+
+def nginx_command(program: str, folder: Path, conf: str) -> list[str]:
+    """Write a configuration that has `conf` in its http section; returns the command that runs nginx with it."""
     (folder / "relay.conf").write_text(conf)
     spaces = "".join(
         f"{name}_temp_path {folder}/{name};\n"
@@ -111,9 +118,7 @@ def nginx(folder: Path, authority: Authority) -> Iterator[Front]:
         f"{user}daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nevents {{}}\n"
         f"http {{\n{spaces}include {folder}/relay.conf;\n}}\n"
     )
-    command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "start.log")]
-    with proxying(command, folder, relay, (first, second)) as front:
-        yield front
+    return [program, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "start.log")]
 
 
 @contextlib.contextmanager
