@@ -7,7 +7,8 @@ import { minify } from 'terser';
 const folder = process.argv[2] ?? 'dist';
 
 await mkdir(folder, { recursive: true });
-await make('relay-client.js', 'src/relay-client.js', []);
+await make('relay-client.js', 'src/relay-client.js', ['./relay-session.js']);
+await make('relay-session.js', 'src/relay-session.js', []);
 await make('relay-react.js', 'src/react.js', ['react', './relay-client.js']);
 
 async function make(name, source, external) {
@@ -23,7 +24,8 @@ async function make(name, source, external) {
   });
   const [{ text }] = outputFiles;
   await writeFile(`${folder}/${name}`, text);
-  const small = text.replace('./relay-client.js', './relay-client.min.js');
-  const { code } = await minify(small, { module: true, ecma: 2020, compress: { passes: 3, directives: false } });
+  const small = text.replace(/\.\/relay-(\w+)\.js/, './relay-$1.min.js');
+  const compress = { passes: 3, directives: false, unsafe_arrows: true, pure_getters: true, keep_fargs: false };
+  const { code } = await minify(small, { module: true, ecma: 2020, compress });
   await writeFile(`${folder}/${name.replace(/js$/, 'min.js')}`, `${code}\n`);
 }

@@ -3,12 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.resources import files
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from relay.bff.backend import Backend
@@ -22,6 +20,7 @@ from relay.issuer.routes import RouteOptions, issuer_routes
 from relay.net.addresses import parse_networks
 from relay.net.admission import PacedRequests
 from relay.server.application import application
+from relay.server.browser_files import browser_routes
 from relay.server.keys import published_keys
 from relay.server.options import ref_key
 from relay.server.parts import Parts
@@ -84,7 +83,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
     if parts.proxy is not None:
         # the router compares a decoded path; the proxy looks at the one that came
         routes.append(Route("/api/proxy/{path:path}", parts.proxy))
-    routes.append(Route("/client/relay-client.js", _browser_client))
+    routes += browser_routes()
     routes += pages
     return application(routes, Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer))
 
@@ -121,8 +120,3 @@ def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Cl
         end_session=end_session,
         refresher=parts.refresher,
     )
-
-
-async def _browser_client(_request: Request) -> Response:
-    script = files("relay").joinpath("browser/dist/relay-client.js").read_bytes()
-    return Response(script, media_type="text/javascript", headers={"Cache-Control": "no-cache"})

@@ -131,7 +131,8 @@ async def test_a_token_function_can_stop_the_stream(tab: Tab, relay: ScriptedRel
     await tab.page.evaluate("window.refusal = { status: 401, code: 'logged_out', retryable: false }")
     await (await relay.accept()).close(1006)
     await tab.wait_out(await tab.state("waiting"))
-    assert await tab.state("stopped") == {"state": "stopped", "status": 401, "reason": "logged_out"}
+    stopped = {"state": "stopped", "status": 401, "reason": "logged_out", "signedOut": True}
+    assert await tab.state("stopped") == stopped
 
 
 async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(

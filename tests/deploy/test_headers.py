@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from relay.demo.pages import demo_pages
 from relay.net.sockets import bound_port
+from relay.server.browser_files import browser_routes
 from relay.server.internal import internal_app
 from relay.server.parts import make_parts
 from relay.server.public import public_app
@@ -30,7 +31,8 @@ ALWAYS = {
     "x-content-type-options": "nosniff",
 }
 FILES = ["/demo/demo.css", "/demo/demo.js", "/demo/none", "/ops/ops.css", "/ops/page.js", "/ops/none"]
-MAY_BE_KEPT = {"/.well-known/jwks.json", "/client/relay-client.js", "/", "/ops", *FILES}
+CLIENT = {route.path for route in browser_routes()}
+MAY_BE_KEPT = {"/.well-known/jwks.json", "/", "/ops", *FILES, *CLIENT}
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 
 

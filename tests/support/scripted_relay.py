@@ -112,8 +112,8 @@ class ScriptedRelay:
         """Serve the two files, or refuse the upgrade."""
         if request.path == "/":
             return _response(200, "text/html", b"<!doctype html><title>client</title>")
-        if request.path == "/client/relay-client.js":
-            return _response(200, "text/javascript", CLIENT.read_bytes())
+        if request.path in ("/client/relay-client.js", "/client/relay-session.js"):
+            return _response(200, "text/javascript", (CLIENT.parent / request.path[8:]).read_bytes())
         if not request.path.startswith("/ws/"):
             return _response(404, "text/plain", b"")
         if self.refusing:

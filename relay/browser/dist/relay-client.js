@@ -7,25 +7,42 @@ var TokenError = class extends Error {
     Object.assign(this, { name: "TokenError", code: "" }, refusal);
   }
 };
-function fetchToken({ path = "/auth/ws-token", endpoint, channels } = {}) {
-  return async ({ signal } = {}) => {
-    const response = await fetch(path, {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ endpoint, channels }),
-      cache: "no-store",
-      signal
+async function post(path, asked, signal) {
+  const response = await fetch(path, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(asked),
+    cache: "no-store",
+    credentials: "include",
+    // of another origin too
+    signal
+  });
+  const body = await response.json().catch(() => {
+  }) ?? {};
+  const { ok, status, headers } = response;
+  if (ok && (!asked || body.wsToken)) return body;
+  const retryAfterMs = parseFloat(headers.get("retry-after") ?? "") * 1e3;
+  const { code, message, retryable } = body;
+  if (code && message && typeof retryable === "boolean")
+    throw new TokenError(message, { code, status, retryable, retryAfterMs });
+  throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
+}
+var load = () => import("./relay-session.js");
+var logOut = async (options) => (await load()).logOut(post, options);
+function fetchToken({ path = "/auth/ws-token", endpoint, channels, refreshPath } = {}) {
+  const session = async () => globalThis.document && load().then((file) => file.sessionFor(post, path, refreshPath), console.warn);
+  async function getToken({ signal } = {}) {
+    const since = Date.now();
+    const ask = () => post(path, { endpoint, channels }, signal);
+    const grant = await ask().catch(async (refusal) => {
+      const { status, retryable } = refusal;
+      if (status !== 401 || retryable !== false || !await (await session())?.refresh(signal)) throw refusal;
+      return ask();
     });
-    const body = await response.json().catch(() => {
-    }) ?? {};
-    const { ok, status, headers } = response;
-    if (ok && body.wsToken) return body;
-    const retryAfterMs = parseFloat(headers.get("retry-after") ?? "") * 1e3;
-    const { code, message, retryable } = body;
-    if (code && message && typeof retryable === "boolean")
-      throw new TokenError(message, { code, status, retryable, retryAfterMs });
-    throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
-  };
+    session().then((known) => known?.heard(grant, since));
+    return grant;
+  }
+  return Object.assign(getToken, { session });
 }
 
 // src/socket.js
@@ -58,6 +75,9 @@ var PACE_MS = 250;
 var FRAME_CHANNELS = 85;
 var URL_CHANNELS = 60;
 var STOP = [1003, 1008, 1009, 3003];
+function needFunction(given) {
+  for (const name in given) if (typeof given[name] !== "function") throw TypeError(`${name} must be a function.`);
+}
 var bounded = (ms) => typeof ms === "number" && !isNaN(ms) ? Math.min(Math.max(ms, 0), LONGEST_MS) : void 0;
 function matcher(names) {
   const sources = names.map(
@@ -79,9 +99,16 @@ function createStream({
   channels,
   url,
   transports = ["subprotocol", "first_message"],
-  WebSocket = globalThis.WebSocket
+  WebSocket = globalThis.WebSocket,
+  onSignedOut
 }) {
+  needFunction({ getToken });
+  if (onSignedOut) needFunction({ onSignedOut });
   const { document } = globalThis;
+  const session = (
+    /** @type {any} */
+    getToken.session?.()
+  );
   const over = new AbortController();
   const listeners = /* @__PURE__ */ new Map();
   const readers = /* @__PURE__ */ new Set();
@@ -162,7 +189,9 @@ function createStream({
     if (state === "connecting")
       withToken(open, (why, wait, final) => {
         told = wait;
-        leave(final && "stopped", why);
+        if (!final || why.status !== 401) return leave(final && "stopped", why);
+        signOut(why);
+        session?.then((known) => known?.end());
       });
   }
   function open({ endpoint, wsToken }) {
@@ -207,7 +236,13 @@ function createStream({
   function ended(code, reason) {
     if (performance.now() - welcomed >= GOOD_MS) failures = 0;
     if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : void 0;
-    leave((STOP.includes(code) || code >= 4500) && "stopped", { code, reason });
+    if (code === 4501) signOut({ code, reason });
+    else leave((STOP.includes(code) || code >= 4500) && "stopped", { code, reason });
+  }
+  function signOut(why) {
+    const change2 = { ...why, signedOut: true };
+    leave("stopped", change2);
+    call(onSignedOut, change2);
   }
   function leave(final, why) {
     const mine = ++run;
@@ -439,6 +474,9 @@ function createStream({
   }
   function subscribe(channelOrList, { interval_ms = 0, ...handlers } = {}) {
     const names = [channelOrList].flat();
+    if (!names.length || names.some((name) => !name || typeof name !== "string"))
+      throw TypeError("subscribe needs a channel, or a list of channels.");
+    for (const name in handlers) if (/^on[A-Z]/.test(name) && handlers[name]) needFunction({ [name]: handlers[name] });
     const reader = { ...handlers, names, takes: matcher(names), interval: interval_ms };
     readers.add(reader);
     for (const entry of entries.values()) {
@@ -462,6 +500,7 @@ function createStream({
     hurry();
     drain();
   }
+  session?.then((known) => known?.join(() => signOut({ reason: "signed_out" }), over.signal));
   globalThis.addEventListener?.("online", hurry, over);
   document?.addEventListener("visibilitychange", seen, over);
   if (channels?.length)
@@ -473,6 +512,7 @@ function createStream({
     },
     subscribe,
     on(event, listener) {
+      needFunction({ listener });
       listeners.set(event, (listeners.get(event) ?? /* @__PURE__ */ new Set()).add(listener));
       return () => listeners.get(event)?.delete(listener);
     },
@@ -494,5 +534,6 @@ function createStream({
 export {
   TokenError,
   createStream,
-  fetchToken
+  fetchToken,
+  logOut
 };

@@ -39,8 +39,9 @@ function createStore(options = {}) {
   }
   function open() {
     const { options: options2 } = store;
-    const getToken = options2.getToken ? (attempt) => store.options.getToken(attempt) : fetchToken(options2);
-    const opened = stream = createStream({ ...options2, getToken, channels: [] });
+    const getToken = options2.getToken ? Object.assign((attempt) => store.options.getToken(attempt), options2.getToken) : fetchToken(options2);
+    const onSignedOut = (news) => store.options.onSignedOut?.(news);
+    const opened = stream = createStream({ ...options2, getToken, onSignedOut, channels: [] });
     opened.on("state", (news) => {
       if (opened !== stream) return;
       const { status, code, reason, signedOut } = news;
@@ -48,7 +49,6 @@ function createStore(options = {}) {
       if (state === "open") error = null;
       if (reason != null) error = { code: reason || `${code}`, message: `${state}: ${reason} (${status ?? code})` };
       tell(watchers);
-      if (signedOut) store.options.onSignedOut?.(news);
     });
   }
   function join(entry) {

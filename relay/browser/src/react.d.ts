@@ -65,6 +65,8 @@ export interface RelayProviderProps extends PriceOptions, Partial<Omit<StreamOpt
   endpoint?: string;
   /** The session has ended: show the log-in. Called once for each stream that ends so. */
   onSignedOut?: (change: StateChange) => void;
+  /** Default: `/api/auth/refresh` at the issuer's origin. Not used with a `getToken`. */
+  refreshPath?: string;
 }
 
 /**

@@ -49,9 +49,12 @@ function createStore(options = {}) {
 
   function open() {
     const { options } = store;
-    // An inline function is another one at every render
-    const getToken = options.getToken ? (attempt) => store.options.getToken(attempt) : fetchToken(options);
-    const opened = (stream = createStream({ ...options, getToken, channels: [] }));
+    // An inline function is another one at every render; its session stays
+    const getToken = options.getToken
+      ? Object.assign((attempt) => store.options.getToken(attempt), options.getToken)
+      : fetchToken(options);
+    const onSignedOut = (news) => store.options.onSignedOut?.(news);
+    const opened = (stream = createStream({ ...options, getToken, onSignedOut, channels: [] }));
     opened.on('state', (news) => {
       if (opened !== stream) return;
       const { status, code, reason, signedOut } = news;
@@ -60,7 +63,6 @@ function createStore(options = {}) {
       // A close code has no text, or one
       if (reason != null) error = { code: reason || `${code}`, message: `${state}: ${reason} (${status ?? code})` };
       tell(watchers);
-      if (signedOut) store.options.onSignedOut?.(news);
     });
   }
 

@@ -39,6 +39,10 @@ export interface Grant {
   /** The WebSocket URL for which the token was made. */
   endpoint: string;
   expires_in?: number;
+  /** Seconds until the session's access token ends. Only if the browser has a refresh cookie. */
+  session_expires_in?: number;
+  /** Seconds that such an access token lives. */
+  session_lifetime?: number;
   channels?: string[];
   rejected?: { channel: string; code: string }[];
 }
@@ -63,15 +67,32 @@ export class TokenError extends Error {
   retryAfterMs?: number;
 }
 
-/** Return a `getToken` that POSTs to the issuer at the page's own origin. */
+/**
+ * Return a `getToken` that POSTs to the issuer with the page's cookies, and keeps the session:
+ *
+ * - After a 401 it POSTs to `refreshPath` once, and asks once more. Only a second 401 ends the stream, with `signedOut`.
+ * - While the page is visible, the session is renewed when four fifths of its life are over: in one tab, and at once
+ *   after a sleep. A session without a refresh cookie is not renewed.
+ * - When the session has ended in one tab, the streams of all tabs stop with `signedOut`.
+ *
+ * The last two are in a file of their own, `relay-session.js`, which is loaded beside the first token.
+ */
 export function fetchToken(request?: {
-  /** Default `/auth/ws-token`. */
+  /** The path or the URL of the issuer. Default `/auth/ws-token`. */
   path?: string;
+  /** Default: `/api/auth/refresh` at the issuer's origin. */
+  refreshPath?: string;
   /** Default: the issuer's `tokens.default_endpoint`. */
   endpoint?: string;
   /** Default: all that the policy grants there. */
   channels?: string[];
 }): (attempt?: { signal?: AbortSignal }) => Promise<Grant>;
+
+/** Log out: POST to `path`, and stop the streams of all tabs with `signedOut`. Throws a TokenError if that failed. */
+export function logOut(request?: {
+  /** Default: `/api/auth/logout`. */
+  path?: string;
+}): Promise<void>;
 
 export type Transport = 'subprotocol' | 'query' | 'first_message';
 
@@ -92,6 +113,8 @@ export interface StreamOptions {
    * a refusal only with `first_message`. Default: `['subprotocol', 'first_message']`.
    */
   transports?: Transport[];
+  /** The session has ended, so the user has to log in. Called once, after the state `stopped`. */
+  onSignedOut?: (change: StateChange) => void;
   /** The WebSocket class, if there is no global one. An example is that of the package `ws` in node. */
   WebSocket?: new (url: string, protocols: string[]) => any;
 }
@@ -162,6 +185,11 @@ export interface StateChange {
   status?: number;
   /** A short code, such as `session_revoked` or `dead_link`, or what `getToken` threw. */
   reason?: string;
+  /**
+   * True in `stopped` if the session has ended: the issuer answered 401 also after a refresh, the server closed with
+   * 4501, or another tab logged out.
+   */
+  signedOut?: boolean;
   /** Milliseconds until the next attempt, in `waiting`. */
   retryInMs?: number;
   /** The server's id of the connection, in `open`. */
@@ -244,5 +272,8 @@ export interface Stream {
   close(): void;
 }
 
-/** Open a stream. It connects at once, and reconnects until `close()` or a final refusal. */
+/**
+ * Open a stream. It connects at once, and reconnects until `close()` or a final refusal. Mistakes of the program, such as
+ * a missing `getToken`, a subscription without a channel or a handler that is no function, throw a TypeError at once.
+ */
 export function createStream(options: StreamOptions): Stream;

@@ -14,6 +14,11 @@ const FRAME_CHANNELS = 85; // with `since` within 16 KiB
 const URL_CHANNELS = 60; // proxies refuse long URLs
 const STOP = [1003, 1008, 1009, 3003]; // final codes below 4500
 
+// A mistake of the program is told at once, and not retried
+function needFunction(given) {
+  for (const name in given) if (typeof given[name] !== 'function') throw TypeError(`${name} must be a function.`);
+}
+
 // A timer above 2^31 ms fires at once
 const bounded = (ms) =>
   typeof ms === 'number' && !isNaN(ms) ? Math.min(Math.max(ms, 0), LONGEST_MS) : undefined;
@@ -44,8 +49,13 @@ export function createStream({
   url,
   transports = ['subprotocol', 'first_message'],
   WebSocket = globalThis.WebSocket,
+  onSignedOut,
 }) {
+  needFunction({ getToken });
+  if (onSignedOut) needFunction({ onSignedOut });
   const { document } = globalThis; // node has none
+  /** @type {Promise<any> | undefined} */
+  const session = /** @type {any} */ (getToken).session?.();
   const over = new AbortController();
   const listeners = new Map();
   const readers = new Set();
@@ -136,7 +146,9 @@ export function createStream({
     if (state === 'connecting')
       withToken(open, (why, wait, final) => {
         told = wait;
-        leave(final && 'stopped', why);
+        if (!final || why.status !== 401) return leave(final && 'stopped', why);
+        signOut(why);
+        session?.then((known) => known?.end());
       });
   }
 
@@ -189,7 +201,14 @@ export function createStream({
     if (performance.now() - welcomed >= GOOD_MS) failures = 0;
     // 4008: missed messages are kept briefly
     if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : undefined;
-    leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
+    if (code === 4501) signOut({ code, reason });
+    else leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
+  }
+
+  function signOut(why) {
+    const change = { ...why, signedOut: true };
+    leave('stopped', change);
+    call(onSignedOut, change);
   }
 
   function leave(final, why) {
@@ -456,6 +475,9 @@ export function createStream({
   /** @type {import('./relay-client.js').Stream['subscribe']} */
   function subscribe(channelOrList, { interval_ms = 0, ...handlers } = {}) {
     const names = [channelOrList].flat();
+    if (!names.length || names.some((name) => !name || typeof name !== 'string'))
+      throw TypeError('subscribe needs a channel, or a list of channels.');
+    for (const name in handlers) if (/^on[A-Z]/.test(name) && handlers[name]) needFunction({ [name]: handlers[name] });
     const reader = { ...handlers, names, takes: matcher(names), interval: interval_ms };
     readers.add(reader);
     for (const entry of entries.values()) {
@@ -481,6 +503,7 @@ export function createStream({
     drain();
   }
 
+  session?.then((known) => known?.join(() => signOut({ reason: 'signed_out' }), over.signal));
   globalThis.addEventListener?.('online', hurry, over);
   document?.addEventListener('visibilitychange', seen, over);
   if (channels?.length)
@@ -493,6 +516,7 @@ export function createStream({
     },
     subscribe,
     on(event, listener) {
+      needFunction({ listener });
       listeners.set(event, (listeners.get(event) ?? new Set()).add(listener));
       return () => listeners.get(event)?.delete(listener);
     },

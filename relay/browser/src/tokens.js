@@ -8,24 +8,51 @@ export class TokenError extends Error {
   }
 }
 
+/**
+ * @param {string} path
+ * @param {object} [asked] for a token
+ * @param {AbortSignal} [signal]
+ */
+export async function post(path, asked, signal) {
+  const response = await fetch(path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(asked),
+    cache: 'no-store',
+    credentials: 'include', // of another origin too
+    signal,
+  });
+  const body = (await response.json().catch(() => {})) ?? {};
+  const { ok, status, headers } = response;
+  if (ok && (!asked || body.wsToken)) return body;
+  const retryAfterMs = parseFloat(headers.get('retry-after') ?? '') * 1000;
+  const { code, message, retryable } = body;
+  // Any other form is a proxy's
+  if (code && message && typeof retryable === 'boolean')
+    throw new TokenError(message, { code, status, retryable, retryAfterMs });
+  throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
+}
+
+const load = () => import('./relay-session.js');
+
+/** @type {typeof import('./relay-client.js').logOut} */
+export const logOut = async (options) => (await load()).logOut(post, options);
+
 /** @type {typeof import('./relay-client.js').fetchToken} */
-export function fetchToken({ path = '/auth/ws-token', endpoint, channels } = {}) {
-  return async ({ signal } = {}) => {
-    const response = await fetch(path, {
-      method: 'POST',
-      headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ endpoint, channels }),
-      cache: 'no-store',
-      signal,
+export function fetchToken({ path = '/auth/ws-token', endpoint, channels, refreshPath } = {}) {
+  // Without the file the client works, but renews nothing
+  const session = async () =>
+    globalThis.document && load().then((file) => file.sessionFor(post, path, refreshPath), console.warn);
+  async function getToken({ signal } = {}) {
+    const since = Date.now();
+    const ask = () => post(path, { endpoint, channels }, signal);
+    const grant = await ask().catch(async (refusal) => {
+      const { status, retryable } = refusal;
+      if (status !== 401 || retryable !== false || !(await (await session())?.refresh(signal))) throw refusal;
+      return ask();
     });
-    const body = (await response.json().catch(() => {})) ?? {};
-    const { ok, status, headers } = response;
-    if (ok && body.wsToken) return body;
-    const retryAfterMs = parseFloat(headers.get('retry-after') ?? '') * 1000;
-    const { code, message, retryable } = body;
-    // Any other form is a proxy's
-    if (code && message && typeof retryable === 'boolean')
-      throw new TokenError(message, { code, status, retryable, retryAfterMs });
-    throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
-  };
+    session().then((known) => known?.heard(grant, since));
+    return grant;
+  }
+  return Object.assign(getToken, { session });
 }
