@@ -19,6 +19,8 @@ def backend() -> ProxiedBackend:
 def relay(backend: ProxiedBackend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """The relay, with few connections to the backend and short times."""
     folder = tmp_path_factory.mktemp("proxied")
-    with running(folder, bff=f'backend = "{backend.origin}"\n{ROUTES}', limits=LIMITS) as relay:
+    with running(
+        folder, bff=f'backend = "{backend.origin}"\ntimeout_s = 3\n{ROUTES}', limits=LIMITS
+    ) as relay:
         yield relay
     assert_quiet(relay)
