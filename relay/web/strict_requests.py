@@ -23,7 +23,7 @@ _PROXIED = b"/api/proxy/"
 
 
 class StrictRequests:
-    """ASGI middleware: refuse requests without or with several Host headers, and paths in another spelling."""
+    """ASGI middleware: refuse other versions, requests without or with several Hosts, and paths in another spelling."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,6 +31,13 @@ class StrictRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse the request, or call the application."""
         if scope["type"] in ("http", "websocket"):
+            if scope["http_version"] not in (
+                "1.0",
+                "1.1",
+            ):  # the parser reads "HTTP/2.0" and no version at all, too
+                answer = error_answer(400, "invalid_request", "This is not a request of HTTP/1.1.")
+                answer.headers["Connection"] = "close"
+                return await answer(scope, receive, send)
             if len(HTTPConnection(scope).headers.getlist("host")) != 1:  # RFC 9112 §3.2
                 answer = error_answer(
                     400, "invalid_request", "The request does not have exactly one Host header."

@@ -78,6 +78,18 @@ async def test_a_request_has_one_host(relay: Relay, listener: int, hosts: list[s
 
 
 @LISTENERS
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/2.0", b" HTTP/3.0", b" HTTP/1.2"])
+async def test_a_request_has_a_version_that_the_relay_speaks(
+    relay: Relay, listener: int, version: bytes
+) -> None:
+    """A request without one or with another one is refused, and the connection is closed."""
+    data = head("GET", PATHS[listener], fields_of(relay, listener)).replace(b" HTTP/1.1", version, 1)
+    answer = await exchange(relay.ports[listener], data)
+    assert answer.status == 400
+    assert answer.all("connection") == ["close"]
+
+
+@LISTENERS
 @pytest.mark.parametrize("escape", ["%{:02x}", "%{:02X}"])
 async def test_a_path_has_one_spelling(relay: Relay, listener: int, escape: str) -> None:
     """A path with any of its characters escaped is another path, which does not exist."""

@@ -154,7 +154,10 @@ class HeaderLists:
         named = _named_by_connection(headers)
         if b"," in (one_value(headers, b"range") or b","):  # several parts: then the whole is asked for
             named |= {b"range"}
-        kept = [(name, value) for name, value in headers if name in self._up and name not in named]
+        # white space around a value is no part of it (RFC 9110 §5.5), and h11 takes none
+        kept = [
+            (name, value.strip(b" \t")) for name, value in headers if name in self._up and name not in named
+        ]
         if self.request_cookies:
             pairs = [pair for pair in _cookies(headers) if pair.partition("=")[0] in self.request_cookies]
             if pairs:

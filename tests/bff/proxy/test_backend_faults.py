@@ -22,18 +22,25 @@ ANSWERS: dict[str, bytes] = {
     "cut off": b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
     "garbage": b"\x00secret.internal\r\n\r\n",
 }
-UNAVAILABLE, FAULT, SLOW = (503, "unavailable"), (502, "bad_gateway"), (504, "backend_timeout")
-PASSED_ON = None
-ASKED = dict.fromkeys(["hangs", "500", "closes", "cut off", "garbage"], UNAVAILABLE) | dict.fromkeys(
-    ["html", "30 MB"], FAULT
-)
-EXPECTED: dict[str, dict[str, tuple[int, str] | None]] = {
+Outcome = tuple[int, str] | None
+UNAVAILABLE: Outcome = (503, "unavailable")
+FAULT: Outcome = (502, "bad_gateway")
+SLOW: Outcome = (504, "backend_timeout")
+PASSED_ON: Outcome = None
+ASKED: dict[str, Outcome] = {
+    **dict.fromkeys(["hangs", "500", "closes", "cut off", "garbage"], UNAVAILABLE),
+    **dict.fromkeys(["html", "30 MB"], FAULT),
+}
+EXPECTED: dict[str, dict[str, Outcome]] = {
     "login": ASKED,
     "refresh": ASKED,
     "me": ASKED,
     # of any answer in HTTP the status and the body are the page's business
-    "proxy": {"hangs": SLOW, "closes": FAULT, "cut off": FAULT, "garbage": FAULT}
-    | dict.fromkeys(["html", "500", "30 MB"], PASSED_ON),
+    "proxy": {
+        "hangs": SLOW,
+        **dict.fromkeys(["closes", "cut off", "garbage"], FAULT),
+        **dict.fromkeys(["html", "500", "30 MB"], PASSED_ON),
+    },
 }
 
 

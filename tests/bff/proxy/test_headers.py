@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 
+import h11
 import pytest
 
 from relay.bff.proxy.headers import (
@@ -212,6 +213,15 @@ def test_row_10_what_connection_names_is_dropped_in_both_directions() -> None:
             assert LISTS.upward(headers) == [], value
             lists = HeaderLists(response=frozenset({name}))
             assert lists.downward(headers) == [], value
+
+
+@pytest.mark.parametrize("value", [b"a ", b"\ta\t ", b"", b" ", b"a\xff", b"\t"])
+def test_white_space_around_a_value_is_no_part_of_it(value: bytes) -> None:
+    """Whatever the listener passes on can be sent: the HTTP library takes no white space there."""
+    for name in set(PASSES_UP) - {"range"}:  # an empty one asks for nothing, and is left out
+        headers = [(b"host", b"x"), *LISTS.upward([(name.encode(), value)])]
+        [_, (_, sent)] = h11.Request(method="GET", target="/", headers=headers).headers
+        assert sent == value.strip(b" \t")
 
 
 def test_row_14_only_named_cookies_pass() -> None:
