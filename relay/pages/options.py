@@ -62,7 +62,7 @@ def checked_options(
         if (
             not path.startswith("/")
             or path.startswith("//")
-            or not path.isprintable()
+            or not (path.isascii() and path.isprintable())
             or set(path) & set(" ?#%\\")
         ):
             raise ConfigurationError(

@@ -1,7 +1,9 @@
 """One request to the page server: its cookies, its user, asked once, and what is answered if there is none."""
 
 import asyncio
+import contextlib
 import logging
+import re
 import time
 from collections.abc import MutableMapping
 from typing import Any, Final, NoReturn, Protocol
@@ -29,6 +31,9 @@ SCOPE_KEY: Final = "relay.pages"
 
 _NO_SESSION: Final = frozenset({204, 302, 303, 307, 401, 403, 404, 410})
 """Statuses of `/auth/me` that mean: there is no such session. They are the same as at GET /api/auth/me of the relay."""
+
+_SECONDS: Final = re.compile(r"[0-9]{1,4}", re.ASCII)
+"""A Retry-After that is passed on: at most some hours, and no date."""
 
 _log = logging.getLogger("relay.pages")
 
@@ -189,7 +194,8 @@ class Visit:
             return self._ended_answer()
         if answer.status == 429 or answer.status >= 500:
             _log.warning("the session can't be checked: %s answered %d", self._options.me_path, answer.status)
-            return self._unavailable(503, answer.headers.get("retry-after"))
+            wait = answer.headers.get("retry-after", "")
+            return self._unavailable(503, wait if _SECONDS.fullmatch(wait) else None)
         user = _user_in(answer, self._options.user)
         if user is None:
             # not the body: it may say who the user is
@@ -295,9 +301,10 @@ class Visit:
         if self._method in ("GET", "HEAD"):
             return target.escaped(self._raw_path, self.query.decode("latin-1"))
         headers = self._connection.headers
-        referer = urlsplit(headers.get("referer", ""))
-        if referer.netloc and referer.netloc == headers.get("host"):
-            return target.escaped(referer.path or "/", _without_mark(referer.query.encode())[0].decode())
+        with contextlib.suppress(ValueError):  # of an address that is none
+            referer = urlsplit(headers.get("referer", ""))
+            if referer.netloc and referer.netloc == headers.get("host"):
+                return target.escaped(referer.path or "/", _without_mark(referer.query.encode())[0].decode())
         return quote(self._options.home, safe="")
 
     def _values(self, name: str) -> list[str]:

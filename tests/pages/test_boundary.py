@@ -4,9 +4,12 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.types import Message, Receive, Scope, Send
 
 from relay.pages import ConfigurationError, PageBoundary
+from relay.pages.visit import Visit
 from relay.settings.bff import Bff, BffFields
 from relay.settings.sessions import SessionSection
 from tests.support.page_visitor import application, destination, visit
@@ -58,6 +61,43 @@ async def test_others_reach_the_application(path: str, cookies: dict[str, str]) 
     answer = await visit(application(None), path, cookies)
     assert answer.status_code == 200
     assert ("cache-control" in answer.headers) == path.startswith("/login")
+
+
+_TEXT = st.one_of(
+    st.text(max_size=20), st.sampled_from(["/", "//", "http://[", "?", "&returnTo=", "%2f", "\\", "ended=1"])
+)
+_BYTES = st.lists(_TEXT, max_size=6).map(lambda texts: "".join(texts).encode("latin-1", "replace"))
+
+
+@given(path=_BYTES, query=_BYTES, referer=_BYTES, cookie=_BYTES, method=st.sampled_from(["GET", "POST"]))
+def test_no_request_breaks_the_boundary(
+    path: bytes, query: bytes, referer: bytes, cookie: bytes, method: str
+) -> None:
+    """Whatever a request holds: a redirect goes to the log-in, the renewal or a page of this origin, in plain ASCII."""
+    app = application(None, protected=["/dashboard"])
+    for start in (b"/dashboard/", b"/login", b"/session", b"/"):
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": (start + path).decode("latin-1"),
+            "raw_path": start + path,
+            "query_string": query,
+            "headers": [
+                (b"host", b"app.example.com"),
+                (
+                    b"referer",
+                    referer if referer.startswith(b"http://[") else b"http://app.example.com" + referer,
+                ),
+                (b"cookie", b"refresh-token=" + cookie),
+            ],
+        }
+        request = Visit(scope, app._options, None)
+        for answer in (request.boundary_answer(), request._ended_answer(), request._unavailable(503, None)):
+            if answer is not None and (location := answer.headers.get("location")) is not None:
+                assert location.isascii()
+                assert location.isprintable()
+                assert location.startswith("/")
+                assert not location.startswith(("//", "/\\"))
 
 
 async def test_methods() -> None:
@@ -122,6 +162,7 @@ async def test_without_a_backend_and_without_a_boundary_the_error_says_so() -> N
         ({"login": "//evil.example"}, "login"),
         ({"home": "https://evil.example"}, "home"),
         ({"home": "/\\evil.example"}, "home"),
+        ({"home": "/\N{CJK UNIFIED IDEOGRAPH-4E2D}"}, "home"),
         ({"backend": "127.0.0.1:9000"}, "backend"),
         ({"backend": "http://127.0.0.1:9000/"}, "backend"),
         ({"backend": "http://127.0.0.1:port"}, "backend"),

@@ -203,7 +203,7 @@ async def test_row_25_a_real_browser_stays_at_the_origin() -> None:
     require_playwright()
     from playwright.async_api import async_playwright
 
-    texts = ["/" + "".join(pieces) for pieces in itertools.product(PIECES, repeat=3)]
+    texts = ["/" + "".join(pieces) for pieces in itertools.product(PIECES[:22], repeat=3)]
     results = sorted({checked([text], never=NEVER) for text in [*GOOD, *BAD, *texts]})
     assert len(results) > 1000
     script = """(results) => results.map((text) => {

@@ -36,13 +36,17 @@ MIMIC = "127.0.0.7"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
-    """A relay and the proxy in front of it. `url` is the application's, `logs` all that the proxy writes."""
+    """A relay and the proxy in front of it. `url` is the application's, `logs` all that the proxy writes.
+
+    `pages_port` is the port of the application's own server, on which nobody listens.
+    """
 
     relay: Relay
     url: str
     stream_url: str
     folder: Path
     ca: ssl.SSLContext
+    pages_port: int
 
     def logs(self) -> str:
         """Return all that the proxy has written."""
@@ -102,7 +106,7 @@ def nginx(folder: Path, authority: Authority) -> Iterator[Front]:
         },
     )
     command = nginx_command(program, folder, conf)
-    with proxying(command, folder, relay, (first, second)) as front:
+    with proxying(command, folder, relay, (first, second), nobody) as front:
         yield front
 
 
@@ -142,12 +146,14 @@ def caddy(folder: Path, authority: Authority) -> Iterator[Front]:
     )
     (folder / "Caddyfile").write_text(conf)
     command = [program, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-    with proxying(command, folder, relay, (first, second)) as front:
+    with proxying(command, folder, relay, (first, second), nobody) as front:
         yield front
 
 
 @contextlib.contextmanager
-def proxying(command: list[str], folder: Path, relay: Relay, ports: tuple[int, int]) -> Iterator[Front]:
+def proxying(
+    command: list[str], folder: Path, relay: Relay, ports: tuple[int, int], pages_port: int
+) -> Iterator[Front]:
     """Run the relay and the proxy, and end both."""
     environment = {
         **os.environ,
@@ -168,6 +174,7 @@ def proxying(command: list[str], folder: Path, relay: Relay, ports: tuple[int, i
                 stream_url=f"wss://127.0.0.1:{ports[1]}",
                 folder=folder,
                 ca=ssl.create_default_context(cafile=folder / "authority.pem"),
+                pages_port=pages_port,
             )
         finally:
             process.terminate()
