@@ -114,17 +114,20 @@ async def test_a_planned_restart_is_waited_for_as_long_as_the_server_says(
 async def test_two_refused_upgrades_move_on_to_the_first_message_where_the_reason_can_be_seen(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
-    """A browser sees every refused upgrade as 1006; a close code after the upgrade says more."""
-    relay.refusing = 2
+    """A browser sees every refused upgrade as 1006; a close code after the upgrade says more.
+
+    An event stream is tried before: here the two requests are answered by something that is no relay.
+    """
+    relay.refusing = 4
     await tab.start(relay)
-    for _ in range(2):
+    for _ in range(4):
         change = await tab.state("waiting")
         assert change["code"] == 1006
         await tab.wait_out(change)
     peer = await relay.accept()
     assert peer.offered == ""
     assert peer.query == {}
-    assert await peer.next() == {"type": "auth", "token": "token-3"}
+    assert await peer.next() == {"type": "auth", "token": "token-5"}
     await peer.close(3000, "invalid_token")
     change = await tab.state("waiting")
     assert (change["code"], change["reason"]) == (3000, "invalid_token")

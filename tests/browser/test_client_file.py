@@ -70,14 +70,14 @@ def test_the_committed_files_are_what_the_sources_make(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "limit"),
     [
-        ("relay-client.js", 7168),
+        ("relay-client.js", 8192),
         ("relay-client.min.js", 5632),
         ("relay-session.min.js", 1024),
         ("relay-react.min.js", 1536),
     ],
 )
 def test_a_page_pays_little(name: str, limit: int) -> None:
-    """A page pays for the client at every first visit: 7 KB readable, 5.5 KB minified, and small further parts."""
+    """A page pays for the client at every first visit: 8 KB readable, 5.5 KB minified, and small further parts."""
     assert gzipped(name) <= limit
 
 

@@ -6,16 +6,17 @@ The page's clock is stopped, so that its back-offs and heartbeats pass when the 
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Page
 
+from tests.support.blocking_proxies import refusing_upgrades
 from tests.support.chromium import require_playwright
+from tests.support.real_relay_page import BTC, come_back, open_page, publish, values
 from tests.support.relay_process import Relay, make_relay
-from tests.support.scripted_relay import Tab
 from tests.support.slow_readers import MOST_BEHIND, PRICE, VALUES, WORK_MS, values_behind
 from tests.support.tcp_proxies import Link, linked
 
@@ -23,32 +24,16 @@ require_playwright()
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-BTC = "trades.BTC-USD"
 DEAD_MS = 12_500
+Ways = dict[str, list[str]]
 LIFE_S = 5
 """Long enough for a busy machine to refresh in time, short enough to wait for."""
 
-_START = """
-async ({ endpoint, channels, url, follow, sameToken, workMs = 0 }) => {
-  const { createStream, fetchToken } = await import('/client/relay-client.js');
-  const fetched = fetchToken({ endpoint, channels });
-  let kept;
-  const again = async (attempt) => (kept ??= await fetched(attempt));
-  window.forget = () => { kept = undefined; };
-  window.stream = createStream({ getToken: sameToken ? again : fetched, url });
-  for (const event of ['state', 'silence', 'welcome', 'error', 'stale', 'live', 'reconnect', 'refreshed'])
-    window.stream.on(event, (value) => window.report([event, value]));
-  const tell = (kind) => (value) => window.report([kind, value]);
-  const read = (value) => {
-    tell('value')(value);
-    for (const end = performance.now() + workMs; performance.now() < end; );
-  };
-  window.follow = () => {
-    window.leave = window.stream.subscribe(follow, { onSnapshot: read, onUpdate: read, onGap: tell('gap') });
-  };
-  window.follow();
-}
-"""
+
+@pytest.fixture(params=["subprotocol", "sse"])
+def ways(request: pytest.FixtureRequest) -> Ways:
+    """The option for one transport: what a page sees must be the same over each."""
+    return {"transports": [request.param]}
 
 
 @pytest.fixture
@@ -81,48 +66,11 @@ async def link(service: Relay) -> AsyncIterator[Link]:
         yield link
 
 
-async def open_page(page: Page, relay: Relay, **options: Any) -> Tab:
-    """Open a page of the relay's origin with a session, its clock stopped, and follow a channel."""
-    tab = Tab(page=page)
-    await page.context.add_cookies([{"name": "access-token", "value": relay.session(), "url": relay.url}])
-    await page.expose_function("report", lambda event: tab.events.put_nowait(tuple(event)))
-    await page.clock.install()
-    # any answer makes a page of this origin; its content policy, which lets nothing run, is not what is tested here
-    devtools = await page.context.new_cdp_session(page)
-    await devtools.send("Page.setBypassCSP", {"enabled": True})
-    await page.goto(relay.url + "/client/relay-client.js")
-    await page.clock.pause_at("2040-01-01T00:00:00Z")
-    if "workMs" in options:
-        await page.clock.resume()  # a stopped clock shows no work
-    await page.evaluate(_START, {"endpoint": "trades", "follow": BTC} | options)
-    return tab
-
-
-async def publish(relay: Relay, *numbers: int, channel: str = BTC) -> None:
-    """Publish numbers, in order."""
-    for number in numbers:
-        answer = await relay.publish(channel, number)
-        assert answer.status_code == 200
-
-
-async def values(tab: Tab, count: int) -> list[int]:
-    """The next values that the reader gets, with no gap between them."""
-    frames = [await tab.next("value", "gap") for _ in range(count)]
-    return [frame["data"] for frame in frames]
-
-
-async def come_back(tab: Tab) -> None:
-    """Let the waits pass until the connection is open again."""
-    while (change := await tab.next("state"))["state"] != "open":
-        if change["state"] == "waiting":
-            await tab.wait_out(change)
-
-
 async def test_a_killed_relay_is_found_again_and_the_price_is_stale_meanwhile(
-    page: Page, running: Relay
+    page: Page, running: Relay, ways: Ways
 ) -> None:
     """The new process has a new epoch and no values: the old one stays on the screen, and stays stale."""
-    tab = await open_page(page, running, endpoint="prices", follow="prices.BTC-USD")
+    tab = await open_page(page, running, endpoint="prices", follow="prices.BTC-USD", **ways)
     await tab.state("open")
     await publish(running, 1, channel="prices.BTC-USD")
     assert await values(tab, 1) == [1]
@@ -139,9 +87,9 @@ async def test_a_killed_relay_is_found_again_and_the_price_is_stale_meanwhile(
     assert (await tab.next("live"))["channel"] == "prices.BTC-USD"
 
 
-async def test_a_drained_relay_is_left_for_as_long_as_it_says(page: Page, running: Relay) -> None:
+async def test_a_drained_relay_is_left_for_as_long_as_it_says(page: Page, running: Relay, ways: Ways) -> None:
     """It told each client a moment of its own; neither earlier nor with a back-off on top."""
-    tab = await open_page(page, running)
+    tab = await open_page(page, running, **ways)
     await tab.state("open")
     assert await asyncio.to_thread(running.stop, signal.SIGTERM) == 0
     delay_ms = (await tab.next("reconnect"))["delay_ms"]
@@ -155,10 +103,10 @@ async def test_a_drained_relay_is_left_for_as_long_as_it_says(page: Page, runnin
 
 
 async def test_a_link_that_is_cut_silently_is_stale_then_dead_then_new(
-    page: Page, running: Relay, link: Link
+    page: Page, running: Relay, link: Link, ways: Ways
 ) -> None:
     """No close arrives: the client's own clock has to tell. What was published meanwhile comes, in order."""
-    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades")
+    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades", **ways)
     await tab.state("open")
     await publish(running, 1, 2)
     assert await values(tab, 2) == [1, 2]
@@ -180,11 +128,11 @@ async def test_a_link_that_is_cut_silently_is_stale_then_dead_then_new(
     ("follow", "granted"), [(BTC, [BTC]), (BTC, ["trades.>"]), ("trades.*", ["trades.>"])]
 )
 async def test_a_stream_goes_on_behind_a_lost_connection_without_a_loss(
-    page: Page, running: Relay, link: Link, follow: str, granted: list[str]
+    page: Page, running: Relay, link: Link, follow: str, granted: list[str], ways: Ways
 ) -> None:
     """Whether a channel was asked for by name or by pattern, and whatever the token subscribes to by itself."""
     url = f"ws://127.0.0.1:{link.port}/ws/trades"
-    tab = await open_page(page, running, url=url, follow=follow, channels=granted)
+    tab = await open_page(page, running, url=url, follow=follow, channels=granted, **ways)
     await tab.state("open")
     await publish(running, 1, 2)
     assert await values(tab, 2) == [1, 2]
@@ -201,10 +149,10 @@ async def test_a_stream_goes_on_behind_a_lost_connection_without_a_loss(
 
 
 async def test_more_than_the_history_keeps_is_a_gap_and_then_the_newest_value(
-    page: Page, running: Relay, link: Link
+    page: Page, running: Relay, link: Link, ways: Ways
 ) -> None:
     """All that was missed or nothing, and the page is told which."""
-    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades")
+    tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades", **ways)
     await tab.state("open")
     await publish(running, 1)
     assert await values(tab, 1) == [1]
@@ -218,10 +166,10 @@ async def test_more_than_the_history_keeps_is_a_gap_and_then_the_newest_value(
 
 
 async def test_the_relay_says_when_a_publisher_is_silent_and_when_it_is_back(
-    page: Page, running: Relay
+    page: Page, running: Relay, ways: Ways
 ) -> None:
     """By the server's clock; the page's stands still here."""
-    tab = await open_page(page, running)
+    tab = await open_page(page, running, **ways)
     await tab.state("open")
     await publish(running, 1)
     assert await tab.next("live", "stale") == {"channel": BTC, "state": "live"}
@@ -246,10 +194,10 @@ async def test_refreshes_carry_a_connection_past_its_first_end(page: Page, short
 
 
 async def test_a_session_that_is_gone_ends_the_stream_at_the_connections_end(
-    page: Page, short_lived: Relay
+    page: Page, short_lived: Relay, ways: Ways
 ) -> None:
     """Not before, because the relay did not close it; and without endless reconnects."""
-    tab = await open_page(page, short_lived)
+    tab = await open_page(page, short_lived, **ways)
     await tab.state("open")
     await page.context.clear_cookies()
     await page.clock.resume()
@@ -275,18 +223,18 @@ async def test_a_used_token_is_refused_without_a_reason_and_then_with_one(page: 
 
 
 async def test_a_stream_that_is_left_for_a_moment_begins_again_without_a_gap(
-    page: Page, running: Relay
+    page: Page, running: Relay, ways: Ways
 ) -> None:
     """The relay was told of both, and what was published between the two is part of the first snapshot."""
-    tab = await open_page(page, running)
+    tab = await open_page(page, running, **ways)
     await tab.state("open")
     await publish(running, 1, 2)
     assert await values(tab, 2) == [1, 2]
     await page.evaluate("leave()")
-    await page.clock.run_for(250)  # the client unsubscribes
+    await page.clock.run_for(1000)  # the client unsubscribes, or forgets the channel
     await publish(running, 3, 4)
     await page.evaluate("follow()")
-    await page.clock.run_for(250)
+    await page.clock.run_for(1500)
     assert await values(tab, 1) == [4]
     await publish(running, 5)
     assert await values(tab, 1) == [5]
@@ -301,9 +249,89 @@ async def test_a_slow_reader_gets_new_prices(page: Page, running: Relay) -> None
     assert len(behind) < VALUES / 2
 
 
-async def test_a_slow_reader_of_a_stream_gets_every_message_in_order(page: Page, running: Relay) -> None:
+async def test_a_slow_reader_of_a_stream_gets_every_message_in_order(
+    page: Page, running: Relay, ways: Ways
+) -> None:
     """Nothing of a stream is skipped, however long the reader takes."""
-    tab = await open_page(page, running, workMs=20)
+    tab = await open_page(page, running, workMs=20, **ways)
     await tab.state("open")
     await publish(running, *range(40))
     assert await values(tab, 40) == list(range(40))
+
+
+@pytest.mark.parametrize(("kind", "within_ms"), [("refuses", 5_000), ("drops", 10_000)])
+async def test_prices_come_where_websockets_are_blocked(
+    page: Page, running: Relay, tmp_path: Path, kind: str, within_ms: int
+) -> None:
+    """By the page's clock: two attempts without a WebSocket, then an event stream. A cut line resumes it."""
+    async with AsyncExitStack() as stack:
+        is_dropping, port = kind == "drops", running.ports[1]
+        if not is_dropping:
+            port = await stack.enter_async_context(refusing_upgrades(port, tmp_path))
+        link = await stack.enter_async_context(linked(port, without_upgrades=is_dropping))
+        await publish(running, 1)
+        tab = await open_page(page, running, url=f"ws://127.0.0.1:{link.port}/ws/trades")
+        waited = 0
+        for _ in range(2):
+            if is_dropping:
+                async with asyncio.timeout(20):
+                    await link.swallowed.get()
+                await page.clock.run_for(3_000)
+                waited += 3_000
+            change = await tab.state("waiting")
+            assert change["code"] == 1006
+            waited += change["retryInMs"]
+            await tab.wait_out(change)
+        assert (await tab.state("open"))["transport"] == "sse"
+        assert await page.evaluate("stream.transport") == "sse"
+        assert await values(tab, 1) == [1]
+        assert waited < within_ms
+        link.reset()
+        change = await tab.state("waiting")
+        assert await page.evaluate("stream.transport") is None
+        await publish(running, 2, 3)
+        await tab.wait_out(change)
+        assert await values(tab, 2) == [2, 3]
+        await page.close()
+
+
+async def test_an_event_streams_channels_change_without_an_interruption(page: Page, running: Relay) -> None:
+    """The successor is open before the first one ends: nothing is lost, repeated or stale, and one stream stays."""
+    tab = await open_page(page, running, transports=["sse"])
+    first = await tab.state("open")
+    await publish(running, 1)
+    assert await values(tab, 1) == [1]
+    tab.rest()
+    await page.evaluate(
+        """() => {
+          const tell = (value) => report(['other', value]);
+          for (const name of ['ETH-USD', 'SOL-USD'])
+            stream.subscribe(`trades.${name}`, { onSnapshot: tell, onUpdate: tell });
+        }"""
+    )
+    await publish(running, 2)
+    await page.clock.run_for(1_000)
+    await publish(running, 3, 4)
+    second = await tab.state("open")
+    assert second["connection"] != first["connection"]
+    await publish(running, 7, channel="trades.ETH-USD")
+    await publish(running, 8, channel="trades.SOL-USD")
+    assert {(await tab.next("other"))["data"] for _ in range(2)} == {7, 8}
+    await publish(running, 5)
+    seen = [kind for kind in tab.rest() if kind in ("gap", "stale", "state", "error", "silence")]
+    assert seen == []
+    closed = await running.audited("connection.closed")
+    assert closed["relay"]["connection"]["id"] == first["connection"]
+
+
+async def test_an_event_stream_goes_on_past_its_first_end(page: Page, short_lived: Relay) -> None:
+    """There is no refresh: a successor with a new token takes over, and the page sees no interruption."""
+    tab = await open_page(page, short_lived, transports=["sse"])
+    await page.clock.resume()
+    await tab.state("open")
+    await publish(short_lived, 1)
+    assert await values(tab, 1) == [1]
+    for number in (2, 3):
+        assert (await tab.next("state", "gap"))["state"] == "open"
+        await publish(short_lived, number)
+        assert await values(tab, 1) == [number]

@@ -13,10 +13,15 @@ CHUNK_BYTES = 65_536
 
 @dataclass(slots=True, kw_only=True)
 class Link:
-    """Forwards connections to a port until a test breaks them. Later connections work."""
+    """Forwards connections to a port until a test breaks them. Later connections work.
+
+    With `without_upgrades` a request for a WebSocket gets no answer, and is counted in `swallowed`.
+    """
 
     target: int
     port: int = 0
+    without_upgrades: bool = False
+    swallowed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     _flows: list["_Flow"] = field(default_factory=list)
 
     def cut(self) -> None:
@@ -38,11 +43,22 @@ class Link:
 
     async def accept(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         """Connect to the relay and forward both ways until both sides have ended."""
+        head = b""
+        if self.without_upgrades:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                head = await reader.readuntil(b"\r\n\r\n")
+            if not head or b"\r\nupgrade: websocket" in head.lower():
+                self.swallowed.put_nowait(None)
+                with contextlib.suppress(ConnectionError):
+                    await reader.read()
+                client.transport.abort()
+                return
         try:
             from_relay, relay = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:  # the client would get the same without this link
             client.transport.abort()
             return
+        relay.write(head)
         flow = _Flow(client=client, relay=relay)
         self._flows.append(flow)
         await asyncio.gather(flow.pump(reader, relay), flow.pump(from_relay, client))
@@ -68,9 +84,9 @@ class _Flow:
 
 
 @contextlib.asynccontextmanager
-async def linked(target: int) -> AsyncIterator[Link]:
+async def linked(target: int, *, without_upgrades: bool = False) -> AsyncIterator[Link]:
     """Forward a free port to `target`."""
-    link = Link(target=target)
+    link = Link(target=target, without_upgrades=without_upgrades)
     handlers: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

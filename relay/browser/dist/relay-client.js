@@ -45,6 +45,45 @@ function fetchToken({ path = "/auth/ws-token", endpoint, channels, refreshPath }
   return Object.assign(getToken, { session });
 }
 
+// src/events.js
+var CODES = { 400: 1008, 401: 3e3, 403: 3003, 404: 3003, 409: 4503 };
+function openEvents(url, subscriptions, token, { onopen, onmessage, onclose }) {
+  const controller = new AbortController();
+  const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
+  if (subscriptions.channels.length) headers["relay-subscribe"] = JSON.stringify(subscriptions);
+  async function read() {
+    const { signal } = controller;
+    const response = await fetch(url.replace(/^ws/, "http"), { headers, cache: "no-store", signal });
+    const field = (name) => `${response.headers.get(name)}`;
+    if (!/event-stream/.test(field("content-type"))) {
+      const { code, retryable } = await response.json();
+      return typeof retryable === "boolean" ? [CODES[response.status], code, parseFloat(field("retry-after")) * 1e3] : [];
+    }
+    onopen();
+    const decoder = new TextDecoder();
+    const reader = (
+      /** @type {ReadableStream} */
+      response.body.getReader()
+    );
+    for (let rest = ""; ; ) {
+      const { done, value } = await reader.read();
+      const events = (rest + decoder.decode(value, { stream: !done })).split("\n\n");
+      rest = /** @type {string} */
+      events.pop();
+      for (const event of events) {
+        const text = /^data: (.*)/m.exec(event)?.[1];
+        const { type, code, reason } = text?.startsWith('{"type":"close"') ? JSON.parse(text) : {};
+        if (type) return [code, reason];
+        if (text) onmessage(text);
+      }
+      if (done) return [];
+    }
+  }
+  read().catch(() => []).then(([code = 1006, reason = "", wait]) => onclose(code, reason, wait));
+  return { send() {
+  }, close: () => controller.abort() };
+}
+
 // src/socket.js
 function openSocket(WebSocket, url, query, transport, token, { onopen, onmessage, onclose }) {
   if (transport === "query") query = [...query, `token=${token}`];
@@ -69,11 +108,14 @@ var BACKOFF_FIRST_MS = 500;
 var BACKOFF_LAST_MS = 2e4;
 var GOOD_MS = 1e4;
 var PATIENCE_MS = 1e4;
+var OPEN_MS = 3e3;
 var LONGEST_MS = 3e5;
 var WORK_MS = 50;
 var PACE_MS = 250;
 var FRAME_CHANNELS = 85;
 var URL_CHANNELS = 60;
+var HEADER_CHANNELS = 256;
+var JOIN_MS = 1e3;
 var STOP = [1003, 1008, 1009, 3003];
 function needFunction(given) {
   for (const name in given) if (typeof given[name] !== "function") throw TypeError(`${name} must be a function.`);
@@ -98,7 +140,7 @@ function createStream({
   getToken,
   channels,
   url,
-  transports = ["subprotocol", "first_message"],
+  transports = ["subprotocol", "sse", "first_message"],
   WebSocket = globalThis.WebSocket,
   onSignedOut
 }) {
@@ -120,6 +162,8 @@ function createStream({
   let state = "connecting";
   let run = 0;
   let socket;
+  let fixed = 0;
+  let successor;
   let asking;
   let timer;
   let due;
@@ -196,15 +240,60 @@ function createStream({
   }
   function open({ endpoint, wsToken }) {
     const transport = transports[(refusals >> 1) % transports.length];
-    const query = firstChannels();
     refusals++;
-    const opened = openSocket(WebSocket, url ?? endpoint, query, transport, wsToken, {
-      onopen: () => refusals = --refusals & ~1,
-      onmessage: (text) => opened === socket && receive(text),
-      onclose: (code, reason) => opened === socket && ended(code, reason)
+    if (transport === "sse") socket = openFixed({ endpoint, wsToken });
+    else {
+      const opened = openSocket(WebSocket, url ?? endpoint, firstChannels(), transport, wsToken, {
+        onopen,
+        onmessage: (text) => opened === socket && receive(text),
+        onclose: (code, reason) => opened === socket && ended(code, reason)
+      });
+      socket = opened;
+    }
+    after(OPEN_MS, () => ended(1006, "no_answer"));
+  }
+  function onopen() {
+    refusals = --refusals & ~1;
+    after(PATIENCE_MS, () => {
+      refusals += 2;
+      ended(1006, "no_welcome");
     });
-    socket = opened;
-    after(PATIENCE_MS, () => ended(1006, "no_welcome"));
+  }
+  function openFixed({ endpoint, wsToken }) {
+    const wants = wanted();
+    const lost = [...entries.values()].filter(({ seq, readers: readers2 }) => ordered && seq && readers2[0]);
+    const since = Object.fromEntries(lost.map((entry) => [entry.channel, position(entry)]));
+    const names = [.../* @__PURE__ */ new Set([...Object.keys(since), ...wants.keys()])];
+    const channels2 = names.slice(0, HEADER_CHANNELS);
+    const interval_ms = Math.min(wants.size && 1e3, ...wants.values());
+    const id = ++lastId;
+    const opened = openEvents(url ?? endpoint, { channels: channels2, interval_ms, since }, wsToken, {
+      onopen: () => opened === socket && onopen(),
+      onmessage(text) {
+        if (opened === successor) {
+          socket.close();
+          socket = opened;
+        }
+        if (opened !== socket) return;
+        if (fixed !== id) {
+          fixed = id;
+          successor = void 0;
+          torn = false;
+          sent.clear();
+          clearTimeout(renewer);
+          for (const name of names) sent.set(name, interval_ms);
+          for (const name of names.slice(HEADER_CHANNELS))
+            complain(name, { code: "too_many_channels", message: "At most 256." });
+          for (const entry of lost) entry.resuming = id;
+        }
+        receive(text);
+      },
+      onclose(code, reason, waitMs) {
+        if (opened === socket) ended(code, reason, waitMs);
+        if (opened === successor) notRenewed({ reason }, bounded(waitMs));
+      }
+    });
+    return opened;
   }
   function firstChannels() {
     const [interval, names = []] = !torn && missing()[0] || [];
@@ -217,25 +306,37 @@ function createStream({
     told = void 0;
     lead = frame.ts - heard;
     beat = bounded(frame.heartbeat_ms) || beat;
-    enter("open", { connection: frame.connection });
+    enter("open", { connection: frame.connection, transport: way() });
     emit("welcome", frame);
     flush();
     if (socket) watch();
   }
   function renewIn(ms) {
     clearTimeout(renewer);
-    renewer = setTimeout(withToken, ms, refresh, (why, wait, final) => {
-      emit("error", { code: "not_refreshed", message: why.reason });
-      if (!final) renewIn(wait ?? backoff());
-    });
+    renewer = setTimeout(withToken, ms, refresh, notRenewed);
   }
-  function refresh({ wsToken: token }) {
+  function notRenewed(why, wait, final) {
+    successor &&= successor.close?.() ?? true;
+    emit("error", { code: "not_refreshed", message: why.reason });
+    if (!final) renewIn(wait ?? backoff());
+  }
+  function refresh(grant) {
+    if (fixed) {
+      successor?.close?.();
+      successor = openFixed(grant);
+      clearTimeout(renewer);
+      renewer = setTimeout(notRenewed, PATIENCE_MS, { reason: "no_welcome" });
+      return;
+    }
     requests.set(renewal = ++lastId, []);
-    send({ type: "refresh", id: renewal, token });
+    send({ type: "refresh", id: renewal, token: grant.wsToken });
   }
-  function ended(code, reason) {
-    if (performance.now() - welcomed >= GOOD_MS) failures = 0;
-    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : void 0;
+  function ended(code, reason, waitMs) {
+    if (performance.now() - welcomed >= GOOD_MS) {
+      failures = 0;
+      if (fixed) refusals = 1;
+    }
+    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : bounded(waitMs);
     if (code === 4501) signOut({ code, reason });
     else leave((STOP.includes(code) || code >= 4500) && "stopped", { code, reason });
   }
@@ -248,9 +349,10 @@ function createStream({
     const mine = ++run;
     [timer, renewer].forEach(clearTimeout);
     asking?.abort();
-    const left = socket;
-    asking = socket = void 0;
-    left?.close();
+    const left = [socket, successor];
+    asking = socket = successor = void 0;
+    for (const each of left) each?.close?.();
+    fixed = 0;
     sent.clear();
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
@@ -271,6 +373,7 @@ function createStream({
     after(retryInMs, connect);
     enter("waiting", { ...why, retryInMs });
   }
+  const way = () => welcomed < Infinity ? fixed ? "sse" : "websocket" : void 0;
   function hurry() {
     if (state === "waiting" && told === void 0) after(Math.random() * BACKOFF_FIRST_MS, connect);
   }
@@ -311,7 +414,7 @@ function createStream({
     if (type === "pong") pings.get(id)?.(heard);
     pings.delete(id);
     if (type === "status") judge(entryOf(channel), frame.state);
-    if (type === "subscribed") acknowledged(frame);
+    if (type === "subscribed") acknowledged({ id: fixed, ...frame });
     if (type === "unsubscribed" && !id) withdrawn(frame.channels);
     if (type === "token_expiring") renewIn(Math.random() * (bounded(frame.expires_in_ms) ?? PATIENCE_MS) / 2);
     if (type === "reconnect") told = bounded(frame.delay_ms);
@@ -410,12 +513,20 @@ function createStream({
     const wants = wanted();
     entries.forEach((entry, channel) => entry.readers.length || (late.delete(entry), entries.delete(channel)));
     const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
+    if (fixed) {
+      for (const name of sent.keys()) if (!wants.has(name)) sent.delete(name);
+      if (torn || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
+      return;
+    }
     const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
     torn = false;
     ask("unsubscribe", gone);
     ask("subscribe", lost, 0, true);
     if (gone.length + lost.length) change();
     for (const [interval, names] of missing()) ask("subscribe", names, interval);
+  }
+  function succeed() {
+    successor ??= !renewIn(0);
   }
   function ask(type, names, interval_ms, resumed) {
     for (let i = 0; i < names.length; i += FRAME_CHANNELS) {
@@ -429,7 +540,7 @@ function createStream({
     }
   }
   function change(waitMs = 0) {
-    pacer ||= setTimeout(flush, Math.max(waitMs, flushed + PACE_MS - performance.now()));
+    pacer ||= setTimeout(flush, Math.max(waitMs, flushed + (fixed ? JOIN_MS : PACE_MS) - performance.now()));
   }
   function acknowledged({ id, channels: channels2, rejected }) {
     for (const answer of [...channels2, ...rejected]) {
@@ -443,7 +554,7 @@ function createStream({
         torn ||= !id;
         if (torn || entry.resuming !== id) continue;
         entry.resuming = 0;
-        if (!recovered) lose(entry, answer);
+        if (!recovered && (answer.epoch !== entry.epoch || seq > entry.seq)) lose(entry, answer);
         else if (seq === entry.seq) entry.heardIn = run;
       }
       judge(entry, seq === 0 ? "live" : verdict);
@@ -510,6 +621,9 @@ function createStream({
     get state() {
       return state;
     },
+    get transport() {
+      return way();
+    },
     subscribe,
     on(event, listener) {
       needFunction({ listener });
@@ -518,7 +632,7 @@ function createStream({
     },
     serverNow: () => performance.now() + lead,
     ping: () => new Promise((resolve) => {
-      if (state !== "open") return resolve(NaN);
+      if (state !== "open" || fixed) return resolve(NaN);
       const at = performance.now();
       pings.set(++lastId, (now) => resolve(now - at));
       send({ type: "ping", id: lastId });

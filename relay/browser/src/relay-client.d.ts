@@ -1,5 +1,5 @@
 /**
- * relay-client.js: the browser client of relay.v1, for any number of channels over one WebSocket. Its design is
+ * relay-client.js: the browser client of relay.v1, for any number of channels over one WebSocket or event stream. Its design is
  * documented here, because comments in the .js file cost every page. Every `ts` is the server's clock in Unix
  * milliseconds.
  *
@@ -15,6 +15,9 @@
  * - The names that the page wants and the names that were requested on this connection are two maps. A paced `flush`
  *   sends the difference, and a lost connection empties the second map: that is the whole resubscription. Each name is
  *   requested once, at the fastest wanted interval, and unsubscribed with its last reader.
+ * - Where WebSockets are blocked, an event stream takes their place. Its subscriptions are fixed. So for a new channel, a
+ *   gap or an expiring token, the client opens a successor with a new token, at most one a second. When its first frame
+ *   comes, the old one is closed. Messages that both bring are dropped by `epoch` and `seq`.
  * - On an endpoint in `stream` mode only the next `seq` is accepted. After a lost connection or a jump, everything is
  *   requested again with `since`. Channels that matched a pattern are requested by their own names, before the pattern,
  *   because only exact names can be resumed. Messages that the server no longer has are reported as a `gap`.
@@ -94,7 +97,8 @@ export function logOut(request?: {
   path?: string;
 }): Promise<void>;
 
-export type Transport = 'subprotocol' | 'query' | 'first_message';
+/** `sse` is an event stream, with the token in a header. The others are ways of a WebSocket. */
+export type Transport = 'subprotocol' | 'query' | 'sse' | 'first_message';
 
 export interface StreamOptions {
   /**
@@ -109,8 +113,10 @@ export interface StreamOptions {
   /** The URL to connect to, instead of the token's `endpoint`. */
   url?: string;
   /**
-   * How the token is sent. After two refused upgrades the next transport is used, because a browser sees the reason of
-   * a refusal only with `first_message`. Default: `['subprotocol', 'first_message']`.
+   * How the relay is reached, in this order. After two attempts that were refused, or had no answer in 3 s, the next one
+   * is used: `sse` because a proxy may block WebSockets, `first_message` because a browser sees the reason of a refused
+   * WebSocket only there. After 10 s of a good event stream, the next attempt is one with the first transport again.
+   * Default: `['subprotocol', 'sse', 'first_message']`.
    */
   transports?: Transport[];
   /** The session has ended, so the user has to log in. Called once, after the state `stopped`. */
@@ -192,8 +198,10 @@ export interface StateChange {
   signedOut?: boolean;
   /** Milliseconds until the next attempt, in `waiting`. */
   retryInMs?: number;
-  /** The server's id of the connection, in `open`. */
+  /** The server's id of the connection, in `open`. The state is told again when a successor takes over. */
   connection?: string;
+  /** What carries the connection, in `open`. */
+  transport?: 'websocket' | 'sse';
 }
 
 export interface StreamEvents {
@@ -247,8 +255,10 @@ export interface StreamEvents {
 
 export interface Stream {
   readonly state: StreamState;
+  /** What carries the open connection; undefined if none is open. */
+  readonly transport?: 'websocket' | 'sse';
   /**
-   * Subscribe to channels and patterns, now and after every reconnect. In a pattern `*` is one segment, and a last `>`
+   * Subscribe to channels and patterns (at most 256 over an event stream), now and after every reconnect. In a pattern `*` is one segment, and a last `>`
    * is the rest. Values that the stream already has arrive at once. Returns a function that ends the subscription.
    */
   subscribe<Data = any>(
@@ -266,7 +276,7 @@ export interface Stream {
    * an age that does not depend on the page's clock. NaN before the welcome.
    */
   serverNow(): number;
-  /** The round trip in milliseconds; NaN if the connection ended first. */
+  /** The round trip in milliseconds; NaN if the connection ended first, and over an event stream. */
   ping(): Promise<number>;
   /** Close the stream. It does not reconnect. */
   close(): void;

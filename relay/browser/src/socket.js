@@ -4,7 +4,7 @@
 
 /**
  * @typedef {{ send(frame: object): void, close(): void }} Connection `send` does nothing before `onopen`.
- * @typedef {{ onopen(): void, onmessage(text: string): void, onclose(code: number, reason: string): void }} Events
+ * @typedef {{ onopen(): void, onmessage(text: string): void, onclose(code: number, reason: string, waitMs?: number): void }} Events
  */
 
 /**

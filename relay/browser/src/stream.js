@@ -1,17 +1,21 @@
 // @ts-check
 // One stream: its connections, one after the other, its channels and their readers
 
+import { openEvents } from './events.js';
 import { openSocket } from './socket.js';
 
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
 const GOOD_MS = 10_000; // a longer connection resets the back-off
 const PATIENCE_MS = 10_000;
+const OPEN_MS = 3000; // some proxies drop upgrades without an answer
 const LONGEST_MS = 300_000;
 const WORK_MS = 50; // of readers, before messages are read again
 const PACE_MS = 250;
 const FRAME_CHANNELS = 85; // with `since` within 16 KiB
 const URL_CHANNELS = 60; // proxies refuse long URLs
+const HEADER_CHANNELS = 256; // of an event stream, all its life
+const JOIN_MS = 1000; // changes of them that share the next one
 const STOP = [1003, 1008, 1009, 3003]; // final codes below 4500
 
 // A mistake of the program is told at once, and not retried
@@ -47,7 +51,7 @@ export function createStream({
   getToken,
   channels,
   url,
-  transports = ['subprotocol', 'first_message'],
+  transports = ['subprotocol', 'sse', 'first_message'],
   WebSocket = globalThis.WebSocket,
   onSignedOut,
 }) {
@@ -69,6 +73,8 @@ export function createStream({
   let state = 'connecting';
   let run = 0; // callbacks of older runs do nothing
   let socket;
+  let fixed = 0; // id of an event stream's subscriptions; 0: a WebSocket
+  let successor; // of an event stream; `true` while its token is fetched
   let asking;
   let timer;
   let due; // of the timer
@@ -154,15 +160,64 @@ export function createStream({
 
   function open({ endpoint, wsToken }) {
     const transport = transports[(refusals >> 1) % transports.length];
-    const query = firstChannels();
     refusals++;
-    const opened = openSocket(WebSocket, url ?? endpoint, query, transport, wsToken, {
-      onopen: () => (refusals = --refusals & ~1),
-      onmessage: (text) => opened === socket && receive(text),
-      onclose: (code, reason) => opened === socket && ended(code, reason),
+    if (transport === 'sse') socket = openFixed({ endpoint, wsToken });
+    else {
+      const opened = openSocket(WebSocket, url ?? endpoint, firstChannels(), transport, wsToken, {
+        onopen,
+        onmessage: (text) => opened === socket && receive(text),
+        onclose: (code, reason) => opened === socket && ended(code, reason),
+      });
+      socket = opened;
+    }
+    after(OPEN_MS, () => ended(1006, 'no_answer'));
+  }
+
+  function onopen() {
+    refusals = --refusals & ~1;
+    after(PATIENCE_MS, () => {
+      refusals += 2; // a proxy keeps back what comes
+      ended(1006, 'no_welcome');
     });
-    socket = opened;
-    after(PATIENCE_MS, () => ended(1006, 'no_welcome'));
+  }
+
+  // An event stream, also as the successor of another one, which ends when the first frame has come
+  function openFixed({ endpoint, wsToken }) {
+    const wants = wanted();
+    // By their own names: only these can be resumed
+    const lost = [...entries.values()].filter(({ seq, readers }) => ordered && seq && readers[0]);
+    const since = Object.fromEntries(lost.map((entry) => [entry.channel, position(entry)]));
+    const names = [...new Set([...Object.keys(since), ...wants.keys()])];
+    const channels = names.slice(0, HEADER_CHANNELS);
+    const interval_ms = Math.min(wants.size && 1000, ...wants.values());
+    const id = ++lastId;
+    const opened = openEvents(url ?? endpoint, { channels, interval_ms, since }, wsToken, {
+      onopen: () => opened === socket && onopen(),
+      onmessage(text) {
+        if (opened === successor) {
+          socket.close();
+          socket = opened;
+        }
+        if (opened !== socket) return;
+        if (fixed !== id) {
+          fixed = id;
+          successor = undefined;
+          torn = false;
+          sent.clear();
+          clearTimeout(renewer);
+          for (const name of names) sent.set(name, interval_ms);
+          for (const name of names.slice(HEADER_CHANNELS))
+            complain(name, { code: 'too_many_channels', message: 'At most 256.' });
+          for (const entry of lost) entry.resuming = id;
+        }
+        receive(text);
+      },
+      onclose(code, reason, waitMs) {
+        if (opened === socket) ended(code, reason, waitMs);
+        if (opened === successor) notRenewed({ reason }, bounded(waitMs));
+      },
+    });
+    return opened;
   }
 
   // The URL saves a round trip
@@ -178,7 +233,7 @@ export function createStream({
     told = undefined;
     lead = frame.ts - heard;
     beat = bounded(frame.heartbeat_ms) || beat;
-    enter('open', { connection: frame.connection });
+    enter('open', { connection: frame.connection, transport: way() });
     emit('welcome', frame);
     flush();
     if (socket) watch();
@@ -186,21 +241,34 @@ export function createStream({
 
   function renewIn(ms) {
     clearTimeout(renewer);
-    renewer = setTimeout(withToken, ms, refresh, (why, wait, final) => {
-      emit('error', { code: 'not_refreshed', message: why.reason });
-      if (!final) renewIn(wait ?? backoff());
-    });
+    renewer = setTimeout(withToken, ms, refresh, notRenewed);
   }
 
-  function refresh({ wsToken: token }) {
+  function notRenewed(why, wait, final) {
+    successor &&= successor.close?.() ?? true;
+    emit('error', { code: 'not_refreshed', message: why.reason });
+    if (!final) renewIn(wait ?? backoff());
+  }
+
+  function refresh(grant) {
+    if (fixed) {
+      successor?.close?.();
+      successor = openFixed(grant);
+      clearTimeout(renewer);
+      renewer = setTimeout(notRenewed, PATIENCE_MS, { reason: 'no_welcome' });
+      return;
+    }
     requests.set((renewal = ++lastId), []);
-    send({ type: 'refresh', id: renewal, token });
+    send({ type: 'refresh', id: renewal, token: grant.wsToken });
   }
 
-  function ended(code, reason) {
-    if (performance.now() - welcomed >= GOOD_MS) failures = 0;
+  function ended(code, reason, waitMs) {
+    if (performance.now() - welcomed >= GOOD_MS) {
+      failures = 0;
+      if (fixed) refusals = 1; // one try of the first transport
+    }
     // 4008: missed messages are kept briefly
-    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : undefined;
+    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : bounded(waitMs);
     if (code === 4501) signOut({ code, reason });
     else leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
   }
@@ -215,9 +283,10 @@ export function createStream({
     const mine = ++run;
     [timer, renewer].forEach(clearTimeout);
     asking?.abort();
-    const left = socket;
-    asking = socket = undefined;
-    left?.close(); // a browser's own close may take minutes
+    const left = [socket, successor];
+    asking = socket = successor = undefined;
+    for (const each of left) each?.close?.(); // a browser's own close may take minutes
+    fixed = 0;
     sent.clear();
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
@@ -238,6 +307,8 @@ export function createStream({
     after(retryInMs, connect);
     enter('waiting', { ...why, retryInMs });
   }
+
+  const way = () => (welcomed < Infinity ? (fixed ? 'sse' : 'websocket') : undefined);
 
   function hurry() {
     if (state === 'waiting' && told === undefined) after(Math.random() * BACKOFF_FIRST_MS, connect);
@@ -285,7 +356,7 @@ export function createStream({
     if (type === 'pong') pings.get(id)?.(heard);
     pings.delete(id);
     if (type === 'status') judge(entryOf(channel), frame.state);
-    if (type === 'subscribed') acknowledged(frame);
+    if (type === 'subscribed') acknowledged({ id: fixed, ...frame });
     if (type === 'unsubscribed' && !id) withdrawn(frame.channels);
     if (type === 'token_expiring') renewIn((Math.random() * (bounded(frame.expires_in_ms) ?? PATIENCE_MS)) / 2); // spreads refreshes
     if (type === 'reconnect') told = bounded(frame.delay_ms);
@@ -399,6 +470,11 @@ export function createStream({
     // Only here: a name subscribed again before gets no snapshot
     entries.forEach((entry, channel) => entry.readers.length || (late.delete(entry), entries.delete(channel)));
     const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
+    if (fixed) {
+      for (const name of sent.keys()) if (!wants.has(name)) sent.delete(name);
+      if (torn || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
+      return;
+    }
     // The server resumes only unsubscribed channels
     const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
     torn = false;
@@ -407,6 +483,10 @@ export function createStream({
     ask('subscribe', lost, 0, true);
     if (gone.length + lost.length) change();
     for (const [interval, names] of missing()) ask('subscribe', names, interval);
+  }
+
+  function succeed() {
+    successor ??= !renewIn(0);
   }
 
   function ask(type, names, interval_ms, resumed) {
@@ -422,7 +502,7 @@ export function createStream({
   }
 
   function change(waitMs = 0) {
-    pacer ||= setTimeout(flush, Math.max(waitMs, flushed + PACE_MS - performance.now()));
+    pacer ||= setTimeout(flush, Math.max(waitMs, flushed + (fixed ? JOIN_MS : PACE_MS) - performance.now()));
   }
 
   function acknowledged({ id, channels, rejected }) {
@@ -437,7 +517,8 @@ export function createStream({
         torn ||= !id; // by the token, not from our position
         if (torn || entry.resuming !== id) continue;
         entry.resuming = 0;
-        if (!recovered) lose(entry, answer);
+        // A successor's answer may be older than what its predecessor has brought
+        if (!recovered && (answer.epoch !== entry.epoch || seq > entry.seq)) lose(entry, answer);
         else if (seq === entry.seq) entry.heardIn = run;
       }
       judge(entry, seq === 0 ? 'live' : verdict); // once it has a value
@@ -514,6 +595,9 @@ export function createStream({
     get state() {
       return state;
     },
+    get transport() {
+      return way();
+    },
     subscribe,
     on(event, listener) {
       needFunction({ listener });
@@ -523,7 +607,7 @@ export function createStream({
     serverNow: () => performance.now() + lead,
     ping: () =>
       new Promise((resolve) => {
-        if (state !== 'open') return resolve(NaN);
+        if (state !== 'open' || fixed) return resolve(NaN);
         const at = performance.now();
         pings.set(++lastId, (now) => resolve(now - at));
         send({ type: 'ping', id: lastId });
