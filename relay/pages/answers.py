@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -12,6 +12,7 @@ from typing import Final
 from starlette.responses import Response
 
 NO_STORE: Final = "private, no-store"
+NOBODY: Final = "'none'"
 
 
 class PageAnswer(Response):
@@ -47,13 +48,14 @@ def error(status: int, code: str, message: str, *, retryable: bool) -> PageAnswe
     return PageAnswer(body, status, media="application/json")
 
 
-def renewal_page(*, refresh: str, following: str, login: str) -> PageAnswer:
+def renewal_page(*, refresh: str, following: str, login: str, embedded_in: Sequence[str]) -> PageAnswer:
     """Return the page that renews the session.
 
     Args:
         refresh: The relay's route.
         following: Where the script goes with the new cookies.
         login: Where it goes if the session is over.
+        embedded_in: Origins whose pages may show it in a frame.
     """
     return _page(
         200,
@@ -61,12 +63,15 @@ def renewal_page(*, refresh: str, following: str, login: str) -> PageAnswer:
         "Your session is being renewed.",
         attributes={"refresh": refresh, "following": following, "login": login},
         script=_SCRIPT,
+        embedded_in=embedded_in,
         more="<noscript><p>This needs JavaScript. You can also "
         f'<a href="{escape(login)}">log in again</a>.</p></noscript>',
     )
 
 
-def unavailable_page(status: int, *, retry: str, login: str, retry_after: str | None) -> PageAnswer:
+def unavailable_page(
+    status: int, *, retry: str, login: str, retry_after: str | None, embedded_in: Sequence[str]
+) -> PageAnswer:
     """Return the page that says that the session can't be checked. `retry` is the page that was wanted."""
     wait = retry_after or ("5" if status == 503 else None)
     why = (
@@ -80,6 +85,7 @@ def unavailable_page(status: int, *, retry: str, login: str, retry_after: str | 
         f"{why} You are still logged in.",
         more=f'<p><a href="{escape(retry)}">Try again</a> or <a href="{escape(login)}">log in again</a>.</p>',
         headers={"Retry-After": wait} if wait else {},
+        embedded_in=embedded_in,
     )
 
 
@@ -102,6 +108,7 @@ def _page(
     text: str,
     *,
     more: str,
+    embedded_in: Sequence[str],
     attributes: Mapping[str, str] | None = None,
     script: str = "",
     headers: Mapping[str, str] | None = None,
@@ -118,7 +125,7 @@ def _page(
     policy = (
         f"default-src 'none'; style-src {_hash(_STYLE)}; "
         + (f"script-src {_hash(script)}; connect-src 'self'; " if script else "")
-        + "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        + f"base-uri 'none'; form-action 'none'; frame-ancestors {' '.join(embedded_in) or NOBODY}"
     )
     return PageAnswer(
         body,
@@ -126,7 +133,7 @@ def _page(
         {
             "Content-Security-Policy": policy,
             "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
+            "Referrer-Policy": "same-origin",
             **(headers or {}),
         },
     )

@@ -37,6 +37,7 @@ class PageBoundary:
         user: str = "user",
         auth_prefix: str = "/api/auth",
         trusted_proxies: Sequence[str] = (),
+        embedded_in: Sequence[str] = (),
         timeout_s: float = 5.0,
     ) -> None:
         """Wrap the application. What the relay also has must be the same in its relay.toml, which is named here.
@@ -56,6 +57,8 @@ class PageBoundary:
             auth_prefix: Where browsers reach the relay's refresh.
             trusted_proxies: Addresses or networks of proxies whose X-Forwarded-For is believed
                 (`public.trusted_proxies`).
+            embedded_in: Origins whose pages may show the application in a frame (`bff.same_site = "none"`). The
+                application's own policy must say the same (`frame-ancestors`).
             timeout_s: Seconds that the backend may take for `/auth/me` as a whole, and in other calls for each read.
 
         Raises:
@@ -77,6 +80,7 @@ class PageBoundary:
             user=user,
             timeout_s=timeout_s,
             trusted_proxies=trusted_proxies,
+            embedded_in=embedded_in,
         )
         self._calls = None if backend is None else Calls(backend, me_path=me_path, timeout_s=timeout_s)
 

@@ -1,7 +1,8 @@
 """The options of a page server, checked once at its start. They have the same defaults as the relay's settings."""
 
+import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ it out before the application sees the query."""
 
 TRIED_S: Final = 30.0
 """A page that is refused so soon after a renewal is not renewed again: that would go on without an end."""
+
+_EMBEDDER = re.compile(r"https?://(\*\.)?[A-Za-z0-9.-]+(:[0-9]{1,5})?", re.ASCII)
+"""An origin in `frame-ancestors` (CSP 3 §6.4.2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +36,8 @@ class PageOptions:
     user: str
     auth_prefix: str
     timeout_s: float
-    trusted_proxies: tuple[Network, ...] = field(default=())
+    trusted_proxies: tuple[Network, ...]
+    embedded_in: tuple[str, ...]
 
     @property
     def never_returned_to(self) -> tuple[str, ...]:
@@ -50,6 +55,7 @@ def checked_options(
     user: str,
     timeout_s: float,
     trusted_proxies: Sequence[str],
+    embedded_in: Sequence[str],
 ) -> PageOptions:
     """Return the options.
 
@@ -80,6 +86,10 @@ def checked_options(
         )
     if backend is not None:
         _check_origin(backend)
+    if isinstance(embedded_in, str) or not all(map(_EMBEDDER.fullmatch, embedded_in)):
+        raise ConfigurationError(
+            'embedded_in must be a list of origins, like ["https://portal.example.com"] or ["https://*.example.com"].'
+        )
     if timeout_s <= 0:
         raise ConfigurationError(f"timeout_s: {timeout_s} must be more than 0 seconds.")
     return PageOptions(
@@ -91,6 +101,7 @@ def checked_options(
         user=user,
         timeout_s=timeout_s,
         trusted_proxies=tuple(_network(text) for text in trusted_proxies),
+        embedded_in=tuple(embedded_in),
     )
 
 

@@ -153,6 +153,7 @@ class Visit:
             refresh=f"{self._options.auth_prefix}/refresh",
             following=before + mark + hash_sign + fragment,
             login=self._login_url(wanted, ended=True),
+            embedded_in=self._options.embedded_in,
         )
 
     # --- the session --------------------------------------------------------------------------------
@@ -269,6 +270,7 @@ class Visit:
             retry=target.checked(parse_qs(f"p={wanted}").get("p", []), never=()),
             login=self._login_url(wanted, ended=True, is_escaped=True),
             retry_after=retry_after,
+            embedded_in=self._options.embedded_in,
         )
 
     def _to_login(self, wanted: str, *, ended: bool, is_escaped: bool = False) -> PageAnswer:

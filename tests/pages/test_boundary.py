@@ -137,8 +137,12 @@ async def test_the_page_that_renews_runs_its_own_script_only() -> None:
     assert "<script>alert" not in answer.text
     assert "set-cookie" not in answer.headers
     assert 'data-refresh="/api/auth/refresh"' in answer.text
+    assert policy.endswith("frame-ancestors 'none'")
     evil = await visit(application(None), "/session?returnTo=%2F%2Fevil.example", REFRESH)
     assert "evil" not in evil.text
+    embedded = application(None, embedded_in=["https://portal.example.com", "https://*.example.org"])
+    policy = (await visit(embedded, "/session", REFRESH)).headers["content-security-policy"]
+    assert policy.endswith("frame-ancestors https://portal.example.com https://*.example.org")
 
 
 async def test_without_a_backend_and_without_a_boundary_the_error_says_so() -> None:
@@ -171,6 +175,8 @@ async def test_without_a_backend_and_without_a_boundary_the_error_says_so() -> N
         ({"access_cookie": "a", "refresh_cookie": "a"}, "refresh_cookie"),
         ({"trusted_proxies": ["localhost"]}, "trusted_proxies"),
         ({"timeout_s": 0}, "timeout_s"),
+        ({"embedded_in": "https://portal.example.com"}, "embedded_in"),
+        ({"embedded_in": ["https://a.example; script-src *"]}, "embedded_in"),
     ],
 )
 def test_arguments_that_cannot_work(options: dict[str, Any], name: str) -> None:

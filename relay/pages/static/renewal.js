@@ -13,7 +13,8 @@ async function renew() {
   try {
     // longer than the relay gives the backend (bff.timeout_s), and shorter than the mark in `following` holds
     const signal = AbortSignal.timeout(20000);
-    const answer = await fetch(refresh, { method: "POST", cache: "no-store", redirect: "error", signal });
+    const headers = { "X-Relay-CSRF": "1" }; // for csrf.require_header
+    const answer = await fetch(refresh, { method: "POST", headers, cache: "no-store", redirect: "error", signal });
     status = answer.status;
   } catch {
     // no answer: told below
