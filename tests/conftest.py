@@ -1,12 +1,15 @@
 """Settings for all tests."""
 
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import settings
 
 from tests.support import cleared_cookies
+from tests.support.engines import Engines
 
 # a busy machine says nothing about a property, and a suite that every change waits for is kept short
 settings.register_profile("relay", deadline=None, max_examples=60)
@@ -38,3 +41,11 @@ async def _checked_send_async(client: httpx.AsyncClient, *arguments: Any, **opti
 
 httpx.Client.send = _checked_send  # type: ignore[method-assign,assignment]  # watched, not replaced
 httpx.AsyncClient.send = _checked_send_async  # type: ignore[method-assign,assignment]  # watched, not replaced
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """Engines that no test may break."""
+    shared = Engines(tmp_path_factory.mktemp("engines"))
+    yield shared
+    shared.close()

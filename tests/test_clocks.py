@@ -38,6 +38,7 @@ WALL_CLOCK_USERS = {
     "server/readings.py": SHOWN,
     "server/session_refresh.py": SIGNED,
     "state/sqlite_families.py": "moves the monotonic clock to Unix time once a boot",
+    "engine/state.py": "compares the clocks before each claim, and forgets what has long been over",
     "state/sqlite.py": "forgets what is over by both clocks",
     "stream/connection.py": SHOWN,
     "stream/gate.py": SIGNED,

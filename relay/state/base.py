@@ -15,14 +15,16 @@ from typing import Protocol
 class State(Protocol):
     """Single-use claims and revocations."""
 
-    async def claim(self, jti: str, *, expires_at: float) -> bool:
+    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
         """Use up the token `jti`. Returns True for the first call and False for every later one.
 
         `expires_at` (Unix seconds) is the token's expiry. The claim may be forgotten when it is past, and not because
-        of one reading of the clock: see "Clocks" in `relay/core/README.md`.
+        of one reading of the clock: see "Clocks" in `relay/core/README.md`. `issued_at` is the token's time of issue;
+        without it the token counts as one of the longest life.
 
         Raises:
-            UnavailableError: if the store did not answer. It is then unknown whether the token is used up.
+            UnavailableError: if the store did not answer. It is then unknown whether the token is used up. Or if the
+                store has lost claims since the token was issued. The client may try again with a new token.
         """
         ...
 
@@ -33,7 +35,8 @@ class State(Protocol):
         `at` to `until` have really gone by. If a key is revoked twice, the later `at` and the later `until` count.
 
         Raises:
-            UnavailableError: if the store did not answer. Nothing is then revoked.
+            UnavailableError: if the store did not answer. It is then unknown whether the key is revoked; to revoke it
+                again is safe.
         """
         ...
 

@@ -267,7 +267,9 @@ class Gate:
         if not reserve(claims.session_ref):
             return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), verified)
         try:
-            if not await self._state.claim(claims.jti, expires_at=claims.expires_at):
+            if not await self._state.claim(
+                claims.jti, expires_at=claims.expires_at, issued_at=claims.issued_at
+            ):
                 return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), verified)
         except UnavailableError as error:
             return deny(attempt, Refusal.of(error), verified)

@@ -47,7 +47,7 @@ class Folder:
 class NothingClaimed:
     """A store in which a token was never used."""
 
-    async def claim(self, _jti: str, *, expires_at: float) -> bool:
+    async def claim(self, _jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
         return expires_at > 0
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:

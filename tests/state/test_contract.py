@@ -1,24 +1,39 @@
 """The state port's guarantees, which every adapter must give."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from relay.engine.state import EngineState
 from relay.state.base import State
 from relay.state.sqlite import SqliteState
+from tests.support.engines import KINDS, Engines
 
-NOW = 1_795_319_000.0
+NOW = float(int(time.time()) + 3600)
+"""An hour ahead: an engine refuses tokens from before its own start."""
 
 
-@pytest.fixture(params=["sqlite"])
-async def state(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[State]:
+@contextlib.asynccontextmanager
+async def adapter(kind: str, folder: Path, engines: Engines) -> AsyncIterator[State]:
+    """Open one kind of store, empty."""
+    made: SqliteState | EngineState
+    if kind == "sqlite":
+        made = SqliteState.open(folder / "state.db", clock=lambda: NOW)
+    else:
+        made = await EngineState.open(engines(kind).options())
+    yield made
+    await made.aclose()
+
+
+@pytest.fixture(params=["sqlite", *KINDS])
+async def state(request: pytest.FixtureRequest, tmp_path: Path, engines: Engines) -> AsyncIterator[State]:
     """One adapter after the other, empty."""
-    assert request.param == "sqlite"
-    adapter = SqliteState.open(tmp_path / "state.db", clock=lambda: NOW)
-    yield adapter
-    await adapter.aclose()
+    async with adapter(request.param, tmp_path, engines) as made:
+        yield made
 
 
 async def test_a_token_is_claimed_once(state: State) -> None:

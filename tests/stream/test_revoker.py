@@ -25,7 +25,7 @@ class Store:
         self.revoked: list[str] = []
         self._down = down
 
-    async def claim(self, jti: str, *, expires_at: float) -> bool:
+    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
         """Not asked for here."""
         raise AssertionError(jti, expires_at)
 
@@ -104,9 +104,9 @@ def during_claim(node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[], 
     state = node.stream._gate._state
     claim = state.claim
 
-    async def claim_late(jti: str, *, expires_at: float) -> bool:
+    async def claim_late(jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
         await act()
-        return await claim(jti, expires_at=expires_at)
+        return await claim(jti, expires_at=expires_at, issued_at=issued_at)
 
     monkeypatch.setattr(state, "claim", claim_late)
 

@@ -1,0 +1,195 @@
+"""One connection to the engine. This is the only module that knows redis-py.
+
+A connection belongs to one task, which sends commands and reads their replies in the same order. Nothing is retried
+here: redis-py would repeat a script whose reply was lost. A connection that failed is closed, and its owner opens
+another one.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Any, cast
+
+from relay.core.errors import ConfigurationError
+from relay.engine.address import Address
+
+try:
+    from redis.asyncio.connection import (
+        AbstractConnection,
+        Connection,
+        SSLConnection,
+        UnixDomainSocketConnection,
+    )
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import (
+        AuthenticationError,
+        NoPermissionError,
+        NoScriptError,
+        OutOfMemoryError,
+        ReadOnlyError,
+        RedisError,
+        ResponseError,
+    )
+except ModuleNotFoundError:
+    raise ConfigurationError(
+        "engine.url needs redis-py: install the relay with its extra, pip install 'scoped-relay[redis]'."
+    ) from None
+
+CONNECT_WITHIN_S = 1.0
+"""Seconds for the connection and the log-in. The engine is near, and a caller waits for at most 2 s."""
+
+Command = Sequence[bytes | str | int | float]
+
+_CODES: dict[type[RedisError], str] = {
+    NoScriptError: "NOSCRIPT",
+    ReadOnlyError: "READONLY",
+    OutOfMemoryError: "OOM",
+    NoPermissionError: "NOPERM",
+}
+"""redis-py cuts the codes of these errors off."""
+_GONE = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS", "MISCONF", "CLUSTERDOWN")
+"""Codes of error replies that say something of the server and not of the command. Another server may be the
+master by now, so the connection is closed."""
+
+
+class EngineError(Exception):
+    """The engine did not do what was asked. The text names the reason."""
+
+
+class LostError(EngineError):
+    """The connection broke, or no reply came in time. The command may have been executed or not."""
+
+
+class RefusedError(EngineError):
+    """The engine answered with an error. The command was not executed. `code` is the error's first word."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text if text.startswith(code) else f"{code} {text}")
+        self.code = code
+
+
+class LoginError(RefusedError):
+    """The engine refused the user or the password."""
+
+
+class EngineConnection:
+    """An open connection. Make one with `open_connection`, and close it with `close`."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+
+    async def run(self, commands: Sequence[Command], *, within_s: float) -> list[Any]:
+        """Send commands in one write and return their replies. An error reply is returned as a `RefusedError`.
+
+        Raises:
+            LostError: if the replies do not all come within `within_s`. Close the connection then.
+        LoginError: if the engine wants another log-in.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                packed = self._connection.pack_commands(commands)
+                await self._connection.send_packed_command(packed, check_health=False)
+                return [await self._reply() for _ in commands]
+        except TimeoutError:
+            raise LostError(f"no answer within {within_s:g} s") from None
+        except AuthenticationError as error:  # the password was changed, or there is none in the settings
+            raise LoginError("NOAUTH", str(error)) from None
+        except (RedisError, OSError) as error:
+            raise LostError(str(error) or repr(error)) from None
+
+    async def _reply(self) -> Any:
+        try:
+            reply = await self._connection.read_response(disable_decoding=True)
+        except ResponseError as error:
+            reply = error
+        if isinstance(reply, ResponseError):
+            text = str(reply)
+            code = next(
+                (code for kind, code in _CODES.items() if isinstance(reply, kind)), text.partition(" ")[0]
+            )
+            refused = RefusedError(code, text)
+            if code in _GONE or "-READONLY" in text:
+                raise LostError(str(refused))
+            return refused
+        return reply
+
+    async def close(self) -> None:
+        """Close the connection. This never fails."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._connection.disconnect(nowait=True)
+
+
+async def open_connection(address: Address) -> EngineConnection:
+    """Connect to the engine and log in. With Sentinels, ask them for the master first.
+
+    Raises:
+        LoginError: if the user or the password is refused.
+        LostError: if no engine answers.
+    """
+    if address.kind == "sentinel":
+        host, port = await _master(address)
+        return await _connect(address, host, port)
+    if address.kind == "unix":
+        return await _connect(address, "", 0)
+    return await _connect(address, *address.hosts[0])
+
+
+async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool = False) -> EngineConnection:
+    options: dict[str, Any] = {
+        "db": 0 if is_sentinel else address.database,
+        "username": None if is_sentinel else address.user or None,
+        "password": None if is_sentinel else address.password or None,
+        "socket_timeout": None,  # `run` has one limit for all its replies
+        "socket_connect_timeout": CONNECT_WITHIN_S,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+        "health_check_interval": 0,
+    }
+    connection: AbstractConnection
+    if address.kind == "unix":
+        connection = UnixDomainSocketConnection(path=address.path, **options)
+    elif address.tls:
+        connection = SSLConnection(host=host, port=port, ssl_ca_certs=address.ca_file or None, **options)
+    else:
+        connection = Connection(host=host, port=port, **options)
+    try:
+        async with asyncio.timeout(CONNECT_WITHIN_S):
+            await connection.connect()  # type: ignore[no-untyped-call,unused-ignore]  # untyped in redis-py
+    except BaseException as error:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await connection.disconnect(nowait=True)
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            raise LoginError("NOAUTH", str(error)) from None
+        if isinstance(error, TimeoutError):
+            raise LostError(f"{address} did not answer within {CONNECT_WITHIN_S:g} s") from None
+        if isinstance(error, RedisError | OSError):
+            raise LostError(str(error) or repr(error)) from None
+        raise
+    return EngineConnection(connection)
+
+
+async def _master(address: Address) -> tuple[str, int]:
+    """Return the master of which the first Sentinel that answers knows."""
+    failures = []
+    for host, port in address.hosts:
+        try:
+            sentinel = await _connect(address, host, port, is_sentinel=True)
+        except EngineError as error:
+            failures.append(f"{host}:{port}: {error}")
+            continue
+        try:
+            (found,) = await sentinel.run(
+                [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)], within_s=CONNECT_WITHIN_S
+            )
+        except LostError as error:
+            failures.append(f"{host}:{port}: {error}")
+            continue
+        finally:
+            await sentinel.close()
+        if isinstance(found, list):
+            name, number = cast("list[bytes]", found)
+            return name.decode(), int(number)
+        failures.append(f"{host}:{port}: {found or f'knows no master {address.service}'}")
+    raise LostError("no Sentinel names the master: " + "; ".join(failures))

@@ -1,0 +1,153 @@
+"""Reads a log of the engine: a stream that every node reads from its own position.
+
+Entries have the ids `<generation>-<number>`, and the numbers of a generation count without gaps. So a reader sees by
+the ids alone whether it missed something: entries that were trimmed, or a new generation after the engine lost data.
+It then begins again from what the engine has now. A broken connection loses nothing.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import structlog
+
+from relay.core.errors import UnavailableError
+from relay.engine.connection import Command, EngineConnection, EngineError, RefusedError, open_connection
+from relay.engine.options import EngineOptions
+
+BLOCK_MS = 500
+"""How long the engine waits for a new entry before it answers that there is none. So a reader hears of the engine at
+least twice a second."""
+_ANSWER_WITHIN_S = 1.0
+_MAX_ENTRIES = 16
+"""Entries of one reply: 4 MiB at most, because an entry has at most 256 KiB."""
+_AGAIN_S = 0.05
+
+Position = tuple[int, int]
+"""A generation, and the number of an entry."""
+Fields = Sequence[bytes]
+"""The fields of an entry: name and value in turn. A name may come several times."""
+
+log = structlog.get_logger("relay.engine")
+
+
+class LogReader:
+    """Reads the stream `log_key` until it is closed. `life_key` has the generation and the newest number.
+
+    `begin` is called when the reader does not know where to begin, or has missed something: it returns the position
+    from which to read. `accept` gets each later entry with its generation.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        name: str,
+        log_key: str,
+        life_key: str,
+        begin: Callable[[], Awaitable[Position]],
+        accept: Callable[[int, Fields], None],
+        at: Position | None = None,
+    ) -> None:
+        self._options = options
+        self._name = name
+        self._log_key = log_key
+        self._life_key = life_key
+        self._begin = begin
+        self._accept = accept
+        self.position = at
+        self.resyncs = 0
+        self._answered_at = time.monotonic()
+        self._failing = False
+        self._began = asyncio.Event()
+        if at is not None:
+            self._began.set()
+        self._task = asyncio.create_task(self._run(), name=f"relay-engine-{name}")
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last answered this reader."""
+        return time.monotonic() - self._answered_at
+
+    async def began(self) -> None:
+        """Wait until the first `begin` has succeeded."""
+        await self._began.wait()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                connection = await open_connection(self._options.address)
+                try:
+                    await self._read(connection)
+                finally:
+                    await connection.close()
+            except (EngineError, UnavailableError) as error:
+                if not self._failing:
+                    self._failing = True
+                    log.warning("the engine's log can't be read", log=self._name, error=str(error))
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _read(self, connection: EngineConnection) -> None:
+        is_behind = await self._compare(connection)
+        while True:
+            if self.position is None:
+                self.position = await self._begin()
+                self._began.set()
+            entries = await self._entries(connection, self.position)
+            if entries:
+                is_behind = not self._take(entries)
+            elif is_behind:  # the entries up to the newest number are gone
+                self._start_again()
+            if not entries:
+                is_behind = await self._compare(connection)
+
+    async def _entries(self, connection: EngineConnection, position: Position) -> list[Any]:
+        generation, number = position
+        command = ("XREAD", "COUNT", _MAX_ENTRIES, "BLOCK", BLOCK_MS, "STREAMS", self._log_key)
+        reply = await self._ask(connection, (*command, f"{generation}-{number}"))
+        return reply[0][1] if reply else []
+
+    def _take(self, entries: list[Any]) -> bool:
+        """Pass the entries on in order. False: one is missing, and nothing after it was passed on."""
+        for entry_id, fields in entries:
+            assert self.position is not None
+            generation, number = self.position
+            found_generation, _, found_number = entry_id.partition(b"-")
+            if (int(found_generation), int(found_number)) != (generation, number + 1):
+                self._start_again()
+                return False
+            self.position = (generation, number + 1)
+            self._accept(generation, fields)
+        return True
+
+    async def _compare(self, connection: EngineConnection) -> bool:
+        """Compare the position with the engine's, and start again if it is of another life. True: there is more."""
+        generation, number = await self._ask(connection, ("HMGET", self._life_key, "g", "b"))
+        if self.position is None:
+            return False
+        newest = (int(generation or 0), int(number or 0))
+        if newest[0] != self.position[0] or newest[1] < self.position[1]:
+            self._start_again()
+        return newest > self.position if self.position is not None else False
+
+    def _start_again(self) -> None:
+        self.position = None
+        self.resyncs += 1
+
+    async def _ask(self, connection: EngineConnection, command: Command) -> Any:
+        (reply,) = await connection.run([command], within_s=_ANSWER_WITHIN_S)
+        if isinstance(reply, RefusedError):
+            raise reply
+        self._answered_at = time.monotonic()
+        if self._failing:
+            self._failing = False
+            log.info("the engine's log can be read again", log=self._name)
+        return reply

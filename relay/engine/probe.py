@@ -1,0 +1,124 @@
+"""The checks of the engine before the relay starts: it must be one on which the promises of this room hold."""
+
+import re
+
+from relay.core.errors import ConfigurationError
+from relay.engine.connection import (
+    EngineConnection,
+    EngineError,
+    LoginError,
+    LostError,
+    RefusedError,
+    open_connection,
+)
+from relay.engine.options import EngineOptions
+from relay.engine.scripts import script
+
+REDIS_AT_LEAST = 7
+VALKEY_AT_LEAST = 8
+_WITHIN_S = 2.0
+_REPLID = re.compile(r"[0-9a-f]{40}")
+
+
+async def probe(options: EngineOptions) -> None:
+    """Check that the engine can be used.
+
+    Raises:
+        ConfigurationError: if not, in one sentence with what to do.
+    """
+    address = options.address
+    first = await _open(options, f"engine.url: {address}")
+    try:
+        replid = await _check_server(options, first)
+        second = await _open(options, f"engine.url: {address}")
+        try:
+            if await _check_server(options, second) != replid:
+                raise ConfigurationError(
+                    f"engine.url: two connections to {address} reached two servers, so there is a proxy or a cluster "
+                    "in between. Set it to one server, or to the Sentinels of one."
+                )
+        finally:
+            await second.close()
+    except LostError as error:
+        raise ConfigurationError(
+            f"engine.url: {address} does not answer ({error}). Start the engine."
+        ) from None
+    finally:
+        await first.close()
+
+
+async def _open(options: EngineOptions, name: str) -> EngineConnection:
+    try:
+        return await open_connection(options.address)
+    except LoginError as error:
+        raise ConfigurationError(
+            f"{name} refuses the log-in ({error}). Correct the user in engine.url, or the password there or in "
+            "engine.password_file."
+        ) from None
+    except EngineError as error:
+        raise ConfigurationError(
+            f"{name} does not answer ({error}). Start the engine, or correct engine.url."
+        ) from None
+
+
+async def _check_server(options: EngineOptions, connection: EngineConnection) -> str:
+    """Check version, role, replication id and eviction. Return the replication id."""
+    name = f"engine.url: {options.address}"
+    probing = script("probe")
+    key = options.key("c", "probe")
+    try:
+        reply, memory = await connection.run(
+            [("EVAL", probing.text, 1, key), ("INFO", "memory")], within_s=_WITHIN_S
+        )
+    except LoginError:
+        raise ConfigurationError(
+            f"{name} wants a password. Put it into engine.password_file, or into engine.url."
+        ) from None
+    except LostError as error:
+        if "READONLY" in str(error):
+            raise _replica(name) from None
+        raise
+    if isinstance(reply, RefusedError):
+        raise _refused(name, reply)
+    if isinstance(memory, RefusedError):
+        raise _refused(name, memory)
+    replid, _, role, valkey, redis = (str(part, "ascii") for part in reply)
+    kind, version, least = ("Valkey", valkey, VALKEY_AT_LEAST) if valkey else ("Redis", redis, REDIS_AT_LEAST)
+    if int(version.partition(".")[0] or 0) < least:
+        raise ConfigurationError(
+            f"{name} is {kind} {version or 'of an unknown version'}, which is too old. Use Redis {REDIS_AT_LEAST} or "
+            f"Valkey {VALKEY_AT_LEAST}, or a later version."
+        )
+    if role != "master":
+        raise _replica(name)
+    if not _REPLID.fullmatch(replid):
+        raise ConfigurationError(
+            f"{name} tells scripts no replication id, so a loss of data would not be noticed. This service can't be "
+            "the engine: use a Redis or Valkey server."
+        )
+    policy = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line).get(
+        "maxmemory_policy", "noeviction"
+    )
+    if policy != "noeviction":
+        raise ConfigurationError(
+            f"{name} has maxmemory-policy {policy}: it would forget used tokens without a word, and they could be used "
+            "again. Set maxmemory-policy to noeviction there."
+        )
+    return replid
+
+
+def _refused(name: str, error: RefusedError) -> ConfigurationError:
+    if "READONLY" in str(error):
+        return _replica(name)
+    if error.code == "NOPERM" or "can't run this command" in str(error):
+        return ConfigurationError(
+            f"{name} forbids the ACL user what the relay needs ({error}). Its ACL needs INFO, TIME, "
+            "scripts, and reads and writes of the keys."
+        )
+    return ConfigurationError(f"{name} can't be the engine: it refuses a script ({error}).")
+
+
+def _replica(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is a replica, which can't be written to. Set it to the master, or to the Sentinels."
+    )

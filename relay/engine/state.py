@@ -1,0 +1,248 @@
+"""The state store of several nodes: claims and revocations in the engine.
+
+Claims go in batches to one script. The claim of a token that was issued before the engine's present life is refused,
+and its client may try again with a new token: the old server may have known that it was used.
+
+Revocations are also kept in memory, because the gate looks them up for each connection and must not wait. Every node
+reads them from the control log. When the engine has lost data, each node writes back what it knows.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from relay.core.clock_floor import ClockFloor
+from relay.core.errors import Reason, UnavailableError
+from relay.core.tokens import LEEWAY_S, MAX_LIFETIME_S, USED_KEPT_S
+from relay.engine.batches import Batches
+from relay.engine.connection import RefusedError
+from relay.engine.line import Line
+from relay.engine.log_reader import Fields, LogReader, Position
+from relay.engine.options import EngineOptions
+from relay.engine.scripts import script
+
+_ANSWER_WITHIN_S = 2.0
+"""Seconds that a claim may take before the gate answers 503. Clients do not wait longer."""
+_LOG_ENTRIES = 10_000
+"""Revocations in the control log. A node that was away for longer reads all of them."""
+_PER_CALL = 64
+_PAST_FOR_S = 86_400.0
+"""Seconds for which the clock must be past the end of a revocation before it is forgotten."""
+_PURGE_EVERY_S = 60.0
+BLIND_AFTER_S = 1.0
+"""Seconds without an answer to the reader of the control log, after which this node may not know of a revocation."""
+
+_RETRY = {
+    b"l": "The engine lost data or was replaced: this token may have been used before. Its client needs a new one.",
+    b"c": "The clocks of this node and of the engine differ by more than a second.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    jti: str
+    keep_ms: int
+    issued_at: float
+    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+class EngineState:
+    """A `State` in Redis or Valkey. Make it with `open` and close it with `aclose`.
+
+    `on_revoked` is called with the key of each target that another node has revoked.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        on_revoked: Callable[[str], object] = lambda _key: None,
+        known: Mapping[str, tuple[float, float]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.on_revoked = on_revoked
+        self._options = options
+        self._clock = clock
+        self._line = Line(options.address, name="state", answer_within_s=_ANSWER_WITHIN_S)
+        self._claims: Batches[_Claim, bytes] = Batches(
+            self._claim,
+            name="claims",
+            answer_within_s=_ANSWER_WITHIN_S,
+            expired=lambda: _unavailable("The engine did not answer in time."),
+        )
+        self._claim_life = options.key("j.0", "e")
+        self._claim_prefix = options.key("j.0", "j:")
+        self._control_life = options.key("c", "e")
+        self._control_keys = [options.key("c", name) for name in ("e", "r", "l", "u")]
+        self._claim_generation = self._generation = 0
+        self._revoked: dict[str, tuple[float, float]] = dict(known or {})
+        self._own: dict[str, int] = {}
+        self._started = False
+        self._floor = ClockFloor(_PAST_FOR_S)
+        self._purge_due = 0.0
+        self._reader = LogReader(
+            options,
+            name="control",
+            log_key=options.key("c", "l"),
+            life_key=self._control_life,
+            begin=self._begin,
+            accept=self._accept,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        options: EngineOptions,
+        *,
+        on_revoked: Callable[[str], object] = lambda _key: None,
+        known: Mapping[str, tuple[float, float]] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> "EngineState":
+        """Read the revocations, and write those of `known` to the engine: target, then `at` and `until`.
+
+        Raises:
+            UnavailableError: if the engine does not answer.
+        """
+        state = cls(options, on_revoked=on_revoked, known=known, clock=clock)
+        try:
+            async with asyncio.timeout(5 * _ANSWER_WITHIN_S):
+                await state._reader.began()
+                # the life of the claims begins now, and not with the first token that somebody uses
+                await state._line.call(script("claim"), [state._claim_life], state._claim_head())
+        except BaseException as error:
+            await state.aclose()
+            if isinstance(error, TimeoutError):
+                raise _unavailable("The engine's revocations could not be read.") from None
+            raise
+        state._started = True
+        return state
+
+    @property
+    def waiting(self) -> int:
+        """The number of claims that were not sent yet."""
+        return len(self._claims)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether this node may not know of a revocation, because the engine did not answer for a second."""
+        return self._reader.silent_s > BLIND_AFTER_S
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last answered."""
+        return self._reader.silent_s
+
+    @property
+    def resyncs(self) -> int:
+        """How often the revocations were read again because something was missed."""
+        return self._reader.resyncs
+
+    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+        """See `State.claim`."""
+        issued = expires_at - MAX_LIFETIME_S if issued_at is None else issued_at
+        # Relative to now, and never the token's own end: a key whose time is past is not stored at all.
+        keep_s = min(max(expires_at - issued, 1), MAX_LIFETIME_S) + LEEWAY_S + USED_KEPT_S
+        answer = await self._claims.submit(_Claim(jti, int(keep_s * 1000), issued))
+        if answer in _RETRY:
+            raise _unavailable(_RETRY[answer])
+        return answer == b"1"
+
+    async def revoke(self, key: str, *, at: float, until: float) -> None:
+        """See `State.revoke`."""
+        at, until = float(f"{at:.6f}"), float(f"{until:.6f}")  # as they come back
+        self._own[key] = self._own.get(key, 0) + 1  # the caller ends the connections of this node itself
+        try:
+            await self._write([(key, at, until)])
+        except RefusedError as error:
+            raise _unavailable(str(error)) from None
+        finally:
+            self._own[key] -= 1
+            if not self._own[key]:
+                del self._own[key]
+        self._learn(key, at, until)
+
+    def revoked_at(self, key: str) -> float | None:
+        """See `State.revoked_at`."""
+        entry = self._revoked.get(key)
+        return None if entry is None else entry[0]
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._reader.aclose()
+        await self._claims.aclose()
+        await self._line.aclose()
+
+    # claims
+
+    def _claim_head(self) -> list[str | float]:
+        return [self._claim_generation, secrets.token_hex(6), self._claim_prefix, self._clock()]
+
+    async def _claim(self, claims: Sequence[_Claim]) -> Sequence[bytes]:
+        arguments = self._claim_head()
+        for one in claims:
+            arguments += [one.jti, one.nonce, one.keep_ms, one.issued_at]
+        try:
+            generation, *answers = await self._line.call(script("claim"), [self._claim_life], arguments)
+        except RefusedError as error:
+            raise _unavailable(str(error)) from None
+        self._claim_generation = max(self._claim_generation, int(generation))
+        return [bytes(answer) for answer in answers]
+
+    # revocations
+
+    async def _begin(self) -> Position:
+        """Read all revocations, and write back those that the engine does not have. Return where the log goes on."""
+        life = [self._control_keys[0], self._control_keys[2]]
+        generation, number = await self._line.call(
+            script("control"), life, [self._generation, secrets.token_hex(6)]
+        )
+        position = (int(generation), int(number))
+        self._generation = max(self._generation, position[0])
+        cursor: bytes | int = 0
+        while True:
+            cursor, pairs = await self._line.read("HSCAN", self._control_keys[1], cursor, "COUNT", 1000)
+            for target, value in zip(pairs[::2], pairs[1::2], strict=True):
+                at, until = value.split()
+                self._learn(target.decode(), float(at), float(until))
+            if int(cursor) == 0:
+                break
+        known = [(target, *times) for target, times in self._revoked.items()]
+        for first in range(0, len(known), _PER_CALL):
+            await self._write(known[first : first + _PER_CALL])
+        return position
+
+    async def _write(self, revocations: Sequence[tuple[str, float, float]]) -> None:
+        arguments: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES]
+        for key, at, until in revocations:
+            arguments += [key, f"{at:.6f}", f"{until:.6f}"]
+        generation, _ = await self._line.call(script("revoke"), self._control_keys, arguments)
+        self._generation = max(self._generation, int(generation))
+
+    def _accept(self, generation: int, fields: Fields) -> None:
+        self._generation = max(self._generation, generation)
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            if name == b"revoked":
+                target, at, until = value.decode().rsplit(" ", 2)
+                self._learn(target, float(at), float(until))
+
+    def _learn(self, key: str, at: float, until: float) -> None:
+        known_at, known_until = self._revoked.get(key, (0.0, 0.0))
+        self._revoked[key] = (max(at, known_at), max(until, known_until))
+        if at > known_at and self._started and key not in self._own:
+            self.on_revoked(key)
+        self._purge()
+
+    def _purge(self) -> None:
+        steady = time.monotonic()
+        if steady < self._purge_due:
+            return
+        self._purge_due = steady + _PURGE_EVERY_S
+        floor = self._floor.read(self._clock(), steady)
+        for key in [key for key, (_, until) in self._revoked.items() if until < floor]:
+            del self._revoked[key]
+
+
+def _unavailable(detail: str) -> UnavailableError:
+    return UnavailableError(Reason.STATE_UNAVAILABLE, detail, setting="engine.url")

@@ -1,0 +1,148 @@
+"""The address of the engine, and the checks before the start: one sentence that names the setting."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from relay.core.errors import ConfigurationError
+from relay.engine.address import Address, read_address
+from relay.engine.connection import open_connection
+from relay.engine.options import EngineOptions
+from relay.engine.probe import probe
+from tests.support.engines import KINDS, Engines, EngineServer
+from tests.support.ports import free_ports
+
+ACL = (
+    "+@read +@write +@scripting +@connection +info +time -@dangerous +info -flushall -flushdb -keys -config "
+    "resetchannels ~r1:*"
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://cache", Address(kind="tcp", hosts=[("cache", 6379)])),
+        ("redis://cache:7000/2", Address(kind="tcp", hosts=[("cache", 7000)], database=2)),
+        ("redis://:p%40ss@cache", Address(kind="tcp", hosts=[("cache", 6379)], password="p@ss")),
+        (
+            "redis://relay:pw@[::1]:7000",
+            Address(kind="tcp", hosts=[("::1", 7000)], user="relay", password="pw"),
+        ),
+        (
+            "rediss://cache?ca_file=/etc/ca.pem&db=3",
+            Address(kind="tcp", hosts=[("cache", 6379)], database=3, tls=True, ca_file="/etc/ca.pem"),
+        ),
+        ("unix:///run/redis.sock?db=1", Address(kind="unix", path="/run/redis.sock", database=1)),
+        (
+            "redis+sentinel://one,two:26380/prices",
+            Address(kind="sentinel", hosts=[("one", 26379), ("two", 26380)], service="prices"),
+        ),
+    ],
+)
+def test_an_address_is_read(url: str, expected: Address) -> None:
+    """Each form, with user, password, database and TLS."""
+    assert read_address(url) == expected
+    assert "p@ss" not in repr(read_address(url))
+
+
+REFUSED = """
+cache:6379 http://cache redis:// redis://a,b redis://cache/x redis://cache?ssl=1 unix:// redis+sentinel://one
+redis://cache:port unix://host/path redis://cache#x
+"""
+
+
+@pytest.mark.parametrize("url", ["", *REFUSED.split()])
+def test_another_address_is_refused(url: str) -> None:
+    """The sentence names the setting and the forms, and not a password."""
+    with pytest.raises(ConfigurationError, match=r"engine\.url .* redis\+sentinel://"):
+        read_address(url)
+
+
+def test_the_password_may_be_in_a_file(tmp_path: Path) -> None:
+    """Without its line break; a missing file is named."""
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    assert read_address("redis://relay@cache", password_file=file).password == "secret"
+    with pytest.raises(ConfigurationError, match=r"engine\.password_file"):
+        read_address("redis://cache", password_file=tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_an_engine_is_accepted(engines: Engines, kind: str) -> None:
+    """Over TCP and over its Unix socket."""
+    engine = engines(kind)
+    await probe(engine.options())
+    await probe(engine.options(f"unix://{engine.socket}"))
+
+
+@pytest.mark.parametrize(
+    ("commands", "words"),
+    [
+        ([("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")], "maxmemory-policy allkeys-lru.*noeviction"),
+        ([("CONFIG", "SET", "requirepass", "secret")], r"wants a password.*engine\.password_file"),
+        ([("REPLICAOF", "127.0.0.1", "1")], "replica.*master"),
+        ([("ACL", "SETUSER", "default", "-info")], "ACL"),
+    ],
+)
+async def test_an_engine_that_does_not_fit_is_named(
+    own_engine: EngineServer, commands: list[tuple[str, ...]], words: str
+) -> None:
+    """With what to do."""
+    for command in commands:
+        own_engine.run(*command)
+    with pytest.raises(ConfigurationError, match=rf"engine\.url: 127\.0\.0\.1:\d+ .*{words}"):
+        await probe(own_engine.options())
+
+
+async def test_a_wrong_password_and_a_missing_engine_are_named(
+    own_engine: EngineServer, tmp_path: Path
+) -> None:
+    """Each in one sentence, without the password."""
+    own_engine.run("CONFIG", "SET", "requirepass", "secret")
+    await probe(own_engine.options(f"redis://:secret@127.0.0.1:{own_engine.port}"))
+    for url, words in [
+        (f"redis://:hunter2@127.0.0.1:{own_engine.port}", "refuses the log-in"),
+        (f"redis://nobody:hunter2@127.0.0.1:{own_engine.port}", "refuses the log-in"),
+        (f"redis://127.0.0.1:{free_ports(1)[0]}", "does not answer.*Start the engine"),
+        (f"unix://{tmp_path}/none.sock", "does not answer"),
+        (f"redis+sentinel://127.0.0.1:{free_ports(1)[0]}/prices", "no Sentinel names the master"),
+    ]:
+        with pytest.raises(ConfigurationError, match=words) as caught:
+            await probe(own_engine.options(url))
+        assert "hunter2" not in str(caught.value)
+
+
+async def test_a_user_without_dangerous_commands_is_enough(own_engine: EngineServer) -> None:
+    """The line of the reference is what the relay needs."""
+    own_engine.run("ACL", "SETUSER", "relay", "on", ">pw", *ACL.split())
+    await probe(
+        EngineOptions(address=read_address(f"redis://relay:pw@127.0.0.1:{own_engine.port}"), prefix="r1")
+    )
+
+
+async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tmp_path: Path) -> None:
+    """Of the first one that answers. A Sentinel that does not know the name is an error."""
+    (port,) = free_ports(1)
+    (tmp_path / "sentinel.conf").write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor prices 127.0.0.1 {own_engine.port} 1\n"
+    )
+    program = shutil.which("redis-sentinel") or shutil.which("redis-server")
+    assert program is not None
+    with subprocess.Popen(  # noqa: ASYNC220  # it returns at once
+        [program, str(tmp_path / "sentinel.conf"), "--sentinel"], stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            sentinel = EngineServer("", tmp_path, port)
+            sentinel.wait()
+            (dead,) = free_ports(1)
+            url = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{port}"
+            connection = await open_connection(read_address(f"{url}/prices"))
+            (reply,) = await connection.run([("PING",)], within_s=5)
+            assert reply == b"PONG"
+            await connection.close()
+            with pytest.raises(ConfigurationError, match="knows no master other"):
+                await probe(own_engine.options(f"{url}/other"))
+        finally:
+            process.kill()

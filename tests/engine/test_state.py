@@ -1,0 +1,156 @@
+"""The state store in a real engine, for two nodes, and through faults of the engine."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from relay.core.errors import UnavailableError
+from relay.engine.options import EngineOptions
+from relay.engine.state import EngineState
+from tests.support.engines import EngineServer, lossy_link, until
+
+FUTURE = time.time() + 3600
+"""A token of this time is younger than any engine of the tests."""
+
+
+class Node:
+    """The store of one node, and what it was told of others' revocations."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def open(self, options: EngineOptions) -> AsyncIterator[EngineState]:
+        """Open the store."""
+        state = await EngineState.open(options, on_revoked=self.told.append)
+        try:
+            yield state
+        finally:
+            await state.aclose()
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(options: EngineOptions) -> AsyncIterator[tuple[EngineState, EngineState, Node]]:
+    """Run two nodes on one engine. The node is the second one's."""
+    node = Node()
+    async with Node().open(options) as one, node.open(options) as other:
+        yield one, other, node
+
+
+async def claim(state: EngineState, jti: str) -> bool:
+    """Claim a token that is younger than the engine."""
+    return await state.claim(jti, expires_at=FUTURE + 30, issued_at=FUTURE)
+
+
+async def test_a_token_that_was_used_on_one_node_is_refused_on_the_other(own_engine: EngineServer) -> None:
+    """Of a hundred claims on both at once, one gets it."""
+    async with two_nodes(own_engine.options()) as (one, other, _):
+        answers = await asyncio.gather(*(claim((one, other)[n % 2], "jti") for n in range(100)))
+        assert sum(answers) == 1
+        assert not await claim(one, "jti")
+        assert not await claim(other, "jti")
+
+
+async def test_a_revocation_reaches_the_other_node_once(own_engine: EngineServer) -> None:
+    """Without being asked for; the node that revoked is not told of its own."""
+    first = Node()
+    options = own_engine.options()
+    async with first.open(options) as one, two_nodes(options) as (_, other, node):
+        now = time.time()
+        await one.revoke("session-1", at=now, until=now + 100)
+        await until(lambda: node.told)
+        assert other.revoked_at("session-1") == pytest.approx(now, abs=1e-5)
+        await one.revoke("session-2", at=now, until=now + 100)
+        await until(lambda: "session-2" in node.told)
+        assert (node.told, first.told) == (["session-1", "session-2"], [])
+
+
+async def test_a_node_that_starts_later_knows_all_revocations(own_engine: EngineServer) -> None:
+    """More than one reply of the engine has; and those that it brings with it are written to the engine."""
+    options = own_engine.options()
+    now = time.time()
+    async with Node().open(options) as one:
+        await asyncio.gather(*(one.revoke(f"s{n}", at=now, until=now + 100) for n in range(1500)))
+        brought = {"brought": (now, now + 100)}
+        later = await EngineState.open(options, known=brought)
+        assert all(later.revoked_at(f"s{n}") for n in range(1500))
+        await until(lambda: one.revoked_at("brought"))
+        await later.aclose()
+
+
+@pytest.mark.parametrize("fault", ["flushed", "twice", "killed", "restarted"])
+async def test_what_an_engine_lost_is_no_second_use(own_engine: EngineServer, fault: str) -> None:
+    """Older tokens are refused for now, not as replays; revocations come back from the nodes; newer tokens are used."""
+    async with two_nodes(own_engine.options()) as (one, other, _):
+        now = time.time()
+        await one.revoke("session-1", at=now, until=now + 100)
+        await until(lambda: other.revoked_at("session-1"))
+        assert await claim(one, "jti")
+        if fault in ("flushed", "twice"):
+            own_engine.run("FLUSHALL")
+            if fault == "twice":
+                await until(lambda: one.resyncs)
+                own_engine.run("FLUSHALL")
+        else:
+            own_engine.stop(15 if fault == "restarted" else 9)
+            own_engine.start()
+        with pytest.raises(UnavailableError):
+            await one.claim("old", expires_at=now + 30, issued_at=now)
+        assert await claim(other, "new")
+        assert not await claim(one, "new")
+
+        async def kept() -> bool:
+            later = await EngineState.open(own_engine.options(prefix=one._options.prefix))
+            found = later.revoked_at("session-1") is not None
+            await later.aclose()
+            return found
+
+        async with asyncio.timeout(30):
+            while not await kept():  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(0.01)
+        await one.revoke("session-2", at=now, until=now + 100)
+        await until(lambda: other.revoked_at("session-2"))
+
+
+async def test_an_engine_that_is_away_is_an_error_and_a_blind_node(own_engine: EngineServer) -> None:
+    """Nothing is answered from memory but revocations; all goes on when it is back."""
+    async with two_nodes(own_engine.options()) as (one, other, _):
+        now = time.time()
+        await one.revoke("session-1", at=now, until=now + 100)
+        assert not one.is_blind
+        own_engine.stop()
+        with pytest.raises(UnavailableError, match="engine"):
+            await claim(one, "jti")
+        with pytest.raises(UnavailableError):
+            await one.revoke("session-2", at=now, until=now + 100)
+        await until(lambda: one.is_blind and other.is_blind)
+        assert one.revoked_at("session-1")
+        own_engine.start()
+        await until(lambda: not one.is_blind and not other.is_blind)
+        assert await claim(one, "jti")
+
+
+async def test_a_claim_whose_reply_was_lost_is_no_replay(own_engine: EngineServer) -> None:
+    """It is sent again on a new connection, and the engine recognizes it."""
+    async with contextlib.AsyncExitStack() as stack:
+        proxy = await stack.enter_async_context(lossy_link(own_engine.port))
+        options = own_engine.options(f"redis://127.0.0.1:{proxy.port}")
+        state = await stack.enter_async_context(Node().open(options))
+        proxy.lose_reply_to(b"the-jti")
+        assert await claim(state, "the-jti")
+        assert proxy.lost == 1
+        assert not await claim(state, "the-jti")
+
+
+async def test_clocks_that_differ_are_refused_for_now(own_engine: EngineServer) -> None:
+    """A claim whose time the engine would measure wrongly is not made."""
+    options = own_engine.options()
+    state = await EngineState.open(options, clock=lambda: time.time() + 5)
+    with pytest.raises(UnavailableError, match="clocks"):
+        await claim(state, "jti")
+    await state.aclose()
+    async with Node().open(options) as right:
+        assert await claim(right, "jti")
