@@ -25,7 +25,7 @@ from relay.core.errors import Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.net.addresses import network_of
 from relay.sessions.base import Ended, EndedRefusal, Session
-from relay.state.families import Families, Family, Over, Redeem, Refused, Renewal, Succeeded
+from relay.state.families import Families, Family, Over, Redeem, Refused, Renewal, Succeeded, Young
 
 POLL_S = 0.05
 """Seconds between looks at the lease of another process."""
@@ -104,7 +104,7 @@ class Refresher:
         self._end_session = end_session
         self._logout = logout
         self._auditor = auditor
-        self._flights: dict[bytes, asyncio.Task[Refreshed | Refusal]] = {}
+        self._flights: dict[tuple[bytes, float], asyncio.Task[Refreshed | Refusal]] = {}
         self._shown: OrderedDict[bytes, None] = OrderedDict()  # what the store knows of by now
         self._hash_key = hashlib.sha256(b"refresh-token\0" + options.ref_key).digest()
         self._seal = Seal(options.ref_key)
@@ -122,8 +122,8 @@ class Refresher:
             keep_s=self._options.keep_s,
         )
 
-    async def refresh(self, refresh_token: str, client: Client) -> Refreshed | Refusal:
-        """Return new tokens for a refresh cookie, or why there are none.
+    async def refresh(self, refresh_token: str, client: Client, *, young_s: float = 0) -> Refreshed | Refusal:
+        """Return new tokens for a refresh cookie, or why there are none. Tokens younger than `young_s` are kept.
 
         An `EndedRefusal` means that the cookie will never be good again. Callers that come while a call runs get its
         result. A call that has begun is finished and stored, even if its callers have gone.
@@ -132,11 +132,12 @@ class Refresher:
             UnavailableError: if the backend or the store gave no answer. The cookie is as good as before.
         """
         key = self.key_of(refresh_token)
-        flight = self._flights.get(key)
+        call = key, young_s
+        flight = self._flights.get(call)
         if flight is None:
-            flight = asyncio.create_task(self._run(refresh_token, key, client))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda _done: self._flights.pop(key, None))
+            flight = asyncio.create_task(self._run(refresh_token, key, client, young_s=young_s))
+            self._flights[call] = flight
+            flight.add_done_callback(lambda _done: self._flights.pop(call, None))
             flight.add_done_callback(_consume)  # its callers may all have gone
         return await asyncio.shield(flight)
 
@@ -177,7 +178,14 @@ class Refresher:
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
 
     async def _run(
-        self, token: str, key: bytes, client: Client, *, by_successor: bool = False, is_copy: bool = False
+        self,
+        token: str,
+        key: bytes,
+        client: Client,
+        *,
+        by_successor: bool = False,
+        is_copy: bool = False,
+        young_s: float = 0,
     ) -> Refreshed | Refusal:
         """Do one refresh, or wait for the process that does it.
 
@@ -193,11 +201,14 @@ class Refresher:
                 unconfirmed_s=self._options.unconfirmed_s,
                 keep_s=self._options.keep_s,
                 is_shown=not by_successor,
+                young_s=young_s,
             )
             if isinstance(taken, Refused):
                 return await self._refused(taken, client)
             if isinstance(taken, Succeeded):
                 return await self._succeeded(taken, token, client, is_copy=is_copy)
+            if isinstance(taken, Young):
+                return Refusal(reason=Reason.SESSION_RENEWED, detail="The access token is new.")
             if isinstance(taken, Redeem):
                 return await self._call(taken, token, key, client, is_copy=is_copy)
             await asyncio.sleep(min(taken.for_s, POLL_S))

@@ -22,7 +22,7 @@ from relay.web.csrf import CsrfCheck
 from relay.web.renewed import Renewed
 
 FRESH_S = 30.0
-"""Age up to which a refused access token is not replaced."""
+"""Age up to which an access token that the backend has refused is not replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +49,15 @@ class RefreshRenewal:
         names = SessionCookies(names=(self._options.refresh.name,))
         return find_session(request.headers.getlist("cookie"), names)
 
-    async def renew(self, request: Request) -> Renewed | Refusal:
+    async def renew(self, request: Request, *, after_401: bool = False) -> Renewed | Refusal:
         """See `SessionRenewal.renew`."""
         token = self.cookie(request)
         if isinstance(token, Refusal):
             return token
         if not self._is_from_script(request):
             return Refusal(reason=Reason.SESSION_RENEWABLE)
-        refreshed = await self._refresher.refresh(token, self._client_of(request))
+        young_s = FRESH_S if after_401 else 0
+        refreshed = await self._refresher.refresh(token, self._client_of(request), young_s=young_s)
         if isinstance(refreshed, Refusal):
             return refreshed
         return Renewed(
@@ -91,7 +92,8 @@ class RefreshRenewal:
 def is_fresh(token: str | Refusal) -> bool:
     """Tell whether an access token is so new that another one would be refused for the same reason.
 
-    Some backends answer 401 to a wrong current password, too.
+    Some backends answer 401 to a wrong current password, too. A token that does not tell its age, or by another clock,
+    is found by the age of its refresh token (`RefreshRenewal.renew`).
     """
     issued = None if isinstance(token, Refusal) else issued_at(token)
     return issued is not None and abs(time.time() - issued) < FRESH_S

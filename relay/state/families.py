@@ -86,7 +86,12 @@ class Refused:
     family: Family
 
 
-Taken = Redeem | Wait | Succeeded | Refused
+@dataclass(frozen=True, slots=True)
+class Young:
+    """The token and its access token are so new that nothing is gained by other ones."""
+
+
+Taken = Redeem | Wait | Succeeded | Refused | Young
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,13 +125,21 @@ class Families(Protocol):
         ...
 
     async def take(
-        self, token: bytes, *, lease_s: float, unconfirmed_s: float, keep_s: float, is_shown: bool = True
+        self,
+        token: bytes,
+        *,
+        lease_s: float,
+        unconfirmed_s: float,
+        keep_s: float,
+        is_shown: bool = True,
+        young_s: float = 0,
     ) -> Taken:
         """Ask for the lease of a token, to call the backend with it within `lease_s`.
 
         `unconfirmed_s` bounds for how long a token is answered with a successor that the browser never showed.
         `keep_s` is the life of a family that is not known yet. With `is_shown` False the token came from a successor
-        of this store, and not from a browser.
+        of this store, and not from a browser. The newest token of a family is not redeemed while the refresh
+        that made it is younger than `young_s`.
         """
         ...
 

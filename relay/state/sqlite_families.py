@@ -33,6 +33,7 @@ from relay.state.families import (
     Succeeded,
     Taken,
     Wait,
+    Young,
 )
 from relay.state.sqlite_file import open_file
 
@@ -94,6 +95,11 @@ class _Row:
     @property
     def family(self) -> Family:
         return Family(session=self.sessions[-1], subject=self.subject, logged_in_at=self.logged_in_at)
+
+    @property
+    def made_at(self) -> float:
+        """When the newest token was made by a refresh, 0: by none."""
+        return self.tokens[-2].redeemed_at if len(self.tokens) > 1 else 0
 
     def position(self, token: bytes) -> int:
         return next(at for at, one in enumerate(self.tokens) if one.hash == token)
@@ -159,10 +165,17 @@ class SqliteFamilies:
         await self._run(partial(self._show, token))
 
     async def take(
-        self, token: bytes, *, lease_s: float, unconfirmed_s: float, keep_s: float, is_shown: bool = True
+        self,
+        token: bytes,
+        *,
+        lease_s: float,
+        unconfirmed_s: float,
+        keep_s: float,
+        is_shown: bool = True,
+        young_s: float = 0,
     ) -> Taken:
         """See `Families.take`."""
-        return await self._run(partial(self._take, token, lease_s, unconfirmed_s, keep_s, is_shown))
+        return await self._run(partial(self._take, token, lease_s, unconfirmed_s, keep_s, is_shown, young_s))
 
     async def complete(self, token: bytes, lease: bytes, renewal: Renewal) -> bool:
         """See `Families.complete`."""
@@ -296,7 +309,13 @@ class SqliteFamilies:
             self._set(row.id, tokens=row.packed)
 
     def _take(
-        self, token: bytes, lease_s: float, unconfirmed_s: float, keep_s: float, is_shown: bool
+        self,
+        token: bytes,
+        lease_s: float,
+        unconfirmed_s: float,
+        keep_s: float,
+        is_shown: bool,
+        young_s: float,
     ) -> Taken:
         now = self._now()
         row = self._load(token)
@@ -324,6 +343,8 @@ class SqliteFamilies:
                 family=row.family,
                 address=row.address,
             )
+        if now - row.made_at < young_s:
+            return Young()
         if now < row.leased_until:
             return Wait(for_s=row.leased_until - now)
         lease = secrets.token_bytes(16)

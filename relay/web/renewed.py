@@ -31,8 +31,10 @@ class Renewed:
 class SessionRenewal(Protocol):
     """Renews the session of a request with its refresh cookie. `relay.bff.renewal` is the adapter."""
 
-    async def renew(self, request: Request) -> Renewed | Refusal:
+    async def renew(self, request: Request, *, after_401: bool = False) -> Renewed | Refusal:
         """Return the session with new tokens, or why there are none; `SESSION_MISSING`: the cookie is missing.
+
+        `after_401`: the backend has refused the access token. New ones are no use then if it was made just before.
 
         The caller has counted the request, and has checked the origin of an unsafe one.
 

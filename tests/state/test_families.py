@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 
 from relay.core.errors import ConfigurationError, UnavailableError
-from relay.state.families import KEPT_TOKENS, Family, Over, Redeem, Refused, Renewal, Succeeded, Taken, Wait
+from relay.state.families import (
+    KEPT_TOKENS,
+    Family,
+    Over,
+    Redeem,
+    Refused,
+    Renewal,
+    Succeeded,
+    Taken,
+    Wait,
+    Young,
+)
 from relay.state.sqlite_families import SqliteFamilies
 
 LOGIN = Family(session="ref-1", subject="u1", logged_in_at=1_000)
@@ -265,6 +276,23 @@ async def test_a_log_in_from_a_clock_that_is_ahead_is_ended_and_a_later_one_is_n
     assert isinstance(await node.take("n0"), Refused)
     await node.begin("l0", Family(session="ref-3", subject="u1", logged_in_at=1_000))
     assert isinstance(await node.take("l0"), Redeem)
+
+
+async def test_a_young_token_is_not_redeemed_for_a_caller_who_says_so(node: Node, clocks: Clocks) -> None:
+    """A successor; others may redeem it at once."""
+
+    async def take(token: str) -> Taken:
+        return await node.store.take(key(token), lease_s=6, unconfirmed_s=DAY_S, keep_s=KEEP_S, young_s=30)
+
+    await node.begin()
+    assert isinstance(await take("t0"), Redeem)
+    clocks.go_on(31)
+    await node.rotate("t0", "t1")
+    assert isinstance(await take("t1"), Young)
+    assert isinstance(await take("t0"), Succeeded)
+    clocks.go_on(31)
+    assert isinstance(await take("t1"), Redeem)
+    assert isinstance(await take("unknown"), Redeem)
 
 
 async def test_a_token_that_was_redeemed_for_nothing_is_never_sent_again(

@@ -46,6 +46,7 @@ class RotatingBackend:
         self.access_s = 900
         self.rotates = True
         self.refused: set[str] = set()
+        self.refuses_all = False
         self.bodies: list[bytes] = []
         self.answer: Callable[[], Response] | None = None
         self.cuts = False
@@ -136,11 +137,11 @@ class RotatingBackend:
         """GET /auth/me."""
         token = request.headers["authorization"].removeprefix("Bearer ")
         try:
-            claims = jwt.decode(token, SECRET, algorithms=["HS256"], leeway=self.ahead_s + 1)
+            claims = jwt.decode(token, SECRET, algorithms=["HS256"], leeway=abs(self.ahead_s) + 1)
         except jwt.PyJWTError:
             return Response(status_code=401)
         self.bodies.append(await request.body())
-        if token in self.refused:
+        if token in self.refused or self.refuses_all:
             return Response(status_code=401)
         return JSONResponse({"name": claims["sub"]} | ({} if is_proxied(request) else {"echo": token}))
 

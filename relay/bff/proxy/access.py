@@ -84,16 +84,16 @@ class CookieAccess:
         """See `AccessTokens.renew`. A token that is new is not replaced: the backend would refuse the next one, too."""
         if refused.cookies or is_fresh(refused.token):
             return None
-        access = await self._renewed(request)
+        access = await self._renewed(request, after_401=True)
         if isinstance(access, Access):
             return None if access.token == refused.token else access
         return access if isinstance(access, EndedRefusal) else None
 
-    async def _renewed(self, request: Request) -> Access | Refusal | None:
+    async def _renewed(self, request: Request, *, after_401: bool = False) -> Access | Refusal | None:
         """Renew the session. None: there is nothing to renew it with."""
         if self._renewal is None:
             return None
-        renewed = await self._renewal.renew(request)
+        renewed = await self._renewal.renew(request, after_401=after_401)
         if isinstance(renewed, Refusal):
             return None if renewed.reason is Reason.SESSION_MISSING else renewed
         answer = Response(status_code=204)  # without a header of its own

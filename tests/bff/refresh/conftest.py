@@ -32,7 +32,7 @@ async def backend(port: int) -> AsyncIterator[RotatingBackend]:
 def relays(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[tuple[Relay, Relay]]:
     """Two relays with one state file."""
     folder = tmp_path_factory.mktemp("refreshing")
-    bff = f'backend = "http://127.0.0.1:{port}"\nlogout_path = "/auth/logout"'
+    bff = f'backend = "http://127.0.0.1:{port}"\ntimeout_s = 20\nlogout_path = "/auth/logout"'
     bff += '\n[bff.proxy.routes."/users"]\nmethods = ["GET", "POST"]'
     one, other = (make_relay(folder / name, bff=bff, extra=OPERATORS) for name in ("one", "other"))
     for relay in (one, other):

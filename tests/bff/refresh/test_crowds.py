@@ -97,12 +97,14 @@ async def test_a_log_out_in_the_middle_wins_over_a_hundred(
 
 
 @pytest.fixture
-def third(relays: tuple[Relay, Relay], tmp_path: Path) -> Iterator[tuple[Relay, MovedClock]]:
-    """A third process with the same state file, with clocks that can be moved. The backend has half a second."""
+def third(
+    relays: tuple[Relay, Relay], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[Relay, MovedClock]]:
+    """A third process with the same state file and clocks that can be moved. The parameter is its `bff.timeout_s`."""
     bff = (relays[0].folder / "relay.toml").read_text().partition('backend = "')[2].partition('"')[0]
     clock = MovedClock(tmp_path)
     relay = make_relay(
-        tmp_path / "third", bff=f'backend = "{bff}"\ntimeout_s = 0.5\n[bff.proxy.routes."/users"]'
+        tmp_path / "third", bff=f'backend = "{bff}"\ntimeout_s = {request.param}\n[bff.proxy.routes."/users"]'
     )
     relay.environment = relays[0].environment | clock.environment
     relay.start()
@@ -110,6 +112,7 @@ def third(relays: tuple[Relay, Relay], tmp_path: Path) -> Iterator[tuple[Relay, 
     relay.kill()
 
 
+@pytest.mark.parametrize("third", [0.5], indirect=True)
 async def test_a_killed_process_does_not_block_the_session(
     browser: Browser, relays: tuple[Relay, Relay], third: tuple[Relay, MovedClock], backend: RotatingBackend
 ) -> None:
@@ -128,6 +131,7 @@ async def test_a_killed_process_does_not_block_the_session(
     assert backend.refreshes.total() == 2
 
 
+@pytest.mark.parametrize("third", [20], indirect=True)
 async def test_a_lost_answer_is_made_good_an_hour_later(
     browser: Browser, third: tuple[Relay, MovedClock], backend: RotatingBackend
 ) -> None:
