@@ -56,12 +56,10 @@ async def dashboard(request: Request) -> Response:
     user = await verify_session(request)
     if isinstance(user, PageAnswer):
         return user
-    answer = await backend(request).get("/watchlist")
-    answer.raise_for_status()
     rows = "".join(
         f'<tr data-symbol="{escape(symbol)}"><th scope="row">{escape(symbol)}</th>'
         '<td class="bid">-</td><td class="ask">-</td></tr>'
-        for symbol in answer.json()
+        for symbol in await watchlist(request)
     )
     return page(
         "Dashboard",
@@ -80,10 +78,8 @@ async def watchlist_file(request: Request) -> Response:
     user = await verify_session(request)
     if isinstance(user, PageAnswer):
         return user
-    answer = await backend(request).get("/watchlist")
-    answer.raise_for_status()
     text = io.StringIO()
-    csv.writer(text).writerows([["symbol"], *([symbol] for symbol in answer.json())])
+    csv.writer(text).writerows([["symbol"], *([symbol] for symbol in await watchlist(request))])
     return PlainTextResponse(
         text.getvalue(),
         headers={"Content-Disposition": "attachment; filename=watchlist.csv"},
@@ -95,9 +91,7 @@ async def settings(request: Request) -> Response:
     user = await verify_session(request)
     if isinstance(user, PageAnswer):
         return user
-    answer = await backend(request).get("/watchlist")
-    answer.raise_for_status()
-    return settings_page(user, answer.json(), saved="saved" in request.query_params)
+    return settings_page(user, await watchlist(request), saved="saved" in request.query_params)
 
 
 async def save_settings(request: Request) -> Response:
@@ -114,6 +108,13 @@ async def save_settings(request: Request) -> Response:
         return settings_page(user, symbols, problem=answer.json()["message"])
     answer.raise_for_status()
     return RedirectResponse("/settings?saved", 303)
+
+
+async def watchlist(request: Request) -> list[str]:
+    """Ask the backend for the symbols of the request's user."""
+    answer = await backend(request).get("/watchlist")
+    symbols: list[str] = answer.raise_for_status().json()
+    return symbols
 
 
 def settings_page(user: User, symbols: Sequence[str], *, saved: bool = False, problem: str = "") -> Response:

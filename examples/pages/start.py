@@ -87,7 +87,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             socket.create_connection(("127.0.0.1", port)).close()
             return
         if process.poll() is not None or time.monotonic() > ends:
-            raise SystemExit(f"{process.args} did not start; is port {port} in use?")
+            raise SystemExit(f"{process.args!r} did not start; is port {port} in use?")
         time.sleep(0.05)
 
 

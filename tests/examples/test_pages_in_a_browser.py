@@ -17,7 +17,7 @@ from tests.support.ports import free_ports
 from tests.support.reverse_proxy import needed
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, BrowserContext, Page, Response, Route
+    from playwright.async_api import Browser, BrowserContext, Page, Request, Response, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -179,14 +179,19 @@ async def test_an_expired_access_token_is_renewed_once(
     context: "BrowserContext", site: Site, page: "Page"
 ) -> None:
     """The refresh cookie alone: the wanted page, one refresh, no mark in the address bar or the history."""
-    refreshes: list[str] = []
-    page.on("request", lambda request: refreshes.append(request.url) if "refresh" in request.url else None)
+    refreshes: list[tuple[str, str | None]] = []
+
+    def note(request: "Request") -> None:
+        if "refresh" in request.url:
+            refreshes.append((request.url, request.headers.get("x-relay-csrf")))
+
+    page.on("request", note)
     before = await tokens(context)
     await context.clear_cookies(name="access-token")
     await page.goto(f"{site.url}/settings?a=1")
     await page.get_by_role("heading", name="Settings").wait_for()
     await page.wait_for_url(f"{site.url}/settings?a=1")
-    assert refreshes == [f"{site.url}/api/auth/refresh"]
+    assert refreshes == [(f"{site.url}/api/auth/refresh", "1")], "as csrf.require_header needs it"
     after = await tokens(context)
     assert set(after) == set(TOKENS)
     assert not set(after.values()) & set(before.values())
