@@ -13,10 +13,10 @@ export function proxy(request: NextRequest): NextResponse {
   if (pathname === '/login') {
     // `ended`: the cookies that are still there were refused. To send them back to the page would be a loop.
     if (visitor === 'unknown' || searchParams.get('ended') === '1') return NextResponse.next();
-    return redirect(request, safeReturnTo(searchParams.get('returnTo')));
+    return redirect(request, safeReturnTo(searchParams.getAll('returnTo')));
   }
   if (pathname === '/session' || visitor === 'known') return NextResponse.next();
-  return redirect(request, loginPath(safeReturnTo(pathname + search)));
+  return redirect(request, loginPath(safeReturnTo(pathname + search.replaceAll('%20', '+'))));
 }
 
 function redirect(request: NextRequest, path: string): NextResponse {

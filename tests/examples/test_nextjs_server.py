@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import pytest_asyncio
 
 from tests.support.canaries import hits
 from tests.support.next_example import PASSWORD, REFRESH, SESSION, Example, manifest, running_example
+from tests.support.return_paths import BAD, GOOD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -91,7 +93,7 @@ async def test_row_26_each_page_and_handler_asks_for_the_session(
                 assert answer.headers["location"].startswith("/login"), path
             else:
                 assert "NEXT_REDIRECT;replace;/login" in answer.text or "Next-Router-Prefetch" in headers
-            assert not re.search(r"example\.com|BTC-USD|Ada|Settings of", answer.text), (path, headers)
+            assert not re.search(r"example\.com|ETH-USD|Ada|Settings of", answer.text), (path, headers)
     assert example.backend.calls.total() == 0
 
 
@@ -128,6 +130,7 @@ BOUNDARY: list[tuple[str, dict[str, str], str | None]] = [
     ("/dashboard", {}, "/login"),
     ("/settings", {}, "/login?returnTo=%2Fsettings"),
     ("/settings?a=1&b=%2F", {}, "/login?returnTo=%2Fsettings%3Fa%3D1%26b%3D%252F"),
+    ("/settings?a=b%20c", {}, "/login?returnTo=%2Fsettings%3Fa%3Db%2Bc"),
     ("/admin", {}, "/login?returnTo=%2Fadmin"),
     ("/dashboard/prices.csv", {}, "/login?returnTo=%2Fdashboard%2Fprices.csv"),
     ("/no/such/page", {}, "/login?returnTo=%2Fno%2Fsuch%2Fpage"),
@@ -139,13 +142,7 @@ BOUNDARY: list[tuple[str, dict[str, str], str | None]] = [
     ("/login", RENEWABLE, "/dashboard"),
     ("/login", CHUNKED, "/dashboard"),
     ("/login?returnTo=%2Fsettings%3Fa%3D1", KNOWN, "/settings?a=1"),
-    ("/login?returnTo=%2F%2Fevil.example", KNOWN, "/dashboard"),
-    ("/login?returnTo=https%3A%2F%2Fevil.example", KNOWN, "/dashboard"),
-    ("/login?returnTo=%2F%5Cevil.example", KNOWN, "/dashboard"),
-    ("/login?returnTo=%2F%2509%2Fevil.example", KNOWN, "/dashboard"),
-    ("/login?returnTo=%2F.%2F%2Fevil.example", KNOWN, "/dashboard"),
-    ("/login?returnTo=%2Flogin", KNOWN, "/dashboard"),
-    ("/login?returnTo=%2Fa&returnTo=%2Fb", KNOWN, "/a"),
+    ("/login?returnTo=%2Fa&returnTo=%2Fb", KNOWN, "/dashboard"),
     ("/session?returnTo=%2Fsettings&at=1", {}, None),
     ("/api/auth/me", {}, None),
     ("/api/proxy/users", {}, None),
@@ -167,6 +164,22 @@ async def test_row_27_the_boundary(server: httpx.AsyncClient, own: dict[str, str
             answer.headers["location"].removeprefix(str(server.base_url).rstrip("/")) if by_boundary else None
         )
         assert found == (None if own else wanted), (path, headers, own, answer.status_code)
+
+
+async def test_row_25_return_to(server: httpx.AsyncClient) -> None:
+    """The page to go on to is one of the application, in each of hundreds of spellings."""
+
+    async def found(text: str) -> str:
+        value = quote(text, safe="", errors="replace")
+        answer = await server.get(f"/login?returnTo={value}", headers=KNOWN)
+        return answer.headers["location"].removeprefix(str(server.base_url).rstrip("/"))
+
+    wrong = [ascii(text) for text in BAD if "\ud800" not in text and await found(text) != "/dashboard"]
+    assert not wrong, wrong
+    kept = [await found(text) for text in GOOD]
+    # a % that escapes nothing is more than this check takes
+    assert kept.count("/dashboard") == 1 + sum(text in {"/%", "/%zz"} for text in GOOD)
+    assert all(re.match(r"/(?!/)", path) for path in kept)
 
 
 async def test_row_28_two_users_at_once(example: Example, server: httpx.AsyncClient) -> None:

@@ -15,16 +15,6 @@ import { accessToken, hasRefreshCookie } from '@/lib/session-cookies';
 
 const TIMEOUT_MS = 5_000;
 
-/** The part of an access token's life after which the browser renews the session. */
-const RENEW_AFTER = 0.8;
-
-export interface Renewal {
-  /** The token's end, which tells one token from another. */
-  endsAt: number;
-  /** Milliseconds until the renewal. Not a time, because the browser's clock may be wrong. */
-  inMs: number;
-}
-
 export interface User {
   name: string;
   email: string;
@@ -78,20 +68,6 @@ export async function findSession(): Promise<Session | null> {
       return answer;
     },
   };
-}
-
-/** Return when the browser should renew the session. The token is not verified here, because this only sets a timer. */
-export async function renewal(): Promise<Renewal | null> {
-  const payload = accessToken(await cookies())?.split('.')[1];
-  if (payload === undefined) return null;
-  try {
-    const { exp, iat } = JSON.parse(Buffer.from(payload, 'base64url').toString());
-    const now = Date.now() / 1000;
-    const life = exp - (iat ?? now);
-    return Number.isFinite(life) ? { endsAt: exp, inMs: (exp - life * (1 - RENEW_AFTER) - now) * 1000 } : null;
-  } catch {
-    return null;
-  }
 }
 
 /** Read a JSON answer of the backend. Any other answer is an error that the error page explains. */

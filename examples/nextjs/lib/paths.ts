@@ -9,35 +9,45 @@ const ONE_TRY_MS = 30_000;
 /** The mark in the URL of a page whose session has just been renewed: when, by the server's clock. */
 const RENEWED = 'renewed';
 
+const MAX_CHARS = 2_048;
+const ANY_ORIGIN = 'http://a.invalid';
+
+/** Pages that end or begin a session: nobody returns to one. */
+const NEVER = ['/login/', '/logout/', '/session/', '/api/auth/'];
+
 export type Query = Record<string, string | string[] | undefined>;
 
 /**
- * Return `value` if it is a path of this application, else the home page. Otherwise a link to our own log-in could lead
- * to another site (open redirect). It must stay a path in every spelling that a browser or a server could read.
+ * Return `value` if it is one text and a page of this application, else the home page. Otherwise a link to our own log-in
+ * could lead to another site (open redirect). It must be such a page in every spelling that a browser or a server reads.
  */
-export function safeReturnTo(value: string | string[] | null | undefined): string {
-  if (typeof value !== 'string' || !isPath(value)) return HOME;
-  let decoded: string;
+export function safeReturnTo(value: string | string[] | undefined): string {
+  if (Array.isArray(value)) return value.length === 1 ? safeReturnTo(value[0]) : HOME;
+  if (value === undefined || value.length > MAX_CHARS) return HOME;
   try {
-    decoded = decodeURIComponent(value);
+    const decoded = decodeURIComponent(value);
+    if (!isPath(value) || !isPath(decoded)) return HOME;
+    // a server decodes the path that the browser has resolved, or resolves it once more
+    const routes = [decodeURIComponent(resolved(value)), resolved(decoded)].map(asRoute);
+    return routes.some((route) => NEVER.some((own) => route.startsWith(own))) ? HOME : value;
   } catch {
     return HOME;
   }
-  if (!isPath(decoded)) return HOME;
-  const { pathname } = new URL(value, 'http://a.invalid');
-  const first = decodeURIComponent(pathname).toLowerCase().split('/')[1];
-  return first === 'login' || first === 'logout' || first === 'session' ? HOME : value;
 }
 
-/** One leading slash, nothing that browsers drop or read as a slash, and the same origin when it is resolved. */
+/** One leading slash, and nothing that browsers drop, replace or read as a slash; also when `.` and `..` are resolved. */
 function isPath(text: string): boolean {
-  if (!/^\/(?!\/)[^\\\s\p{Cc}]*$/u.test(text)) return false;
-  try {
-    const url = new URL(text, 'http://a.invalid');
-    return url.origin === 'http://a.invalid' && !url.pathname.startsWith('//');
-  } catch {
-    return false;
-  }
+  return /^\/(?!\/)[^\\\p{C}\p{Z}]*$/u.test(text) && !resolved(text).startsWith('//');
+}
+
+function resolved(path: string): string {
+  return new URL(path, ANY_ORIGIN).pathname;
+}
+
+/** Return a path as a server takes it that ignores letter case, empty segments and parameters. */
+function asRoute(path: string): string {
+  const segments = path.toLowerCase().split('/').map((segment) => segment.split(';')[0]);
+  return `/${segments.filter(Boolean).join('/')}/`;
 }
 
 /** Return a page's address with its query, without the mark of a renewal. */
@@ -64,7 +74,7 @@ export function renewalPath(returnTo: string, now: number): string {
 
 /** Return `returnTo` with the mark that its session was renewed at `at`. */
 export function renewedPath(returnTo: string, at: string): string {
-  const url = new URL(returnTo, 'http://a.invalid');
+  const url = new URL(returnTo, ANY_ORIGIN);
   url.searchParams.set(RENEWED, at);
   return `${url.pathname}${url.search}${url.hash}`;
 }
