@@ -28,7 +28,7 @@ def wanted() -> dict[str, list[str]]:
     own = [each for each in extras if not each.startswith(project["name"])]
     build = build_requirements()
     return {
-        RELAY: project["dependencies"],
+        RELAY: [*project["dependencies"], *project["optional-dependencies"]["audit"]],
         BUILD: build,
         TESTS: [*project["dependencies"], *own, *build],
     }

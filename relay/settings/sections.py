@@ -380,6 +380,12 @@ class Audit(Section):
         default="checkpoint",
         description="When to wait for the disk, against a power cut: never, at checkpoints, or at every write.",
     )
+    index_memory_mb: int = Field(
+        default=512,
+        ge=128,
+        le=1 << 20,
+        description="Memory in MB of the index that `relay audit` makes of a long log. More of it goes to the disk.",
+    )
     stdout: Literal["nothing", "checkpoints", "records"] = Field(
         default="nothing",
         description="What is copied to standard output. All other lines then go to standard error.",

@@ -173,6 +173,11 @@ class RecordReader:
         self._since = "" if since is None else iso(since)
         self._until = None if until is None else iso(until)
 
+    @property
+    def span(self) -> tuple[str, str | None]:
+        """The first and the last `at` that are read; "" and None: all."""
+        return self._since, self._until
+
     def records(
         self, lines: Iterable[bytes], matches: Callable[[bytes], bool] | None = None
     ) -> Iterator[Record]:

@@ -1,7 +1,7 @@
 """The timeline of a token, a connection, a session or a user: what happened, in order and in plain words."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,8 +10,8 @@ from relay.audit.query.explain import explain
 from relay.audit.query.records import Record, RecordReader, having
 from relay.audit.recent import newest_lines
 
-Lines = Callable[[], Iterable[bytes]]
-"""Reads the log; called once for each pass."""
+Lines = Callable[[Collection[str]], Iterable[bytes]]
+"""Reads the lines whose records may have one of some names; called once for each pass. It may read all lines."""
 
 _MAX_CLAIMED = 50
 """Records of a limited timeline that only claim to belong to it. Anybody can cause them, and must not fill it."""
@@ -73,7 +73,7 @@ def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentT
     """
     whole = True
 
-    def lines() -> Iterator[bytes]:
+    def lines(_names: Collection[str]) -> Iterator[bytes]:
         nonlocal whole
         for line in newest_lines(paths):
             if line is None:
@@ -108,7 +108,7 @@ def _read(
         reader.is_cut |= claims_left < 0
         return claims_left >= 0
 
-    return list(islice(filter(wanted, reader.records(lines(), having(*names))), limit))
+    return list(islice(filter(wanted, reader.records(lines(names), having(*names))), limit))
 
 
 def _ids(record: Record) -> set[str]:

@@ -29,6 +29,13 @@ def anomalies(
     for name in mark or ():
         if name not in list(Anomaly):
             raise ConfigurationError(unknown("an anomaly mark", name, list(Anomaly)))
+    index = log.open_index()
+    if index is None:
+        lines = log.lines()
+    else:
+        from relay.audit.index.questions import lines_with_marks
+
+        lines = lines_with_marks(index)
     rows = [
         {
             "at": record.at if as_json else log.shown(record.at),
@@ -39,6 +46,6 @@ def anomalies(
             "address": record.client.ip,
             "jti": record.relay.token.jti,
         }
-        for record in summaries.anomalies(log.reader.records(log.lines()), marks=mark)
+        for record in summaries.anomalies(log.reader.records(lines), marks=mark)
     ]
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")

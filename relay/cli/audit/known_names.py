@@ -33,6 +33,10 @@ class Endpoints:
                 self._known.add(record.relay.endpoint)
             yield record
 
+    def add(self, names: Iterable[str]) -> None:
+        """Add the endpoints that the log names."""
+        self._known.update(names)
+
     def check(self, name: str) -> None:
         """Check a name, after the records were read.
 
@@ -45,6 +49,10 @@ class Endpoints:
 
 def names_in(log: Log) -> set[str]:
     """Return the users, sessions, tokens and connections in a log."""
+    if (index := log.open_index()) is not None:
+        from relay.audit.index import questions
+
+        return questions.names(index, log.reader)
     return {
         name
         for record in log.reader.records(log.lines())

@@ -17,7 +17,13 @@ from relay.cli.output import printable
 @query
 def stats(log: Log, *, as_json: JsonOption = False) -> None:
     """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
-    found = summaries.stats(log.reader.records(log.lines()))
+    index = log.open_index()
+    if index is None:
+        found = summaries.stats(log.reader.records(log.lines()))
+    else:
+        from relay.audit.index import questions
+
+        found = questions.stats(index, log.reader)
     refusals = [
         {"action": action, "reason": reason, "count": count}
         for (action, reason), count in found.refusals.most_common()

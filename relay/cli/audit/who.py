@@ -45,7 +45,16 @@ def who(
     if until and begin is None:
         begin = datetime.min.replace(tzinfo=UTC)
     endpoints = Endpoints(config, file)
-    records = endpoints.seen_in(log.reader.records(log.lines()))
+    index = log.open_index()
+    if index is None:
+        lines = log.lines()
+    else:
+        from relay.audit.index import questions
+
+        endpoints.add(questions.distinct(index, log.reader, "endpoint"))
+        first = moment if begin is None else begin
+        lines = questions.lines_of_connections(index, endpoint, begin=iso(first), end=iso(moment))
+    records = endpoints.seen_in(log.reader.records(lines))
     rows = [
         asdict(row)
         for row in connected.connected_at(records, endpoint, at=moment, since=begin, channel=channel or None)
@@ -54,6 +63,7 @@ def who(
         endpoints.check(endpoint)
     finally:
         log.report_missing()
+        log.close()
     if not as_json:
         rows = [
             row

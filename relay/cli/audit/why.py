@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Annotated
 
@@ -34,7 +35,16 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
-    steps = timeline.timeline_of(log.lines, about, reader=log.reader)
+    index = log.open_index()
+
+    def lines(names: Collection[str]) -> Iterable[bytes]:
+        if index is None:
+            return log.lines()
+        from relay.audit.index.questions import lines_naming
+
+        return lines_naming(index, names)
+
+    steps = timeline.timeline_of(lines, about, reader=log.reader)
     if not steps:
         raise ConfigurationError(unknown("a user, session, token or connection", about, names_in(log)))
     if as_json:

@@ -75,7 +75,7 @@ def test_a_claim_is_told_as_one_and_leads_nowhere() -> None:
     def told(about: str) -> list[str]:
         return [
             step.action + (" claimed" if "which nothing proves" in step.sentence else "")
-            for step in timeline.timeline_of(lambda: log, about, reader=RecordReader())
+            for step in timeline.timeline_of(lambda _names: log, about, reader=RecordReader())
         ]
 
     assert told("real") == ["connect.accepted", "connect.denied claimed"]

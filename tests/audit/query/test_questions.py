@@ -43,16 +43,19 @@ def records(day: Day) -> Iterator[Record]:
 def test_why_tells_the_whole_story(day: Day, number: int) -> None:
     """Asked by the token or by the connection: the same, from the request to the close."""
     jti = f"jti-{number}"
-    told = timeline.timeline_of(lambda: lines(day), jti, reader=RecordReader())
+    told = timeline.timeline_of(lambda _names: lines(day), jti, reader=RecordReader())
     assert sorted(step.action for step in told) == sorted(day.stories[jti])
     assert [step.at for step in told] == sorted(step.at for step in told)
     if len(told) > 1:
-        assert timeline.timeline_of(lambda: lines(day), f"connection-{number}", reader=RecordReader()) == told
+        assert (
+            timeline.timeline_of(lambda _names: lines(day), f"connection-{number}", reader=RecordReader())
+            == told
+        )
 
 
 def test_why_of_a_user(day: Day) -> None:
     """Everything under that name, and nothing of a longer one."""
-    told = timeline.timeline_of(lambda: lines(day), "guest-1", reader=RecordReader())
+    told = timeline.timeline_of(lambda _names: lines(day), "guest-1", reader=RecordReader())
     plain = [json.loads(line) for line in lines(day) if b'"guest-1"' in line]
     assert len(told) == sum(record["user"]["id"] == "guest-1" for record in plain) > 20
     assert {step.user for step in told} == {"guest-1"}
@@ -60,7 +63,7 @@ def test_why_of_a_user(day: Day) -> None:
 
 def test_explaining_an_unknown_id_finds_no_records(day: Day) -> None:
     """Nothing is nothing."""
-    assert timeline.timeline_of(lambda: lines(day), "nobody", reader=RecordReader()) == []
+    assert timeline.timeline_of(lambda _names: lines(day), "nobody", reader=RecordReader()) == []
 
 
 @pytest.mark.parametrize("hour", [0, 6, 12, 23.9])

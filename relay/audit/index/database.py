@@ -1,0 +1,119 @@
+"""Questions to an index: DuckDB over its parts, and over the tails of the log's files, which were just read."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any
+
+import duckdb
+
+from relay.audit.index.parts import Indexed, Parts, Progress, batches, encode_rows, load, quoted
+from relay.audit.index.rows import COLUMNS, rows_of
+from relay.core.errors import RelayError
+
+_PLACE = "file::BIGINT * 1099511627776 + start"
+"""The place of a line in the whole log. A file has less than a TB."""
+
+
+class Index:
+    """The index of a log, brought up to date. Use it in a `with` block: it keeps the log's files open.
+
+    The view `lines` has a row for each line of the log: `file`, the number of its file, and the columns of `Row`.
+    """
+
+    def __init__(self, folder: Path, logs: Sequence[Path], *, memory_mb: int, progress: Progress) -> None:
+        """Bring the index up to date.
+
+        Raises:
+            ConfigurationError: if others can write into its folder.
+            OSError: if the log can't be read, or the index can't be written.
+        """
+        try:
+            self._open(folder, logs, memory_mb, progress)
+        except duckdb.Error as error:
+            raise OSError(str(error).partition("\n")[0]) from None
+
+    def _open(self, folder: Path, logs: Sequence[Path], memory_mb: int, progress: Progress) -> None:
+        self._memory_mb = memory_mb
+        with ExitStack() as stack:
+            parts = Parts(folder, lambda: self._connect(folder))
+            self.files = parts.update(logs, stack, progress)
+            self.rebuilt = parts.rebuilt
+            self._database = stack.enter_context(self._connect(folder))
+            self._load_tails(folder)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "Index":
+        """Keep the files open until `__exit__`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the log's files and the database."""
+        self._stack.close()
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return the answer to a query over `lines`.
+
+        Raises:
+            RelayError: if the database can't answer, as with too little memory.
+        """
+        try:
+            found: list[tuple[Any, ...]] = self._database.execute(query, list(parameters)).fetchall()
+        except duckdb.Error as error:
+            why = str(error).partition("\n")[0]
+            raise RelayError(
+                f"The index of the audit log gave no answer (audit.index_memory_mb: {why})."
+            ) from None
+        return found
+
+    def lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[bytes]:
+        """Read the log's lines whose rows fulfil a condition, in the order of the log.
+
+        Raises:
+            OSError: if the log can't be read.
+        """
+        return (line for _, line in self.placed_lines(where, parameters))
+
+    def placed_lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[tuple[int, bytes]]:
+        """Read the same lines, each with its place in the log."""
+        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY place"
+        for place, number, start, length in self.rows(query, parameters):
+            yield place, os.pread(self.files[number].file, length, start)
+
+    def _connect(self, folder: Path) -> Any:
+        return duckdb.connect(
+            config={
+                "memory_limit": f"{self._memory_mb}MB",
+                "threads": 2,
+                "temp_directory": str(folder / ".spill"),
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            }
+        )
+
+    def _load_tails(self, folder: Path) -> None:
+        """Make the view `lines` of the parts and of what was written after them."""
+        selects = []
+        with TemporaryDirectory(dir=folder, prefix=".tail-") as aside:
+            for number, found in enumerate(self.files):
+                if found.part is not None:
+                    selects.append(f"SELECT {number} AS file, * FROM read_parquet({quoted(found.part)})")
+                if found.end < found.size:
+                    self._load_tail(found, Path(aside) / f"{number}.json", f"tail_{number}")
+                    selects.append(f"SELECT {number} AS file, * FROM tail_{number}")
+        nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, {nothing} WHERE false"
+        self._database.execute(f"CREATE TEMP VIEW lines AS SELECT *, {_PLACE} AS place FROM ({every})")
+
+    def _load_tail(self, found: Indexed, rows: Path, table: str) -> None:
+        at = found.end
+        with rows.open("wb") as sink:
+            for lines in batches(found.file, at, found.size, to_end=False):
+                sink.write(encode_rows(rows_of(lines, at)))
+                at += sum(map(len, lines))
+        load(self._database, table, rows)

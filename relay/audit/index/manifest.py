@@ -1,0 +1,149 @@
+"""The list of an index's parts, and the folder that they are in.
+
+Each part is listed with the SHA-256 of its own bytes, and with that of the bytes of the log that it was made from.
+The list has a SHA-256 too. Damage is found by them. Somebody who can write into the folder can write other sums:
+`relay audit verify --index` makes the index again and compares.
+"""
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from relay.core.errors import ConfigurationError
+
+VERSION = 1
+"""Of the rows and of this list. Another one makes the index again."""
+
+_NAME = "manifest.json"
+_BLOCK = 1 << 20
+
+
+class State(msgspec.Struct, frozen=True):
+    """What tells that a file is as it was: its place on the disk, its size, and the times of its last changes."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, file: int) -> "State":
+        """Return the state of the file that the descriptor `file` is open for."""
+        found = os.fstat(file)
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One part: the rows of the first `end` bytes of a file of the log.
+
+    `seen_ns` is the time of the last look at the file, by the clock of the file system.
+    """
+
+    log: str
+    state: State
+    seen_ns: int
+    end: int
+    log_sha256: str
+    name: str
+    sha256: str
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    version: int
+    parts: list[Part]
+
+
+def open_folder(path: Path) -> None:
+    """Make the folder of an index if there is none, and check who can write into it.
+
+    Raises:
+        ConfigurationError: if others could have written into it.
+        OSError: if it can't be made.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigurationError(
+            f"{path}: the index of the audit log is a folder, and this is none. Move it away."
+        )
+    if found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{path}: the index belongs to another user (uid {found.st_uid}), who can write any answer into it. "
+            "Remove the folder, or ask as that user."
+        )
+    if found.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{path}: others may use the index (mode {stat.S_IMODE(found.st_mode):o}), and could have written any "
+            "answer into it. Remove the folder; the next question makes it again."
+        )
+
+
+def read(folder: Path) -> list[Part]:
+    """Return the parts that the folder's list names. A list that is missing or damaged has none."""
+    try:
+        sum_, _, body = (folder / _NAME).read_bytes().partition(b"\n")
+        if sum_.decode() != hashlib.sha256(body).hexdigest():
+            return []
+        manifest = msgspec.json.decode(body, type=_Manifest)
+    except (OSError, ValueError):
+        return []
+    return manifest.parts if manifest.version == VERSION else []
+
+
+def write(folder: Path, parts: list[Part]) -> None:
+    """Replace the list.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    body = msgspec.json.format(msgspec.json.encode(_Manifest(VERSION, parts)))
+    with replacing(folder / _NAME) as file:
+        file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+class replacing:  # noqa: N801  # used like a function
+    """Write a file aside, and give it its name when it is on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._aside = path.with_name(f".{path.name}.new")
+
+    def __enter__(self) -> BinaryIO:
+        self._file = self._aside.open("wb")
+        return self._file
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with self._file:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        if kind is None:
+            self._aside.replace(self._path)
+        else:
+            self._aside.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: if it can't be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_beginning(file: int, end: int) -> str:
+    """Return the SHA-256 of the first `end` bytes of the file that the descriptor `file` is open for."""
+    digest, at = hashlib.sha256(), 0
+    while at < end and (block := os.pread(file, min(_BLOCK, end - at), at)):
+        digest.update(block)
+        at += len(block)
+    return digest.hexdigest()

@@ -1,0 +1,234 @@
+"""The index against the log itself: whatever happens to the one or the other, it has exactly the log's lines."""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.audit.chain import Link, seal
+from relay.audit.files import log_files
+from relay.audit.index import manifest, parts
+from relay.audit.index.database import Index
+from relay.audit.index.rows import Row, rows_of
+from relay.core.errors import ConfigurationError
+from relay.core.events import Event, to_record
+from tests.support.audit_days import make_day
+from tests.support.audit_logs import HOSTILE, an_event
+
+COLUMNS = ", ".join(
+    field.name if field.name != "count" else '"count"' for field in msgspec.structs.fields(Row)
+)
+
+
+@pytest.fixture(autouse=True)
+def _short_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a part grow after a few records, and a second look be needed for each file that was just changed."""
+    monkeypatch.setattr(parts, "_LONGEST_TAIL", 20_000)
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """The lines of a short day, with hostile ones in it."""
+    lines = (
+        make_day(tmp_path_factory.mktemp("day") / "audit.jsonl", tokens=60).path.read_bytes().splitlines(True)
+    )
+    head = Link(writer="x" * 16, seq=0, hash="0" * 64)
+    for text in HOSTILE.values():
+        record = to_record(
+            an_event(relay={"detail": text[:1000]}), timestamp=text[:50], event_id="i", node="n"
+        )
+        line, head = seal({**record, "user": {"id": text[:200]}}, head)
+        lines.append(line + b"\n")
+    return [
+        *lines,
+        b"no record\n",
+        b"\n",
+        b'{"event":{}}\n',
+        b"\xff\xfe\n",
+        b'{"@timestamp":"\\ud800","event":{"action":"x"}}\n',
+    ]
+
+
+class Log:
+    """A log in a folder, that the test changes, and its index."""
+
+    def __init__(self, folder: Path, lines: Sequence[bytes], dice: random.Random) -> None:
+        self.path = folder / "audit.jsonl"
+        self.index = folder / "audit-index"
+        self.lines = lines
+        self.dice = dice
+        self.rebuilt = 0
+        self.path.write_bytes(self.some())
+
+    def some(self) -> bytes:
+        return b"".join(self.dice.choices(self.lines, k=self.dice.randrange(1, 80)))
+
+    def check(self) -> None:
+        """Compare the index, brought up to date, with the log, line by line and field by field."""
+        files = log_files(self.path)
+        with Index(self.index, files, memory_mb=128, progress=lambda _done: None) as index:
+            self.rebuilt = index.rebuilt
+            found = index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
+            lines = list(index.lines("true"))
+        plain = [
+            (number, *msgspec.structs.astuple(row))
+            for number, file in enumerate(files)
+            for row in rows_of(_finished(file, is_live=file == self.path), 0)
+        ]
+        assert found == plain
+        expected = [line for file in files for line in _finished(file, is_live=file == self.path)]
+        assert lines == [line for line in expected if line.strip()]
+
+    # what happens to it
+
+    def grow(self) -> None:
+        with self.path.open("ab") as file:
+            file.write(self.some())
+
+    def tear(self) -> None:
+        """A writer was killed, or is in the middle of a line."""
+        with self.path.open("ab") as file:
+            file.write(self.dice.choice(self.lines)[:-20])
+
+    def rotate(self) -> None:
+        number = len(log_files(self.path))
+        self.path.rename(self.path.with_name(f"audit-{number:012d}.jsonl"))
+        self.path.write_bytes(self.some())
+
+    def change_in_place(self) -> None:
+        """A byte of the log is changed, and the file's times are set back."""
+        path = self.dice.choice(log_files(self.path))
+        was = path.stat()
+        with path.open("rb+") as file:
+            at = self.dice.randrange(max(1, was.st_size))
+            file.seek(at)
+            byte = file.read(1) or b"x"
+            file.seek(at)
+            file.write(bytes([byte[0] ^ (1 << self.dice.randrange(8))]))
+        os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+
+    def replace(self) -> None:
+        """A file of the log is another one."""
+        path = self.dice.choice(log_files(self.path))
+        path.unlink()
+        path.write_bytes(self.some())
+
+    def cut(self) -> None:
+        path = self.dice.choice(log_files(self.path))
+        os.truncate(path, self.dice.randrange(path.stat().st_size + 1))
+
+    def delete_oldest(self) -> None:
+        files = log_files(self.path)
+        if len(files) > 1:
+            files[0].unlink()
+
+    def damage_index(self) -> None:
+        """Bits flip, an end is missing, a file is gone or is that of another part."""
+        files = [path for path in self.index.glob("*") if path.is_file() and path.stat().st_size]
+        for path in self.dice.sample(files, min(len(files), self.dice.randrange(1, 4))):
+            data = bytearray(path.read_bytes())
+            match self.dice.randrange(5):
+                case 0:
+                    path.unlink()
+                case 1:
+                    path.write_bytes(data[: self.dice.randrange(len(data))])
+                case 2:
+                    path.write_bytes(
+                        self.dice.choice(files).read_bytes() if self.dice.choice(files).exists() else b""
+                    )
+                case _:
+                    for _ in range(3):
+                        data[self.dice.randrange(len(data))] ^= 1 << self.dice.randrange(8)
+                    path.write_bytes(data)
+
+
+def _finished(path: Path, *, is_live: bool) -> list[bytes]:
+    """Return the lines of a file; of the one that is being written, without what has no newline yet."""
+    lines = [line + b"\n" for line in path.read_bytes().split(b"\n")]
+    last = lines.pop()[:-1]
+    return [*lines, last] if last and not is_live else lines
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_damage_changes_an_answer(tmp_path: Path, day: list[bytes], seed: int) -> None:
+    """The log grows, rotates, is cut and changed in place, and the index is damaged, in any order."""
+    dice = random.Random(seed)
+    log = Log(tmp_path, day, dice)
+    log.check()
+    for _ in range(12):
+        happening = dice.choice(
+            [
+                log.grow,
+                log.grow,
+                log.tear,
+                log.rotate,
+                log.change_in_place,
+                log.replace,
+                log.cut,
+                log.delete_oldest,
+            ]
+            + [log.damage_index] * 4
+        )
+        happening()
+        log.check()
+
+
+def test_a_complete_file_is_read_once(
+    tmp_path: Path, day: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second question reads the tail alone, also when the file of the log has another name by then."""
+    log = Log(tmp_path, day, random.Random(1))
+    for _ in range(3):
+        log.rotate()
+    log.check()
+    assert log.rebuilt >= 3
+    monkeypatch.setattr(parts, "_RECENT_NS", -1)  # no file of this test is changed so shortly after a look
+    log.check()
+    hashed: list[int] = []
+
+    def counted(file: int, end: int) -> str:
+        hashed.append(end)
+        return of_beginning(file, end)
+
+    of_beginning = manifest.sha256_of_beginning
+    monkeypatch.setattr(manifest, "sha256_of_beginning", counted)
+    log.check()
+    assert (log.rebuilt, hashed) == (0, [])
+
+
+def test_a_folder_of_others_is_refused(tmp_path: Path, day: list[bytes]) -> None:
+    """Whoever can write into it can write any answer: its mode, its owner and its kind are looked at."""
+    log = Log(tmp_path, day, random.Random(2))
+    log.check()
+    log.index.chmod(0o750)
+    with pytest.raises(ConfigurationError, match="others may use the index"):
+        log.check()
+    log.index.chmod(0o700)
+    log.index.rename(tmp_path / "elsewhere")
+    log.index.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        log.check()
+    if os.geteuid() == 0:
+        log.index.unlink()
+        log.index.mkdir(mode=0o700)
+        os.chown(log.index, 10001, 10001)
+        with pytest.raises(ConfigurationError, match="another user"):
+            log.check()
+
+
+def test_a_log_larger_than_the_memory(tmp_path: Path) -> None:
+    """An index of 128 MB answers questions that sort and count all lines."""
+    head, lines = Link(writer="w" * 16, seq=0, hash="0" * 64), []
+    for number in range(3000):
+        record = to_record(
+            Event(action=an_event().action, user=f"user-{number}"), timestamp="t", event_id="i", node="n"
+        )
+        line, head = seal(record, head)
+        lines.append(line + b"\n")
+    log = Log(tmp_path, lines, random.Random(3))
+    log.path.write_bytes(b"".join(lines) * 20)
+    with Index(log.index, [log.path], memory_mb=128, progress=lambda _done: None) as index:
+        assert index.rows("SELECT count(DISTINCT user_id), count(*) FROM lines") == [(3000, 60_000)]
