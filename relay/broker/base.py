@@ -76,7 +76,7 @@ class Loaded:
     """Every channel's last value, and the delivery position at which they were read.
 
     Only the adapter reads `delivery_position`. It differs between two calls of `load` if a publication was made in
-    between.
+    between. A dropped publication does not move it.
     """
 
     values: Sequence[Publication]
@@ -95,7 +95,8 @@ class Broker(Protocol):
         """Number one publication and hand it over for delivery. `ts` is the time of ingest in Unix ms.
 
         Raises:
-            UnavailableError: if the broker can't be reached. Nothing was stored.
+            UnavailableError: if the broker did not answer. It is then unknown whether the publication was stored and
+                delivered. With a version or an idempotency key, a retry is safe.
             MalformedError: if the channel is new and no more channels are allowed.
         """
         ...

@@ -107,11 +107,7 @@ class Sequencer:
 
     def _new(self, name: str) -> _ChannelState:
         if len(self._channels) >= self.max_channels:
-            raise MalformedError(
-                f"There are {self.max_channels} channels, and limits.channels allows no more. Publish to an "
-                "existing channel, raise the limit, or lower channels.idle_s, after which unused channels are removed.",
-                reason=Reason.CHANNELS_TOO_MANY,
-            )
+            raise too_many_channels(self.max_channels)
         channel = self._channels[name] = _ChannelState()
         channel.seq = self._highest_removed
         return channel
@@ -125,3 +121,12 @@ class Sequencer:
         if len(keys) > KEYS_A_CHANNEL or (self._keys > KEYS and len(keys) > 1):
             del keys[next(iter(keys))]
             self._keys -= 1
+
+
+def too_many_channels(max_channels: int) -> MalformedError:
+    """Return the error for a new channel above the limit."""
+    return MalformedError(
+        f"There are {max_channels} channels, and limits.channels allows no more. Publish to an existing channel, "
+        "raise the limit, or lower channels.idle_s, after which unused channels are removed.",
+        reason=Reason.CHANNELS_TOO_MANY,
+    )

@@ -75,9 +75,13 @@ class LogReader:
         """Wait until the first `begin` has succeeded."""
         await self._began.wait()
 
-    async def aclose(self) -> None:
-        """Stop reading."""
+    def stop(self) -> None:
+        """Stop reading. Then call `aclose`."""
         self._task.cancel()
+
+    async def aclose(self) -> None:
+        """Stop reading, and wait until the connection is closed."""
+        self.stop()
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
 

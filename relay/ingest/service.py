@@ -150,7 +150,7 @@ class Ingest:
 
         Raises:
             MalformedError: if the body is not of the documented form. Nothing was published.
-            UnavailableError: if the broker can't accept it now. Nothing was published.
+            UnavailableError: if the broker did not answer. It is unknown whether the message was published.
         """
         if refusal := self.over_quota(publisher):
             return refusal

@@ -1,0 +1,289 @@
+"""The broker of several nodes: publications are numbered in the engine and read from its log by every node.
+
+Items go in batches to one script. A batch has a number of its node, so that one whose reply was lost is sent again and
+gets the reply of then: its positions stay, and nothing is numbered twice. Between a batch and the next, the order is
+that of the callers.
+
+After a gap, such as entries that the log has no longer or a new epoch, the node takes the last values as the engine has
+them now, and forgets the channels that were removed.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+from relay.broker.base import Dropped, Loaded, Outcome, Position, Receiver
+from relay.core.errors import Reason, UnavailableError
+from relay.core.publications import Draft, Publication
+from relay.core.sequencer import Drop, too_many_channels
+from relay.engine.batches import Batches
+from relay.engine.connection import RefusedError
+from relay.engine.line import Line
+from relay.engine.log_reader import Fields, LogReader
+from relay.engine.log_reader import Position as LogPosition
+from relay.engine.options import EngineOptions
+from relay.engine.scripts import script
+
+_ANSWER_WITHIN_S = 2.0
+"""Seconds after which a publisher is told that it is unknown whether its message was published. Nothing waits longer
+on a node: a price of three seconds ago is worse than none."""
+_DROPS = {"s": Drop.STALE, "d": Drop.DUPLICATE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptHistory:
+    """The history that the engine keeps of a channel. None: `messages` is 0."""
+
+    messages: int = 0
+    seconds: float = 0.0
+
+
+class _Item(NamedTuple):
+    kind: str
+    channel: str
+    ts: int = 0
+    source_ts: str = ""
+    data: bytes | str = b""
+    version: str = ""
+    key: str = ""
+    history_messages: int = 0
+    history_ms: int = 0
+
+
+class EngineBroker:
+    """A `Broker` in Redis or Valkey. Close it with `aclose`. `history_of` tells what is kept of a channel."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        max_channels: int,
+        history_of: Callable[[str], KeptHistory] = lambda _channel: KeptHistory(),
+    ) -> None:
+        self.epoch = ""
+        self._options = options
+        self._max_channels = max_channels
+        self._history_of = history_of
+        self._node = secrets.token_hex(8)
+        self._batch = 0
+        self._generation = 0
+        self._keys = [options.key("t.0", name) for name in ("e", "q", "v", "n", "m", "l")]
+        self._history_prefix = options.key("t.0", "h:")
+        self._key_prefix = options.key("t.0", "i:")
+        self._line = Line(
+            options.address,
+            name="broker",
+            answer_within_s=_ANSWER_WITHIN_S,
+            reason=Reason.STATE_UNAVAILABLE,
+        )
+        self._batches: Batches[_Item, str] = Batches(
+            self._send,
+            name="publications",
+            answer_within_s=_ANSWER_WITHIN_S,
+            expired=lambda: _unavailable("The engine did not answer in time. Nothing was published."),
+            size=lambda item: len(item.data),
+        )
+        self._receiver: Receiver | None = None
+        self._reader: LogReader | None = None
+        self._old_readers: list[LogReader] = []
+        self._delivered: dict[str, Position] = {}
+
+    def update(self, *, max_channels: int) -> None:
+        """Use another bound from now on. Channels that exist stay."""
+        self._max_channels = max_channels
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the engine last answered the reader of the log."""
+        return 0.0 if self._reader is None else self._reader.silent_s
+
+    @property
+    def resyncs(self) -> int:
+        """How often the last values were read again because something was missed."""
+        return 0 if self._reader is None else self._reader.resyncs
+
+    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+        """See `Broker.publish`."""
+        kept = self._history_of(draft.channel)
+        item = _Item(
+            "p",
+            draft.channel,
+            ts=ts,
+            source_ts="" if draft.source_ts is None else str(draft.source_ts),
+            data=bytes(draft.data),
+            version="" if draft.version is None else f"{draft.version_epoch or 0} {draft.version}",
+            key=draft.idempotency_key or "",
+            history_messages=kept.messages,
+            history_ms=int(kept.seconds * 1000),
+        )
+        epoch, answer = (await self._batches.submit(item)).split(" ")
+        if answer == "f":
+            raise too_many_channels(self._max_channels)
+        drop = _DROPS.get(answer[0])
+        position = Position(epoch=epoch, seq=int(answer[1:] if drop else answer))
+        return position if drop is None else Dropped(why=drop, position=position)
+
+    async def alive(self, channel: str, *, ts: int) -> Position:
+        """See `Broker.alive`."""
+        epoch, answer = (await self._batches.submit(_Item("a", channel, ts=ts))).split(" ")
+        return Position(epoch=epoch, seq=int(answer))
+
+    async def reset(self, channel: str) -> bool:
+        """See `Broker.reset`."""
+        return (await self._batches.submit(_Item("r", channel))).endswith(" 1")
+
+    async def remove(self, channel: str, *, at: Position | None = None) -> bool:
+        """See `Broker.remove`."""
+        expected = "" if at is None else f"{at.epoch} {at.seq}"
+        return (await self._batches.submit(_Item("x", channel, data=expected))).endswith(" 1")
+
+    async def load(self) -> Loaded:
+        """See `Broker.load`."""
+        while True:
+            generation, number, epoch = await self._call_load()
+            values: dict[str, Publication] = {}
+            cursor: bytes | int = 0
+            while True:
+                cursor, pairs = await self._line.read("HSCAN", self._keys[2], cursor, "COUNT", 1000)
+                for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+                    channel = name.decode()
+                    values[channel] = _publication(channel, value)
+                if int(cursor) == 0:
+                    break
+            if (await self._call_load())[0] == generation:  # else the values may be of two lives
+                self.epoch = epoch
+                return Loaded(values=list(values.values()), delivery_position=f"{generation}-{number}")
+
+    async def history(self, channel: str, *, after: Position) -> Sequence[Publication] | None:
+        """See `Broker.history`."""
+        entries = await self._line.read("XRANGE", self._history_prefix + channel, f"({after.seq}-0", "+")
+        found = [_publication(channel, fields[1]) for _, fields in entries]
+        wanted = range(after.seq + 1, after.seq + 1 + len(found))
+        whole = [(one.epoch, one.seq) for one in found] == [(after.epoch, seq) for seq in wanted]
+        return found if found and whole else None
+
+    def attach(self, receiver: Receiver, *, after: str) -> None:
+        """See `Broker.attach`."""
+        generation, _, number = after.partition("-")
+        if self._reader is not None:
+            self._reader.stop()
+            self._old_readers.append(self._reader)
+        self._receiver = receiver
+        self._delivered = {}
+        self._reader = LogReader(
+            self._options,
+            name="publications",
+            log_key=self._keys[5],
+            life_key=self._keys[0],
+            begin=self._resync,
+            accept=self._accept,
+            at=(int(generation), int(number)),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections. What waits is not published."""
+        for reader in (*self._old_readers, self._reader):
+            if reader is not None:
+                await reader.aclose()
+        await self._batches.aclose()
+        await self._line.aclose()
+
+    # to the engine
+
+    async def _send(self, items: Sequence[_Item]) -> Sequence[str]:
+        self._batch += 1
+        arguments: list[Any] = [
+            *(self._generation, secrets.token_urlsafe(6), self._node, self._batch),
+            *(self._max_channels, self._options.log_bytes, self._history_prefix, self._key_prefix),
+            *chain.from_iterable(items),
+        ]
+        try:
+            reply = (await self._line.call(script("publish"), self._keys, arguments)).decode()
+        except RefusedError as error:
+            raise _unavailable(str(error)) from None
+        except UnavailableError as error:
+            raise _unavailable(f"{error} It is unknown whether this was published.") from None
+        generation, _, epoch, answers = reply.split(" ")
+        self._seen(int(generation), epoch)
+        return [f"{epoch} {answer}" for answer in answers.split(",")]
+
+    async def _call_load(self) -> tuple[int, int, str]:
+        arguments: list[Any] = [self._generation, secrets.token_urlsafe(6)]
+        try:
+            generation, number, epoch = await self._line.call(script("load"), self._keys, arguments)
+        except RefusedError as error:
+            raise _unavailable(str(error)) from None
+        self._seen(int(generation), epoch.decode())
+        return int(generation), int(number), epoch.decode()
+
+    def _seen(self, generation: int, epoch: str) -> None:
+        if generation >= self._generation:
+            self._generation, self.epoch = generation, epoch
+
+    # from the log
+
+    async def _resync(self) -> LogPosition:
+        loaded = await self.load()
+        names = {publication.channel for publication in loaded.values}
+        for name in [name for name in self._delivered if name not in names]:
+            self._removed(name)
+        for publication in loaded.values:
+            before = self._delivered.get(publication.channel)
+            if before is not None and before.epoch == publication.epoch and publication.seq > before.seq + 1:
+                for missed in await self.history(publication.channel, after=before) or ():
+                    self._deliver(missed)
+            self._deliver(publication)
+        generation, _, number = loaded.delivery_position.partition("-")
+        return int(generation), int(number)
+
+    def _accept(self, generation: int, fields: Fields) -> None:
+        assert self._receiver is not None
+        epoch = fields[1].decode()
+        self._seen(generation, epoch)
+        for index in range(2, len(fields), 2):
+            kind, value = fields[index], fields[index + 1]
+            if kind == b"p":
+                name, _, rest = value.partition(b" ")
+                self._deliver(_numbered(name.decode(), epoch, rest))
+            elif kind == b"a":
+                name, _, ts = value.partition(b" ")
+                self._receiver.alive(name.decode(), ts=int(ts))
+            elif kind == b"x":
+                self._removed(value.decode())
+
+    def _deliver(self, publication: Publication) -> None:
+        """Deliver what is not a repetition. The hub drops these too, but not what comes after a removal."""
+        assert self._receiver is not None
+        before = self._delivered.get(publication.channel)
+        if before is not None and before.epoch == publication.epoch and publication.seq <= before.seq:
+            return
+        self._delivered[publication.channel] = Position(epoch=publication.epoch, seq=publication.seq)
+        self._receiver.publish(publication)
+
+    def _removed(self, name: str) -> None:
+        assert self._receiver is not None
+        self._delivered.pop(name, None)
+        self._receiver.remove(name)
+
+
+def _publication(channel: str, value: bytes) -> Publication:
+    epoch, _, rest = value.partition(b" ")
+    return _numbered(channel, epoch.decode(), rest)
+
+
+def _numbered(channel: str, epoch: str, text: bytes) -> Publication:
+    seq, ts, source_ts, data = text.split(b" ", 3)
+    return Publication(
+        channel=channel,
+        epoch=epoch,
+        seq=int(seq),
+        ts=int(ts),
+        data=data,
+        source_ts=None if source_ts == b"-" else int(source_ts),
+    )
+
+
+def _unavailable(detail: str) -> UnavailableError:
+    return UnavailableError(Reason.STATE_UNAVAILABLE, detail, setting="engine.url")
