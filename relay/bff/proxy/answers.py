@@ -79,7 +79,9 @@ def plan_answer(head: Head, request: CheckedRequest, lists: HeaderLists, *, orig
     if request.route.strip is not None:
         _check_filterable(head, handling, kind)
     headers = lists.downward(head.headers)
-    disposition = b"".join(value for name, value in headers if name == b"content-disposition")
+    disposition = one_value(headers, b"content-disposition")
+    if disposition is None:
+        raise RefusedAnswerError("The answer has two content-disposition headers.")
     drop = {b"content-disposition", b"location"}
     if request.route.strip is not None or (compressed and handling is Handling.JSON):
         drop |= OF_THE_BYTES

@@ -25,6 +25,8 @@ HIGH_WATER: Final = 262_144
 """Bytes of an answer that wait for the browser. Then the backend is not read until they are gone."""
 MAX_HEAD_BYTES: Final = 65_536
 """Longest head of an answer."""
+MAX_EARLY_HEADS: Final = 64
+"""Heads of 1xx, and the one of the answer after them. A thousand in one read would hold the event loop for 20 ms."""
 
 
 class UpstreamError(RelayError):
@@ -166,14 +168,15 @@ class Connection(asyncio.Protocol):
         Raises:
             UpstreamError: see there.
         """
-        while True:
+        for _ in range(MAX_EARLY_HEADS):
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 if not 200 <= event.status_code <= 599:
                     raise UpstreamError("The backend's status is none of HTTP.")
                 return Head(event.status_code, list(event.headers))
             if not isinstance(event, h11.InformationalResponse):
-                raise self._broken()
+                break
+        raise self._broken()
 
     async def piece(self) -> bytes | None:
         """Return the next piece of the answer's body, or None after the last. Raises as `head` does."""

@@ -102,6 +102,15 @@ async def test_row_12_a_filtered_body_has_no_old_length_or_etag(
         (206, b'{"a":1}', ("Content-Range: bytes 0-6/9",)),
         (200, b'"' + b"x" * 70_000 + b'"', ()),
         (200, b"{}", ("Content-Type: text/plain", "Content-Type: application/json")),
+        (
+            200,
+            b"{}",
+            (
+                "Content-Type: application/json",
+                "Content-Disposition: inline",
+                "Content-Disposition: attachment",
+            ),
+        ),
     ],
 )
 async def test_what_can_not_be_filtered_is_502(
@@ -148,13 +157,15 @@ async def test_row_13_answers_without_a_body(
 
 
 async def test_row_13_a_1xx_is_never_the_answer(relay: Relay, backend: ProxiedBackend) -> None:
-    """100, 102 and 103 are skipped, and 101 is none that was asked for."""
+    """100, 102 and 103 are skipped, and 101 is none that was asked for. A hundred of them are no answer either."""
     early = (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 X\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     )
     async with backend.answering(early + ok(b"[1]")):
         answer = await call(relay, "/users")
     assert (answer.status, answer.body) == (200, b"[1]")
+    async with backend.answering(b"HTTP/1.1 100 Continue\r\n\r\n" * 100 + ok(b"[1]")):
+        assert_own(await call(relay, "/users"), 502, "bad_gateway")
     async with backend.answering(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"
     ):
