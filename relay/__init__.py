@@ -37,7 +37,7 @@ What they work with:
 
 What others use:
 
-    browser/         the JavaScript client and its types
+    browser/         the npm package: the JavaScript client, React hooks, types
     client/          the Python client (public)
     pages/           pages of a Python application behind the log-in (public)
     verify/          scoped tokens for other services (public)

@@ -232,9 +232,9 @@ MISTAKES = {
     "createStream({})": "getToken must be a function.",
     "createStream({ getToken: '/auth/ws-token' })": "getToken must be a function.",
     "createStream({ getToken, onSignedOut: true })": "onSignedOut must be a function.",
-    "createStream({ getToken, channels: [7] })": "subscribe needs a channel, or a list of channels.",
-    "stream.subscribe()": "subscribe needs a channel, or a list of channels.",
-    "stream.subscribe([])": "subscribe needs a channel, or a list of channels.",
+    "createStream({ getToken, channels: [7] })": "subscribe needs channels.",
+    "stream.subscribe()": "subscribe needs channels.",
+    "stream.subscribe([])": "subscribe needs channels.",
     "stream.subscribe('a', { onUpdate: 'b' })": "onUpdate must be a function.",
     "stream.on('state')": "listener must be a function.",
 }

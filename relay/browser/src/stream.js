@@ -557,7 +557,7 @@ export function createStream({
   function subscribe(channelOrList, { interval_ms = 0, ...handlers } = {}) {
     const names = [channelOrList].flat();
     if (!names.length || names.some((name) => !name || typeof name !== 'string'))
-      throw TypeError('subscribe needs a channel, or a list of channels.');
+      throw TypeError('subscribe needs channels.');
     for (const name in handlers) if (/^on[A-Z]/.test(name) && handlers[name]) needFunction({ [name]: handlers[name] });
     const reader = { ...handlers, names, takes: matcher(names), interval: interval_ms };
     readers.add(reader);
