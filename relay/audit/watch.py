@@ -173,10 +173,8 @@ def show_event(event: Event) -> None:
 
 _OF_REQUESTS = frozenset(
     {
-        Reason.CSRF_FAILED,
         Reason.REQUEST_MALFORMED,
         Reason.ENDPOINT_UNKNOWN,
-        Reason.ORIGIN_REFUSED,
         Reason.CHANNELS_TOO_MANY,
         Reason.NOTHING_GRANTED,
     }
@@ -184,12 +182,18 @@ _OF_REQUESTS = frozenset(
 """Reasons whose details quote the request or the session's roles. Only the audit log has these details."""
 
 
-def show_refusal(event: Event) -> None:
-    """Show a refusal of the issuer or of the log-in in the process's own log, at level info. An `Observer`.
+_OF_ORIGINS = (Reason.CSRF_FAILED, Reason.ORIGIN_REFUSED)
+"""What people meet first who develop a page at another address. Their details name the origin, which is no secret."""
 
-    The line has the reason and the setting that decides. It has nothing of a token: no name, no role, no claim.
+
+def show_refusal(event: Event) -> None:
+    """Show a refusal of the issuer, of the log-in, or of an origin in the process's own log, at level info.
+
+    The line has the reason and the setting that decides. It has nothing of a token: no name, no role, no claim. An
+    `Observer`.
     """
-    if event.action not in (Action.TOKEN_DENIED, Action.LOGIN_FAILED) or event.reason is None:
+    of_actions = event.action in (Action.TOKEN_DENIED, Action.LOGIN_FAILED)
+    if event.reason is None or not (of_actions or event.reason in _OF_ORIGINS):
         return
     why = EXPLANATIONS[event.reason]
     if event.reason not in _OF_REQUESTS:

@@ -4,8 +4,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relay.bff.routes import BffOptions, BffParts
+from relay.bff.routes import BffOptions, BffParts, forged_event
 from relay.core.errors import Refusal, UnavailableError
+from relay.core.events import Action
 from relay.sessions.base import EndedRefusal
 from relay.web.answers import refusal_answer
 from relay.web.cookies import clear_cookies
@@ -16,9 +17,11 @@ def refresh_route(options: BffOptions, parts: BffParts, renewal: SessionRenewal)
     """Return the route. 204 has new cookies; 401 clears those of a log-in that is over; 502 and 503 keep them."""
 
     async def refresh(request: Request) -> Response:
+        client = parts.client_of(request)
         if refusal := options.csrf(request):
+            parts.auditor.note(forged_event(Action.SESSION_REFRESH_DENIED, refusal, client))
             return refusal_answer(refusal)
-        if limited := await parts.limit_address(parts.client_of(request).address):
+        if limited := await parts.limit_address(client.address):
             return refusal_answer(limited.refusal, retry_after_s=limited.retry_after_s)
         try:
             renewed = await renewal.renew(request)

@@ -196,6 +196,7 @@ async def _logout(request: Request, options: BffOptions, parts: BffParts) -> Res
     """
     client = parts.client_of(request)
     if refusal := options.csrf(request):
+        parts.auditor.note(forged_event(Action.LOGOUT, refusal, client))
         return refusal_answer(refusal)
     if limited := await parts.limit_address(client.address):
         response = refusal_answer(
@@ -253,6 +254,13 @@ def _logged_out(client: Client, user: str, ref: str, untold: Refusal | None = No
     """Return the record of a log-out. `untold` says why the backend does not know of it."""
     relay = {"session": {"ref": ref}} | ({"detail": str(untold)} if untold else {})
     return Event(action=Action.LOGOUT, user=user, client=client, status=204, relay=relay)
+
+
+def forged_event(action: Action, refusal: Refusal, client: Client) -> Event:
+    """Return the record of a request that nothing proves to come from the application."""
+    relay = {"detail": str(refusal)} | ({"setting": refusal.setting} if refusal.setting else {})
+    status = answer_for(refusal.reason).status
+    return Event(action=action, reason=refusal.reason, client=client, status=status, relay=relay)
 
 
 def _not_ended(client: Client, refusal: Refusal) -> Event:

@@ -157,7 +157,7 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.PATH_UNKNOWN: "No endpoint has exactly this path.",
     Reason.ENDPOINT_UNKNOWN: "The settings name no such endpoint.",
     Reason.ORIGIN_MISSING: "The request has no Origin, but the token was requested by a browser.",
-    Reason.ORIGIN_REFUSED: "The Origin is not in public.allowed_origins, or it came twice.",
+    Reason.ORIGIN_REFUSED: "The Origin is not public.url and not in public.allowed_origins, or it came twice.",
     Reason.CHANNEL_FORBIDDEN: "The channel is outside the caller's scope.",
     Reason.CHANNELS_TOO_MANY: "The request names more channels than one request or one connection may have.",
     Reason.NOTHING_GRANTED: "The caller's roles grant none of the requested channels.",

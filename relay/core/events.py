@@ -85,7 +85,8 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
         "The path in the record is the prefix of its route."
     ),
     Action.SESSION_REFRESHED: "A session got new tokens: from the backend, or those of a request just before.",
-    Action.SESSION_REFRESH_DENIED: "A refresh cookie was refused for good, and the cookies were cleared.",
+    Action.SESSION_REFRESH_DENIED: "A refresh cookie was refused for good, and the cookies were cleared; "
+    "or the request came from another site.",
     Action.KEY_ROTATED: "A running relay signs with another key, accepts a new one, or refuses one from now on.",
     Action.RELOAD_SUCCEEDED: (
         "A running relay read its settings again (SIGHUP). The record names the changed settings, and no values."

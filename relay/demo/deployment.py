@@ -20,9 +20,6 @@ _SECTIONS = """\
 secret_sha256 = ["{operator}"]
 may = ["read", "revoke"]
 
-[csrf]
-trusted_origins = ["{localhost}"]
-
 [bff]
 backend = "{backend}"
 refresh_cookie = "refresh-token"
@@ -126,9 +123,7 @@ def write_settings(deployment: DemoDeployment, *, backend: str) -> None:
         more_origins=(localhost,),
         grants={"trader": {"prices": ("prices.>",)}},
         publishers={"market": (_sha256(deployment.publisher_secret), ("prices.>",))},
-        sections=_SECTIONS.format(
-            operator=_sha256(deployment.operator_secret), localhost=localhost, backend=backend
-        ),
+        sections=_SECTIONS.format(operator=_sha256(deployment.operator_secret), backend=backend),
     )
     write_folder(deployment.folder, text)
 

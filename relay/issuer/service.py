@@ -10,6 +10,7 @@ from relay.audit.base import Auditor
 from relay.core import tokens
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.core.origins import refused_origin
 from relay.core.patterns import is_pattern
 from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
@@ -86,7 +87,7 @@ def parse_request(
         origin = named
     if origin and origin not in options.allowed_origins:
         # The gate would refuse the token, and a browser could not see why.
-        return Refusal(reason=Reason.ORIGIN_REFUSED, detail=f"{origin[:120]!r} may not use tokens.")
+        return refused_origin(origin)
     return TokenRequest(
         endpoint=endpoint,
         channels=tuple(channels) if isinstance(channels, list) else None,

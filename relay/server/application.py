@@ -16,11 +16,11 @@ from relay.web.answers import error_answer
 log = structlog.get_logger("relay")
 
 
-def application(routes: Sequence[BaseRoute], middleware: Middleware) -> Starlette:
+def application(routes: Sequence[BaseRoute], *middleware: Middleware) -> Starlette:
     """Return an application of these routes. Every error has the form of `relay.web.answers`."""
     app = Starlette(
         routes=routes,
-        middleware=[middleware],
+        middleware=middleware,
         exception_handlers={404: _not_found, 405: _not_allowed, 500: _failed},
     )
     # A path has one spelling. A redirect would repeat the host name that the client sent.

@@ -219,9 +219,10 @@ def operator_terms(settings: Settings) -> dict[str, OperatorTerms]:
 
 
 def csrf_options(settings: Settings) -> CsrfOptions:
-    """Return the origins whose pages may send requests with a cookie."""
+    """Return the origins whose pages may send requests with a cookie, and those that may read the answers."""
     return CsrfOptions(
-        origins=frozenset({settings.public.url, *settings.csrf.trusted_origins}),
+        origins=settings.allowed_origins | set(settings.csrf.trusted_origins),
+        readers=frozenset(settings.public.allowed_origins),
         require_header=settings.csrf.require_header,
     )
 

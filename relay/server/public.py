@@ -30,6 +30,7 @@ from relay.sessions.base import Session
 from relay.sessions.life import kept_until
 from relay.web.bounded_protocol import busy_answer
 from relay.web.client_identity import client_reader
+from relay.web.cors import Cors
 
 
 def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
@@ -85,7 +86,11 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         routes.append(Route("/api/proxy/{path:path}", parts.proxy))
     routes += browser_routes()
     routes += pages
-    return application(routes, Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer))
+    return application(
+        routes,
+        Middleware(Cors, allows=csrf.may_read),  # first: a page must be able to read when to come back
+        Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer),
+    )
 
 
 def _bff_parts(parts: Parts, backend: Backend, client_of: Callable[[Request], Client]) -> BffParts:

@@ -94,8 +94,8 @@ class Settings(BaseSettings):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """Browser origins that may open sockets."""
-        return frozenset(self.public.allowed_origins or (self.public.url,))
+        """Browser origins that may ask for tokens and open sockets. public.url is always one of them."""
+        return frozenset({self.public.url, *self.public.allowed_origins})
 
     @property
     def sockets(self) -> dict[str, Endpoint]:

@@ -157,8 +157,8 @@ class Public(Section):
     )
     allowed_origins: tuple[PageOrigin, ...] = Field(
         default=(),
-        description="Origins of pages, applications (capacitor://localhost) and browser extensions that may open "
-        "sockets. Default: public.url alone.",
+        description="Origins of further pages, applications (capacitor://localhost) and browser extensions that may "
+        "log in, ask for tokens and open sockets; public.url always may.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(), description="Addresses or networks of proxies whose X-Forwarded-For header is believed."
@@ -269,8 +269,8 @@ class Csrf(Section):
 
     trusted_origins: tuple[PageOrigin, ...] = Field(
         default=(),
-        description="Origins of further pages, applications and browser extensions that may send requests; public.url "
-        "always may.",
+        description="Origins of further pages, applications and browser extensions that may send requests, but may "
+        "open no sockets. Those of public.allowed_origins need not be here.",
     )
     require_header: bool = Field(
         default=False, description="Whether every request needs the header X-Relay-CSRF: 1."

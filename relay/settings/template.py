@@ -66,7 +66,7 @@ def settings_text(
         ports: Ports of the public, the stream and the internal listener on 127.0.0.1; 0 takes a free one.
         public_url: The origin of the page. Default: the public listener's address.
         stream_url: The origin of the stream. Default: the stream listener's address.
-        more_origins: Further origins that may open sockets.
+        more_origins: Further origins that may ask for tokens and open sockets.
         grants: Patterns by role and endpoint, or true for a service.
         publishers: SHA-256 of the secret, and channels, by the publisher's name.
         sections: TOML of other sections.
@@ -75,7 +75,7 @@ def settings_text(
     return _TEXT.format(
         public_url=page,
         stream_url=stream_url or f"ws://127.0.0.1:{ports[1]}",
-        origins=f"allowed_origins = {json.dumps([page, *more_origins])}\n" if more_origins else "",
+        origins=f"allowed_origins = {json.dumps(list(more_origins))}\n" if more_origins else "",
         ports=ports,
         ref_key=ref_key or secrets.token_hex(32),
         session_secret=session_secret,

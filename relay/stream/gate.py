@@ -18,6 +18,7 @@ from relay.core.events import Client
 from relay.core.grants import GrantOptions
 from relay.core.jws import VerifyKey
 from relay.core.messages import Since
+from relay.core.origins import refused_origin
 from relay.core.revocations import key_is_revoked, token_is_revoked
 from relay.keys.sources import KeySource
 from relay.net.unauthenticated import UnauthenticatedConnections
@@ -216,7 +217,7 @@ class Gate:
         origins = handshake.origins
         origin = origins[0] if origins else ""
         if origins and origin not in self._options.allowed_origins:
-            return denied(Refusal(reason=Reason.ORIGIN_REFUSED))
+            return denied(refused_origin(origin))
         if self._unauthenticated.over_limit(client.address):
             return denied(Refusal(reason=Reason.ADDRESS_LIMIT))
         request = handshake.read(transports=self._options.transports)

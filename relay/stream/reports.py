@@ -32,6 +32,8 @@ def denied_event(denied: Denied) -> Event:
     # the header of a token without a valid signature can hold any text, which does not belong into the log
     detail = EXPLANATIONS[refusal.reason] if refusal.reason is Reason.TOKEN_HEADER else str(refusal)
     relay: dict[str, Any] = {"origin": denied.origin, "detail": detail}
+    if refusal.setting:
+        relay["setting"] = refusal.setting
     if denied.claimed:
         relay["claimed"] = dict(denied.claimed)
     if claims is not None:

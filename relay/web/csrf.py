@@ -6,7 +6,7 @@ The checks in their order (OWASP's "Fetch Metadata" and "verifying origin" defen
    Browsers send it with every POST, and scripts can't set it.
 2. Without Origin, `Sec-Fetch-Site: same-origin` is required. Scripts can't set it either.
 3. Without both, the header `X-Relay-CSRF: 1` is required. Another site can't send it without a CORS preflight, and
-   preflights are never answered.
+   `relay.web.cors` answers those of the application's own origins only.
 
 A call with a Bearer header and no cookie needs no proof, because no browser sends that header by itself. An untrusted
 Origin refuses it all the same. `Authorization: Basic` proves nothing: browsers repeat it by themselves, like cookies.
@@ -18,16 +18,21 @@ from starlette.requests import Request
 
 from relay.core.bearer import bearer_token
 from relay.core.errors import Reason, Refusal
+from relay.core.origins import refused_origin
 
 HEADER = "X-Relay-CSRF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsrfOptions:
-    """`origins` are the application's own and the trusted ones. `require_header` requires X-Relay-CSRF always."""
+    """`origins` are the application's own and the trusted ones; pages of `readers` may read answers of another origin.
+
+    `require_header` requires X-Relay-CSRF always.
+    """
 
     origins: frozenset[str]
     require_header: bool
+    readers: frozenset[str] = frozenset()
 
 
 class CsrfCheck:
@@ -39,6 +44,10 @@ class CsrfCheck:
     def update(self, options: CsrfOptions) -> None:
         """Use other options for the next requests."""
         self._options = options
+
+    def may_read(self, origin: str) -> bool:
+        """Tell whether pages of `origin` may read the relay's answers, although they are of another origin."""
+        return origin in self._options.readers
 
     def __call__(self, request: Request) -> Refusal | None:
         """See `check_csrf`."""
@@ -52,8 +61,9 @@ def check_csrf(request: Request, options: CsrfOptions) -> Refusal | None:
     proven_by_header = headers.get(HEADER) == "1"
     origins = headers.getlist("origin")
     if origins:
-        proven = len(origins) == 1 and origins[0] in options.origins
-        detail = "Origin is neither the application's nor in csrf.trusted_origins."
+        if len(origins) == 1 and origins[0] not in options.origins:
+            return refused_origin(origins[0], callers=True)
+        proven, detail = len(origins) == 1, "The request has two Origin headers."
     elif bearer_alone:
         proven, detail = True, ""
     elif sites := headers.getlist("sec-fetch-site"):
