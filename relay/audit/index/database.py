@@ -85,6 +85,33 @@ class Index:
         for place, number, start, length in self.rows(query, parameters):
             yield place, os.pread(self.files[number].file, length, start)
 
+    def differing(self, folder: Path) -> int:
+        """Read the log again, and return how many rows of the parts are not what it says.
+
+        The sums of a part can't show what somebody wrote who can write the manifest too.
+
+        Raises:
+            OSError: if the log can't be read, or the rows of it can't be written aside.
+        """
+        differing = 0
+        with TemporaryDirectory(dir=folder, prefix=".again-") as aside:
+            for found in self.files:
+                if found.part is None:
+                    continue
+                rows, at = Path(aside) / "rows.json", 0
+                with rows.open("wb") as sink:
+                    for lines in batches(found.file, 0, found.end, to_end=True):
+                        sink.write(encode_rows(rows_of(lines, at)))
+                        at += sum(map(len, lines))
+                load(self._database, "again", rows)
+                part = f"read_parquet({quoted(found.part)})"
+                differing += self.rows(
+                    f"SELECT (SELECT count(*) FROM (SELECT * FROM {part} EXCEPT ALL SELECT * FROM again))"
+                    f" + (SELECT count(*) FROM (SELECT * FROM again EXCEPT ALL SELECT * FROM {part}))"
+                )[0][0]
+                self._database.execute("DROP TABLE again")
+        return differing
+
     def _connect(self, folder: Path) -> Any:
         return duckdb.connect(
             config={

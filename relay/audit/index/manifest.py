@@ -7,6 +7,7 @@ The list has a SHA-256 too. Damage is found by them. Somebody who can write into
 
 import hashlib
 import os
+import re
 import stat
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from relay.core.errors import ConfigurationError
 VERSION = 1
 """Of the rows and of this list. Another one makes the index again."""
 
+_NUMBER = re.compile(r"-[0-9]{12}\Z")
 _NAME = "manifest.json"
 _BLOCK = 1 << 20
 
@@ -57,6 +59,12 @@ class Part(msgspec.Struct, frozen=True):
 class _Manifest(msgspec.Struct, frozen=True):
     version: int
     parts: list[Part]
+
+
+def folder_of(newest: Path) -> Path:
+    """Return the folder of the index of a log, whose newest file is at `newest`."""
+    newest = newest.absolute()
+    return newest.with_name(f"{_NUMBER.sub('', newest.stem)}-index")
 
 
 def open_folder(path: Path) -> None:

@@ -3,7 +3,6 @@
 import functools
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 import typer
 
 from relay.audit.files import log_files
+from relay.audit.index.manifest import folder_of
 from relay.audit.query.records import RecordReader
 from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_time, shown
 from relay.cli.options import ConfigOption, config_path
@@ -41,7 +41,6 @@ _SHOW_FROM_BYTES = 64 << 20
 """Bytes that take about a second to be read into the index."""
 MEMORY_MB = 512
 """Memory of the index, if no settings say how much."""
-_NUMBER = re.compile(r"-[0-9]{12}\Z")
 _NO_DUCKDB = "The whole log is read. With the extra of the audit log, answers take less than a second: "
 _NO_DUCKDB += "pip install 'scoped-relay[audit]'\n"
 
@@ -110,8 +109,7 @@ class Log:
             except ModuleNotFoundError:
                 sys.stderr.write(_NO_DUCKDB)
                 return None
-            newest = self.newest.absolute()
-            folder = newest.with_name(f"{_NUMBER.sub('', newest.stem)}-index")
+            folder = folder_of(self.newest)
             try:
                 with _reading(sum(path.stat().st_size for path in self._files)) as progress:
                     self.index = Index(folder, self._files, memory_mb=self._memory_mb, progress=progress)

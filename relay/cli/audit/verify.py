@@ -18,7 +18,9 @@ import typer
 
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import log_files
+from relay.audit.index.manifest import folder_of
 from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
+from relay.cli.audit.input import MEMORY_MB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
@@ -45,6 +47,7 @@ class Exit(IntEnum):
     CUT_OFF = 16
     REWRITTEN = 17
     BAD_CHECKPOINT = 18
+    OTHER_INDEX = 19
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,9 @@ def verify(
         typer.Option(metavar="DIR", help="Folder with the public keys that signed the checkpoints."),
     ] = None,
     config: ConfigOption = None,
+    index: Annotated[
+        bool, typer.Option("--index", help="Also read the log again for its index, and compare the two.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Name the first modified, deleted, inserted or reordered record of an audit log.
@@ -88,6 +94,7 @@ def verify(
         known = Link.parse(head) if head else None
         evidence = _named(files, known, keys) if files else _configured(known, keys, config)
         verdict = _complete(_check(evidence), evidence)
+        differing = _compare(evidence.files) if index else None
     except MalformedError as error:
         _give_up(f"--head: {error.detail}")
     except ConfigurationError as error:
@@ -96,10 +103,33 @@ def verify(
         _give_up(f"{_escaped(error.filename or 'the state file')} can't be read: {error.strerror or error}.")
     name = _escaped(evidence.files[verdict.problem.file if verdict.problem else -1])
     if as_json:
-        typer.echo(json.dumps({"file": name, **asdict(verdict)}))
+        found = {} if differing is None else {"index_differing": differing}
+        typer.echo(json.dumps({"file": name, **asdict(verdict), **found}))
     else:
         _print(name, verdict)
-    raise typer.Exit(Exit[verdict.problem.kind.name] if verdict.problem else Exit.WHOLE)
+        if differing is not None:
+            typer.echo(
+                f"the index differs from the log in {differing} row(s): remove the folder"
+                if differing
+                else "the index is what the log says"
+            )
+    good = Exit.OTHER_INDEX if differing else Exit.WHOLE
+    raise typer.Exit(Exit[verdict.problem.kind.name] if verdict.problem else good)
+
+
+def _compare(files: Sequence[Path]) -> int:
+    """Return how many rows of the index are not what the log says.
+
+    Raises:
+        ConfigurationError: if DuckDB is not installed, or others can write into the index.
+    """
+    try:
+        from relay.audit.index.database import Index
+    except ModuleNotFoundError:
+        raise ConfigurationError("--index needs DuckDB: pip install 'scoped-relay[audit]'") from None
+    folder = folder_of(files[-1])
+    with Index(folder, files, memory_mb=MEMORY_MB, progress=lambda _done: None) as made:
+        return made.differing(folder)
 
 
 def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> _Evidence:

@@ -1,13 +1,18 @@
 """The questions from an index and from the whole log: the same answers, character by character."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
+import duckdb
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
 from relay.audit.chain import Link, seal
+from relay.audit.index import manifest
+from relay.audit.index.parts import quoted
 from relay.cli.audit import app
 from relay.cli.audit import input as reading
 from relay.core.errors import Reason
@@ -105,6 +110,29 @@ def test_a_damaged_index_never_answers(files: list[Path], monkeypatch: pytest.Mo
         data[len(data) // 3] ^= 4
         part.write_bytes(data)
     assert answer(files, "stats", "--json") == from_log
+
+
+def test_an_index_that_lies_is_found(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write the folder can write sums that fit: verify reads the log again, and compares."""
+    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
+    answer(files, "stats")
+    named = [str(path) for path in files]
+    first = CliRunner().invoke(app, ["verify", "--index", *named])
+    assert "the index is what the log says" in first.stdout
+    folder = files[0].parent / "audit-index"
+    forged, *others = manifest.read(folder)
+    part = folder / forged.name
+    with duckdb.connect() as database:
+        database.execute(f"CREATE TABLE rows AS SELECT * FROM read_parquet({quoted(part)})")
+        database.execute(
+            "UPDATE rows SET user_id = 'somebody' WHERE user_id = (SELECT max(user_id) FROM rows)"
+        )
+        database.execute(f"COPY rows TO {quoted(part)} (FORMAT parquet)")
+    forged = msgspec.structs.replace(forged, sha256=manifest.sha256_of(part))
+    manifest.write(folder, [forged, *others])
+    found = CliRunner().invoke(app, ["verify", "--index", "--json", *named])
+    assert json.loads(found.stdout)["index_differing"] > 0
+    shutil.rmtree(folder)
 
 
 def test_without_duckdb_the_log_is_read(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
