@@ -148,6 +148,18 @@ async def test_an_engine_that_is_away_refuses_publications(own_engine: EngineSer
         await until(lambda: node.value("a") == 2)
 
 
+async def test_a_full_memory_publishes_nothing(own_engine: EngineServer) -> None:
+    """The script writes nothing at all, so the next publication has the next number."""
+    async with node_on(own_engine.options()) as (broker, node):
+        await publish(broker, "a", 1)
+        own_engine.run("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(UnavailableError, match="OOM"):
+            await publish(broker, "a", 2)
+        own_engine.run("CONFIG", "SET", "maxmemory", "0")
+        assert (await publish(broker, "a", 3)).seq == 2
+        await until(lambda: [p.seq for p in node.got] == [1, 2])
+
+
 STEP = st.tuples(
     st.sampled_from(["publish", "publish", "publish", "alive", "reset", "remove"]),
     st.sampled_from("abc"),

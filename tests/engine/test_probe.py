@@ -2,22 +2,24 @@
 
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from relay.broker.base import Position
 from relay.core.errors import ConfigurationError
+from relay.core.publications import parse_draft
 from relay.engine.address import Address, read_address
+from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.connection import open_connection
-from relay.engine.options import EngineOptions
 from relay.engine.probe import probe
+from relay.engine.state import EngineState
+from tests.support import readme
 from tests.support.engines import KINDS, Engines, EngineServer
 from tests.support.ports import free_ports
 
-ACL = (
-    "+@read +@write +@scripting +@connection +info +time -@dangerous +info -flushall -flushdb -keys -config "
-    "resetchannels ~r1:*"
-)
+REFERENCE = readme.ROOT / "relay/engine/README.md"
 
 
 @pytest.mark.parametrize(
@@ -114,12 +116,25 @@ async def test_a_wrong_password_and_a_missing_engine_are_named(
         assert "hunter2" not in str(caught.value)
 
 
-async def test_a_user_without_dangerous_commands_is_enough(own_engine: EngineServer) -> None:
-    """The line of the reference is what the relay needs."""
-    own_engine.run("ACL", "SETUSER", "relay", "on", ">pw", *ACL.split())
-    await probe(
-        EngineOptions(address=read_address(f"redis://relay:pw@127.0.0.1:{own_engine.port}"), prefix="r1")
-    )
+async def test_the_acl_of_the_reference_is_enough(own_engine: EngineServer) -> None:
+    """A user with these commands alone can do all that a node does."""
+    (acl,) = (block.text for block in readme.read(REFERENCE).blocks if "-@all" in block.text)
+    own_engine.run("ACL", "SETUSER", "relay", "on", ">pw", *acl.split())
+    options = own_engine.options(f"redis://relay:pw@127.0.0.1:{own_engine.port}", prefix="r1")
+    await probe(options)
+    state = await EngineState.open(options)
+    later = time.time() + 3600
+    assert await state.claim("jti", expires_at=later + 30, issued_at=later)
+    await state.revoke("one", at=later, until=later + 1)
+    broker = EngineBroker(options, max_channels=9, history_of=lambda _: KeptHistory(messages=9, seconds=9))
+    draft = parse_draft(b'{"channel":"a","data":1,"version":1,"idempotency_key":"k"}')
+    published = await broker.publish(draft, ts=1)
+    assert isinstance(published, Position)
+    assert (await broker.load()).values
+    assert await broker.history("a", after=Position(epoch=published.epoch, seq=0))
+    assert await broker.remove("a")
+    await broker.aclose()
+    await state.aclose()
 
 
 async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tmp_path: Path) -> None:

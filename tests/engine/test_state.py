@@ -154,3 +154,13 @@ async def test_clocks_that_differ_are_refused_for_now(own_engine: EngineServer) 
     await state.aclose()
     async with Node().open(options) as right:
         assert await claim(right, "jti")
+
+
+async def test_a_full_memory_is_an_error_and_no_replay(own_engine: EngineServer) -> None:
+    """Nothing was written, so the token can be used when there is room again."""
+    async with Node().open(own_engine.options()) as state:
+        own_engine.run("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(UnavailableError, match="OOM"):
+            await claim(state, "jti")
+        own_engine.run("CONFIG", "SET", "maxmemory", "0")
+        assert await claim(state, "jti")

@@ -30,6 +30,7 @@ LABELS = {
     "relay/settings": "settings",
     "relay/cli": "commands",
     "relay/ops": "operating",
+    "relay/engine": "engine",
     "relay/bench": "performance",
     "tests": "changing the code",
 }
