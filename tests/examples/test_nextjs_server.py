@@ -1,6 +1,7 @@
 """The Next.js example's server, called without a browser: each entrance by itself, the boundary, two users at once."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.canaries import hits
-from tests.support.next_example import PASSWORD, REFRESH, SESSION, Example, manifest, running_example
+from tests.support.next_example import FOLDER, PASSWORD, REFRESH, SESSION, Example, manifest, running_example
 from tests.support.return_paths import BAD, GOOD
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -76,6 +77,14 @@ async def save(
     """Call a server action as the form of the settings does, with one form as its argument."""
     parts: dict[str, Any] = {"_1_note": (None, note), "0": (None, '["$K1"]')}
     return await server.post("/settings", headers={"Next-Action": action, **headers}, files=parts)
+
+
+async def test_the_install_is_reproducible() -> None:
+    """The lock file has a hash of each package and names no registry, so npm asks the one that its user has set."""
+    packages = json.loads((FOLDER / "package-lock.json").read_text())["packages"]
+    del packages[""], packages["node_modules/scoped-relay"]  # the example, and the client of this checkout
+    assert [name for name, package in packages.items() if "integrity" not in package] == []
+    assert [name for name, package in packages.items() if "resolved" in package] == []
 
 
 async def test_row_26_each_page_and_handler_asks_for_the_session(

@@ -5,6 +5,7 @@ The build is in `.nextjs` in the checkout, which git ignores: npm downloads 370 
 
 import asyncio
 import contextlib
+import faulthandler
 import fcntl
 import hashlib
 import importlib.util
@@ -51,6 +52,8 @@ def built() -> Path:
     """
     needed("node")
     npm = needed("npm")
+    # pytest dumps the stacks of a test that seems stuck; this may take longer, and has limits of its own
+    faulthandler.cancel_dump_traceback_later()
     BUILDS.mkdir(exist_ok=True)
     with (BUILDS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another of pytest's workers may want it too
