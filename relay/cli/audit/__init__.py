@@ -19,7 +19,10 @@ class _Commands(LazyGroup):
             "relay.cli.audit.why:why",
             "Show everything that happened to a token, a connection, a session or a user, oldest first.",
         ),
-        "who": ("relay.cli.audit.who:who", "Show who was connected to an endpoint at a moment."),
+        "who": (
+            "relay.cli.audit.who:who",
+            "Show who was connected to an endpoint at a moment, or in a span of time.",
+        ),
         "scopes": (
             "relay.cli.audit.scopes:scopes",
             "Show what was granted and never used; or with other grants, who would have lost what.",
