@@ -20,6 +20,12 @@ def demo(
     port: Annotated[int, _port("of the page and of log-in")] = 8000,
     stream_port: Annotated[int, _port("of the WebSockets")] = 8001,
     internal_port: Annotated[int, _port("for publishers and operators")] = 8002,
+    origin: Annotated[
+        str,
+        typer.Option(
+            help="A page elsewhere that may use the relay, like http://localhost:5173 of a dev server."
+        ),
+    ] = "",
     replay: Annotated[
         list[Path] | None,
         typer.Option(
@@ -43,6 +49,7 @@ def demo(
         port=port,
         stream_port=stream_port,
         internal_port=internal_port,
+        origin=origin,
         replay=[*(replay or ()), *(more or ())],
         speed=speed,
     )
@@ -70,7 +77,7 @@ relay demo: {source}
   log in as  demo@example.com, password demo
   account    {deployment.url}/account
                a call through the API proxy, and what became of it on its way
-  publish    {relay} publish prices.BTC-USD '{_QUOTE}' \\
+{_page(deployment)}  publish    {relay} publish prices.BTC-USD '{_QUOTE}' \\
                --url {deployment.internal_url} --key {deployment.publisher_key}
   watch      {deployment.internal_url}/ops
                with the key {deployment.operator_key}
@@ -81,6 +88,14 @@ relay demo: {source}
 
 Ctrl-C stops it.""",
         flush=True,
+    )
+
+
+def _page(deployment: "DemoDeployment") -> str:
+    return (
+        f"  page       {deployment.origin}\n               may log in, ask for tokens and open sockets\n"
+        if deployment.origin
+        else ""
     )
 
 

@@ -8,12 +8,15 @@ import secrets
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from relay.core.errors import ConfigurationError
 from relay.settings.template import settings_text, write_folder
 
 FREE_PORTS = range(10_100, 32_000)
 """Above the last port that browsers refuse (10080: Fetch §2.9), and below those that Linux gives to clients."""
+
+HOSTS = ("127.0.0.1", "localhost")
 
 _SECTIONS = """\
 [operators.demo]
@@ -42,9 +45,11 @@ format = "text"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoDeployment:
-    """A demo's folder and addresses."""
+    """A demo's folder and addresses. `origin` is that of a page elsewhere that may use the relay, or ""."""
 
     folder: Path
+    host: str
+    origin: str
     http: int
     stream: int
     internal: int
@@ -55,12 +60,12 @@ class DemoDeployment:
     @property
     def url(self) -> str:
         """The page's address, and the relay's public one."""
-        return f"http://127.0.0.1:{self.http}"
+        return f"http://{self.host}:{self.http}"
 
     @property
     def internal_url(self) -> str:
         """The relay's internal address, for publishers."""
-        return f"http://127.0.0.1:{self.internal}"
+        return f"http://{self.host}:{self.internal}"
 
     @property
     def publisher_key(self) -> str:
@@ -93,15 +98,23 @@ class DemoDeployment:
         return self.folder / "demo.log"
 
 
-def create_deployment(folder: Path, *, http: int, stream: int, internal: int) -> DemoDeployment:
+def create_deployment(
+    folder: Path, *, http: int, stream: int, internal: int, origin: str = ""
+) -> DemoDeployment:
     """Choose ports (0 takes a free one) and generate secrets. The session secret is written into `folder`.
 
+    All addresses have the host of `origin`: for a browser, localhost and 127.0.0.1 are two sites, and no page of one
+    gets a cookie of the other.
+
     Raises:
-        ConfigurationError: if a port is taken.
+        ConfigurationError: if a port is taken, or a page of `origin` could not reach the demo.
     """
+    host = _host(origin)
     ports = _ports({"--port": http, "--stream-port": stream, "--internal-port": internal})
     deployment = DemoDeployment(
         folder=folder,
+        host=host,
+        origin=origin,
         http=ports[0],
         stream=ports[1],
         internal=ports[2],
@@ -116,16 +129,30 @@ def create_deployment(folder: Path, *, http: int, stream: int, internal: int) ->
 
 def write_settings(deployment: DemoDeployment, *, backend: str) -> None:
     """Write the relay's settings and its signing key; `backend` is the backend's origin."""
-    localhost = f"http://localhost:{deployment.http}"
+    origins = [f"http://{host}:{deployment.http}" for host in HOSTS if host != deployment.host]
     text = settings_text(
         session_secret=deployment.secret,
         ports=(deployment.http, deployment.stream, deployment.internal),
-        more_origins=(localhost,),
+        public_url=deployment.url,
+        stream_url=f"ws://{deployment.host}:{deployment.stream}",
+        more_origins=[*origins, *filter(None, [deployment.origin])],
         grants={"trader": {"prices": ("prices.>",)}},
         publishers={"market": (_sha256(deployment.publisher_secret), ("prices.>",))},
         sections=_SECTIONS.format(operator=_sha256(deployment.operator_secret), backend=backend),
     )
     write_folder(deployment.folder, text)
+
+
+def _host(origin: str) -> str:
+    if not origin:
+        return HOSTS[0]
+    parts = urlsplit(origin)
+    if parts.hostname not in HOSTS or origin != f"{parts.scheme}://{parts.netloc}":
+        raise ConfigurationError(
+            f"--origin {origin} can't reach the demo, which is on this machine only: name a page's origin on "
+            "localhost or 127.0.0.1, like http://localhost:5173."
+        )
+    return parts.hostname
 
 
 def _sha256(secret: str) -> str:

@@ -40,6 +40,7 @@ class DemoOptions:
     port: int
     stream_port: int
     internal_port: int
+    origin: str = ""
     replay: Sequence[Path] = ()
     speed: float = 1.0
 
@@ -63,7 +64,11 @@ async def run_demo(
     source, symbols, batches = _market(options, report)
     with tempfile.TemporaryDirectory(prefix="relay-demo-") as folder:
         deployment = create_deployment(
-            Path(folder), http=options.port, stream=options.stream_port, internal=options.internal_port
+            Path(folder),
+            http=options.port,
+            stream=options.stream_port,
+            internal=options.internal_port,
+            origin=options.origin,
         )
         with deployment.log_file.open("w") as log:
             async with contextlib.AsyncExitStack() as stack:
