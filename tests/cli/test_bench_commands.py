@@ -34,6 +34,15 @@ def recording(folder: Path) -> Path:
     return path
 
 
+def test_event_streams_get_every_tick(tmp_path: Path) -> None:
+    """`fanout --transport sse` compares the relay's event streams with its WebSockets, and loses nothing on either."""
+    small = ("--subscribers", "5", "--rate", "50", "--ticks", "10")
+    found = measured(tmp_path, "fanout", "--transport", "sse", *small)
+    assert (found["transport"], found["yardstick_is"][:22]) == ("sse", "the relay's WebSockets")
+    for side in ("relay", "yardstick"):
+        assert (found[side]["delivered"], found[side]["lost"], found[side]["repeated"]) == (50, 0, 0)
+
+
 def test_mixed_counts_every_channel(tmp_path: Path) -> None:
     """Each tick reaches as many subscribers as its channel has, and every last value arrives."""
     found = measured(

@@ -74,6 +74,10 @@ class Benchmark(abc.ABC, Generic[Side]):
 
     runs: Runs = 3
 
+    def yardstick(self) -> tuple[str, str]:
+        """Return the heading of the yardstick's column, and what it is in words."""
+        return self.YARDSTICK
+
     @abc.abstractmethod
     def headline(self) -> str:
         """Return what was measured, in one line."""
@@ -145,7 +149,7 @@ class Benchmark(abc.ABC, Generic[Side]):
         return Report(
             bench=self.NAME,
             headline=f"{self.NAME}: {self.headline()}, medians of {self.runs}",
-            yardstick=self.YARDSTICK[0],
+            yardstick=self.yardstick()[0],
             rows=[row for row in rows if row.relay is not None or row.yardstick is not None],
             notes=notes,
             is_whole=is_whole,
@@ -155,7 +159,7 @@ class Benchmark(abc.ABC, Generic[Side]):
                 "headline": self.headline(),
                 **{field.name: getattr(self, field.name) for field in fields(self) if field.repr},
                 "runs": len(runs),
-                "yardstick_is": self.YARDSTICK[1],
+                "yardstick_is": self.yardstick()[1],
                 "machine": machine(),
                 "relay": {row.figure.key: row.relay for row in rows},
                 "yardstick": {row.figure.key: row.yardstick for row in rows},

@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
-from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Subscribers, option
-from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, made_up
+import msgspec
+import typer
+
+from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Show, SideName, Subscribers, option
+from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, deliver, made_up, opened, server_of
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import Ticks
 from relay.bench.report import Run, median
 
 CHANNEL = "prices.BENCH"
+EVENTS_YARDSTICK = ("WebSockets", "the relay's WebSockets, with the same subscribers")
 ALONE = 1.2
 """Ticks a read up to which each was a write of its own, as the yardstick's are."""
 
@@ -22,7 +27,9 @@ class Fanout(DeliveryBenchmark):
 
     Starts a relay of its own, opens each connection with a token of its own,
     publishes over HTTP, and measures websockets.broadcast() under the same
-    load in turn. Times depend on the machine: quote the ratios.
+    load in turn. With --transport sse the subscribers read event streams, and
+    the yardstick is the relay's own WebSockets. Times depend on the machine:
+    quote the ratios.
     """
 
     NAME = "fanout"
@@ -32,10 +39,17 @@ class Fanout(DeliveryBenchmark):
     subscribers: Subscribers = 1000
     rate: AnyRate = 100
     ticks: Annotated[int, option("Ticks in all.", 1, MAX_TICKS)] = 500
+    transport: Annotated[Literal["websocket", "sse"], typer.Option(help="What the subscribers read.")] = (
+        "websocket"
+    )
+
+    def yardstick(self) -> tuple[str, str]:
+        return EVENTS_YARDSTICK if self.transport == "sse" else self.YARDSTICK
 
     def headline(self) -> str:
         pace = f"{self.rate:g} ticks/s" if self.rate else "ticks as fast as they go"
-        return f"{self.subscribers:,} subscribers, {pace}, {self.ticks:,} ticks"
+        over = " over event streams" if self.transport == "sse" else ""
+        return f"{self.subscribers:,} subscribers{over}, {pace}, {self.ticks:,} ticks"
 
     def make_ticks(self) -> Ticks:
         return made_up([CHANNEL], rate=self.rate, count=self.ticks)
@@ -43,9 +57,20 @@ class Fanout(DeliveryBenchmark):
     def groups(self, server: Server) -> list[GroupOrder]:
         return [GroupOrder(target=server.target([CHANNEL]), connections=self.subscribers)]
 
+    def measure_side(self, name: SideName, folder: Path, show: Show) -> Measured:
+        if self.transport == "websocket":
+            return super().measure_side(name, folder, show)
+        ticks = self.make_ticks()
+        with server_of("relay", folder, ticks, sessions=self.subscribers) as server:
+            (group,) = self.groups(server)
+            target = msgspec.structs.replace(group.target, events=name == "relay")
+            groups = [msgspec.structs.replace(group, target=target)]
+            with opened(server, groups, ticks, folder) as delivery:
+                return deliver(delivery, ticks, show)
+
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
         shared = median([run.relay.deliveries_a_read for run in runs])
-        if not self.rate or shared is None or shared <= ALONE:
+        if not self.rate or self.transport == "sse" or shared is None or shared <= ALONE:
             return []
         return [
             f"The relay put {shared:.1f} ticks into one write, as it does when it has no core to itself. That is "

@@ -48,7 +48,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     `stream` is a ws:// address with its path. `issuer` gives a token for each connection to `endpoint`, for one of
     `sessions` in turn; "": no token is needed. `channels` are all channels to subscribe to at `interval_ms`, of which
-    each connection has a hand; without any there is no acknowledgement.
+    each connection has a hand; without any there is no acknowledgement. With `events` connections are event streams.
     """
 
     stream: str
@@ -57,6 +57,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sequence[str] = ()
     channels: Sequence[str] = ()
     interval_ms: int = 0
+    events: bool = False
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -251,7 +252,7 @@ async def connect(target: Target, hand: Sequence[int], token: Token, *, receive_
     link = await Link.open(target.stream, receive_bytes=receive_bytes)
     try:
         answer = await link.call(_handshake(target, hand, token))
-        if answer.status != 101:
+        if answer.status != (200 if target.events else 101):
             status = _text(answer.head[9:].partition(b"\r\n")[0])
             sentence = f"{target.stream} refused the handshake: {status}. {_text(answer.body)}".strip()
             raise Refused(sentence, what="handshake", answer=answer)
@@ -357,7 +358,7 @@ def post_request(
 
 
 def _handshake(target: Target, hand: Sequence[int], token: Token) -> bytes:
-    """Return the request that upgrades to WebSocket. Its query has only what the token does not say already."""
+    """Return the request for a WebSocket or an event stream. Its query has only what the token does not say already."""
     parts = urlsplit(target.stream)
     fields = []
     if target.channels and (not target.issuer or len(hand) > MAX_NAMED):
@@ -365,6 +366,11 @@ def _handshake(target: Target, hand: Sequence[int], token: Token) -> bytes:
     if target.interval_ms:
         fields.append(f"interval_ms={target.interval_ms}")
     path = parts.path + (f"?{'&'.join(fields)}" if fields else "")
+    if target.events:
+        return (
+            f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAccept: text/event-stream\r\n"
+            f"Authorization: Bearer {token.wsToken}\r\n\r\n"
+        ).encode()
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     protocols = f"Sec-WebSocket-Protocol: relay.v1, bearer.{token.wsToken}\r\n" if token.wsToken else ""
     return (

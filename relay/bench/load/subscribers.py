@@ -108,6 +108,7 @@ class Connection:
     socket: socket.socket
     hand: Sequence[int]
     group: int
+    silent: bool = False  # an event stream's client has nothing to say
     ticks: int = 0
     tail: bytearray = field(default_factory=bytearray)
     sampled: bool = False
@@ -194,6 +195,8 @@ class Counter:
             if now - pong_at > PONG_EVERY_S:
                 pong_at = now
                 for connection in self._connections.values():
+                    if connection.silent:
+                        continue
                     with contextlib.suppress(OSError):  # closed, which the next read finds out
                         connection.socket.send(_PONG)
         return Counted(
@@ -371,7 +374,9 @@ async def _open(group: GroupOrder, number: int, places: Mapping[str, int]) -> li
     links = await open_all(group.target, hands)
     names = group.target.channels
     return [
-        Connection(link.socket, [places[names[card]] for card in hand], group=number)
+        Connection(
+            link.socket, [places[names[card]] for card in hand], group=number, silent=group.target.events
+        )
         for link, hand in zip(links, hands, strict=True)
     ]
 
