@@ -56,6 +56,12 @@ class Target:
         """The key in the state store. Session references are hex, so no other kind can look like one."""
         return _KEYS[self.kind] + self.name
 
+    @classmethod
+    def of_key(cls, key: str) -> "Target":
+        """Return the target of a key."""
+        kind = next((kind for kind, begin in _KEYS.items() if begin and key.startswith(begin)), Kind.SESSION)
+        return cls(kind=kind, name=key.removeprefix(_KEYS[kind]))
+
 
 _KEYS = {Kind.SESSION: "", Kind.USER: "sub:", Kind.TOKEN: "jti:", Kind.KEY: "kid:"}
 

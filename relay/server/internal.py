@@ -30,7 +30,7 @@ def internal_app(parts: Parts) -> Starlette:
         )
         routes.append(parts.ingest_sockets.route)
     routes += [
-        *health_routes(lambda: "The relay is stopping." if parts.stopping else None),
+        *health_routes(lambda: _unready(parts)),
         *operator_routes(
             parts, client_of
         ),  # after /v1/channels/NAME/value, which DELETE /v1/channels/NAME matches too
@@ -38,6 +38,13 @@ def internal_app(parts: Parts) -> Starlette:
     ]
     hosts = frozenset(parts.settings.listen.internal_hosts)
     return application(routes, Middleware(InternalOnly, hosts=hosts, any_host=PATHS))
+
+
+def _unready(parts: Parts) -> str | None:
+    """Return why new work should go to another node, or None."""
+    if parts.stopping:
+        return "The relay is stopping."
+    return None if parts.engine is None else parts.engine.unready
 
 
 async def _openapi(_request: Request) -> Response:

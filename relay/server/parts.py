@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -35,6 +37,7 @@ from relay.metrics.tally import Tally
 from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue, LoadShedder
 from relay.net.unauthenticated import UnauthenticatedConnections
 from relay.ops.operators import Operators
+from relay.server.engine import Engine, engine_options, open_engine
 from relay.server.keys import key_source
 from relay.server.options import (
     audit_copy,
@@ -63,6 +66,7 @@ from relay.server.session_verifier import session_verifier
 from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import Settings
+from relay.state.base import State
 from relay.state.sqlite import SqliteState, read_head
 from relay.state.sqlite_families import SqliteFamilies
 from relay.stream.fanout import Fanout
@@ -71,6 +75,10 @@ from relay.stream.revoker import Revoker
 from relay.stream.service import Stream
 from relay.web.client_identity import client_reader
 from relay.web.csrf import CsrfCheck
+
+if TYPE_CHECKING:
+    from relay.engine.broker import EngineBroker
+    from relay.engine.state import EngineState
 
 log = structlog.get_logger("relay")
 
@@ -83,11 +91,12 @@ class Parts:
     role: Role
     keys: WatchedKeys | FetchedKeys
     verifier: SessionVerifier
-    state: SqliteState
+    state: "SqliteState | EngineState"
+    engine: Engine | None
     audit_log: JsonlAuditor
     tally: Tally
     auditor: WatchedAuditor
-    broker: MemoryBroker
+    broker: "MemoryBroker | EngineBroker"
     fanout: Fanout
     stream: Stream
     revoker: Revoker
@@ -117,6 +126,7 @@ def check(settings: Settings, role: Role) -> tuple[WatchedKeys | FetchedKeys, Se
     Raises:
         ConfigurationError: if a key is missing or does not fit, in one sentence.
     """
+    engine_options(settings)
     return key_source(settings, role), session_verifier(settings)
 
 
@@ -130,13 +140,17 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
     async with contextlib.AsyncExitStack() as stack:
         # The stack closes the parts in reverse order: the audit log before the state, which keeps the log's head.
         keys, verifier = check(settings, role)
-        state = SqliteState.open(settings.engine.state_path)
-        stack.push_async_callback(state.aclose)
+        state_file = SqliteState.open(settings.engine.state_path)
+        stack.push_async_callback(state_file.aclose)
+        engine = await stack.enter_async_context(
+            open_engine(settings, known=state_file.revocations, channel_options=channel_options(settings))
+        )
+        state = state_file if engine is None else engine.state
         if isinstance(keys, FetchedKeys):
             stack.push_async_callback(keys.aclose)
         stack.push_async_callback(verifier.aclose)
         client_identity = ClientIdentity(ref_key(settings))
-        audit_log = _open_audit_log(settings, state)
+        audit_log = _open_audit_log(settings, state_file)
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
@@ -148,14 +162,14 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         )
         stack.push_async_callback(auditor.aclose)
         fanout = Fanout(channel_options(settings))
-        broker = MemoryBroker(max_channels=settings.limits.channels)
+        broker = MemoryBroker(max_channels=settings.limits.channels) if engine is None else engine.broker
         await fanout.connect(broker)
         backend = _backend(settings)
         if backend is not None:
             stack.push_async_callback(backend.aclose)
         recent_sessions = RecentSessions()
         admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
-        stream = _stream(settings, keys, fanout, state, auditor, admission_queue, accept_queue)
+        stream = _stream(settings, keys, fanout, state, engine, auditor, admission_queue, accept_queue)
         ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
         open_calls = OpenCalls(per_session=settings.bff.proxy.calls_per_session)
         families = None
@@ -173,6 +187,8 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             auditor=auditor,
             keep_s=revocations_kept_s(settings),
         )
+        if engine is not None:
+            engine.state.on_revoked = revoker.end_here
         issuer = Issuer(
             issuer_options(settings),
             policy=policy(settings),
@@ -208,6 +224,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             keys=keys,
             verifier=verifier,
             state=state,
+            engine=engine,
             audit_log=audit_log,
             tally=tally,
             auditor=auditor,
@@ -259,12 +276,15 @@ def _stream(
     settings: Settings,
     keys: KeySource,
     fanout: Fanout,
-    state: SqliteState,
+    state: State,
+    engine: Engine | None,
     auditor: WatchedAuditor,
     admission_queue: AdmissionQueue,
     accept_queue: AdmissionQueue,
 ) -> Stream:
     def make_gate(counts: UnauthenticatedConnections, closed: Callable[[], Reason | None]) -> Gate:
+        if engine is not None:
+            closed = partial(_closed_or_blind, closed, engine)
         return Gate(gate_options(settings), keys=keys, state=state, unauthenticated=counts, closed=closed)
 
     return Stream(
@@ -276,6 +296,11 @@ def _stream(
         admission_queue=admission_queue,
         accept_queue=accept_queue,
     )
+
+
+def _closed_or_blind(closed: Callable[[], Reason | None], engine: Engine) -> Reason | None:
+    """Return why no connection is admitted: a node that may not know of a revocation admits none."""
+    return closed() or (Reason.STATE_UNAVAILABLE if engine.state.is_blind else None)
 
 
 def _backend(settings: Settings) -> Backend | None:

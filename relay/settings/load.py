@@ -406,7 +406,12 @@ def _with_absolute_paths(settings: Settings, folder: Path) -> Settings:
             "listen": settings.listen.model_copy(update=tls),
             "session": settings.session.model_copy(update={"signed": signed}),
             "tokens": settings.tokens.model_copy(update={"keys_dir": at(settings.tokens.keys_dir)}),
-            "engine": settings.engine.model_copy(update={"state_path": at(settings.engine.state_path)}),
+            "engine": settings.engine.model_copy(
+                update={
+                    "state_path": at(settings.engine.state_path),
+                    "password_file": settings.engine.password_file and at(settings.engine.password_file),
+                }
+            ),
             "audit": settings.audit.model_copy(
                 update={"path": at(settings.audit.path), "keys_dir": at(settings.audit.keys_dir)}
             ),

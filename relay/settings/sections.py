@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from relay.core.errors import MalformedError
 from relay.core.patterns import check_pattern
@@ -280,6 +280,18 @@ class Csrf(Section):
 class Engine(Section):
     """State that is kept between connections and over a restart."""
 
+    url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Redis or Valkey that several nodes share, like `redis://host:6379`; empty for a single relay.",
+    )
+    prefix: str = Field(
+        default="r1",
+        pattern="^[A-Za-z0-9_.-]{1,32}$",
+        description="Beginning of the engine's keys. Deployments that share a server need different ones.",
+    )
+    password_file: Path | None = Field(
+        default=None, description="File with the engine's password, if it is not in `engine.url`."
+    )
     state_path: Path = Field(
         default=Path("relay-state.db"), description="SQLite file of used tokens and revocations."
     )

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,6 +130,11 @@ class SqliteState:
         # moments, and those tokens expire within 30 seconds.
         with open_file(path, _SCHEMA, synchronous="NORMAL") as database:
             return cls(database, clock=clock, steady=steady)
+
+    @property
+    def revocations(self) -> Mapping[str, tuple[float, float]]:
+        """What is revoked now: `at` and `until` of each target. An engine that this node begins to use gets them."""
+        return {target: (at, until) for target, (at, until, _) in self._revoked.items()}
 
     @property
     def waiting(self) -> int:

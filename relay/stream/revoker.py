@@ -88,6 +88,14 @@ class Revoker:
                 )  # not before the store has the revocation, see `SessionVerifier.forget`
         return closed
 
+    def end_here(self, key: str) -> None:
+        """End what this node has of a target that another node revoked. `key` is its `Target.key`."""
+        target = Target.of_key(key)
+        self._registry.end(target)
+        self._end_calls(target)
+        if target.kind is Kind.SESSION:
+            self._forget(target.name)
+
     async def _sessions(self, target: Target) -> list[Target]:
         """Return the known sessions of a log-in or of a user. They are revoked too: a session can renew its tokens.
 
