@@ -10,7 +10,15 @@ export function Chart({ symbol }: { symbol: string }) {
   const price = usePrice<Quote>(symbol);
 
   useEffect(() => {
-    const chart = createChart(box.current!, { autoSize: true, timeScale: { timeVisible: true, secondsVisible: true } });
+    // The page is light or dark
+    const { color } = getComputedStyle(box.current!);
+    const lines = { color: '#8884' };
+    const chart = createChart(box.current!, {
+      autoSize: true,
+      layout: { background: { color: 'transparent' }, textColor: color },
+      grid: { vertLines: lines, horzLines: lines },
+      timeScale: { timeVisible: true, secondsVisible: true },
+    });
     series.current = chart.addSeries(LineSeries, { lineWidth: 2 });
     return () => chart.remove();
   }, []);
