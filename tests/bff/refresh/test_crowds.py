@@ -37,7 +37,7 @@ class Crowd:
 
 async def _served(call: Callable[[Browser], Awaitable[Answer]], browser: Browser) -> Answer:
     """Call, and call again if a relay on a busy machine sent the call away before it looked at it."""
-    while "More requests came" in (answer := await call(browser)).body.decode():
+    while "More requests came" in (answer := await call(browser)).body.decode():  # noqa: ASYNC110  # as it is told
         await asyncio.sleep(float(answer.all("retry-after")[0]))
     return answer
 
