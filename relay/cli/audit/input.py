@@ -41,7 +41,7 @@ _SHOW_FROM_BYTES = 64 << 20
 """Bytes that take about a second to be read into the index."""
 MEMORY_MB = 512
 """Memory of the index, if no settings say how much."""
-_NO_DUCKDB = "The whole log is read. With the extra of the audit log, answers take less than a second: "
+_NO_DUCKDB = "The whole log is read. With the extra of the audit log, answers take a tenth of the time: "
 _NO_DUCKDB += "pip install 'scoped-relay[audit]'\n"
 
 P = ParamSpec("P")
