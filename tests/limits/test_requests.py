@@ -70,7 +70,7 @@ async def test_a_trusted_origin_may_ask_and_still_opens_no_socket(strict: Relay)
     ]
     answer = await exchange(strict.ports[0], head("POST", "/auth/ws-token", fields), source="127.0.0.3")
     assert (answer.status, answer.code) == (403, "forbidden")
-    assert b"may not use tokens" in answer.body
+    assert b"not in public.allowed_origins" in answer.body
 
 
 def limits(**changed: str) -> RateLimits:
