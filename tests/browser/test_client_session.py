@@ -241,7 +241,7 @@ MISTAKES = {
 
 
 async def test_mistakes_of_the_program_throw_at_once(tab: Tab) -> None:
-    """They say what is missing, instead of a page that tries for ever."""
+    """They say what is missing, instead of a page that tries without an end."""
     found = await tab.page.evaluate(
         """async (calls) => {
           const { createStream } = await import('/client/relay-client.js');

@@ -428,7 +428,7 @@ async def test_a_session_that_is_over_leads_to_the_login(tab: PageTab, rotating:
 
 
 async def test_a_token_that_is_refused_after_a_good_refresh(tab: PageTab, rotating: RotatingBackend) -> None:
-    """It would go round for ever: three redirects, one refresh, and the log-in says that the session has ended."""
+    """It would never end: three redirects, one refresh, and the log-in says that the session has ended."""
 
     class Everything(set[str]):
         def __contains__(self, _: object) -> bool:

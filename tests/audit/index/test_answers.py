@@ -113,7 +113,7 @@ def test_a_damaged_index_never_answers(files: list[Path], monkeypatch: pytest.Mo
 
 
 def test_an_index_that_lies_is_found(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever can write the folder can write sums that fit: verify reads the log again, and compares."""
+    """A program that can write the folder can write sums that fit: verify reads the log again, and compares."""
     monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
     answer(files, "stats")
     named = [str(path) for path in files]

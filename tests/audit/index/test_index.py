@@ -200,7 +200,7 @@ def test_a_complete_file_is_read_once(
 
 
 def test_a_folder_of_others_is_refused(tmp_path: Path, day: list[bytes]) -> None:
-    """Whoever can write into it can write any answer: its mode, its owner and its kind are looked at."""
+    """A program that can write into it can write any answer: its mode, its owner and its kind are looked at."""
     log = Log(tmp_path, day, random.Random(2))
     log.check()
     log.index.chmod(0o750)
