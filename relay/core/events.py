@@ -42,6 +42,7 @@ class Action(StrEnum):
     SESSION_REVOKED = "session.revoked"
     REQUEST_DENIED = "request.denied"
     PUBLISH_DENIED = "publish.denied"
+    PUBLISH_SUMMARY = "publish.summary"
     LOGIN_SUCCEEDED = "login.succeeded"
     LOGIN_FAILED = "login.failed"
     LOGOUT = "logout"
@@ -77,6 +78,10 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.SESSION_REVOKED: "A session, a user, a token or a key was revoked, and its open connections were ended.",
     Action.REQUEST_DENIED: "An HTTP request was refused before any route saw it: it is too large or not HTTP.",
     Action.PUBLISH_DENIED: "A publication was refused.",
+    Action.PUBLISH_SUMMARY: (
+        "A publisher published in this minute: a row for each channel, with the first and last number. "
+        "What was above the limit of rows is summed up."
+    ),
     Action.LOGIN_SUCCEEDED: "The backend accepted a log-in and the cookies were set.",
     Action.LOGIN_FAILED: "The backend refused a log-in. The name is recorded as a keyed hash only.",
     Action.LOGOUT: "A user logged out.",
@@ -121,6 +126,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.SESSION_REVOKED: ("session", "end"),
     Action.REQUEST_DENIED: ("api", "denied"),
     Action.PUBLISH_DENIED: ("api", "denied"),
+    Action.PUBLISH_SUMMARY: ("api", "info"),
     Action.LOGIN_SUCCEEDED: ("authentication", "start"),
     Action.LOGIN_FAILED: ("authentication", "denied"),
     Action.SESSION_REFRESHED: ("authentication", "info"),

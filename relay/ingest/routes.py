@@ -122,10 +122,10 @@ async def _no_upgrade(*_arguments: object) -> Refusal:
 
 
 async def _publish_one(
-    request: Request, ingest: Ingest, _client_of: ClientOf, publisher: str
+    request: Request, ingest: Ingest, client_of: ClientOf, publisher: str
 ) -> Response | Refusal:
     body = await read_body(request, max_bytes=MAX_PUBLICATION_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
-    result = await ingest.publish(publisher, body)
+    result = await ingest.publish(publisher, body, address=client_of(request).address)
     return result if isinstance(result, Refusal) else json_answer(200, _accepted(result))
 
 
@@ -138,13 +138,14 @@ async def _publish_batch(
     items = _items(body, request.headers.get("content-type", ""))
     results: list[Mapping[str, Any]] = []
     refusals = RefusalSummary()
+    client = client_of(request)
     for item in items:
         try:
-            result = await ingest.publish(publisher, item)
+            result = await ingest.publish(publisher, item, address=client.address)
         except (MalformedError, UnavailableError) as error:
             result = Refusal.of(error)
         results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))
-    refusals.record(ingest, client_of(request), publisher=publisher)
+    refusals.record(ingest, client, publisher=publisher)
     answer = json_answer(200, {"results": results})
     if Reason.RATE_LIMITED in refusals:
         answer.headers["Retry-After"] = retry_after(_retry_after_s(ingest, publisher))

@@ -21,6 +21,7 @@ from relay.core.log_limit import LogLimit
 from relay.core.patterns import covers
 from relay.core.publications import Draft, parse_draft
 from relay.core.sequencer import Drop
+from relay.ingest.summaries import PublicationSummary
 from relay.limits.quotas import Quota, QuotaTerms
 
 _log = structlog.get_logger("relay.ingest")
@@ -108,6 +109,7 @@ class Ingest:
         broker: Broker,
         auditor: Auditor,
         check_key: CheckKey,
+        publications_recorded: int,
     ) -> None:
         # Both keep publishers that were removed: one of their requests may still be running.
         self.counts: dict[str, PublisherCounts] = {}
@@ -116,6 +118,7 @@ class Ingest:
         self._broker = broker
         self._auditor = auditor
         self._check_key = check_key
+        self.summary = PublicationSummary(auditor, each=publications_recorded)
         self._log_limit = LogLimit()
         self.may_publish = lru_cache(MAX_REMEMBERED_CHANNELS)(self._covers)
         self.update(publishers)
@@ -145,8 +148,8 @@ class Ingest:
         name = None if isinstance(presented, Refusal) else self._check_key(presented, self._digests)
         return Refusal(reason=Reason.PUBLISHER_UNKNOWN) if name is None else name
 
-    async def publish(self, publisher: str, body: bytes) -> Accepted | Refusal:
-        """Publish one message.
+    async def publish(self, publisher: str, body: bytes, *, address: str) -> Accepted | Refusal:
+        """Publish one message, which comes from `address`.
 
         Raises:
             MalformedError: if the body is not of the documented form. Nothing was published.
@@ -155,7 +158,7 @@ class Ingest:
         if refusal := self.over_quota(publisher):
             return refusal
         self.charge(publisher, len(body))
-        return await self.publish_draft(publisher, parse_draft(body))
+        return await self.publish_draft(publisher, parse_draft(body), address=address)
 
     def over_quota(self, publisher: str) -> Refusal | None:
         """Return a refusal if the publisher has used up its quota for now."""
@@ -173,7 +176,7 @@ class Ingest:
         """Return a publisher's quota. Its methods need the time of `time.monotonic()`."""
         return self._quotas[publisher]
 
-    async def publish_draft(self, publisher: str, draft: Draft) -> Accepted | Refusal:
+    async def publish_draft(self, publisher: str, draft: Draft, *, address: str) -> Accepted | Refusal:
         """Publish one message that is already parsed and charged. Raises as `publish` does."""
         channel = draft.channel
         if not self.may_publish(publisher, channel):
@@ -186,12 +189,16 @@ class Ingest:
         if draft.alive:
             position = await self._broker.alive(channel, ts=now)
             counts.count_alive()
+            self.summary.alive(publisher, address, channel, position)
             return Accepted(channel=channel, position=position)
         outcome = await self._broker.publish(draft, ts=now)
         if isinstance(outcome, Dropped):
             counts.dropped[outcome.why] += 1
+            self.summary.dropped(publisher, address, channel, outcome.position)
             return Accepted(channel=channel, position=outcome.position, dropped=outcome.why)
-        counts.count_published(len(bytes(draft.data)))
+        size = len(bytes(draft.data))
+        counts.count_published(size)
+        self.summary.published(publisher, address, channel, outcome, size)
         return Accepted(channel=channel, position=outcome)
 
     async def reset(self, channel: str) -> bool:

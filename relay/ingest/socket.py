@@ -229,7 +229,7 @@ class _PublisherConnection:
         try:
             draft = parse_numbered(line)
             self._check_id(draft.id)
-            result = await self._ingest.publish_draft(self.publisher, draft)
+            result = await self._ingest.publish_draft(self.publisher, draft, address=self._client.address)
         except MalformedError as error:
             id_ = message_id(line)
             if id_ is None:

@@ -170,7 +170,14 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         recent_sessions = RecentSessions()
         admission_queue, accept_queue = AdmissionQueue(), AdmissionQueue(FIRST_READS_PER_TURN)
         stream = _stream(settings, keys, fanout, state, engine, auditor, admission_queue, accept_queue)
-        ingest = Ingest(publisher_terms(settings), broker=broker, auditor=auditor, check_key=check_bearer)
+        ingest = Ingest(
+            publisher_terms(settings),
+            broker=broker,
+            auditor=auditor,
+            check_key=check_bearer,
+            publications_recorded=settings.limits.publications_recorded,
+        )
+        stack.callback(ingest.summary.end_minute)
         open_calls = OpenCalls(per_session=settings.bff.proxy.calls_per_session)
         families = None
         if backend is not None and settings.bff.fields.refresh_token:

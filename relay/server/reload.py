@@ -112,6 +112,7 @@ class Reloader:
             parts.proxy.update(request_checks(settings), call_options(settings))
         parts.operators.update(operator_terms(settings))
         parts.auditor.update(denials=limits.denials_recorded, subscriptions=limits.subscriptions_recorded)
+        parts.ingest.summary.each = limits.publications_recorded
         parts.broker.update(max_channels=limits.channels)
         parts.ingest.update(publisher_terms(settings))
         return parts.ingest_sockets.end_refused()

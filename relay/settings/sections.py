@@ -349,6 +349,14 @@ class Limits(Section):
             "`subscribe` frames of one session that are recorded one by one in a minute. Others are only counted."
         ),
     )
+    publications_recorded: int = Field(
+        default=1000,
+        ge=0,
+        description=(
+            "Rows of one publisher in the audit log in a minute: one for each channel. Other publications are only "
+            "summed up."
+        ),
+    )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
 
 

@@ -282,7 +282,7 @@ class Stream:
         response = events_response(cors)
         if isinstance(result, Denied):
             result = self._event_sources.explain(result, handshake)
-            self._auditor.note(denied_event(result))
+            await self._auditor.note_refusal(denied_event(result))
             response = refused_response(result, cors)
         elif isinstance(result, Admitted):
             self._begin_events(connection, result, response)

@@ -15,6 +15,9 @@ _SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()
 }
 """The sentences for records whose details add nothing."""
 
+_LISTED = 8
+"""Channels of a summary that its sentence names."""
+
 
 def explain(record: Record) -> str:
     """Return what a record says: what happened, why, and what its anomalies mean. It does not name the user."""
@@ -57,8 +60,8 @@ def _elsewhere(record: Record) -> str:
     """Say what happened in a record that is not about a connection."""
     own = record.relay
     match record.event.action:
-        case Action.PUBLISH_DENIED:
-            return f"{own.publisher.id or 'Somebody'} was refused {_counted(own.count or 1, 'publication')}."
+        case Action.PUBLISH_DENIED | Action.PUBLISH_SUMMARY:
+            return _publications(record)
         case Action.PROXY_DENIED:
             return f"A call through the proxy ({own.method} {record.url.path or 'of no route'}) was refused."
         case Action.OPERATOR_ACTION:
@@ -84,6 +87,17 @@ def _elsewhere(record: Record) -> str:
         case Action.AUDIT_GAP if own.unclean_end:
             return "The relay before this one ended without closing the log; its connections ended with it."
     return _SENTENCES.get(record.event.action, record.event.action)  # written by a newer relay
+
+
+def _publications(record: Record) -> str:
+    own = record.relay
+    if record.event.action == Action.PUBLISH_DENIED:
+        return f"{own.publisher.id or 'Somebody'} was refused {_counted(own.count or 1, 'publication')}."
+    rows = own.publications
+    count = sum(row.count for row in rows) + own.others.count
+    channels = tuple(row.channel for row in rows if row.count)
+    on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
+    return f"{own.publisher.id} published {_counted(count, 'message')}{on}."
 
 
 def _claimed(record: Record) -> str:

@@ -94,6 +94,19 @@ class ChainFields(msgspec.Struct, frozen=True):
     seq: int = 0
 
 
+class Publications(msgspec.Struct, frozen=True):
+    """What a publisher published on a channel in a minute: how much, and the first and last number in the epoch."""
+
+    channel: str = ""
+    epoch: str = ""
+    first: int = 0
+    last: int = 0
+    count: int = 0
+    bytes: int = 0
+    dropped: int = 0
+    alive: int = 0
+
+
 class RelayFields(msgspec.Struct, frozen=True):
     """The project's own fields."""
 
@@ -111,6 +124,10 @@ class RelayFields(msgspec.Struct, frozen=True):
     count: int = 0
     anomalies: tuple[str, ...] = ()
     publisher: Identified = Identified()
+    since: str = ""
+    publications: tuple[Publications, ...] = ()
+    others: Publications = Publications()
+    """Publications of a summary that have no row."""
     operator: Identified = Identified()
     method: str = ""
     sought: dict[str, str] = {}

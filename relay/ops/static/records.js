@@ -5,7 +5,7 @@ export const ACTIONS = [
   "token.issued", "token.denied", "connect.accepted", "connect.denied", "subscribe.accepted", "subscribe.denied",
   "connection.refreshed", "connection.closed", "session.revoked",
   "session.refreshed", "session.refresh_denied", "publish.denied", "proxy.denied", "request.denied", "login.succeeded", "login.failed",
-  "logout", "key.rotated", "reload.succeeded", "reload.failed", "operator.action", "denials.aggregated", "subscriptions.aggregated", "audit.read", "audit.checkpoint", "audit.gap",
+  "logout", "key.rotated", "reload.succeeded", "reload.failed", "operator.action", "denials.aggregated", "subscriptions.aggregated", "publish.summary", "audit.read", "audit.checkpoint", "audit.gap",
 ];
 
 /** The user or the address of a record. */
