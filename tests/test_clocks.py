@@ -27,6 +27,7 @@ WALL_CLOCK_USERS = {
     "ingest/service.py": SHOWN,
     "ingest/socket.py": SHOWN,
     "ingest/values.py": SHOWN,
+    "ingest/summaries.py": SHOWN,
     "issuer/routes.py": SIGNED,
     "keys/files.py": OTHERS,
     "keys/watched_folder.py": OTHERS,

@@ -9,6 +9,7 @@ from pathlib import Path
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.support.event_streams import event_headers
 from tests.support.raw_http import Answer, bearing, head, knock, read_answer, upgrade
 from tests.support.relay_process import Relay, running
 from tests.support.shared_relay import assert_quiet
@@ -145,11 +146,14 @@ async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
 async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
     """When the thief has the answer, the record is in the file: of a second use, and of a use elsewhere."""
     with running(tmp_path) as relay:
-        used, fresh = await relay.token(), await relay.token()
-        assert (await knock(relay, fields=[*upgrade(relay), bearing(used)])).status == 101
+        used, used_for_events, fresh = [await relay.token() for _ in range(3)]
+        for token in (used, used_for_events):
+            assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
+        for_events = event_headers("", origin=relay.url)
         other = upgrade(relay, origin="https://elsewhere.example")
         for reason, path, fields, token in (
             ("token_replayed", "/ws/prices", upgrade(relay), used),
+            ("token_replayed", "/ws/prices", for_events, used_for_events),
             ("token_audience", "/ws/trades", upgrade(relay), fresh),
             ("origin_refused", "/ws/prices", other, fresh),
         ):
@@ -160,7 +164,8 @@ async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
         assert await first_message(relay, by_first_message) is None
         assert await first_message(relay, by_first_message) == 3000
         relay.kill()
-        assert refusals(relay) == ["token_replayed", "token_audience", "origin_refused", "token_replayed"]
+        expected = ["token_replayed", "token_replayed", "token_audience", "origin_refused", "token_replayed"]
+        assert refusals(relay) == expected
 
 
 def refusals(relay: Relay) -> list[str]:
