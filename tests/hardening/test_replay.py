@@ -149,15 +149,15 @@ async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
         used, used_for_events, fresh = [await relay.token() for _ in range(3)]
         for token in (used, used_for_events):
             assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
-        for_events = event_headers("", origin=relay.url)
+        for_events = event_headers(used_for_events, origin=relay.url)
         other = upgrade(relay, origin="https://elsewhere.example")
-        for reason, path, fields, token in (
-            ("token_replayed", "/ws/prices", upgrade(relay), used),
-            ("token_replayed", "/ws/prices", for_events, used_for_events),
-            ("token_audience", "/ws/trades", upgrade(relay), fresh),
-            ("origin_refused", "/ws/prices", other, fresh),
+        for reason, path, fields in (
+            ("token_replayed", "/ws/prices", [*upgrade(relay), bearing(used)]),
+            ("token_replayed", "/ws/prices", for_events),
+            ("token_audience", "/ws/trades", [*upgrade(relay), bearing(fresh)]),
+            ("origin_refused", "/ws/prices", [*other, bearing(fresh)]),
         ):
-            assert (await knock(relay, path, fields=[*fields, bearing(token)])).status in (401, 403)
+            assert (await knock(relay, path, fields=fields)).status in (401, 403)
             assert refusals(relay)[-1] == reason
         assert await first_message(relay, fresh) is None
         by_first_message = await relay.token()
