@@ -2,6 +2,10 @@
 
 `audit.jsonl` is the current file; `audit-000000000001.jsonl` and `audit-000000250001.jsonl` are older. In the order of
 their numbers they are one chain: each file begins with a checkpoint that follows the last record of the file before.
+
+Several processes of one machine (`relay serve --workers`) have a chain each, because a chain has one writer:
+`audit.1.jsonl`, `audit.2.jsonl` and so on, with older files of the same form. A process takes the lowest number that
+no living process has, and continues its chain. So there are never more chains than processes were alive at a time.
 """
 
 import errno
@@ -14,6 +18,8 @@ from pathlib import Path
 
 _DIGITS = 12
 """Digits of a number in a name, so that the order of the names is the order of the records."""
+_PROCESS = re.compile(rf"\.([1-9][0-9]{{0,5}})(?:-[0-9]{{{_DIGITS}}})?\Z")
+"""The number of a process, at the end of a name without its suffix."""
 
 
 def old_name(path: Path, first: int) -> Path:
@@ -31,6 +37,51 @@ def old_files(path: Path) -> list[tuple[int, Path]]:
     return sorted(_old(path))
 
 
+def process_path(path: Path, number: int) -> Path:
+    """Return where the process of this number (from 1) writes its part of the log at `path`."""
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
+
+
+def chains(path: Path) -> list[list[Path]]:
+    """Return the files of each chain of the log at `path`: the relay's own, and those of the processes of a machine.
+
+    The files of a chain are in the order of their records. Without any file, `path` itself is the only one.
+    """
+    found = [log_files(path)] if path.exists() or old_files(path) else []
+    return found + [log_files(one) for one in process_paths(path)] or [[path]]
+
+
+def process_paths(path: Path) -> list[Path]:
+    """Return the logs that processes of this machine have written beside the one at `path`, by their numbers."""
+    numbers = set()
+    with suppress(FileNotFoundError):
+        for entry in path.parent.iterdir():
+            number = process_number(entry)
+            if number and entry.name.startswith(f"{path.stem}.{number}") and entry.suffix == path.suffix:
+                numbers.add(number)
+    return [process_path(path, number) for number in sorted(numbers)]
+
+
+def process_number(file: Path) -> int:
+    """Return the number of the process whose name a file of a log has, 0 if it has none."""
+    found = _PROCESS.search(file.stem)
+    return int(found[1]) if found else 0
+
+
+def is_written(path: Path) -> bool:
+    """Tell whether a living process writes the log of a process at `path`.
+
+    For a moment this holds the lock. A process that starts then takes the next number; a relay without a number would
+    refuse to start.
+    """
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _old(path: Path) -> Iterator[tuple[int, Path]]:
     pattern = re.compile(rf"{re.escape(path.stem)}-([0-9]{{{_DIGITS}}}){re.escape(path.suffix)}")
     with suppress(FileNotFoundError):
@@ -40,7 +91,7 @@ def _old(path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def log_files(path: Path) -> list[Path]:
-    """Return all files of the log at `path` in the order of their records; `path` itself is the last."""
+    """Return all files of one chain in the order of their records; `path` itself is the last."""
     # a crash in `swap_in` leaves a file with both names
     return [old for _, old in old_files(path) if not _same(old, path)] + [path]
 
@@ -120,4 +171,24 @@ def delete_older(path: Path, before: float) -> list[Path]:
             break
         old.unlink()
         deleted.append(old)
+    return deleted
+
+
+def delete_ended(path: Path, before: float) -> list[Path]:
+    """Delete what is too old of the chains of ended processes beside the log at `path`, and return the files.
+
+    A chain that nobody has continued goes as a whole, its last file too. One that is being written is left alone: its
+    own writer deletes its older files.
+
+    Raises:
+        OSError: if a file can't be deleted.
+    """
+    deleted = []
+    for one in process_paths(path):
+        with suppress(BlockingIOError, FileNotFoundError), one.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody continues it while it is deleted
+            deleted += delete_older(one, before)
+            if not old_files(one) and os.fstat(file.fileno()).st_mtime < before:
+                one.unlink()
+                deleted.append(one)
     return deleted

@@ -58,12 +58,14 @@ class JsonlAuditor:
         self,
         log_writer: LogWriter,
         *,
+        path: Path,
         node: str,
         clock: Callable[[], float],
         retry_s: float,
         keep_head: Callable[[Link], Awaitable[None]] | None,
     ) -> None:
         self._log_writer = log_writer
+        self.path = path
         self.node = node
         self._clock = clock
         self._retry_s = retry_s
@@ -84,6 +86,7 @@ class JsonlAuditor:
         path: Path,
         *,
         node: str,
+        is_shared: bool = False,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         retry_s: float = 1.0,
@@ -92,21 +95,35 @@ class JsonlAuditor:
     ) -> "JsonlAuditor":
         """Open the log at `path` and continue its chain, or start a new one.
 
-        `node` is the name of this relay process in each record. `clock` returns Unix seconds, and `steady` the
-        seconds of a clock that never goes back. A failed write is tried again every `retry_s` seconds, even if no new
-        event comes. `keep_head` keeps the head of each checkpoint in another place; a failure of it is logged.
+        `node` is the name of this relay process in each record. With `is_shared`, other processes write the log too:
+        this one takes a file of its own, and `node` gets the number in that file's name. `clock` returns Unix seconds,
+        and `steady` the seconds of a clock that never goes back. A failed write is tried again every `retry_s` seconds,
+        even if no new event comes. `keep_head` keeps the head of each checkpoint in another place; a failure of it is
+        logged.
 
         Raises:
             ConfigurationError: if the file can't be written, is no audit log, or is written by another process.
         """
-        file = LogFile.open(path)
+        beside = None
+        if is_shared:
+            beside = path
+            file, path, number = LogFile.open_for_process(path)
+            node = f"{node}-{number}"
+        else:
+            file = LogFile.open(path)
         if file.unreadable is not None:
             _log.warning("the audit log ends with a torn line", path=str(path), bytes=file.unreadable.bytes)
         log_writer = LogWriter(
-            file, path, node=node, clock=clock, steady=steady, options=options or LogOptions()
+            file,
+            path,
+            beside=beside,
+            node=node,
+            clock=clock,
+            steady=steady,
+            options=options or LogOptions(),
         )
         log_writer.report()
-        return cls(log_writer, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
+        return cls(log_writer, path=path, node=node, clock=clock, retry_s=retry_s, keep_head=keep_head)
 
     @property
     def lag(self) -> int:

@@ -19,11 +19,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
 from relay.audit.chain import MAX_LINE, Link, Unreadable, unseal
 from relay.audit.checkpoints import Moment
-from relay.audit.files import clean_up, next_name, old_files, swap_in, swap_in_renamed
+from relay.audit.files import clean_up, next_name, old_files, process_path, swap_in, swap_in_renamed
 from relay.core.errors import ConfigurationError, MalformedError
 
 MAX_END_BYTES = 8 << 20
@@ -31,6 +32,10 @@ MAX_END_BYTES = 8 << 20
 
 _FIRST_BLOCK = 64 << 10
 _LINE_BEGIN = b'{"@timestamp":"'
+
+
+class LogInUseError(ConfigurationError):
+    """Another process writes the log."""
 
 
 class TornBytes:
@@ -109,11 +114,12 @@ class LogFile:
             if not stat.S_ISREG(kind) and not stat.S_ISCHR(kind):
                 raise _unusable(path, "it is not a regular file")
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            clean_up(path)
-            return cls(file, path, read_end(file, path) if os.fstat(file).st_size else _end_before(path))
+            if _has_name(file, path):
+                clean_up(path)
+                return cls(file, path, read_end(file, path) if os.fstat(file).st_size else _end_before(path))
         except BlockingIOError:
             os.close(file)
-            raise ConfigurationError(
+            raise LogInUseError(
                 f"audit.path: {path} is being written by another process; "
                 "each relay needs a file of its own, so stop the other one or name another file."
             ) from None
@@ -123,6 +129,21 @@ class LogFile:
         except ConfigurationError:
             os.close(file)
             raise
+        os.close(file)  # its writer has rotated or deleted it since it was opened
+        return cls.open(path)
+
+    @classmethod
+    def open_for_process(cls, path: Path) -> tuple["LogFile", Path, int]:
+        """Open the first of the logs of processes beside `path` that no living process has. Return it with its number.
+
+        Raises:
+            ConfigurationError: see `open`.
+        """
+        for number in count(1):  # each number that is taken is a living process
+            own = process_path(path, number)
+            with suppress(LogInUseError):
+                return cls.open(own), own, number
+        raise AssertionError
 
     @property
     def unreadable(self) -> Unreadable | None:
@@ -253,6 +274,13 @@ class LogFile:
         except OSError as error:
             return written, error
         return written, None
+
+
+def _has_name(file: int, path: Path) -> bool:
+    """Tell whether the file at `path` is the one that the descriptor `file` is open for."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file), path.stat())
+    return False
 
 
 def _end_before(path: Path) -> LogEnd:

@@ -82,6 +82,8 @@ class Verdict:
     """The first record that the log still had, as its last checkpoint says."""
     signed: int | None
     """The last record that a checkpoint signs; None if no keys were given."""
+    closed: bool
+    """Whether the last record says that its writer stopped in order."""
     problem: Problem | None
 
     def __str__(self) -> str:
@@ -155,6 +157,7 @@ def verify_files(
         began=check.began,
         oldest=check.oldest,
         signed=None if keys is None else check.signed,
+        closed=check.closed,
         problem=check.problem,
     )
 
@@ -188,6 +191,7 @@ class _Check:
         self.records = self.proven = self.lost = self.torn = self.unclean = 0
         self.began = self.oldest = 1
         self.signed = 0
+        self.closed = False
         self.file = 0
         self.last: Link | None = None
         self.problem: Problem | None = None
@@ -245,6 +249,7 @@ class _Check:
             seq, hash_, prev = link.seq, link.hash, link.prev
             count += 1
         if count:
+            self.closed = False
             self.records += count
             self._line += count
             self.last, self._last_line, self._last_prev = Link(writer, seq, hash_), self._line - 1, prev
@@ -340,6 +345,7 @@ class _Check:
         self.records += 1
         if self.last is None:
             self.began = sealed.link.seq
+        self.closed = sealed.checkpoint is not None and sealed.checkpoint.moment is Moment.CLOSED
         if sealed.checkpoint is not None:
             self.signed, self.oldest = sealed.link.seq, sealed.checkpoint.oldest
         self.last, self._last_line, self._last_prev = sealed.link, self._line, sealed.prev

@@ -22,7 +22,7 @@ import structlog
 
 from relay.audit.chain import Link, seal
 from relay.audit.checkpoints import EVERY, Moment, Signer, checkpoint_event
-from relay.audit.files import delete_older, old_files
+from relay.audit.files import delete_ended, delete_older, old_files
 from relay.audit.logfile import LogFile
 from relay.core.clock_floor import ClockFloor
 from relay.core.events import Action, Event, to_record
@@ -168,6 +168,7 @@ class LogWriter:
         file: LogFile,
         path: Path,
         *,
+        beside: Path | None = None,
         node: str,
         clock: Callable[[], float],
         steady: Callable[[], float],
@@ -176,6 +177,8 @@ class LogWriter:
         self.losses = LostEvents()
         self._file = file
         self._path = path
+        self._beside = beside
+        """The log that several processes write, each beside it: this one also deletes old files of those that ended."""
         self._node = node
         self._clock = clock
         self._steady = steady
@@ -409,7 +412,11 @@ class LogWriter:
             return
         self._must_delete = False
         try:
-            for old in delete_older(self._path, floor - self._options.keep_s):
+            before = floor - self._options.keep_s
+            deleted = delete_older(self._path, before)
+            if self._beside is not None:
+                deleted += delete_ended(self._beside, before)
+            for old in deleted:
                 _log.info("an old audit file was deleted, as audit.keep_days says", file=old.name)
         except OSError as error:
             _log.error("old audit files can't be deleted", error=cause_of(error))

@@ -76,6 +76,7 @@ def test_the_verdict_as_json_is_one_object(path: Path, lines: Lines) -> None:
         "began": 1,
         "oldest": 1,
         "signed": None,
+        "closed": False,
         "problem": None,
     }
     path.write_bytes(b"".join(lines[1:]))

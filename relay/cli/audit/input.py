@@ -4,15 +4,17 @@ import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from relay.audit.files import log_files
+from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of
+from relay.audit.merge import merged
 from relay.audit.query.records import RecordReader
 from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_time, shown
 from relay.cli.options import ConfigOption, config_path
@@ -63,8 +65,10 @@ class Log:
         self.index: Index | None = None
         """The index of the log, if the log is long and the index could be made. `open_index` makes it."""
         settings = None if file else _configured(config)
+        self._path = None if settings is None else settings.path
         self._memory_mb = MEMORY_MB if settings is None else settings.index_memory_mb
-        self._files = _in_order(file or ()) if settings is None else log_files(settings.path)
+        self.chains = _named_chains(file or ()) if settings is None else chains(settings.path)
+        """The files of each chain, in the order of their records; the last one may be written."""
         for path in self._files:
             if not path.exists():
                 raise ConfigurationError(
@@ -77,25 +81,31 @@ class Log:
         )
 
     @property
-    def newest(self) -> Path:
-        """The file that is being written."""
-        return self._files[-1]
+    def _files(self) -> list[Path]:
+        return [path for chain in self.chains for path in chain]
 
     def shown(self, at: str) -> str:
         """Return a time as tables show it."""
         return shown(at, local=self.local)
 
     def lines(self) -> Iterator[bytes]:
-        """Read all lines, oldest first, with a progress bar on a terminal."""
+        """Read all lines of all chains, ordered by time, with a progress bar on a terminal."""
         try:
-            if sys.stderr.isatty():
-                yield from self._lines_with_progress()
-                return
-            for path in self._files:
-                with path.open("rb") as file:
-                    yield from file
+            lines = merged([_lines_of(chain) for chain in self.chains])
+            yield from self._with_progress(lines) if sys.stderr.isatty() else lines
         except OSError as error:
             raise RelayError(f"{printable(str(error.filename))} can't be read: {error.strerror}.") from None
+
+    @property
+    def newest(self) -> list[Path]:
+        """The newest file of each chain."""
+        return [chain[-1] for chain in self.chains]
+
+    def newest_of_others(self, known: Container[Path]) -> list[Path]:
+        """Return the newest files of chains that are not known: processes that started since."""
+        if self._path is None:
+            return []
+        return [chain[-1] for chain in chains(self._path) if chain[-1] not in known and chain[-1].exists()]
 
     def open_index(self) -> "Index | None":
         """Bring the index up to date, and return it. None: the log is short, or there is no DuckDB, or no place for it.
@@ -103,13 +113,14 @@ class Log:
         Raises:
             ConfigurationError: if others can write into its folder.
         """
-        if self.index is None and self._is_long:
+        # the index has its lines in the order of the files, which for several chains is not that of the times
+        if self.index is None and len(self.chains) == 1 and self._is_long:
             try:
                 from relay.audit.index.database import Index
             except ModuleNotFoundError:
                 sys.stderr.write(_NO_DUCKDB)
                 return None
-            folder = folder_of(self.newest)
+            folder = folder_of(self.chains[0][-1])
             try:
                 with _reading(sum(path.stat().st_size for path in self._files)) as progress:
                     self.index = Index(folder, self._files, memory_mb=self._memory_mb, progress=progress)
@@ -148,22 +159,25 @@ class Log:
                 "verify.\n"
             )
 
-    def _lines_with_progress(self) -> Iterator[bytes]:
+    def _with_progress(self, lines: Iterator[bytes]) -> Iterator[bytes]:
         from rich.console import Console
         from rich.progress import Progress
 
         total = sum(path.stat().st_size for path in self._files)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Reading", total=total)
-            done = number = 0
-            for path in self._files:
-                with path.open("rb") as file:
-                    for line in file:
-                        number += 1
-                        done += len(line)
-                        if not number % _REPORT_EVERY:
-                            progress.update(task, completed=done)
-                        yield line
+            done = 0
+            for number, line in enumerate(lines):
+                done += len(line)
+                if not number % _REPORT_EVERY:
+                    progress.update(task, completed=done)
+                yield line
+
+
+def _lines_of(chain: Sequence[Path]) -> Iterator[bytes]:
+    for path in chain:
+        with path.open("rb") as file:
+            yield from file
 
 
 def _count(number: int, what: str) -> str:
@@ -227,15 +241,16 @@ def _configured(config: Path | None) -> "Audit":
     return default.model_copy(update={"path": Path(os.environ.get("RELAY_AUDIT__PATH", default.path))})
 
 
-def _in_order(files: Sequence[Path]) -> list[Path]:
-    """Return the files in the order of their first records' times: several relays number their records separately.
+def _named_chains(files: Sequence[Path]) -> list[list[Path]]:
+    """Return files in any order as chains: those of one writer belong together, in the order of their times.
 
     A file that can't be read is reported when it is read.
     """
-
-    def begins(path: Path) -> str:
+    found: dict[str, list[tuple[str, Path]]] = {}
+    for path in files:
+        record = None
         with suppress(OSError), path.open("rb") as file:
-            return next((record.at for record in RecordReader().records([file.readline()])), "")
-        return ""
-
-    return sorted(files, key=begins)
+            record = next(RecordReader().records([file.readline()]), None)
+        at, writer = ("", "") if record is None else (record.at, record.relay.chain.writer)
+        found.setdefault(writer or str(path), []).append((at, path))
+    return [[path for _, path in sorted(chain, key=itemgetter(0))] for chain in found.values()]

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from relay.audit.merge import merged
 from relay.audit.query.explain import explain
 from relay.audit.query.records import Record
 from relay.cli.audit.input import FilesOption, Log
@@ -71,7 +72,7 @@ def tail(
     newest: deque[tuple[bytes, Record]] = deque(maxlen=lines)
     is_old = True
     try:
-        for line in _grow(log.newest, follow=follow):
+        for line in _grow(log.newest, log.newest_of_others, follow=follow):
             if line is None:
                 is_old = False
                 for shown in newest:
@@ -87,7 +88,7 @@ def tail(
     except BrokenPipeError:  # standard output is closed: no error of the log
         raise
     except OSError as error:
-        raise RelayError(f"{printable(str(log.newest))} can't be read: {error.strerror}.") from None
+        raise RelayError(f"{printable(str(error.filename))} can't be read: {error.strerror}.") from None
 
 
 def _check(log: Log, *, action: str, user: str, outcome: str) -> None:
@@ -121,36 +122,64 @@ def _line(record: Record, at: str) -> Text:
     )
 
 
-def _grow(path: Path, *, follow: bool) -> Iterator[bytes | None]:
-    """Return a file's lines, then None at its present end, and then each line that is written later.
+def _grow(
+    newest: Sequence[Path], appeared: Callable[[Container[Path]], Iterable[Path]], *, follow: bool
+) -> Iterator[bytes | None]:
+    """Return the lines of the chains' newest files, then None at their present end, and then each line written later.
 
-    A file that replaces it is read from its beginning.
+    Lines of several chains are in the order of their times, as far as one look finds them. `appeared` names the files
+    of chains that are not known yet, which are followed too.
     """
-    file = path.open("rb")
+    growing = {path: _Growing(path) for path in newest}
     try:
-        part = b""
-        for line in file:
+        yield from merged([one.lines() for one in growing.values()])
+        yield None
+        while follow:
+            for path in appeared(growing):
+                growing[path] = _Growing(path)
+            found = [one.new_lines() for one in growing.values()]
+            yield from merged(found)
+            if not any(found):
+                time.sleep(LOOK_EVERY_S)
+    finally:
+        for one in growing.values():
+            one.close()
+
+
+class _Growing:
+    """The newest file of a chain, while its writer writes. One that replaces it is read from its beginning."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("rb")
+        self._part = b""
+        """The beginning of a line that the writer has not finished."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Read the lines that are finished now."""
+        for line in self._file:
             if line.endswith(b"\n"):
                 yield line
             else:
-                part = line  # the writer has not finished it
-        yield None
-        while follow:
-            part += file.readline()
-            if part.endswith(b"\n"):
-                yield part
-                part = b""
-            elif _replaced(file.fileno(), path):
-                # lines that were written after the last read and before the replacement
-                yield from (
-                    line for line in (part + file.read()).splitlines(keepends=True) if line.endswith(b"\n")
-                )
-                file.close()
-                file, part = path.open("rb"), b""
-            else:
-                time.sleep(LOOK_EVERY_S)
-    finally:
-        file.close()
+                self._part = line
+
+    def new_lines(self) -> list[bytes]:
+        """Return the lines that were finished since the last look."""
+        lines = self._finished()
+        if not lines and _replaced(self._file.fileno(), self._path):
+            lines = self._finished()  # written after the last read and before the replacement
+            self._file.close()
+            self._file, self._part = self._path.open("rb"), b""
+            lines += self._finished()
+        return lines
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _finished(self) -> list[bytes]:
+        *lines, self._part = (self._part + self._file.read()).split(b"\n")
+        return [line + b"\n" for line in lines]
 
 
 def _replaced(descriptor: int, path: Path) -> bool:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from relay.audit.chain import MAX_LINE, Link, unseal
-from relay.audit.files import log_files
+from relay.audit.files import chains as log_chains
+from relay.audit.files import is_written, process_number
 from relay.audit.index.manifest import folder_of
 from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
 from relay.cli.audit.input import MEMORY_MB
@@ -52,7 +53,7 @@ class Exit(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evidence:
-    """What is checked, and what it is checked against."""
+    """One chain: what is checked, and what it is checked against."""
 
     files: Sequence[Path]
     head: Link | None
@@ -85,44 +86,59 @@ def verify(
 ) -> None:
     """Name the first modified, deleted, inserted or reordered record of an audit log.
 
-    Without FILE, the log of the settings is checked against its own keys and against the head in the state store.
+    Without FILE, the log of the settings is checked against its own keys and against the head in the state store. Each
+    process of several has a chain of its own, and a line in the answer.
 
     Exit code 0: the log is whole; 2: something could not be read; from 10
     on: the log is damaged, and relay/audit/README.md has a table of codes.
     """
     try:
         known = Link.parse(head) if head else None
-        evidence = _named(files, known, keys) if files else _configured(known, keys, config)
-        verdict = _complete(_check(evidence), evidence)
-        differing = _compare(evidence.files) if index else None
+        chains = _named(files, known, keys) if files else _configured(known, keys, config)
+        verdicts = [_complete(_check(evidence), evidence) for evidence in chains]
+        differing = _compare(chains) if index else None
     except MalformedError as error:
         _give_up(f"--head: {error.detail}")
     except ConfigurationError as error:
         _give_up(str(error))
     except OSError as error:
         _give_up(f"{_escaped(error.filename or 'the state file')} can't be read: {error.strerror or error}.")
-    name = _escaped(evidence.files[verdict.problem.file if verdict.problem else -1])
-    if as_json:
-        found = {} if differing is None else {"index_differing": differing}
-        typer.echo(json.dumps({"file": name, **asdict(verdict), **found}))
-    else:
-        _print(name, verdict)
-        if differing is not None:
-            typer.echo(
-                f"the index differs from the log in {differing} row(s): remove the folder"
-                if differing
-                else "the index is what the log says"
-            )
+    found = {} if differing is None else {"index_differing": differing}
+    for evidence, verdict in zip(chains, verdicts, strict=True):
+        name = _escaped(evidence.files[verdict.problem.file if verdict.problem else -1])
+        if as_json:
+            typer.echo(json.dumps({"file": name, **asdict(verdict), **found}))
+        else:
+            _print(name, verdict, _end_of(evidence.files[-1], verdict))
+    if differing is not None and not as_json:
+        typer.echo(
+            f"the index differs from the log in {differing} row(s): remove the folder"
+            if differing
+            else "the index is what the log says"
+        )
+    problem = next((verdict.problem for verdict in verdicts if verdict.problem), None)
     good = Exit.OTHER_INDEX if differing else Exit.WHOLE
-    raise typer.Exit(Exit[verdict.problem.kind.name] if verdict.problem else good)
+    raise typer.Exit(Exit[problem.kind.name] if problem else good)
 
 
-def _compare(files: Sequence[Path]) -> int:
+def _end_of(newest: Path, verdict: Verdict) -> str:
+    """Return how a whole chain of a process ended. A relay that is alone always continues its chain."""
+    if verdict.problem is not None or not process_number(newest):
+        return ""
+    if is_written(newest):
+        return ", its process runs"
+    return ", closed in order" if verdict.closed else ", not closed: its process was killed"
+
+
+def _compare(chains: Sequence[_Evidence]) -> int:
     """Return how many rows of the index are not what the log says.
 
     Raises:
-        ConfigurationError: if DuckDB is not installed, or others can write into the index.
+        ConfigurationError: if the log has none, DuckDB is not installed, or others can write into the index.
     """
+    if len(chains) > 1:
+        raise ConfigurationError("--index: a log of several processes has no index.")
+    files = chains[0].files
     try:
         from relay.audit.index.database import Index
     except ModuleNotFoundError:
@@ -132,26 +148,48 @@ def _compare(files: Sequence[Path]) -> int:
         return made.differing(folder)
 
 
-def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> _Evidence:
-    """Take the files of the arguments, in the order of their first records."""
+def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> list[_Evidence]:
+    """Take the files of the arguments: a chain for each process that their names tell, in the order of the records."""
     known = None if keys is None else {record.kid: record.verify for record in load_records(keys)}
-    return _Evidence(files=sorted(files, key=_first), head=head, keys=known, complete=False)
+    chains: dict[int, list[Path]] = {}
+    for file in sorted(files, key=_first):
+        chains.setdefault(process_number(file), []).append(file)
+    heads = _heads([chains[number] for number in sorted(chains)], head)
+    return [_Evidence(files=chain, head=one, keys=known, complete=False) for chain, one in heads]
 
 
-def _configured(head: Link | None, keys: Path | None, config: Path | None) -> _Evidence:
-    """Take all files of the settings' log, its keys, and the head that the state store keeps."""
+def _configured(head: Link | None, keys: Path | None, config: Path | None) -> list[_Evidence]:
+    """Take all chains of the settings' log, its keys, and the heads that the state store keeps."""
     from relay.state.sqlite import read_head
 
     settings = load_settings(config, otherwise="To check files without settings, name them as arguments.")
-    path = settings.audit.path
-    files = [file for file in log_files(path) if file.exists()] or [path]
-    records = load_records(keys or settings.audit.keys_dir)
-    if head is None and settings.engine.state_path.exists():
-        kept = read_head(settings.engine.state_path, path)
-        head = Link(*kept) if kept else None
-    return _Evidence(
-        files=files, head=head, keys={record.kid: record.verify for record in records}, complete=True
-    )
+    found = [
+        [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
+    ]
+    known = {record.kid: record.verify for record in load_records(keys or settings.audit.keys_dir)}
+
+    def kept(path: Path) -> Link | None:
+        link = read_head(settings.engine.state_path, path) if settings.engine.state_path.exists() else None
+        return Link(*link) if link else None
+
+    return [
+        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, complete=True)
+        for chain, given in _heads(found, head)
+    ]
+
+
+def _heads(chains: list[list[Path]], head: Link | None) -> list[tuple[list[Path], Link | None]]:
+    """Return the chains with the given head at the one that it belongs to.
+
+    Raises:
+        ConfigurationError: if it belongs to none of several.
+    """
+    if head is None or len(chains) == 1:
+        return [(chain, head) for chain in chains]
+    own = [_writer(chain[0]) == head.writer for chain in chains]
+    if not any(own):
+        raise ConfigurationError(f"--head: none of the {len(chains)} chains has the writer {head.writer}.")
+    return [(chain, head if is_own else None) for chain, is_own in zip(chains, own, strict=True)]
 
 
 def _complete(verdict: Verdict, evidence: _Evidence) -> Verdict:
@@ -167,9 +205,19 @@ def _complete(verdict: Verdict, evidence: _Evidence) -> Verdict:
 
 def _first(file: Path) -> int:
     """Return the number of a file's first record. It is 0 if there is none, so that this problem is found first."""
+    link = _first_link(file)
+    return link.seq if link else 0
+
+
+def _writer(file: Path) -> str:
+    link = _first_link(file)
+    return link.writer if link else ""
+
+
+def _first_link(file: Path) -> Link | None:
     with file.open("rb") as log, suppress(MalformedError):
-        return unseal(log.readline(MAX_LINE)).link.seq
-    return 0
+        return unseal(log.readline(MAX_LINE)).link
+    return None
 
 
 def _check(evidence: _Evidence) -> Verdict:
@@ -201,16 +249,16 @@ def _escaped(path: object) -> str:
     return str(path).encode("unicode_escape").decode("ascii")
 
 
-def _print(name: str, verdict: Verdict) -> None:
+def _print(name: str, verdict: Verdict, end: str) -> None:
     if not sys.stdout.isatty():
-        typer.echo(f"{name}: {verdict}")
+        typer.echo(f"{name}: {verdict}{end}")
         return
     from rich.console import Console
     from rich.text import Text
 
     style = "green" if verdict.ok else "bold red"
     # soft_wrap: a line stays one line, so that it can be copied
-    Console().print(Text(f"{name}: ") + Text(str(verdict), style=style), soft_wrap=True)
+    Console().print(Text(f"{name}: ") + Text(f"{verdict}{end}", style=style), soft_wrap=True)
 
 
 def _give_up(sentence: str) -> NoReturn:
