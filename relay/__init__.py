@@ -63,6 +63,8 @@ One tick, from the publisher to the browsers:
     core/hub.py:Hub.flush                     write the same bytes to each subscriber that is ready
     core/channels.py:Channel.accept           keep the value as the last one, or in the history
     core/channels.py:Group.queue_value        encode it once for a transport
+    core/batch.py:share                       let readers of the same channels share one message
+    stream/compression.py:Compressor          compresses it once for all of them
     core/subscribers.py:Sink                  the outgoing side of a connection
     core/subscribers.py:Backlog               what a slow subscriber still has to get
     stream/outgoing.py:Outgoing               the sink: one `write` of the socket's transport

@@ -1,15 +1,19 @@
-"""The batch of a flush: what it writes to each subscriber, gathered from the queues of the interval groups."""
+"""The batch of a flush: what it writes to each subscriber, gathered from the queues of the interval groups.
 
-from collections.abc import Iterable, Sequence
+Subscribers with a `Pack` get what an interval's flush has for them as one message. Those that get the same chunks share
+it: it is packed once for all of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 from relay.core.channels import Channel, Group, QueuedFrame
-from relay.core.subscribers import Subscriber
+from relay.core.subscribers import Pack, Subscriber
 
 
 @final
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # compared and hashed by identity, as keys of `share`
 class Chunk:
     """What one flush writes of one channel: `count` values in `data`.
 
@@ -20,6 +24,27 @@ class Chunk:
     generation: int
     data: bytes
     count: int
+
+
+@final
+class SharedChunks(list[Chunk]):
+    """The chunks that `readers` subscribers get, and the `data` that is written to each: empty until `pack`."""
+
+    __slots__ = ("_pack", "data", "readers", "values")
+
+    def __init__(self, chunks: Iterable[Chunk], pack: Pack) -> None:
+        super().__init__(chunks)
+        self._pack = pack
+        self.readers = 0
+        self.values = sum([chunk.count for chunk in self])
+        self.data = b""
+
+    def pack(self) -> bool:
+        """Make `data`. Return False if that is the frames as they are, because they were not packed."""
+        frames = b"".join([chunk.data for chunk in self])
+        packed = self._pack(frames, self.readers)
+        self.data = packed or frames
+        return packed is not None
 
 
 Chunks = Chunk | list[Chunk]
@@ -56,10 +81,28 @@ def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:
     chunks = batch.get(subscriber)
     if chunks is None:
         batch[subscriber] = chunk
-    elif type(chunks) is Chunk:
-        batch[subscriber] = [chunks, chunk]
-    else:
+    elif type(chunks) is list:
         chunks.append(chunk)
+    else:  # one chunk, or chunks that others share
+        batch[subscriber] = [*as_list(chunks), chunk]
+
+
+def share(batch: Batch, packing: Mapping[Subscriber, Pack]) -> None:
+    """Let those of the subscribers in `packing` that get the same chunks share them.
+
+    The chunks themselves are the key. So what is packed together goes as a whole to each of its readers, and nothing of
+    another channel is in it.
+    """
+    sets: dict[tuple[Chunk, ...], SharedChunks] = {}
+    for subscriber, pack in packing.items():
+        chunks = batch.get(subscriber)
+        if chunks is not None:
+            key = tuple(as_list(chunks))
+            shared = sets.get(key)
+            if shared is None:
+                shared = sets[key] = SharedChunks(key, pack)
+            shared.readers += 1
+            batch[subscriber] = shared
 
 
 def as_list(chunks: Chunks) -> list[Chunk]:

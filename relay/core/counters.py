@@ -17,6 +17,19 @@ class Counters:
     overflows: int = 0
 
 
+@dataclass(slots=True)
+class CompressionCounters:
+    """What was compressed since the process started. `saved_bytes` counts each reader of a batch.
+
+    `plain` are the batches that went uncompressed, because their share of the CPU was used up.
+    """
+
+    batches: int = 0
+    plain: int = 0
+    saved_bytes: int = 0
+    cpu_s: float = 0.0
+
+
 BUCKET_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets, in seconds: from less than a turn of the event loop (2 ms) to more than a live price
 may take. 50 and 100 ms are bounds because the targets of the fan-out use them."""

@@ -11,7 +11,8 @@ The cost of a delivery on loopback is mostly the `send` system call, so the desi
   writes once to each subscriber. On an idle relay that is one publication and one write. Publications that
   arrive while a flush runs form the next flush. There is no timer and no added delay.
 - A flush is done in slices, so that handshakes, pings and publications are handled between them.
-- Subscribers with a flush interval get the newest value once per interval, and share its bytes too.
+- Subscribers with a flush interval get the newest value once per interval, and share its bytes too. Those that can read
+  packed messages share one for all that the flush has for them.
 
 A subscriber whose sink still has pending bytes gets no further write. Its messages go to its backlog until the sink has
 drained. For `latest` channels the backlog keeps only which channels are outdated, and the newest value of each is
@@ -23,20 +24,13 @@ history. If the history loses a message before it was written, the connection en
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relay.core import messages
-from relay.core.batch import Batch, Chunk, Chunks, as_list, gather
-from relay.core.channels import (
-    INTERVALS_MS,
-    AckedState,
-    Channel,
-    ChannelOptions,
-    Encoder,
-    Group,
-)
+from relay.core.batch import Batch, Chunk, Chunks, SharedChunks, as_list, gather, share
+from relay.core.channels import INTERVALS_MS, Channel, ChannelOptions, Encoder, Group
 from relay.core.counters import Counters
 from relay.core.liveness import SilenceDetector, send_heartbeats
 from relay.core.messages import Mode
 from relay.core.publications import Publication
-from relay.core.subscribers import Backlog, Sink, Subscriber
+from relay.core.subscribers import Backlog, Pack, Sink, Subscriber
 from relay.core.subscriptions import SubscribeRequest, Subscriptions
 
 SLICE_BYTES = 16_384
@@ -49,6 +43,9 @@ CATCH_UP_MS = 16
 
 SLICES_PER_TURN = 16
 """Slices written in one turn of the event loop: 1 to 3 ms. Thousands of subscribers resume when a relay restarts."""
+
+PACKED_PER_TURN = 8
+"""Messages packed in one turn of the event loop: 1 ms, with 20 prices in each."""
 
 MAX_REMOVED = 10_000
 """Removed channels that are remembered. A forgotten one is live again for browsers with its first update only."""
@@ -81,11 +78,18 @@ class Hub:
         self._wake = wake
         self._wake_interval = wake_interval
         self._beat = 0
-        self._subscriptions = Subscriptions(options=options)
+        self._subscriptions = subscriptions = Subscriptions(options=options)
+        # questions that the subscriptions answer
+        self.channels = subscriptions.with_value
+        self.matching = subscriptions.matching
+        self.subscriber_count = subscriptions.subscriber_count
+        self.acked_state = subscriptions.acked_state
+        self.lacks_history = subscriptions.lacks_history
         self._subscribers: dict[Subscriber, None] = {}
         # interval -> the groups that have something queued
         self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
         self._batch: Batch = {}
+        self._packing: dict[Subscriber, Pack] = {}
         self._catching_up: dict[Subscriber, None] = {}  # they get a slice after CATCH_UP_MS
         self._slices_due: list[Subscriber] = []  # they get a slice in the next turns
         self._slices_awaited = False  # the caller was asked for the next `flush_interval`
@@ -97,21 +101,23 @@ class Hub:
         """Whether a flush has begun and is not finished."""
         return bool(self._batch)
 
-    def channels(self) -> Sequence[Channel]:
-        """Return the channels that have a value, in no order."""
-        return self._subscriptions.with_value()
-
     # subscribers
 
-    def join(self, sink: Sink, encode: Encoder) -> Subscriber:
-        """Add a connection without any subscription. `encode` makes frames of its transport."""
+    def join(self, sink: Sink, encode: Encoder, pack: Pack | None = None) -> Subscriber:
+        """Add a connection without any subscription. `encode` makes frames of its transport.
+
+        With `pack` it gets what an interval's flush has for it as one message.
+        """
         subscriber = Subscriber(sink, encode, self._beat)
         self._subscribers[subscriber] = None
+        if pack is not None:
+            self._packing[subscriber] = pack
         return subscriber
 
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a connection. Nothing is written to its sink after this. A second call does nothing."""
         self._subscribers.pop(subscriber, None)
+        self._packing.pop(subscriber, None)
         self._batch.pop(subscriber, None)
         self._catching_up.pop(subscriber, None)
         subscriber.backlog = None
@@ -125,25 +131,6 @@ class Hub:
         subscriber.write(frame)
 
     # subscriptions
-
-    def subscriber_count(self, name: str) -> int:
-        """Return how many subscribers a channel has, or would have if it had a value."""
-        return self._subscriptions.subscriber_count(name)
-
-    def acked_state(self, request: SubscribeRequest) -> AckedState:
-        """Return the state of a channel as `subscribe` would find it. The channel need not exist."""
-        return self._subscriptions.acked_state(request)
-
-    def lacks_history(self, name: str, epoch: str, seq: int) -> bool:
-        """Tell whether a subscriber that resumes from `seq` of `epoch` missed messages that the hub does not have.
-
-        The broker may have them: pass what it has to `subscribe`, as `SubscribeRequest.from_broker`.
-        """
-        return self._subscriptions.lacks_history(name, epoch, seq)
-
-    def matching(self, pattern: str) -> list[Channel]:
-        """Return the channels with a value that a pattern or an exact name matches."""
-        return self._subscriptions.matching(pattern)
 
     def match_count(self, pattern: str) -> int:
         """Return how many channels with a value a pattern matches now."""
@@ -265,7 +252,7 @@ class Hub:
             self._gather(0)
         batch, beat = self._batch, self._beat
         # Summed up in local variables: the counters' attributes would cost a tenth of a delivery.
-        writes = deliveries = size = 0
+        writes = deliveries = size = packed = 0
         try:
             for _ in range(min(max_writes, len(batch))):
                 if not batch:  # an overflow ended one connection, and others with it
@@ -276,6 +263,13 @@ class Hub:
                     continue
                 if type(chunks) is Chunk:
                     data, count = chunks.data, chunks.count
+                elif type(chunks) is SharedChunks:
+                    if not chunks.data:
+                        if packed == PACKED_PER_TURN:
+                            batch[subscriber] = chunks
+                            break
+                        packed += chunks.pack()
+                    data, count = chunks.data, chunks.values
                 else:
                     data = b"".join([chunk.data for chunk in chunks])
                     count = sum([chunk.count for chunk in chunks])
@@ -302,6 +296,8 @@ class Hub:
             return self._write_slices()
         is_idle = not self._batch and not self._queued[0]
         self._gather(interval_ms)
+        if self._packing:
+            share(self._batch, self._packing)
         if is_idle and self._batch:
             self._wake()
         return False

@@ -171,6 +171,11 @@ def snapshot(publication: Publication) -> bytes:
     )
 
 
+def batch(frames: Sequence[bytes]) -> bytes:
+    """Build one message of the `update`, `snapshot` and `status` messages that a flush has for a subscriber."""
+    return b'{"type":"batch","frames":[%b]}' % b",".join(frames)
+
+
 def welcome(*, connection: str, ts: int, expires_at: int, frames_per_s: int) -> bytes:
     """Build the first frame of every connection. `ts` and `expires_at` are Unix milliseconds."""
     return _encode(

@@ -1,6 +1,7 @@
 """A connection in the hub: its sink, its subscriptions, and its backlog while it reads too slowly."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +29,10 @@ def shortest_interval(cover: int) -> int:
 def interval_of(cover: int) -> int:
     """Return the flush interval in force."""
     return INTERVALS_MS[cover >> INTERVAL_SHIFT]
+
+
+Pack = Callable[[bytes, int], bytes | None]
+"""Makes one message of the frames of one flush, for so many readers. None: they are better sent as they are."""
 
 
 class Sink(Protocol):

@@ -89,7 +89,10 @@ class Subscriptions:
         )
 
     def lacks_history(self, name: str, epoch: str, seq: int) -> bool:
-        """Tell whether a channel had messages after `seq` of `epoch` that its history does not have."""
+        """Tell whether a channel had messages after `seq` of `epoch` that its history does not have.
+
+        The broker may have them: pass what it has to `Hub.subscribe`, as `SubscribeRequest.from_broker`.
+        """
         channel = self.find(name)
         return channel is not None and channel.lacks_history(epoch, seq)
 

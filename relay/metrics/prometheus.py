@@ -149,7 +149,7 @@ def _summed(
 
 
 def _fan_out(now: Readings) -> Iterator[Metric]:
-    hub = now.hub
+    hub, compression = now.hub, now.compression
     for name, text, count in (
         ("relay_fanout_publications", "Publications that the hub accepted.", hub.publications),
         ("relay_fanout_duplicates", "Publications that the hub had already.", hub.duplicates),
@@ -170,6 +170,22 @@ def _fan_out(now: Readings) -> Iterator[Metric]:
             "Connections ended because they were too slow for a stream channel.",
             hub.overflows,
         ),
+        (
+            "relay_compressed_batches",
+            "Messages that were compressed, each once for all its readers.",
+            compression.batches,
+        ),
+        (
+            "relay_uncompressed_batches",
+            "Messages that went uncompressed, because the CPU for it was used up: limits.compression_cpu.",
+            compression.plain,
+        ),
+        (
+            "relay_compression_saved_bytes",
+            "Bytes that compression saved, counted for each reader.",
+            compression.saved_bytes,
+        ),
+        ("relay_compression_cpu_seconds", "CPU time of the compression.", compression.cpu_s),
     ):
         yield CounterMetricFamily(name, text, count)
     yield _histogram(

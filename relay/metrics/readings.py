@@ -7,7 +7,7 @@ for each of them. The ops page shows single channels and connections.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from relay.core.counters import Counters, DurationHistogram
+from relay.core.counters import CompressionCounters, Counters, DurationHistogram
 from relay.metrics.tally import Key
 
 
@@ -61,6 +61,7 @@ class Readings:
     stopping: bool
     events: Mapping[Key, int]
     hub: Counters
+    compression: CompressionCounters
     turns: DurationHistogram
     flushes: DurationHistogram
     loop_lag: DurationHistogram

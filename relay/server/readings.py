@@ -33,6 +33,7 @@ class ReadingsSource:
             stopping=parts.stopping,
             events=parts.tally.counts(),
             hub=replace(parts.fanout.hub.counters),
+            compression=replace(parts.stream.compressor.counters),
             turns=parts.fanout.turns,
             flushes=parts.fanout.flushes,
             loop_lag=parts.loop_lag,

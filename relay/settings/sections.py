@@ -358,6 +358,15 @@ class Limits(Section):
         ),
     )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
+    compression_cpu: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description=(
+            "Share of a core for compressing what only one connection gets. Beyond it that goes uncompressed. "
+            "What several connections get is compressed once for all of them."
+        ),
+    )
 
 
 class Channels(Section):

@@ -23,8 +23,10 @@ from websockets.server import ServerProtocol
 
 from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason, Refusal
+from relay.core.subscribers import Pack
 from relay.net.admission import AdmissionQueue
 from relay.net.tls_handshake import TlsHandshake
+from relay.stream.compression import Compressor
 from relay.stream.fanout import encode
 from relay.stream.gate import GateResult
 from relay.stream.handshake import refusal_of, refusal_response
@@ -140,6 +142,10 @@ class StreamConnection(Outgoing, ServerConnection):
         return int(CloseCode.ABNORMAL), Reason.LINK_LOST, "network"
 
     # what the service, the registry and the heartbeat loop call
+
+    def pack(self, compressor: Compressor) -> Pack | None:
+        """Return how batches are packed for the client, if it has negotiated that."""
+        return compressor.websocket_batch if self.protocol.extensions else None
 
     def forget_handshake(self) -> None:
         """Free what only the handshake needed: 3.5 KB, with the token in it."""

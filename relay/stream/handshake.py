@@ -20,14 +20,16 @@ from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
 from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL
 from relay.limits.retry_after import jittered, retry_after
+from relay.stream.compression import FullWindowDeflate
 from relay.stream.gate import HandshakeRequest
 from relay.web.channel_query import plus_is_itself
 from relay.web.head_limits import MAX_COOKIES, count_cookies, too_large
 from relay.web.headers import SECURITY_HEADERS
 
 BEARER = "bearer."
+DEFLATE = FullWindowDeflate()
 MAX_FIELDS = 16
-"""Members of a query string that are read. Three are the relay's; proxies and cache busters add some."""
+"""Members of a query string that are read. Five are the relay's; proxies and cache busters add some."""
 
 
 class WebSocketHandshake:
@@ -52,6 +54,8 @@ class WebSocketHandshake:
         """
         if refusal := check_head(self._request):
             return refusal
+        if "compress" in self._request.path and asks_for_compression(read_query(self._request)):
+            self._protocol.available_extensions = [DEFLATE]
         self.response = self._protocol.accept(self._request)
         error = self._protocol.handshake_exc
         if error is None:
@@ -72,6 +76,11 @@ class WebSocketHandshake:
         protocols = offered_protocols(self._request.headers)
         found = _tokens(protocols, query_tokens(self._request))
         return found[0] if len(found) == 1 else ("", "")
+
+
+def asks_for_compression(values: dict[str, str] | Refusal) -> bool:
+    """Tell whether a query string asks for it. Without a question a client gets no extension, whatever it offers."""
+    return not isinstance(values, Refusal) and values.get("compress") == "1"
 
 
 def check_head(request: Request) -> Refusal | None:
@@ -140,10 +149,12 @@ def read_query(request: Request) -> dict[str, str] | Refusal:
         return malformed("The query string is malformed.")
     values: dict[str, str] = {}
     for name, value in fields:
-        if name in values and name in ("token", "channels", "interval_ms", "since"):
+        if name in values and name in ("token", "channels", "interval_ms", "since", "compress"):
             reason = Reason.TOKEN_REPEATED if name == "token" else Reason.HANDSHAKE_MALFORMED
             return Refusal(reason=reason, detail=f"The query string has {name} twice.")
         values[name] = value
+    if values.get("compress", "0") not in ("0", "1"):
+        return malformed("compress must be 0 or 1.")
     return values
 
 

@@ -28,6 +28,7 @@ from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, 
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.stream.compression import Compressor
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateOptions, GateResult, deny
@@ -73,6 +74,7 @@ class StreamOptions:
     connections_per_session: int
     replace_oldest: bool
     drain_s: float
+    compression_cpu: float
 
 
 class Stream:
@@ -90,6 +92,7 @@ class Stream:
         accept_queue: AdmissionQueue,
     ) -> None:
         self._options = options
+        self.compressor = Compressor(cpu=options.compression_cpu)
         self._admission_queue = admission_queue
         self._accept_queue = accept_queue
         self._closing_queue = AdmissionQueue(CLOSED_PER_TURN)
@@ -111,6 +114,7 @@ class Stream:
     def update(self, options: StreamOptions, gate: GateOptions) -> None:
         """Use other options from now on. Open connections stay open."""
         self._options = options
+        self.compressor.update(cpu=options.compression_cpu)
         self.registry.update(per_session=options.connections_per_session, replace=options.replace_oldest)
         self._gate.update(gate)
 
@@ -353,7 +357,7 @@ class Stream:
         now = time.monotonic()
         claims = admitted.claims
         hub = self._fanout.hub
-        subscriber = hub.join(connection, connection.encode)
+        subscriber = hub.join(connection, connection.encode, connection.pack(self.compressor))
 
         usage = Usage(claims.channel_scope)
 

@@ -16,7 +16,9 @@ from websockets.http11 import Response
 from relay.core import messages
 from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason
+from relay.core.subscribers import Pack
 from relay.net.admission import AdmissionQueue
+from relay.stream.compression import Compressor
 from relay.stream.connection import StreamConnection
 from relay.stream.lifecycle import LIVE, TIMERS, Event, Phase, Timer, next_phase
 from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
@@ -73,6 +75,10 @@ class SseConnection(Outgoing, asyncio.Protocol):
         self.pending: Callable[[], int] = transport.get_write_buffer_size
         self.write(head.serialize() + position(generation))
         return True
+
+    def pack(self, _compressor: Compressor) -> Pack | None:
+        """See `StreamConnection.pack`."""
+        return None
 
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is gone."""

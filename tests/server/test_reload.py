@@ -219,7 +219,13 @@ def test_each_limit_is_given_to_its_part() -> None:
     assert set(Limits.model_fields) == {
         *Rates.__dataclass_fields__,
         *("connections_per_session", "over", "drain_s", "unauthenticated_per_address", "connections"),
-        *("denials_recorded", "subscriptions_recorded", "publications_recorded", "channels"),
+        *(
+            "denials_recorded",
+            "subscriptions_recorded",
+            "publications_recorded",
+            "channels",
+            "compression_cpu",
+        ),
     }
 
 

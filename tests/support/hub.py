@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from relay.core import messages
 from relay.core.channels import ChannelOptions, Encoder
 from relay.core.hub import Hub
 from relay.core.publications import Publication
-from relay.core.subscribers import Subscriber
+from relay.core.subscribers import Pack, Subscriber
 from relay.core.subscriptions import SubscribeRequest
 
 ENDLESS = 1 << 40
@@ -32,6 +33,17 @@ def lines(data: bytes, encode: Encoder) -> list[bytes]:
     found = [line for line in data.splitlines() if line]
     assert all(line.startswith(prefix) for line in found)
     return [line.removeprefix(prefix) for line in found]
+
+
+def batch_of(encode: Encoder) -> Pack:
+    """Return what packs the frames of this transport into one of its frames."""
+    return lambda frames, _readers: encode(messages.batch(lines(frames, encode)))
+
+
+def messages_in(data: bytes, encode: Encoder) -> list[dict[str, Any]]:
+    """Return the messages in written bytes, those of batches one by one."""
+    found = [json.loads(line) for line in lines(data, encode)]
+    return [one for message in found for one in message.get("frames", [message])]
 
 
 class Line:
@@ -67,7 +79,7 @@ class Line:
     def frames(self) -> list[dict[str, Any]]:
         """Return the messages that were written since the last call. All must be frames of its own transport."""
         data, self.read = b"".join(self.writes[self.read :]), len(self.writes)
-        return [json.loads(line) for line in lines(data, self.encode)]
+        return messages_in(data, self.encode)
 
     def seqs(self) -> list[tuple[str, str, int]]:
         """Return type, channel and seq of the new frames."""

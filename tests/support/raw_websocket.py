@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,12 +13,31 @@ from typing import Any
 from websockets.frames import Frame, Opcode
 
 PATIENCE_S = 10
+RSV1 = 0b0100_0000
+"""The bit of a compressed message (RFC 7692 §6)."""
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
 def masked(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     """Return one frame as a client has to send it."""
     return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+def deflated(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    """Return one frame of a client that says it is compressed. `data` is sent as it is."""
+    frame = masked(opcode, data, fin=fin)
+    return bytes([frame[0] | RSV1]) + frame[1:]
+
+
+def deflate(data: bytes) -> bytes:
+    """Return the payload of a compressed message (RFC 7692 §7.2.1)."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\0\0\xff\xff")
+
+
+def inflated(payload: bytes) -> bytes:
+    """Return what a message of permessage-deflate without context takeover holds (RFC 7692 §7.2.2)."""
+    return zlib.decompressobj(-15).decompress(payload + b"\0\0\xff\xff")
 
 
 def text(**frame: Any) -> bytes:
@@ -40,6 +60,8 @@ class RawWebSocket:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        self.extensions = ""
+        """What was negotiated, as the answer's header says it."""
 
     def send(self, *frames: bytes) -> None:
         """Send bytes as they are, in one piece."""
@@ -48,20 +70,29 @@ class RawWebSocket:
     async def shake(self) -> int:
         """Read the answer to the handshake and return its status."""
         async with asyncio.timeout(PATIENCE_S):
-            head = await self.reader.readuntil(b"\r\n\r\n")
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        fields = (line.partition(": ") for line in head.split("\r\n"))
+        self.extensions = ", ".join(
+            value for name, _, value in fields if name.lower() == "sec-websocket-extensions"
+        )
         return int(head.split()[1])
 
     async def frame(self) -> tuple[int, bytes]:
-        """Return the next frame's opcode and payload. It must be whole and unmasked, as servers' frames are."""
+        """Return the next frame's opcode and payload, inflated if that was negotiated.
+
+        It must be whole and unmasked, as servers' frames are.
+        """
         async with asyncio.timeout(PATIENCE_S):
             first, length = await self.reader.readexactly(2)
-            assert first & 0b1111_0000 == 0b1000_0000, "fragmented, or reserved bits"
+            is_deflated = bool(self.extensions) and first & RSV1 != 0
+            assert first & 0b1111_0000 == 0b1000_0000 | RSV1 * is_deflated, "fragmented, or reserved bits"
             assert length < 128, "masked"
             if length == 126:
                 (length,) = struct.unpack("!H", await self.reader.readexactly(2))
             elif length == 127:
                 (length,) = struct.unpack("!Q", await self.reader.readexactly(8))
-            return first & 0b1111, await self.reader.readexactly(length)
+            payload = await self.reader.readexactly(length)
+            return first & 0b1111, inflated(payload) if is_deflated else payload
 
     async def message(self, *types: str) -> dict[str, Any]:
         """Return the next message of one of these types, or of any but `heartbeat`."""

@@ -24,7 +24,7 @@ from typer.main import get_command
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS
 from relay.cli import app
 from relay.core.closes import ANSWERS, close_for
-from relay.core.counters import Counters, DurationHistogram
+from relay.core.counters import CompressionCounters, Counters, DurationHistogram
 from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
@@ -101,6 +101,7 @@ def _metrics(_: Path) -> list[str]:
         stopping=False,
         events={},
         hub=Counters(),
+        compression=CompressionCounters(),
         turns=DurationHistogram(),
         flushes=DurationHistogram(),
         loop_lag=DurationHistogram(),
