@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from relay.core.errors import Reason, Refusal
 from relay.core.grants import NO_OPTIONS, OPTION_CLAIMS, GrantOptions
-from relay.core.jws import Compact, VerifyKey, check_signature, parse_compact, sign_compact
+from relay.core.jws import Compact, Signer, VerifyKey, check_signature, parse_compact
 from relay.core.patterns import is_pattern
 from relay.core.scope import MAX_CHANNELS, Scope
 
@@ -53,6 +53,11 @@ class SigningKey:
 
     kid: str
     key: Any = field(repr=False)
+    signer: Signer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        headers = {"typ": TYPE, "kid": self.kid}
+        object.__setattr__(self, "signer", Signer(self.key, algorithm=ALGORITHM, headers=headers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,12 +149,7 @@ def mint(claims: Claims, key: SigningKey) -> str:
         payload["asker"] = claims.asker
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
         raise ValueError(f"these claims can't be minted: {refusal}")
-    text = sign_compact(
-        json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode(),
-        key=key.key,
-        algorithm=ALGORITHM,
-        headers={"typ": TYPE, "kid": key.kid},
-    )
+    text = key.signer.sign(json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode())
     if len(text) > MAX_TOKEN_BYTES:
         raise ValueError(f"the token would have {len(text)} bytes, more than {MAX_TOKEN_BYTES}")
     return text

@@ -20,7 +20,7 @@ from relay.sessions.cookies import SessionCookies
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import OwnCookies, clear_cookies, read_cookie
-from relay.web.csrf import CsrfCheck, is_bearer
+from relay.web.csrf import CsrfCheck
 from relay.web.renewed import RENEWABLE, Renewed, SessionRenewal
 
 MAX_BODY_BYTES = 8192
@@ -87,7 +87,7 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     if isinstance(session, _Denial):
         result: Issued | _Denial = session
     else:
-        result = await _issued(request, issuer, session, client, origin=origin, now=now)
+        result = await _issued(request, issuer, session, client, origin=origin, by_cookie=by_cookie, now=now)
     response = (
         _answer(result, _life(session, now) if can_renew and isinstance(session, Session) else {})
         if isinstance(result, Issued)
@@ -168,14 +168,21 @@ def _deadline(request: Request, options: RouteOptions) -> float | None:
 
 
 async def _issued(
-    request: Request, issuer: Issuer, session: Session, client: Client, *, origin: str, now: float
+    request: Request,
+    issuer: Issuer,
+    session: Session,
+    client: Client,
+    *,
+    origin: str,
+    by_cookie: bool,
+    now: float,
 ) -> Issued | _Denial:
     """Read what is asked for, and issue a token for the part that the session's roles grant."""
     if limited := await issuer.limits.session(session.ref):
         return _Denial(limited.refusal, retry_after_s=limited.retry_after_s)
     try:
         body = await read_json_object(request, max_bytes=MAX_BODY_BYTES)
-        asked = parse_request(body, issuer.options, origin=origin, bearer=is_bearer(request))
+        asked = parse_request(body, issuer.options, origin=origin, bearer=not by_cookie)
         if isinstance(asked, Refusal):
             return _Denial(asked, message=asked.detail)
     except MalformedError as error:
