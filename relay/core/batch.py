@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from relay.core.channels import Channel, Group, QueuedFrame
+from relay.core.sent import Mark
 from relay.core.subscribers import Pack, Subscriber
 
 
@@ -17,13 +18,16 @@ from relay.core.subscribers import Pack, Subscriber
 class Chunk:
     """What one flush writes of one channel: `count` values in `data`.
 
-    `generation` is the channel's generation that the subscriber knew before it.
+    `generation` is the channel's generation that the subscriber knew before it. `before` and `after` are the group's
+    marks.
     """
 
     channel: Channel
     generation: int
     data: bytes
     count: int
+    before: Mark
+    after: Mark
 
 
 @final
@@ -55,8 +59,9 @@ Batch = dict[Subscriber, Chunks]
 def gather(groups: Iterable[Group], batch: Batch) -> Batch:
     """Drain the queues of `groups`, and return what each subscriber gets, added to what `batch` already holds."""
     for group in groups:
+        mark = group.mark
         before, queue = group.drain()
-        chunk = _chunk(group.channel, before, queue)
+        chunk = _chunk(group.channel, before, queue, mark, group.mark)
         if not batch:
             batch = dict.fromkeys(group.subscribers, chunk)  # a loop in C; by far the most common case
         else:
@@ -64,17 +69,23 @@ def gather(groups: Iterable[Group], batch: Batch) -> Batch:
                 _add(batch, subscriber, chunk)
         if group.joining:
             for subscriber, contained in group.joining.items():
-                group.subscribers[subscriber] = None
-                if later := [queued for queued in queue if queued.number > contained]:
-                    _add(batch, subscriber, _chunk(group.channel, before, later))
+                later = [queued for queued in queue if queued.number > contained]
+                entered = mark.after(queued.value for queued in queue if queued.number <= contained)
+                entered = entered.before(queued.value for queued in later)
+                group.subscribers[subscriber] = entered
+                if later:
+                    _add(batch, subscriber, _chunk(group.channel, before, later, entered, group.mark))
             group.joining.clear()
         group.delete_if_empty()
     return batch
 
 
-def _chunk(channel: Channel, generation: int, queue: Sequence[QueuedFrame]) -> Chunk:
+def _chunk(
+    channel: Channel, generation: int, queue: Sequence[QueuedFrame], before: Mark, after: Mark
+) -> Chunk:
     data = queue[0].frame if len(queue) == 1 else b"".join([queued.frame for queued in queue])
-    return Chunk(channel, generation, data, sum([queued.is_value for queued in queue]))
+    count = sum([queued.value is not None for queued in queue])
+    return Chunk(channel, generation, data, count, before, after)
 
 
 def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:

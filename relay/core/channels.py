@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from relay.core import messages
 from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.sent import Mark
 
 if TYPE_CHECKING:
     from relay.core.subscribers import Subscriber
@@ -276,7 +277,7 @@ class QueuedFrame(NamedTuple):
 
     number: int
     frame: bytes
-    is_value: bool
+    value: Publication | None
 
 
 class Group:
@@ -289,6 +290,7 @@ class Group:
         "frame_count",
         "interval_ms",
         "joining",
+        "mark",
         "queue",
         "queued_generation",
         "subscribers",
@@ -303,30 +305,34 @@ class Group:
         self.queued_generation = channel.generation  # that of the last value that was queued
         self.frame_count = 0
         self.queue: list[QueuedFrame] = []
-        # Dicts, because they keep the order and remove in constant time.
-        self.subscribers: dict[Subscriber, None] = {}
+        self.mark = Mark.at(channel.last)
+        # Dicts, because they keep the order and remove in constant time. A subscriber's mark is where it entered. None:
+        # it is too slow now, and gets the newest value later.
+        self.subscribers: dict[Subscriber, Mark | None] = {}
         self.joining: dict[Subscriber, int] = {}
 
     def queue_value(self) -> None:
         """Queue the channel's newest value. In a group with an interval it replaces the value that is queued."""
         channel = self.channel
         if self.interval_ms:
-            self.queue = [queued for queued in self.queue if not queued.is_value]
+            self.queue = [queued for queued in self.queue if queued.value is None]
         known = self.flushed_generation if self.interval_ms else self.queued_generation
         # An `update` does not name the epoch, so a client can't tell a new epoch from a seq that goes back.
         # Each epoch therefore begins with a snapshot.
         is_known = known == channel.generation
-        self._queue(channel.update(self.encode) if is_known else channel.snapshot(self.encode), is_value=True)
+        frame = channel.update(self.encode) if is_known else channel.snapshot(self.encode)
+        self._queue(frame, channel.last)
         self.queued_generation = channel.generation
 
     def queue_status(self) -> None:
         """Queue a `status` frame."""
-        self._queue(self.channel.status(self.encode), is_value=False)
+        self._queue(self.channel.status(self.encode), None)
 
     def drain(self) -> tuple[int, list[QueuedFrame]]:
         """Empty the queue and return its frames, with the generation that the subscribers knew before them."""
         before, self.flushed_generation = self.flushed_generation, self.queued_generation
         queue, self.queue = self.queue, []
+        self.mark = self.mark.after(queued.value for queued in queue)
         return before, queue
 
     def join(self, subscriber: "Subscriber") -> int:
@@ -335,19 +341,19 @@ class Group:
             self.subscribers.pop(subscriber, None)
             self.joining[subscriber] = self.frame_count
         else:
-            self.subscribers[subscriber] = None
-        return sum(queued.is_value for queued in self.queue)
+            self.subscribers[subscriber] = self.mark
+        return sum(queued.value is not None for queued in self.queue)
 
-    def remove(self, subscriber: "Subscriber") -> None:
-        """Remove a subscriber, if it is in this group."""
-        self.subscribers.pop(subscriber, None)
+    def remove(self, subscriber: "Subscriber") -> Mark | None:
+        """Remove a subscriber. Return where it entered, None if it is not in this group or too slow for it."""
         self.joining.pop(subscriber, None)
+        return self.subscribers.pop(subscriber, None)
 
     def delete_if_empty(self) -> None:
         """Delete the group from its channel if it has no subscriber and nothing queued."""
         if not self.subscribers and not self.joining and not self.queue:
             self.channel.groups.pop((self.interval_ms, self.encode), None)
 
-    def _queue(self, frame: bytes, *, is_value: bool) -> None:
+    def _queue(self, frame: bytes, value: Publication | None) -> None:
         self.frame_count += 1
-        self.queue.append(QueuedFrame(self.frame_count, frame, is_value))
+        self.queue.append(QueuedFrame(self.frame_count, frame, value))

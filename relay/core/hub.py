@@ -30,6 +30,7 @@ from relay.core.counters import Counters
 from relay.core.liveness import SilenceDetector, send_heartbeats
 from relay.core.messages import Mode
 from relay.core.publications import Publication
+from relay.core.sent import Spans
 from relay.core.subscribers import Backlog, Pack, Sink, Subscriber
 from relay.core.subscriptions import SubscribeRequest, Subscriptions
 
@@ -116,12 +117,22 @@ class Hub:
 
     def leave(self, subscriber: Subscriber) -> None:
         """Remove a connection. Nothing is written to its sink after this. A second call does nothing."""
-        self._subscribers.pop(subscriber, None)
+        if subscriber not in self._subscribers:
+            return
+        del self._subscribers[subscriber]
         self._packing.pop(subscriber, None)
-        self._batch.pop(subscriber, None)
+        chunks = as_list(self._batch.pop(subscriber, []))
         self._catching_up.pop(subscriber, None)
+        for chunk in chunks:
+            subscriber.uncount(chunk)
+        self._subscriptions.clear(subscriber, {chunk.channel: chunk.before for chunk in reversed(chunks)})
+        subscriber.unsent = subscriber.pending()
         subscriber.backlog = None
-        self._subscriptions.clear(subscriber)
+
+    def take_spans(self, subscriber: Subscriber) -> Spans:
+        """Return what a subscriber was sent since the last call, by channel and epoch."""
+        self._flush_subscriber(subscriber)
+        return self._subscriptions.take_spans(subscriber)
 
     def send(self, subscriber: Subscriber, message: bytes) -> None:
         """Write one message, such as an acknowledgement or an error, to one subscriber now."""
@@ -219,7 +230,7 @@ class Hub:
         for subscriber in [one for one in self._subscribers if channel in one.channels]:
             if (backlog := subscriber.backlog) is None:
                 continue
-            if channel in backlog.replays or any(item[0] is channel for item in backlog.queue):
+            if channel in backlog.replays or any(chunk.channel is channel for chunk in backlog.queue):
                 self._overflow(subscriber)  # it was promised every message
             elif channel in backlog.outdated or channel in backlog.statuses:
                 # Now: what waits there would come after the snapshot of a value that follows.
@@ -342,13 +353,18 @@ class Hub:
                 is_latest = chunk.channel.options.mode is Mode.LATEST
                 data = chunk.channel.status(subscriber.encode) if is_latest else chunk.data
                 self._write(subscriber, [data], 0 if is_latest else chunk.count)
+                if is_latest:
+                    subscriber.uncount(chunk)
             elif not chunk.count and chunk.channel.options.mode is Mode.LATEST:
                 backlog.statuses[chunk.channel] = None
             elif chunk.channel.options.mode is Mode.LATEST:
-                backlog.outdated.setdefault(chunk.channel, chunk.generation)
+                if chunk.channel not in backlog.outdated:
+                    backlog.outdated[chunk.channel] = chunk.generation
+                    subscriber.pause(chunk)
                 self._count_conflated(subscriber, chunk.count)
             else:
-                backlog.queue.append((chunk.channel, chunk.data, chunk.count))
+                backlog.queue.append(chunk)
+                backlog.written.setdefault(chunk.channel, chunk.before)
                 backlog.queued_bytes += len(chunk.data)
         if backlog.queued_bytes > QUEUE_BYTES:
             self._overflow(subscriber)
@@ -427,6 +443,7 @@ class Hub:
             del backlog.outdated[channel]
             is_known = generation == channel.generation
             frames.append(channel.update(encode) if is_known else channel.snapshot(encode))
+            subscriber.count_newest(channel)
             count += 1
             size += len(frames[-1])
             has_first_values = has_first_values or not generation
@@ -442,42 +459,24 @@ class Hub:
             frames.append(channel.status(encode))
             size += len(frames[-1])
         while backlog.queue and size < SLICE_BYTES:
-            _, data, messages_in = backlog.queue.popleft()
-            frames.append(data)
-            count += messages_in
-            size += len(data)
-            backlog.queued_bytes -= len(data)
+            chunk = backlog.queue.popleft()
+            backlog.written[chunk.channel] = chunk.after
+            frames.append(chunk.data)
+            count += chunk.count
+            size += len(chunk.data)
+            backlog.queued_bytes -= len(chunk.data)
+        is_lost = False
         if backlog.replays and size < SLICE_BYTES:
-            replayed, has_first_values = self._replayed(subscriber, backlog, SLICE_BYTES - size), True
-            if subscriber.backlog is not backlog:  # it was too slow
-                return False
+            has_first_values = True
+            replayed, is_lost = subscriber.take_replays(backlog, SLICE_BYTES - size)
             frames += replayed
             count += len(replayed)
             size += sum(map(len, replayed))
         if frames:
             self._write(subscriber, frames, count)
+        if is_lost:
+            self._overflow(subscriber)
         return has_first_values and size >= SLICE_BYTES
-
-    def _replayed(self, subscriber: Subscriber, backlog: Backlog, room: int) -> list[bytes]:
-        """Return the next frames of the replays, about `room` bytes. End the connection if a message is lost."""
-        frames: list[bytes] = []
-        while backlog.replays and room > 0:
-            channel, replay = next(iter(backlog.replays.items()))
-            taken = replay.take(subscriber.encode, room)
-            frames += taken
-            room -= sum(map(len, taken))
-            if replay.generation != channel.generation:  # what remained of the old epoch is gone
-                del backlog.replays[channel]
-                backlog.outdated[channel] = 0
-            elif not replay.remaining:
-                del backlog.replays[channel]
-                if channel.was_stale:
-                    backlog.statuses[channel] = None
-                subscriber.group(channel).join(subscriber)  # it gets what is queued after the last value
-            elif room > 0:
-                self._overflow(subscriber)
-                break
-        return frames
 
     def _write(self, subscriber: Subscriber, frames: Sequence[bytes], count: int) -> None:
         """Write to one subscriber. `flush` has its own copy of these lines: a call per delivery would be measurable."""

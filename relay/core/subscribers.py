@@ -3,9 +3,13 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from relay.core.channels import INTERVALS_MS, Channel, Encoder, Group, Replay
+from relay.core.sent import REST, Mark, Span, Spans, add_span, between
+
+if TYPE_CHECKING:
+    from relay.core.batch import Chunk
 
 # How a subscriber's names cover a channel, packed into one number. The lowest bits count the patterns, with one field
 # of FIELD bits per flush interval. Above them one bit stands for the exact name. The highest bits are the index of the
@@ -58,8 +62,11 @@ class Backlog:
     # channel -> the generation of the value that the subscriber has; 0: it has none and needs a snapshot
     outdated: dict[Channel, int] = field(default_factory=dict)
     statuses: dict[Channel, None] = field(default_factory=dict)  # channels whose status must be sent
-    # messages of `stream` channels that the subscriber was not ready for: channel, frames, number of messages in them
-    queue: deque[tuple[Channel, bytes, int]] = field(default_factory=deque)
+    # messages of `stream` channels that the subscriber was not ready for
+    queue: "deque[Chunk]" = field(default_factory=deque)
+    written: dict[Channel, Mark] = field(
+        default_factory=dict
+    )  # of a channel in `queue`: what was written of it
     queued_bytes: int = 0  # in `queue`
     replays: dict[Channel, Replay] = field(default_factory=dict)
     removed: set[Channel] = field(default_factory=set)  # channels whose messages `purge` takes out of `queue`
@@ -73,6 +80,7 @@ class Backlog:
         self.outdated.pop(channel, None)
         self.statuses.pop(channel, None)
         self.replays.pop(channel, None)
+        self.written.pop(channel, None)
         if self.queue:
             self.removed.add(channel)
 
@@ -82,8 +90,8 @@ class Backlog:
         One pass for all channels of a frame: a pass for each of 256 channels held the event loop for seconds.
         """
         if self.removed:
-            self.queue = deque(item for item in self.queue if item[0] not in self.removed)
-            self.queued_bytes = sum(len(data) for _, data, _ in self.queue)
+            self.queue = deque(chunk for chunk in self.queue if chunk.channel not in self.removed)
+            self.queued_bytes = sum(len(chunk.data) for chunk in self.queue)
             self.removed.clear()
 
 
@@ -102,6 +110,9 @@ class Subscriber:
         "overflow",
         "patterns",
         "pending",
+        "removed",
+        "spans",
+        "unsent",
         "write",
     )
 
@@ -119,10 +130,73 @@ class Subscriber:
         self.messages = 0
         self.bytes = 0
         self.conflated = 0
+        self.spans: Spans = {}  # what it was sent, of channels that it has left, or that it gets alone
+        self.removed: dict[Channel, None] | None = (
+            None  # while the flush held values of them that are in `spans`
+        )
+        self.unsent = 0  # bytes that its sink had not sent when it left the hub
 
     def mute(self) -> None:
-        """Drop what is written from here on: the sink is gone, and `Hub.leave` follows in a later turn."""
-        self.write, self.pending = _drop, _nothing_pending
+        """Drop what is written from here on: the sink is gone, and `Hub.leave` follows in a later turn.
+
+        It is then like a reader that takes nothing, so that nothing is counted as sent.
+        """
+        self.write, self.pending, self.overflow = _drop, _always_pending, _nothing
+
+    def count_from_group(self, channel: Channel, begin: Mark | None, end: Mark) -> None:
+        """Count what it got in a group, from where it entered to where it left. None: it was too slow."""
+        if begin is not None:
+            for epoch, span in between(begin, end):
+                add_span(self.spans, channel.name, epoch, span)
+
+    def pause(self, chunk: "Chunk") -> None:
+        """Count what it got of a channel before it was too slow for `chunk`. It gets the newest value later."""
+        subscribers = self.group(chunk.channel).subscribers
+        if subscribers.get(self) is not None:
+            self.count_from_group(chunk.channel, subscribers[self], chunk.before)
+            subscribers[self] = None
+
+    def uncount(self, chunk: "Chunk") -> None:
+        """Take back what was counted of a removed channel, because it is not written after all."""
+        if self.removed is not None and chunk.channel in self.removed:
+            for epoch, span in between(chunk.before, chunk.after):
+                known = self.spans.get((chunk.channel.name, epoch), self.spans.get(REST))
+                if known is not None:
+                    known.messages -= span.messages
+                    known.complete = False
+
+    def take_replays(self, backlog: Backlog, room: int) -> tuple[list[bytes], bool]:
+        """Return the next frames of the replays, about `room` bytes, and whether the message that follows is lost."""
+        frames: list[bytes] = []
+        while backlog.replays and room > 0:
+            channel, replay = next(iter(backlog.replays.items()))
+            first = replay.seq + 1
+            taken = replay.take(self.encode, room)
+            if taken:
+                self.count_alone(channel, first, replay.seq, len(taken))
+            frames += taken
+            room -= sum(map(len, taken))
+            if replay.generation != channel.generation:  # what remained of the old epoch is gone
+                del backlog.replays[channel]
+                backlog.outdated[channel] = 0
+            elif not replay.remaining:
+                del backlog.replays[channel]
+                if channel.was_stale:
+                    backlog.statuses[channel] = None
+                self.group(channel).join(self)  # it gets what is queued after the last value
+            elif room > 0:
+                return frames, True
+        return frames, False
+
+    def count_newest(self, channel: Channel) -> None:
+        """Count the channel's newest value, which was written to it alone."""
+        assert channel.last is not None
+        self.count_alone(channel, channel.last.seq, channel.last.seq, 1)
+
+    def count_alone(self, channel: Channel, first: int, last: int, messages: int) -> None:
+        """Count values of the channel's current epoch that were written to it alone."""
+        assert channel.last is not None
+        add_span(self.spans, channel.name, channel.last.epoch, Span(first, last, messages))
 
     def group(self, channel: Channel) -> Group:
         """Return the interval group in which it gets a channel that it is subscribed to."""
@@ -139,5 +213,9 @@ def _drop(_data: bytes, /) -> None:
     pass
 
 
-def _nothing_pending() -> int:
-    return 0
+def _always_pending() -> int:
+    return 1
+
+
+def _nothing() -> None:
+    pass

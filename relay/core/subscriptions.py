@@ -8,13 +8,15 @@ Each change here leaves the subscriber without a gap and without a repetition. F
 its running flush holds for the subscriber.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Replay
 from relay.core.messages import Mode
 from relay.core.patterns import ChannelIndex, covers, is_wildcard
 from relay.core.publications import Publication
+from relay.core.sent import Mark, Spans
 from relay.core.subscribers import (
     COVERED,
     EXACT,
@@ -24,6 +26,8 @@ from relay.core.subscribers import (
     one_pattern,
     shortest_interval,
 )
+
+_NOTHING: Mapping[Channel, Mark] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +152,12 @@ class Subscriptions:
             return False
         return True
 
-    def clear(self, subscriber: Subscriber) -> None:
-        """Remove all subscriptions of a subscriber."""
+    def clear(self, subscriber: Subscriber, unwritten: Mapping[Channel, Mark]) -> None:
+        """Remove all subscriptions of a subscriber. `unwritten` is what was written of channels with more to write."""
         for pattern in subscriber.patterns:
             self._discard_pattern(pattern, subscriber)
         for channel in list(subscriber.channels):
-            self._remove(subscriber, channel)
+            self._remove(subscriber, channel, unwritten)
         subscriber.exact.clear()
         subscriber.patterns.clear()
 
@@ -166,6 +170,10 @@ class Subscriptions:
         self._with_value.remove(channel.name)
         channel.removed = True
         for group in channel.groups.values():
+            for subscriber, begin in group.subscribers.items():
+                subscriber.count_from_group(channel, begin, group.mark)
+                if begin is not None and begin.total < group.mark.total:
+                    subscriber.removed = {**(subscriber.removed or {}), channel: None}
             group.subscribers.clear()
             group.joining.clear()
         channel.groups.clear()
@@ -213,7 +221,8 @@ class Subscriptions:
     def _start(self, subscriber: Subscriber, channel: Channel, request: SubscribeRequest | None) -> None:
         if channel.last is None:
             # The first value is a snapshot for all subscribers.
-            subscriber.group(channel).subscribers[subscriber] = None
+            group = subscriber.group(channel)
+            group.subscribers[subscriber] = group.mark
             return
         replay = None if request is None else _replay(channel, request)
         if replay is None:
@@ -233,23 +242,42 @@ class Subscriptions:
             contained = group.joining.get(subscriber, 0)
             not_sent = [queued for queued in group.queue if queued.number > contained]
             if not_sent and not outdated:
-                outdated = any(queued.is_value for queued in not_sent)
+                outdated = any(queued.value is not None for queued in not_sent)
                 if outdated:
                     subscriber.ensure_backlog().outdated[channel] = group.flushed_generation
                 else:
                     subscriber.ensure_backlog().statuses[channel] = None
-            group.remove(subscriber)
+            subscriber.count_from_group(channel, group.remove(subscriber), group.mark)
             group.delete_if_empty()
         if not outdated:
             subscriber.group(channel).join(subscriber)
 
-    def _remove(self, subscriber: Subscriber, channel: Channel) -> None:
+    def take_spans(self, subscriber: Subscriber) -> Spans:
+        """Return what a subscriber was sent since the last call. The hub has written what its flush held for it."""
+        backlog = subscriber.backlog
+        for channel in subscriber.channels:
+            group = channel.groups.get((interval_of(subscriber.channels[channel]), subscriber.encode))
+            begin = None if group is None else group.subscribers.get(subscriber)
+            if group is not None and begin is not None:
+                end = group.mark if backlog is None else backlog.written.get(channel, group.mark)
+                subscriber.count_from_group(channel, begin, end)
+                group.subscribers[subscriber] = end
+        subscriber.removed = None
+        spans, subscriber.spans = subscriber.spans, {}
+        return spans
+
+    def _remove(
+        self, subscriber: Subscriber, channel: Channel, unwritten: Mapping[Channel, Mark] = _NOTHING
+    ) -> None:
         cover = subscriber.channels.pop(channel, 0)
         if cover:
             channel.subscriber_count -= 1
         group = channel.groups.get((interval_of(cover), subscriber.encode))
         if group is not None:
-            group.remove(subscriber)
+            end = unwritten.get(channel, group.mark)
+            if subscriber.backlog is not None:
+                end = subscriber.backlog.written.get(channel, end)
+            subscriber.count_from_group(channel, group.remove(subscriber), end)
             group.delete_if_empty()
         backlog = subscriber.backlog
         if backlog is not None:

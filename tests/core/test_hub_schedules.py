@@ -11,6 +11,7 @@ from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard
 from relay.core.publications import Publication
+from relay.core.sent import Spans
 from relay.core.subscriptions import SubscribeRequest
 from tests.support.hub import ENDLESS, Line, batch_of, event_frame, line_frame, messages_in, publication
 
@@ -39,6 +40,7 @@ class Reader(Line):
         self.stale: dict[str, bool] = {}  # channel -> what it was told
         self.at: dict[str, int] = {}  # channel -> index in its history of the value seen last
         self.counted = [0, 0]  # messages, bytes
+        self.sent: dict[tuple[str, str], list[int]] = {}  # channel and epoch -> seqs since the last report
         self.heard = model.beats
         self.subscriber = model.hub.join(self, encode, self.pack if model.dice.random() < 0.5 else None)
 
@@ -86,6 +88,21 @@ class Reader(Line):
             whole = channel.startswith("s.") or (self.never_blocked and not self.unhurried)
             assert not whole or index == before + 1
         self.at[channel] = index
+        self.sent.setdefault((channel, now.epoch), []).append(now.seq)
+
+    def compare(self, spans: Spans) -> None:
+        """Compare a report of what was sent with what came here. It says more than that, never less."""
+        sent, self.sent = self.sent, {}
+        assert {key for key, span in spans.items() if span.messages} == sent.keys()
+        for key, seqs in sent.items():
+            span = spans[key]
+            removed = key[0] in self.model.removed
+            assert span.messages == len(seqs)
+            assert span.first <= min(seqs)
+            assert span.last == max(seqs) or (removed and span.last > max(seqs))
+            whole = sorted(set(seqs)) == list(range(span.first, span.last + 1))
+            assert not span.complete or whole
+            assert span.complete or not whole or removed
 
 
 class Model:
@@ -119,8 +136,8 @@ class Model:
             self.unsubscribe,
         ]
         steps += [self.repeat, self.change_epoch, self.acknowledge, self.beat, self.come_to_rest]
-        steps += [self.flush_interval, self.mark_stale, self.come_back, self.remove]
-        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4, 4])
+        steps += [self.flush_interval, self.mark_stale, self.come_back, self.remove, self.report]
+        (chosen,) = self.dice.choices(steps, [3, 2, 20, 25, 12, 6, 6, 2, 5, 3, 6, 1, 8, 4, 4, 4, 3])
         chosen()
         # what is due is known to the caller
         assert self.due or not (self.hub._queued[0] or self.hub._batch)
@@ -162,7 +179,7 @@ class Model:
         streams = [(r, c) for r in self.readers for c in r.at if c.startswith("s.") and r.names == {c}]
         if streams:
             reader, channel = self.dice.choice(streams)
-            if reader.waiting:
+            if reader.waiting or reader.subscriber in self.hub._batch:  # more may come before it leaves
                 return
             seen = self.history[channel][reader.at[channel]]
             if seen.epoch != self.history[channel][-1].epoch:  # brokers never return to an old epoch
@@ -188,6 +205,13 @@ class Model:
         for reader in [reader for reader in self.readers if reader.overflown]:
             reader.gone = True
             self.readers.remove(reader)
+            reader.compare(reader.subscriber.spans)
+
+    def report(self) -> None:
+        """Take what one reader was sent since its last report."""
+        if self.readers:
+            reader = self.dice.choice(self.readers)
+            reader.compare(self.hub.take_spans(reader.subscriber))
 
     def names(self) -> list[str]:
         return self.dice.sample(NAMES, self.dice.randint(1, 3))
@@ -204,6 +228,7 @@ class Model:
             reader.gone = True
             for _ in range(self.dice.randint(1, 2)):
                 self.hub.leave(reader.subscriber)
+            reader.compare(reader.subscriber.spans)
 
     def publish(self) -> None:
         for channel in self.dice.choices(CHANNELS[:-1], k=self.dice.randint(1, 3)):
@@ -303,6 +328,7 @@ def test_any_order_of_things(seed: int) -> None:
     hub = model.hub
     for reader in model.readers:
         hub.leave(reader.subscriber)
+        reader.compare(reader.subscriber.spans)
     assert not any(
         [hub._subscribers, hub._batch, hub._packing, hub._catching_up, hub._subscriptions._patterns]
     )
