@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.support.accessibility import install_axe
+from tests.support.accessibility import axe_script
 from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
 from tests.support.demo_process import running_demo
 from tests.support.scripted_relay import ScriptedRelay, Tab, scripted_relay
@@ -47,9 +47,9 @@ async def demo() -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """axe-core's script, installed once."""
-    return install_axe(tmp_path_factory.mktemp("axe"))
+def axe() -> str:
+    """axe-core's script."""
+    return axe_script()
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -6,7 +6,6 @@ Node has no `document`, no `online` event, and (before 22) no WebSocket. The cla
 import asyncio
 import json
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.chromium import missing
+from tests.support.npm_package import installed
 from tests.support.relay_process import Relay
 from tests.support.relay_process import running as running_relay
 from tests.support.scripted_relay import CLIENT, PATIENCE_S
@@ -26,8 +25,8 @@ CHANNEL = "trades.BTC-USD"
 
 _SCRIPT = """
 import { createInterface } from 'node:readline';
-import { createStream } from '%(client)s';
-%(socket)s
+import { createStream } from './relay-client.mjs';
+import WebSocket from 'ws';
 const say = (kind) => (value) => console.log(JSON.stringify([kind, value]));
 const [url, workMs, ...channels] = process.argv.slice(2);
 const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -36,7 +35,7 @@ const stream = createStream({
     say('getToken')(null);
     return { wsToken: (await lines.next()).value, endpoint: url };
   },
-  WebSocket: Socket,
+  WebSocket,
 });
 for (const event of ['state', 'error', 'stale', 'live', 'gap']) stream.on(event, say(event));
 const read = (value) => {
@@ -50,28 +49,12 @@ process.on('SIGTERM', () => { stream.close(); process.stdin.destroy(); });
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program, with whichever WebSocket there is: the package `ws`, else node's own."""
-    node = shutil.which("node") or missing("node is missing: apt-get install nodejs")
+    """The program, with the package `ws`."""
     folder = tmp_path_factory.mktemp("node")
     shutil.copy(CLIENT, folder / "relay-client.mjs")
-    found = subprocess.run(
-        [node, "-p", "require.resolve('ws')"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    if found.returncode and (npm := shutil.which("npm")):
-        patience = ["--fetch-retries=0", "--fetch-timeout=20000"]
-        command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", *patience, "ws@8"]
-        subprocess.run(command, cwd=folder, capture_output=True)
-        found = subprocess.run(
-            [node, "-p", "require.resolve('ws')"], cwd=folder, capture_output=True, text=True
-        )
-    if not found.returncode:
-        load = f"import ws from {json.dumps(found.stdout.strip())}; const Socket = ws;"
-    elif subprocess.run([node, "-e", "WebSocket"], capture_output=True).returncode == 0:
-        load = "const Socket = globalThis.WebSocket;"
-    else:
-        missing("node's package ws is missing: apt-get install node-ws, or npm install ws")
+    (folder / "node_modules").symlink_to(installed() / "node_modules")
     program = folder / "program.mjs"
-    program.write_text(_SCRIPT % {"client": "./relay-client.mjs", "socket": load})
+    program.write_text(_SCRIPT)
     return program
 
 

@@ -16,7 +16,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
-from tests.support.chromium import missing, require_playwright
+from tests.support.chromium import require_playwright
+from tests.support.npm_package import EXAMPLE, PACKAGE, installed
 from tests.support.ports import free_ports
 from tests.support.relay_process import Relay, make_relay
 from tests.support.rotating_backend import rotating_backend
@@ -26,32 +27,27 @@ require_playwright()
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 expect.set_options(timeout=30_000)
 
-ROOT = Path(__file__).parents[2]
 BTC = 'tr[data-symbol="BTC-USD"]'
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the example with its packages; the package of the checkout lies where package.json says."""
-    npm = shutil.which("npm") or missing("npm is missing: apt-get install npm")
+    """A copy of the example, with the link that npm makes to the package of a checkout; the others are above it."""
     folder = tmp_path_factory.mktemp("react-example")
     without = shutil.ignore_patterns("node_modules", "dist")
-    project = shutil.copytree(ROOT / "examples" / "react", folder / "examples" / "react", ignore=without)
-    package = folder / "relay" / "browser"
-    shutil.copytree(ROOT / "relay" / "browser", package, ignore=shutil.ignore_patterns("node_modules"))
-    options = ["--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=0", "--fetch-timeout=20000"]
-    done = subprocess.run(
-        [npm, "install", *options], cwd=project, capture_output=True, text=True, timeout=300
-    )
-    if done.returncode:
-        missing(f"npm could not install the example: {done.stderr.strip()[-200:]}")
+    project = shutil.copytree(EXAMPLE, folder / "examples" / "react", ignore=without)
+    (folder / "node_modules").symlink_to(installed() / "node_modules")
+    package = shutil.copytree(PACKAGE, folder / "relay" / "browser", ignore=without)
+    shutil.copytree(PACKAGE / "dist", package / "dist")
+    (project / "node_modules").mkdir()
+    (project / "node_modules" / "scoped-relay").symlink_to(package)
     return project
 
 
 @asynccontextmanager
 async def vite(project: Path, relay: Relay, port: int, *command: str) -> AsyncIterator[str]:
     """Run a command of Vite that serves the page; yields its address."""
-    program = str(project / "node_modules" / ".bin" / "vite")
+    program = str(installed() / "node_modules" / ".bin" / "vite")
     process = await asyncio.create_subprocess_exec(
         *(program, *command, "--port", str(port)),
         cwd=project,

@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Page
 from playwright.async_api import TimeoutError as PlaywrightTimeoutError
 
 from tests.support.chromium import require_playwright
-from tests.support.npm_package import ESBUILD, REACT, Project, install, pack
+from tests.support.npm_package import Project, project_with_package
 from tests.support.relay_process import Relay, running
 
 require_playwright()
@@ -39,9 +39,8 @@ process.exit();
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project with the packed package and two versions of React."""
-    folder = tmp_path_factory.mktemp("react")
-    return install(folder, str(pack(folder)), *REACT, ESBUILD)
+    """A project with the packed package; two versions of React are there."""
+    return project_with_package(tmp_path_factory.mktemp("react"))
 
 
 @pytest.fixture(scope="module", params=[19, 18])

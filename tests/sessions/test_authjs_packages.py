@@ -9,7 +9,8 @@ import pytest
 from relay.core.errors import Refusal
 from relay.sessions.base import Session
 from relay.sessions.cookies import find_session
-from tests.support.authjs_sessions import COOKIES, SECRET, VERIFIER, install_packages, mint
+from tests.support.authjs_sessions import COOKIES, SECRET, VERIFIER, mint
+from tests.support.npm_package import installed
 
 HTTP, HTTPS = "http://localhost:3000", "https://app.example.com"
 
@@ -20,11 +21,9 @@ def order(version: int, url: str, *, secret: str = SECRET, **token: Any) -> dict
 
 
 @pytest.fixture(scope="module")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packages() -> Path:
     """A folder with both packages in it."""
-    folder = tmp_path_factory.mktemp("packages")
-    install_packages(folder)
-    return folder
+    return installed()
 
 
 async def test_sessions_of_the_real_packages(packages: Path) -> None:

@@ -1,16 +1,11 @@
 """axe-core, which judges a page as screen readers and keyboards meet it; and the shifts of a page's layout."""
 
-import shutil
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support.chromium import missing
+from tests.support.npm_package import installed
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
-
-PACKAGE = "axe-core@4.14"
 
 WATCH_SHIFTS = """
 window.shifts = [];
@@ -26,15 +21,9 @@ new PerformanceObserver(list => {
 """A script for a page, before its own: `window.shifts` gets each shift of the layout that no input caused."""
 
 
-def install_axe(folder: Path) -> str:
-    """Install axe-core into `folder` and return its script; skip, or fail in CI, where that can't be done."""
-    npm = shutil.which("npm") or missing("npm is missing: apt-get install npm")
-    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-update-notifier", "--loglevel=error")
-    (folder / "package.json").write_text('{"private": true}')
-    done = subprocess.run([npm, "install", *options, PACKAGE], cwd=folder, capture_output=True, timeout=300)
-    if done.returncode:
-        missing(f"npm could not install {PACKAGE}: {done.stderr.decode(errors='replace').strip()[-200:]}")
-    return (folder / "node_modules/axe-core/axe.min.js").read_text()
+def axe_script() -> str:
+    """Return axe-core's script; skip, or fail in CI, where it can't be installed."""
+    return (installed() / "node_modules/axe-core/axe.min.js").read_text()
 
 
 async def violations(page: "Page", axe: str) -> list[str]:

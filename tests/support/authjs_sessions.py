@@ -1,13 +1,10 @@
 """Auth.js's cookies: the recorded ones, the real packages that mint more, and forgeries by hand."""
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 from joserfc.jwe import JWERegistry, encrypt_compact
 from joserfc.jwk import OctKey
 
@@ -23,7 +20,6 @@ SECRET: str = RECORDED["secret"]
 OTHER_SECRET: str = RECORDED["other_secret"]
 MINTED_AT: int = RECORDED["minted_at"]
 
-PACKAGES = ("next-auth@4.24.15", "@auth/core@0.41.3")
 NAMES = (
     "__Secure-authjs.session-token",
     "authjs.session-token",
@@ -69,21 +65,6 @@ def encrypted(
     )
 
 
-def install_packages(folder: Path) -> None:
-    """Install the real packages into `folder`; skip, or fail in CI, where that can't be done."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        _missing("node and npm are missing: apt-get install nodejs npm")
-    (folder / "package.json").write_text('{"private": true}')
-    quiet = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
-    # no scripts: nothing is built, and nothing of theirs runs before it is called
-    # legacy-peer-deps: without it npm installs Next.js and React too, 350 MB that nothing here uses
-    command = [npm, "install", "--ignore-scripts", "--legacy-peer-deps", *quiet, *PACKAGES]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        _missing(f"npm could not install {' and '.join(PACKAGES)}: {done.stderr.strip()[-200:]}")
-
-
 def mint(folder: Path, *orders: dict[str, Any]) -> list[str]:
     """Have the real packages log a user in, and return the Cookie headers of that browser."""
     done = subprocess.run(
@@ -98,9 +79,3 @@ def mint(folder: Path, *orders: dict[str, Any]) -> list[str]:
     assert done.returncode == 0, done.stderr
     headers: list[str] = json.loads(done.stdout)
     return headers
-
-
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
