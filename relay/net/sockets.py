@@ -14,8 +14,10 @@ USER_TIMEOUT_MS = 30_000
 """TCP_USER_TIMEOUT: the kernel ends a connection whose sent bytes are not acknowledged for so long."""
 
 
-def bind(address: str, *, setting: str) -> socket.socket:
+def bind(address: str, *, setting: str, is_shared: bool = False) -> socket.socket:
     """Bind a TCP socket to "host:port" without listening yet.
+
+    With `is_shared`, several sockets may have this address, and the kernel spreads connections over those that listen.
 
     Raises:
         ConfigurationError: if the port is in use or the host is not this machine's. It names `setting`.
@@ -25,6 +27,8 @@ def bind(address: str, *, setting: str) -> socket.socket:
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if is_shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, int(port)))
     except (OSError, UnicodeError) as error:
         sock.close()

@@ -119,3 +119,8 @@ def configure(*, level: str, format: Literal["auto", "text", "json"], stream: Te
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def name_process(pid: int) -> None:
+    """Put the process id into each line of the event loop: several processes write to one standard error."""
+    structlog.contextvars.bind_contextvars(pid=pid)

@@ -131,8 +131,12 @@ def check(settings: Settings, role: Role) -> tuple[WatchedKeys | FetchedKeys, Se
 
 
 @contextlib.asynccontextmanager
-async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator[Parts]:
+async def make_parts(
+    settings: Settings, role: Role = Role.ALL, *, is_worker: bool = False
+) -> AsyncIterator[Parts]:
     """Make and wire everything but the listeners. At the end, write out what waits, and close the parts.
+
+    `is_worker`: other processes of this machine write the same audit log, each its own chain.
 
     Raises:
         ConfigurationError: see `check`; or a file can't be used.
@@ -150,7 +154,7 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
             stack.push_async_callback(keys.aclose)
         stack.push_async_callback(verifier.aclose)
         client_identity = ClientIdentity(ref_key(settings))
-        audit_log = _open_audit_log(settings, state_file)
+        audit_log = _open_audit_log(settings, state_file, is_worker=is_worker)
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
@@ -261,15 +265,16 @@ async def make_parts(settings: Settings, role: Role = Role.ALL) -> AsyncIterator
         )
 
 
-def _open_audit_log(settings: Settings, state: SqliteState) -> JsonlAuditor:
-    path = settings.audit.path
-    known = read_head(settings.engine.state_path, path)  # before the log writes a new head
+def _open_audit_log(settings: Settings, state: SqliteState, *, is_worker: bool) -> JsonlAuditor:
     audit_log = JsonlAuditor.open(
-        path,
+        settings.audit.path,
         node=socket.gethostname(),
+        is_shared=is_worker,
         options=replace(audit_log_options(settings), copy=audit_copy(settings)),
-        keep_head=lambda head: state.keep_head(path, head.writer, head.seq, head.hash),
+        keep_head=lambda head: state.keep_head(audit_log.path, head.writer, head.seq, head.hash),
     )
+    path = audit_log.path
+    known = read_head(settings.engine.state_path, path)  # the log's task has kept no newer head yet
     if known is not None and (known[0] != audit_log.head.writer or known[1] > audit_log.head.seq):
         log.error(
             "the audit log is not the one that the state store knows: it was replaced or cut off",

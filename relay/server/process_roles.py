@@ -9,7 +9,10 @@ Several streams need a shared store, which this version does not have.
 """
 
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # `relay --help` imports this module
+    from relay.settings.load import Settings
 
 
 class Role(StrEnum):
@@ -28,6 +31,17 @@ class Role(StrEnum):
     def streams(self) -> bool:
         """Whether this process accepts sockets and publications."""
         return self is not Role.ISSUER
+
+
+def listeners(settings: "Settings", role: Role) -> dict[str, str]:
+    """Return the addresses of the listeners that a process of this role has, by their names in `[listen]`."""
+    listen = settings.listen
+    named = (
+        ("http", listen.http, role.issues),
+        ("stream", listen.stream, role.streams),
+        ("internal", listen.internal, True),
+    )
+    return {name: address for name, address, wanted in named if wanted}
 
 
 SPLIT_NOTE: Final = (

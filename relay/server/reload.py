@@ -17,6 +17,7 @@ from relay.core.errors import ConfigurationError
 from relay.core.events import Action, Event
 from relay.keys.sources import FetchedKeys
 from relay.server.certificates import ListenerTls
+from relay.server.notify import READY, notify, notify_reloading
 from relay.server.options import (
     csrf_options,
     gate_options,
@@ -53,6 +54,7 @@ class Reloader:
     async def run(self, hangups: AsyncIterator[int]) -> None:
         """Reload on each signal, until cancelled."""
         async for _ in hangups:
+            notify_reloading()
             try:
                 await self._reload()
             except ConfigurationError as error:
@@ -64,6 +66,7 @@ class Reloader:
             except Exception:  # whatever is wrong, a reload must not end the relay
                 log.exception("the settings could not be read; nothing more was changed")
                 self._record_failure([], "Nothing more was changed.")
+            notify(READY)
 
     async def _reload(self) -> None:
         new = await anyio.to_thread.run_sync(self._read_again)

@@ -27,15 +27,20 @@ from relay.server.gc_tuning import tune_gc
 from relay.server.http_connections import connection_options
 from relay.server.internal import internal_app
 from relay.server.keys import watch_keys
+from relay.server.notify import READY, STOPPING, give_signs_of_life, notify
 from relay.server.parts import Parts, make_parts
-from relay.server.process_roles import Role
+from relay.server.process_roles import Role, listeners
 from relay.server.public import public_app
 from relay.server.reload import Reloader
+from relay.server.worker import Worker, end_with_supervisor
 from relay.settings.load import Settings
 from relay.stream.heartbeat import run_heartbeat
 from relay.stream.idle_channels import remove_idle_channels
+from relay.stream.listener import TOKEN_WITHIN_S, hand_over
 from relay.web.uvicorn_runner import HttpServer
 
+HAND_OVER = signal.SIGUSR2
+"""The supervisor's signal to a worker whose successor accepts connections: stop accepting, and drain."""
 STOP_WITHIN_S = 1.8
 """Seconds for an orderly stop, after which the rest is cancelled: Ctrl-C must not feel broken."""
 
@@ -55,6 +60,7 @@ def start(
     settings: Settings,
     *,
     role: Role = Role.ALL,
+    worker: Worker | None = None,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]] = tuple,
     read_again: Callable[[], Settings] | None = None,
@@ -63,7 +69,7 @@ def start(
 
     `announce` is called when everything accepts connections. `pages` gives further public routes; the demo has
     its page there, a deployment has none. `read_again` returns the settings for SIGHUP, and may raise
-    `ConfigurationError`; without it SIGHUP reads the certificates only.
+    `ConfigurationError`; without it SIGHUP reads the certificates only. A `worker` has the sockets of its supervisor.
 
     Raises:
         ConfigurationError: if something in the settings or on this machine keeps it from starting.
@@ -73,6 +79,7 @@ def start(
         _serve,
         settings,
         role=role,
+        worker=worker,
         announce=announce,
         pages=pages,
         read_again=read_again or (lambda: settings),
@@ -84,6 +91,7 @@ async def _serve(
     settings: Settings,
     *,
     role: Role,
+    worker: Worker | None,
     announce: Callable[[Ports], None],
     pages: Callable[[], Sequence[BaseRoute]],
     read_again: Callable[[], Settings],
@@ -92,32 +100,38 @@ async def _serve(
         # from before the start until after the end: SIGHUP never ends a relay
         hangups = stack.enter_context(anyio.open_signal_receiver(signal.SIGHUP))
         # ports, certificates, keys and files first: a mistake in the settings shows before a listener accepts anything
-        sockets = _bind(stack, settings, role)
+        sockets = _bind(stack, settings, role, worker)
         tls = listener_tls(settings)
-        parts = await stack.enter_async_context(make_parts(settings, role))
+        parts = await stack.enter_async_context(make_parts(settings, role, is_worker=worker is not None))
         process = _Process(parts, sockets, tls, pages())
         async with anyio.create_task_group() as group:
             await process.startup(group)
             group.start_soon(Reloader(parts, tls, read_again).run, hangups)
+            group.start_soon(give_signs_of_life)
+            ends = [signal.SIGINT, signal.SIGTERM]
+            if worker is not None:
+                end_with_supervisor()
+                ends.append(HAND_OVER)
             # until the very end: a second signal must not kill the process while it writes its log and its state
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            with anyio.open_signal_receiver(*ends) as signals:
                 tune_gc()
                 announce(process.ports)
+                notify(READY)
                 await process.main_loop(signals)
                 await process.shutdown()
             group.cancel_scope.cancel()
 
 
-def _bind(stack: contextlib.AsyncExitStack, settings: Settings, role: Role) -> dict[str, socket.socket]:
-    listen = settings.listen
+def _bind(
+    stack: contextlib.AsyncExitStack, settings: Settings, role: Role, worker: Worker | None
+) -> dict[str, socket.socket]:
     return {
-        name: stack.enter_context(contextlib.closing(bind(address, setting=f"listen.{name}")))
-        for name, address, wanted in (
-            ("http", listen.http, role.issues),
-            ("stream", listen.stream, role.streams),
-            ("internal", listen.internal, True),
+        name: stack.enter_context(
+            contextlib.closing(
+                bind(address, setting=f"listen.{name}") if worker is None else worker.inherited(name)
+            )
         )
-        if wanted
+        for name, address in listeners(settings, role).items()
     }
 
 
@@ -179,10 +193,12 @@ class _Process:
         log.info("started", version=__version__, endpoints=sorted(parts.settings.endpoints))
         async with anyio.create_task_group() as draining:
 
-            async def drain() -> None:
+            async def drain(*, has_successor: bool) -> None:
+                if has_successor:
+                    await self._hand_over()
                 async with anyio.create_task_group() as both:
                     both.start_soon(parts.open_calls.drain, parts.settings.limits.drain_s)
-                    await parts.stream.drain()
+                    await parts.stream.drain(has_successor=has_successor)
                 # publishers last: connections that are still open get fresh prices until then
                 await parts.ingest_sockets.drain()
                 draining.cancel_scope.cancel()
@@ -195,8 +211,21 @@ class _Process:
                     break
                 if not parts.stopping:
                     parts.stopping = True
-                    draining.start_soon(drain)
+                    notify(STOPPING)
+                    draining.start_soon(partial(drain, has_successor=number == HAND_OVER))
         parts.stopping = True
+
+    async def _hand_over(self) -> None:
+        """Leave the sockets to the successor, which accepts from them already.
+
+        Connections that were accepted before get `TOKEN_WITHIN_S` to show their tokens, without a 503.
+        """
+        for server in self._servers:
+            server.hand_over()
+        hand_over(self._stream)
+        with anyio.move_on_after(TOKEN_WITHIN_S):
+            while self._parts.stream.unauthenticated.total:  # noqa: ASYNC110  # a count, without an event
+                await anyio.sleep(0.02)
 
     async def shutdown(self) -> None:
         """Stop the listeners. The caller then closes the parts, which write out the log and the state."""

@@ -60,6 +60,17 @@ async def listen(
     return [await serve(handle, sock=each, **options) for each in sockets]
 
 
+def hand_over(servers: Sequence[Server]) -> None:
+    """Accept no further connections: another process accepts from the same socket. Open connections stay.
+
+    Handshakes that have begun are answered as ever.
+    """
+    for server in servers:
+        # the library asks this before it answers 101, and would refuse with 503
+        server.is_serving = lambda: True  # type: ignore[method-assign]  # this one instance
+        server.close(close_connections=False)
+
+
 def _select_subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """Select relay.v1 if the client offers it. A client may offer none. The token is never sent back."""
     return Subprotocol(PROTOCOL) if PROTOCOL in offered else None

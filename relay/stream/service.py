@@ -60,6 +60,8 @@ DRAINED_PER_S = 500
 """Connections that a drain closes in a second, at least. Each comes back with a token request and a handshake."""
 RECONNECT_WITHIN_MS = 5000
 """After a drain each client reconnects after half a second and a random part of these milliseconds."""
+HANDED_OVER_WITHIN_MS = 200
+"""The same, without the half second, where a successor accepts connections already."""
 
 
 _NOWHERE: Mapping[str, Since] = {}
@@ -128,12 +130,13 @@ class Stream:
             process_request=self._process_request,
         )
 
-    async def drain(self) -> None:
+    async def drain(self, *, has_successor: bool = False) -> None:
         """Close all connections, spread over at most `drain_s`, and tell each client when to reconnect.
 
-        The listener stays open, and the gate answers 503, so that load balancers see it.
+        The gate answers 503, so that load balancers see it. If there is a successor, it has the listener already.
         """
         self._draining = True
+        soonest_ms, within_ms = (0, HANDED_OVER_WITHIN_MS) if has_successor else (500, RECONNECT_WITHIN_MS)
         connections = list(self.registry.connections)
         spread_s = min(self._options.drain_s, len(connections) / DRAINED_PER_S)
         start = time.monotonic()
@@ -142,7 +145,7 @@ class Stream:
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             # the delay is random: clients that reconnect all at once would overload the next relay
-            connection.announce_restart(delay_ms=500 + secrets.randbelow(RECONNECT_WITHIN_MS))
+            connection.announce_restart(delay_ms=soonest_ms + secrets.randbelow(within_ms))
             connection.end(close_for(Reason.SERVER_RESTARTING))
 
     async def stop(self, servers: Sequence[Server]) -> None:

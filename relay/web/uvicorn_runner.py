@@ -156,6 +156,12 @@ class HttpServer:
         while not self._server.started:  # noqa: ASYNC110  # uvicorn has only a flag for it
             await asyncio.sleep(0.005)
 
+    def hand_over(self) -> None:
+        """Accept no further connections: another process accepts from the same socket. Open ones end with an answer."""
+        for server in self._server.servers:
+            server.close()
+        self._server.config.encoded_headers.append((b"connection", b"close"))
+
     def stop(self) -> None:
         """Accept no new requests. `run` returns when the open ones are answered, or after `GRACE_S`."""
         self._server.should_exit = True

@@ -1,0 +1,195 @@
+"""`relay serve --workers 2` as its users run it: a supervisor, two workers, and one Redis."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from relay.client import Closed, Gap, Subscriber, Update
+from tests.support.engines import engine_server, until
+from tests.support.relay_process import Relay, make_relay
+
+WITHIN_S = 60
+
+
+@pytest.fixture(scope="module")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """A relay of two workers, whose trades have a long history."""
+    with engine_server("redis", tmp_path_factory.mktemp("redis")) as engine:
+        bff = 'backend = "http://127.0.0.1:9"\n[bff.fields]\nrefresh_token = ""'
+        extra = f'[engine]\nurl = "{engine.url}"'
+        relay = make_relay(tmp_path_factory.mktemp("relay"), bff=bff, extra=extra, limits="drain_s = 2.0")
+        file = relay.folder / "relay.toml"
+        file.write_text(file.read_text().replace("{ messages = 10", "{ messages = 1000"))
+        relay.arguments = ("--workers", "2")
+        relay.start()
+        try:
+            yield relay
+        finally:
+            relay.stop()
+
+
+def workers(relay: Relay) -> set[int]:
+    """Return the process ids of the workers."""
+    assert relay.process is not None
+    pid = relay.process.pid
+    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def recorded(relay: Relay, action: str) -> dict[int, list[str]]:
+    """Return the tokens of an action's records, by the number of the process that wrote them."""
+    found: dict[int, list[str]] = {}
+    for path in relay.folder.glob("audit.*.jsonl"):
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        records = [json.loads(line) for line in whole.splitlines()]
+        found[int(path.suffixes[0][1:])] = [
+            record["relay"]["token"]["jti"] for record in records if record["event"]["action"] == action
+        ]
+    return found
+
+
+@contextlib.asynccontextmanager
+async def connected(relay: Relay, **options: str) -> AsyncIterator[str]:
+    """Connect with a new token, again while the engine has just begun; return the token."""
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            token = await relay.token()
+            try:
+                await stack.enter_async_context(relay.connect(token, **options))
+                break
+            except InvalidStatus as error:
+                if error.response.status_code != 503:
+                    raise
+        yield token
+
+
+async def test_a_token_that_was_used_at_one_worker_is_refused_by_the_other(relay: Relay) -> None:
+    """The claims are in the engine; each worker records in a chain of its own."""
+    async with asyncio.timeout(WITHIN_S), connected(relay) as token:
+        accepted: set[int] = set()
+        denied: set[int] = set()
+        while not denied - accepted:
+            for _ in range(4):
+                with pytest.raises(InvalidStatus) as refused:
+                    async with relay.connect(token):
+                        pass
+                assert refused.value.response.status_code == 401
+            accepted = {number for number, tokens in recorded(relay, "connect.accepted").items() if tokens}
+            denied = {number for number, tokens in recorded(relay, "connect.denied").items() if tokens}
+            if len(accepted) > 1:  # the engine refused the first token
+                break
+
+
+async def test_a_killed_worker_comes_back_and_the_other_one_serves(relay: Relay) -> None:
+    """Its own connections are gone; those of the other stay, and nobody is refused in between."""
+    async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
+        before = workers(relay)
+        tokens = [await relay.token() for _ in range(18)]
+        sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens[:12]]
+        killed = min(before)
+        os.kill(killed, signal.SIGKILL)
+        for token in tokens[12:]:  # connections of the killed worker's slot wait in its accept queue
+            await stack.enter_async_context(relay.connect(token, open_timeout=WITHIN_S))
+        await until(lambda: len(workers(relay)) == 2, within_s=WITHIN_S)
+        assert killed not in workers(relay)
+        alive = [socket for socket in sockets if socket.websocket.close_code is None]
+        assert (await relay.publish("prices.A", 1)).status_code == 200
+        assert alive
+
+
+@dataclass
+class Traffic:
+    """Trades, published one after the other, and clients that connect and follow them until `stopped`."""
+
+    relay: Relay
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    published: int = 0
+    last: int = -1
+    """The number that ends the following, when it is known."""
+    connects: int = 0
+
+    async def publish(self) -> None:
+        """Publish numbers."""
+        while not self.stopped.is_set():
+            await self.publish_one()
+
+    async def publish_one(self) -> None:
+        """Publish the next number."""
+        answer = await self.relay.publish("trades.A", self.published)
+        assert answer.status_code == 200, answer.text
+        self.published += 1
+
+    async def connect(self) -> None:
+        """Connect again and again, and count."""
+        while not self.stopped.is_set():
+            async with self.relay.connect(await self.relay.token()):
+                self.connects += 1
+
+    async def follow(self, ready: asyncio.Event) -> None:
+        """Follow the trades from the first that comes to the last one: each once and in order, over one reconnect."""
+        seen: list[int] = []
+        token = partial(self.relay.token, endpoint="trades")
+        closed = 0
+        async with Subscriber(f"{self.relay.stream_url}/ws/trades", token, origin=self.relay.url) as events:
+            await events.subscribe(["trades.A"])
+            async for event in events:
+                assert not isinstance(event, Gap), event
+                closed += isinstance(event, Closed)
+                if isinstance(event, Update):
+                    seen.append(int(event.data))
+                    ready.set()
+                if seen and seen[-1] == self.last:
+                    break
+        assert seen == list(range(seen[0], self.last + 1))
+        assert closed == 1
+
+
+async def test_a_rolling_restart_refuses_nobody_and_loses_no_message(relay: Relay) -> None:
+    """Clients connect all the time, and subscribers resume at the successors: each message once and in order."""
+    traffic = Traffic(relay)
+    ready = [asyncio.Event() for _ in range(20)]
+    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
+        for event in ready:
+            group.create_task(traffic.follow(event))
+        publishing = group.create_task(traffic.publish())
+        for _ in range(2):
+            group.create_task(traffic.connect())
+        for event in ready:
+            await event.wait()
+        before = workers(relay)
+        assert relay.process is not None
+        relay.process.send_signal(signal.SIGUSR2)
+        await until(lambda: not before & workers(relay), within_s=WITHIN_S)
+        traffic.stopped.set()
+        await publishing
+        traffic.last = traffic.published
+        await traffic.publish_one()
+    assert traffic.connects > 0
+    assert len(workers(relay)) == 2
+
+
+async def test_workers_drain_when_their_supervisor_is_killed(relay: Relay) -> None:
+    """They would keep the ports otherwise. Their clients are told to come back, as at a restart."""
+    pids = workers(relay)
+    async with asyncio.timeout(WITHIN_S), relay.connect(await relay.token()) as socket_:
+        assert relay.process is not None
+        relay.process.kill()
+        while (await socket_.next())["type"] != "reconnect":
+            pass
+        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=WITHIN_S)
+
+
+def test_workers_need_an_engine(tmp_path: Path) -> None:
+    """One sentence, with the lines for the settings; and a number that is none is refused."""
+    relay = make_relay(tmp_path)
+    relay.arguments = ("--workers", "2")
+    with pytest.raises(AssertionError, match=r'did not start(.|\n)*\[engine\]\nurl = "redis://'):
+        relay.start()

@@ -1,0 +1,179 @@
+"""The supervisor of workers, with workers that start in milliseconds: signals, ends, successors, sockets."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.server.cores import usable_cores
+from tests.support import small_worker
+
+WITHIN_S = 30.0
+PROGRAM = """
+import sys
+from relay.server import logs
+from relay.server.supervisor import Plan, supervise
+logs.configure(level="info", format="json")
+plan = Plan(
+    command=[sys.executable, "-S", sys.argv[1]], addresses={"http": sys.argv[2]}, workers=2, drain_s=1.0,
+    announce=lambda ports: print(ports["http"], flush=True),
+)
+sys.exit(supervise(plan))
+"""
+
+
+class Supervised:
+    """A supervisor with two small workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process = self.start("127.0.0.1:0")
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline() or 0)
+
+    def start(self, address: str) -> subprocess.Popen[str]:
+        """Start a supervisor."""
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, small_worker.__file__, address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(self.folder)},
+        )
+
+    @property
+    def said(self) -> list[tuple[int, str]]:
+        """What the workers said."""
+        lines = (self.folder / "said").read_text().splitlines()
+        return [(int(pid), text) for pid, _, text in (line.partition(" ") for line in lines)]
+
+    def ready(self) -> list[int]:
+        """Return the workers that became ready, in this order."""
+        return [pid for pid, text in self.said if text == "ready"]
+
+    def ask(self) -> int:
+        """Connect, and return the process id of the worker that answers."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=WITHIN_S) as connection:
+            return int(connection.recv(100))
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is true."""
+        deadline = time.monotonic() + WITHIN_S
+        while not condition():
+            assert time.monotonic() < deadline, self.said
+            time.sleep(0.01)  # other processes make it true
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal. Return the exit code and the log."""
+        self.process.send_signal(number)
+        _, log = self.process.communicate(timeout=WITHIN_S)
+        return self.process.returncode, log
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[Supervised]:
+    """A running supervisor."""
+    found = Supervised(tmp_path)
+    yield found
+    if found.process.poll() is None:
+        found.end(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_are_passed_on(supervised: Supervised, number: signal.Signals) -> None:
+    """Each worker gets each signal once, and the supervisor ends with 0 after them."""
+    first = supervised.ready()
+    supervised.process.send_signal(signal.SIGHUP)
+    supervised.until(lambda: len(supervised.said) == 4)
+    assert supervised.end(number)[0] == 0
+    assert sorted(supervised.said[2:4]) == sorted((pid, "SIGHUP") for pid in first)
+    assert sorted(supervised.said[4:]) == sorted((pid, number.name) for pid in first)
+    assert not list(supervised.folder.glob("relay-*")), "its folder is removed"
+
+
+def test_a_killed_worker_is_started_again_and_its_connections_wait(supervised: Supervised) -> None:
+    """The socket stays open: what connects to it in between is answered by the next one."""
+    killed = supervised.ask()
+    os.kill(killed, signal.SIGKILL)
+    supervised.until(lambda: not Path(f"/proc/{killed}").exists())
+    answers = {supervised.ask() for _ in range(30)}
+    assert killed not in answers
+    supervised.until(lambda: len(supervised.ready()) == 3)
+    supervised.until(lambda: supervised.ask() == supervised.ready()[-1])
+    code, log = supervised.end(signal.SIGTERM)
+    assert code == 0
+    assert f'"pid": {killed}, "code": -9' in log
+
+
+def test_successors_accept_before_the_others_stop(supervised: Supervised) -> None:
+    """Two new processes are ready first; then the two old ones are told; then only the new ones answer."""
+    old = supervised.ready()
+    supervised.process.send_signal(signal.SIGUSR2)
+    supervised.until(lambda: len(supervised.said) == 6)
+    assert sorted(supervised.said[4:]) == sorted((pid, "SIGUSR2") for pid in old)
+    new = supervised.ready()[2:]
+    assert {supervised.ask() for _ in range(20)} <= set(new)
+    assert supervised.end(signal.SIGTERM)[0] == 0
+
+
+def test_successors_that_do_not_start_change_nothing(supervised: Supervised) -> None:
+    """A release or settings that are broken leave the running workers alone."""
+    (supervised.folder / "broken").touch()
+    supervised.process.send_signal(signal.SIGUSR2)
+    assert supervised.process.stderr is not None
+    while "a successor did not start" not in (line := supervised.process.stderr.readline()):
+        assert line
+    assert '"code": 3' in line
+    assert {supervised.ask() for _ in range(20)} <= set(supervised.ready())
+    assert len(supervised.said) == 2
+
+
+def test_workers_learn_that_their_supervisor_was_killed(supervised: Supervised) -> None:
+    """Their standard input ends. Otherwise they would keep the ports."""
+    pids = supervised.ready()
+    supervised.end(signal.SIGKILL)
+    supervised.until(lambda: sorted(supervised.said[2:]) == sorted((pid, "alone") for pid in pids))
+
+
+def test_a_first_worker_that_does_not_start_ends_the_supervisor(tmp_path: Path) -> None:
+    """With its exit code: it has said what is wrong."""
+    (tmp_path / "broken").touch()
+    found = Supervised(tmp_path)
+    assert found.process.wait(WITHIN_S) == 3
+    found.process.communicate()
+
+
+def test_a_port_in_use_is_an_error(supervised: Supervised) -> None:
+    """Although several sockets may have the port: a second supervisor would take half of the connections."""
+    other = supervised.start(f"127.0.0.1:{supervised.port}")
+    _, log = other.communicate(timeout=WITHIN_S)
+    assert other.returncode == 1
+    assert f"listen.http: can't listen on 127.0.0.1:{supervised.port}" in log
+
+
+def test_the_supervisor_imports_no_server() -> None:
+    """It stays small: one more process on each machine, which does nothing."""
+    program = """
+import sys, relay.settings.load, relay.server.logs, relay.server.supervisor, relay.server.worker
+heavy = {"uvicorn", "uvloop", "websockets", "starlette", "redis", "duckdb", "prometheus_client", "relay.server.parts"}
+assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=WITHIN_S)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("", None), ("x y", None)]
+)
+def test_a_quota_bounds_the_cores(tmp_path: Path, text: str, cores: float | None) -> None:
+    """A container sees all cores of its machine, and may use fewer."""
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text)
+    without = usable_cores(tmp_path / "missing")
+    assert usable_cores(quota) == (without if cores is None else min(cores, without))

@@ -1,0 +1,61 @@
+"""A worker that starts in milliseconds: it says what happens to it, for the tests of the supervisor.
+
+It accepts connections on its socket `http` and answers each with its process id. It ends with 3 at its start if there
+is a file `broken` in its working directory.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+
+def say(text: str) -> None:
+    """Append a line to the file of all workers."""
+    with Path("said").open("a") as file:
+        file.write(f"{os.getpid()} {text}\n")
+
+
+def notify(text: str) -> None:
+    """Send a line to the supervisor."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), os.environ["NOTIFY_SOCKET"])
+
+
+def end(number: int, _frame: FrameType | None) -> None:
+    """Say which signal came, and end."""
+    say(signal.Signals(number).name)
+    sys.exit(0)
+
+
+def end_with_supervisor() -> None:
+    """Say when the supervisor has gone, and end."""
+    sys.stdin.read()
+    say("alone")
+    os._exit(0)
+
+
+def main() -> None:
+    """Accept connections until a signal comes, or until the supervisor has gone."""
+    if Path("broken").exists():
+        sys.exit(3)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        signal.signal(number, end)
+    signal.signal(signal.SIGHUP, lambda *_: say("SIGHUP"))
+    listener = socket.socket(fileno=json.loads(sys.argv[-1])["sockets"]["http"])
+    listener.listen()
+    threading.Thread(target=end_with_supervisor, daemon=True).start()
+    say("ready")
+    notify("READY=1")
+    while True:
+        accepted, _ = listener.accept()
+        with accepted:
+            accepted.sendall(str(os.getpid()).encode())
+
+
+if __name__ == "__main__":
+    main()
