@@ -167,9 +167,12 @@ class Refresher:
         """
         key = self.key_of(refresh_token)
         family = await self._families.find(key)
+        sessions = await self._families.end(
+            key
+        )  # an unknown one too: a call that runs with it must not succeed
         if family is None:
             return None
-        for session in await self._families.end(key):
+        for session in sessions:
             await self._end_session(session, family.subject)
         return LoggedOut(family=family, untold=await self._logout(refresh_token))
 

@@ -13,6 +13,7 @@ from relay.settings.load import Settings
 
 if TYPE_CHECKING:
     from relay.engine.broker import EngineBroker
+    from relay.engine.families import EngineFamilies
     from relay.engine.state import EngineState
 
 READY_AFTER_S = 5.0
@@ -24,6 +25,7 @@ class Engine:
     """The adapters of the ports."""
 
     state: "EngineState"
+    families: "EngineFamilies"
     broker: "EngineBroker"
 
     @property
@@ -37,16 +39,11 @@ def engine_options(settings: Settings) -> EngineOptions | None:
     """Return where the engine is, or None if a relay is to run alone.
 
     Raises:
-        ConfigurationError: if the address can't be read, or other settings need one node.
+        ConfigurationError: if the address can't be read.
     """
     engine = settings.engine
     if not engine.url.get_secret_value():
         return None
-    if settings.bff.backend and settings.bff.fields.refresh_token:
-        raise ConfigurationError(
-            "engine.url can't be used with refresh cookies yet: two nodes would renew one refresh token. Remove "
-            "engine.url, or set bff.fields.refresh_token to the empty text."
-        )
     address = read_address(engine.url.get_secret_value(), password_file=engine.password_file)
     return EngineOptions(address=address, prefix=engine.prefix)
 
@@ -68,6 +65,7 @@ async def open_engine(
         yield None
         return
     from relay.engine.broker import EngineBroker, KeptHistory
+    from relay.engine.families import EngineFamilies
     from relay.engine.probe import probe
     from relay.engine.state import EngineState
 
@@ -76,15 +74,14 @@ async def open_engine(
         return KeptHistory(messages=found.history_messages, seconds=found.history_ms / 1000)
 
     await probe(options)
-    try:
-        state = await EngineState.open(options, known=known)
-    except UnavailableError as error:
-        raise ConfigurationError(f"engine.url: {error}") from None
-    try:
-        broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
+    async with contextlib.AsyncExitStack() as stack:
         try:
-            yield Engine(state=state, broker=broker)
-        finally:
-            await broker.aclose()
-    finally:
-        await state.aclose()
+            state = await EngineState.open(options, known=known)
+            stack.push_async_callback(state.aclose)
+            families = await EngineFamilies.open(options)
+            stack.push_async_callback(families.aclose)
+        except UnavailableError as error:
+            raise ConfigurationError(f"engine.url: {error}") from None
+        broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
+        stack.push_async_callback(broker.aclose)
+        yield Engine(state=state, families=families, broker=broker)

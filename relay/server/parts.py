@@ -67,6 +67,7 @@ from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import Settings
 from relay.state.base import State
+from relay.state.families import Families
 from relay.state.sqlite import SqliteState, read_head
 from relay.state.sqlite_families import SqliteFamilies
 from relay.stream.fanout import Fanout
@@ -183,10 +184,9 @@ async def make_parts(
         )
         stack.callback(ingest.summary.end_minute)
         open_calls = OpenCalls(per_session=settings.bff.proxy.calls_per_session)
-        families = None
+        families: Families | None = None
         if backend is not None and settings.bff.fields.refresh_token:
-            families = SqliteFamilies.open(settings.engine.state_path)
-            stack.push_async_callback(families.aclose)
+            families = engine.families if engine is not None else _families_of_file(settings, stack)
         revoker = Revoker(
             state=state,
             families=families,
@@ -263,6 +263,12 @@ async def make_parts(
             accept_queue=accept_queue,
             shedder=LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue),
         )
+
+
+def _families_of_file(settings: Settings, stack: contextlib.AsyncExitStack) -> Families:
+    families = SqliteFamilies.open(settings.engine.state_path)
+    stack.push_async_callback(families.aclose)
+    return families
 
 
 def _open_audit_log(settings: Settings, state: SqliteState, *, is_worker: bool) -> JsonlAuditor:

@@ -8,22 +8,27 @@ from tests.support.relay_process import Relay
 
 
 class Browser:
-    """The cookies of one browser, and what it sends."""
+    """The cookies of one browser, and what it sends. `origin` is of its page: by default the relay's."""
 
-    def __init__(self, relay: Relay, user: str = "", **cookies: str) -> None:
+    def __init__(self, relay: Relay, user: str = "", origin: str = "", **cookies: str) -> None:
         self.relay = relay
         self.user = user
+        self.origin = origin or relay.url
         self.cookies = cookies
 
     def copy(self, relay: Relay | None = None) -> "Browser":
-        """Return a browser with the same cookies, at this or another relay."""
-        return Browser(relay or self.relay, self.user, **self.cookies)
+        """Return a browser with the same cookies, at this or another relay, whose page it shows then."""
+        return Browser(relay or self.relay, self.user, "" if relay else self.origin, **self.cookies)
+
+    def at(self, relay: Relay) -> "Browser":
+        """Return a browser with the same cookies and page, whose requests go to another relay."""
+        return Browser(relay, self.user, self.origin, **self.cookies)
 
     @property
     def fields(self) -> list[tuple[str, str]]:
         """The headers that a script of the application sends."""
         cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        return [("Origin", self.relay.url)] + ([("Cookie", cookie)] if cookie else [])
+        return [("Origin", self.origin)] + ([("Cookie", cookie)] if cookie else [])
 
     async def send(self, method: str, path: str, body: Any = None, *, fields: Any = None) -> Answer:
         """Send a request, and keep the cookies of its answer."""
