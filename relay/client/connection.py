@@ -18,6 +18,7 @@ from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
 from relay.client.backoff import bounded_ms
 from relay.client.frames import (
+    Batch,
     Problem,
     Refreshed,
     ServerFrame,
@@ -78,6 +79,8 @@ class Connection:
         self._last_id = 0
         self._sent: dict[int, SubscriptionRequest | None] = {}
         """Frames without an answer, in the order of sending; None for a refresh."""
+        self._unread: deque[bytes] = deque()
+        """What is left of a batch."""
         self._held_until = 0.0
         self._is_silent = False
         self._grace_until: float | None = None
@@ -165,6 +168,8 @@ class Connection:
 
         Returns None for a frame of an unknown type, when the time is over, and after a call of `wake`.
         """
+        if self._unread:
+            return self._parse(self._unread.popleft())
         loop = asyncio.get_running_loop()
         deadline = self._deadline(loop.time())
         try:
@@ -181,12 +186,18 @@ class Connection:
         finally:
             self._waiting = None
         self.heard_at, self._is_silent, self._grace_until = loop.time(), False, None
+        return self._parse(text)
+
+    def _parse(self, text: str | bytes) -> ServerFrame | None:
         try:
             frame = parse_server_frame(text)
         except MalformedError as error:
             return Problem(
                 code="malformed_frame", message=f"The server sent no frame of the protocol: {error.detail}."
             )
+        if isinstance(frame, Batch):
+            self._unread.extend(map(bytes, frame.frames))
+            return None
         if isinstance(frame, Welcome):
             self._welcome(frame)
         return frame

@@ -157,6 +157,12 @@ class Refreshed(msgspec.Struct, frozen=True, kw_only=True, tag="refreshed"):
     id: int | None = None
 
 
+class Batch(msgspec.Struct, frozen=True, kw_only=True, tag="batch"):
+    """Several frames in one message, which the relay has compressed for all readers of the same channels."""
+
+    frames: tuple[msgspec.Raw, ...]
+
+
 ServerFrame = (
     Welcome
     | Subscribed
@@ -169,6 +175,7 @@ ServerFrame = (
     | Reconnect
     | TokenExpiring
     | Refreshed
+    | Batch
 )
 
 
@@ -189,6 +196,7 @@ _TYPES = frozenset(
         "reconnect",
         "token_expiring",
         "refreshed",
+        "batch",
     }
 )
 _decoder: msgspec.json.Decoder[ServerFrame] = msgspec.json.Decoder(ServerFrame)

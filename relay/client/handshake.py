@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.extensions import ClientExtensionFactory
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Origin, Subprotocol
 
 from relay.client.errors import HandshakeError, TokenError
@@ -32,6 +34,9 @@ CLOSE_TIMEOUT_S = 2.0
 
 TokenSource = str | ScopedToken | Callable[[], Awaitable[str | ScopedToken]]
 """A token, which opens one connection; or an asynchronous function that returns a new one for each attempt."""
+
+_DEFLATE = ClientPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+"""The offer for batches, without memory for a context between messages."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+", re.ASCII)
 
@@ -108,15 +113,28 @@ async def _call(source: Callable[[], Awaitable[str | ScopedToken]]) -> str | Sco
 
 
 async def open_stream(
-    url: str, token: str, *, origin: str | None, tls: ssl.SSLContext | None, timeout_s: float
+    url: str,
+    token: str,
+    *,
+    origin: str | None,
+    tls: ssl.SSLContext | None,
+    timeout_s: float,
+    compress: bool = False,
 ) -> ClientConnection | Retry:
     """Open a subscriber's connection, or return why it failed if another attempt may work.
+
+    With `compress` it offers what the relay needs for compressed batches; the URL must ask for them too.
 
     Raises:
         HandshakeError: if another attempt would fail in the same way.
     """
     opened = await open_socket(
-        url, protocols=(PROTOCOL, f"bearer.{token}"), origin=origin, tls=tls, timeout_s=timeout_s
+        url,
+        protocols=(PROTOCOL, f"bearer.{token}"),
+        origin=origin,
+        tls=tls,
+        timeout_s=timeout_s,
+        extensions=(_DEFLATE,) if compress else None,
     )
     if isinstance(opened, HandshakeRefusal):
         refuses_token = opened.status == 401 and not opened.is_retryable
@@ -145,6 +163,7 @@ async def open_socket(
     tls: ssl.SSLContext | None,
     timeout_s: float,
     ping_s: float | None = None,
+    extensions: Sequence[ClientExtensionFactory] | None = None,
 ) -> ClientConnection | HandshakeRefusal:
     """Open one connection, with a token among the `protocols` or a key as `bearer`; or return why it failed.
 
@@ -158,7 +177,8 @@ async def open_socket(
             subprotocols=[Subprotocol(name) for name in protocols] or None,
             additional_headers={"Authorization": f"Bearer {bearer}"} if bearer else None,
             origin=None if origin is None else Origin(origin),
-            compression=None,  # the relay sends the same bytes to all subscribers
+            compression=None,
+            extensions=extensions,  # None: no header
             proxy=None,  # the environment must not send the credential elsewhere
             open_timeout=timeout_s,
             ping_interval=ping_s,

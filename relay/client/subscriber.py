@@ -273,6 +273,7 @@ class Subscriber:
             origin=self._origin,
             tls=self._tls,
             timeout_s=self._open_timeout_s,
+            compress=any(asked.values()),
         )
         if isinstance(opened, Retry):
             self._put(self._reconnects.refused(opened))

@@ -88,7 +88,10 @@ class DesiredSubscriptions:
                 break
             quoted.append(text)
             asked[name] = interval_ms
-        return (f"channels={','.join(quoted)}&interval_ms={interval_ms}" if quoted else ""), asked
+        if not quoted:
+            return "", asked
+        compress = "&compress=1" if interval_ms else ""  # what comes at once is not compressed
+        return f"channels={','.join(quoted)}&interval_ms={interval_ms}{compress}", asked
 
     def missing(self, asked: Mapping[str, int]) -> dict[str, int]:
         """Return the names that are wanted and were not `asked` for, with their intervals in milliseconds."""

@@ -33,10 +33,19 @@ def data_of(event: dict[str, Any]) -> tuple[str, int]:
     return event["type"], event["data"]
 
 
-async def follow(tab: Tab, relay: ScriptedRelay, channels: str = BTC, *, heartbeat_ms: int = 5000) -> Peer:
+plain_and_compressed = pytest.mark.parametrize("interval_ms", [0, 100], ids=["plain", "compressed"])
+"""Frames that come one by one, and compressed batches, for which a client asks with an interval."""
+
+
+async def follow(
+    tab: Tab, relay: ScriptedRelay, channels: str = BTC, *, interval_ms: int = 0, heartbeat_ms: int = 5000
+) -> Peer:
     """Start a stream that follows `channels` from its first connection on."""
-    await tab.start(relay, follow=channels)
+    await tab.start(relay, follow=channels, interval_ms=interval_ms)
     peer = await relay.accept()
+    asked = {"compress": ["1"]} if interval_ms else {}
+    assert peer.query == {"channels": [channels], "interval_ms": [str(interval_ms)], **asked}
+    assert bool(peer.connection.protocol.extensions) == bool(interval_ms)
     await peer.welcome(heartbeat_ms=heartbeat_ms)
     await tab.state("open")
     return peer
@@ -150,18 +159,24 @@ async def test_unrequested_channels_serve_later_readers_or_are_unsubscribed(
     ]
 
 
-async def test_duplicates_are_dropped_by_epoch_and_seq(tab: Tab, relay: ScriptedRelay) -> None:
+@plain_and_compressed
+async def test_duplicates_are_dropped_by_epoch_and_seq(
+    tab: Tab, relay: ScriptedRelay, interval_ms: int
+) -> None:
     """Arrival is at least once; a new epoch counts from one again."""
-    peer = await follow(tab, relay)
+    peer = await follow(tab, relay, interval_ms=interval_ms)
     await peer.send(snapshot(5), update(5), update(4), update(6), update(6), snapshot(6), update(9))
     await peer.send(snapshot(1, epoch="e2"), update(1), update(2))
     seen = [data_of(await tab.next("onSnapshot", "onUpdate")) for _ in range(5)]
     assert seen == [("snapshot", 5), ("update", 6), ("update", 9), ("snapshot", 1), ("update", 2)]
 
 
-async def test_a_pattern_gets_its_channels_and_no_others(tab: Tab, relay: ScriptedRelay) -> None:
+@plain_and_compressed
+async def test_a_pattern_gets_its_channels_and_no_others(
+    tab: Tab, relay: ScriptedRelay, interval_ms: int
+) -> None:
     """`*` is one segment and a last `>` the rest, as on the server."""
-    peer = await follow(tab, relay, "a.*.c")
+    peer = await follow(tab, relay, "a.*.c", interval_ms=interval_ms)
     await tab.page.evaluate("() => { follow('a.b.>', { onSnapshot: (f) => report(['rest', f.channel]) }); }")
     for channel in ("a.b.c", "a.b.c.d", "a.b", "axb.c", "a.x.c", "a.+.c"):
         await peer.send(snapshot(1, channel=channel))
@@ -239,11 +254,12 @@ async def test_every_channel_is_stale_from_the_disconnect_until_its_next_snapsho
     assert await tab.next("onStatus", "onSnapshot") == {"channel": BTC, "state": "live"}
 
 
+@plain_and_compressed
 async def test_a_quiet_publisher_makes_its_channel_stale_and_an_update_live_again(
-    tab: Tab, relay: ScriptedRelay
+    tab: Tab, relay: ScriptedRelay, interval_ms: int
 ) -> None:
     """The server judges publishers: in the ack, and in status frames."""
-    peer = await follow(tab, relay)
+    peer = await follow(tab, relay, interval_ms=interval_ms)
     ack = {"channel": BTC, "mode": "latest", "interval_ms": 0, "epoch": "e1", "seq": 1, "state": "stale"}
     await peer.send({"type": "subscribed", "channels": [ack], "rejected": []}, snapshot(1), update(2))
     assert data_of(await tab.next("onSnapshot", "onStatus")) == ("snapshot", 1)

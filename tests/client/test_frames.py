@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.client.frames import Snapshot, Subscribed, Update, Welcome, parse_server_frame
+from relay.client.frames import Batch, Snapshot, Subscribed, Update, Welcome, parse_server_frame
 from relay.core.errors import MalformedError
 from tests.support.client_cases import BROKEN_FRAMES
 
@@ -27,6 +27,14 @@ def test_data_is_kept_byte_for_byte() -> None:
     assert isinstance(frame, Update)
     assert bytes(frame.raw) == b'{"p": 64123.410000000001}'
     assert msgspec.json.encode(frame).endswith(b'"data":{"p": 64123.410000000001}}')
+
+
+def test_a_batch_keeps_its_frames_as_they_are() -> None:
+    """Each is read for itself, so one that is broken takes no other with it, and decimals pass unharmed."""
+    update = b'{"type":"update","channel":"a","seq":1,"ts":2,"data":{"p": 64123.410000000001}}'
+    batch = parse_server_frame(b'{"type":"batch","frames":[%b, 7]}' % update)
+    assert isinstance(batch, Batch)
+    assert [bytes(frame) for frame in batch.frames] == [update, b"7"]
 
 
 def test_data_is_also_there_as_objects() -> None:

@@ -33,8 +33,12 @@ from tests.support.scripted_servers import (
 from tests.support.sdk_subscriber import following, fresh, says, subscriber, take
 
 
-async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates() -> None:
-    """Token in the subprotocol, channels in the URL; then welcome, ack, snapshot and updates as events."""
+@pytest.mark.parametrize("interval_ms", [0, 100])
+async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates(interval_ms: int) -> None:
+    """Token in the subprotocol, channels in the URL; then welcome, ack, snapshot and updates as events.
+
+    With an interval it asks for compressed batches.
+    """
     ack = {
         "type": "subscribed",
         "channels": [{"channel": "prices.A", "epoch": "e1", "seq": 1, "state": "live"}],
@@ -42,7 +46,7 @@ async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates() -> None:
     script = says(ack, value("snapshot", 1), value("update", 2))
     origin = "https://app.example.com"
     async with stream_server(script) as stream, subscriber(stream.url, origin=origin) as prices:
-        await prices.subscribe(["prices.A", "prices.=F^/:~+-"], interval_ms=100)
+        await prices.subscribe(["prices.A", "prices.=F^/:~+-"], interval_ms=interval_ms)
         first, second, third, fourth = await take(prices, 4)
     assert isinstance(first, Welcome)
     assert isinstance(second, Subscribed)
@@ -52,14 +56,17 @@ async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates() -> None:
     [request] = stream.handshakes
     assert request.headers["Sec-WebSocket-Protocol"] == f"relay.v1, bearer.{TOKEN}"
     assert request.headers["Origin"] == "https://app.example.com"
-    assert "Sec-WebSocket-Extensions" not in request.headers
+    asked = {"compress": ["1"]} if interval_ms else {}
+    assert ("Sec-WebSocket-Extensions" in request.headers) == bool(asked)
     assert parse_qs(urlsplit(request.path).query) == {
         "channels": ["prices.A,prices.=F^/:~+-"],
-        "interval_ms": ["100"],
+        "interval_ms": [str(interval_ms)],
+        **asked,
     }
 
 
-async def test_repeats_and_heartbeats_are_not_handed_out() -> None:
+@pytest.mark.parametrize("batched", [False, True], ids=["plain", "compressed"])
+async def test_repeats_and_heartbeats_are_not_handed_out(batched: bool) -> None:
     """Duplicates by epoch and seq, heartbeats and frames of unknown types stay inside."""
     frames = [
         value("snapshot", 5),
@@ -70,7 +77,8 @@ async def test_repeats_and_heartbeats_are_not_handed_out() -> None:
         value("snapshot", 1, epoch="e2"),
         value("update", 2),
     ]
-    async with stream_server(says(*frames)) as stream, subscriber(stream.url) as prices:
+    async with stream_server(says(*frames, batched=batched)) as stream, subscriber(stream.url) as prices:
+        await prices.subscribe("prices.A", interval_ms=50 if batched else 0)
         events = (await take(prices, 5))[1:]
     assert [event.seq for event in events if isinstance(event, Snapshot | Update)] == [5, 6, 1, 2]
 
@@ -139,6 +147,16 @@ async def test_bad_names_and_addresses_are_refused_at_once() -> None:
             await prices.subscribe(["prices.A"], interval_ms=3)
     with pytest.raises(ConfigurationError, match="not an address"):
         Subscriber("http://127.0.0.1:9/ws/prices", fresh)
+
+
+async def test_a_broken_frame_of_a_batch_is_told_and_the_others_are_read() -> None:
+    """As if each had come for itself."""
+    script = says(7, value("update", 1), batched=True)  # type: ignore[arg-type]  # no frame
+    async with stream_server(script) as stream, subscriber(stream.url) as prices:
+        _, told, update = await take(prices, 3)
+    assert isinstance(told, Problem)
+    assert told.code == "malformed_frame"
+    assert isinstance(update, Update)
 
 
 @pytest.mark.parametrize("token", ["", "abc", "a.b", "a.b.c.d", "a.b.c\r\nX: y", "a.b.ü"])

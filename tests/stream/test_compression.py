@@ -1,5 +1,6 @@
 """Shared compression: who gets it, what is in it, what it may cost, and what a client can do with it."""
 
+import asyncio
 import json
 import zlib
 from random import Random
@@ -13,11 +14,12 @@ from websockets.frames import Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from relay.client import Snapshot, Subscribed, Subscriber
 from relay.stream.compression import MAX_BATCH_BYTES, Compressor
 from relay.stream.fanout import encode
 from relay.stream.handshake import WebSocketHandshake
 from tests.support.raw_websocket import RawWebSocket, deflate, deflated, inflated, masked, text, until
-from tests.support.stream_node import Node
+from tests.support.stream_node import ORIGIN, Node
 
 OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
 ACCEPTED = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
@@ -213,6 +215,33 @@ async def test_the_budget_of_a_reload_is_used_at_once(node: Node) -> None:
 
 HEX = deflate(Random(1).randbytes(9000).hex().encode())
 """10 KB, of which each half inflates to 9 KB."""
+
+
+@pytest.mark.parametrize("interval_ms", [0, 50])
+async def test_the_python_client_gets_the_same_values(node: Node, interval_ms: int) -> None:
+    """It asks for batches where it has an interval, and hands out what came in them as what comes one by one."""
+
+    async def token() -> str:
+        return node.tickets.token()
+
+    data = {"name": "a" * 200}
+    url = f"ws://127.0.0.1:{node.port}/ws/prices"
+    async with Subscriber(url, token, origin=ORIGIN) as prices:
+        await prices.subscribe(["prices.A", "prices.B"], interval_ms=interval_ms)
+        found: list[tuple[str, int, Any]] = []
+        async with asyncio.timeout(20):
+            async for event in prices:
+                if isinstance(event, Subscribed):
+                    for channel in ("prices.A", "prices.B"):
+                        node.publish(channel, json.dumps(data).encode())
+                elif isinstance(event, Snapshot):
+                    found.append((event.channel, event.seq, event.data))
+                    if len(found) == 2:
+                        break
+    assert found == [("prices.A", 1, data), ("prices.B", 1, data)]
+    assert node.stream.compressor.counters.batches == (1 if interval_ms else 0)
+
+
 FRAMES = {
     "a ping": (deflated(Opcode.TEXT, deflate(PING)), None),
     "a ping in fragments": (

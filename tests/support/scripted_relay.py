@@ -17,6 +17,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from tests.support.scripted_servers import DEFLATE
+
 if TYPE_CHECKING:
     from playwright.async_api import Page
 
@@ -44,23 +46,22 @@ class Peer:
         return self.connection.request.headers.get("Sec-WebSocket-Protocol", "")
 
     async def send(self, *frames: dict[str, Any]) -> None:
-        """Send each frame as JSON."""
-        for frame in frames:
+        """Send each frame as JSON, or all of them as one batch to a client that has asked for it."""
+        for frame in [{"type": "batch", "frames": frames}] if self.query.get("compress") else frames:
             await self.connection.send(json.dumps(frame))
 
     async def welcome(self, *, heartbeat_ms: int = 5000, ts: int = 1_790_000_000_000) -> None:
         """Say welcome, as a relay does to a token that it accepts."""
-        await self.send(
-            {
-                "type": "welcome",
-                "connection": "c1",
-                "protocol": "relay.v1",
-                "ts": ts,
-                "heartbeat_ms": heartbeat_ms,
-                "expires_at": ts + 3_600_000,
-                "limits": {"channels": 1024, "frame_bytes": 16384, "frames_per_s": 10},
-            }
-        )
+        frame = {
+            "type": "welcome",
+            "connection": "c1",
+            "protocol": "relay.v1",
+            "ts": ts,
+            "heartbeat_ms": heartbeat_ms,
+            "expires_at": ts + 3_600_000,
+            "limits": {"channels": 1024, "frame_bytes": 16384, "frames_per_s": 10},
+        }
+        await self.connection.send(json.dumps(frame))
 
     async def next(self) -> dict[str, Any]:
         """Return the client's next frame."""
@@ -119,6 +120,8 @@ class ScriptedRelay:
         if self.refusing:
             self.refusing -= 1
             return _response(*self.refusal)
+        if "compress=1" in request.path:
+            connection.protocol.available_extensions = [DEFLATE]
         return None
 
 
@@ -145,7 +148,7 @@ async def scripted_relay() -> AsyncIterator[ScriptedRelay]:
 
 
 _START = """
-async ({ endpoint, follow, options }) => {
+async ({ endpoint, follow, interval_ms, options }) => {
   const { createStream } = await import('/client/relay-client.js');
   window.tokens = 0;
   window.refusal = null;
@@ -166,7 +169,7 @@ async ({ endpoint, follow, options }) => {
       onGap: tell('onGap'), ...options,
     });
   };
-  if (follow) window.leave = window.follow(follow);
+  if (follow) window.leave = window.follow(follow, { interval_ms });
 }
 """
 
@@ -185,12 +188,20 @@ class Tab:
         await self.page.goto(relay.origin + "/")
         await self.page.clock.pause_at("2026-01-01T01:00:00Z")
 
-    async def start(self, relay: ScriptedRelay, *, follow: str = "", **options: Any) -> None:
+    async def start(
+        self, relay: ScriptedRelay, *, follow: str = "", interval_ms: int = 0, **options: Any
+    ) -> None:
         """Create the stream as `window.stream`; `window.follow(channels)` subscribes and reports.
 
         `window.leave()` ends the subscription to `follow`.
         """
-        await self.page.evaluate(_START, {"endpoint": relay.endpoint, "follow": follow, "options": options})
+        start = {
+            "endpoint": relay.endpoint,
+            "follow": follow,
+            "interval_ms": interval_ms,
+            "options": options,
+        }
+        await self.page.evaluate(_START, start)
 
     async def next(self, *kinds: str) -> Any:
         """Return the value of the next event of one of `kinds`, skipping others."""

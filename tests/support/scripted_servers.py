@@ -14,10 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response as Refusal
 
 from relay.web.uvicorn_runner import HttpServer
+
+DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
+"""What the relay negotiates. Other than the relay, these servers then compress each of their frames."""
 
 TOKEN = "aaaa.bbbb.cccc"
 WELCOME = {
@@ -116,6 +120,7 @@ async def stream_server(
         process_request=stream.process,
         select_subprotocol=lambda _connection, _offers: protocol,  # type: ignore[arg-type,return-value]  # any text
         compression=None,
+        extensions=[DEFLATE],
     ) as server:
         host, port = server.sockets[0].getsockname()[:2]
         stream.url = f"ws://{host}:{port}/ws/prices"

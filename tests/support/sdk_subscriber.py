@@ -35,12 +35,16 @@ def subscriber(url: str, token: Any = fresh, **options: Any) -> Subscriber:
     return Subscriber(url, token, backoff=Backoff(first_s=0, cap_s=0), **options)
 
 
-def says(*frames: dict[str, Any], then: Callable[[ServerConnection], Awaitable[Any]] = stay) -> Any:
-    """Return a script that welcomes, sends `frames` and then does one more thing."""
+def says(
+    *frames: dict[str, Any],
+    then: Callable[[ServerConnection], Awaitable[Any]] = stay,
+    batched: bool = False,
+) -> Any:
+    """Return a script that welcomes, sends `frames` and then does one more thing. `batched` sends them as one batch."""
 
     async def talk(connection: ServerConnection) -> None:
         await welcome(connection)
-        for frame in frames:
+        for frame in [{"type": "batch", "frames": frames}] if batched else frames:
             await send(connection, **frame)
         await then(connection)
 

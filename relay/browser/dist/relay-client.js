@@ -53,7 +53,8 @@ function openEvents(url, subscriptions, token, { onopen, onmessage, onclose }) {
   if (subscriptions.channels.length) headers["relay-subscribe"] = JSON.stringify(subscriptions);
   async function read() {
     const { signal } = controller;
-    const response = await fetch(url.replace(/^ws/, "http"), { headers, cache: "no-store", signal });
+    const asked = subscriptions.interval_ms ? "?compress=1" : "";
+    const response = await fetch(url.replace(/^ws/, "http") + asked, { headers, cache: "no-store", signal });
     const field = (name) => `${response.headers.get(name)}`;
     if (!/event-stream/.test(field("content-type"))) {
       const { code, retryable } = await response.json();
@@ -120,7 +121,7 @@ var STOP = [1003, 1008, 1009, 3003];
 function needFunction(given) {
   for (const name in given) if (typeof given[name] !== "function") throw TypeError(`${name} must be a function.`);
 }
-var bounded = (ms) => typeof ms === "number" && !isNaN(ms) ? Math.min(Math.max(ms, 0), LONGEST_MS) : void 0;
+var bounded = (ms) => +ms === ms ? Math.min(Math.max(ms, 0), LONGEST_MS) : void 0;
 function matcher(names) {
   const sources = names.map(
     (name) => name.replace(/[^\w*>]/g, "\\$&").replace(/\*/g, "[^.]+").replace(/>$/, ".+")
@@ -299,7 +300,7 @@ function createStream({
     const [interval, names = []] = !torn && missing()[0] || [];
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
-    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}`] : [];
+    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? "&compress=1" : ""}`] : [];
   }
   function welcome(frame) {
     welcomed = heard;
@@ -399,9 +400,9 @@ function createStream({
     }
   }
   function read(frame) {
-    if (Array.isArray(frame)) throw frame;
     const { type, id, channel, seq, ts } = frame;
     if (typeof type !== "string") throw frame;
+    if (type === "batch") return frame.frames.forEach(read);
     const known = entries.get(channel);
     const former = channel ? seq > known?.seq && known.last?.ts : latest;
     if (former - ts > 1e3 && type !== "snapshot") lead = latest = -Infinity;

@@ -7,7 +7,7 @@ const CODES = { 400: 1008, 401: 3000, 403: 3003, 404: 3003, 409: 4503 };
 
 /**
  * @param {string} url
- * @param {{ channels: string[] }} subscriptions fixed for the connection's life
+ * @param {{ channels: string[], interval_ms: number }} subscriptions fixed for the connection's life
  * @param {string} token
  * @param {import('./socket.js').Events} events
  * @returns {import('./socket.js').Connection}
@@ -19,7 +19,8 @@ export function openEvents(url, subscriptions, token, { onopen, onmessage, onclo
 
   async function read() {
     const { signal } = controller;
-    const response = await fetch(url.replace(/^ws/, 'http'), { headers, cache: 'no-store', signal });
+    const asked = subscriptions.interval_ms ? '?compress=1' : '';
+    const response = await fetch(url.replace(/^ws/, 'http') + asked, { headers, cache: 'no-store', signal });
     const field = (name) => `${response.headers.get(name)}`;
     if (!/event-stream/.test(field('content-type'))) {
       const { code, retryable } = await response.json();

@@ -32,6 +32,8 @@
  *   `unsubscribe` would be the first value of the next subscription.
  * - Every number of a server that becomes a timer is limited to 300 s, because a browser fires a timer above 2^31 ms
  *   at once. A negative number counts as 0, and anything that is no number as not sent.
+ * - A connection whose first channels have an interval asks for compressed batches, whose frames are read as if each had
+ *   come alone.
  * - A message costs one JSON.parse and a few look-ups in a Map.
  */
 
@@ -264,7 +266,10 @@ export interface Stream {
   subscribe<Data = any>(
     channels: string | string[],
     options?: Handlers<Data> & {
-      /** At most one update in this time: 0 (each), 50, 100, 250, 500 or 1000. The fastest reader's counts. */
+      /**
+       * At most one update in this time: 0 (each), 50, 100, 250, 500 or 1000. The fastest reader's counts. With an interval
+       * the values come compressed, if the first channels of the stream have one.
+       */
       interval_ms?: number;
     },
   ): () => void;

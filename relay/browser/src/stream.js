@@ -23,9 +23,8 @@ function needFunction(given) {
   for (const name in given) if (typeof given[name] !== 'function') throw TypeError(`${name} must be a function.`);
 }
 
-// A timer above 2^31 ms fires at once
-const bounded = (ms) =>
-  typeof ms === 'number' && !isNaN(ms) ? Math.min(Math.max(ms, 0), LONGEST_MS) : undefined;
+// A timer above 2^31 ms fires at once. Only a number, and not NaN, is equal to its `+`
+const bounded = (ms) => (+ms === ms ? Math.min(Math.max(ms, 0), LONGEST_MS) : undefined);
 
 // `*` is one segment, a last `>` the rest
 function matcher(names) {
@@ -225,7 +224,7 @@ export function createStream({
     const [interval, names = []] = (!torn && missing()[0]) || []; // a URL has no `since`
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
-    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}`] : [];
+    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? '&compress=1' : ''}`] : [];
   }
 
   function welcome(frame) {
@@ -340,9 +339,9 @@ export function createStream({
   }
 
   function read(frame) {
-    if (Array.isArray(frame)) throw frame;
     const { type, id, channel, seq, ts } = frame;
     if (typeof type !== 'string') throw frame;
+    if (type === 'batch') return frame.frames.forEach(read);
     const known = entries.get(channel);
     const former = channel ? seq > known?.seq && known.last?.ts : latest;
     // The server's clock was set back
