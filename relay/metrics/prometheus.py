@@ -5,8 +5,9 @@ Nothing is counted here. A scrape reads what the relay counts anyway, so metrics
 Names follow https://prometheus.io/docs/practices/naming: base units, `_total` for counters, one meaning per metric.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -52,10 +53,56 @@ class Exposition:
         ProcessCollector(registry=self._registry)
         GCCollector(registry=self._registry)
 
-    def write(self, accept: str) -> tuple[bytes, str]:
-        """Return all metrics and their media type, in the format that an Accept header asks for."""
+    def write(self, accept: str, workers: "Workers | None" = None) -> tuple[bytes, str]:
+        """Return all metrics and their media type, in the format that an Accept header asks for.
+
+        With `workers`, the metrics are theirs.
+        """
         encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        return encode(workers or self._registry), media_type
+
+    def samples(self) -> list[Any]:
+        """Return all metrics in a form that JSON has, for `Workers`."""
+        return [
+            [
+                family.name,
+                family.documentation,
+                family.type,
+                [[one.name, one.labels, one.value] for one in family.samples],
+            ]
+            for family in self._registry.collect()
+        ]
+
+
+class Workers(Collector):
+    """The metrics of several workers, each sample with the label `worker`.
+
+    They are not summed up here: when a worker is started again its counts begin at 0, and of a sum that becomes smaller
+    Prometheus would take all of it as new. `sum without (worker) (rate(…))` is right over such a start.
+    """
+
+    def __init__(self, samples: Mapping[int, Sequence[Any]], silent: Sequence[int]) -> None:
+        """Take the `samples` of each worker by its number, and the numbers of those that did not answer."""
+        self._samples = samples
+        self._silent = silent
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield each family once, with the samples of all workers."""
+        families: dict[str, Metric] = {}
+        for number, found in self._samples.items():
+            for name, text, kind, samples in found:
+                family = families.setdefault(name, Metric(name, text, kind))
+                for sample, labels, value in samples:
+                    family.add_sample(sample, labels | {"worker": str(number)}, value)
+        yield from families.values()
+        answered = GaugeMetricFamily(
+            "relay_worker_answered",
+            "1 for each worker whose metrics are here, 0 for one that did not answer within a second.",
+            labels=["worker"],
+        )
+        for number in (*self._samples, *self._silent):
+            answered.add_metric([str(number)], number in self._samples)
+        yield answered
 
 
 class _Relay(Collector):

@@ -1,6 +1,6 @@
 """GET /metrics and GET /v1/stats: the same readings, for Prometheus and as one JSON object."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.core.counters import BUCKET_BOUNDS_S, DurationHistogram
-from relay.metrics.prometheus import Exposition
+from relay.metrics.prometheus import Exposition, Workers
 from relay.metrics.readings import Readings
 from relay.ops.operators import Handler, HandlerResult
 from relay.web.answers import json_answer
@@ -19,6 +19,20 @@ def metrics_handler(exposition: Exposition) -> Handler:
 
     async def serve(request: Request, _operator: str) -> HandlerResult:
         body, media_type = exposition.write(request.headers.get("accept", ""))
+        return HandlerResult(response=Response(body, media_type=media_type))
+
+    return serve
+
+
+Collect = Callable[[], Awaitable[Workers]]
+"""Returns the metrics of all workers."""
+
+
+def metrics_of_all_handler(exposition: Exposition, collect: Collect) -> Handler:
+    """Return the handler of /metrics for all workers."""
+
+    async def serve(request: Request, _operator: str) -> HandlerResult:
+        body, media_type = exposition.write(request.headers.get("accept", ""), await collect())
         return HandlerResult(response=Response(body, media_type=media_type))
 
     return serve

@@ -1,6 +1,8 @@
 """The internal listener's routes for operators, and the views that they show."""
 
+import json
 from collections.abc import Callable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +15,7 @@ from relay.core.scope import Scope
 from relay.ingest.routes import ReadValues
 from relay.keys.api_keys import May
 from relay.keys.watched_folder import WatchedKeys
-from relay.metrics.prometheus import Exposition
+from relay.metrics.prometheus import Exposition, Workers
 from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handler
 from relay.ops.channel_changes import remove_handler, reset_handler
 from relay.ops.channels import channels_handler
@@ -22,9 +24,18 @@ from relay.ops.operators import Handler, HandlerResult
 from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
 from relay.ops.revocations import Revocations
-from relay.ops.stats import metrics_handler, stats_handler
+from relay.ops.stats import metrics_handler, metrics_of_all_handler, stats_handler
+from relay.ops.workers import (
+    Merge,
+    merged_channels,
+    merged_connections,
+    merged_publishers,
+    merged_stats,
+    of_all,
+)
 from relay.server.options import endpoint_of, ref_key, revocations_kept_s
 from relay.server.parts import Parts
+from relay.server.peers import Peers, answer_here
 from relay.server.readings import ReadingsSource
 from relay.sessions.session_ref import session_ref
 
@@ -63,7 +74,13 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     readings = ReadingsSource(parts)
     audit_path = parts.settings.audit.path
 
-    def reading(path: str, handler: Handler) -> Route:
+    exposition = Exposition(readings.read)
+    peers = parts.peers
+
+    def reading(path: str, handler: Handler, merge: Merge | None = None) -> Route:
+        if peers is not None and merge is not None:
+            peers.answer(path, partial(answer_here, handler, path))
+            handler = of_all(handler, merge, peers.ask)
         return operators.route(path, handler, method="GET", may=May.READ, repeated=True)
 
     return [
@@ -75,11 +92,28 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         operators.route(
             "/v1/channels/{channel:path}", remove_handler(parts.ingest.remove), method="DELETE", may=May.RESET
         ),
-        reading("/v1/connections", connections_handler(parts.stream.registry)),
-        reading("/v1/publishers", publishers_handler(parts.ingest)),
-        reading("/v1/channels", channels_handler(parts.fanout.hub, endpoint_of(parts.settings))),
+        reading("/v1/connections", connections_handler(parts.stream.registry), merged_connections),
+        reading("/v1/publishers", publishers_handler(parts.ingest), merged_publishers),
+        reading(
+            "/v1/channels", channels_handler(parts.fanout.hub, endpoint_of(parts.settings)), merged_channels
+        ),
         reading("/v1/audit", audit_listing_handler(audit_path)),
         reading("/v1/audit/why", audit_timeline_handler(audit_path)),
-        reading("/v1/stats", stats_handler(readings.read)),
-        reading("/metrics", metrics_handler(Exposition(readings.read))),
+        reading("/v1/stats", stats_handler(readings.read), merged_stats),
+        reading("/metrics", _metrics_handler(exposition, peers)),
     ]
+
+
+def _metrics_handler(exposition: Exposition, peers: Peers | None) -> Handler:
+    if peers is None:
+        return metrics_handler(exposition)
+
+    async def samples(_query: str) -> bytes:
+        return json.dumps(exposition.samples()).encode()
+
+    async def collect() -> Workers:
+        asked = await peers.ask_all("/metrics", "")
+        return Workers({peers.number: exposition.samples(), **asked.answers}, asked.silent)
+
+    peers.answer("/metrics", samples)
+    return metrics_of_all_handler(exposition, collect)

@@ -15,6 +15,7 @@ import structlog
 
 from relay.audit.anomalies import ClientIdentity
 from relay.audit.chain import Link
+from relay.audit.files import process_number
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.watch import WatchedAuditor, show_event, show_refusal
 from relay.bff.backend import Backend
@@ -59,10 +60,12 @@ from relay.server.options import (
     stream_patterns,
     unauthenticated,
 )
+from relay.server.peers import Peers
 from relay.server.process_roles import Role
 from relay.server.proxy import access_tokens, make_proxy
 from relay.server.session_refresh import make_refresher
 from relay.server.session_verifier import session_verifier
+from relay.server.worker import Worker
 from relay.sessions.base import SessionVerifier
 from relay.sessions.recent_sessions import RecentSessions
 from relay.settings.load import Settings
@@ -116,6 +119,8 @@ class Parts:
     admission_queue: AdmissionQueue
     accept_queue: AdmissionQueue
     shedder: LoadShedder
+    peers: Peers | None
+    """The other workers of the supervisor, if there is one."""
     started_at: float = field(default_factory=time.time)
     loop_lag: DurationHistogram = field(default_factory=DurationHistogram)
     stopping: bool = False
@@ -133,11 +138,11 @@ def check(settings: Settings, role: Role) -> tuple[WatchedKeys | FetchedKeys, Se
 
 @contextlib.asynccontextmanager
 async def make_parts(
-    settings: Settings, role: Role = Role.ALL, *, is_worker: bool = False
+    settings: Settings, role: Role = Role.ALL, *, worker: Worker | None = None
 ) -> AsyncIterator[Parts]:
     """Make and wire everything but the listeners. At the end, write out what waits, and close the parts.
 
-    `is_worker`: other processes of this machine write the same audit log, each its own chain.
+    Other processes of this machine write the audit log of a `worker` too, each its own chain.
 
     Raises:
         ConfigurationError: see `check`; or a file can't be used.
@@ -155,7 +160,7 @@ async def make_parts(
             stack.push_async_callback(keys.aclose)
         stack.push_async_callback(verifier.aclose)
         client_identity = ClientIdentity(ref_key(settings))
-        audit_log = _open_audit_log(settings, state_file, is_worker=is_worker)
+        audit_log = _open_audit_log(settings, state_file, is_worker=worker is not None)
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
@@ -262,6 +267,7 @@ async def make_parts(
             admission_queue=admission_queue,
             accept_queue=accept_queue,
             shedder=LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue),
+            peers=None if worker is None else Peers(worker.path, process_number(audit_log.path)),
         )
 
 

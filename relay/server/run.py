@@ -102,7 +102,7 @@ async def _serve(
         # ports, certificates, keys and files first: a mistake in the settings shows before a listener accepts anything
         sockets = _bind(stack, settings, role, worker)
         tls = listener_tls(settings)
-        parts = await stack.enter_async_context(make_parts(settings, role, is_worker=worker is not None))
+        parts = await stack.enter_async_context(make_parts(settings, role, worker=worker))
         process = _Process(parts, sockets, tls, pages())
         async with anyio.create_task_group() as group:
             await process.startup(group)
@@ -182,6 +182,8 @@ class _Process:
         group.start_soon(watch_keys, parts.keys, parts.auditor, parts.stream.registry)
         if "stream" in self._sockets:
             self._stream = await parts.stream.start(self._sockets["stream"], tls=self._public_context)
+        if parts.peers is not None:
+            group.start_soon(parts.peers.serve)
         for server in self._servers:
             group.start_soon(server.run)
         for server in self._servers:

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
 from relay.client import Closed, Gap, Subscriber, Update
 from tests.support.engines import engine_server, until
+from tests.support.operators import OPERATORS, READER
 from tests.support.relay_process import Relay, make_relay
 
 WITHIN_S = 60
@@ -25,7 +28,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """A relay of two workers, whose trades have a long history."""
     with engine_server("redis", tmp_path_factory.mktemp("redis")) as engine:
         bff = 'backend = "http://127.0.0.1:9"\n[bff.fields]\nrefresh_token = ""'
-        extra = f'[engine]\nurl = "{engine.url}"'
+        extra = f'{OPERATORS}\n[engine]\nurl = "{engine.url}"'
         relay = make_relay(tmp_path_factory.mktemp("relay"), bff=bff, extra=extra, limits="drain_s = 2.0")
         file = relay.folder / "relay.toml"
         file.write_text(file.read_text().replace("{ messages = 10", "{ messages = 1000"))
@@ -150,6 +153,35 @@ class Traffic:
                     break
         assert seen == list(range(seen[0], self.last + 1))
         assert closed == 1
+
+
+async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Relay) -> None:
+    """Connections and counts are those of both; a worker that hangs is named within a second."""
+    async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
+        for _ in range(10):
+            await stack.enter_async_context(relay.connect(await relay.token()))
+        for _ in range(4):  # whoever is asked
+            listed = (await relay.get_internal("/v1/connections", key=READER)).json()
+            assert (listed["total"], len(listed["connections"])) == (10, 10)
+            stats = (await relay.get_internal("/v1/stats", key=READER)).json()
+            assert (stats["connections"], stats["workers"]) == (10, {"answered": 2, "silent": []})
+            metrics = (await relay.get_internal("/metrics", key=READER)).text
+            families = text_string_to_metric_families(metrics)
+            (connections,) = (family for family in families if family.name == "relay_connections")
+            assert sum(sample.value for sample in connections.samples) == 10
+            assert len({sample.labels["worker"] for sample in connections.samples}) == 2
+        stopped = min(workers(relay))
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            while True:
+                # a connection that the stopped one accepts waits for it
+                with contextlib.suppress(httpx.ReadTimeout):
+                    stats = (await relay.get_internal("/v1/stats", key=READER)).json()
+                    break
+            assert stats["workers"]["answered"] == 1
+            assert len(stats["workers"]["silent"]) == 1
+        finally:
+            os.kill(stopped, signal.SIGCONT)
 
 
 async def test_a_rolling_restart_refuses_nobody_and_loses_no_message(relay: Relay) -> None:
