@@ -30,13 +30,18 @@ class Limited:
 
 
 class RateLimits:
-    """Counts requests, and refuses those over a limit."""
+    """Counts requests, and refuses those over a limit.
 
-    def __init__(self, rates: Rates, *, counts: MakeCounts) -> None:
+    The limits of sessions and accounts use `shared`, which may count over several nodes. Those of addresses use
+    `counts` and come first: a flood from one address must not reach what the nodes share.
+    """
+
+    def __init__(self, rates: Rates, *, counts: MakeCounts, shared: MakeCounts | None = None) -> None:
         self._limits: list[_Limit] = []
 
         def limit(setting: str, what: str, name: str = "") -> _Limit:
-            self._limits.append(_Limit(getattr(rates, setting), what, setting, name or setting, counts))
+            make = counts if setting.endswith("_per_address") else shared or counts
+            self._limits.append(_Limit(getattr(rates, setting), what, setting, name or setting, make))
             return self._limits[-1]
 
         self._address = limit("tokens_per_address", "this address")

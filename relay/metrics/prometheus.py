@@ -119,6 +119,11 @@ class _Relay(Collector):
         yield from _publishers(now)
         yield from _proxy(now)
         yield CounterMetricFamily(
+            "relay_limits_counted_alone",
+            "Requests whose limit this node counted alone, because the engine did not answer in time.",
+            now.limits_alone,
+        )
+        yield CounterMetricFamily(
             "relay_requests_shed",
             "Requests that were answered with 503 and Retry-After because they would have waited for two seconds.",
             now.shed,

@@ -75,4 +75,6 @@ class Readings:
     audit_lost: Mapping[str, int]
     """By action."""
     state_waiting: int
+    limits_alone: int
+    """Requests that this node counted alone, because the engine did not answer in time."""
     proxy: ProxyReading

@@ -14,6 +14,7 @@ from relay.settings.load import Settings
 if TYPE_CHECKING:
     from relay.engine.broker import EngineBroker
     from relay.engine.families import EngineFamilies
+    from relay.engine.limits import EngineLimits
     from relay.engine.state import EngineState
 
 READY_AFTER_S = 5.0
@@ -26,6 +27,7 @@ class Engine:
 
     state: "EngineState"
     families: "EngineFamilies"
+    limits: "EngineLimits"
     broker: "EngineBroker"
 
     @property
@@ -66,6 +68,7 @@ async def open_engine(
         return
     from relay.engine.broker import EngineBroker, KeptHistory
     from relay.engine.families import EngineFamilies
+    from relay.engine.limits import EngineLimits
     from relay.engine.probe import probe
     from relay.engine.state import EngineState
 
@@ -82,6 +85,8 @@ async def open_engine(
             stack.push_async_callback(families.aclose)
         except UnavailableError as error:
             raise ConfigurationError(f"engine.url: {error}") from None
+        limits = EngineLimits(options)
+        stack.push_async_callback(limits.aclose)
         broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
         stack.push_async_callback(broker.aclose)
-        yield Engine(state=state, families=families, broker=broker)
+        yield Engine(state=state, families=families, limits=limits, broker=broker)

@@ -208,7 +208,11 @@ async def make_parts(
         issuer = Issuer(
             issuer_options(settings),
             policy=policy(settings),
-            limits=RateLimits(rates(settings), counts=lambda _name, rate: MemoryCounts(rate)),
+            limits=RateLimits(
+                rates(settings),
+                counts=lambda _name, rate: MemoryCounts(rate),
+                shared=None if engine is None else engine.limits.counts,
+            ),
             client_identity=client_identity,
             verifier=verifier,
             recent_sessions=recent_sessions,

@@ -112,6 +112,7 @@ def _metrics(_: Path) -> list[str]:
         audit_waiting=0,
         audit_lost={},
         state_waiting=0,
+        limits_alone=0,
         proxy=ProxyReading(answers={}, calls=0, connections=0),
     )
     rows = []
