@@ -4,13 +4,13 @@ import typer
 
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.serve import RoleOption
-from relay.server.process_roles import SPLIT_NOTE, Role
+from relay.server.process_roles import SPLIT_NOTE, Role, role_of
 
 app = typer.Typer(no_args_is_help=True, help="Check or show the settings.")
 
 
 @app.command()
-def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
+def check(config: ConfigOption = None, role: RoleOption = None) -> None:
     """Check the settings, without starting or writing anything.
 
     Each mistake is one line on standard error, and the exit code is 2.
@@ -21,6 +21,7 @@ def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
 
     path = config_path(config)
     settings = load(path)
+    role = role_of(settings, role)
     parts.check(settings, role)
     listener_tls(settings)
     counts = (
@@ -30,7 +31,8 @@ def check(config: ConfigOption = None, role: RoleOption = Role.ALL) -> None:
     )
     numbers = ", ".join(f"{count} {name}{'s' * (count != 1)}" for count, name in counts)
     print(f"{path or 'RELAY_* variables'}: fine. {numbers}.")
-    if role is not Role.ALL or settings.tokens.jwks_url is not None:
+    is_split = role is not Role.ALL or settings.tokens.jwks_url is not None
+    if is_split and not settings.engine.url.get_secret_value():
         print(SPLIT_NOTE)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from relay.cli.options import ConfigOption, config_path
 from relay.core.errors import ConfigurationError
-from relay.server.process_roles import Role, listeners
+from relay.server.process_roles import Role, listeners, role_of
 
 if TYPE_CHECKING:
     from relay.settings.load import Settings
@@ -22,9 +22,10 @@ MAX_WORKERS = 256
 """More processes than any machine has use for; a typing error of a digit starts no thousand."""
 
 RoleOption = Annotated[
-    Role,
+    Role | None,
     typer.Option(
-        "--role", help="The part of the relay that runs here. Only the issuer needs the private key."
+        "--role",
+        help="The part of the relay that runs here, in place of listen.role. Only the issuer needs the private key.",
     ),
 ]
 
@@ -42,7 +43,7 @@ WorkersOption = Annotated[
 
 def serve(
     config: ConfigOption = None,
-    role: RoleOption = Role.ALL,
+    role: RoleOption = None,
     workers: WorkersOption = 0,
     worker: Annotated[str, typer.Option("--worker", hidden=True)] = "",
 ) -> None:
@@ -55,6 +56,7 @@ def serve(
 
     path = config_path(config)
     settings = load(path)
+    role = role_of(settings, role)
     logs.configure(level=settings.log.level, format=settings.log.format)
 
     # if the audit log is copied to standard output, nothing else may be written there

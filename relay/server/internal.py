@@ -21,7 +21,7 @@ def internal_app(parts: Parts) -> Starlette:
     """Return the application that backends and operators reach."""
     client_of = client_reader(())  # this listener has no proxy in front
     routes: list[BaseRoute] = []
-    if parts.role.streams:
+    if parts.role.ingests:
         routes += ingest_routes(
             parts.ingest,
             client_of,

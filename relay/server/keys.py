@@ -25,6 +25,10 @@ def key_source(settings: Settings, role: Role) -> WatchedKeys | FetchedKeys:
         ConfigurationError: if the process issues tokens and its folder has no private key.
     """
     tokens = settings.tokens
+    if role is Role.INGEST:  # it sees no token, and never fetches
+        return FetchedKeys(
+            tokens.jwks_url or f"{settings.public.url}/.well-known/jwks.json", private_http=True
+        )
     if role is Role.STREAM and tokens.jwks_url is not None:
         return FetchedKeys(tokens.jwks_url, private_http=tokens.jwks_private_http)
     keys = WatchedKeys(tokens.keys_dir)

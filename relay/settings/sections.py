@@ -186,6 +186,11 @@ class ListenSection(Section):
         default=("localhost", "127.0.0.1", "[::1]"),
         description="Host names of the internal listener. Only these and IP addresses are accepted (DNS rebinding).",
     )
+    role: Literal["all", "issuer", "stream", "ingest"] = Field(
+        default="all",
+        description="The part of the relay that runs here, and so its listeners: issuer has http, stream has stream, "
+        "ingest has internal alone, for publishers. All have internal. `relay serve --role` overrides it.",
+    )
     keepalive_s: float = Field(
         default=75.0,
         ge=1,

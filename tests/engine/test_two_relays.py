@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -51,6 +52,30 @@ async def test_two_relays_are_one(tmp_path: Path, own_engine: EngineServer) -> N
                 async with other.connect(await one.token(), **origin):
                     pass
             assert away.value.response.status_code == 503
+
+
+async def test_an_ingest_publishes_to_a_stream(tmp_path: Path, own_engine: EngineServer) -> None:
+    """It has the internal listener alone, and no key; subscribers of another process get what it is given."""
+    stream, ingest = on_engine(tmp_path / "stream", own_engine), on_engine(tmp_path / "ingest", own_engine)
+    ingest.arguments = ("--role", "ingest")
+    rmtree(ingest.folder / "keys")
+    with contextlib.ExitStack() as stack:
+        for relay in (stream, ingest):
+            relay.start()
+            stack.callback(relay.stop)
+        async with asyncio.timeout(60), contextlib.AsyncExitStack() as sockets:
+            while True:  # an engine that has just begun refuses tokens from before that
+                with contextlib.suppress(InvalidStatus):
+                    connecting = stream.connect(await stream.token(), query="?channels=prices.A")
+                    socket_ = await sockets.enter_async_context(connecting)
+                    break
+            assert (await ingest.publish("prices.A", 7)).status_code == 200
+            while (frame := await socket_.next()).get("data") != 7:
+                pass
+            assert frame["channel"] == "prices.A"
+        for port in ingest.ports[:2]:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
 
 
 def test_a_wrong_engine_is_named_at_the_start(tmp_path: Path, own_engine: EngineServer) -> None:

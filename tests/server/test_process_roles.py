@@ -150,3 +150,22 @@ def test_an_issuer_needs_a_private_key_and_a_stream_does_not(tmp_path: Path) -> 
     for role in ("issuer", "all"):
         done = check(relay.folder, "--role", role)
         assert (done.returncode, "has no private key" in done.stderr) == (2, True)
+
+
+def test_an_ingest_needs_an_engine_and_a_publisher(tmp_path: Path) -> None:
+    """Each is named with what to do; no key is needed, because it sees no token. The settings may say the role."""
+    relay = make_relay(tmp_path)
+    done = check(relay.folder, "--role", "ingest")
+    assert (done.returncode, "The role ingest needs engine.url" in done.stderr) == (2, True)
+    file = relay.folder / "relay.toml"
+    engine = '[engine]\nurl = "redis://127.0.0.1:6379"\n[bff.fields]\nrefresh_token = ""\n'
+    text = file.read_text().replace("[listen]\n", '[listen]\nrole = "ingest"\n') + engine
+    file.write_text(text)
+    shutil.rmtree(tmp_path / "keys")
+    done = check(relay.folder)
+    assert done.returncode == 0, done.stderr
+    assert "don't share" not in done.stdout
+    before, _, after = text.partition("[publishers.pricing]")
+    file.write_text(before + after[after.index("\n[") + 1 :])
+    done = check(relay.folder)
+    assert (done.returncode, "The role ingest needs a publisher" in done.stderr) == (2, True)
