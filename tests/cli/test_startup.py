@@ -25,7 +25,7 @@ def modules(*arguments: str) -> set[str]:
     """Return the names of the modules that a command has imported when it ends."""
     command = [sys.executable, "-c", _PROGRAM, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    assert done.stderr in ("", "The log has no records.\n")
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 

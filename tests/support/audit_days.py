@@ -12,6 +12,8 @@ from relay.core.errors import Reason
 from relay.core.events import Action, Client, Event, to_record
 
 BEGIN = datetime(2026, 11, 26, tzinfo=UTC)
+FIRST = Link(writer="w" * 32, seq=0, hash="0" * 64)
+"""What the first record of a log follows."""
 GRANTED = {
     "trader": {"prices": ["prices.>"], "trades": ["trades.>", "trades.BTC-USD"]},
     "guest": {"prices": ["prices.BTC-USD", "prices.ETH-USD"]},
@@ -31,6 +33,7 @@ class Day:
     lost: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     actions: Counter[str] = field(default_factory=Counter)
     marked: int = 0
+    head: Link = FIRST
 
     def open_at(self, endpoint: str, at: datetime) -> set[str]:
         """Return the connections to an endpoint that are open at a moment."""
@@ -41,8 +44,13 @@ class Day:
         }
 
 
-def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
-    """Write a day with so many tokens: most are used, some are replayed or never used, some connections never end."""
+def make_day(
+    path: Path, *, tokens: int, seed: int = 7, begin: datetime = BEGIN, prefix: str = "", after: Link = FIRST
+) -> Day:
+    """Write a day with so many tokens: most are used, some are replayed or never used, some connections never end.
+
+    `prefix` tells the names of a day's tokens and connections from those of another day, whose last link is `after`.
+    """
     dice = random.Random(seed)
     day, events = Day(path), []
 
@@ -53,12 +61,12 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
         day.stories[jti].append(action.value)
 
     for number in range(tokens):
-        at = BEGIN + timedelta(milliseconds=dice.randrange(86_000_000))
+        at = begin + timedelta(milliseconds=dice.randrange(86_000_000))
         role = dice.choice(["trader", "guest"])
         user = f"{role}-{dice.randrange(200)}"
         endpoint = dice.choice(list(GRANTED[role]))
         channels = GRANTED[role][endpoint]
-        jti, connection = f"jti-{number}", f"connection-{number}"
+        jti, connection = f"{prefix}jti-{number}", f"{prefix}connection-{number}"
         client = Client(address=f"10.0.{dice.randrange(256)}.{dice.randrange(256)}")
         common: dict[str, Any] = {"user": user, "client": client, "endpoint": endpoint}
         token = {"jti": jti, "channels": channels, "aud": f"wss://example.com/ws/{endpoint}"}
@@ -125,10 +133,11 @@ def make_day(path: Path, *, tokens: int, seed: int = 7) -> Day:
         add(ended, Action.CONNECTION_CLOSED, jti, **common, relay=closing, reason=Reason.CLIENT_CLOSED)
         day.spans.append((connection, endpoint, begun, ended))
     events.sort(key=lambda one: one[0])
-    head = Link(writer="w" * 32, seq=0, hash="0" * 64)
+    head = after
     with path.open("wb") as file:
         for number, (at, event) in enumerate(events):
             stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
             line, head = seal(to_record(event, timestamp=stamp, event_id=f"{number:032x}", node="n"), head)
             file.write(line + b"\n")
+    day.head = head
     return day

@@ -1,14 +1,16 @@
 """Questions to an index: DuckDB over its parts, and over the tails of the log's files, which were just read."""
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
 import duckdb
+import msgspec
 
 from relay.audit.index.parts import Indexed, Parts, Progress, batches, encode_rows, load, quoted
 from relay.audit.index.rows import COLUMNS, rows_of
@@ -17,26 +19,61 @@ from relay.core.errors import RelayError
 _PLACE = "file::BIGINT * 1099511627776 + start"
 """The place of a line in the whole log. A file has less than a TB."""
 
+_SOME_ROWS = 10_000
+"""Rows of an answer that are fetched at a time."""
+
+Span = tuple[str, str | None]
+"""The first and the last time of the records that are asked about; "" and None: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """Up to where an index knows a log: the number of its last record in each chain, and the time of the newest.
+
+    `unfinished` are bytes of a last line that its writer has not finished.
+    """
+
+    records: int
+    at: str
+    last: dict[str, int]
+    unfinished: int
+
 
 class Index:
     """The index of a log, brought up to date. Use it in a `with` block: it keeps the log's files open.
 
-    The view `lines` has a row for each line of the log: `file`, the number of its file, and the columns of `Row`.
+    The view `lines` has a row for each line of the log: `file`, the number of its file, and the columns of `Row`. The
+    view `spanned` has those of them that are records of `span`.
     """
 
-    def __init__(self, folder: Path, logs: Sequence[Path], *, memory_mb: int, progress: Progress) -> None:
-        """Bring the index up to date.
+    def __init__(
+        self,
+        folder: Path,
+        logs: Sequence[Path],
+        *,
+        memory_mb: int,
+        chains: int = 1,
+        span: Span = ("", None),
+        progress: Progress = lambda _done: None,
+    ) -> None:
+        """Bring the index up to date. The lines of several chains are in the order of their times.
 
         Raises:
             ConfigurationError: if others can write into its folder.
             OSError: if the log can't be read, or the index can't be written.
         """
         try:
-            self._open(folder, logs, memory_mb, progress)
+            self._open(folder, logs, memory_mb, chains, span, progress)
         except duckdb.Error as error:
             raise OSError(str(error).partition("\n")[0]) from None
 
-    def _open(self, folder: Path, logs: Sequence[Path], memory_mb: int, progress: Progress) -> None:
+    def _open(
+        self, folder: Path, logs: Sequence[Path], memory_mb: int, chains: int, span: Span, progress: Progress
+    ) -> None:
+        self.span = span
+        self.folder = folder
+        self.order = "place" if chains < 2 else "moment, place"
+        self._unfinished = 0
         self._memory_mb = memory_mb
         with ExitStack() as stack:
             parts = Parts(folder, lambda: self._connect(folder))
@@ -44,6 +81,11 @@ class Index:
             self.rebuilt = parts.rebuilt
             self._database = stack.enter_context(self._connect(folder))
             self._load_tails(folder)
+            since, until = span
+            self._database.execute(
+                f"CREATE TEMP VIEW spanned AS SELECT * FROM lines WHERE NOT bad AND moment >= '{since}'"
+                + ("" if until is None else f" AND moment <= '{until}'")
+            )
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Index":
@@ -62,14 +104,50 @@ class Index:
         Raises:
             RelayError: if the database can't answer, as with too little memory.
         """
-        try:
-            found: list[tuple[Any, ...]] = self._database.execute(query, list(parameters)).fetchall()
-        except duckdb.Error as error:
-            why = str(error).partition("\n")[0]
-            raise RelayError(
-                f"The index of the audit log gave no answer (audit.index_memory_mb: {why})."
-            ) from None
-        return found
+        with _answering():
+            return list(self._database.execute(query, list(parameters)).fetchall())
+
+    def each(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of an answer that may not fit into memory. No other query may be asked until the end.
+
+        Raises:
+            RelayError: if the database can't answer.
+        """
+        with _answering():
+            found = self._database.execute(query)
+            while some := found.fetchmany(_SOME_ROWS):
+                yield from some
+
+    def execute(self, statement: str) -> None:
+        """Run a statement that has no answer, as one that makes a temporary table.
+
+        Raises:
+            RelayError: if the database can't.
+        """
+        with _answering():
+            self._database.execute(statement)
+
+    def load_table(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
+        """Make a temporary table of rows. `columns` have their types."""
+        kind = msgspec.json.encode([dict(columns)]).decode()
+        data = msgspec.json.encode([dict(zip(columns, row, strict=True)) for row in rows]).decode()
+        with _answering():
+            self._database.execute(
+                f"CREATE OR REPLACE TEMP TABLE {name} AS SELECT unnest(from_json(?, '{kind}'), recursive := true)",
+                [data],
+            )
+
+    def known(self) -> Known:
+        """Return up to where the index knows the log."""
+        newest = self.rows(
+            "SELECT writer, max(seq), max(moment), count(*) FROM lines WHERE NOT bad GROUP BY writer ORDER BY writer"
+        )
+        return Known(
+            records=sum(count for *_, count in newest),
+            at=max((at for _, _, at, _ in newest), default=""),
+            last={writer: seq for writer, seq, _, _ in newest if writer},
+            unfinished=self._unfinished,
+        )
 
     def lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[bytes]:
         """Read the log's lines whose rows fulfil a condition, in the order of the log.
@@ -81,7 +159,7 @@ class Index:
 
     def placed_lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[tuple[int, bytes]]:
         """Read the same lines, each with its place in the log."""
-        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY place"
+        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY {self.order}"
         for place, number, start, length in self.rows(query, parameters):
             yield place, os.pread(self.files[number].file, length, start)
 
@@ -143,4 +221,17 @@ class Index:
             for lines in batches(found.file, at, found.size, to_end=False):
                 sink.write(encode_rows(rows_of(lines, at)))
                 at += sum(map(len, lines))
+        self._unfinished += found.size - at
         load(self._database, table, rows)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Turn an error of the database into one of the relay."""
+    try:
+        yield
+    except duckdb.Error as error:
+        why = str(error).partition("\n")[0]
+        raise RelayError(
+            f"The index of the audit log gave no answer (audit.index_memory_mb: {why})."
+        ) from None

@@ -17,11 +17,13 @@ import msgspec
 
 from relay.core.errors import ConfigurationError
 
-VERSION = 1
+VERSION = 2
 """Of the rows and of this list. Another one makes the index again."""
 
 _NUMBER = re.compile(r"-[0-9]{12}\Z")
+"""What the name of an older file has after that of its chain."""
 _NAME = "manifest.json"
+_VERIFIED = "verified.json"
 _BLOCK = 1 << 20
 
 
@@ -64,7 +66,7 @@ class _Manifest(msgspec.Struct, frozen=True):
 def folder_of(newest: Path) -> Path:
     """Return the folder of the index of a log, whose newest file is at `newest`."""
     newest = newest.absolute()
-    return newest.with_name(f"{_NUMBER.sub('', newest.stem)}-index")
+    return newest.with_name(f"{_NUMBER.sub('', newest.stem).partition('.')[0]}-index")
 
 
 def open_folder(path: Path) -> None:
@@ -114,6 +116,35 @@ def write(folder: Path, parts: list[Part]) -> None:
     body = msgspec.json.format(msgspec.json.encode(_Manifest(VERSION, parts)))
     with replacing(folder / _NAME) as file:
         file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What `relay audit verify` found when it last checked the whole log, and when."""
+
+    at: str
+    verdict: str
+
+
+def read_verified(folder: Path) -> Verified | None:
+    """Return when the log was last verified. None: nothing says so."""
+    try:
+        return msgspec.json.decode((folder / _VERIFIED).read_bytes(), type=Verified)
+    except (OSError, ValueError):
+        return None
+
+
+def write_verified(folder: Path, verified: Verified) -> None:
+    """Keep when the log was verified, if there is an index of this user.
+
+    A folder that is made here would belong to the user who verifies, and be refused to the one who asks.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(folder.lstat().st_mode) and folder.lstat().st_uid == os.geteuid():
+            with replacing(folder / _VERIFIED) as file:
+                file.write(msgspec.json.encode(verified))
 
 
 class replacing:  # noqa: N801  # used like a function

@@ -18,10 +18,10 @@ import msgspec
 
 from relay.audit.index import manifest
 from relay.audit.index.manifest import Part, State
-from relay.audit.index.rows import COLUMNS, rows_of
+from relay.audit.index.rows import COLUMNS, DEFAULTS, rows_of
 
 Progress = Callable[[int], None]
-"""Gets the bytes that were read of the log since the last call."""
+"""Gets the bytes of the log that came into the index, or were found there, since the last call."""
 
 _COMPLETE = re.compile(r".*-[0-9]{12}\.[^.]*")
 """Names of files that the relay does not write to any more: see `relay.audit.files`."""
@@ -32,6 +32,8 @@ _TAIL_SHARE = 4
 _RECENT_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again without another time."""
 _CHUNK = 1 << 20
+_MAX_ROW = 8 << 20
+"""Bytes of a row, at most: the row of a forged line, with all texts and lists as long as they can be."""
 
 encode_rows = msgspec.json.Encoder().encode_lines
 
@@ -105,6 +107,7 @@ class Parts:
             return self._made(path, file, state, seen_ns, progress, is_complete=is_complete)
         if part is None:
             return None
+        progress(part.end)
         return msgspec.structs.replace(part, log=str(path.absolute()), state=state, seen_ns=seen_ns)
 
     def _is_good(self, part: Part, file: int, state: State) -> bool:
@@ -188,9 +191,10 @@ def batches(file: int, start: int, end: int, *, to_end: bool) -> Iterator[list[b
 def load(database: Any, table: str, rows: Path) -> None:
     """Make a table of the rows in a file."""
     columns = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS.items())
+    values = ", ".join(f'coalesce("{name}", {value}) AS "{name}"' for name, value in DEFAULTS.items())
     database.execute(
-        f"CREATE TEMP TABLE {table} AS SELECT * FROM read_json({quoted(rows)}, format='newline_delimited', "
-        f"columns={{{columns}}}, maximum_object_size={1 << 20})"
+        f"CREATE TEMP TABLE {table} AS SELECT {values} FROM read_json({quoted(rows)}, format='newline_delimited', "
+        f"columns={{{columns}}}, maximum_object_size={_MAX_ROW})"
     )
 
 

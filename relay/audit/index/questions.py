@@ -1,18 +1,21 @@
 """Questions that the index answers: the lines that an answer needs, or the counts of all of them.
 
-Each condition selects at least the lines that the question's own function needs, which then looks at them as it would
-at the whole log.
+A condition on lines selects at least those that the question's own function needs, which then looks at each of them.
 """
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
 from relay.audit.index.database import Index
 from relay.audit.index.rows import MAX_NAME
 from relay.audit.query.records import RecordReader
-from relay.audit.query.summaries import Stats
 from relay.core.events import Action
 
-_IN_SPAN = "moment >= ? AND (? IS NULL OR moment <= ?)"
+TOP = 10
+"""Users and addresses that are listed."""
+
 _IDS = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
 
 
@@ -27,7 +30,7 @@ def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
 
 def lines_with_marks(index: Index) -> Iterator[bytes]:
     """Read the lines whose records have an anomaly mark."""
-    return index.lines("marked")
+    return index.lines("len(marks) > 0")
 
 
 def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
@@ -46,33 +49,60 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
     return index.lines(where, [endpoint, end, begin])
 
 
-def names(index: Index, reader: RecordReader) -> set[str]:
-    """Return the users, sessions, tokens and connections that the records of the reader's span name."""
-    return {name for column in _IDS[:4] for name in distinct(index, reader, column)}
+def lines(index: Index) -> Iterator[bytes]:
+    """Read the lines of the span's records."""
+    since, until = index.span
+    return index.lines("NOT bad AND moment >= ? AND (? IS NULL OR moment <= ?)", [since, until, until])
 
 
-def distinct(index: Index, reader: RecordReader, column: str) -> set[str]:
-    """Return the values of a column in the reader's span that are not empty."""
-    since, until = reader.span
-    query = f"SELECT DISTINCT {column} FROM lines WHERE {column} != '' AND {_IN_SPAN}"
-    return {value for (value,) in index.rows(query, [since, until, until])}
+def table(index: Index, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
+    """Yield these columns of the span's records, in the order of the log."""
+    return index.each(f"SELECT {', '.join(columns)} FROM spanned ORDER BY {index.order}")
 
 
-def stats(index: Index, reader: RecordReader) -> Stats:
-    """Count the log, as `relay.audit.query.summaries.stats` does. Of equal counts, the one that came first is first."""
-    since, until = reader.span
-    condition = f"NOT bad AND {_IN_SPAN}"
-    span = [since, until, until]
+def names(index: Index) -> set[str]:
+    """Return the users, sessions, tokens and connections that the records of the span name."""
+    return {name for column in _IDS[:4] for name in distinct(index, column)}
+
+
+def distinct(index: Index, column: str) -> set[str]:
+    """Return the values of a column in the span that are not empty."""
+    return {value for (value,) in index.rows(f"SELECT DISTINCT {column} FROM spanned WHERE {column} != ''")}
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts of a log's records. `refusals` are by action and reason, and include denials that were only counted.
+
+    `lost` are events that could not be recorded, by action.
+    """
+
+    records: int = 0
+    first: str = ""
+    last: str = ""
+    actions: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
+    endpoints: Counter[str] = field(default_factory=Counter)
+    users: Counter[str] = field(default_factory=Counter)
+    addresses: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+
+
+def stats(index: Index) -> Stats:
+    """Count the span. Tokens and connects are counted by endpoint, refusals by user and address.
+
+    Of equal counts, the one that came first is first.
+    """
 
     def counted(columns: str, count: str, where: str) -> list[tuple[object, ...]]:
         query = (
-            f"SELECT {columns}, {count}, min(place) FROM lines WHERE {condition} AND {where} "
+            f"SELECT {columns}, {count}, min(place) FROM spanned WHERE {where} "
             f"GROUP BY {columns} ORDER BY min(place)"
         )
-        return index.rows(query, span)
+        return index.rows(query)
 
-    ends = f"SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM lines WHERE {condition}"
-    (total, first, last) = index.rows(ends, span)[0]
+    ends = "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned"
+    (total, first, last) = index.rows(ends)[0]
     found = Stats(records=total, first=first or "", last=last or "")
     for action, count, _ in counted("action", "count(*)", "true"):
         found.actions[str(action)] += int(str(count))
@@ -80,14 +110,17 @@ def stats(index: Index, reader: RecordReader) -> Stats:
     for endpoint, count, _ in counted("endpoint", "count(*)", with_endpoint):
         found.endpoints[str(endpoint)] += int(str(count))
     refused = "reason != '' AND outcome = 'failure'"
+    # the record of a refused frame or batch has the number of its publications
     many = f'sum(CASE WHEN action = \'{Action.PUBLISH_DENIED}\' AND "count" != 0 THEN "count" ELSE 1 END)::BIGINT'
     refusals = [
         (int(str(place)), (str(action), str(reason)), int(str(count)))
         for action, reason, count, place in counted("action, reason", many, refused)
     ]
-    for place, line in index.placed_lines(f"{condition} AND (counts OR lost != 0)", span):
-        for record in reader.records([line]):
-            refusals += [
+    since, until = index.span
+    condition = "NOT bad AND (counts OR lost != 0) AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    for place, line in index.placed_lines(condition, [since, until, until]):
+        for record in RecordReader().records([line]):
+            refusals += [  # denials beyond the budget
                 (place, (action, reason), count)
                 for action, reasons in record.relay.denied.items()
                 for reason, count in reasons.items()
@@ -102,9 +135,19 @@ def stats(index: Index, reader: RecordReader) -> Stats:
     return found
 
 
-def missing(index: Index, reader: RecordReader) -> tuple[int, int]:
-    """Return the lines that are no record, and the events of the reader's span that the log reports as lost."""
-    since, until = reader.span
-    query = f"SELECT count(*) FILTER (bad), coalesce(sum(lost) FILTER ({_IN_SPAN}), 0)::BIGINT FROM lines"
-    unreadable, lost = index.rows(query, [since, until, until])[0]
-    return unreadable, lost
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """What an answer may lack: lines that are no record, and of the span the events and bytes that the log lost."""
+
+    unreadable: int
+    lost: int
+    cut: int
+
+
+def missing(index: Index) -> Missing:
+    """Return what is missing in the log."""
+    ((unreadable,),) = index.rows("SELECT count(*) FROM lines WHERE bad")
+    ((lost, cut),) = index.rows(
+        "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT FROM spanned WHERE action = 'audit.gap'"
+    )
+    return Missing(unreadable=unreadable, lost=lost, cut=cut)

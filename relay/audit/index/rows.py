@@ -1,17 +1,19 @@
 """What the index has of a line of the log. Pure."""
 
 from collections.abc import Iterable, Iterator
+from typing import get_type_hints
 
 import msgspec
 
 from relay.audit.query.records import Record
+from relay.core.events import MAX_LIST, MAX_TEXT
 
 _MOST = (1 << 63) - 1
 """The largest number of a column. Only a forged line has a larger one."""
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One line: its place in the file, and of a record the fields that questions select by. `bad`: it is no record."""
+class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One line: its place in the file, and of a record the fields that questions need. `bad`: it is no record."""
 
     start: int
     length: int
@@ -20,33 +22,76 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     action: str = ""
     outcome: str = ""
     reason: str = ""
+    detail: str = ""
     user_id: str = ""
     address: str = ""
+    user_agent: str = ""
+    origin: str = ""
+    method: str = ""
+    path: str = ""
     endpoint: str = ""
     session: str = ""
+    roles: tuple[str, ...] = ()
     jti: str = ""
+    kid: str = ""
+    transport: str = ""
+    scope: tuple[str, ...] = ()
+    """The channels and patterns of the token."""
+    expires: float | None = None
+    asked: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
+    rejected_reasons: tuple[str, ...] = ()
+    """Why each one of `rejected` was refused."""
+    granted: str = ""
+    """The granting roles of each channel, as JSON: only of a session with several roles."""
     connection: str = ""
+    channels: tuple[str, ...] = ()
+    count: int = 0
+    used: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    close_code: int | None = None
+    initiator: str = ""
+    duration_ms: int | None = None
+    messages_out: int | None = None
+    publisher: str = ""
+    operator: str = ""
+    revoked: str = ""
+    connections: int = 0
     claimed_user: str = ""
     claimed_jti: str = ""
-    marked: bool = False
+    claimed_name: str = ""
+    """The publisher or operator that a refused credential says it is."""
+    marks: tuple[str, ...] = ()
     counts: bool = False
     """The record stands for others: it counts denials that have none of their own."""
-    count: int = 0
     lost: int = 0
+    cut: int = 0
     unclean_end: bool = False
+    writer: str = ""
+    seq: int = 0
 
 
-COLUMNS = {
-    field.name: {int: "BIGINT", bool: "BOOLEAN", str: "VARCHAR"}[field.type]
-    for field in msgspec.structs.fields(Row)
+_TYPES: dict[object, tuple[str, str]] = {
+    int: ("BIGINT", "0"),
+    bool: ("BOOLEAN", "false"),
+    str: ("VARCHAR", "''"),
+    tuple[str, ...]: ("VARCHAR[]", "[]"),
+    int | None: ("BIGINT", "NULL"),
+    float | None: ("DOUBLE", "NULL"),
 }
+
+COLUMNS = {name: _TYPES[kind][0] for name, kind in get_type_hints(Row).items()}
 """The type of each column. They are fixed and never inferred from what a log has."""
+
+DEFAULTS = {name: _TYPES[kind][1] for name, kind in get_type_hints(Row).items()}
+"""The value of a column, as SQL has it, where a row has none: rows are short, and read fast, without them."""
 
 MAX_NAME = 4096
 """Characters that the index keeps of a text. The relay writes 256 at most; only a forged line has more."""
 _LONG = 64 << 10
 
 _decode = msgspec.json.Decoder(Record).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def rows_of(lines: Iterable[bytes], start: int) -> Iterator[Row]:
@@ -66,6 +111,7 @@ def rows_of(lines: Iterable[bytes], start: int) -> Iterator[Row]:
 
 def _row(record: Record, start: int, length: int) -> Row:
     event, own = record.event, record.relay
+    session, token, connection, claimed = own.session, own.token, own.connection, own.claimed
     return Row(
         start,
         length,
@@ -74,30 +120,67 @@ def _row(record: Record, start: int, length: int) -> Row:
         event.action,
         event.outcome,
         event.reason,
+        own.detail,
         record.user.id,
         record.client.ip,
+        record.user_agent.original,
+        own.origin,
+        own.method,
+        record.url.path,
         own.endpoint,
-        own.session.ref,
-        own.token.jti,
-        own.connection.id,
-        own.claimed.user,
-        own.claimed.jti,
-        bool(own.anomalies),
-        bool(own.denied),
+        session.ref,
+        session.roles,
+        token.jti,
+        token.kid,
+        token.transport,
+        token.channels,
+        token.exp,
+        own.asked.channels,
+        tuple([one.channel for one in own.rejected]) if own.rejected else (),
+        tuple([one.reason for one in own.rejected]) if own.rejected else (),
+        _encode(own.granted).decode() if own.granted else "",
+        connection.id,
+        own.channels,
         _clamped(own.count),
-        _clamped(sum(own.lost.values())),
+        connection.scopes.used,
+        connection.scopes.unused,
+        _clamped_or_none(connection.close_code),
+        connection.initiator,
+        _clamped_or_none(connection.duration_ms),
+        _clamped_or_none(connection.messages_out),
+        own.publisher.id,
+        own.operator.id,
+        own.revoked,
+        _clamped(own.connections),
+        claimed.user,
+        claimed.jti,
+        claimed.publisher or claimed.operator,
+        own.anomalies,
+        bool(own.denied),
+        _clamped(sum(own.lost.values())) if own.lost else 0,
+        _clamped(own.cut),
         own.unclean_end,
+        own.chain.writer,
+        _clamped(own.chain.seq),
     )
 
 
 def _clipped(row: Row) -> Row:
-    texts = {
-        name: value[:MAX_NAME]
-        for name, value in msgspec.structs.asdict(row).items()
-        if isinstance(value, str)
-    }
-    return msgspec.structs.replace(row, **texts)
+    """Return the row of a line that is longer than the relay writes, without what makes it long."""
+    short: dict[str, object] = {}
+    for name, value in msgspec.structs.asdict(row).items():
+        if isinstance(value, str):
+            short[name] = value[:MAX_NAME]
+        elif isinstance(value, tuple):
+            short[name] = tuple(text[:MAX_TEXT] for text in value[:MAX_LIST])
+    if len(row.granted) > MAX_NAME:  # a part of it would be no JSON
+        short["granted"] = ""
+    return msgspec.structs.replace(row, **short)
 
 
 def _clamped(number: int) -> int:
-    return max(-_MOST, min(number, _MOST))
+    return max(-_MOST, min(number, _MOST)) if number else 0
+
+
+def _clamped_or_none(number: int | None) -> int | None:
+    return None if number is None else _clamped(number)

@@ -78,7 +78,7 @@ def connected_at(
                 elif left not in ended:
                     ended[left] = record.at
                     killed.add(left)
-    return [
+    found = [
         Connected(
             user=record.user.id,
             address=record.client.ip,
@@ -94,6 +94,7 @@ def connected_at(
         for connection, record in begun.items()
         if channel is None or _may_have(subscriptions[connection], channel, record.relay.token.channels)
     ]
+    return sorted(found, key=lambda one: one.since)  # the files of several chains come one after the other
 
 
 def _may_have(subscriptions: _Subscriptions, channel: str, granted: tuple[str, ...]) -> bool:

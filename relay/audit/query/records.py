@@ -44,6 +44,7 @@ class Token(msgspec.Struct, frozen=True):
     jti: str = ""
     kid: str = ""
     channels: tuple[str, ...] = ()
+    exp: float | None = None
     transport: str = ""
 
 
@@ -85,6 +86,12 @@ class ClientFields(msgspec.Struct, frozen=True):
     """The client's address."""
 
     ip: str = ""
+
+
+class UserAgent(msgspec.Struct, frozen=True):
+    """The client's User-Agent."""
+
+    original: str = ""
 
 
 class ChainFields(msgspec.Struct, frozen=True):
@@ -164,6 +171,7 @@ class Record(msgspec.Struct, frozen=True):
     at: str = msgspec.field(name="@timestamp")
     user: Identified = Identified()
     client: ClientFields = ClientFields()
+    user_agent: UserAgent = UserAgent()
     url: UrlFields = UrlFields()
     relay: RelayFields = RelayFields()
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from relay.audit.anomalies import Anomaly
-from relay.audit.query import summaries
+from relay.audit.query.marked import marked
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.known_names import unknown
 from relay.cli.audit.output import print_rows
@@ -29,13 +29,10 @@ def anomalies(
     for name in mark or ():
         if name not in list(Anomaly):
             raise ConfigurationError(unknown("an anomaly mark", name, list(Anomaly)))
-    index = log.open_index()
-    if index is None:
-        lines = log.lines()
-    else:
-        from relay.audit.index.questions import lines_with_marks
+    index = log.index
+    from relay.audit.index.questions import lines_with_marks
 
-        lines = lines_with_marks(index)
+    lines = lines_with_marks(index)
     rows = [
         {
             "at": record.at if as_json else log.shown(record.at),
@@ -46,6 +43,6 @@ def anomalies(
             "address": record.client.ip,
             "jti": record.relay.token.jti,
         }
-        for record in summaries.anomalies(log.reader.records(lines), marks=mark)
+        for record in marked(log.reader.records(lines), marks=mark)
     ]
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")

@@ -1,6 +1,7 @@
 """`relay audit export`: the log as a table for spreadsheets."""
 
 import csv
+import functools
 import json
 import sys
 from collections.abc import Iterator
@@ -10,16 +11,33 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from relay.audit.query.records import Record
 from relay.cli.audit.input import Log, query
 from relay.cli.output import printable
 
-_COLUMNS = (
-    *("at", "action", "outcome", "reason", "user", "address", "endpoint", "session", "roles", "jti"),
-    *("connection", "channels", "close_code", "duration_ms", "messages_out", "anomalies"),
-    *("publisher", "operator"),
-)
+_COLUMNS = {
+    "at": "moment",
+    "action": "action",
+    "outcome": "outcome",
+    "reason": "reason",
+    "user": "user_id",
+    "address": "address",
+    "endpoint": "endpoint",
+    "session": "session",
+    "roles": "roles",
+    "jti": "jti",
+    "connection": "connection",
+    "channels": "CASE WHEN len(channels) > 0 THEN channels ELSE scope END",
+    "close_code": "close_code",
+    "duration_ms": "duration_ms",
+    "messages_out": "messages_out",
+    "anomalies": "marks",
+    "publisher": "publisher",
+    "operator": "operator",
+}
+"""The columns of the table, and what they have of the index."""
 
+_KEPT = 10_000
+"""Cells that are kept as they were written, because most texts of a log come again."""
 
 _OPEN = frozenset(
     f"relay.{name}" for name in ("addresses", "denied", "lost", "publishers", "sessions", "sought", "users")
@@ -49,17 +67,24 @@ def export(
     if all_fields:
         _write_all(log, writer)
         return
+    index = log.index
+    from relay.audit.index.questions import table
+
     writer.writerow(_COLUMNS)
-    for record in log.reader.records(log.lines()):
-        writer.writerow([_safe(value) for value in _row(record)])
+    safe = functools.lru_cache(_KEPT)(_safe)
+    for row in table(index, _COLUMNS.values()):
+        writer.writerow([safe(" ".join(value) if isinstance(value, list) else value) for value in row])
 
 
 def _write_all(log: Log, writer: Any) -> None:
     """Write a column for each field. The first pass finds the fields, the second writes them."""
-    names = sorted({name for line, _ in log.reader.with_lines(log.lines()) for name, _ in _fields(line)})
+    index = log.index
+    from relay.audit.index.questions import lines
+
+    names = sorted({name for line in lines(index) for name, _ in _fields(line)})
     # without its @, because a spreadsheet takes a cell that begins with one as a formula
     writer.writerow([_safe("timestamp" if name == "@timestamp" else name) for name in names])
-    for line, _ in log.reader.with_lines(log.lines()):
+    for line in lines(index):
         found = dict(_fields(line))
         writer.writerow([_safe(found.get(name, "")) for name in names])
 
@@ -75,17 +100,6 @@ def _fields(line: bytes) -> Iterator[tuple[str, object]]:
             yield name, json.dumps(value)
         else:
             yield name, value
-
-
-def _row(record: Record) -> tuple[object, ...]:
-    own = record.relay
-    return (
-        *(record.at, record.event.action, record.event.outcome, record.event.reason, record.user.id),
-        *(record.client.ip, own.endpoint, own.session.ref, " ".join(own.session.roles), own.token.jti),
-        *(own.connection.id, " ".join(own.channels or own.token.channels), own.connection.close_code),
-        *(own.connection.duration_ms, own.connection.messages_out, " ".join(own.anomalies)),
-        *(own.publisher.id, own.operator.id),
-    )
 
 
 def _safe(value: object) -> object:

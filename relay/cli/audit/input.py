@@ -5,16 +5,17 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
 from relay.audit.files import chains
-from relay.audit.index.manifest import folder_of
-from relay.audit.merge import merged
+from relay.audit.index.manifest import folder_of, read_verified
 from relay.audit.query.records import RecordReader
 from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_time, shown
 from relay.cli.options import ConfigOption, config_path
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from relay.audit.index.database import Index
     from relay.settings.sections import Audit
 
-_REPORT_EVERY = 5000
-"""Lines between two steps of the progress bar."""
-
 FilesOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -37,14 +35,12 @@ FilesOption = Annotated[
         help="A file of the log; repeat it for several, in any order. Default: all files that the settings name.",
     ),
 ]
-INDEX_FROM_BYTES = 8 << 20
-"""A shorter log is read as fast as an index is opened: some 12,000 records, 0.1 s."""
-_SHOW_FROM_BYTES = 64 << 20
-"""Bytes that take about a second to be read into the index."""
+_SHOW_AFTER_S = 1.0
+"""Seconds after which a progress bar shows that the index is being made."""
 MEMORY_MB = 512
 """Memory of the index, if no settings say how much."""
-_NO_DUCKDB = "The whole log is read. With the extra of the audit log, answers take a tenth of the time: "
-_NO_DUCKDB += "pip install 'scoped-relay[audit]'\n"
+NO_DUCKDB = "Questions to the audit log need DuckDB: pip install 'scoped-relay[audit]'. Without it, relay audit verify "
+NO_DUCKDB += "and relay audit tail work."
 
 P = ParamSpec("P")
 
@@ -62,13 +58,13 @@ class Log:
         local: LocalOption = False,
     ) -> None:
         self.local = local
-        self.index: Index | None = None
-        """The index of the log, if the log is long and the index could be made. `open_index` makes it."""
         settings = None if file else _configured(config)
         self._path = None if settings is None else settings.path
         self._memory_mb = MEMORY_MB if settings is None else settings.index_memory_mb
         self.chains = _named_chains(file or ()) if settings is None else chains(settings.path)
         """The files of each chain, in the order of their records; the last one may be written."""
+        self._stack = ExitStack()
+        self._index: Index | None = None
         for path in self._files:
             if not path.exists():
                 raise ConfigurationError(
@@ -88,14 +84,6 @@ class Log:
         """Return a time as tables show it."""
         return shown(at, local=self.local)
 
-    def lines(self) -> Iterator[bytes]:
-        """Read all lines of all chains, ordered by time, with a progress bar on a terminal."""
-        try:
-            lines = merged([_lines_of(chain) for chain in self.chains])
-            yield from self._with_progress(lines) if sys.stderr.isatty() else lines
-        except OSError as error:
-            raise RelayError(f"{printable(str(error.filename))} can't be read: {error.strerror}.") from None
-
     @property
     def newest(self) -> list[Path]:
         """The newest file of each chain."""
@@ -107,77 +95,90 @@ class Log:
             return []
         return [chain[-1] for chain in chains(self._path) if chain[-1] not in known and chain[-1].exists()]
 
-    def open_index(self) -> "Index | None":
-        """Bring the index up to date, and return it. None: the log is short, or there is no DuckDB, or no place for it.
+    @property
+    def index(self) -> "Index":
+        """The index of the log, brought up to date when it is used first.
 
         Raises:
-            ConfigurationError: if others can write into its folder.
+            ConfigurationError: if DuckDB is not installed, or others can write into the index.
+            RelayError: if the log can't be read, or the index can be written nowhere.
         """
-        # the index has its lines in the order of the files, which for several chains is not that of the times
-        if self.index is None and len(self.chains) == 1 and self._is_long:
+        if self._index is None:
             try:
                 from relay.audit.index.database import Index
             except ModuleNotFoundError:
-                sys.stderr.write(_NO_DUCKDB)
-                return None
-            folder = folder_of(self.chains[0][-1])
+                raise ConfigurationError(NO_DUCKDB) from None
+            folder = self._writable(folder_of(self.newest[-1]))
             try:
                 with _reading(sum(path.stat().st_size for path in self._files)) as progress:
-                    self.index = Index(folder, self._files, memory_mb=self._memory_mb, progress=progress)
+                    index = Index(
+                        folder,
+                        self._files,
+                        chains=len(self.chains),
+                        memory_mb=self._memory_mb,
+                        span=self.reader.span,
+                        progress=progress,
+                    )
             except OSError as error:
-                sys.stderr.write(
-                    f"Without an index, because of {printable(str(error))}: the whole log is read.\n"
-                )
-        return self.index
+                raise RelayError(
+                    f"The audit log can't be read, or its index not written: {printable(str(error))}."
+                ) from None
+            self._index = self._stack.enter_context(index)
+        return self._index
 
-    @property
-    def _is_long(self) -> bool:
-        """Whether an index is faster than the log itself."""
-        with suppress(OSError):
-            return sum(path.stat().st_size for path in self._files) >= INDEX_FROM_BYTES
-        return False
+    def _writable(self, folder: Path) -> Path:
+        """Return the folder of the index; or a temporary one if this user can't write next to the log."""
+        if os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            return folder
+        sys.stderr.write(
+            f"{printable(str(folder))} can't be written, so the whole log is read for this answer alone.\n"
+        )
+        return Path(self._stack.enter_context(TemporaryDirectory(prefix="relay-audit-"))) / folder.name
 
     def close(self) -> None:
         """Close the index."""
-        if self.index is not None:
-            self.index.__exit__(None, None, None)
-            self.index = None
+        self._index = None
+        self._stack.close()
 
-    def report_missing(self) -> None:
-        """Say on standard error what the answer may lack: events that were lost, and lines that are no records."""
-        if self.index is not None:
-            from relay.audit.index import questions
+    def report(self, *, is_answered: bool) -> None:
+        """Say on standard error what an answer may lack and, if there is one, up to where it knows the log."""
+        if self._index is None:
+            return
+        from relay.audit.index.questions import missing
 
-            self.reader.unreadable, self.reader.lost = questions.missing(self.index, self.reader)
-        if self.reader.lost:
+        lacking = missing(self._index)
+        if lacking.lost:
             sys.stderr.write(
-                f"{_count(self.reader.lost, 'event')} of this time could not be recorded; see relay audit stats.\n"
+                f"{_count(lacking.lost, 'event')} of this time could not be recorded; see relay audit stats.\n"
             )
-        if self.reader.unreadable:
+        if lacking.cut:
             sys.stderr.write(
-                f"{_count(self.reader.unreadable, 'line')} passed over, because no record is there; see relay audit "
+                f"{_count(lacking.cut, 'byte')} of this time were cut off the log; see relay audit verify.\n"
+            )
+        if lacking.unreadable:
+            sys.stderr.write(
+                f"{_count(lacking.unreadable, 'line')} passed over, because no record is there; see relay audit "
                 "verify.\n"
             )
+        if is_answered:
+            sys.stderr.write(f"{self._known(self._index)}\n")
 
-    def _with_progress(self, lines: Iterator[bytes]) -> Iterator[bytes]:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        total = sum(path.stat().st_size for path in self._files)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("Reading", total=total)
-            done = 0
-            for number, line in enumerate(lines):
-                done += len(line)
-                if not number % _REPORT_EVERY:
-                    progress.update(task, completed=done)
-                yield line
-
-
-def _lines_of(chain: Sequence[Path]) -> Iterator[bytes]:
-    for path in chain:
-        with path.open("rb") as file:
-            yield from file
+    def _known(self, index: "Index") -> str:
+        """Return the sentence about what the answer knows, and when the log was verified."""
+        known = index.known()
+        if not known.records:
+            return "The log has no records."
+        upto = f"record {next(iter(known.last.values()), known.records)}"
+        if len(known.last) > 1:
+            upto = f"{known.records} records of {len(known.last)} chains, up to the one"
+        unfinished = ", and a line that is being written" if known.unfinished else ""
+        verified = read_verified(index.folder)
+        proof = (
+            f"Last verified {self.shown(verified.at)}: {verified.verdict}."
+            if verified
+            else "Not verified yet: relay audit verify."
+        )
+        return printable(f"Known up to {upto} of {self.shown(known.at)}{unfinished}. {proof}")
 
 
 def _count(number: int, what: str) -> str:
@@ -193,14 +194,8 @@ def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **options: Any) -> None:
-        log = Log(**{name: options.pop(name) for name in shared})
-        try:
+        with reported(Log(**{name: options.pop(name) for name in shared})) as log:
             command(log, *args, **options)
-        finally:
-            try:
-                log.report_missing()
-            finally:
-                log.close()
 
     _, *own = inspect.signature(command).parameters.values()
     parameters = [*own, *shared.values()]
@@ -211,17 +206,41 @@ def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:
 
 
 @contextmanager
+def reported(log: Log) -> Iterator[Log]:
+    """Say after the answer what it may lack, and close the log."""
+    is_answered = False
+    try:
+        yield log
+        is_answered = True
+    finally:
+        try:
+            log.report(is_answered=is_answered)
+        finally:
+            log.close()
+
+
+@contextmanager
 def _reading(total: int) -> Iterator[Callable[[int], None]]:
-    """Show the bytes that are read into the index, on a terminal, if there are many."""
-    if not sys.stderr.isatty() or total < _SHOW_FROM_BYTES:
+    """Show the bytes that are in the index, on a terminal, if it takes longer than a second."""
+    if not sys.stderr.isatty():
         yield lambda _done: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Indexing", total=total)
-        yield lambda done: progress.update(task, advance=done)
+    progress = Progress(console=Console(stderr=True), transient=True)
+    task = progress.add_task("Indexing", total=total)
+    show_at = monotonic() + _SHOW_AFTER_S
+
+    def show(done: int) -> None:
+        progress.update(task, advance=done)
+        if monotonic() >= show_at:
+            progress.start()
+
+    try:
+        yield show
+    finally:
+        progress.stop()
 
 
 def _configured(config: Path | None) -> "Audit":

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from relay.audit.query import privileges
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
@@ -36,12 +35,11 @@ def scopes(
     as_json: JsonOption = False,
 ) -> None:
     """Show what was granted and never used; or with other grants, who would have lost what."""
-    records = log.reader.records(log.lines())
+    index = log.index
+    from relay.audit.index import privileges
+
     if candidate is not None:
-        rows = [
-            asdict(loss) | {"missed": sorted(loss.missed)}
-            for loss in privileges.lost_grants(records, _grants(candidate))
-        ]
+        rows = [asdict(loss) for loss in privileges.lost_grants(index, _grants(candidate))]
         nothing = "Nobody would have lost anything."
         print_rows(
             rows,
@@ -52,8 +50,8 @@ def scopes(
         )
         return
     rows = [
-        asdict(grant) | {"users": len(grant.users), "used_by": len(grant.used_by)}
-        for grant in privileges.grant_uses(records, by_user=users)
+        asdict(grant)
+        for grant in privileges.grant_uses(index, by_user=users)
         if not (unused and grant.connections)
     ]
     print_rows(
@@ -65,7 +63,7 @@ def scopes(
     )
 
 
-def _grants(path: Path) -> privileges.Grants:
+def _grants(path: Path) -> dict[str, dict[str, list[str]]]:
     """Read the [grants] of a settings file, which need not have anything else.
 
     Raises:

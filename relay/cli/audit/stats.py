@@ -7,7 +7,6 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from relay.audit.query import summaries
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
@@ -17,13 +16,10 @@ from relay.cli.output import printable
 @query
 def stats(log: Log, *, as_json: JsonOption = False) -> None:
     """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
-    index = log.open_index()
-    if index is None:
-        found = summaries.stats(log.reader.records(log.lines()))
-    else:
-        from relay.audit.index import questions
+    index = log.index
+    from relay.audit.index import questions
 
-        found = questions.stats(index, log.reader)
+    found = questions.stats(index)
     refusals = [
         {"action": action, "reason": reason, "count": count}
         for (action, reason), count in found.refusals.most_common()
@@ -32,8 +28,8 @@ def stats(log: Log, *, as_json: JsonOption = False) -> None:
         "actions": _counted("action", found.actions.most_common()),
         "refusals": refusals,
         "endpoints": _counted("endpoint", found.endpoints.most_common()),
-        "users_refused": _counted("user", found.users.most_common(summaries.TOP)),
-        "addresses_refused": _counted("address", found.addresses.most_common(summaries.TOP)),
+        "users_refused": _counted("user", found.users.most_common(questions.TOP)),
+        "addresses_refused": _counted("address", found.addresses.most_common(questions.TOP)),
         "lost": _counted("action", found.lost.most_common()),
     }
     if as_json:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from rich.text import Text
 from relay.audit.merge import merged
 from relay.audit.query.explain import explain
 from relay.audit.query.records import Record
-from relay.cli.audit.input import FilesOption, Log
+from relay.cli.audit.input import NO_DUCKDB, FilesOption, Log
 from relay.cli.audit.known_names import unknown
 from relay.cli.audit.times import LocalOption, SinceOption, UntilOption
 from relay.cli.options import ConfigOption
@@ -98,7 +99,14 @@ def _check(log: Log, *, action: str, user: str, outcome: str) -> None:
     if outcome not in ("", "success", "failure"):
         raise ConfigurationError(f"--outcome: {outcome[:40]!r} is none. Give success or failure.")
     if user:
-        users = {record.user.id for record in log.reader.records(log.lines())} - {""}
+        if find_spec("duckdb") is None:
+            sys.stderr.write(f"Whether the log knows {printable(user)} is not known: {NO_DUCKDB}\n")
+            return
+        index = log.index
+        from relay.audit.index.questions import distinct
+
+        users = distinct(index, "user_id")
+        log.close()
         if user not in users:
             raise ConfigurationError(unknown("a user", user, users))
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -19,9 +20,10 @@ import typer
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import chains as log_chains
 from relay.audit.files import is_written, process_number
-from relay.audit.index.manifest import folder_of
+from relay.audit.index.manifest import Verified, folder_of, write_verified
+from relay.audit.query.records import iso
 from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
-from relay.cli.audit.input import MEMORY_MB
+from relay.cli.audit.input import MEMORY_MB, NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
@@ -104,6 +106,9 @@ def verify(
     except OSError as error:
         _give_up(f"{_escaped(error.filename or 'the state file')} can't be read: {error.strerror or error}.")
     found = {} if differing is None else {"index_differing": differing}
+    with suppress(OSError):  # of an index that can't be written, as that of another user
+        said = "; ".join(dict.fromkeys(map(str, verdicts)))
+        write_verified(folder_of(chains[0].files[-1]), Verified(iso(datetime.now(UTC)), said))
     for evidence, verdict in zip(chains, verdicts, strict=True):
         name = _escaped(evidence.files[verdict.problem.file if verdict.problem else -1])
         if as_json:
@@ -134,17 +139,15 @@ def _compare(chains: Sequence[_Evidence]) -> int:
     """Return how many rows of the index are not what the log says.
 
     Raises:
-        ConfigurationError: if the log has none, DuckDB is not installed, or others can write into the index.
+        ConfigurationError: if DuckDB is not installed, or others can write into the index.
     """
-    if len(chains) > 1:
-        raise ConfigurationError("--index: a log of several processes has no index.")
-    files = chains[0].files
     try:
         from relay.audit.index.database import Index
     except ModuleNotFoundError:
-        raise ConfigurationError("--index needs DuckDB: pip install 'scoped-relay[audit]'") from None
+        raise ConfigurationError(NO_DUCKDB) from None
+    files = [file for chain in chains for file in chain.files]
     folder = folder_of(files[-1])
-    with Index(folder, files, memory_mb=MEMORY_MB, progress=lambda _done: None) as made:
+    with Index(folder, files, memory_mb=MEMORY_MB) as made:
         return made.differing(folder)
 
 

@@ -8,8 +8,8 @@ import typer
 
 from relay.audit.query import connected
 from relay.audit.query.records import iso
-from relay.cli.audit.input import FilesOption, Log
-from relay.cli.audit.known_names import Endpoints
+from relay.cli.audit.input import FilesOption, Log, reported
+from relay.cli.audit.known_names import check_endpoint
 from relay.cli.audit.output import print_rows
 from relay.cli.audit.times import LocalOption, parse_time
 from relay.cli.options import ConfigOption, JsonOption
@@ -38,32 +38,22 @@ def who(
     """Show who was connected to an endpoint at a moment, or in a span of time."""
     if at and (since or until):
         raise ConfigurationError("--at is a moment, --since and --until are a span: give one of the two.")
-    log = Log(file=file, config=config, local=local)
     option = "--until" if until else "--at"
     moment = parse_time(until or at or "0s", option=option, local=local)
     begin = parse_time(since, option="--since", local=local) if since else None
     if until and begin is None:
         begin = datetime.min.replace(tzinfo=UTC)
-    endpoints = Endpoints(config, file)
-    index = log.open_index()
-    if index is None:
-        lines = log.lines()
-    else:
+    first = moment if begin is None else begin
+    with reported(Log(file=file, config=config, local=local)) as log:
+        index = log.index
         from relay.audit.index import questions
 
-        endpoints.add(questions.distinct(index, log.reader, "endpoint"))
-        first = moment if begin is None else begin
+        check_endpoint(endpoint, questions.distinct(index, "endpoint"), config=config, of_settings=not file)
         lines = questions.lines_of_connections(index, endpoint, begin=iso(first), end=iso(moment))
-    records = endpoints.seen_in(log.reader.records(lines))
-    rows = [
-        asdict(row)
-        for row in connected.connected_at(records, endpoint, at=moment, since=begin, channel=channel or None)
-    ]
-    try:
-        endpoints.check(endpoint)
-    finally:
-        log.report_missing()
-        log.close()
+        found = connected.connected_at(
+            log.reader.records(lines), endpoint, at=moment, since=begin, channel=channel or None
+        )
+    rows = [asdict(row) for row in found]
     if not as_json:
         rows = [
             row

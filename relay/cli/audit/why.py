@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Collection, Iterable
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
-from relay.cli.audit.known_names import names_in, unknown
+from relay.cli.audit.known_names import unknown
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
@@ -35,18 +34,12 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
-    index = log.open_index()
+    index = log.index
+    from relay.audit.index.questions import lines_naming, names
 
-    def lines(names: Collection[str]) -> Iterable[bytes]:
-        if index is None:
-            return log.lines()
-        from relay.audit.index.questions import lines_naming
-
-        return lines_naming(index, names)
-
-    steps = timeline.timeline_of(lines, about, reader=log.reader)
+    steps = timeline.timeline_of(lambda known: lines_naming(index, known), about, reader=log.reader)
     if not steps:
-        raise ConfigurationError(unknown("a user, session, token or connection", about, names_in(log)))
+        raise ConfigurationError(unknown("a user, session, token or connection", about, names(index)))
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return

@@ -1,6 +1,7 @@
-"""The questions from an index and from the whole log: the same answers, character by character."""
+"""The questions from an index in parts and from one that was just read: the same answers, character by character."""
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -14,7 +15,6 @@ from relay.audit.chain import Link, seal
 from relay.audit.index import manifest
 from relay.audit.index.parts import quoted
 from relay.cli.audit import app
-from relay.cli.audit import input as reading
 from relay.core.errors import Reason
 from relay.core.events import Action, Client, Event, to_record
 from tests.support.audit_days import make_day
@@ -37,6 +37,11 @@ QUESTIONS = [
     ("stats",),
     ("stats", "--json", "--since", "2026-11-26T06:00", "--until", "2026-11-26T18:00"),
     ("stats", "--since", "2030-01-01"),
+    ("scopes", "--json"),
+    ("scopes", "--users", "--unused", "--since", "2026-11-26T06:00"),
+    ("export",),
+    ("export", "--all", "--until", "2026-11-26T06:00"),
+    ("tail", "--no-follow", "--user", "nobody"),
 ]
 
 
@@ -84,37 +89,37 @@ def answer(files: list[Path], *question: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr + repr(result.exception)
 
 
+@pytest.fixture(scope="module")
+def in_one(files: list[Path]) -> list[Path]:
+    """The same log in one file, which has no part yet: each question reads all of it."""
+    folder = files[0].parent / "one"
+    folder.mkdir()
+    path = folder / "audit.jsonl"
+    path.write_bytes(b"".join(file.read_bytes() for file in files))
+    return [path]
+
+
 @pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)
-def test_the_same_answer(
-    files: list[Path], question: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the index answers is what the log says, with the same warnings about what is missing."""
-    from_log = answer(files, *question)
-    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
-    from_index = answer(files, *question)
-    if question[0] == "why":  # without an index it parses few lines, and counts fewer that are no record
-        assert "2 lines passed over" in from_index[2]
-        assert from_index[2].endswith(from_log[2].splitlines()[-1])
-        from_log, from_index = (*from_log[:2], ""), (*from_index[:2], "")
-    assert from_index == from_log
-    assert (files[0].parent / "audit-index" / "manifest.json").exists()
+def test_the_same_answer(files: list[Path], in_one: list[Path], question: tuple[str, ...]) -> None:
+    """What the parts answer is what the log says, with the same warnings about what is missing."""
+    if question[0] != "tail":  # it shows the newest file alone
+        assert answer(files, *question) == answer(in_one, *question)
+    assert len(list((files[0].parent / "audit-index").glob("*.parquet"))) == 2
+    assert not list((in_one[0].parent / "audit-index").glob("*.parquet"))
 
 
-def test_a_damaged_index_never_answers(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_index_never_answers(files: list[Path]) -> None:
     """Parts with flipped bits are made again before they are asked."""
-    from_log = answer(files, "stats", "--json")
-    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
-    answer(files, "stats", "--json")
+    before = answer(files, "stats", "--json")
     for part in (files[0].parent / "audit-index").glob("*.parquet"):
         data = bytearray(part.read_bytes())
         data[len(data) // 3] ^= 4
         part.write_bytes(data)
-    assert answer(files, "stats", "--json") == from_log
+    assert answer(files, "stats", "--json") == before
 
 
-def test_an_index_that_lies_is_found(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_lies_is_found(files: list[Path]) -> None:
     """A program that can write the folder can write sums that fit: verify reads the log again, and compares."""
-    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
     answer(files, "stats")
     named = [str(path) for path in files]
     first = CliRunner().invoke(app, ["verify", "--index", *named])
@@ -135,28 +140,40 @@ def test_an_index_that_lies_is_found(files: list[Path], monkeypatch: pytest.Monk
     shutil.rmtree(folder)
 
 
-def test_without_duckdb_the_log_is_read(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer is the same, and says what to install."""
-    from_log = answer(files, "who", "prices", "--json", "--at", "2026-11-26T12:00")
-    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
-    monkeypatch.setitem(sys.modules, "relay.audit.index.database", None)
-    code, out, warnings = answer(files, "who", "prices", "--json", "--at", "2026-11-26T12:00")
-    assert (code, out) == from_log[:2]
-    assert json.loads(out)
-    assert "pip install 'scoped-relay[audit]'" in warnings
-
-
-def test_where_no_index_can_be_written_the_log_is_read(
+def test_without_duckdb_the_answer_is_what_to_install(
     files: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log of another machine may be on a disk that can't be written."""
-    from_log = answer(files, "stats", "--json")
-    monkeypatch.setattr(reading, "INDEX_FROM_BYTES", 0)
+    """Questions need the extra; tail and verify do without it."""
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    for module in [name for name in sys.modules if name.startswith("relay.audit.index.")]:
+        if module not in ("relay.audit.index.manifest", "relay.audit.index.rows"):
+            monkeypatch.delitem(sys.modules, module)
+    for question in (["stats"], ["who", "prices"], ["export"], ["why", "jti-3"], ["scopes"], ["anomalies"]):
+        code, out, error = answer(files, *question)
+        assert (code, out) == (1, "")
+        assert "pip install 'scoped-relay[audit]'" in error
+    assert answer(files, "tail", "--no-follow")[0] == 0
+    assert CliRunner().invoke(app, ["verify", str(files[0])]).exit_code == 14, "its damage is found"
 
-    def full(*_arguments: object, **_options: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("relay.audit.index.database.Index.__init__", full)
-    code, out, warnings = answer(files, "stats", "--json")
-    assert (code, out) == from_log[:2]
-    assert "No space left on device" in warnings
+def test_a_reader_who_may_not_write_gets_the_answer(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An auditor may read the log and not write next to it: the index is made elsewhere for one answer, and removed."""
+    copies = [Path(shutil.copy(file, tmp_path)) for file in files]
+    expected = answer(files, "stats", "--json")
+    monkeypatch.setattr("os.access", lambda _path, mode: not mode & os.W_OK)
+    code, out, warnings = answer(copies, "stats", "--json")
+    assert (code, out) == expected[:2]
+    assert "can't be written, so the whole log is read for this answer alone" in warnings
+    assert sorted(tmp_path.iterdir()) == sorted(copies)
+
+
+def test_an_answer_says_when_the_log_was_verified(files: list[Path]) -> None:
+    """Up to which record it knows the log, and what the last check of the log found."""
+    assert "Known up to record" in (first := answer(files, "stats")[2])
+    assert "Not verified yet: relay audit verify." in first
+    verdict = CliRunner().invoke(app, ["verify", *map(str, files)]).stdout.strip().partition(": ")[2]
+    then = answer(files, "stats")[2]
+    assert "Last verified 20" in then
+    assert f"Z: {verdict}." in then

@@ -18,9 +18,7 @@ from relay.core.events import Event, to_record
 from tests.support.audit_days import make_day
 from tests.support.audit_logs import HOSTILE, an_event
 
-COLUMNS = ", ".join(
-    field.name if field.name != "count" else '"count"' for field in msgspec.structs.fields(Row)
-)
+COLUMNS = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(Row))
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +69,10 @@ class Log:
         files = log_files(self.path)
         with Index(self.index, files, memory_mb=128, progress=lambda _done: None) as index:
             self.rebuilt = index.rebuilt
-            found = index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
+            found = [
+                tuple(tuple(value) if isinstance(value, list) else value for value in row)
+                for row in index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
+            ]
             lines = list(index.lines("true"))
         plain = [
             (number, *msgspec.structs.astuple(row))

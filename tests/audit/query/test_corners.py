@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from relay.audit.chain import Link, seal
-from relay.audit.query import connected, privileges, summaries, timeline
+from relay.audit.index import privileges, questions
+from relay.audit.index.database import Index
+from relay.audit.query import connected, timeline
+from relay.audit.query.marked import marked
 from relay.audit.query.records import Record, RecordReader
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
@@ -28,6 +31,14 @@ def log_lines(*events: tuple[str, Event]) -> list[bytes]:
 def written(*events: tuple[str, Event]) -> list[Record]:
     """Return the records of a log with these events, each at its time of day."""
     return list(RecordReader().records(log_lines(*events)))
+
+
+def indexed(folder: Path, *events: tuple[str, Event]) -> Index:
+    """Return the index of a log with these events, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "audit.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in log_lines(*events)))
+    return Index(folder / "audit-index", [path], memory_mb=128)
 
 
 def connection(action: Action, name: str, **relay: Any) -> Event:
@@ -63,14 +74,15 @@ def forged(**claimed: str) -> Event:
     return Event(action=Action.CONNECT_DENIED, reason=Reason.TOKEN_SIGNATURE, relay={"claimed": claimed})
 
 
-def test_a_claim_is_told_as_one_and_leads_nowhere() -> None:
+def test_a_claim_is_told_as_one_and_leads_nowhere(tmp_path: Path) -> None:
     """It is shown with the user or token that it names; it hides none of their records, and adds no others."""
-    log = log_lines(
+    events = (
         ("08:00:00", connection(Action.CONNECT_ACCEPTED, "real")),
         ("08:01:00", forged(user="u", jti="real", kid="k")),
         ("08:02:00", forged(user="other", jti="u")),
         ("08:03:00", connection(Action.CONNECT_ACCEPTED, "other")),
     )
+    log = log_lines(*events)
 
     def told(about: str) -> list[str]:
         return [
@@ -86,8 +98,9 @@ def test_a_claim_is_told_as_one_and_leads_nowhere() -> None:
         "connect.accepted",
     ]
     assert told("other") == ["connect.denied claimed", "connect.accepted"]
-    assert not summaries.anomalies(RecordReader().records(log))
-    assert not summaries.stats(RecordReader().records(log)).users.total()
+    assert not marked(RecordReader().records(log))
+    with indexed(tmp_path, *events) as index:
+        assert not questions.stats(index).users.total()
 
 
 def test_claims_do_not_fill_a_timeline(tmp_path: Path) -> None:
@@ -103,7 +116,7 @@ def test_claims_do_not_fill_a_timeline(tmp_path: Path) -> None:
     assert not found.whole, "some were left out"
 
 
-def test_a_service_is_a_grant_too() -> None:
+def test_a_service_is_a_grant_too(tmp_path: Path) -> None:
     """A token without channels: who would lose the service is named, who keeps it is not."""
     issued = Event(
         action=Action.TOKEN_ISSUED,
@@ -111,19 +124,20 @@ def test_a_service_is_a_grant_too() -> None:
         endpoint="reports",
         relay={"token": {"jti": "t", "channels": []}, "session": {"ref": "r", "roles": ["trader", "staff"]}},
     )
-    log = written(("08:00:00", issued))
-    assert [(grant.whose, grant.scope) for grant in privileges.grant_uses(log)] == [
-        ("staff", privileges.SERVICE),
-        ("trader", privileges.SERVICE),
-    ]
-    assert privileges.lost_grants(log, {"staff": {"reports": []}}) == []
-    (loss,) = privileges.lost_grants(log, {"staff": {"prices": ["prices.>"]}})
+    with indexed(tmp_path, ("08:00:00", issued)) as log:
+        assert [(grant.whose, grant.scope) for grant in privileges.grant_uses(log)] == [
+            ("staff", privileges.SERVICE),
+            ("trader", privileges.SERVICE),
+        ]
+        assert privileges.lost_grants(log, {"staff": {"reports": []}}) == []
+        (loss,) = privileges.lost_grants(log, {"staff": {"prices": ["prices.>"]}})
     assert (loss.scope, loss.tokens, loss.connections) == (privileges.SERVICE, 1, 0)
 
 
-def test_stats_count_what_a_flood_only_counted() -> None:
+def test_stats_count_what_a_flood_only_counted(tmp_path: Path) -> None:
     """Records that stand for many count as many: of floods, and of batches of publications."""
-    log = written(
+    log = indexed(
+        tmp_path,
         ("08:00:00", Event(action=Action.CONNECT_DENIED, reason=Reason.TOKEN_MALFORMED)),
         (
             "08:01:00",
@@ -137,12 +151,13 @@ def test_stats_count_what_a_flood_only_counted() -> None:
             Event(action=Action.PUBLISH_DENIED, reason=Reason.CHANNEL_FORBIDDEN, relay={"count": 12}),
         ),
     )
-    found = summaries.stats(log)
+    with log:
+        found = questions.stats(log)
     assert found.refusals["connect.denied", "token_malformed"] == 47_601
     assert found.refusals["publish.denied", "channel_forbidden"] == 12
 
 
-def test_of_several_roles_those_count_that_grant() -> None:
+def test_of_several_roles_those_count_that_grant(tmp_path: Path) -> None:
     """Without the granting roles in the record, every role of the session counts."""
     token = {"jti": "j1", "channels": ["prices.A", "prices.B"]}
     own = {"token": token, "session": {"roles": ["guest", "trader"]}}
@@ -151,7 +166,8 @@ def test_of_several_roles_those_count_that_grant() -> None:
         (granted, {("trader", "prices.A"), ("guest", "prices.B"), ("trader", "prices.B")}),
         ([], {(role, scope) for role in ("guest", "trader") for scope in ("prices.A", "prices.B")}),
     ):
-        log = written(
+        log = indexed(
+            tmp_path / ("told" if told else "untold"),
             ("08:00:00", Event(action=Action.TOKEN_ISSUED, endpoint="prices", relay=own | {"granted": told})),
             (
                 "08:00:01",
@@ -162,7 +178,8 @@ def test_of_several_roles_those_count_that_grant() -> None:
                 ),
             ),
         )
-        found = privileges.grant_uses(log)
+        with log:
+            found = privileges.grant_uses(log)
         assert {(grant.whose, grant.scope) for grant in found} == expected
         assert {grant.connections for grant in found} == {1}
 
@@ -194,6 +211,9 @@ def test_every_answer_says_what_the_log_lacks(tmp_path: Path) -> None:
         assert result.returncode == (2 if len(question) > 1 else 0)  # the names are unknown
         assert "9 events of this time could not be recorded" in result.stderr
         assert "1 line passed over, because no record is there" in result.stderr
+        assert ("Known up to record 1 of 2026-11-26T08:00:00.000Z" in result.stderr) is (
+            result.returncode == 0
+        )
 
 
 def test_tail_loses_nothing_when_the_log_goes_on_in_another_file(tmp_path: Path) -> None:

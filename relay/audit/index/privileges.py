@@ -1,0 +1,227 @@
+"""Least privilege: grants that were never used, and what users would lose under other grants.
+
+DuckDB joins the uses of tokens with the tokens, whatever the order of the files. How patterns cover channels is told by
+`relay.core.scope`, once for each different pair of a token's scope and a channel.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from relay.audit.index.database import Index
+from relay.core.events import SUBSCRIBE_ACTIONS, Action
+from relay.core.scope import Scope
+
+Grants = Mapping[str, Mapping[str, Sequence[str]]]
+"""Role -> endpoint -> patterns. A service has no patterns: its name is the grant."""
+
+SERVICE = "(service)"
+"""The scope of a token for another service, which has no channels. Its use is in that service's log."""
+
+_SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
+
+_TOKENS = f"""
+    CREATE OR REPLACE TEMP TABLE tokens AS
+    SELECT place, jti, user_id, endpoint, roles, scope, granted FROM spanned WHERE action = '{Action.TOKEN_ISSUED}'"""
+_SUBSCRIPTIONS = f"""
+    CREATE OR REPLACE TEMP TABLE subscriptions AS
+    SELECT jti, endpoint, any_value(user_id) AS user_id, channel FROM (
+        SELECT jti, endpoint, user_id, unnest(channels) AS channel FROM spanned WHERE action IN ({_SUBSCRIBED})
+    ) GROUP BY jti, endpoint, channel"""
+
+_NAMES_BY_ROLE = f"""coalesce(
+    CASE WHEN granted = '' THEN NULL ELSE list_filter(
+        from_json(granted, '[{{"channel": "VARCHAR", "roles": ["VARCHAR"]}}]'),
+        lambda one: coalesce(nullif(one.channel, ''), '{SERVICE}') = name AND len(one.roles) > 0
+    )[-1].roles END,
+    CASE WHEN roles IS NULL THEN ['unknown'] WHEN len(roles) = 0 THEN ['no role'] ELSE roles END
+)"""
+"""To whom a grant belongs: the roles that granted it, or all of the session. No roles: its token is not in the span."""
+
+_GRANTED = """
+    SELECT whose, endpoint, name, sum(tokens)::BIGINT AS tokens, count(DISTINCT user_id) AS users FROM (
+        SELECT unnest({names}) AS whose, endpoint, name, user_id, tokens FROM (
+            SELECT user_id, endpoint, roles, granted, tokens,
+                unnest(CASE WHEN len(scope) = 0 THEN ['{service}'] ELSE scope END) AS name
+            FROM (SELECT user_id, endpoint, roles, granted, scope, count(*) AS tokens FROM tokens GROUP BY ALL)
+        )
+    ) GROUP BY ALL"""
+
+_USED = f"""
+    SELECT whose, endpoint, name, sum(connections)::BIGINT AS connections, count(DISTINCT user_id) AS used_by FROM (
+        SELECT unnest({{names}}) AS whose, endpoint, name, user_id, connections FROM (
+            SELECT user_id, used.endpoint, roles, granted, name, count(*) AS connections FROM (
+                SELECT jti, name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id FROM (
+                    SELECT one.jti, pattern AS name, one.endpoint, one.user_id
+                    FROM subscriptions AS one JOIN last_tokens USING (jti) JOIN narrowest USING (scope, channel)
+                    UNION ALL
+                    SELECT jti, unnest(used) AS name, endpoint, user_id FROM spanned
+                    WHERE action = '{Action.CONNECTION_CLOSED}'
+                ) GROUP BY jti, name
+            ) AS used LEFT JOIN last_tokens USING (jti) GROUP BY ALL
+        )
+    ) GROUP BY ALL"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrantUse:
+    """A pattern that a role or a user was granted on an endpoint, and how often it was used.
+
+    `users` had it and `used_by` of them used it.
+    """
+
+    whose: str
+    endpoint: str
+    scope: str
+    tokens: int
+    users: int
+    connections: int
+    used_by: int
+
+
+def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
+    """Return each grant with the number of tokens that had it and of connections that used it. Unused ones come first.
+
+    If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
+    so that open connections count too.
+    """
+    index.execute(_TOKENS)
+    index.execute(_SUBSCRIPTIONS)
+    index.execute(
+        "CREATE OR REPLACE TEMP VIEW last_tokens AS SELECT jti, arg_max(roles, place) AS roles, "
+        "arg_max(scope, place) AS scope, arg_max(granted, place) AS granted FROM tokens GROUP BY jti"
+    )
+    pairs = index.rows("SELECT DISTINCT scope, channel FROM subscriptions JOIN tokens USING (jti)")
+    index.load_table(
+        "narrowest",
+        {"scope": "VARCHAR[]", "channel": "VARCHAR", "pattern": "VARCHAR"},
+        [
+            (scope, channel, pattern)
+            for scope, channel in pairs
+            for pattern in Scope(tuple(scope)).narrowest(channel)
+        ],
+    )
+    names = "[user_id]" if by_user else _NAMES_BY_ROLE
+    rows = index.rows(
+        f"SELECT whose, endpoint, name, coalesce(tokens, 0), coalesce(users, 0), coalesce(connections, 0), "
+        f"coalesce(used_by, 0) FROM ({_GRANTED.format(names=names, service=SERVICE)}) "
+        f"FULL JOIN ({_USED.format(names=names)}) USING (whose, endpoint, name)"
+    )
+    found = [
+        GrantUse(
+            whose=whose,
+            endpoint=endpoint,
+            scope=scope,
+            tokens=tokens,
+            users=users,
+            connections=connections,
+            used_by=used_by,
+        )
+        for whose, endpoint, scope, tokens, users, connections, used_by in rows
+    ]
+    return sorted(
+        found, key=lambda grant: (bool(grant.connections), grant.whose, grant.endpoint, grant.scope)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LostGrant:
+    """A pattern that a user would lose: how many tokens had it, and how many connections would miss it.
+
+    A pattern that would be granted in part is lost for the tokens, and for the connections that subscribed to a channel
+    outside that part. `missed` are those channels.
+    """
+
+    user: str
+    roles: tuple[str, ...]
+    endpoint: str
+    scope: str
+    tokens: int
+    connections: int
+    missed: tuple[str, ...]
+
+
+def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
+    """Return the patterns that the log's tokens would not have had under other grants. Used ones come first."""
+    grants = _Candidate(candidate)
+    index.execute(_TOKENS)
+    index.execute(_SUBSCRIPTIONS)
+    kinds = index.rows("SELECT DISTINCT roles, endpoint, scope FROM tokens")
+    index.load_table(
+        "lost",
+        {"roles": "VARCHAR[]", "endpoint": "VARCHAR", "scope": "VARCHAR[]", "patterns": "VARCHAR[]"},
+        [(*kind, lost) for kind in kinds if (lost := grants.lost(*kind))],
+    )
+    index.execute(
+        "CREATE OR REPLACE TEMP TABLE losers AS SELECT * FROM tokens JOIN lost USING (roles, endpoint, scope)"
+    )
+    watched = index.rows(
+        "SELECT DISTINCT roles, losers.endpoint, scope, patterns, channel FROM subscriptions JOIN losers USING (jti)"
+    )
+    index.load_table(
+        "missed",
+        {
+            "roles": "VARCHAR[]",
+            "endpoint": "VARCHAR",
+            "scope": "VARCHAR[]",
+            "channel": "VARCHAR",
+            "pattern": "VARCHAR",
+        },
+        [
+            (roles, endpoint, scope, channel, pattern)
+            for roles, endpoint, scope, patterns, channel in watched
+            if not grants.scope(roles, endpoint).allows(channel)
+            for pattern in Scope(tuple(scope)).narrowest(channel)
+            if pattern in patterns
+        ],
+    )
+    rows = index.rows(
+        f"""
+        SELECT user_id, roles, endpoint, pattern, tokens, coalesce(connections, 0), coalesce(channels, []) FROM (
+            SELECT user_id, roles, endpoint, pattern, count(*) AS tokens
+            FROM (SELECT *, unnest(patterns) AS pattern FROM losers) GROUP BY ALL
+        ) LEFT JOIN (
+            SELECT user_id, roles, endpoint, pattern, count(DISTINCT jti) AS connections,
+                list_sort(list(DISTINCT channel)) AS channels FROM (
+                SELECT losers.user_id, roles, losers.endpoint, pattern, jti, channel FROM subscriptions
+                JOIN losers USING (jti) JOIN missed USING (roles, scope, channel)
+                WHERE losers.endpoint = missed.endpoint
+                UNION ALL -- the record does not have all channels: count every lost pattern
+                SELECT losers.user_id, roles, losers.endpoint, pattern, jti, pattern FROM (
+                    SELECT DISTINCT jti FROM spanned
+                    WHERE action IN ({_SUBSCRIBED}) AND "count" > len(channels)
+                ) JOIN (SELECT *, unnest(patterns) AS pattern FROM losers) AS losers USING (jti)
+            ) GROUP BY ALL
+        ) USING (user_id, roles, endpoint, pattern)"""
+    )
+    found = [
+        LostGrant(
+            user=user,
+            roles=tuple(roles),
+            endpoint=endpoint,
+            scope=scope,
+            tokens=tokens,
+            connections=connections,
+            missed=tuple(missed),
+        )
+        for user, roles, endpoint, scope, tokens, connections, missed in rows
+    ]
+    return sorted(found, key=lambda loss: (-loss.connections, loss.user, loss.endpoint, loss.scope))
+
+
+class _Candidate:
+    """The candidate grants."""
+
+    def __init__(self, grants: Grants) -> None:
+        self._grants = grants
+
+    def lost(self, roles: Sequence[str], endpoint: str, scope: Iterable[str]) -> tuple[str, ...]:
+        """Return what a token would not have had."""
+        patterns = tuple(scope)
+        if not patterns and not any(endpoint in self._grants.get(role, {}) for role in roles):
+            return (SERVICE,)
+        return self.scope(roles, endpoint).split(patterns)[1]
+
+    def scope(self, roles: Sequence[str], endpoint: str) -> Scope:
+        """Return what these roles together would be granted."""
+        patterns = [p for role in roles for p in self._grants.get(role, {}).get(endpoint, ())]
+        return Scope(tuple(dict.fromkeys(patterns)))
