@@ -13,6 +13,7 @@ WALL_CLOCK_USERS = {
     "audit/watch.py": SHOWN,
     "bench/load/servers.py": SIGNED,
     "bff/backend.py": OTHERS,
+    "bff/me.py": SIGNED,
     "bff/refresh.py": SIGNED,
     "bff/renewal.py": SIGNED,
     "bff/routes.py": SIGNED,

@@ -1,5 +1,6 @@
 """GET /api/auth/me: the user of a session, as the backend describes it. A page asks it once when it loads."""
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ def me_route(parts: MeParts) -> Route:
         if isinstance(result, Rejected):
             response = _refused(request, result, access, client, parts)
         else:
-            response = json_answer(200, {"user": result})
+            life = access.session.life(time.time()) if access is not None and access.renewable else {}
+            response = json_answer(200, {"user": result, **life})
         response.headers["Cache-Control"] = "private, no-store"
         if access is not None:
             response.raw_headers.extend(access.cookies)

@@ -89,7 +89,7 @@ async def _ws_token(request: Request, issuer: Issuer, options: RouteOptions) -> 
     else:
         result = await _issued(request, issuer, session, client, origin=origin, by_cookie=by_cookie, now=now)
     response = (
-        _answer(result, _life(session, now) if can_renew and isinstance(session, Session) else {})
+        _answer(result, session.life(now) if can_renew and isinstance(session, Session) else {})
         if isinstance(result, Issued)
         else _denied(request, issuer, options, result, session, client, origin=origin)
     )
@@ -192,14 +192,6 @@ async def _issued(
     except UnavailableError as error:
         return _Denial(Refusal.of(error), asked=asked)
     return _Denial(issued, asked=asked) if isinstance(issued, Refusal) else issued
-
-
-def _life(session: Session, now: float) -> dict[str, int]:
-    """Return when the page should renew its session: for how long its access token lives still, and lives in all."""
-    issued, ends = session.token_issued_at, session.token_expires_at
-    if issued is None or ends is None:
-        return {}
-    return {"session_expires_in": max(0, round(ends - now)), "session_lifetime": round(ends - issued)}
 
 
 def _answer(issued: Issued, life: Mapping[str, int]) -> Response:

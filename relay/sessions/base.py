@@ -37,6 +37,16 @@ class Session:
     token_issued_at: float | None = None
     token_expires_at: float | None = None
 
+    def life(self, now: float) -> dict[str, int]:
+        """Return what a page needs to renew the session in time: seconds that its token lives still, and lives in all.
+
+        It is empty if the token does not tell its times.
+        """
+        issued, ends = self.token_issued_at, self.token_expires_at
+        if issued is None or ends is None:
+            return {}
+        return {"session_expires_in": max(0, round(ends - now)), "session_lifetime": round(ends - issued)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotMine(Refusal):

@@ -16,13 +16,14 @@ DIST = PACKAGE / "dist"
 MANIFEST = json.loads((PACKAGE / "package.json").read_text())
 
 STRICT = """
-import { createStream, fetchToken, TokenError, type Stream } from 'scoped-relay';
+import { createStream, fetchToken, keepSession, TokenError, type Stream } from 'scoped-relay';
 import { RelayProvider, usePrice, usePriceStream, useRelay, type Price } from 'scoped-relay/react';
 
 interface Quote { bid: string }
 const stream: Stream = createStream({ getToken: fetchToken({ endpoint: 'prices' }), transports: ['subprotocol'] });
 const leave: () => void = stream.subscribe<Quote>('prices.BTC-USD', { onUpdate: ({ data }) => data.bid.trim() });
 stream.on('state', ({ state, code }) => (state === 'stopped' ? code?.toFixed() : leave()));
+const end: () => void = keepSession({ onUser: (user) => user.name, onSignedOut: () => end() });
 new TokenError('No.', { status: 401 }).status.toFixed();
 
 export function Table() {
@@ -117,6 +118,17 @@ def test_the_packed_package_installs_and_its_types_are_strict(project: Project) 
     assert (
         CLIENT.read_text() == (project.folder / "node_modules/scoped-relay/dist/relay-client.js").read_text()
     )
+
+
+def test_the_packed_readme_has_no_dead_link(project: Project) -> None:
+    """It names the files of the checkout, and links to what is in the package. The checkout's README is unchanged."""
+    packed = project.folder / "node_modules" / "scoped-relay"
+    text = (packed / "README.md").read_text()
+    links = re.findall(r"\]\(([^)#]+)", text)
+    assert {link for link in links if not (packed / link).is_file()} == set() != set(links)
+    assert "close code (`relay/core/README.md`)" in text
+    assert (PACKAGE / "README.md").read_text().count("](../") > 20
+    assert not (PACKAGE / ".README.md").exists()
 
 
 def test_publint_finds_nothing(project: Project) -> None:

@@ -41,20 +41,24 @@ _LISTEN = f"""
 _UNLOCKED = f"() => navigator.locks.request('{_NAME}', () => true)"
 
 
+def _life(left_s: int | None) -> dict[str, int]:
+    return {} if left_s is None else {"session_expires_in": left_s, "session_lifetime": LIFE_S}
+
+
 @dataclass
 class Issuer:
     """Answers the pages' POST requests. The last answer of each list stays."""
 
     endpoint: str
     tokens: list[dict[str, Any]] = field(default_factory=list)
+    users: list[dict[str, Any]] = field(default_factory=list)
     refreshes: list[dict[str, Any]] = field(default_factory=lambda: [{"status": 204}])
     asked: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     paths: list[str] = field(default_factory=list)
 
     def grant(self, left_s: int | None = None) -> dict[str, Any]:
         """Return an answer with a token, of a session that lives for so long still."""
-        life = {} if left_s is None else {"session_expires_in": left_s, "session_lifetime": LIFE_S}
-        return {"status": 200, "json": {"wsToken": "token", "endpoint": self.endpoint, **life}}
+        return {"status": 200, "json": {"wsToken": "token", "endpoint": self.endpoint, **_life(left_s)}}
 
     async def serve(self, context: BrowserContext) -> None:
         """Answer instead of the relay."""
@@ -63,7 +67,9 @@ class Issuer:
             path = route.request.url.rpartition("/")[2]
             self.paths.append(path)
             self.asked.put_nowait(path)
-            answers = {"ws-token": self.tokens, "refresh": self.refreshes}.get(path, [{"status": 204}])
+            answers = {"ws-token": self.tokens, "refresh": self.refreshes, "me": self.users}.get(
+                path, [{"status": 204}]
+            )
             await route.fulfill(**(answers.pop(0) if len(answers) > 1 else answers[0]))
 
         await context.route("**/auth/*", answer)
@@ -226,6 +232,47 @@ async def test_a_log_out_in_one_tab_reaches_the_others(
         await other.page.evaluate(old)
         await other.page.evaluate("import('/client/relay-client.js').then(({ logOut }) => logOut())")
         assert (await tab.next("signedOut"))["reason"] == "signed_out"
+
+
+_KEEP = """
+async () => {
+  const { keepSession } = await import('/client/relay-client.js');
+  const report = (event) => (value) => window.report([event, value]);
+  const start = () => keepSession({ onUser: report('user'), onSignedOut: report('signedOut') });
+  start()(); // as StrictMode does
+  window.stop = start();
+}
+"""
+
+
+async def test_a_page_without_a_stream_keeps_its_session(tab: Tab, issuer: Issuer) -> None:
+    """It learns who is logged in, renews at 80 of 100 seconds, and is told once of a log-out in another tab."""
+    issuer.users[:] = [BUSY, {"status": 200, "json": {"user": "ann", **_life(LIFE_S)}}]
+    await issuer.serve(tab.page.context)
+    await tab.page.evaluate(_KEEP)
+    async with asyncio.timeout(20):
+        while issuer.paths != ["me", "me"]:
+            await tab.page.clock.run_for(15_000)
+    assert await tab.next("user") == "ann"
+    await tab.page.evaluate(_LISTEN)
+    for _ in range(2):
+        await tab.page.clock.run_for(81_000)
+        assert await tab.next("news") is False
+    assert issuer.paths == ["me", "me", "refresh", "refresh"]
+    for _ in range(2):
+        await tab.page.evaluate("import('/client/relay-client.js').then(({ logOut }) => logOut())")
+    assert await tab.next("signedOut") is None
+    assert "signedOut" not in tab.rest()
+
+
+async def test_a_page_without_a_session_is_told(tab: Tab, issuer: Issuer) -> None:
+    """The route has tried the refresh cookie. A keeper that was stopped tells nothing."""
+    issuer.users[:] = [REFUSED]
+    await issuer.serve(tab.page.context)
+    await tab.page.evaluate(_KEEP)
+    assert await tab.next("signedOut") is None
+    await tab.page.clock.run_for(60_000)
+    assert issuer.paths == ["me"]
 
 
 MISTAKES = {

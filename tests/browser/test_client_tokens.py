@@ -67,7 +67,7 @@ async def test_a_proxys_answer_is_followed_by_another_request(tab: Tab, relay: S
     for status in (404, 200):
         change = await outcome(tab)
         assert change["status"] == status
-        assert change["reason"] == f"The answer {status} does not come from a relay."
+        assert change["reason"] == f"The answer {status} is not a relay's."
         await tab.wait_out(change)
     assert (await relay.accept()).offered == "relay.v1, bearer.from-the-issuer"
     assert asked == [{"endpoint": "prices", "channels": ["prices.>"]}] * 3
@@ -120,7 +120,7 @@ async def test_a_token_function_that_throws_is_called_again_and_the_state_says_w
         assert change["state"] == "waiting"
         reasons.append(change["reason"])
         await tab.wait_out(change)
-    nothing = "getToken returned no token with its endpoint."
+    nothing = "getToken returned no token and endpoint."
     assert reasons[:6] == ["Failed to fetch", "offline", "undefined", nothing, nothing, nothing]
     assert (await relay.accept()).offered.endswith("token-1")
 
@@ -148,7 +148,7 @@ async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(
     )
     await tab.state("connecting")
     await tab.page.clock.run_for(10_000)
-    assert (await tab.state("waiting"))["reason"] == "The token issuer does not answer."
+    assert (await tab.state("waiting"))["reason"] == "The issuer does not answer."
 
 
 async def test_upgrades_that_a_proxy_refuses_are_tried_again(tab: Tab, relay: ScriptedRelay) -> None:

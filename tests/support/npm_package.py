@@ -74,10 +74,11 @@ def project_with_package(folder: Path) -> Project:
 
 
 def pack(folder: Path) -> Path:
-    """Run `npm pack` and return the tarball."""
+    """Run `npm pack` and return the tarball. A copy is packed, because npm changes the README for that time."""
     npm = shutil.which("npm") or missing("npm is missing: apt-get install npm")
+    copy = shutil.copytree(PACKAGE, folder / "packed", ignore=shutil.ignore_patterns("node_modules"))
     command = [npm, "pack", "--json", "--loglevel=error", "--pack-destination", str(folder)]
-    done = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     (tarball,) = folder.glob("scoped-relay-*.tgz")
     return tarball

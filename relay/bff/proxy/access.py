@@ -19,13 +19,15 @@ from relay.web.renewed import RENEWABLE, SessionRenewal
 class Access:
     """What a call goes to the backend with. `secrets` are all tokens of the session: no answer may hold one of them.
 
-    `cookies` are headers that set the cookies of new tokens. The answer gets them, whatever it is.
+    `cookies` are headers that set the cookies of new tokens. The answer gets them, whatever it is. `renewable` tells
+    whether the browser has a refresh cookie.
     """
 
     token: str = field(repr=False)
     session: Session
     secrets: tuple[str, ...] = field(repr=False)
     cookies: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    renewable: bool = False
 
 
 class AccessTokens(Protocol):
@@ -76,9 +78,9 @@ class CookieAccess:
         if isinstance(session, Refusal):
             return await self._renewed(request) or session if session.reason in RENEWABLE else session
         assert isinstance(token, str)
-        if self._renewal is not None:
-            await self._renewal.show(request)
-        return Access(token=token, session=session, secrets=(token, *self._refresh_token(request)))
+        renewable = self._renewal is not None and await self._renewal.show(request)
+        secrets = (token, *self._refresh_token(request))
+        return Access(token=token, session=session, secrets=secrets, renewable=renewable)
 
     async def renew(self, request: Request, refused: Access) -> Access | EndedRefusal | None:
         """See `AccessTokens.renew`. A token that is new is not replaced: the backend would refuse the next one, too."""
@@ -104,6 +106,7 @@ class CookieAccess:
             secrets=(*(value for _, value in renewed.cookies), *self._refresh_token(request)),
             # the answer says itself that nobody may keep it
             cookies=tuple(header for header in answer.raw_headers if header[0] != b"cache-control"),
+            renewable=True,
         )
 
     def _refresh_token(self, request: Request) -> tuple[str, ...]:

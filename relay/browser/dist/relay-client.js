@@ -21,14 +21,22 @@ async function post(path, asked, signal) {
   }) ?? {};
   const { ok, status, headers } = response;
   if (ok && (!asked || body.wsToken)) return body;
-  const retryAfterMs = parseFloat(headers.get("retry-after") ?? "") * 1e3;
+  const retryAfterMs = parseFloat(
+    /** @type {any} */
+    headers.get("retry-after")
+  ) * 1e3;
   const { code, message, retryable } = body;
   if (code && message && typeof retryable === "boolean")
     throw new TokenError(message, { code, status, retryable, retryAfterMs });
-  throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
+  throw new TokenError(`The answer ${status} is not a relay's.`, { status, retryAfterMs });
 }
 var load = () => import("./relay-session.js");
-var logOut = async (options) => (await load()).logOut(post, options);
+var logOut = (options) => load().then((file) => file.logOut(post, options));
+function keepSession(options) {
+  const over = new AbortController();
+  load().then((file) => file.keepSession(post, over, options));
+  return () => over.abort();
+}
 function fetchToken({ path = "/auth/ws-token", endpoint, channels, refreshPath } = {}) {
   const session = async () => globalThis.document && load().then((file) => file.sessionFor(post, path, refreshPath), console.warn);
   async function getToken({ signal } = {}) {
@@ -55,7 +63,10 @@ function openEvents(url, subscriptions, token, { onopen, onmessage, onclose }) {
     const { signal } = controller;
     const asked = subscriptions.interval_ms ? "?compress=1" : "";
     const response = await fetch(url.replace(/^ws/, "http") + asked, { headers, cache: "no-store", signal });
-    const field = (name) => `${response.headers.get(name)}`;
+    const field = (name) => (
+      /** @type {any} */
+      response.headers.get(name)
+    );
     if (!/event-stream/.test(field("content-type"))) {
       const { code, retryable } = await response.json();
       return typeof retryable === "boolean" ? [CODES[response.status], code, parseFloat(field("retry-after")) * 1e3] : [];
@@ -213,17 +224,17 @@ function createStream({
     const mine = run;
     const controller = asking = new AbortController();
     const { signal } = controller;
-    const patience = setTimeout(() => controller.abort(Error("The token issuer does not answer.")), PATIENCE_MS);
+    const patience = setTimeout(() => controller.abort(Error("The issuer does not answer.")), PATIENCE_MS);
     const aborted = new Promise((_, reject) => signal.onabort = () => reject(signal.reason));
     try {
       const grant = await Promise.race([(async () => getToken({ signal }))(), aborted]);
-      if (!grant?.wsToken || !(url ?? grant.endpoint)) throw Error("getToken returned no token with its endpoint.");
+      if (!grant?.wsToken || !(url ?? grant.endpoint)) throw Error("getToken returned no token and endpoint.");
       if (mine === run) use(grant);
     } catch (error) {
       const { status = 0, code, message, retryable, retryAfterMs } = error ?? {};
       let wait = bounded(retryAfterMs);
       if (wait !== void 0) wait += Math.random() * BACKOFF_FIRST_MS;
-      if (mine === run) fail({ status, reason: code || message || String(error) }, wait, retryable === false);
+      if (mine === run) fail({ status, reason: code || message || `${error}` }, wait, retryable === false);
     } finally {
       clearTimeout(patience);
     }
@@ -426,17 +437,17 @@ function createStream({
     const { type, channel, epoch, seq } = frame;
     const entry = entryOf(channel);
     if (type === "update" && !entry.epoch) return;
-    const anew = type === "snapshot" && epoch !== entry.epoch;
-    if (anew || seq > entry.seq) {
-      if (ordered && entry.seq && (anew || seq > entry.seq + 1)) {
+    const otherEpoch = type === "snapshot" && epoch !== entry.epoch;
+    if (otherEpoch || seq > entry.seq) {
+      if (ordered && entry.seq && (otherEpoch || seq > entry.seq + 1)) {
         if (entry.resuming) return;
-        if (!anew) {
+        if (!otherEpoch) {
           torn = true;
           return change();
         }
         lose(entry, frame);
       }
-      if (anew) entry.epoch = epoch;
+      if (otherEpoch) entry.epoch = epoch;
       entry.seq = seq;
       entry.last = late.has(entry) && entry.last.type === "snapshot" ? whole(entry, frame) : frame;
       if (ordered) show(entry);
@@ -531,13 +542,15 @@ function createStream({
   }
   function ask(type, names, interval_ms, resumed) {
     for (let i = 0; i < names.length; i += FRAME_CHANNELS) {
-      const part = names.slice(i, i + FRAME_CHANNELS);
-      requests.set(++lastId, part);
+      const channels2 = names.slice(i, i + FRAME_CHANNELS);
+      const since = resumed && Object.fromEntries(channels2.map((name) => [name, position(entries.get(name))]));
+      requests.set(++lastId, channels2);
       if (i) flushed += 100;
-      for (const name of part) if (resumed) entries.get(name).resuming = lastId;
-      const since = resumed && Object.fromEntries(part.map((name) => [name, position(entries.get(name))]));
-      for (const name of part) type === "subscribe" ? sent.set(name, interval_ms) : sent.delete(name);
-      send({ type, id: lastId, channels: part, interval_ms, since });
+      for (const name of channels2) {
+        if (resumed) entries.get(name).resuming = lastId;
+        type === "subscribe" ? sent.set(name, interval_ms) : sent.delete(name);
+      }
+      send({ type, id: lastId, channels: channels2, interval_ms, since });
     }
   }
   function change(waitMs = 0) {
@@ -582,7 +595,7 @@ function createStream({
   function withdrawn(names) {
     const takes = matcher(names);
     for (const entry of entries.values()) if (takes.test(entry.channel)) judge(entry, "stale");
-    for (const name of names) complain(name, { code: "forbidden", message: "The new token does not allow this." });
+    for (const name of names) complain(name, { code: "forbidden", message: "The new token forbids this." });
   }
   function subscribe(channelOrList, { interval_ms = 0, ...handlers } = {}) {
     const names = [channelOrList].flat();
@@ -650,5 +663,6 @@ export {
   TokenError,
   createStream,
   fetchToken,
+  keepSession,
   logOut
 };

@@ -10,6 +10,30 @@ async function logOut(post, { path = "/api/auth/logout" } = {}) {
   await post(path);
   sessionFor(post, path).end();
 }
+async function keepSession(post, over, { path = "/api/auth/me", refreshPath, onUser, onSignedOut } = {}) {
+  const { signal } = over;
+  if (signal.aborted) return;
+  const session = sessionFor(post, path, refreshPath);
+  const stop = () => {
+    over.abort();
+    onSignedOut?.();
+  };
+  session.join(stop, signal);
+  while (!signal.aborted) {
+    const since = Date.now();
+    const { status, ...answer } = await look(path, signal).catch(() => ({ status: 0 }));
+    if (status === 200) {
+      session.heard(answer, since);
+      return onUser?.(answer.user);
+    }
+    if (status === 401 && answer.retryable === false) return session.end();
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+}
+async function look(path, signal) {
+  const response = await fetch(path, { cache: "no-store", credentials: "include", signal });
+  return { status: response.status, ...await response.json() };
+}
 function sessionFor(post, path, refreshPath) {
   const origin = originOf(path);
   let session = sessions.get(origin);
@@ -95,6 +119,7 @@ function start(name, ask) {
   };
 }
 export {
+  keepSession,
   logOut,
   sessionFor
 };

@@ -21,7 +21,7 @@ export function openEvents(url, subscriptions, token, { onopen, onmessage, onclo
     const { signal } = controller;
     const asked = subscriptions.interval_ms ? '?compress=1' : '';
     const response = await fetch(url.replace(/^ws/, 'http') + asked, { headers, cache: 'no-store', signal });
-    const field = (name) => `${response.headers.get(name)}`;
+    const field = (name) => /** @type {any} */ (response.headers.get(name));
     if (!/event-stream/.test(field('content-type'))) {
       const { code, retryable } = await response.json();
       // Any other form is a proxy's

@@ -99,6 +99,22 @@ export function logOut(request?: {
   path?: string;
 }): Promise<void>;
 
+/**
+ * Keep the session of a page without a stream: a stream whose `getToken` is `fetchToken` does the same by itself. It asks
+ * `path` once who is logged in, and renews the session as `fetchToken` says. Returns a function that ends it. Call it in the
+ * browser only, and again after a log-in on the same page.
+ */
+export function keepSession(request?: {
+  /** Default: `/api/auth/me`. With the URL of another origin, the session is that origin's. */
+  path?: string;
+  /** Default: `/api/auth/refresh` at the same origin. */
+  refreshPath?: string;
+  /** Who is logged in: what the backend tells of the user. */
+  onUser?: (user: any) => void;
+  /** The session has ended, here or in another tab: show the log-in. Called once. */
+  onSignedOut?: () => void;
+}): () => void;
+
 /** `sse` is an event stream, with the token in a header. The others are ways of a WebSocket. */
 export type Transport = 'subprotocol' | 'query' | 'sse' | 'first_message';
 

@@ -1,5 +1,5 @@
 // @ts-check
 // The browser client of relay.v1: relay-client.d.ts documents its use and design
 
-export { fetchToken, logOut, TokenError } from './tokens.js';
+export { fetchToken, keepSession, logOut, TokenError } from './tokens.js';
 export { createStream } from './stream.js';

@@ -20,6 +20,38 @@ export async function logOut(post, { path = '/api/auth/logout' } = {}) {
 
 /**
  * @param {Post} post
+ * @param {AbortController} over
+ * @param {Parameters<typeof import('./relay-client.js').keepSession>[0]} [options]
+ */
+export async function keepSession(post, over, { path = '/api/auth/me', refreshPath, onUser, onSignedOut } = {}) {
+  const { signal } = over;
+  if (signal.aborted) return;
+  const session = sessionFor(post, path, refreshPath);
+  const stop = () => {
+    over.abort();
+    onSignedOut?.();
+  };
+  session.join(stop, signal);
+  while (!signal.aborted) {
+    const since = Date.now();
+    const { status, ...answer } = await look(path, signal).catch(() => ({ status: 0 }));
+    if (status === 200) {
+      session.heard(answer, since);
+      return onUser?.(answer.user);
+    }
+    // The route has tried to renew it
+    if (status === 401 && answer.retryable === false) return session.end();
+    await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+  }
+}
+
+async function look(path, signal) {
+  const response = await fetch(path, { cache: 'no-store', credentials: 'include', signal });
+  return { status: response.status, ...(await response.json()) };
+}
+
+/**
+ * @param {Post} post
  * @param {string} path of the issuer
  * @param {string} [refreshPath]
  */

@@ -129,17 +129,17 @@ export function createStream({
     const mine = run;
     const controller = (asking = new AbortController());
     const { signal } = controller;
-    const patience = setTimeout(() => controller.abort(Error('The token issuer does not answer.')), PATIENCE_MS);
+    const patience = setTimeout(() => controller.abort(Error('The issuer does not answer.')), PATIENCE_MS);
     const aborted = new Promise((_, reject) => (signal.onabort = () => reject(signal.reason)));
     try {
       const grant = await Promise.race([(async () => getToken({ signal }))(), aborted]);
-      if (!grant?.wsToken || !(url ?? grant.endpoint)) throw Error('getToken returned no token with its endpoint.');
+      if (!grant?.wsToken || !(url ?? grant.endpoint)) throw Error('getToken returned no token and endpoint.');
       if (mine === run) use(grant);
     } catch (/** @type {any} */ error) {
       const { status = 0, code, message, retryable, retryAfterMs } = error ?? {};
       let wait = bounded(retryAfterMs);
       if (wait !== undefined) wait += Math.random() * BACKOFF_FIRST_MS;
-      if (mine === run) fail({ status, reason: code || message || String(error) }, wait, retryable === false);
+      if (mine === run) fail({ status, reason: code || message || `${error}` }, wait, retryable === false);
     } finally {
       clearTimeout(patience);
     }
@@ -367,17 +367,17 @@ export function createStream({
     const { type, channel, epoch, seq } = frame;
     const entry = entryOf(channel);
     if (type === 'update' && !entry.epoch) return; // of a subscription that has ended
-    const anew = type === 'snapshot' && epoch !== entry.epoch;
-    if (anew || seq > entry.seq) {
-      if (ordered && entry.seq && (anew || seq > entry.seq + 1)) {
+    const otherEpoch = type === 'snapshot' && epoch !== entry.epoch;
+    if (otherEpoch || seq > entry.seq) {
+      if (ordered && entry.seq && (otherEpoch || seq > entry.seq + 1)) {
         if (entry.resuming) return;
-        if (!anew) {
+        if (!otherEpoch) {
           torn = true;
           return change();
         }
         lose(entry, frame);
       }
-      if (anew) entry.epoch = epoch;
+      if (otherEpoch) entry.epoch = epoch;
       entry.seq = seq;
       entry.last = late.has(entry) && entry.last.type === 'snapshot' ? whole(entry, frame) : frame;
       if (ordered) show(entry);
@@ -490,13 +490,15 @@ export function createStream({
 
   function ask(type, names, interval_ms, resumed) {
     for (let i = 0; i < names.length; i += FRAME_CHANNELS) {
-      const part = names.slice(i, i + FRAME_CHANNELS);
-      requests.set(++lastId, part);
+      const channels = names.slice(i, i + FRAME_CHANNELS);
+      const since = resumed && Object.fromEntries(channels.map((name) => [name, position(entries.get(name))]));
+      requests.set(++lastId, channels);
       if (i) flushed += 100; // 10 frames a second
-      for (const name of part) if (resumed) entries.get(name).resuming = lastId;
-      const since = resumed && Object.fromEntries(part.map((name) => [name, position(entries.get(name))]));
-      for (const name of part) type === 'subscribe' ? sent.set(name, interval_ms) : sent.delete(name);
-      send({ type, id: lastId, channels: part, interval_ms, since });
+      for (const name of channels) {
+        if (resumed) entries.get(name).resuming = lastId;
+        type === 'subscribe' ? sent.set(name, interval_ms) : sent.delete(name);
+      }
+      send({ type, id: lastId, channels, interval_ms, since });
     }
   }
 
@@ -549,7 +551,7 @@ export function createStream({
   function withdrawn(names) {
     const takes = matcher(names);
     for (const entry of entries.values()) if (takes.test(entry.channel)) judge(entry, 'stale');
-    for (const name of names) complain(name, { code: 'forbidden', message: 'The new token does not allow this.' });
+    for (const name of names) complain(name, { code: 'forbidden', message: 'The new token forbids this.' });
   }
 
   /** @type {import('./relay-client.js').Stream['subscribe']} */

@@ -25,18 +25,25 @@ export async function post(path, asked, signal) {
   const body = (await response.json().catch(() => {})) ?? {};
   const { ok, status, headers } = response;
   if (ok && (!asked || body.wsToken)) return body;
-  const retryAfterMs = parseFloat(headers.get('retry-after') ?? '') * 1000;
+  const retryAfterMs = parseFloat(/** @type {any} */ (headers.get('retry-after'))) * 1000;
   const { code, message, retryable } = body;
   // Any other form is a proxy's
   if (code && message && typeof retryable === 'boolean')
     throw new TokenError(message, { code, status, retryable, retryAfterMs });
-  throw new TokenError(`The answer ${status} does not come from a relay.`, { status, retryAfterMs });
+  throw new TokenError(`The answer ${status} is not a relay's.`, { status, retryAfterMs });
 }
 
 const load = () => import('./relay-session.js');
 
 /** @type {typeof import('./relay-client.js').logOut} */
-export const logOut = async (options) => (await load()).logOut(post, options);
+export const logOut = (options) => load().then((file) => file.logOut(post, options));
+
+/** @type {typeof import('./relay-client.js').keepSession} */
+export function keepSession(options) {
+  const over = new AbortController();
+  load().then((file) => file.keepSession(post, over, options));
+  return () => over.abort();
+}
 
 /** @type {typeof import('./relay-client.js').fetchToken} */
 export function fetchToken({ path = '/auth/ws-token', endpoint, channels, refreshPath } = {}) {
