@@ -48,6 +48,10 @@ class Receiver(Protocol):
         """Forget a channel with its value and its history."""
         ...
 
+    def delivered(self, entry: int, epoch: str) -> object:
+        """Record that everything up to an entry of its log has been passed on. A broker may have none."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:

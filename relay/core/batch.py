@@ -4,11 +4,12 @@ Subscribers with a `Pack` get what an interval's flush has for them as one messa
 it: it is packed once for all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import final
 
 from relay.core.channels import Channel, Group, QueuedFrame
+from relay.core.positions import Positions
 from relay.core.sent import Mark
 from relay.core.subscribers import Pack, Subscriber
 
@@ -19,7 +20,7 @@ class Chunk:
     """What one flush writes of one channel: `count` values in `data`.
 
     `generation` is the channel's generation that the subscriber knew before it. `before` and `after` are the group's
-    marks.
+    marks. `plain` is `data` without ids.
     """
 
     channel: Channel
@@ -28,6 +29,11 @@ class Chunk:
     count: int
     before: Mark
     after: Mark
+    plain: bytes
+
+    def without_ids(self) -> "Chunk":
+        """Return it for a subscriber that still has to get something from before it."""
+        return self if self.plain is self.data else replace(self, data=self.plain)
 
 
 @final
@@ -56,22 +62,28 @@ Batch = dict[Subscriber, Chunks]
 """What the running flush still has to write. Most subscribers have one chunk, which all of them share."""
 
 
-def gather(groups: Iterable[Group], batch: Batch) -> Batch:
-    """Drain the queues of `groups`, and return what each subscriber gets, added to what `batch` already holds."""
+def gather(groups: Iterable[Group], batch: Batch, positions: Positions) -> Batch:
+    """Drain the queues of `groups`, and return what each subscriber gets, added to what `batch` already holds.
+
+    Values are numbered in the order in which every subscriber gets them.
+    """
     for group in groups:
         mark = group.mark
         before, queue = group.drain()
         chunk = _chunk(group.channel, before, queue, mark, group.mark)
+        if group.add_id is not None:
+            chunk.data = b"".join([_with_id(queued, group.add_id, positions) for queued in queue])
         if not batch:
             batch = dict.fromkeys(group.subscribers, chunk)  # a loop in C; by far the most common case
         else:
             for subscriber in group.subscribers:
                 _add(batch, subscriber, chunk)
         if group.joining:
+            # Its snapshots may have values of other channels that are numbered higher. So these have no ids.
             for subscriber, contained in group.joining.items():
                 later = [queued for queued in queue if queued.number > contained]
-                entered = mark.after(queued.value for queued in queue if queued.number <= contained)
-                entered = entered.before(queued.value for queued in later)
+                entered = mark.after(queued.publication for queued in queue if queued.number <= contained)
+                entered = entered.before(queued.publication for queued in later)
                 group.subscribers[subscriber] = entered
                 if later:
                     _add(batch, subscriber, _chunk(group.channel, before, later, entered, group.mark))
@@ -85,7 +97,14 @@ def _chunk(
 ) -> Chunk:
     data = queue[0].frame if len(queue) == 1 else b"".join([queued.frame for queued in queue])
     count = sum([queued.value is not None for queued in queue])
-    return Chunk(channel, generation, data, count, before, after)
+    return Chunk(channel, generation, data, count, before, after, data)
+
+
+def _with_id(queued: QueuedFrame, add_id: Callable[[bytes, bytes], bytes], positions: Positions) -> bytes:
+    if queued.value is None:
+        return queued.frame
+    queued.value.position, position = positions.next()
+    return add_id(position, queued.frame)
 
 
 def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:

@@ -10,6 +10,7 @@ frames are queued is kept in `Group.joining`, with the number of the last frame 
 The next flush sends it the later frames only and moves it to `Group.subscribers`.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.core import messages
 from relay.core.messages import Mode
+from relay.core.positions import ResumePoint
 from relay.core.publications import Publication
 from relay.core.sent import Mark
 
@@ -29,6 +31,19 @@ Encoder = Callable[[bytes], bytes]
 The encoder identifies the transport: all connections of a transport must pass the same function object, because
 only subscribers with equal encoders share frames.
 """
+
+
+class IdEncoder(ABC):
+    """An encoder of a transport whose clients keep an id, with which they resume: see `relay.core.positions`."""
+
+    @abstractmethod
+    def __call__(self, message: bytes) -> bytes:
+        """See `Encoder`."""
+
+    @abstractmethod
+    def with_id(self, position: bytes, frame: bytes = b"") -> bytes:
+        """Return a frame with an id. Without a frame: something that only changes the id."""
+
 
 INTERVALS_MS = (0, 50, 100, 250, 500, 1000)
 """The flush intervals that a subscription may have. They are few, so that many subscribers share each frame."""
@@ -76,14 +91,16 @@ def granted_interval(interval_ms: int, floor_ms: int = 0) -> int:
 class Value:
     """One publication and its `update` frames, one per transport that has needed it so far.
 
-    `heard_ms` is when it was accepted here, on the hub's clock.
+    `heard_ms` is when it was accepted here, on the hub's clock. `position` is its place among all values that were
+    written: see `relay.core.positions`.
     """
 
-    __slots__ = ("_updates", "heard_ms", "publication")
+    __slots__ = ("_updates", "heard_ms", "position", "publication")
 
-    def __init__(self, publication: Publication, heard_ms: int = 0) -> None:
+    def __init__(self, publication: Publication, heard_ms: int = 0, position: int = 0) -> None:
         self.publication = publication
         self.heard_ms = heard_ms
+        self.position = position
         # Pairs and not a dict: there are one or two transports, and a dict would add 230 bytes to each message
         # of a history.
         self._updates: tuple[tuple[Encoder, bytes], ...] = ()
@@ -105,7 +122,7 @@ class Channel:
     """
 
     __slots__ = (
-        "_newest",
+        "_before",
         "_snapshots",
         "generation",
         "groups",
@@ -114,6 +131,7 @@ class Channel:
         "last",
         "last_heard_ms",
         "name",
+        "newest",
         "options",
         "removed",
         "signs_of_life",
@@ -138,7 +156,8 @@ class Channel:
         self.subscriber_count = 0  # includes subscribers that have not got the newest value yet
         self.groups: dict[tuple[int, Encoder], Group] = {}
         self.history: deque[Value] = deque()
-        self._newest: Value | None = None
+        self._before: Value | None = None  # a client without it may have missed more than the history has
+        self.newest: Value | None = None
         self._snapshots: dict[Encoder, bytes] = {}
 
     def group(self, interval_ms: int, encode: Encoder) -> "Group":
@@ -151,36 +170,42 @@ class Channel:
     @property
     def valued_ms(self) -> int:
         """Return when the newest value was accepted, on the hub's clock. The channel must have a value."""
-        assert self._newest is not None
-        return self._newest.heard_ms
+        assert self.newest is not None
+        return self.newest.heard_ms
 
-    def accept(self, publication: Publication, heard_ms: int) -> bool:
+    def accept(self, publication: Publication, heard_ms: int, position: int = 0) -> bool:
         """Make `publication` the newest value. False: it is a repetition. A change of epoch is a new generation.
 
-        `heard_ms` is the time of the hub's clock: see `Hub`.
+        `heard_ms` is the time of the hub's clock: see `Hub`. `position` is that of a value which is not written yet.
         """
         last = self.last
+        value = Value(publication, heard_ms, position)
         if last is None or last.epoch != publication.epoch:
             self.generation += 1
             self.history.clear()
+            # Before the first number of the first epoch there was nothing. What was before others is not known here.
+            self._before = None if last is None and publication.seq == 1 else value
         elif publication.seq <= last.seq:
             return False
         self.last = publication
         self.last_heard_ms, self.heard_ms = publication.ts, heard_ms
-        self._newest = value = Value(publication, heard_ms)
+        self.newest = value
         if self._snapshots:
             self._snapshots = {}
-        if self.options.history_messages:
+        if not self.options.history_messages:
+            self._before = value
+        else:
             if self.history and self.history[-1].publication.seq + 1 != publication.seq:
                 self.history.clear()  # a replay from a history with a gap would have the gap too
+                self._before = value
             self.history.append(value)
             self._trim(heard_ms)
         return True
 
     def update(self, encode: Encoder) -> bytes:
         """Return the newest value as an `update` frame. The channel must have a value."""
-        assert self._newest is not None
-        return self._newest.update(encode)
+        assert self.newest is not None
+        return self.newest.update(encode)
 
     def snapshot(self, encode: Encoder) -> bytes:
         """Return the newest value as a `snapshot` frame. The channel must have a value."""
@@ -211,6 +236,20 @@ class Channel:
         older = [Value(known[number]) for number in range(seq + 1, first) if number in known]
         return Replay(self, seq, older) if len(older) == first - seq - 1 else None
 
+    def missed_after(self, point: ResumePoint) -> "Replay | None":
+        """Return a replay of all values that a client does not have. None: not all of them are known."""
+        last = self.last
+        if last is None or self.options.mode is not Mode.STREAM:
+            return None
+        self._trim(self.valued_ms)
+        for value in reversed(self.history):
+            if point.covers(value.position, value.publication):
+                return Replay(self, value.publication.seq)
+        before = self._before
+        if before is not None and not point.covers(before.position, before.publication):
+            return None
+        return Replay(self, self.history[0].publication.seq - 1 if self.history else last.seq)
+
     def value_after(self, seq: int) -> Value | None:
         """Return the value that follows `seq` in the history, which has no gap. None: the history does not have it."""
         index = seq + 1 - self.history[0].publication.seq if self.history else -1
@@ -231,7 +270,7 @@ class Channel:
         while len(history) > options.history_messages or (
             history and now_ms - history[0].heard_ms > options.history_ms
         ):
-            history.popleft()
+            self._before = history.popleft()
 
 
 class Replay:
@@ -273,17 +312,26 @@ class Replay:
 
 
 class QueuedFrame(NamedTuple):
-    """A frame that waits in a group for the next flush. `number` counts all frames that were ever queued there."""
+    """A frame that waits in a group for the next flush. `number` counts all frames that were ever queued there.
+
+    `value` is what is in it; None: it is a status.
+    """
 
     number: int
     frame: bytes
-    value: Publication | None
+    value: Value | None
+
+    @property
+    def publication(self) -> Publication | None:
+        """The value's publication."""
+        return None if self.value is None else self.value.publication
 
 
 class Group:
     """An interval group: subscribers that share frames, and the frames that the next flush writes to them."""
 
     __slots__ = (
+        "add_id",
         "channel",
         "encode",
         "flushed_generation",
@@ -300,6 +348,9 @@ class Group:
         self.channel = channel
         self.interval_ms = interval_ms
         self.encode = encode
+        # Values of mode `latest` have no ids: the snapshot is their resume.
+        is_stream = channel.options.mode is Mode.STREAM
+        self.add_id = encode.with_id if is_stream and isinstance(encode, IdEncoder) else None
         # The generation that the subscribers know: that of the last value that was flushed.
         self.flushed_generation = channel.generation
         self.queued_generation = channel.generation  # that of the last value that was queued
@@ -321,7 +372,7 @@ class Group:
         # Each epoch therefore begins with a snapshot.
         is_known = known == channel.generation
         frame = channel.update(self.encode) if is_known else channel.snapshot(self.encode)
-        self._queue(frame, channel.last)
+        self._queue(frame, channel.newest)
         self.queued_generation = channel.generation
 
     def queue_status(self) -> None:
@@ -332,7 +383,7 @@ class Group:
         """Empty the queue and return its frames, with the generation that the subscribers knew before them."""
         before, self.flushed_generation = self.flushed_generation, self.queued_generation
         queue, self.queue = self.queue, []
-        self.mark = self.mark.after(queued.value for queued in queue)
+        self.mark = self.mark.after(queued.publication for queued in queue)
         return before, queue
 
     def join(self, subscriber: "Subscriber") -> int:
@@ -354,6 +405,6 @@ class Group:
         if not self.subscribers and not self.joining and not self.queue:
             self.channel.groups.pop((self.interval_ms, self.encode), None)
 
-    def _queue(self, frame: bytes, value: Publication | None) -> None:
+    def _queue(self, frame: bytes, value: Value | None) -> None:
         self.frame_count += 1
         self.queue.append(QueuedFrame(self.frame_count, frame, value))

@@ -25,10 +25,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relay.core import messages
 from relay.core.batch import Batch, Chunk, Chunks, SharedChunks, as_list, gather, share
-from relay.core.channels import INTERVALS_MS, Channel, ChannelOptions, Encoder, Group
+from relay.core.catch_up import CATCH_UP_MS, CatchUp
+from relay.core.channels import INTERVALS_MS, Channel, ChannelOptions, Encoder, Group, IdEncoder
 from relay.core.counters import Counters
 from relay.core.liveness import SilenceDetector, send_heartbeats
 from relay.core.messages import Mode
+from relay.core.positions import Positions
 from relay.core.publications import Publication
 from relay.core.sent import Spans
 from relay.core.subscribers import Backlog, Pack, Sink, Subscriber
@@ -38,12 +40,6 @@ SLICE_BYTES = 16_384
 """Bytes of snapshots, replays and newest values written at once to one subscriber. The kernel accepts about as much
 without queueing (TCP_NOTSENT_LOWAT of the stream's listener). What is still in the backlog can be replaced by newer
 values, and bytes in the kernel's queue can't."""
-
-CATCH_UP_MS = 16
-"""Time between two slices to one subscriber whose sink accepts them at once. With 16 KiB a slice: 1 MiB/s."""
-
-SLICES_PER_TURN = 16
-"""Slices written in one turn of the event loop: 1 to 3 ms. Thousands of subscribers resume when a relay restarts."""
 
 PACKED_PER_TURN = 8
 """Messages packed in one turn of the event loop: 1 ms, with 20 prices in each."""
@@ -66,6 +62,8 @@ class Hub:
 
     Silence and the age of a history are measured on the hub's clock: the milliseconds of a clock that never goes back,
     which the caller passes in as `heard_ms` and to `mark_stale`. Without `heard_ms` the publication's time counts.
+
+    `generation` names this hub in the ids of clients: see `relay.core.positions`.
     """
 
     def __init__(
@@ -74,7 +72,9 @@ class Hub:
         wake: Callable[[], None],
         wake_interval: Callable[[int], None],
         options: Callable[[str], ChannelOptions] = lambda _name: ChannelOptions(),
+        generation: str = "0",
     ) -> None:
+        self.positions = Positions(generation)
         self.counters = Counters()
         self._wake = wake
         self._wake_interval = wake_interval
@@ -91,9 +91,7 @@ class Hub:
         self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
         self._batch: Batch = {}
         self._packing: dict[Subscriber, Pack] = {}
-        self._catching_up: dict[Subscriber, None] = {}  # they get a slice after CATCH_UP_MS
-        self._slices_due: list[Subscriber] = []  # they get a slice in the next turns
-        self._slices_awaited = False  # the caller was asked for the next `flush_interval`
+        self._catching_up = CatchUp(wake_interval)
         self._silence = SilenceDetector()
         self._removed: dict[str, bool] = {}  # their subscribers are told when they are live again
 
@@ -122,7 +120,7 @@ class Hub:
         del self._subscribers[subscriber]
         self._packing.pop(subscriber, None)
         chunks = as_list(self._batch.pop(subscriber, []))
-        self._catching_up.pop(subscriber, None)
+        self._catching_up.discard(subscriber)
         for chunk in chunks:
             subscriber.uncount(chunk)
         self._subscriptions.clear(subscriber, {chunk.channel: chunk.before for chunk in reversed(chunks)})
@@ -189,7 +187,8 @@ class Hub:
         if channel.last is None:
             channel.stale = channel.was_stale = self._removed.pop(channel.name, False)
             self._subscriptions.attach_patterns(channel)
-        if not channel.accept(publication, publication.ts if heard_ms is None else heard_ms):
+        heard_ms = publication.ts if heard_ms is None else heard_ms
+        if not channel.accept(publication, heard_ms, self.positions.unwritten):
             self.counters.duplicates += 1
             return False
         self.counters.publications += 1
@@ -241,7 +240,8 @@ class Hub:
         if not was_stale:
             self._queue_status(channel)
         is_idle = not self._batch and not self._queued[0]
-        self._batch = gather([group for group in channel.groups.values() if group.queue], self._batch)
+        groups = [group for group in channel.groups.values() if group.queue]
+        self._batch = gather(groups, self._batch, self.positions)
         if is_idle and self._batch:
             self._wake()
         subscribers = [one for one in self._subscribers if channel in one.channels]
@@ -304,7 +304,7 @@ class Hub:
         True: there are more slices to write. Call it again in the next turn of the event loop.
         """
         if interval_ms == CATCH_UP_MS:
-            return self._write_slices()
+            return self._catching_up.write(self.drained)
         is_idle = not self._batch and not self._queued[0]
         self._gather(interval_ms)
         if self._packing:
@@ -316,7 +316,9 @@ class Hub:
     def beat(self, *, now_ms: int) -> Iterator[None]:
         """Count one beat, and return an iterator that writes the heartbeats that are due, a slice at each step."""
         self._beat += 1
-        return send_heartbeats(self._subscribers, messages.heartbeat(ts=now_ms), beat=self._beat)
+        position = b"" if self._is_writing else self.positions.newest()
+        message = messages.heartbeat(ts=now_ms)
+        return send_heartbeats(self._subscribers, message, beat=self._beat, position=position)
 
     # what is written when
 
@@ -342,12 +344,16 @@ class Hub:
     def _gather(self, interval_ms: int) -> None:
         """Move what is queued in the groups of an interval to the batch."""
         groups, self._queued[interval_ms] = self._queued[interval_ms], []
-        self._batch = gather(groups, self._batch)
+        self._batch = gather(groups, self._batch, self.positions)
+        if not interval_ms:
+            self.positions.flushed()
 
     def _add_to_backlog(self, subscriber: Subscriber, chunks: Chunks) -> None:
         """Keep what a slow subscriber must get: all messages of `stream` channels, and which others are outdated."""
         backlog = subscriber.ensure_backlog()
-        for chunk in as_list(chunks):
+        for each in as_list(chunks):
+            # an id says that nothing is missing before it
+            chunk = each.without_ids() if backlog.outdated or backlog.replays else each
             if chunk.channel.removed:
                 # Nothing newer will come in its place. It may have missed values of a `latest` channel before these.
                 is_latest = chunk.channel.options.mode is Mode.LATEST
@@ -400,7 +406,8 @@ class Hub:
         First values and replays of subscriptions are written one slice per `CATCH_UP_MS`.
         """
         if frames and (subscriber.backlog is None or subscriber.pending()):
-            self._write(subscriber, frames, 0)
+            position = self._position(subscriber) if subscriber.backlog is None else []
+            self._write(subscriber, [*frames, *position], 0)
             frames = ()
         while (backlog := subscriber.backlog) is not None and not subscriber.pending():
             is_limited = self._write_slice(subscriber, backlog, frames)
@@ -410,29 +417,8 @@ class Hub:
             if backlog.is_empty():
                 subscriber.backlog = None
             elif is_limited:
-                self._catching_up[subscriber] = None
-                self._await_slices()
+                self._catching_up.add(subscriber)
                 return
-
-    def _write_slices(self) -> bool:
-        """Write a slice to each of `SLICES_PER_TURN` subscribers. True: others are due too."""
-        due = self._slices_due
-        if not due:
-            due += self._catching_up
-            self._catching_up.clear()
-        for _ in range(min(SLICES_PER_TURN, len(due))):
-            self.drained(due.pop())
-        if due:
-            return True
-        self._slices_awaited = False
-        if self._catching_up:
-            self._await_slices()
-        return False
-
-    def _await_slices(self) -> None:
-        if not self._slices_awaited:
-            self._slices_awaited = True
-            self._wake_interval(CATCH_UP_MS)
 
     def _write_slice(self, subscriber: Subscriber, backlog: Backlog, before: Sequence[bytes]) -> bool:
         """Write one slice of a backlog. True: the slice is full and has first values or replays of subscriptions."""
@@ -472,11 +458,24 @@ class Hub:
             frames += replayed
             count += len(replayed)
             size += sum(map(len, replayed))
+        if has_first_values and backlog.is_empty():
+            frames += self._position(subscriber)
         if frames:
             self._write(subscriber, frames, count)
         if is_lost:
             self._overflow(subscriber)
         return has_first_values and size >= SLICE_BYTES
+
+    @property
+    def _is_writing(self) -> bool:
+        """Whether anything that was published still has to be written, except what is in backlogs."""
+        return bool(self._batch or self._queued[0])
+
+    def _position(self, subscriber: Subscriber) -> list[bytes]:
+        """Return the id of a subscriber that has got everything, if its transport has ids and this is the moment."""
+        if self._is_writing or not isinstance(subscriber.encode, IdEncoder):
+            return []
+        return [subscriber.encode.with_id(self.positions.newest())]
 
     def _write(self, subscriber: Subscriber, frames: Sequence[bytes], count: int) -> None:
         """Write to one subscriber. `flush` has its own copy of these lines: a call per delivery would be measurable."""

@@ -7,7 +7,7 @@ subscribers are told.
 
 from collections.abc import Collection, Iterator
 
-from relay.core.channels import Channel, Encoder
+from relay.core.channels import Channel, Encoder, IdEncoder
 from relay.core.subscribers import Subscriber
 
 BEATS_PER_HEARTBEAT = 4
@@ -19,11 +19,15 @@ HEARTBEATS_PER_SLICE = 250
 heartbeats are due in the same beat: written at once, they would hold the loop for 0.1 s."""
 
 
-def send_heartbeats(subscribers: Collection[Subscriber], message: bytes, *, beat: int) -> Iterator[None]:
+def send_heartbeats(
+    subscribers: Collection[Subscriber], message: bytes, *, beat: int, position: bytes = b""
+) -> Iterator[None]:
     """Write the heartbeat `message` to subscribers without a write in the last `BEATS_PER_HEARTBEAT` beats.
 
     Stops after each slice until the iterator is advanced. Subscribers that leave or are written to between two slices
     are skipped. A subscriber with pending bytes gets none: its client has data to read.
+
+    `position` is the id of subscribers that have got everything at the first step (`relay.core.positions`).
     """
     due = beat - BEATS_PER_HEARTBEAT
     frames: dict[Encoder, bytes] = {}
@@ -33,7 +37,12 @@ def send_heartbeats(subscribers: Collection[Subscriber], message: bytes, *, beat
             encode = subscriber.encode
             frame = frames.get(encode)
             if frame is None:
-                frame = frames[encode] = encode(message)
+                frame = encode(message)
+                if position and isinstance(encode, IdEncoder):
+                    frame = encode.with_id(position, frame)
+                frames[encode] = frame
+            if position and subscriber.backlog is not None:
+                frame = encode(message)
             subscriber.write(frame)
             subscriber.last_beat = beat
             subscriber.bytes += len(frame)

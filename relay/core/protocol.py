@@ -31,6 +31,7 @@ from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action
 from relay.core.hub import Hub
 from relay.core.patterns import is_pattern, is_wildcard
+from relay.core.positions import ResumePoint
 from relay.core.publications import Publication
 from relay.core.scope import Scope
 from relay.core.subscribers import Subscriber
@@ -163,10 +164,12 @@ class ClientProtocol:
         now: float,
         since: Mapping[str, messages.Since] = _NOWHERE,
         histories: Mapping[str, Sequence[Publication]] = _NO_HISTORIES,
+        resume: ResumePoint | None = None,
     ) -> None:
         """Send `welcome`, and subscribe to the URL's `channels`. Without any: to the token's exact channels.
 
-        `since` says where channels are resumed, and `histories` is the broker's answer to `missing_history`.
+        `since` says where channels are resumed, and `histories` is the broker's answer to `missing_history`. `resume`
+        says it for all channels and counts first.
         """
         if self.state is State.CLOSED:
             self._report(Action.CONNECT_ACCEPTED, (), None)
@@ -191,7 +194,14 @@ class ClientProtocol:
             )
             return
         frame = messages.Subscribe(channels=names, interval_ms=interval_ms, since=dict(since))
-        self._subscribe(frame, now=now, after=[welcome], action=Action.CONNECT_ACCEPTED, histories=histories)
+        self._subscribe(
+            frame,
+            now=now,
+            after=[welcome],
+            action=Action.CONNECT_ACCEPTED,
+            histories=histories,
+            resume=resume,
+        )
 
     def _first_names(self, channels: Sequence[str]) -> list[str]:
         return list(channels) or [name for name in self._terms.scope.patterns if not is_wildcard(name)]
@@ -350,6 +360,7 @@ class ClientProtocol:
         after: Sequence[bytes] = (),
         action: Action = Action.SUBSCRIBE_ACCEPTED,
         histories: Mapping[str, Sequence[Publication]] = _NO_HISTORIES,
+        resume: ResumePoint | None = None,
     ) -> None:
         """Subscribe. The acknowledgement goes first: no data may come before it."""
         accepted, rejected = self._check_names(frame.channels)
@@ -361,6 +372,7 @@ class ClientProtocol:
                 interval_ms=interval_ms,
                 since=since.get(name),
                 from_broker=histories.get(name, ()),
+                after=resume,
             )
             for name in accepted
         ]

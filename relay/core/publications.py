@@ -8,7 +8,7 @@ The body is first parsed completely and strictly by the standard library. Then m
 `Raw` copies bytes without a check.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -36,6 +36,8 @@ class Publication:
 
     Within one `epoch`, which is the life of a sequencer, `seq` counts without gaps. Brokers deliver the
     publications of a channel in order and at least once. The hub drops repetitions.
+
+    `entry` is for `relay.core.positions`: no later entry of the engine's log has the publication. 0: there is no log.
     """
 
     channel: str
@@ -44,6 +46,7 @@ class Publication:
     ts: int
     data: bytes
     source_ts: int | None = None
+    entry: int = field(default=0, compare=False)
 
 
 class Draft(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from relay.core.channels import INTERVALS_MS, AckedState, Channel, ChannelOptions, Replay
 from relay.core.messages import Mode
 from relay.core.patterns import ChannelIndex, covers, is_wildcard
+from relay.core.positions import ResumePoint
 from relay.core.publications import Publication
 from relay.core.sent import Mark, Spans
 from relay.core.subscribers import (
@@ -35,13 +36,15 @@ class SubscribeRequest:
     """A request for one channel or pattern.
 
     `interval_ms` is one of `INTERVALS_MS`. `since` is (epoch, seq) of the last message that the subscriber has.
-    `from_broker` is what the broker has after it, if the hub's own history does not reach back.
+    `from_broker` is what the broker has after it, if the hub's own history does not reach back. `after` says what it
+    has of all channels. It counts first, and for the channels of a pattern too.
     """
 
     name: str
     interval_ms: int = 0
     since: tuple[str, int] | None = None
     from_broker: Sequence[Publication] = ()
+    after: ResumePoint | None = None
 
 
 class Subscriptions:
@@ -191,7 +194,7 @@ class Subscriptions:
         subscriber.patterns[request.name] = request.interval_ms
         self._patterns.setdefault(request.name, {})[subscriber] = None
         for channel in self._with_value.matching(request.name):
-            self._set_cover(subscriber, channel, subscriber.channels.get(channel, 0) + change)
+            self._set_cover(subscriber, channel, subscriber.channels.get(channel, 0) + change, request)
 
     def _discard_pattern(self, pattern: str, subscriber: Subscriber) -> None:
         subscribers = self._patterns.get(pattern, {})
@@ -289,4 +292,7 @@ class Subscriptions:
 
 
 def _replay(channel: Channel, request: SubscribeRequest) -> Replay | None:
-    return None if request.since is None else channel.missed_since(*request.since, request.from_broker)
+    replay = None if request.after is None else channel.missed_after(request.after)
+    if replay is None and request.since is not None:
+        replay = channel.missed_since(*request.since, request.from_broker)
+    return replay

@@ -143,18 +143,18 @@ class EngineBroker:
         """See `Broker.load`."""
         while True:
             generation, number, epoch = await self._call_load()
-            values: dict[str, Publication] = {}
+            values: dict[str, bytes] = {}
             cursor: bytes | int = 0
             while True:
                 cursor, pairs = await self._line.read("HSCAN", self._keys[2], cursor, "COUNT", 1000)
-                for name, value in zip(pairs[::2], pairs[1::2], strict=True):
-                    channel = name.decode()
-                    values[channel] = _publication(channel, value)
+                values |= {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
                 if int(cursor) == 0:
                     break
-            if (await self._call_load())[0] == generation:  # else the values may be of two lives
+            later_generation, later_number, _ = await self._call_load()
+            if later_generation == generation:  # else the values may be of two lives
                 self.epoch = epoch
-                return Loaded(values=list(values.values()), delivery_position=f"{generation}-{number}")
+                loaded = [_publication(name, value, entry=later_number) for name, value in values.items()]
+                return Loaded(values=loaded, delivery_position=f"{generation}-{number}")
 
     async def history(self, channel: str, *, after: Position) -> Sequence[Publication] | None:
         """See `Broker.history`."""
@@ -236,9 +236,11 @@ class EngineBroker:
                     self._deliver(missed)
             self._deliver(publication)
         generation, _, number = loaded.delivery_position.partition("-")
+        assert self._receiver is not None
+        self._receiver.delivered(int(number), self.epoch)
         return int(generation), int(number)
 
-    def _accept(self, generation: int, fields: Fields) -> None:
+    def _accept(self, generation: int, number: int, fields: Fields) -> None:
         assert self._receiver is not None
         epoch = fields[1].decode()
         self._seen(generation, epoch)
@@ -246,12 +248,13 @@ class EngineBroker:
             kind, value = fields[index], fields[index + 1]
             if kind == b"p":
                 name, _, rest = value.partition(b" ")
-                self._deliver(_numbered(name.decode(), epoch, rest))
+                self._deliver(_numbered(name.decode(), epoch, rest, entry=number))
             elif kind == b"a":
                 name, _, ts = value.partition(b" ")
                 self._receiver.alive(name.decode(), ts=int(ts))
             elif kind == b"x":
                 self._removed(value.decode())
+        self._receiver.delivered(number, epoch)
 
     def _deliver(self, publication: Publication) -> None:
         """Deliver what is not a repetition. The hub drops these too, but not what comes after a removal."""
@@ -268,12 +271,12 @@ class EngineBroker:
         self._receiver.remove(name)
 
 
-def _publication(channel: str, value: bytes) -> Publication:
+def _publication(channel: str, value: bytes, *, entry: int = 0) -> Publication:
     epoch, _, rest = value.partition(b" ")
-    return _numbered(channel, epoch.decode(), rest)
+    return _numbered(channel, epoch.decode(), rest, entry=entry)
 
 
-def _numbered(channel: str, epoch: str, text: bytes) -> Publication:
+def _numbered(channel: str, epoch: str, text: bytes, *, entry: int) -> Publication:
     seq, ts, source_ts, data = text.split(b" ", 3)
     return Publication(
         channel=channel,
@@ -282,6 +285,7 @@ def _numbered(channel: str, epoch: str, text: bytes) -> Publication:
         ts=int(ts),
         data=data,
         source_ts=None if source_ts == b"-" else int(source_ts),
+        entry=entry,
     )
 
 

@@ -37,7 +37,7 @@ class LogReader:
     """Reads the stream `log_key` until it is closed. `life_key` has the generation and the newest number.
 
     `begin` is called when the reader does not know where to begin, or has missed something: it returns the position
-    from which to read. `accept` gets each later entry with its generation.
+    from which to read. `accept` gets each later entry with its generation and number.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LogReader:
         log_key: str,
         life_key: str,
         begin: Callable[[], Awaitable[Position]],
-        accept: Callable[[int, Fields], None],
+        accept: Callable[[int, int, Fields], None],
         at: Position | None = None,
     ) -> None:
         self._options = options
@@ -129,7 +129,7 @@ class LogReader:
                 self._start_again()
                 return False
             self.position = (generation, number + 1)
-            self._accept(generation, fields)
+            self._accept(generation, number + 1, fields)
         return True
 
     async def _compare(self, connection: EngineConnection) -> bool:

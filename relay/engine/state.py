@@ -220,7 +220,7 @@ class EngineState:
         generation, _ = await self._line.call(script("revoke"), self._control_keys, arguments)
         self._generation = max(self._generation, int(generation))
 
-    def _accept(self, generation: int, fields: Fields) -> None:
+    def _accept(self, generation: int, _number: int, fields: Fields) -> None:
         self._generation = max(self._generation, generation)
         for name, value in zip(fields[::2], fields[1::2], strict=True):
             if name == b"revoked":

@@ -39,9 +39,12 @@ class Fanout:
     def __init__(
         self, options: Callable[[str], ChannelOptions], *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self.hub = Hub(wake=self._wake, wake_interval=self._wake_interval, options=options)
-        self.generation = secrets.token_hex(4)
-        """Names this life of the hub, in the ids of event streams."""
+        self.hub = Hub(
+            wake=self._wake,
+            wake_interval=self._wake_interval,
+            options=options,
+            generation=secrets.token_hex(4),
+        )
         self._broker: Broker | None = None
         self._loop = asyncio.get_running_loop()
         self._clock = clock
@@ -68,6 +71,10 @@ class Fanout:
     def remove(self, name: str, /) -> None:
         """See `Receiver.remove`."""
         self.hub.remove(name)
+
+    def delivered(self, entry: int, epoch: str) -> None:
+        """See `Receiver.delivered`."""
+        self.hub.positions.delivered(entry, epoch)
 
     async def connect(self, broker: Broker) -> None:
         """Load the last values of a broker into the hub, and receive all later publications from it.

@@ -59,6 +59,8 @@ class HandshakeRequest:
     interval_ms: int
     since: Mapping[str, Since] = field(default_factory=dict)
     """Where `stream` channels are resumed, if the transport says so with the handshake."""
+    last_id: str = ""
+    """The last id that the client got, if the transport has ids: see `relay.core.positions`."""
 
 
 class Handshake(Protocol):

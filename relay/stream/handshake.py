@@ -28,8 +28,10 @@ from relay.web.headers import SECURITY_HEADERS
 
 BEARER = "bearer."
 DEFLATE = FullWindowDeflate()
+ONCE = frozenset({"token", "channels", "interval_ms", "since", "last_event_id", "compress"})
+"""Members of a query string that may not come twice."""
 MAX_FIELDS = 16
-"""Members of a query string that are read. Five are the relay's; proxies and cache busters add some."""
+"""Members of a query string that are read. Six are the relay's; proxies and cache busters add some."""
 
 
 class WebSocketHandshake:
@@ -149,7 +151,7 @@ def read_query(request: Request) -> dict[str, str] | Refusal:
         return malformed("The query string is malformed.")
     values: dict[str, str] = {}
     for name, value in fields:
-        if name in values and name in ("token", "channels", "interval_ms", "since", "compress"):
+        if name in values and name in ONCE:
             reason = Reason.TOKEN_REPEATED if name == "token" else Reason.HANDSHAKE_MALFORMED
             return Refusal(reason=reason, detail=f"The query string has {name} twice.")
         values[name] = value

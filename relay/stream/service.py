@@ -154,9 +154,7 @@ class Stream:
         for connection in list(self.registry.connections):
             connection.end(close_for(Reason.SERVER_STOPPING))
         for unauthenticated in list(self._addresses):
-            if (
-                unauthenticated.phase in UNANSWERED
-            ):  # it may never send a request, and `wait_closed` would wait
+            if unauthenticated.phase in UNANSWERED:  # it may never send a request: `wait_closed` would wait
                 unauthenticated.abort()
         for server in servers:
             server.close()
@@ -305,13 +303,13 @@ class Stream:
         self._uncount(connection)
         self.registry.release(connection)
         self._event_sources.remember(admitted)
-        if not events.begin(connection, head, self._fanout.generation):
-            return
         request = admitted.attempt.request
+        last_id = self._fanout.hub.positions.first(request.last_id)
+        if not events.begin(connection, head, last_id):
+            return
         # without the positions, which can be 80 KB, and would stay in memory as long as the connection
-        attempt = replace(admitted.attempt, request=replace(request, since={}))
-        admitted = replace(admitted, attempt=attempt)
-        self.registry.add(events, admitted)
+        attempt = replace(admitted.attempt, request=replace(request, since={}, last_id=last_id))
+        self.registry.add(events, admitted := replace(admitted, attempt=attempt))
         task = asyncio.create_task(self._serve_events(events, admitted, request.since))
         self._event_streams.add(task)
         task.add_done_callback(self._event_streams.discard)
@@ -402,6 +400,7 @@ class Stream:
                 now=time.monotonic() if missing else now,
                 since=since,
                 histories=histories,
+                resume=self._fanout.hub.positions.resume(request.last_id),
             )
             if isinstance(connection, StreamConnection):
                 await self._receive(connection, client, admitted, usage, lifetime)

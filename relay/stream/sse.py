@@ -14,6 +14,7 @@ from collections.abc import Callable
 from websockets.http11 import Response
 
 from relay.core import messages
+from relay.core.channels import IdEncoder
 from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason
 from relay.core.subscribers import Pack
@@ -24,17 +25,20 @@ from relay.stream.lifecycle import LIVE, TIMERS, Event, Phase, Timer, next_phase
 from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
 
 
-def position(generation: str) -> bytes:
-    """Return an event without data: a client keeps its id, and sends it as Last-Event-ID when it connects again.
+class EventEncoder(IdEncoder):
+    """Makes events of messages. A client keeps the last id, and sends it as Last-Event-ID when it connects again."""
 
-    An EventSource without an id would not say that it connects again.
-    """
-    return b"id: %b\n\n" % generation.encode("ascii")
+    def __call__(self, message: bytes) -> bytes:
+        """Return `message` as one event. No message has a line break: `core.publications.parse_draft` sees to it."""
+        return b"data: %b\n\n" % message
+
+    def with_id(self, position: bytes, frame: bytes = b"") -> bytes:
+        """See `IdEncoder`. An event without data only changes the id (WHATWG HTML §9.2.6)."""
+        return b"id: %b\n%b" % (position, frame or b"\n")
 
 
-def encode(message: bytes) -> bytes:
-    """Return `message` as one event. No message has a line break: `relay.core.publications.parse_draft` sees to it."""
-    return b"data: %b\n\n" % message
+encode = EventEncoder()
+"""The encoder of all event streams. They share it, and so the events."""
 
 
 class SseConnection(Outgoing, asyncio.Protocol):
@@ -49,7 +53,7 @@ class SseConnection(Outgoing, asyncio.Protocol):
         "opened_at",
     )
 
-    encode = staticmethod(encode)
+    encode = encode
     accepted_status = 200
 
     def __init__(self, request: StreamConnection, *, closing_queue: AdmissionQueue) -> None:
@@ -62,10 +66,10 @@ class SseConnection(Outgoing, asyncio.Protocol):
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport | None = None
 
-    def begin(self, request: StreamConnection, head: Response, generation: str) -> bool:
+    def begin(self, request: StreamConnection, head: Response, last_id: str) -> bool:
         """Take the transport over and write the head of the answer. Return False if the client has gone.
 
-        `generation` names this life of the hub.
+        `last_id` is where the client is. An EventSource without an id would not say that it connects again.
         """
         transport = request.hand_over(self)
         if transport is None:
@@ -73,7 +77,7 @@ class SseConnection(Outgoing, asyncio.Protocol):
         self._transport = transport
         self.write: Callable[[bytes], None] = transport.write
         self.pending: Callable[[], int] = transport.get_write_buffer_size
-        self.write(head.serialize() + position(generation))
+        self.write(head.serialize() + encode.with_id(last_id.encode("ascii")))
         return True
 
     def pack(self, _compressor: Compressor) -> Pack | None:

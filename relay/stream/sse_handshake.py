@@ -80,7 +80,14 @@ class SseHandshake:
         token = self._token(values, in_query="query" in transports)
         if isinstance(token, Refusal):
             return token
-        request = HandshakeRequest(token=token, transport=TRANSPORT, channels=(), interval_ms=0)
+        request = HandshakeRequest(
+            token=token,
+            transport=TRANSPORT,
+            channels=(),
+            interval_ms=0,
+            # the header is newer: an EventSource that connects again asks for the URL of its first request
+            last_id=self.last_event_id or values.get("last_event_id", ""),
+        )
         try:
             return self._with_subscriptions(request, values)
         except MalformedError as error:

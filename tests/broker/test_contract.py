@@ -55,6 +55,9 @@ class Node:
         self.removed.append(name)
         self._changed.set()
 
+    def delivered(self, entry: int, epoch: str) -> None:
+        """See `Receiver.delivered`."""
+
 
 @pytest.fixture
 def node() -> Node:

@@ -4,8 +4,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from relay.core.catch_up import CATCH_UP_MS
 from relay.core.channels import AckedState, ChannelOptions
-from relay.core.hub import CATCH_UP_MS, SLICE_BYTES
+from relay.core.hub import SLICE_BYTES
 from relay.core.liveness import BEATS_PER_HEARTBEAT
 from relay.core.messages import Mode
 from relay.core.patterns import covers, is_wildcard

@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 
+from relay.core.catch_up import CATCH_UP_MS, SLICES_PER_TURN
 from relay.core.channels import ChannelOptions
-from relay.core.hub import CATCH_UP_MS, QUEUE_BYTES, SLICE_BYTES, SLICES_PER_TURN, Hub
+from relay.core.hub import QUEUE_BYTES, SLICE_BYTES, Hub
 from relay.core.messages import Mode
 from relay.core.protocol import FRAME_BURST, MISSED_A_FRAME
 from relay.core.subscribers import Subscriber
@@ -42,7 +43,7 @@ def resumed(hub: Hub, channels: int, seq: int = 0, room: int = 1 << 40) -> tuple
 
 def finish(hub: Hub) -> Iterator[None]:
     """Do what the caller of a hub does after `wake_interval`, a turn at each step."""
-    while hub._catching_up or hub._slices_due:
+    while hub._catching_up:
         hub.flush_interval(CATCH_UP_MS)
         yield
 

@@ -37,6 +37,9 @@ class Node:
         """See `Receiver.remove`."""
         self.last.pop(name, None)
 
+    def delivered(self, entry: int, epoch: str) -> None:
+        """See `Receiver.delivered`."""
+
     def value(self, channel: str) -> object:
         """Return a channel's last value."""
         return json.loads(self.last[channel].data) if channel in self.last else None

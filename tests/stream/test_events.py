@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 
 import relay.stream.listener as listener
+from relay.core.channels import ChannelOptions
+from relay.core.messages import Mode
 from tests.support.event_streams import RawEventStream
 from tests.support.raw_http import Answer, exchange, head
 from tests.support.raw_websocket import until
 from tests.support.stream_node import ORIGIN, Node, running_node
 
+TRADES = ChannelOptions(mode=Mode.STREAM, history_messages=50, history_ms=300_000)
 EVIL = "https://evil.example"
 CORS = ("access-control-allow-origin", "access-control-expose-headers", "vary")
 
@@ -76,6 +79,7 @@ async def test_the_head_of_the_answer(node: Node) -> None:
         ({"fields": [("Relay-Subscribe", json.dumps({"channels": ["A"] * 257}))]}, 400, "too_many_channels"),
         ({"fields": [("Relay-Subscribe", '{"channels":["%s"]}' % ("A" * 16_384))]}, 400, "invalid_request"),
         ({"query": "since={}&since={}"}, 400, "invalid_request"),
+        ({"query": "last_event_id=a&last_event_id=b"}, 400, "invalid_request"),
         ({"query": "since=[]"}, 400, "invalid_request"),
         ({"query": 'since={"A":{"epoch":"e"}}'}, 400, "invalid_request"),
         ({"query": "interval_ms=-1"}, 400, "invalid_request"),
@@ -186,6 +190,57 @@ async def test_an_event_source_that_connects_again_is_stopped(node: Node) -> Non
     elsewhere = head("GET", target, [*fields, ("Origin", ORIGIN)])
     assert (await exchange(node.port, elsewhere, source="127.0.0.2")).status == 401
     assert await node.refusals(3) == ["sse_reconnect", "token_replayed", "token_replayed"]
+
+
+async def test_the_last_id_resumes_all_channels(tmp_path: Path) -> None:
+    """In the header, or in the query string, as an EventSource with a new token can only do. The id stays until then.
+
+    Nothing is lost or repeated, for exact names and patterns, and a channel whose history is gone says so.
+    """
+    async with running_node(tmp_path, channels=TRADES) as node:
+        for _ in range(3):
+            node.publish("prices.A")
+        async with node.ask("channels=prices.A,prices.B") as wire:
+            await welcomed(wire)
+            assert (await wire.message("snapshot"))["seq"] == 3
+            node.publish("prices.A")
+            assert (await wire.message("update"))["seq"] == 4
+            last_id = wire.last_id
+        await node.empty()
+        for _ in range(3):
+            node.publish("prices.A")
+            node.publish("prices.B")
+        header, query = [("Last-Event-ID", last_id)], f"&last_event_id={last_id}"
+        wanted = {"prices.A": [5, 6, 7], "prices.B": [1, 2, 3]}
+        for names, fields in (
+            ("prices.A,prices.B", header),
+            (f"prices.A,prices.B{query}", []),
+            ("prices.*", header),
+            (f"prices.A,prices.B{query}0", header),  # the header is newer than the URL
+        ):
+            async with node.ask(f"channels={names}", fields=fields) as wire:
+                await wire.shake()
+                await wire.message("welcome")
+                assert wire.last_id == last_id
+                acks = (await wire.message("subscribed"))["channels"]
+                assert {each.get("recovered", True) for each in acks} == {True}
+                found: dict[str, list[int]] = {name: [] for name in wanted}
+                while found != wanted:
+                    message = await wire.message()
+                    assert message["type"] == "update"
+                    found[message["channel"]].append(message["seq"])
+        for _ in range(60):
+            node.publish("prices.A")
+        async with node.ask("channels=prices.A,prices.B", fields=header) as wire:
+            await wire.shake()
+            acks = (await wire.message("subscribed"))["channels"]
+            assert [each["recovered"] for each in acks] == [False, True]
+            assert (await wire.message())["type"] == "snapshot"
+        for nonsense in ("x" * 8000, f"{last_id}000000", "0-1", "\xff"):
+            async with node.ask("channels=prices.A", fields=[("Last-Event-ID", nonsense)]) as wire:
+                await wire.shake()
+                assert not (await wire.message("subscribed"))["channels"][0]["recovered"]
+                assert nonsense not in wire.last_id
 
 
 async def test_a_client_that_sends_something_is_cut_off(node: Node) -> None:

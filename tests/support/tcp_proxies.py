@@ -5,7 +5,7 @@ Killing a process is not the same, because its kernel ends its connections. A cu
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 CHUNK_BYTES = 65_536
@@ -15,12 +15,14 @@ CHUNK_BYTES = 65_536
 class Link:
     """Forwards connections to a port until a test breaks them. Later connections work.
 
-    With `without_upgrades` a request for a WebSocket gets no answer, and is counted in `swallowed`.
+    With `without_upgrades` a request for a WebSocket gets no answer, and is counted in `swallowed`. With `new_token`
+    each request gets a token on its way, as from an application's server.
     """
 
     target: int
     port: int = 0
     without_upgrades: bool = False
+    new_token: Callable[[], Awaitable[str]] | None = None
     swallowed: asyncio.Queue[None] = field(default_factory=asyncio.Queue)
     _flows: list["_Flow"] = field(default_factory=list)
 
@@ -58,6 +60,9 @@ class Link:
         except OSError:  # the client would get the same without this link
             client.transport.abort()
             return
+        if self.new_token is not None:
+            request_line = await reader.readline()
+            head = request_line + f"Authorization: Bearer {await self.new_token()}\r\n".encode()
         relay.write(head)
         flow = _Flow(client=client, relay=relay)
         self._flows.append(flow)
@@ -84,9 +89,11 @@ class _Flow:
 
 
 @contextlib.asynccontextmanager
-async def linked(target: int, *, without_upgrades: bool = False) -> AsyncIterator[Link]:
+async def linked(
+    target: int, *, without_upgrades: bool = False, new_token: Callable[[], Awaitable[str]] | None = None
+) -> AsyncIterator[Link]:
     """Forward a free port to `target`."""
-    link = Link(target=target, without_upgrades=without_upgrades)
+    link = Link(target=target, without_upgrades=without_upgrades, new_token=new_token)
     handlers: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
