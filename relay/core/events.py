@@ -10,7 +10,7 @@ disk.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -38,6 +38,7 @@ class Action(StrEnum):
     SUBSCRIBE_ACCEPTED = "subscribe.accepted"
     SUBSCRIBE_DENIED = "subscribe.denied"
     CONNECTION_REFRESHED = "connection.refreshed"
+    CONNECTION_CHANNELS = "connection.channels"
     CONNECTION_CLOSED = "connection.closed"
     SESSION_REVOKED = "session.revoked"
     REQUEST_DENIED = "request.denied"
@@ -72,8 +73,11 @@ ACTION_EXPLANATIONS: dict[Action, str] = {
     Action.SUBSCRIBE_ACCEPTED: "A connection subscribed to further channels within its scope.",
     Action.SUBSCRIBE_DENIED: "A connection requested channels outside its scope, or too many.",
     Action.CONNECTION_REFRESHED: "A connection was extended with a new token. The token is used up.",
+    Action.CONNECTION_CHANNELS: (
+        "What an open connection was sent in ten minutes, by channel; or further channels of a connection that ended."
+    ),
     Action.CONNECTION_CLOSED: (
-        "A connection ended. The record says which side ended it, what was delivered, and which grants were used."
+        "A connection ended. The record says which side ended it, what was sent, and which grants were used."
     ),
     Action.SESSION_REVOKED: "A session, a user, a token or a key was revoked, and its open connections were ended.",
     Action.REQUEST_DENIED: "An HTTP request was refused before any route saw it: it is too large or not HTTP.",
@@ -122,6 +126,7 @@ _CATEGORIES: dict[Action, tuple[str, str]] = {
     Action.SUBSCRIBE_ACCEPTED: ("network", "access"),
     Action.SUBSCRIBE_DENIED: ("network", "denied"),
     Action.CONNECTION_REFRESHED: ("network", "allowed"),
+    Action.CONNECTION_CHANNELS: ("network", "info"),
     Action.CONNECTION_CLOSED: ("network", "end"),
     Action.SESSION_REVOKED: ("session", "end"),
     Action.REQUEST_DENIED: ("api", "denied"),
@@ -198,6 +203,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     endpoint: str = ""
     asker: str = ""
     relay: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    more: Callable[[], Mapping[str, Any]] | None = None
+    """Makes further fields of `relay` when the record is written: large ones, of events that wait by the thousand."""
 
 
 def clip(value: Any, *, depth: int = MAX_DEPTH) -> Any:
@@ -306,4 +313,6 @@ def to_record(event: Event, *, timestamp: str, event_id: str, node: str) -> dict
     if event.path:
         record["url"] = {"path": event.path}
     record["relay"] = {**event.relay, "endpoint": event.endpoint} if event.endpoint else dict(event.relay)
+    if event.more is not None:
+        record["relay"].update(event.more())
     return record

@@ -170,6 +170,7 @@ class _Process:
         """Start the parts from the inside out, the listeners last. Return when they accept connections."""
         parts = self._parts
         group.start_soon(run_heartbeat, parts.fanout.hub, parts.stream.registry)
+        group.start_soon(parts.stream.sent.run)
         group.start_soon(
             remove_idle_channels,
             parts.fanout.hub,

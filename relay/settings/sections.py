@@ -362,6 +362,14 @@ class Limits(Section):
             "summed up."
         ),
     )
+    sent_recorded: int = Field(
+        default=256,
+        ge=0,
+        description=(
+            "Channels of one connection in the audit log, with what it was sent: at its end, and every ten minutes. "
+            "Other messages are only summed up."
+        ),
+    )
     channels: int = Field(default=100_000, ge=1, description="Channels that publishers may create.")
     compression_cpu: float = Field(
         default=0.1,

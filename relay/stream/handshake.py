@@ -17,8 +17,8 @@ from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from relay.core.closes import answer_for
-from relay.core.errors import Reason, Refusal
-from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL
+from relay.core.errors import MalformedError, Reason, Refusal
+from relay.core.messages import MAX_CHANNELS_A_FRAME, PROTOCOL, Auth, parse_client_frame
 from relay.limits.retry_after import jittered, retry_after
 from relay.stream.compression import FullWindowDeflate
 from relay.stream.gate import HandshakeRequest
@@ -248,3 +248,14 @@ def refusal_response(refusal: Refusal, more: Mapping[str, str] = _NO_HEADERS) ->
     if refusal.reason is Reason.METHOD_NOT_ALLOWED:
         headers["Allow"] = "GET"
     return Response(answer.status, http.HTTPStatus(answer.status).phrase, headers, body)
+
+
+def auth_frame(message: str | bytes) -> Auth | Reason:
+    """Parse a frame that should have a token. Return why it has none."""
+    if isinstance(message, bytes):
+        return Reason.FRAME_BINARY
+    try:
+        frame = parse_client_frame(message)
+    except MalformedError as error:
+        return error.reason
+    return frame if isinstance(frame, Auth) else Reason.FRAME_MALFORMED

@@ -81,8 +81,14 @@ def subscription_event(
     )
 
 
-def closed_event(connection: Connection, admitted: Admitted, subscriber: Subscriber, usage: Usage) -> Event:
-    """Return the event of a closed connection: its end, what it received, and which of its grants it used."""
+def closed_event(
+    connection: Connection,
+    admitted: Admitted,
+    subscriber: Subscriber,
+    usage: Usage,
+    sent: Mapping[str, Any],
+) -> Event:
+    """Return the event of a closed connection: its end, what it was sent, and which of its grants it used."""
     code, reason, initiator = connection.ending()
     return Event(
         action=Action.CONNECTION_CLOSED,
@@ -102,8 +108,10 @@ def closed_event(connection: Connection, admitted: Admitted, subscriber: Subscri
                 "messages_out": subscriber.messages,
                 "bytes_out": subscriber.bytes,
                 "conflated": subscriber.conflated,
+                **({"unsent_bytes": subscriber.unsent} if subscriber.unsent else {}),
                 **usage.record(),
             },
+            **sent,
         },
     )
 

@@ -21,9 +21,9 @@ from websockets.http11 import Request, Response
 
 from relay.audit.base import Auditor
 from relay.core.closes import close_for
-from relay.core.errors import MalformedError, Reason, Refusal
+from relay.core.errors import Reason, Refusal
 from relay.core.events import Action, Client
-from relay.core.messages import Auth, Since, parse_client_frame
+from relay.core.messages import Auth, Since
 from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, Terms
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, AdmissionQueue
@@ -32,17 +32,17 @@ from relay.stream.compression import Compressor
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
 from relay.stream.gate import Admitted, Attempt, Denied, Gate, GateOptions, GateResult, deny
-from relay.stream.handshake import WebSocketHandshake, refusal_response
+from relay.stream.handshake import WebSocketHandshake, auth_frame, refusal_response
 from relay.stream.lifecycle import GONE, UNANSWERED
 from relay.stream.listener import TOKEN_WITHIN_S, listen
 from relay.stream.registry import Registry
 from relay.stream.reports import (
     accepted_event,
-    closed_event,
     denied_event,
     refreshed_event,
     subscription_event,
 )
+from relay.stream.sent import SentReports
 from relay.stream.sse import SseConnection
 from relay.stream.sse_handshake import (
     EventSources,
@@ -63,7 +63,6 @@ RECONNECT_WITHIN_MS = 5000
 HANDED_OVER_WITHIN_MS = 200
 """The same, without the half second, where a successor accepts connections already."""
 
-
 _NOWHERE: Mapping[str, Since] = {}
 
 
@@ -76,6 +75,7 @@ class StreamOptions:
     connections_per_session: int
     replace_oldest: bool
     drain_s: float
+    sent_recorded: int
     compression_cpu: float
 
 
@@ -103,6 +103,7 @@ class Stream:
         self._gate = make_gate(unauthenticated, self._closed)
         self._fanout = fanout
         self._auditor = auditor
+        self.sent = SentReports(fanout.hub, auditor, each=options.sent_recorded)
         self._draining = False
         self._event_sources = EventSources()
         self._event_streams: set[asyncio.Task[None]] = set()
@@ -117,6 +118,7 @@ class Stream:
         """Use other options from now on. Open connections stay open."""
         self._options = options
         self.compressor.update(cpu=options.compression_cpu)
+        self.sent.each = options.sent_recorded
         self.registry.update(per_session=options.connections_per_session, replace=options.replace_oldest)
         self._gate.update(gate)
 
@@ -342,7 +344,7 @@ class Stream:
         except ConnectionClosed:
             return None
         else:
-            frame = _auth_frame(message)
+            frame = auth_frame(message)
             if isinstance(frame, Auth):
                 return await self._redeem(connection, attempt, frame.token)
             reason = frame
@@ -385,6 +387,7 @@ class Stream:
             unix_lead=unix_lead,
         )
         connection.attach(hub, subscriber, client)
+        self.sent.begin(connection, admitted, subscriber)
         try:
             # a log-out or a revocation can come between the gate's look and the registration
             if revoked := self._gate.revocation(claims, admitted.kid):
@@ -413,7 +416,7 @@ class Stream:
             self.registry.remove(connection)
             await self._closing_queue.enter()
             await connection.wait_closed()
-            self._auditor.note(closed_event(connection, admitted, subscriber, usage))
+            self.sent.end(connection, usage)
 
     async def _receive(
         self,
@@ -481,17 +484,6 @@ class Stream:
             floor_ms=floor_ms(result),
         )
         return result
-
-
-def _auth_frame(message: str | bytes) -> Auth | Reason:
-    """Parse a first frame. Return why it is none."""
-    if isinstance(message, bytes):
-        return Reason.FRAME_BINARY
-    try:
-        frame = parse_client_frame(message)
-    except MalformedError as error:
-        return error.reason
-    return frame if isinstance(frame, Auth) else Reason.FRAME_MALFORMED
 
 
 def _peer(connection: StreamConnection) -> str:

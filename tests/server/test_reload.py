@@ -223,6 +223,7 @@ def test_each_limit_is_given_to_its_part() -> None:
             "denials_recorded",
             "subscriptions_recorded",
             "publications_recorded",
+            "sent_recorded",
             "channels",
             "compression_cpu",
         ),

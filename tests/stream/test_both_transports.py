@@ -325,3 +325,69 @@ async def test_nothing_is_left_of_a_client_that_went(prices: Transport) -> None:
             await node.empty()
         await node.closed()
     assert not node.stream._event_streams
+
+
+def sent_rows(record: dict[str, Any]) -> dict[str, tuple[int, int, int, bool]]:
+    """Return what a record says was sent: first, last, count and whether it is complete, by channel."""
+    return {
+        row["channel"]: (row["first"], row["last"], row["count"], row["complete"])
+        for row in record["relay"].get("sent", ())
+    }
+
+
+async def test_a_connections_last_record_says_what_it_was_sent(prices: Transport) -> None:
+    """By channel: the first and last number, and whether all between them were sent. What has no row is summed up."""
+    node = prices.node
+    node.stream.sent.each = 2
+    node.publish("prices.A")
+    node.publish("prices.A")
+    async with prices.dial("&channels=prices.A,prices.B,prices.C&interval_ms=0") as wire:
+        await prices.begin(wire)
+        await wire.message("snapshot")
+        for channel in ("prices.A", "prices.B", "prices.A", "prices.C"):
+            node.publish(channel)
+            await wire.message("update", "snapshot")
+    record = await node.closed()
+    assert sent_rows(record) == {"prices.A": (2, 4, 3, True), "prices.B": (1, 1, 1, True)}
+    assert (record["relay"]["others"], record["relay"]["reports"]) == ({"count": 1}, 0)
+
+
+async def test_what_was_left_out_is_said_to_be_incomplete(prices: Transport) -> None:
+    """An interval leaves values out: the span has more numbers than messages."""
+    node = prices.node
+    node.publish("prices.A")
+    async with prices.dial("&channels=prices.A&interval_ms=50") as wire:
+        await prices.begin(wire)
+        await wire.message("snapshot")
+        for _ in range(3):
+            node.publish("prices.A")
+        assert (await wire.message("update"))["seq"] == 4
+    assert sent_rows(await node.closed()) == {"prices.A": (1, 4, 2, False)}
+
+
+async def test_a_long_connection_is_reported_meanwhile(trades: Transport) -> None:
+    """Each report begins where the one before ended, and what comes after the last is in the record of the end."""
+    node = trades.node
+    channels = ["prices.A", "prices.B"]
+    for channel in channels:
+        node.publish(channel)
+    async with trades.dial("&channels=prices.A,prices.B") as wire:
+        await trades.begin(wire)
+        for _ in channels:
+            await wire.message("snapshot")
+        running = asyncio.create_task(node.stream.sent.run(look_every_s=0, report_every_s=0))
+        reports: list[dict[str, Any]] = []
+
+        def are_reported() -> bool:
+            reports[:] = [one for one in node.audited() if one["event"]["action"] == "connection.channels"]
+            return len(reports) == 1
+
+        await until(are_reported)
+        running.cancel()
+        assert sent_rows(reports[0]) == dict.fromkeys(channels, (1, 1, 1, True))
+        node.publish("prices.A")
+        await wire.message("update")
+    record = await node.closed()
+    assert sent_rows(record) == {"prices.A": (2, 2, 1, True)}
+    assert record["relay"]["reports"] == 1
+    assert record["relay"]["connection"]["id"] == reports[0]["relay"]["connection"]["id"]

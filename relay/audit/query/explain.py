@@ -16,7 +16,7 @@ _SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()
 """The sentences for records whose details add nothing."""
 
 _LISTED = 8
-"""Channels of a summary that its sentence names."""
+"""Channels of a summary or a report that its sentence names."""
 
 
 def explain(record: Record) -> str:
@@ -51,6 +51,8 @@ def _what(record: Record) -> str:
             return f"A subscription to {_names(own.channels, own.count)} was refused."
         case Action.CONNECTION_CLOSED:
             return _ending(record)
+        case Action.CONNECTION_CHANNELS:
+            return _sent(record)
         case Action.SESSION_REVOKED:
             return _revoked(record)
     return _elsewhere(record)
@@ -133,6 +135,14 @@ def _ending(record: Record) -> str:
         f"Ended by the {connection.initiator or 'relay'}{lasted} ({name}), "
         f"{_counted(connection.messages_out or 0, 'message')} delivered.{unused}"
     )
+
+
+def _sent(record: Record) -> str:
+    own = record.relay
+    channels = tuple(row.channel for row in own.sent)
+    count = sum(row.count for row in own.sent) + own.others.count
+    on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
+    return f"The connection was sent {_counted(count, 'message')}{on} since {own.since}."
 
 
 def _revoked(record: Record) -> str:

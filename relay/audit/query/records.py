@@ -73,6 +73,7 @@ class Connection(msgspec.Struct, frozen=True):
     initiator: str = ""
     duration_ms: int | None = None
     messages_out: int | None = None
+    unsent_bytes: int = 0
     scopes: Scopes = Scopes()
 
 
@@ -114,6 +115,17 @@ class Publications(msgspec.Struct, frozen=True):
     alive: int = 0
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """What a connection was sent of a channel's epoch. `complete`: every message from `first` to `last`."""
+
+    channel: str = ""
+    epoch: str = ""
+    first: int = 0
+    last: int = 0
+    count: int = 0
+    complete: bool = False
+
+
 class RelayFields(msgspec.Struct, frozen=True):
     """The project's own fields."""
 
@@ -133,8 +145,11 @@ class RelayFields(msgspec.Struct, frozen=True):
     publisher: Identified = Identified()
     since: str = ""
     publications: tuple[Publications, ...] = ()
+    sent: tuple[Sent, ...] = ()
     others: Publications = Publications()
-    """Publications of a summary that have no row."""
+    """Publications of a summary, or messages of a connection, that have no row."""
+    reports: int = 0
+    """The `connection.channels` records of a connection that ended."""
     operator: Identified = Identified()
     method: str = ""
     sought: dict[str, str] = {}

@@ -3,7 +3,7 @@
 /** Every action, for the filter. */
 export const ACTIONS = [
   "token.issued", "token.denied", "connect.accepted", "connect.denied", "subscribe.accepted", "subscribe.denied",
-  "connection.refreshed", "connection.closed", "session.revoked",
+  "connection.refreshed", "connection.channels", "connection.closed", "session.revoked",
   "session.refreshed", "session.refresh_denied", "publish.denied", "proxy.denied", "request.denied", "login.succeeded", "login.failed",
   "logout", "key.rotated", "reload.succeeded", "reload.failed", "operator.action", "denials.aggregated", "subscriptions.aggregated", "publish.summary", "audit.read", "audit.checkpoint", "audit.gap",
 ];
