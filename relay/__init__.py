@@ -12,7 +12,7 @@ The core is pure: no socket, no clock, no event loop.
 What the process is made of:
 
     settings/        relay.toml and RELAY_* variables, checked
-    server/          the composition root: start and stop, the parts and their wiring, the two HTTP applications, logs
+    server/          the composition root: start and stop, the parts and their wiring, both HTTP applications, workers
 
 What browsers and other servers reach:
 

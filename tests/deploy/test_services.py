@@ -20,45 +20,97 @@ from typing import Any
 import pytest
 
 from relay.keys.api_keys import hash_secret
+from relay.server.engine import engine_options
+from relay.settings.load import load
+from relay.settings.sections import Limits
 from tests.support.ports import free_ports
 from tests.support.raw_http import exchange, head
 from tests.support.readme import ROOT
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET
-from tests.support.reverse_proxy import EXAMPLES, SECRETS, filled
+from tests.support.reverse_proxy import EXAMPLES, SECRETS, filled, needed
 
 IMAGE_USER = 10001
 
 
-def test_the_compose_file_has_the_form_of_the_specification() -> None:
+@pytest.mark.parametrize("name", ["compose.yaml", "compose-nodes.yaml"])
+def test_the_compose_file_has_the_form_of_the_specification(name: str) -> None:
     """The schema of compose finds no mistake."""
     pytest.importorskip("check_jsonschema", reason="needs: pip install check-jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run(
-        [*command, str(EXAMPLES / "compose.yaml")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, str(EXAMPLES / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_kubernetes_manifest_has_the_form_of_its_kinds() -> None:
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("kubernetes.yaml", "StatefulSet Service Service NetworkPolicy Ingress"),
+        ("kubernetes-nodes.yaml", "StatefulSet PodDisruptionBudget Service Service NetworkPolicy"),
+    ],
+)
+def test_the_kubernetes_manifest_has_the_form_of_its_kinds(name: str, kinds: str) -> None:
     """The schemas of Kubernetes find no mistake and no unknown key."""
     validate = pytest.importorskip("kubernetes_validate", reason="needs: pip install kubernetes-validate")
-    documents = loaded("kubernetes.yaml")
+    documents = loaded(name)
     for document in documents:
         validate.validate(document, "1.32", strict=True)
-    assert [document["kind"] for document in documents] == [
-        "StatefulSet",
-        "Service",
-        "Service",
-        "NetworkPolicy",
-        "Ingress",
-    ]
+    assert [document["kind"] for document in documents] == kinds.split()
 
 
-def test_the_kubernetes_probes_call_the_pods_address() -> None:
+@pytest.mark.parametrize("name", ["kubernetes.yaml", "kubernetes-nodes.yaml"])
+def test_the_kubernetes_probes_call_the_pods_address(name: str) -> None:
     """They name no host, so that the kubelet calls the pod by its address, and need no key."""
-    (container,) = loaded("kubernetes.yaml")[0]["spec"]["template"]["spec"]["containers"]
+    (container,) = loaded(name)[0]["spec"]["template"]["spec"]["containers"]
     for probe, path in (("startupProbe", "/live"), ("livenessProbe", "/live"), ("readinessProbe", "/ready")):
         assert container[probe]["httpGet"] == {"path": path, "port": "internal"}
+
+
+def test_a_pod_has_time_to_leave_the_services_and_to_drain() -> None:
+    """Before SIGKILL: the wait of preStop, the drain, and the writing of the log."""
+    pod = loaded("kubernetes-nodes.yaml")[0]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    _, waits_s = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] >= int(waits_s) + Limits().drain_s + 5
+    assert int(waits_s) > container["readinessProbe"]["periodSeconds"]
+
+
+@pytest.mark.parametrize("name", ["compose-nodes.yaml", "kubernetes-nodes.yaml"])
+def test_the_nodes_variables_are_settings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the example's relay.toml they make a node of an engine, without a cookie or a key of its own."""
+    document = loaded(name)[0]
+    if name.startswith("compose"):
+        variables = document["services"]["relay-2"]["environment"]
+    else:
+        (container,) = document["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one["value"] for one in container["env"]}
+        variables["RELAY_ENGINE__URL"] = "redis://valkey:6379"  # in the Secret
+    for variable in [one for one in os.environ if one.startswith("RELAY_")]:
+        monkeypatch.delenv(variable)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    path = tmp_path / "relay.toml"
+    path.write_text(filled((EXAMPLES / "relay.toml").read_text(), SECRETS))
+    path.chmod(0o600)
+    options = engine_options(load(path))
+    assert options is not None
+    assert "valkey:6379" in str(options.address)
+
+
+def test_caddy_takes_the_file_for_two_relays(tmp_path: Path) -> None:
+    """It asks /ready of the relays that compose starts, and names both for each listener."""
+    program = needed("caddy")
+    source = EXAMPLES / "Caddyfile.nodes"
+    done = subprocess.run(
+        [program, "validate", "--adapter", "caddyfile", "--config", str(source)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    names = set(re.findall(r"\brelay-\d\b", source.read_text()))
+    assert names == {one for one in loaded("compose-nodes.yaml")[0]["services"] if one.startswith("relay-")}
+    assert "health_uri /ready" in source.read_text()
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")

@@ -22,7 +22,7 @@ ROOT: Final = Path(__file__).parents[2]
 TESTS: Final = "tests/constraints.txt"
 """Everything: what the tests need, the relay's packages and the build's."""
 RELAY: Final = "examples/constraints.txt"
-"""What the relay needs, with the extra `audit`."""
+"""What the relay needs, with the extras `audit` and `redis`."""
 BUILD: Final = "examples/build-constraints.txt"
 """What builds the relay's wheel, and installs a checkout as it is (`editables`: hatchling asks for it then)."""
 FILES: Final = (TESTS, RELAY, BUILD)
@@ -74,7 +74,9 @@ def write(*options: str) -> None:
     """Compile the files."""
     build = "\n".join(build_requirements())
     _compile(TESTS, ["pyproject.toml", "--all-extras", "-"], build, options)
-    _compile(RELAY, ["pyproject.toml", "--extra", "audit", "--constraints", TESTS], "", options)
+    _compile(
+        RELAY, ["pyproject.toml", "--extra", "audit", "--extra", "redis", "--constraints", TESTS], "", options
+    )
     _compile(BUILD, ["-", "--constraints", TESTS], build, options)
 
 
