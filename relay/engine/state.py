@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from relay.core.clock_floor import ClockFloor
 from relay.core.errors import Reason, UnavailableError
-from relay.core.tokens import LEEWAY_S, MAX_LIFETIME_S, USED_KEPT_S
+from relay.core.tokens import MAX_LIFETIME_S
 from relay.engine.batches import Batches
 from relay.engine.connection import RefusedError
 from relay.engine.line import Line
@@ -43,7 +43,6 @@ _RETRY = {
 @dataclass(frozen=True, slots=True)
 class _Claim:
     jti: str
-    keep_ms: int
     issued_at: float
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
@@ -142,9 +141,7 @@ class EngineState:
     async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
         """See `State.claim`."""
         issued = expires_at - MAX_LIFETIME_S if issued_at is None else issued_at
-        # Relative to now, and never the token's own end: a key whose time is past is not stored at all.
-        keep_s = min(max(expires_at - issued, 1), MAX_LIFETIME_S) + LEEWAY_S + USED_KEPT_S
-        answer = await self._claims.submit(_Claim(jti, int(keep_s * 1000), issued))
+        answer = await self._claims.submit(_Claim(jti, issued))
         if answer in _RETRY:
             raise _unavailable(_RETRY[answer])
         return answer == b"1"
@@ -182,7 +179,7 @@ class EngineState:
     async def _claim(self, claims: Sequence[_Claim]) -> Sequence[bytes]:
         arguments = self._claim_head()
         for one in claims:
-            arguments += [one.jti, one.nonce, one.keep_ms, one.issued_at]
+            arguments += [one.jti, one.nonce, one.issued_at]
         try:
             generation, *answers = await self._line.call(script("claim"), [self._claim_life], arguments)
         except RefusedError as error:

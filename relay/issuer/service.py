@@ -176,7 +176,7 @@ class Issuer:
         ):
             return refusal
         ref = session.ref if session.own_id else ""  # a session without an id is found by its user
-        self._recent_sessions.add(session.subject, ref, logged_in_at=session.issued_at)
+        self._recent_sessions.add(session.subject, ref, logged_in_at=session.issued_at, now=now)
         return session
 
     async def issue(

@@ -203,6 +203,7 @@ async def make_parts(
             auditor=auditor,
             keep_s=revocations_kept_s(settings),
         )
+        stack.push_async_callback(revoker.aclose)
         if engine is not None:
             engine.state.on_revoked = revoker.end_here
         issuer = Issuer(

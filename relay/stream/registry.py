@@ -6,6 +6,7 @@ bytes.
 """
 
 import heapq
+import math
 from collections import Counter
 from functools import partial
 from typing import Protocol
@@ -147,10 +148,15 @@ class Registry:
             case Kind.KEY:
                 return [one for one, tokens in rows if any(each.kid == target.name for each in tokens)]
 
-    def sessions_of(self, user: str) -> set[str]:
-        """Return the references of the sessions with which a user is connected."""
+    def sessions_of(self, user: str, until: float = math.inf) -> set[str]:
+        """Return the references of the sessions with which a user is connected since that time (Unix seconds)."""
         connections = self.find(Target(kind=Kind.USER, name=user))
-        return {one.claims.session_ref for connection in connections for one in self.connections[connection]}
+        return {
+            one.claims.session_ref
+            for connection in connections
+            if connection.opened_at <= until
+            for one in self.connections[connection]
+        }
 
     def end(self, target: Target) -> int:
         """Close the connections of `target`, and return their number.

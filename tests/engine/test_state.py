@@ -4,13 +4,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from relay.core.errors import UnavailableError
 from relay.engine.options import EngineOptions
 from relay.engine.state import EngineState
-from tests.support.engines import EngineServer, lossy_link, until
+from tests.support.engines import EngineServer, engine_server, lossy_link, until
+from tests.support.moved_clock import MovedClock
 
 FUTURE = time.time() + 3600
 """A token of this time is younger than any engine of the tests."""
@@ -154,6 +156,73 @@ async def test_clocks_that_differ_are_refused_for_now(own_engine: EngineServer) 
     await state.aclose()
     async with Node().open(options) as right:
         assert await claim(right, "jti")
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["the engine's", "all"])
+async def test_a_clock_that_was_ahead_for_a_moment_frees_no_token(tmp_path: Path, follows: bool) -> None:
+    """The engine forgets a used token only while the clocks agree, and then four minutes later."""
+    clock = MovedClock(tmp_path)
+    ahead = 0
+    with engine_server("redis", tmp_path, environment=clock.environment) as engine:
+        state = await EngineState.open(engine.options(), clock=lambda: time.time() + ahead)
+        assert await claim(state, "jti")
+        clock.move(3600)
+        if follows:  # the nodes' clocks were wrong with it
+            ahead = 3600
+            assert await claim(state, "another")
+        else:
+            with pytest.raises(UnavailableError, match="clocks"):
+                await claim(state, "another")
+        engine.run("DBSIZE")
+        clock.move(0)
+        ahead = 0
+        assert not await claim(state, "jti")
+        assert await claim(state, "new")
+        await state.aclose()
+
+
+async def test_a_life_that_began_while_the_clock_was_ahead_refuses_nobody_later(tmp_path: Path) -> None:
+    """When the clock is right again, tokens from then on are used."""
+    clock = MovedClock(tmp_path)
+    clock.move(3600)
+    with engine_server("redis", tmp_path, environment=clock.environment) as engine:
+        state = await EngineState.open(engine.options())
+        clock.move(0)
+        with pytest.raises(UnavailableError, match="used before"):
+            await state.claim("old", expires_at=time.time() + 30, issued_at=time.time())
+        now = time.time() + 5
+        assert await state.claim("new", expires_at=now + 30, issued_at=now)
+        await state.aclose()
+
+
+async def test_used_tokens_are_forgotten_after_some_minutes(tmp_path: Path) -> None:
+    """Their memory is bounded: a handful of minutes at a time, whatever the load."""
+    clock = MovedClock(tmp_path)
+    ahead = 0
+    with engine_server("redis", tmp_path, environment=clock.environment) as engine:
+        options = engine.options()
+        state = await EngineState.open(options, clock=lambda: time.time() + ahead)
+        for ahead in range(0, 1200, 60):
+            clock.move(ahead)
+            assert await claim(state, f"jti-{ahead}")
+        assert not await claim(state, f"jti-{ahead - 120}")
+        minutes = engine.run("KEYS", options.key("j.0", "j:*"))
+        assert len(minutes) == 4
+        assert all(0 < engine.run("PTTL", one) <= 86_400_000 for one in minutes)
+        await state.aclose()
+
+
+async def test_a_quiet_minute_refuses_nobody(tmp_path: Path) -> None:
+    """All clocks go on, and no claim came meanwhile."""
+    clock = MovedClock(tmp_path)
+    ahead = 0
+    with engine_server("redis", tmp_path, environment=clock.environment) as engine:
+        state = await EngineState.open(engine.options(), clock=lambda: time.time() + ahead)
+        for ahead in (58, 120, 3600, 90_000):
+            clock.move(ahead)
+            now = time.time() + ahead
+            assert await state.claim(f"jti-{ahead}", expires_at=now + 30, issued_at=now)
+        await state.aclose()
 
 
 async def test_a_full_memory_is_an_error_and_no_replay(own_engine: EngineServer) -> None:

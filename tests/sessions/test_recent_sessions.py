@@ -29,3 +29,12 @@ def test_the_newest_log_in_of_a_user_is_remembered() -> None:
         recent.add(user, ref, logged_in_at=at)
     assert [recent.newest_login(user) for user in ("a", "b", "c")] == [9.0, 3.0, 0.0]
     assert (recent.of("a"), recent.of("b")) == (("1",), ())
+
+
+def test_a_session_is_as_old_as_its_first_sight() -> None:
+    """Sessions that were first seen after a time are left out, and a later sight makes none younger."""
+    recent = RecentSessions()
+    for ref, now in (("1", 10.0), ("2", 20.0), ("1", 30.0)):
+        recent.add("a", ref, now=now)
+    assert recent.of("a", 15.0) == ("1",)
+    assert recent.of("a", 20.0) == ("2", "1")

@@ -53,7 +53,7 @@ def revoker(node: Node, store: Store, *, forget: Callable[[str], None] = lambda 
     return Revoker(
         state=store,
         registry=node.stream.registry,
-        recent_sessions_of={"user-1": ["one", "three"]}.get,  # type: ignore[arg-type]  # asked for this user only
+        recent_sessions_of=lambda user, _until: {"user-1": ["one", "three"]}[user],
         forget=forget,
         auditor=node.stream._auditor,
         keep_s=600,
@@ -128,7 +128,7 @@ async def test_what_is_revoked_between_gate_and_registration_ends(
     real = Revoker(
         state=state,
         registry=node.stream.registry,
-        recent_sessions_of=lambda _user: (),
+        recent_sessions_of=lambda _user, _until: (),
         forget=lambda _ref: None,
         auditor=node.stream._auditor,
         keep_s=600,

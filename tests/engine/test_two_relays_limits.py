@@ -1,0 +1,61 @@
+"""Limits and revocations of users over two relays on one engine."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support.engines import EngineServer, engine_server
+from tests.support.operators import OPERATORS, revoke
+from tests.support.relay_process import Relay
+from tests.support.two_relays import two_relays
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
+    """The engine of both."""
+    with engine_server("redis", tmp_path_factory.mktemp("engine")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def relays(tmp_path_factory: pytest.TempPathFactory, engine: EngineServer) -> Iterator[tuple[Relay, Relay]]:
+    """Two relays with low limits."""
+    limits = {"RELAY_LIMITS__TOKENS_PER_SESSION": "8/hour", "RELAY_LIMITS__CONNECTIONS_PER_SESSION": "2"}
+    folder = tmp_path_factory.mktemp("relays")
+    with two_relays(folder, engine, extra=OPERATORS, environment=limits) as both:
+        yield both
+
+
+async def ask(relay: Relay, session: str) -> int:
+    """Ask for a token as a server does, and return the status."""
+    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        headers = {"Authorization": f"Bearer {session}"}
+        return (await client.post(f"{relay.url}/auth/ws-token", headers=headers)).status_code
+
+
+async def test_a_sessions_limit_holds_over_both(relays: tuple[Relay, Relay]) -> None:
+    """Eight tokens an hour, wherever they are asked for."""
+    session = relays[0].session()
+    statuses = [await ask(relays[n % 2], session) for n in range(10)]
+    assert statuses == [200] * 8 + [429] * 2
+    assert await ask(relays[1], relays[1].session()) == 200
+
+
+async def test_a_revoked_users_session_that_the_other_relay_saw_does_not_come_back(
+    relays: tuple[Relay, Relay],
+) -> None:
+    """It renews its access token, which is newer than the revocation; a log-in after the revocation is another one."""
+    sid, user = secrets.token_hex(8), f"user-{secrets.token_hex(4)}"
+    now = int(time.time())
+    assert await ask(relays[1], relays[1].session(sub=user, sid=sid, iat=now - 10)) == 200
+    await revoke(relays[0], sub=user)
+    renewed = relays[1].session(sub=user, sid=sid, iat=int(time.time()) + 1)
+    async with asyncio.timeout(20):
+        while await ask(relays[0], renewed) != 401:  # noqa: ASYNC110  # the other relay tells it
+            await asyncio.sleep(0.05)
+    assert await ask(relays[1], renewed) == 401
+    assert await ask(relays[0], relays[0].session(sub=user, iat=int(time.time()) + 1)) == 200
