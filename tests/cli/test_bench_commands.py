@@ -114,8 +114,8 @@ def test_slow_reader_tells_ages_and_latencies(tmp_path: Path) -> None:
     assert "The relay did not drop the reader that stopped, in 0.5 s." in found["notes"]
 
 
-def test_slow_reader_without_a_stopped_one(tmp_path: Path) -> None:
-    """What was not measured is not reported."""
+def test_slow_reader_of_an_event_stream_without_a_stopped_one(tmp_path: Path) -> None:
+    """Its prices are timed as a WebSocket's, which are the yardstick. What was not measured is not reported."""
     found = measured(
         tmp_path,
         *(
@@ -129,8 +129,14 @@ def test_slow_reader_without_a_stopped_one(tmp_path: Path) -> None:
             "--seconds",
             "0.5",
             "--no-stopped",
+            "--transport",
+            "sse",
         ),
     )
+    for side in ("relay", "yardstick"):
+        assert 0 <= found[side]["age_p50_ms"] <= found[side]["age_max_ms"]
+        assert found[side]["lost"] == 0
+    assert found["relay"]["caller_p50_ms"] is None
     assert found["relay"]["stopped_memory_kib"] is None
     assert not any("stopped" in note for note in found["notes"])
 

@@ -1,6 +1,7 @@
 """TLS on the three listeners: issuer, stream and publishing over it, and nothing without it."""
 
 import asyncio
+import json
 import signal
 import ssl
 from collections.abc import Iterator
@@ -43,6 +44,32 @@ async def test_the_whole_journey_over_tls(running: Relay, ca: ssl.SSLContext) ->
         await price(running, internal(running), socket, ca, "64123.41")
     record = await running.audited("connect.accepted")
     assert record["relay"]["token"]["aud"].startswith("wss://")
+
+
+async def test_an_event_stream_over_tls(running: Relay, ca: ssl.SSLContext) -> None:
+    """Its prices come in their order, and a restart ends it with a last event, after which the connection closes."""
+    stream = public(running).replace(str(running.ports[0]), str(running.ports[1]))
+    headers = {"Accept": "text/event-stream", "Origin": public(running)}
+    async with httpx.AsyncClient(verify=ca, trust_env=False, timeout=20) as client:
+        fields = {"Cookie": f"access-token={running.session()}", "Origin": public(running)}
+        answer = await client.post(f"{public(running)}/auth/ws-token", headers=fields)
+        headers["Authorization"] = f"Bearer {answer.json()['wsToken']}"
+        query = {"channels": "prices.BTC-USD"}
+        async with client.stream("GET", f"{stream}/ws/prices", params=query, headers=headers) as events:
+            assert events.status_code == 200
+            messages = (
+                json.loads(line[6:]) async for line in events.aiter_lines() if line.startswith("data: ")
+            )
+            while (await anext(messages))["type"] != "subscribed":
+                pass
+            for number in range(3):
+                body = {"channel": "prices.BTC-USD", "data": number}
+                key = {"Authorization": f"Bearer {PUBLISHER_KEY}"}
+                await client.post(f"{internal(running)}/v1/publish", json=body, headers=key)
+                assert (await anext(messages))["data"] == number
+            assert await asyncio.to_thread(running.stop) == 0
+            last = [message async for message in messages][-1]
+            assert (last["type"], last["code"]) == ("close", 1012)
 
 
 async def test_the_python_client_over_tls(

@@ -2,23 +2,29 @@
 
 import pytest
 
-from tests.support.raw_http import bearing, exchange, head, knock, upgrade
+from tests.support.raw_http import asking_for_events, bearing, exchange, head, knock, upgrade
 from tests.support.relay_process import Relay
 from tests.support.shared_relay import recorded
 
-PATHS = ["/.well-known/jwks.json", "/ws/prices", "/live"]
-"""A path of each listener: public HTTP, stream, internal."""
-LISTENERS = pytest.mark.parametrize("listener", [0, 1, 2], ids=["http", "stream", "internal"])
+PATHS = ["/.well-known/jwks.json", "/ws/prices", "/live", "/ws/prices"]
+"""A path of each listener: public HTTP, stream, internal; and the stream's again, for an event stream."""
+PORTS = [0, 1, 2, 1]
+EVENTS = 3
+LISTENERS = pytest.mark.parametrize(
+    "listener", [0, 1, 2, EVENTS], ids=["http", "stream", "internal", "events"]
+)
 
 
 def fields_of(relay: Relay, listener: int) -> list[tuple[str, str]]:
     """Return the fields that a good request to a listener has."""
+    if listener == EVENTS:
+        return asking_for_events(relay)
     return upgrade(relay) if listener == 1 else [("Host", "127.0.0.1")]
 
 
 def good(listener: int) -> set[int]:
-    """Return the status of an answer to a good request. A handshake brings its token in the first message."""
-    return {101} if listener == 1 else {200}
+    """Return the status of an answer to a good request, which has no token. A WebSocket's can come later."""
+    return {{1: 101, EVENTS: 401}.get(listener, 200)}
 
 
 @LISTENERS
@@ -40,7 +46,7 @@ async def test_heads_have_the_same_bounds(
 ) -> None:
     """What one listener takes, all take; what is too large gets 431 in the relay's form."""
     data = head("GET", PATHS[listener], [*fields_of(relay, listener), *more])
-    answer = await exchange(relay.ports[listener], data)
+    answer = await exchange(relay.ports[PORTS[listener]], data)
     assert answer.status in (good(listener) if is_good else {431})
     if not is_good:
         assert answer.code == "too_large"
@@ -49,10 +55,10 @@ async def test_heads_have_the_same_bounds(
 @LISTENERS
 async def test_a_refused_head_is_recorded(relay: Relay, listener: int) -> None:
     """A head that is too large has an audit record with its reason."""
-    action = "connect.denied" if listener == 1 else "request.denied"
+    action = "connect.denied" if PORTS[listener] == 1 else "request.denied"
     source = f"127.0.9.{listener + 1}"
     data = head("GET", PATHS[listener], [*fields_of(relay, listener), ("Cookie", "a=b; " * 300)])
-    await exchange(relay.ports[listener], data, source=source)
+    await exchange(relay.ports[PORTS[listener]], data, source=source)
     found = await recorded(relay, lambda record: record.get("client", {}).get("ip") == source)
     assert found["event"]["action"] == action
     assert found["event"]["reason"] == "head_too_large"
@@ -74,7 +80,7 @@ async def test_a_request_has_one_host(relay: Relay, listener: int, hosts: list[s
     """Without a Host header or with two the answer is 400."""
     kept = [field for field in fields_of(relay, listener) if field[0] != "Host"]
     data = head("GET", PATHS[listener], [*(("Host", host) for host in hosts), *kept])
-    assert (await exchange(relay.ports[listener], data)).status == 400
+    assert (await exchange(relay.ports[PORTS[listener]], data)).status == 400
 
 
 @LISTENERS
@@ -84,7 +90,7 @@ async def test_a_request_has_a_version_that_the_relay_speaks(
 ) -> None:
     """A request without one or with another one is refused, and the connection is closed."""
     data = head("GET", PATHS[listener], fields_of(relay, listener)).replace(b" HTTP/1.1", version, 1)
-    answer = await exchange(relay.ports[listener], data)
+    answer = await exchange(relay.ports[PORTS[listener]], data)
     assert answer.status == 400
     assert answer.all("connection") == ["close"]
 
@@ -96,7 +102,7 @@ async def test_a_path_has_one_spelling(relay: Relay, listener: int, escape: str)
     path = PATHS[listener]
     for place, character in enumerate(path[1:], 1):
         other = path[:place] + escape.format(ord(character)) + path[place + 1 :]
-        answer = await exchange(relay.ports[listener], head("GET", other, fields_of(relay, listener)))
+        answer = await exchange(relay.ports[PORTS[listener]], head("GET", other, fields_of(relay, listener)))
         assert answer.status == 404, other
 
 

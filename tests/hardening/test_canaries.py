@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import jwt
@@ -13,7 +14,7 @@ from relay.audit.verify import verify
 from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.canaries import Canaries, canary, hits
 from tests.support.forged_tokens import claims, signed
-from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade
+from tests.support.raw_http import asking_for_events, bearing, exchange, head, knock, post, upgrade
 from tests.support.relay_process import PUBLISHER_SECRET, REF_KEY, SECRET, Relay, make_relay, running
 from tests.support.shared_relay import assert_quiet
 
@@ -65,6 +66,14 @@ async def whole_story(relay: Relay, backend: ScriptedBackend, marks: Canaries) -
     await knock(relay, f"/ws/prices?token={tokens[1]}&x={marks['query']}", [*upgrade(relay), cookie])
     for token in tokens[:2]:
         await knock(relay, fields=[*upgrade(relay), bearing(token), cookie])
+    asked = [*asking_for_events(relay), cookie, ("Last-Event-ID", marks["frame"])]
+    for field in (
+        ("Authorization", f"Bearer {tokens[3]}"),
+        ("Authorization", f"Bearer {tokens[3]}"),
+        ("Relay-Subscribe", marks["frame"]),
+    ):
+        for query in ("", f"?last_event_id={marks['query']}&since={marks['query']}", f"?token={tokens[1]}"):
+            await knock(relay, f"/ws/prices{query}", [*asked, field])
     await calls_through_the_proxy(relay, backend, marks, [origin, cookie, json_type])
     await post(relay, "/api/auth/logout", [origin, cookie])
     await knock(relay, f"/ws/prices?token={tokens[2]}")
@@ -90,6 +99,13 @@ async def calls_through_the_proxy(
             await post(relay, path, [*fields, ("Range", marks["frame"])], body=marks["payload"].encode())
     for path in (f"/api/proxy/data//{marks['path']}", f"/api/proxy/{marks['path']}", "/api/proxy/data"):
         await post(relay, f"{path}?x={marks['query']}", [*fields, ("X_" + marks["frame"], marks["frame"])])
+
+
+def starts(relay: Relay, port: int) -> list[list[tuple[str, str]]]:
+    """Return the first fields of requests to a listener."""
+    if port == relay.ports[1]:
+        return [upgrade(relay, origin=""), asking_for_events(relay, origin="")]
+    return [[("Host", "127.0.0.1")]]
 
 
 async def every_refusal(relay: Relay, marks: Canaries) -> None:
@@ -119,8 +135,7 @@ async def every_refusal(relay: Relay, marks: Canaries) -> None:
             (stream, "POST", "/ws/prices"),
         ):
             path = f"{target}?token={marks['query']}&password={marks['query']}"
-            for extra in ([], [("Origin", relay.url)]):
-                start = upgrade(relay, origin="") if port == stream else [("Host", "127.0.0.1")]
+            for start, extra in product(starts(relay, port), ([], [("Origin", relay.url)])):
                 fields = [*start, *extra, field, ("Content-Length", "0")]
                 await exchange(port, head(method, path, fields))
                 await exchange(port, head(method, target, fields))

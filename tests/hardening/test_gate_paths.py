@@ -2,7 +2,17 @@
 
 import pytest
 
-from tests.support.raw_http import bearing, exchange, fresh, head, is_unspent, knock, upgrade
+from tests.support.raw_http import (
+    OVER_EACH_TRANSPORT,
+    Opening,
+    bearing,
+    exchange,
+    fresh,
+    head,
+    is_unspent,
+    knock,
+    upgrade,
+)
 from tests.support.relay_process import Relay
 
 SPELLINGS = [
@@ -42,11 +52,12 @@ SPELLINGS = [
 ]
 
 
+@OVER_EACH_TRANSPORT
 @pytest.mark.parametrize("spelling", SPELLINGS)
-async def test_no_other_spelling_is_the_endpoint(relay: Relay, spelling: str) -> None:
+async def test_no_other_spelling_is_the_endpoint(relay: Relay, spelling: str, opening: Opening) -> None:
     """404 with the body of every 404, and the token still works once."""
     token = await fresh(relay)
-    answer = await knock(relay, spelling, [*upgrade(relay), bearing(token)])
+    answer = await knock(relay, spelling, [*opening.request(relay), opening.bearing(token)])
     assert (answer.status, answer.code) == (404, "not_found")
     if "#" not in spelling:  # what stands behind # belongs to no query
         assert (await knock(relay, f"{spelling}?token={token}")).status == 404
@@ -68,8 +79,10 @@ async def test_a_path_that_is_no_request_line_is_dropped(relay: Relay) -> None:
     assert await is_unspent(relay, token)
 
 
-async def test_the_question_mark_ends_the_path(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_the_question_mark_ends_the_path(relay: Relay, opening: Opening) -> None:
     """An empty query, and one that holds slashes and question marks, leave the path what it is."""
     for query in ("?", "?a=/../admin", "?a=?b", "?a=http://evil.example/"):
-        answer = await knock(relay, f"/ws/prices{query}", [*upgrade(relay), bearing(await fresh(relay))])
-        assert answer.status == 101, query
+        fields = [*opening.request(relay), opening.bearing(await fresh(relay))]
+        answer = await knock(relay, f"/ws/prices{query}", fields)
+        assert answer.status == opening.status, query

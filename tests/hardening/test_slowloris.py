@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.minted_tokens import process_of
-from tests.support.raw_http import bearing, head, knock, upgrade
+from tests.support.raw_http import asking_for_events, bearing, head, knock, upgrade
 from tests.support.raw_websocket import until
 from tests.support.relay_process import Relay, running
 from tests.support.shared_relay import assert_quiet
@@ -60,7 +60,10 @@ async def a_real_client(relay: Relay, pairs: list[Streams]) -> None:
 
 async def test_a_thousand_slow_heads(relay: Relay) -> None:
     """Half of them stop after the first bytes, half within a header: all are ended, and prices flow all the while."""
-    half = head("GET", "/ws/prices", upgrade(relay))[:-2] + b"X-Slow: "
+    halves = [
+        head("GET", "/ws/prices", fields)[:-2] + b"X-Slow: "
+        for fields in (upgrade(relay), asking_for_events(relay))
+    ]
     pairs: list[Streams] = []
     before = process_of(relay).num_fds()
     try:
@@ -69,7 +72,7 @@ async def test_a_thousand_slow_heads(relay: Relay) -> None:
             pairs.append(
                 await asyncio.open_connection("127.0.0.1", relay.ports[1], local_addr=(source, 0), limit=1024)
             )
-            pairs[-1][1].write(half if number % 2 else b"G")
+            pairs[-1][1].write(halves[number // 2 % 2] if number % 2 else b"G")
         async with asyncio.TaskGroup() as drips:
             dripping = drips.create_task(drip([writer for _, writer in pairs]))
             await until(lambda: process_of(relay).num_fds() >= before + CONNECTIONS)

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 from tests.support import cleared_cookies
 from tests.support.relay_process import PUBLISHER_KEY, Relay
@@ -153,6 +155,30 @@ async def knock(
 def bearing(token: str) -> tuple[str, str]:
     """Return the header that carries a token as a subprotocol."""
     return ("Sec-WebSocket-Protocol", f"relay.v1, bearer.{token}")
+
+
+def asking_for_events(relay: Relay, *, origin: str | None = None) -> list[tuple[str, str]]:
+    """Return the header fields of a good request for an event stream; `origin` as in `upgrade`."""
+    fields = [("Host", f"127.0.0.1:{relay.ports[1]}"), ("Accept", "text/event-stream")]
+    origin = relay.url if origin is None else origin
+    return [*fields, ("Origin", origin)] if origin else fields
+
+
+@dataclass(frozen=True)
+class Opening:
+    """One way to open a connection: the fields of a good request, the one that carries a token, and the answer."""
+
+    request: Callable[..., list[tuple[str, str]]]
+    bearing: Callable[[str], tuple[str, str]]
+    status: int
+
+
+OPENINGS = {
+    "websocket": Opening(upgrade, bearing, 101),
+    "sse": Opening(asking_for_events, lambda token: ("Authorization", f"Bearer {token}"), 200),
+}
+OVER_EACH_TRANSPORT = pytest.mark.parametrize("opening", OPENINGS.values(), ids=OPENINGS.keys())
+"""For tests of what holds for WebSockets and event streams alike."""
 
 
 async def is_unspent(relay: Relay, token: str) -> bool:

@@ -41,6 +41,8 @@ def _check_interval(interval_ms: int) -> int:
 
 
 Subscribers = Annotated[int, option("WebSocket connections.", 1, MAX_SUBSCRIBERS)]
+Transport = Annotated[Literal["websocket", "sse"], typer.Option(help="What the subscribers read.")]
+EVENTS_YARDSTICK = ("WebSockets", "the relay's WebSockets, with the same subscribers")
 Rate = Annotated[float, option("Ticks a second.", 0.1, MAX_RATE)]
 AnyRate = Annotated[float, option("Ticks a second; 0: as fast as they are taken.", 0, MAX_RATE)]
 Seconds = Annotated[float, option("For how long.", 0.1, MAX_SECONDS)]

@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
-import typer
 
-from relay.bench.benchmarks.benchmark import MAX_TICKS, AnyRate, Show, SideName, Subscribers, option
+from relay.bench.benchmarks.benchmark import (
+    EVENTS_YARDSTICK,
+    MAX_TICKS,
+    AnyRate,
+    Show,
+    SideName,
+    Subscribers,
+    Transport,
+    option,
+)
 from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, deliver, made_up, opened, server_of
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
@@ -16,7 +24,6 @@ from relay.bench.load.ticks import Ticks
 from relay.bench.report import Run, median
 
 CHANNEL = "prices.BENCH"
-EVENTS_YARDSTICK = ("WebSockets", "the relay's WebSockets, with the same subscribers")
 ALONE = 1.2
 """Ticks a read up to which each was a write of its own, as the yardstick's are."""
 
@@ -39,9 +46,7 @@ class Fanout(DeliveryBenchmark):
     subscribers: Subscribers = 1000
     rate: AnyRate = 100
     ticks: Annotated[int, option("Ticks in all.", 1, MAX_TICKS)] = 500
-    transport: Annotated[Literal["websocket", "sse"], typer.Option(help="What the subscribers read.")] = (
-        "websocket"
-    )
+    transport: Transport = "websocket"
 
     def yardstick(self) -> tuple[str, str]:
         return EVENTS_YARDSTICK if self.transport == "sse" else self.YARDSTICK

@@ -14,7 +14,17 @@ from typing import Annotated
 import msgspec
 import typer
 
-from relay.bench.benchmarks.benchmark import MAX_SUBSCRIBERS, Benchmark, Rate, Seconds, Show, SideName, option
+from relay.bench.benchmarks.benchmark import (
+    EVENTS_YARDSTICK,
+    MAX_SUBSCRIBERS,
+    Benchmark,
+    Rate,
+    Seconds,
+    Show,
+    SideName,
+    Transport,
+    option,
+)
 from relay.bench.benchmarks.delivery import (
     Delivery,
     Measured,
@@ -25,6 +35,7 @@ from relay.bench.benchmarks.delivery import (
     server_of,
 )
 from relay.bench.load import slow_reader
+from relay.bench.load.clients import Target
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection, memory_of
 from relay.bench.load.servers import Server
 from relay.bench.load.slow_reader import Read
@@ -68,6 +79,9 @@ class SlowReader(Benchmark[SlowReading]):
     it feel nothing. The same of a caller of the Python client that works on
     each price. Then a reader that stops reading: when is it dropped, and what
     does it cost until then?
+
+    With --transport sse all of them read event streams, the yardstick is the
+    relay's own WebSockets, and there is no caller.
     """
 
     NAME = "slow-reader"
@@ -84,23 +98,39 @@ class SlowReader(Benchmark[SlowReading]):
     stopped_within_s: Annotated[
         float, option("Seconds in which that one should be gone.", 0.1, 600, name="--stopped-within")
     ] = 40
+    transport: Transport = "websocket"
+
+    def yardstick(self) -> tuple[str, str]:
+        return EVENTS_YARDSTICK if self.transport == "sse" else self.YARDSTICK
 
     def headline(self) -> str:
+        over = ", over event streams" if self.transport == "sse" else ""
         return (
             f"{self.rate_bytes:,} bytes/s of {self.rate:g} ticks/s for {self.seconds:g} s, "
-            f"beside {self.readers:,} fast readers"
+            f"beside {self.readers:,} fast readers{over}"
         )
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> SlowReading:
         seconds = self.alone_s + 2 * self.seconds + (self.stopped_within_s if self.stopped else 0.0)
         ticks = made_up(["prices.BENCH"], rate=self.rate, count=self.rate * (WARM_UP_S + seconds + SPARE_S))
-        with server_of(name, folder, ticks, sessions=self.readers, waits=False) as server:
-            group = GroupOrder(target=server.target(ticks.channels), connections=self.readers)
+        is_sse = self.transport == "sse"
+        served_by: SideName = "relay" if is_sse else name
+        with server_of(served_by, folder, ticks, sessions=self.readers, waits=False) as server:
+            target = server.target(ticks.channels)
+            target = msgspec.structs.replace(target, events=is_sse and name == "relay")
+            group = GroupOrder(target=target, connections=self.readers)
             with opened(server, [group], ticks, folder) as delivery:
-                return self._read_slowly(server, delivery, ticks, folder, seconds, show)
+                return self._read_slowly(server, target, delivery, ticks, folder, seconds, show)
 
     def _read_slowly(
-        self, server: Server, delivery: Delivery, ticks: Ticks, folder: Path, seconds: float, show: Show
+        self,
+        server: Server,
+        target: Target,
+        delivery: Delivery,
+        ticks: Ticks,
+        folder: Path,
+        seconds: float,
+        show: Show,
     ) -> SlowReading:
         started = time.monotonic()
 
@@ -110,7 +140,7 @@ class SlowReader(Benchmark[SlowReading]):
 
             delivery.watch(within_s=within_s, others=others, show=passed)
 
-        order = slow_reader.Order(target=server.target(ticks.channels), ticks=ticks, seconds=self.seconds)
+        order = slow_reader.Order(target=target, ticks=ticks, seconds=self.seconds)
 
         def read(name: str, **how: float) -> Read:
             with _reader(name, folder, msgspec.structs.replace(order, **how)) as (reader, _):
@@ -120,7 +150,8 @@ class SlowReader(Benchmark[SlowReading]):
         show(0, int(seconds), "seconds")
         delivery.start()
         watch(WARM_UP_S)
-        caller = read("The caller", work_s=self.work_ms / 1000) if server.base.issuer else None
+        has_caller = server.base.issuer and self.transport == "websocket"
+        caller = read("The caller", work_s=self.work_ms / 1000) if has_caller else None
         delivery.window()
         watch(self.alone_s)
         delivery.window()
