@@ -6,12 +6,14 @@ A condition on lines selects at least those that the question's own function nee
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 from relay.audit.index.database import Index
 from relay.audit.index.rows import MAX_NAME
-from relay.audit.query.records import RecordReader
+from relay.audit.query.records import RecordReader, iso
 from relay.core.events import Action
+from relay.core.patterns import covers, is_pattern
 
 TOP = 10
 """Users and addresses that are listed."""
@@ -151,3 +153,62 @@ def missing(index: Index) -> Missing:
         "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT FROM spanned WHERE action = 'audit.gap'"
     )
     return Missing(unreadable=unreadable, lost=lost, cut=cut)
+
+
+def lines_of_publications(index: Index) -> Iterator[bytes]:
+    """Read the summaries of publications of the span. One that was written a minute after it may belong to it."""
+    since, until = index.span
+    if until is not None:
+        until = iso(datetime.fromisoformat(until) + timedelta(minutes=1))
+    where = "action = 'publish.summary' AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    return index.lines(where, [since, until, until])
+
+
+def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
+    """Read the lines of the connections that subscribed to a channel, and of those whose records name not all."""
+    named = [
+        name
+        for (name,) in index.rows(
+            "SELECT DISTINCT unnest(channels) FROM lines "
+            "WHERE action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')"
+        )
+        if name == channel or (is_pattern(name) and covers(name, channel))
+    ]
+    where = """
+        action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')
+        AND connection IN (
+            SELECT connection FROM lines WHERE list_has_any(channels, ?::VARCHAR[]) OR (
+                "count" > CASE WHEN action LIKE 'connection.c%' THEN 0 ELSE len(channels) END
+                AND action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')
+            )
+        )"""
+    return index.lines(where, [named])
+
+
+def lines_of_holders(index: Index, *, at: str, expires: float) -> Iterator[bytes]:
+    """Read the lines of what may be held at a moment: connections, tokens that have not expired, and what ends both."""
+    where = """
+        moment <= ? AND (
+            action IN ('audit.gap', 'session.revoked', 'logout')
+            OR jti IN (SELECT jti FROM lines WHERE action = 'token.issued' AND expires > ? AND moment <= ?)
+            OR action IN ('connect.accepted', 'connection.refreshed', 'connection.closed') AND connection IN (
+                SELECT connection FROM lines AS accepted
+                WHERE action = 'connect.accepted' AND moment <= ? AND NOT EXISTS (
+                    SELECT 1 FROM lines AS closed
+                    WHERE closed.action = 'connection.closed' AND closed.connection = accepted.connection
+                        AND closed.moment <= ?
+                )
+            )
+        )"""
+    return index.lines(where, [at, expires, at, at, at])
+
+
+def lines_of_refused_grants(index: Index) -> Iterator[bytes]:
+    """Read the span's lines that say that something was asked and not granted."""
+    since, until = index.span
+    where = """
+        NOT bad AND moment >= ? AND (? IS NULL OR moment <= ?) AND (
+            action IN ('token.denied', 'subscribe.denied', 'denials.aggregated')
+            OR action = 'token.issued' AND len(rejected) > 0
+        )"""
+    return index.lines(where, [since, until, until])

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
-from relay.audit.query.records import Publications, Record, iso
+from relay.audit.query.records import Publications, Record
 from relay.core.events import Action
 from relay.core.patterns import covers
 
@@ -31,13 +30,13 @@ class Published:
 
 
 def published_on(
-    records: Iterable[Record], channel: str, *, since: datetime | None = None, until: datetime | None = None
+    records: Iterable[Record], channel: str, *, span: tuple[str, str | None] = ("", None)
 ) -> list[Published]:
     """Return who published on a channel, or on the channels of a pattern, in the minutes of a span of time.
 
-    Publications without a row are at the end. The records must reach a minute beyond `until`.
+    Publications without a row are at the end. The records must reach a minute beyond the span.
     """
-    begin, end = "" if since is None else iso(since), None if until is None else iso(until)
+    begin, end = span
     found: dict[tuple[str, ...], Published] = {}
     for record in records:
         own = record.relay

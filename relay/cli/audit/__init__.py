@@ -27,6 +27,26 @@ class _Commands(LazyGroup):
             "relay.cli.audit.scopes:scopes",
             "Show what was granted and never used; or with other grants, who would have lost what.",
         ),
+        "holds": (
+            "relay.cli.audit.holders:who_holds",
+            "Show who holds which scope: open connections, and tokens that can still be used.",
+        ),
+        "refused": (
+            "relay.cli.audit.holders:refused",
+            "Show what was asked and not granted, and why.",
+        ),
+        "publications": (
+            "relay.cli.audit.publications:publications",
+            "Show who published on a channel.",
+        ),
+        "sent": (
+            "relay.cli.audit.sent:sent",
+            "Show what a session, a user, a token or a connection was sent.",
+        ),
+        "recipients": (
+            "relay.cli.audit.sent:who_was_sent",
+            "Show who was sent a message, who may have been, and who was not.",
+        ),
         "anomalies": (
             "relay.cli.audit.anomalies:anomalies",
             "Show what looks like theft: replays, tokens at the wrong place or from elsewhere, floods of refusals.",

@@ -1,0 +1,68 @@
+"""`relay audit holders`: who holds which scope. `relay audit refused`: what was asked and not granted."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from relay.audit.query.holders import holders
+from relay.audit.query.records import RecordReader, iso
+from relay.audit.query.refused import refused_grants
+from relay.cli.audit.input import FilesOption, Log, query, reported
+from relay.cli.audit.output import print_rows
+from relay.cli.audit.publications import check_pattern
+from relay.cli.audit.times import LocalOption, parse_time
+from relay.cli.options import ConfigOption, JsonOption
+from relay.core.patterns import covers
+
+_HOLDERS = ("user", "endpoint", "channels", "how", "since", "address", "session", "connection", "jti")
+_REFUSED = ("user", "address", "endpoint", "channel", "asked_for", "reason", "count", "first", "last")
+
+
+def who_holds(
+    *,
+    at: Annotated[
+        str, typer.Option("--at", help="The moment: 2h for two hours ago, or a time. Default: now.")
+    ] = "",
+    channel: Annotated[
+        str,
+        typer.Option("--channel", help="Only scopes that this channel, or a part of this pattern, is in."),
+    ] = "",
+    local: LocalOption = False,
+    as_json: JsonOption = False,
+    file: FilesOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show who holds which scope at a moment: open connections, and tokens that can still be used."""
+    if channel:
+        check_pattern(channel)
+    moment = parse_time(at or "0s", option="--at", local=local)
+    with reported(Log(file=file, config=config, local=local)) as log:
+        index = log.index
+        from relay.audit.index.questions import lines_of_holders
+
+        lines = lines_of_holders(index, at=iso(moment), expires=moment.timestamp())
+        rows = [
+            asdict(row)
+            for row in holders(RecordReader().records(lines), at=moment)
+            if not channel or any(covers(one, channel) or covers(channel, one) for one in row.channels)
+        ]
+    if not as_json:
+        rows = [
+            row | {"since": log.shown(row["since"]), "channels": row["channels"] or ["(service)"]}
+            for row in rows
+        ]
+    print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing="Nobody holds a scope at that moment.")
+
+
+@query
+def refused(log: Log, *, as_json: JsonOption = False) -> None:
+    """Show what was asked and not granted: channels of token requests and of subscriptions, with the reason."""
+    index = log.index
+    from relay.audit.index.questions import lines_of_refused_grants
+
+    rows = [asdict(row) for row in refused_grants(log.reader.records(lines_of_refused_grants(index)))]
+    if not as_json:
+        rows = [row | {"first": log.shown(row["first"]), "last": log.shown(row["last"])} for row in rows]
+    nothing = "Everything that was asked in this time was granted."
+    print_rows(rows, as_json=as_json, columns=_REFUSED, nothing=nothing, right=("count",))
