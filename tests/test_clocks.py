@@ -41,6 +41,7 @@ WALL_CLOCK_USERS = {
     "server/readings.py": SHOWN,
     "server/session_refresh.py": SIGNED,
     "state/sqlite_families.py": "moves the monotonic clock to Unix time once a boot",
+    "engine/clock_offset.py": OTHERS,
     "engine/state.py": "compares the clocks before each claim, and forgets what has long been over",
     "engine/families.py": "the engine compares it with its own time before it gives a lease",
     "state/sqlite.py": "forgets what is over by both clocks",

@@ -245,6 +245,15 @@ ANSWERS: dict[Reason, Answer] = {
     Reason.RELAY_FULL: _UNAVAILABLE,
     Reason.DRAINING: _UNAVAILABLE,
     Reason.STATE_UNAVAILABLE: _UNAVAILABLE,
+    Reason.BROKER_UNAVAILABLE: _UNAVAILABLE,
+    # as a restart: clients reconnect, and the load balancer gives them to a node that hears the engine
+    Reason.NODE_BLIND: _answer(
+        503,
+        CloseCode.RESTART,
+        "unavailable",
+        "The service is not available now. Try again later.",
+        retryable=True,
+    ),
     Reason.KEYS_UNAVAILABLE: _UNAVAILABLE,
     Reason.AUDIT_UNAVAILABLE: _UNAVAILABLE,
     Reason.CLIENT_CLOSED: _answer(499, CloseCode.NORMAL, "closed", "The client closed the connection."),

@@ -92,6 +92,8 @@ class Reason(StrEnum):
     RELAY_FULL = "relay_full"
     DRAINING = "draining"
     STATE_UNAVAILABLE = "state_unavailable"
+    BROKER_UNAVAILABLE = "broker_unavailable"
+    NODE_BLIND = "node_blind"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     # how a connection ended
@@ -183,6 +185,8 @@ EXPLANATIONS: dict[Reason, str] = {
     Reason.RELAY_FULL: "As many connections are open as limits.connections allows.",
     Reason.DRAINING: "The relay is shutting down and accepts no new connections.",
     Reason.STATE_UNAVAILABLE: "The state store did not answer, so single use could not be proven.",
+    Reason.BROKER_UNAVAILABLE: "The broker did not answer, so it is unknown whether the message was published.",
+    Reason.NODE_BLIND: "This node hears nothing from the engine, so it may not know of a revocation.",
     Reason.KEYS_UNAVAILABLE: "No key was available to sign or to check the token with.",
     Reason.AUDIT_UNAVAILABLE: "The audit log could not be written, so no token is issued.",
     Reason.CLIENT_CLOSED: "The client closed the connection.",
@@ -232,6 +236,8 @@ DECIDED_BY: dict[Reason, str] = {
     Reason.BACKEND_TIMEOUT: "bff.proxy.answer_s",
     Reason.RATE_LIMITED: "limits",
     Reason.STATE_UNAVAILABLE: "engine.state_path",
+    Reason.BROKER_UNAVAILABLE: "engine.url",
+    Reason.NODE_BLIND: "engine.blind_s",
     Reason.KEYS_UNAVAILABLE: "tokens.keys_dir",
     Reason.AUDIT_UNAVAILABLE: "audit.path",
 }

@@ -257,6 +257,11 @@ class Hub:
         for channel in self._silence.find_stale(now_ms=now_ms):
             self._queue_status(channel)
 
+    def mark_all_stale(self) -> None:
+        """Mark all channels as stale, because this node gets no publications. Each is live again with its next one."""
+        for channel in self._silence.mark_all():
+            self._queue_status(channel)
+
     def flush(self, max_writes: int) -> bool:
         """Write to at most `max_writes` subscribers. True: there is more to write."""
         if not self._batch:

@@ -70,6 +70,14 @@ class SilenceDetector:
         """Forget a removed channel."""
         self._live.get(channel.options.silence_ms, {}).pop(channel, None)
 
+    def mark_all(self) -> Iterator[Channel]:
+        """Mark all channels as stale, and return those that were not."""
+        for channels in self._live.values():
+            while channels:
+                channel, _ = channels.popitem()
+                channel.stale = channel.was_stale = True
+                yield channel
+
     def find_stale(self, *, now_ms: int) -> Iterator[Channel]:
         """Mark channels as stale that were silent for longer than their `silence_ms`, and return them.
 

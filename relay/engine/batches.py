@@ -1,10 +1,12 @@
 """Batches of items for one script call: what comes while the last call is in progress is the next batch."""
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
+
+from relay.core.errors import UnavailableError
+from relay.engine.tasks import LastingTask
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -15,10 +17,10 @@ MAX_BYTES = 256 * 1024
 
 
 class Batches(Generic[Item, Result]):
-    """Calls `send(items) -> results`, one batch after the other. If it raises, each item of the batch gets the error.
+    """Calls `send(items) -> results`, one batch after the other.
 
-    `size` returns the bytes of an item. An item that waited for `answer_within_s` is not sent: `expired` makes its
-    error.
+    Each item of a batch gets the `UnavailableError` that `send` raises. `size` returns the bytes of an item. An item
+    that waited for `answer_within_s` is not sent. `failed` makes the error of an item, from one sentence.
     """
 
     def __init__(
@@ -27,19 +29,20 @@ class Batches(Generic[Item, Result]):
         *,
         name: str,
         answer_within_s: float,
-        expired: Callable[[], Exception],
+        failed: Callable[[str], UnavailableError],
         size: Callable[[Item], int] = lambda _item: 0,
         max_waiting: int = 20_000,
     ) -> None:
         self._send = send
         self._size = size
         self._answer_within_s = answer_within_s
-        self._expired = expired
+        self._failed = failed
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[Item, asyncio.Future[Result], float]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Result], float, int]] = deque()
+        self._sent: Sequence[asyncio.Future[Result]] = ()
         self._wake = asyncio.Event()
         self._closed = False
-        self._task = asyncio.create_task(self._run(), name=f"relay-engine-{name}")
+        self.task = LastingTask(self._run, name=name, recover=self._recover)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -48,51 +51,56 @@ class Batches(Generic[Item, Result]):
         """Queue an item and return the future of its result. A caller that goes away does not remove the item."""
         loop = asyncio.get_running_loop()
         if self._closed or len(self._waiting) >= self._max_waiting:
-            raise self._expired()
+            raise self._failed("The relay stops." if self._closed else "Too many calls wait for the engine.")
+        size = self._size(item)
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future, loop.time()))
+        self._waiting.append((item, future, loop.time(), size))
         self._wake.set()
         return future
 
     async def aclose(self) -> None:
         """Fail what waits, and end the task."""
         self._closed = True
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        for _, future, _ in self._waiting:
-            _fail(future, self._expired())
+        await self.task.aclose()
+        for future in (*self._sent, *(future for _, future, _, _ in self._waiting)):
+            _fail(future, self._failed("The relay stops."))
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while batch := self._next():
-                futures = [future for _, future in batch]
+                self._sent = [future for _, future in batch]
                 try:
                     results = await self._send([item for item, _ in batch])
-                except asyncio.CancelledError:
-                    for future in futures:
-                        _fail(future, self._expired())
-                    raise
-                except Exception as error:  # noqa: BLE001  # each caller gets the error; the task goes on
-                    for future in futures:
+                except UnavailableError as error:
+                    for future in self._sent:
                         _fail(future, error)
                     continue
-                for future, result in zip(futures, results, strict=True):
+                for future, result in zip(self._sent, results, strict=True):
                     if not future.done():
                         future.set_result(result)
+
+    async def _recover(self, error: Exception) -> None:
+        for future in self._sent:
+            _fail(
+                future,
+                self._failed(
+                    f"The call of the engine failed: {error!r}. It is unknown whether it was executed."
+                ),
+            )
+        self._wake.set()
 
     def _next(self) -> "list[tuple[Item, asyncio.Future[Result]]]":
         batch: list[tuple[Item, asyncio.Future[Result]]] = []
         bytes_left = MAX_BYTES
         oldest = asyncio.get_running_loop().time() - self._answer_within_s
         while self._waiting and len(batch) < MAX_ITEMS:
-            item, future, since = self._waiting[0]
+            item, future, since, size = self._waiting[0]
             if since < oldest:
-                _fail(future, self._expired())
+                _fail(future, self._failed("The engine did not answer in time, and this was not sent."))
             else:
-                bytes_left -= self._size(item)
+                bytes_left -= size
                 if bytes_left < 0 and batch:
                     break
                 batch.append((item, future))

@@ -9,6 +9,7 @@ them now, and forgets the channels that were removed.
 """
 
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +25,7 @@ from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader
 from relay.engine.log_reader import Position as LogPosition
 from relay.engine.options import EngineOptions
+from relay.engine.pulse import Pulse
 from relay.engine.scripts import script
 
 _ANSWER_WITHIN_S = 2.0
@@ -61,8 +63,10 @@ class EngineBroker:
         *,
         max_channels: int,
         history_of: Callable[[str], KeptHistory] = lambda _channel: KeptHistory(),
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.epoch = ""
+        self.pulse = Pulse(steady)
         self._options = options
         self._max_channels = max_channels
         self._history_of = history_of
@@ -76,13 +80,13 @@ class EngineBroker:
             options.address,
             name="broker",
             answer_within_s=_ANSWER_WITHIN_S,
-            reason=Reason.STATE_UNAVAILABLE,
+            reason=Reason.BROKER_UNAVAILABLE,
         )
         self._batches: Batches[_Item, str] = Batches(
             self._send,
             name="publications",
             answer_within_s=_ANSWER_WITHIN_S,
-            expired=lambda: _unavailable("The engine did not answer in time. Nothing was published."),
+            failed=_unavailable,
             size=lambda item: len(item.data),
         )
         self._receiver: Receiver | None = None
@@ -95,9 +99,15 @@ class EngineBroker:
         self._max_channels = max_channels
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the engine last answered the reader of the log."""
-        return 0.0 if self._reader is None else self._reader.silent_s
+    def restarts(self) -> int:
+        """How often a task of this broker failed and was started again."""
+        readers = self._reader.task.restarts if self._reader is not None else 0
+        return self._line.task.restarts + self._batches.task.restarts + readers
+
+    @property
+    def generation(self) -> int:
+        """The generation of the log."""
+        return self._generation
 
     @property
     def resyncs(self) -> int:
@@ -180,6 +190,7 @@ class EngineBroker:
             begin=self._resync,
             accept=self._accept,
             at=(int(generation), int(number)),
+            pulse=self.pulse,
         )
 
     async def aclose(self) -> None:
@@ -290,4 +301,4 @@ def _numbered(channel: str, epoch: str, text: bytes, *, entry: int) -> Publicati
 
 
 def _unavailable(detail: str) -> UnavailableError:
-    return UnavailableError(Reason.STATE_UNAVAILABLE, detail, setting="engine.url")
+    return UnavailableError(Reason.BROKER_UNAVAILABLE, detail, setting="engine.url")

@@ -8,7 +8,6 @@ repeated: a script that recognizes a call that it has executed, or a command tha
 """
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +18,7 @@ from relay.core.errors import Reason, UnavailableError
 from relay.engine.address import Address
 from relay.engine.connection import Command, EngineConnection, EngineError, RefusedError, open_connection
 from relay.engine.scripts import Script
+from relay.engine.tasks import LastingTask
 
 _MAX_CALLS = 32
 """Calls in one write. The engine answers them one after the other."""
@@ -68,7 +68,7 @@ class Line:
         self._overdue: asyncio.TimerHandle | None = None
         self._failure = ""
         self._closed = False
-        self._task = asyncio.create_task(self._run(), name=f"relay-engine-{name}")
+        self.task = LastingTask(self._run, name=name, recover=self._recover)
 
     async def call(self, called: Script, keys: Sequence[str], arguments: Command = ()) -> Any:
         """Run a script and return its reply.
@@ -86,9 +86,7 @@ class Line:
     async def aclose(self) -> None:
         """Close the connection. Calls that wait fail."""
         self._closed = True
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self.task.aclose()
         if self._overdue is not None:
             self._overdue.cancel()
         for waiting in (*self._sent, *self._waiting):
@@ -123,6 +121,14 @@ class Line:
                     self._sent = ()
                     await self._pause()
                 self._sent = ()
+
+    async def _recover(self, error: Exception) -> None:
+        """Fail the calls of a write that went wrong here. They may be the reason, so they are not sent again."""
+        for waiting in self._sent:
+            self._fail(waiting, f"a fault in the relay, {error!r}")
+        self._sent = ()
+        await self._disconnect()  # a reply may still be on its way
+        self._wake.set()
 
     def _next(self) -> list[_Call]:
         calls: list[_Call] = []

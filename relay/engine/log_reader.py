@@ -6,16 +6,17 @@ It then begins again from what the engine has now. A broken connection loses not
 """
 
 import asyncio
-import contextlib
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
 
 from relay.core.errors import UnavailableError
+from relay.engine.clock_offset import ClockOffset
 from relay.engine.connection import Command, EngineConnection, EngineError, RefusedError, open_connection
 from relay.engine.options import EngineOptions
+from relay.engine.pulse import Pulse
+from relay.engine.tasks import LastingTask
 
 BLOCK_MS = 500
 """How long the engine waits for a new entry before it answers that there is none. So a reader hears of the engine at
@@ -37,7 +38,8 @@ class LogReader:
     """Reads the stream `log_key` until it is closed. `life_key` has the generation and the newest number.
 
     `begin` is called when the reader does not know where to begin, or has missed something: it returns the position
-    from which to read. `accept` gets each later entry with its generation and number.
+    from which to read. `accept` gets each later entry with its generation and number. `pulse` is told of each answer,
+    and `offset` of the engine's time.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class LogReader:
         begin: Callable[[], Awaitable[Position]],
         accept: Callable[[int, int, Fields], None],
         at: Position | None = None,
+        pulse: Pulse | None = None,
+        offset: ClockOffset | None = None,
     ) -> None:
         self._options = options
         self._name = name
@@ -59,31 +63,33 @@ class LogReader:
         self._accept = accept
         self.position = at
         self.resyncs = 0
-        self._answered_at = time.monotonic()
+        self.pulse = pulse or Pulse()
+        self._offset = offset
+        self._is_asked_again = False
         self._failing = False
         self._began = asyncio.Event()
         if at is not None:
             self._began.set()
-        self._task = asyncio.create_task(self._run(), name=f"relay-engine-{name}")
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the engine last answered this reader."""
-        return time.monotonic() - self._answered_at
+        self.task = LastingTask(self._run, name=f"{name}-log", recover=self._recover)
 
     async def began(self) -> None:
         """Wait until the first `begin` has succeeded."""
         await self._began.wait()
 
+    def begin_again(self) -> None:
+        """Call `begin` with the next answer of the engine: this node has something that the engine may not have."""
+        self._is_asked_again = True
+
     def stop(self) -> None:
         """Stop reading. Then call `aclose`."""
-        self._task.cancel()
+        self.task.stop()
 
     async def aclose(self) -> None:
         """Stop reading, and wait until the connection is closed."""
-        self.stop()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await self.task.aclose()
+
+    async def _recover(self, _error: Exception) -> None:
+        self._start_again()  # what could not be accepted may be missing now
 
     async def _run(self) -> None:
         while True:
@@ -102,6 +108,8 @@ class LogReader:
     async def _read(self, connection: EngineConnection) -> None:
         is_behind = await self._compare(connection)
         while True:
+            if self._is_asked_again:
+                self._is_asked_again, self.position = False, None
             if self.position is None:
                 self.position = await self._begin()
                 self._began.set()
@@ -116,7 +124,7 @@ class LogReader:
     async def _entries(self, connection: EngineConnection, position: Position) -> list[Any]:
         generation, number = position
         command = ("XREAD", "COUNT", _MAX_ENTRIES, "BLOCK", BLOCK_MS, "STREAMS", self._log_key)
-        reply = await self._ask(connection, (*command, f"{generation}-{number}"))
+        (reply,) = await self._ask(connection, (*command, f"{generation}-{number}"))
         return reply[0][1] if reply else []
 
     def _take(self, entries: list[Any]) -> bool:
@@ -134,7 +142,12 @@ class LogReader:
 
     async def _compare(self, connection: EngineConnection) -> bool:
         """Compare the position with the engine's, and start again if it is of another life. True: there is more."""
-        generation, number = await self._ask(connection, ("HMGET", self._life_key, "g", "b"))
+        asked_at = self._offset.now() if self._offset is not None else 0.0
+        (generation, number), now = await self._ask(
+            connection, ("HMGET", self._life_key, "g", "b"), ("TIME",)
+        )
+        if self._offset is not None:
+            self._offset.sample(asked_at, int(now[0]) + int(now[1]) / 1e6)
         if self.position is None:
             return False
         newest = (int(generation or 0), int(number or 0))
@@ -146,12 +159,14 @@ class LogReader:
         self.position = None
         self.resyncs += 1
 
-    async def _ask(self, connection: EngineConnection, command: Command) -> Any:
-        (reply,) = await connection.run([command], within_s=_ANSWER_WITHIN_S)
-        if isinstance(reply, RefusedError):
-            raise reply
-        self._answered_at = time.monotonic()
-        if self._failing:
-            self._failing = False
-            log.info("the engine's log can be read again", log=self._name)
-        return reply
+    async def _ask(self, connection: EngineConnection, *commands: Command) -> list[Any]:
+        replies = await connection.run(commands, within_s=_ANSWER_WITHIN_S)
+        for reply in replies:
+            if isinstance(reply, RefusedError):
+                raise reply
+        if self.position is not None:  # else this node does not know yet what it missed
+            self.pulse.beat()
+            if self._failing:
+                self._failing = False
+                log.info("the engine's log can be read again", log=self._name)
+        return replies

@@ -17,10 +17,12 @@ from relay.core.clock_floor import ClockFloor
 from relay.core.errors import Reason, UnavailableError
 from relay.core.tokens import MAX_LIFETIME_S
 from relay.engine.batches import Batches
+from relay.engine.clock_offset import ClockOffset
 from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader, Position
 from relay.engine.options import EngineOptions
+from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
 
 _ANSWER_WITHIN_S = 2.0
@@ -31,9 +33,6 @@ _PER_CALL = 64
 _PAST_FOR_S = 86_400.0
 """Seconds for which the clock must be past the end of a revocation before it is forgotten."""
 _PURGE_EVERY_S = 60.0
-BLIND_AFTER_S = 1.0
-"""Seconds without an answer to the reader of the control log, after which this node may not know of a revocation."""
-
 _RETRY = {
     b"l": "The engine lost data or was replaced: this token may have been used before. Its client needs a new one.",
     b"c": "The clocks of this node and of the engine differ by more than a second.",
@@ -50,7 +49,8 @@ class _Claim:
 class EngineState:
     """A `State` in Redis or Valkey. Make it with `open` and close it with `aclose`.
 
-    `on_revoked` is called with the key of each target that another node has revoked.
+    `on_revoked` is called with the key of each target that another node has revoked, and of each that this node has
+    revoked while the engine did not answer. `clock` is the wall clock, `steady` the monotonic one.
     """
 
     def __init__(
@@ -60,16 +60,19 @@ class EngineState:
         on_revoked: Callable[[str], object] = lambda _key: None,
         known: Mapping[str, tuple[float, float]] | None = None,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_revoked = on_revoked
         self._options = options
         self._clock = clock
         self._line = Line(options.address, name="state", answer_within_s=_ANSWER_WITHIN_S)
+        self.pulse = Pulse(steady)
+        self.offset = ClockOffset(clock)
         self._claims: Batches[_Claim, bytes] = Batches(
             self._claim,
             name="claims",
             answer_within_s=_ANSWER_WITHIN_S,
-            expired=lambda: _unavailable("The engine did not answer in time."),
+            failed=_unavailable,
         )
         self._claim_life = options.key("j.0", "e")
         self._claim_prefix = options.key("j.0", "j:")
@@ -88,6 +91,8 @@ class EngineState:
             life_key=self._control_life,
             begin=self._begin,
             accept=self._accept,
+            pulse=self.pulse,
+            offset=self.offset,
         )
 
     @classmethod
@@ -98,13 +103,14 @@ class EngineState:
         on_revoked: Callable[[str], object] = lambda _key: None,
         known: Mapping[str, tuple[float, float]] | None = None,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> "EngineState":
         """Read the revocations, and write those of `known` to the engine: target, then `at` and `until`.
 
         Raises:
             UnavailableError: if the engine does not answer.
         """
-        state = cls(options, on_revoked=on_revoked, known=known, clock=clock)
+        state = cls(options, on_revoked=on_revoked, known=known, clock=clock, steady=steady)
         try:
             async with asyncio.timeout(5 * _ANSWER_WITHIN_S):
                 await state._reader.began()
@@ -126,12 +132,17 @@ class EngineState:
     @property
     def is_blind(self) -> bool:
         """Whether this node may not know of a revocation, because the engine did not answer for a second."""
-        return self._reader.silent_s > BLIND_AFTER_S
+        return self.pulse.silent_s > GAP_S
 
     @property
-    def silent_s(self) -> float:
-        """Seconds since the engine last answered."""
-        return self._reader.silent_s
+    def restarts(self) -> int:
+        """How often a task of this store failed and was started again."""
+        return self._line.task.restarts + self._claims.task.restarts + self._reader.task.restarts
+
+    @property
+    def generation(self) -> int:
+        """The generation of the control log."""
+        return self._generation
 
     @property
     def resyncs(self) -> int:
@@ -152,8 +163,13 @@ class EngineState:
         self._own[key] = self._own.get(key, 0) + 1  # the caller ends the connections of this node itself
         try:
             await self._write([(key, at, until)])
-        except RefusedError as error:
-            raise _unavailable(str(error)) from None
+        except (RefusedError, UnavailableError) as error:
+            self._learn(key, at, until)
+            self.on_revoked(key)  # the caller ends nothing after an error, and this node can
+            self._reader.begin_again()  # which writes to the engine what this node knows
+            raise _unavailable(
+                f"{error} It is in force on this node, which tells the engine later."
+            ) from None
         finally:
             self._own[key] -= 1
             if not self._own[key]:

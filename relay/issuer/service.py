@@ -111,7 +111,10 @@ def _check_channels(channels: object) -> Refusal | None:
 
 
 class Issuer:
-    """Makes scoped tokens for sessions."""
+    """Makes scoped tokens for sessions.
+
+    `check_revocations` raises `UnavailableError` while too little is known of revocations.
+    """
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class Issuer:
         state: State,
         auditor: Auditor,
         key: Callable[[], tokens.SigningKey],
+        check_revocations: Callable[[], None] = lambda: None,
     ) -> None:
         self.options = options
         self.limits = limits
@@ -135,6 +139,7 @@ class Issuer:
         self._state = state
         self._auditor = auditor
         self._key = key
+        self._check_revocations = check_revocations
 
     def update(self, options: IssuerOptions, policy: Policy) -> None:
         """Use other options and grants for the next tokens. Tokens that were issued stay as they are."""
@@ -158,6 +163,7 @@ class Issuer:
         Raises:
             UnavailableError: if the session can't be checked now.
         """
+        self._check_revocations()
         session = await self._verifier.verify(credential, now=now, grace_s=grace_s, caller=caller)
         if isinstance(session, Refusal):
             return session

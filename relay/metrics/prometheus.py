@@ -36,6 +36,8 @@ _BY_OUTCOME = (
 )
 _PARTS = {
     Reason.STATE_UNAVAILABLE.value: "state",
+    Reason.BROKER_UNAVAILABLE.value: "broker",
+    Reason.NODE_BLIND.value: "state",
     Reason.BACKEND_UNAVAILABLE.value: "backend",
     Reason.BACKEND_FAULT.value: "backend",
     Reason.AUDIT_UNAVAILABLE.value: "audit",

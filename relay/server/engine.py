@@ -5,11 +5,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import anyio
+import structlog
+
 from relay.core.channels import ChannelOptions
-from relay.core.errors import ConfigurationError, UnavailableError
+from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.core.hub import Hub
 from relay.engine.address import read_address
+from relay.engine.health import WARN_OFFSET_S, Health
 from relay.engine.options import EngineOptions
 from relay.settings.load import Settings
+from relay.stream.service import Stream
 
 if TYPE_CHECKING:
     from relay.engine.broker import EngineBroker
@@ -17,24 +23,21 @@ if TYPE_CHECKING:
     from relay.engine.limits import EngineLimits
     from relay.engine.state import EngineState
 
-READY_AFTER_S = 5.0
-"""Seconds without an answer of the engine after which new work should go to another node."""
+LOOK_EVERY_S = 0.25
+"""Time between two looks at the engine's health: prices are called stale a quarter of a second late at most."""
+
+log = structlog.get_logger("relay")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """The adapters of the ports."""
+    """The adapters of the ports, and what this node concludes from the engine's answers."""
 
     state: "EngineState"
     families: "EngineFamilies"
     limits: "EngineLimits"
     broker: "EngineBroker"
-
-    @property
-    def unready(self) -> str | None:
-        """Why new work should go to another node, or None."""
-        silent_s = max(self.state.silent_s, self.broker.silent_s)
-        return "The engine does not answer." if silent_s > READY_AFTER_S else None
+    health: Health
 
 
 def engine_options(settings: Settings) -> EngineOptions | None:
@@ -47,7 +50,7 @@ def engine_options(settings: Settings) -> EngineOptions | None:
     if not engine.url.get_secret_value():
         return None
     address = read_address(engine.url.get_secret_value(), password_file=engine.password_file)
-    return EngineOptions(address=address, prefix=engine.prefix)
+    return EngineOptions(address=address, prefix=engine.prefix, log_bytes=engine.log_bytes)
 
 
 @contextlib.asynccontextmanager
@@ -89,4 +92,48 @@ async def open_engine(
         stack.push_async_callback(limits.aclose)
         broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
         stack.push_async_callback(broker.aclose)
-        yield Engine(state=state, families=families, limits=limits, broker=broker)
+        health = Health(
+            control=state.pulse,
+            log=broker.pulse,
+            offset=state.offset,
+            blind_s=settings.engine.blind_s,
+            ready_after_s=settings.engine.ready_after_s,
+        )
+        yield Engine(state=state, families=families, limits=limits, broker=broker, health=health)
+
+
+class EngineWatch:
+    """Does what a silent engine asks for: stale prices, and the end of connections of a node that is blind."""
+
+    def __init__(self, health: Health, hub: Hub, stream: Stream) -> None:
+        self._health = health
+        self._hub = hub
+        self._stream = stream
+        self._warned = False
+
+    async def run(self) -> None:
+        """Look several times a second, until cancelled."""
+        while True:
+            await anyio.sleep(LOOK_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        health = self._health
+        if health.is_stale:
+            self._hub.mark_all_stale()
+        if health.must_end_connections and self._stream.registry.connections:
+            closed = await self._stream.end_all(Reason.NODE_BLIND, wanted=lambda: health.must_end_connections)
+            log.error(
+                "connections were closed: the engine did not answer, so this node may not know of a revocation",
+                connections=closed,
+                silent_s=round(health.control.silent_s, 1),
+                setting="engine.blind_s",
+            )
+        offset_s = health.offset.seconds
+        if abs(offset_s) > WARN_OFFSET_S and not self._warned:
+            log.warning(
+                "the clock of this machine differs from the engine's", offset_ms=round(-offset_s * 1000)
+            )
+        # half of it: an offset at the limit must not fill the log
+        self._warned = abs(offset_s) > (WARN_OFFSET_S / 2 if self._warned else WARN_OFFSET_S)

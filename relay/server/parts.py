@@ -220,6 +220,7 @@ async def make_parts(
             state=state,
             auditor=auditor,
             key=keys.signing_key,
+            check_revocations=(lambda: None) if engine is None else engine.health.check_revocations,
         )
         refresher = None
         if backend is not None and families is not None:
@@ -329,7 +330,7 @@ def _stream(
 
 def _closed_or_blind(closed: Callable[[], Reason | None], engine: Engine) -> Reason | None:
     """Return why no connection is admitted: a node that may not know of a revocation admits none."""
-    return closed() or (Reason.STATE_UNAVAILABLE if engine.state.is_blind else None)
+    return closed() or engine.health.gate_closed
 
 
 def _backend(settings: Settings) -> Backend | None:

@@ -22,6 +22,7 @@ from relay.ingest.frames import MAX_FRAME_BYTES
 from relay.metrics.lag import watch_loop
 from relay.net.sockets import bind, bound_port, raise_file_limit
 from relay.server.certificates import ListenerTls, listener_tls
+from relay.server.engine import EngineWatch
 from relay.server.freed_memory import return_freed_memory
 from relay.server.gc_tuning import tune_gc
 from relay.server.http_connections import connection_options
@@ -177,6 +178,9 @@ class _Process:
             parts.ingest.remove,
             lambda: parts.settings.channels.idle_s,
         )
+        if parts.engine is not None:
+            watch = EngineWatch(parts.engine.health, parts.fanout.hub, parts.stream)
+            group.start_soon(watch.run)
         group.start_soon(watch_loop, parts.loop_lag)
         counts = [parts.stream.unauthenticated, parts.http_unauthenticated, parts.internal_unauthenticated]
         group.start_soon(return_freed_memory, counts)

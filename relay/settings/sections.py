@@ -297,6 +297,25 @@ class Engine(Section):
     password_file: Path | None = Field(
         default=None, description="File with the engine's password, if it is not in `engine.url`."
     )
+    blind_s: float = Field(
+        ge=0,
+        le=3600,
+        default=30.0,
+        description="Seconds without an answer of the engine after which a node closes its sockets, because it may not "
+        "know of a revocation; 0: never.",
+    )
+    ready_after_s: float = Field(
+        ge=1,
+        le=60,
+        default=5.0,
+        description="Seconds without an answer of the engine after which `/ready` answers 503.",
+    )
+    log_bytes: int = Field(
+        ge=1 << 20,
+        le=1 << 32,
+        default=64 << 20,
+        description="Bytes of publications that the engine keeps for nodes that were away for a moment.",
+    )
     state_path: Path = Field(
         default=Path("relay-state.db"), description="SQLite file of used tokens and revocations."
     )

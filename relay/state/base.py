@@ -36,7 +36,7 @@ class State(Protocol):
 
         Raises:
             UnavailableError: if the store did not answer. It is then unknown whether the key is revoked; to revoke it
-                again is safe.
+                again is safe. A store of several nodes ends the connections of this node all the same.
         """
         ...
 

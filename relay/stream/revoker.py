@@ -74,7 +74,8 @@ class Revoker:
         end.
 
         Raises:
-            UnavailableError: if the revocation, or a part of it, could not be stored. Then no connection was closed.
+            UnavailableError: if the revocation, or a part of it, could not be stored. A store of this node alone has
+                closed no connection then, one of several nodes those of this node (`State.revoke`).
         """
         now = time.time()
         if target.kind is Kind.USER:

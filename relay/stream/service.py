@@ -6,7 +6,6 @@ end. An event stream's: `_on_made`, `_process_request`, `_answer_events` (the ga
 """
 
 import asyncio
-import secrets
 import socket
 import ssl
 import time
@@ -43,6 +42,7 @@ from relay.stream.reports import (
     subscription_event,
 )
 from relay.stream.sent import SentReports
+from relay.stream.spread_end import end_spread
 from relay.stream.sse import SseConnection
 from relay.stream.sse_handshake import (
     EventSources,
@@ -55,13 +55,6 @@ from relay.stream.sse_handshake import (
 )
 from relay.stream.terms import expiry, floor_ms, lifetime_s, unix_lead
 from relay.stream.usage import Usage
-
-DRAINED_PER_S = 500
-"""Connections that a drain closes in a second, at least. Each comes back with a token request and a handshake."""
-RECONNECT_WITHIN_MS = 5000
-"""After a drain each client reconnects after half a second and a random part of these milliseconds."""
-HANDED_OVER_WITHIN_MS = 200
-"""The same, without the half second, where a successor accepts connections already."""
 
 _NOWHERE: Mapping[str, Since] = {}
 
@@ -138,17 +131,19 @@ class Stream:
         The gate answers 503, so that load balancers see it. If there is a successor, it has the listener already.
         """
         self._draining = True
-        soonest_ms, within_ms = (0, HANDED_OVER_WITHIN_MS) if has_successor else (500, RECONNECT_WITHIN_MS)
-        connections = list(self.registry.connections)
-        spread_s = min(self._options.drain_s, len(connections) / DRAINED_PER_S)
-        start = time.monotonic()
-        for index, connection in enumerate(connections):
-            wait_s = start + spread_s * index / len(connections) - time.monotonic()
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
-            # the delay is random: clients that reconnect all at once would overload the next relay
-            connection.announce_restart(delay_ms=soonest_ms + secrets.randbelow(within_ms))
-            connection.end(close_for(Reason.SERVER_RESTARTING))
+        await self.end_all(Reason.SERVER_RESTARTING, has_successor=has_successor)
+
+    async def end_all(
+        self, reason: Reason, *, wanted: Callable[[], bool] = lambda: True, has_successor: bool = False
+    ) -> int:
+        """Close all connections, spread over at most `drain_s`, as long as that is `wanted`. See `end_spread`."""
+        return await end_spread(
+            list(self.registry.connections),
+            reason,
+            within_s=self._options.drain_s,
+            wanted=wanted,
+            has_successor=has_successor,
+        )
 
     async def stop(self, servers: Sequence[Server]) -> None:
         """Refuse new connections, close the open ones, and wait until they are gone (about a second)."""

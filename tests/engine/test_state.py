@@ -75,7 +75,7 @@ async def test_a_node_that_starts_later_knows_all_revocations(own_engine: Engine
     options = own_engine.options()
     now = time.time()
     async with Node().open(options) as one:
-        await asyncio.gather(*(one.revoke(f"s{n}", at=now, until=now + 100) for n in range(1500)))
+        await one._write([(f"s{n}", now, now + 100) for n in range(1500)])
         brought = {"brought": (now, now + 100)}
         later = await EngineState.open(options, known=brought)
         assert all(later.revoked_at(f"s{n}") for n in range(1500))

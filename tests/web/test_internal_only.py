@@ -14,10 +14,11 @@ HOSTS = frozenset({"localhost", "[::1]", "Relay.internal"})
 
 
 async def call(
-    *fields: tuple[bytes, bytes], path: str = "/live", why: str | None = None
+    *fields: tuple[bytes, bytes], path: str = "/live", query: str = "", why: str | None = None
 ) -> tuple[int, bytes]:
     """Call the application as a server would; return status and body."""
-    app = Starlette(routes=health_routes(lambda: why), middleware=[Middleware(InternalOnly, hosts=HOSTS)])
+    routes = health_routes({"stream": lambda: why, "issuer": lambda: None})
+    app = Starlette(routes=routes, middleware=[Middleware(InternalOnly, hosts=HOSTS)])
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -32,7 +33,7 @@ async def call(
         "path": path,
         "raw_path": path.encode(),
         "root_path": "",
-        "query_string": b"",
+        "query_string": query.encode(),
         "headers": fields,
     }
     await app(scope, receive, send)
@@ -94,4 +95,8 @@ async def test_readiness_has_its_reason() -> None:
         b'{"code":"not_ready","message":"The relay is stopping.","retryable":true}',
     )
     assert (await call(host, path="/ready"))[0] == 200
+    for role, expected in (("stream", 503), ("issuer", 200), ("ingest", 503), ("cook", 400)):
+        assert (await call(host, path="/ready", query=f"role={role}", why="The engine is away."))[
+            0
+        ] == expected
     assert (await call(host, why="The relay is stopping."))[0] == 200
