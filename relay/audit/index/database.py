@@ -12,12 +12,11 @@ from typing import Any
 import duckdb
 import msgspec
 
+from relay.audit.index.copies import database_of
 from relay.audit.index.parts import Indexed, Parts, Progress, batches, encode_rows, load, quoted
 from relay.audit.index.rows import COLUMNS, rows_of
+from relay.audit.index.views import PLACE
 from relay.core.errors import RelayError
-
-_PLACE = "file::BIGINT * 1099511627776 + start"
-"""The place of a line in the whole log. A file has less than a TB."""
 
 _SOME_ROWS = 10_000
 """Rows of an answer that are fetched at a time."""
@@ -74,7 +73,7 @@ class Index:
         self.folder = folder
         self.order = "place" if chains < 2 else "moment, place"
         self._unfinished = 0
-        self._memory_mb = memory_mb
+        self.memory_mb = memory_mb
         with ExitStack() as stack:
             parts = Parts(folder, lambda: self._connect(folder))
             self.files = parts.update(logs, stack, progress)
@@ -190,10 +189,48 @@ class Index:
                 self._database.execute("DROP TABLE again")
         return differing
 
+    def databases(self, aside: Path) -> list[tuple[int, Path]]:
+        """Return databases with a table `lines` each, and the numbers of the files that their rows are of.
+
+        Those of parts are kept. Those of what was written after the parts are made in the folder `aside`.
+
+        Raises:
+            OSError: if they can't be written.
+        """
+        found = []
+        for number, file in enumerate(self.files):
+            if file.part is not None:
+                found.append((number, database_of(file.part, file.part_sha256, self._copy)))
+            if file.end < file.size:
+                path = aside / f"tail-{number}.duckdb"
+                self._copy(f"tail_{number}", path)
+                found.append((number, path))
+        return found
+
+    def write_parquet(self, rows: Path, columns: Mapping[str, str], path: Path) -> None:
+        """Write rows of JSON as a Parquet file.
+
+        Raises:
+            RelayError: if it can't be written.
+        """
+        with _answering():
+            self._database.execute(
+                f"COPY (SELECT * FROM read_json({quoted(rows)}, format='newline_delimited', "
+                f"columns={_struct(columns)}, maximum_object_size={1 << 25})) TO {quoted(path)} (FORMAT parquet)"
+            )
+
+    def _copy(self, source: str, path: Path) -> None:
+        """Write the rows of a table or a part as a database of its own."""
+        self.execute(f"ATTACH {quoted(path)} AS copied")
+        try:
+            self.execute(f"CREATE TABLE copied.lines AS SELECT * FROM {source}")
+        finally:
+            self.execute("DETACH copied")
+
     def _connect(self, folder: Path) -> Any:
         return duckdb.connect(
             config={
-                "memory_limit": f"{self._memory_mb}MB",
+                "memory_limit": f"{self.memory_mb}MB",
                 "threads": 2,
                 "temp_directory": str(folder / ".spill"),
                 "autoinstall_known_extensions": False,
@@ -213,7 +250,7 @@ class Index:
                     selects.append(f"SELECT {number} AS file, * FROM tail_{number}")
         nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, {nothing} WHERE false"
-        self._database.execute(f"CREATE TEMP VIEW lines AS SELECT *, {_PLACE} AS place FROM ({every})")
+        self._database.execute(f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every})")
 
     def _load_tail(self, found: Indexed, rows: Path, table: str) -> None:
         at = found.end
@@ -223,6 +260,12 @@ class Index:
                 at += sum(map(len, lines))
         self._unfinished += found.size - at
         load(self._database, table, rows)
+
+
+def _struct(columns: Mapping[str, str]) -> str:
+    """Return columns with their types as SQL has a struct."""
+    texts = [(name.replace("'", "''"), kind) for name, kind in columns.items()]
+    return "{" + ", ".join(f"'{name}': '{kind}'" for name, kind in texts) + "}"
 
 
 @contextmanager

@@ -45,6 +45,7 @@ class Indexed:
     path: Path
     file: int
     part: Path | None
+    part_sha256: str
     end: int
     size: int
 
@@ -83,6 +84,7 @@ class Parts:
                         path=path,
                         file=file,
                         part=None if part is None else self._folder / part.name,
+                        part_sha256="" if part is None else part.sha256,
                         end=0 if part is None else part.end,
                         size=state.size,
                     )
@@ -157,8 +159,8 @@ class Parts:
         )
 
     def _remove_others(self, names: set[str]) -> None:
-        for path in self._folder.glob("*.parquet"):
-            if path.name not in names:
+        for path in self._folder.glob("*.parquet*"):  # and the copies of parts
+            if path.name.partition(".parquet")[0] + ".parquet" not in names:
                 path.unlink(missing_ok=True)
 
     @contextmanager

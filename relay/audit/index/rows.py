@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import msgspec
 
-from relay.audit.query.records import Record
+from relay.audit.query.records import Publications, Record, RelayFields
 from relay.core.events import MAX_LIST, MAX_TEXT
 
 _MOST = (1 << 63) - 1
@@ -64,6 +64,9 @@ class Row(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     marks: tuple[str, ...] = ()
     counts: bool = False
     """The record stands for others: it counts denials that have none of their own."""
+    since: str = ""
+    published: str = ""
+    """The rows of a summary of publications, and what has no row, as JSON."""
     lost: int = 0
     cut: int = 0
     unclean_end: bool = False
@@ -157,12 +160,19 @@ def _row(record: Record, start: int, length: int) -> Row:
         claimed.publisher or claimed.operator,
         own.anomalies,
         bool(own.denied),
+        own.since,
+        _published(own) if own.publications or own.others.count else "",
         _clamped(sum(own.lost.values())) if own.lost else 0,
         _clamped(own.cut),
         own.unclean_end,
         own.chain.writer,
         _clamped(own.chain.seq),
     )
+
+
+def _published(own: RelayFields) -> str:
+    rows = own.publications if own.others == Publications() else (*own.publications, own.others)
+    return _encode(rows).decode()
 
 
 def _clipped(row: Row) -> Row:
@@ -173,8 +183,8 @@ def _clipped(row: Row) -> Row:
             short[name] = value[:MAX_NAME]
         elif isinstance(value, tuple):
             short[name] = tuple(text[:MAX_TEXT] for text in value[:MAX_LIST])
-    if len(row.granted) > MAX_NAME:  # a part of it would be no JSON
-        short["granted"] = ""
+    # a part of these would be no JSON
+    short |= {name: "" for name in ("granted", "published") if len(getattr(row, name)) > MAX_NAME}
     return msgspec.structs.replace(row, **short)
 
 

@@ -55,6 +55,10 @@ class _Commands(LazyGroup):
             "relay.cli.audit.stats:stats",
             "Count the log: actions, refusals with their reasons, endpoints, who was refused most.",
         ),
+        "sql": (
+            "relay.cli.audit.sql:sql",
+            "Ask the log a question in SQL, or list the views that can be asked.",
+        ),
         "export": (
             "relay.cli.audit.export:export",
             "Write the log as CSV (RFC 4180), a row for each record.",

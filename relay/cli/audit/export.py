@@ -71,7 +71,7 @@ def export(
     from relay.audit.index.questions import table
 
     writer.writerow(_COLUMNS)
-    safe = functools.lru_cache(_KEPT)(_safe)
+    safe = functools.lru_cache(_KEPT)(safe_cell)
     for row in table(index, _COLUMNS.values()):
         writer.writerow([safe(" ".join(value) if isinstance(value, list) else value) for value in row])
 
@@ -83,10 +83,10 @@ def _write_all(log: Log, writer: Any) -> None:
 
     names = sorted({name for line in lines(index) for name, _ in _fields(line)})
     # without its @, because a spreadsheet takes a cell that begins with one as a formula
-    writer.writerow([_safe("timestamp" if name == "@timestamp" else name) for name in names])
+    writer.writerow([safe_cell("timestamp" if name == "@timestamp" else name) for name in names])
     for line in lines(index):
         found = dict(_fields(line))
-        writer.writerow([_safe(found.get(name, "")) for name in names])
+        writer.writerow([safe_cell(found.get(name, "")) for name in names])
 
 
 def _fields(line: bytes) -> Iterator[tuple[str, object]]:
@@ -102,7 +102,7 @@ def _fields(line: bytes) -> Iterator[tuple[str, object]]:
             yield name, value
 
 
-def _safe(value: object) -> object:
+def safe_cell(value: object) -> object:
     """Return a cell that a spreadsheet does not run: an apostrophe is put before a text that begins like a formula."""
     if not isinstance(value, str):
         return value

@@ -1,0 +1,178 @@
+"""A query of the user to the index's views, run by a process that can do nothing else (`relay.audit.index.sandbox`)."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+
+from relay.audit.index import sandbox
+from relay.audit.index.database import Index
+from relay.audit.index.views import VIEWS, statements
+from relay.core.errors import ConfigurationError, RelayError
+
+_MAX_LINE = 16 << 20
+"""Bytes of a row of an answer, at most."""
+_CANDIDATES = 8
+"""Names that an error lists."""
+
+
+class Answer:
+    """The answer to a query: the names and types of its columns, and its rows. Values are those of JSON."""
+
+    def __init__(self, columns: list[tuple[str, str]], rows: Iterator[list[Any]]) -> None:
+        self.columns = columns
+        self.rows = rows
+
+
+@contextmanager
+def asked(index: Index, query: str, *, timeout_s: int) -> Iterator[Answer]:
+    """Ask the views. The rows come while they are read, and end with an error if the query takes too long.
+
+    Raises:
+        ConfigurationError: if the query has a mistake.
+        RelayError: if it takes too long or too much memory.
+        OSError: if the databases can't be written.
+    """
+    with TemporaryDirectory(dir=index.folder, prefix=".sql-") as aside:
+        databases = index.databases(Path(aside))
+        setup = {
+            "databases": [str(path) for _, path in databases],
+            "views": statements([number for number, _ in databases], index.span),
+            "memory_mb": index.memory_mb,
+            "cpu_s": timeout_s * 2,  # it has two threads
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-I", sandbox.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C.UTF-8"},
+            cwd=os.sep,
+        )
+        killed = threading.Event()
+
+        def kill() -> None:
+            killed.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_s, kill)
+        timer.start()
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin as sink:  # it says why below
+                sink.write(json.dumps(setup).encode() + b"\n" + query.encode())
+            lines = _lines(process, killed, timeout_s)
+            first = next(lines)
+            yield Answer([(name, type_) for name, type_ in first["columns"]], _rows(lines))
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def _lines(process: "subprocess.Popen[bytes]", killed: threading.Event, timeout_s: int) -> Iterator[Any]:
+    """Yield the lines of the process, of which the last one has the number of rows."""
+    assert process.stdout is not None
+    while line := process.stdout.readline(_MAX_LINE):
+        if not line.endswith(b"\n"):
+            break
+        found = msgspec.json.decode(line)
+        if isinstance(found, dict) and "error" in found:
+            raise _error(found["kind"], found["error"])
+        yield found
+        if isinstance(found, dict) and "rows" in found:
+            return
+    if line:
+        raise RelayError(f"A row of the answer is longer than {_MAX_LINE >> 20} MB.")
+    if killed.is_set():
+        raise RelayError(
+            f"The query took longer than {timeout_s} s and was ended. Narrow it, or give --timeout."
+        )
+    raise RelayError(_TOO_MUCH)
+
+
+_TOO_MUCH = "The query needs more memory or time than it may have. Narrow it, or raise audit.index_memory_mb."
+
+
+def _rows(lines: Iterator[Any]) -> Iterator[list[Any]]:
+    for found in lines:
+        if isinstance(found, list):
+            yield found
+
+
+def _error(kind: str, text: str) -> RelayError:
+    """Return the error for what DuckDB says: short, and with what helps."""
+    if kind == "OutOfMemoryException":
+        return RelayError(_TOO_MUCH)
+    if kind == "Refused":
+        return ConfigurationError(text)
+    if kind == "PermissionException":
+        return ConfigurationError(
+            "A query can read the views alone: no files, extensions or other databases."
+        )
+    first, *more = [line for line in text.splitlines() if line.strip()] or [kind]
+    if kind == "CatalogException" and first.startswith("Catalog Error: Table"):
+        return ConfigurationError(f"{first.split(':', 1)[1].strip()} There are the views {', '.join(VIEWS)}.")
+    sentence = first.split(": ", 1)[-1]
+    near = next((line.partition(": ")[2] for line in more if line.startswith("Candidate bindings")), "")
+    if near:
+        sentence += f" Did you mean {', '.join(near.split(', ')[:_CANDIDATES])}?"
+    where = next((f" In {line.strip()}" for line in more if line.startswith("LINE ")), "")
+    return ConfigurationError(f"{sentence}{where}")
+
+
+def write_parquet(index: Index, answer: Answer, path: Path) -> None:
+    """Write an answer as a Parquet file. Columns of other types than numbers, texts, times and lists of texts are JSON.
+
+    Raises:
+        RelayError: if it can't be written.
+    """
+    with TemporaryDirectory(dir=index.folder, prefix=".sql-") as aside:
+        rows = Path(aside) / "rows.json"
+        names = _unlike([name for name, _ in answer.columns])
+        types = [type_ if type_ in _PLAIN else "JSON" for _, type_ in answer.columns]
+        with rows.open("wb") as sink:
+            for row in answer.rows:
+                sink.write(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n")
+        index.write_parquet(rows, dict(zip(names, types, strict=True)), path)
+
+
+_PLAIN = frozenset(
+    {
+        *(
+            "BOOLEAN",
+            "TINYINT",
+            "SMALLINT",
+            "INTEGER",
+            "BIGINT",
+            "HUGEINT",
+            "UBIGINT",
+            "DOUBLE",
+            "FLOAT",
+            "VARCHAR",
+        ),
+        *("TIMESTAMP", "DATE", "TIME", "VARCHAR[]"),
+    }
+)
+
+
+def _unlike(names: list[str]) -> list[str]:
+    """Return names of columns of which no two are alike, whatever their case."""
+    found: dict[str, str] = {}
+    for name in names:
+        one, number = name, 1
+        while one.lower() in found:
+            number += 1
+            one = f"{name}_{number}"
+        found[one.lower()] = one
+    return list(found.values())

@@ -1,0 +1,285 @@
+"""The views that `relay audit sql` asks: what each one and each of its columns means, and how it is made of the index.
+
+The names are an interface: queries of others use them. A new column may be added; none changes its meaning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from relay.audit.index.rows import COLUMNS
+from relay.core.events import Action
+
+_AT = "try_cast({} AS TIMESTAMP)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A view: what a row is, what its columns are, and the query that makes it of `lines`."""
+
+    row: str
+    columns: dict[str, str]
+    query: str
+
+
+PLACE = "file::BIGINT * 1099511627776 + start"
+"""The place of a line in the whole log. A file has less than a TB."""
+_GRANTS_JSON = '[{"channel": "VARCHAR", "roles": ["VARCHAR"]}]'
+_PUBLICATIONS_JSON = (
+    '[{"channel": "VARCHAR", "epoch": "VARCHAR", "first": "BIGINT", "last": "BIGINT", "count": "BIGINT", '
+    '"bytes": "BIGINT", "dropped": "BIGINT", "alive": "BIGINT"}]'
+)
+
+VIEWS = {
+    "tokens": View(
+        row="a scoped token that was issued",
+        columns={
+            "at": "when, in UTC",
+            "jti": "its id",
+            "user": "whose",
+            "session": "the session's reference",
+            "roles": "the session's roles",
+            "endpoint": "where it is valid",
+            "scope": "the channels and patterns that it grants; a service has none",
+            "asked": "the channels that were requested; empty: all that is granted",
+            "rejected": "the channels that were requested and refused",
+            "expires": "when it expires",
+            "address": "the client's address",
+            "origin": "the browser's origin",
+            "user_agent": "the client's User-Agent",
+            "used_at": "when it was used up; NULL: never",
+            "connection": "the connection that used it",
+        },
+        query=f"""
+            SELECT {_AT.format("issued.moment")} AS at, issued.jti, issued.user_id AS "user", issued.session,
+                issued.roles, issued.endpoint, issued.scope, issued.asked, issued.rejected,
+                make_timestamp((issued.expires * 1000000)::BIGINT) AS expires, issued.address, issued.origin,
+                issued.user_agent, {_AT.format("used.moment")} AS used_at, used.connection
+            FROM lines AS issued LEFT JOIN (
+                SELECT jti, min(moment) AS moment, arg_min(connection, place) AS connection FROM lines
+                WHERE action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}') AND jti != ''
+                GROUP BY jti
+            ) AS used ON used.jti = issued.jti
+            WHERE issued.action = '{Action.TOKEN_ISSUED}'""",
+    ),
+    "connections": View(
+        row="a connection that was accepted",
+        columns={
+            "connection": "its id",
+            "jti": "the token that opened it",
+            "user": "whose",
+            "endpoint": "to which endpoint",
+            "address": "the client's address",
+            "user_agent": "the client's User-Agent",
+            "transport": "how the token was sent",
+            "since": "when it was accepted, in UTC",
+            "until": "when it ended, or the next start of its relay if that was killed; NULL: it is open",
+            "reason": "why it ended",
+            "killed": "whether its relay ended without closing it",
+            "initiator": "which side ended it",
+            "close_code": "the close code",
+            "duration_ms": "how long it lasted",
+            "messages_out": "messages that it was sent",
+            "channels": "the channels that its records name, in their order",
+            "used": "the grants that it used; NULL: it has not ended",
+            "unused": "the grants that it did not use",
+        },
+        query=f"""
+            SELECT begun.connection, begun.jti, begun.user_id AS "user", begun.endpoint, begun.address,
+                begun.user_agent, begun.transport, {_AT.format("begun.moment")} AS since,
+                {_AT.format("coalesce(ended.moment, killed.moment)")} AS until, ended.reason,
+                ended.moment IS NULL AND killed.moment IS NOT NULL AS killed, ended.initiator, ended.close_code,
+                ended.duration_ms, ended.messages_out,
+                list_distinct(begun.channels || coalesce(later.channels, [])) AS channels, ended.used, ended.unused
+            FROM (SELECT * FROM lines WHERE action = '{Action.CONNECT_ACCEPTED}' AND connection != '') AS begun
+            LEFT JOIN (
+                SELECT connection, min(moment) AS moment, any_value(reason) AS reason,
+                    any_value(initiator) AS initiator, any_value(close_code) AS close_code,
+                    any_value(duration_ms) AS duration_ms,
+                    any_value(messages_out) AS messages_out, any_value(used) AS used, any_value(unused) AS unused
+                FROM lines WHERE action = '{Action.CONNECTION_CLOSED}' GROUP BY connection
+            ) AS ended ON ended.connection = begun.connection
+            LEFT JOIN (
+                SELECT connection, flatten(list(channels ORDER BY place)) AS channels
+                FROM lines WHERE action = '{Action.SUBSCRIBE_ACCEPTED}' GROUP BY connection
+            ) AS later ON later.connection = begun.connection
+            ASOF LEFT JOIN (SELECT writer, place, moment FROM lines WHERE unclean_end) AS killed
+                ON killed.writer = begun.writer AND begun.place < killed.place""",
+    ),
+    "grants": View(
+        row="a channel or pattern of a token",
+        columns={
+            "at": "when the token was issued, in UTC",
+            "jti": "the token",
+            "user": "who has it",
+            "session": "the session's reference",
+            "roles": "the roles that granted it",
+            "endpoint": "where",
+            "scope": "the channel or pattern; '(service)' for a token of another service",
+            "expires": "when the token expires",
+            "connection": "the connection that used the token",
+            "used": "whether that connection used this grant; NULL: it is open, or the token was not used",
+            "held": "whether it holds when the log ends: the connection is open, or the token can still be used",
+        },
+        query=f"""
+            SELECT token.at, token.jti, token."user", token.session, coalesce(list_filter(
+                    from_json(nullif(granted.granted, ''), '{_GRANTS_JSON}'),
+                    lambda one: coalesce(nullif(one.channel, ''), '(service)') = token.name
+                )[-1].roles, token.roles) AS roles, token.endpoint, token.name AS scope, token.expires,
+                token.connection, list_contains(opened.used, token.name) AS used,
+                CASE WHEN token.used_at IS NULL THEN coalesce(token.expires > newest.at, false)
+                    ELSE opened.connection IS NOT NULL AND opened.until IS NULL END AS held
+            FROM (
+                SELECT *, unnest(CASE WHEN len(scope) = 0 THEN ['(service)'] ELSE scope END) AS name FROM tokens
+            ) AS token
+            LEFT JOIN (SELECT jti, any_value(granted) AS granted FROM lines WHERE granted != '' GROUP BY jti) AS granted
+                ON granted.jti = token.jti
+            LEFT JOIN connections AS opened ON opened.connection = token.connection
+            CROSS JOIN (SELECT max(try_cast(moment AS TIMESTAMP)) AS at FROM lines) AS newest""",
+    ),
+    "denials": View(
+        row="something that was refused: a request, a connection, a call, or a channel of a request",
+        columns={
+            "at": "when, in UTC",
+            "action": "what was refused; token.issued: a channel that the token did not get",
+            "reason": "why",
+            "detail": "more about it",
+            "user": "who, as a signature or key proves it",
+            "session": "the session's reference",
+            "address": "the client's address",
+            "origin": "the browser's origin",
+            "endpoint": "where",
+            "jti": "the token",
+            "connection": "the connection",
+            "channels": "the channels",
+            "count": "how many refusals the record stands for",
+            "marks": "the anomaly marks",
+            "publisher": "the publisher",
+            "operator": "the operator",
+            "claimed_user": "the user that the credential claims; nothing proves it",
+            "claimed_jti": "the token that it claims",
+            "claimed_name": "the publisher or operator that it claims",
+        },
+        query=f"""
+            SELECT {_AT.format("moment")} AS at, action, reason, detail, user_id AS "user", session, address, origin,
+                endpoint, jti, connection, channels, greatest("count", 1) AS "count", marks, publisher, operator,
+                claimed_user, claimed_jti, claimed_name
+            FROM lines WHERE outcome = 'failure' AND action != '{Action.AUDIT_GAP}'
+            UNION ALL
+            SELECT {_AT.format("moment")}, action, why, '', user_id, session, address, origin, endpoint, jti, '',
+                [channel], 1, marks, '', '', '', '', ''
+            FROM (
+                SELECT *, unnest(rejected) AS channel, unnest(rejected_reasons) AS why FROM lines
+                WHERE action = '{Action.TOKEN_ISSUED}' AND len(rejected) > 0
+            )""",
+    ),
+    "publications": View(
+        row="what a publisher published on a channel in a minute",
+        columns={
+            "since": "the first moment of it, in UTC",
+            "until": "the last",
+            "publisher": "who",
+            "address": "from where",
+            "channel": "where; '': publications that have no row, which may have been on any channel",
+            "epoch": "the epoch of the channel",
+            "first": "the first number in it",
+            "last": "the last number",
+            "count": "how many",
+            "bytes": "how long together",
+            "dropped": "how many were dropped as stale or repeated",
+            "alive": "how many said only that the value still holds",
+        },
+        query=f"""
+            SELECT try_cast(since AS TIMESTAMP) AS since, try_cast(moment AS TIMESTAMP) AS until, publisher, address,
+                one.channel, one.epoch, one.first, one.last, one.count, one.bytes, one.dropped, one.alive
+            FROM (
+                SELECT *, unnest(from_json(published, '{_PUBLICATIONS_JSON}')) AS one FROM lines
+                WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
+            )""",
+    ),
+    "sessions": View(
+        row="a session",
+        columns={
+            "session": "its reference",
+            "user": "whose",
+            "first": "its first record, in UTC",
+            "last": "its last record",
+            "tokens": "tokens that were issued to it",
+            "connections": "connections that it opened",
+            "refused": "refusals",
+            "revoked_at": "when it was revoked or logged out",
+        },
+        query=f"""
+            SELECT session, max(user_id) AS "user", {_AT.format("min(moment)")} AS first,
+                {_AT.format("max(moment)")} AS last,
+                count(*) FILTER (action = '{Action.TOKEN_ISSUED}') AS tokens,
+                count(*) FILTER (action = '{Action.CONNECT_ACCEPTED}') AS connections,
+                count(*) FILTER (outcome = 'failure') AS refused,
+                {_AT.format("max(moment) FILTER (ends)")} AS revoked_at
+            FROM (SELECT *, action IN ('{Action.SESSION_REVOKED}', '{Action.LOGOUT}') AS ends FROM lines)
+            WHERE session != '' GROUP BY session""",
+    ),
+    "operators": View(
+        row="a call of an operator",
+        columns={
+            "at": "when, in UTC",
+            "operator": "who; '': somebody without a key",
+            "action": "what",
+            "method": "the HTTP method",
+            "path": "the path",
+            "outcome": "success or failure",
+            "reason": "why it was refused",
+            "address": "from where",
+            "revoked": "what was revoked: user, session, token or key",
+            "user": "whose session or tokens",
+            "connections": "connections that were closed",
+        },
+        query=f"""
+            SELECT {_AT.format("moment")} AS at, operator, action, method, path, outcome, reason, address, revoked,
+                user_id AS "user", connections
+            FROM lines WHERE action IN ('{Action.OPERATOR_ACTION}', '{Action.AUDIT_READ}')
+                OR (action = '{Action.SESSION_REVOKED}' AND operator != '')""",
+    ),
+    "gaps": View(
+        row="something that the log does not have",
+        columns={
+            "at": "when the log says so, in UTC; NULL: a line that is no record",
+            "kind": "lost: events that could not be recorded; cut: bytes that another program cut off; unclean end: "
+            "the relay was killed; no record: a line that is none",
+            "count": "how many events, bytes or lines",
+            "file": "the number of the file",
+            "start": "where the line is in it",
+            "length": "how long it is",
+            "writer": "the chain",
+            "seq": "the record's number in it",
+        },
+        query=f"""
+            SELECT {_AT.format("moment")} AS at, unnest(kinds) AS kind, unnest(counts_) AS "count", file, start, length,
+                writer, seq
+            FROM (
+                SELECT *, list_filter(['lost', 'cut', 'unclean end', 'no record'], lambda kind, i:
+                    [lost > 0, cut > 0, unclean_end, bad][i]) AS kinds,
+                    list_filter([lost, cut, 1, 1], lambda n, i: [lost > 0, cut > 0, unclean_end, bad][i]) AS counts_
+                FROM lines WHERE bad OR action = '{Action.AUDIT_GAP}'
+            )""",
+    ),
+}
+
+
+def statements(files: Sequence[int], span: tuple[str, str | None]) -> list[str]:
+    """Return the statements that make the views of the attached databases, with the records of a span of time.
+
+    `files` has for each database the number of the file that its rows are of.
+
+    Lines that are no record have no time, and belong to each span.
+    """
+    since, until = span
+    nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in COLUMNS.items())
+    every = " UNION ALL ".join(
+        f"SELECT {file} AS file, * FROM part_{number}.lines" for number, file in enumerate(files)
+    )
+    bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
+    return [
+        f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place "
+        f"FROM ({every or f'SELECT 0 AS file, {nothing} WHERE false'}) WHERE bad OR ({bounds})",
+        *(f"CREATE TEMP VIEW {name} AS {view.query}" for name, view in VIEWS.items()),
+    ]

@@ -1,0 +1,250 @@
+"""`relay audit sql`: the views are what the log says, and a query can do nothing but read them."""
+
+import csv
+import io
+import json
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from typer.testing import CliRunner
+
+from relay.audit.chain import seal
+from relay.audit.index import sandbox
+from relay.audit.index.database import Index
+from relay.audit.index.parts import quoted
+from relay.audit.index.sql import asked
+from relay.audit.index.views import VIEWS, statements
+from relay.cli.audit import app
+from relay.core.errors import ConfigurationError, Reason, RelayError
+from relay.core.events import Action, Event, to_record
+from tests.support.audit_days import BEGIN, Day, make_day
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
+    """A day in two files, so that there is a part and a tail, with one record of each kind that a day does not have."""
+    folder = tmp_path_factory.mktemp("sql")
+    day = make_day(folder / "audit.jsonl", tokens=300)
+    lines = day.path.read_bytes().splitlines(keepends=True)
+    row = {"channel": "prices.A", "epoch": "e", "first": 1, "last": 9, "count": 9, "bytes": 90, "dropped": 1}
+    more = [
+        Event(
+            action=Action.PUBLISH_SUMMARY,
+            relay={"publisher": {"id": "feed"}, "since": "2026-11-26T23:00:00.000Z", "publications": [row]},
+        ),
+        Event(
+            action=Action.OPERATOR_ACTION,
+            path="/v1/connections",
+            relay={"operator": {"id": "olga"}, "method": "GET"},
+        ),
+        Event(action=Action.AUDIT_GAP, relay={"lost": {"logout": 3}, "unclean_end": True}),
+        Event(
+            action=Action.TOKEN_ISSUED,
+            user="asker",
+            endpoint="prices",
+            relay={
+                "token": {"jti": "asked-more", "channels": ["prices.A"], "exp": 4_000_000_000},
+                "asked": {"channels": ["prices.A", "orders.A"]},
+                "rejected": [{"channel": "orders.A", "reason": Reason.CHANNEL_FORBIDDEN.value}],
+            },
+        ),
+    ]
+    head = day.head
+    for event in more:
+        line, head = seal(
+            to_record(event, timestamp="2026-11-27T02:00:00.000Z", event_id="e", node="n"), head
+        )
+        lines.append(line + b"\n")
+    lines.insert(40, b"no record\n")
+    folder.joinpath("audit-000000000001.jsonl").write_bytes(b"".join(lines[:500]))
+    day.path.write_bytes(b"".join(lines[500:]))
+    return day
+
+
+@pytest.fixture(scope="module")
+def index(day: Day) -> Iterator[Index]:
+    """The index of the day."""
+    files = [day.path.with_name("audit-000000000001.jsonl"), day.path]
+    with Index(day.path.parent / "audit-index", files, memory_mb=128) as index:
+        yield index
+
+
+def ask(index: Index, query: str, timeout_s: int = 60) -> list[list[Any]]:
+    """Return all rows of the answer."""
+    with asked(index, query, timeout_s=timeout_s) as answer:
+        return list(answer.rows)
+
+
+def test_each_view_has_the_columns_that_are_documented(index: Index) -> None:
+    """All in one query, because each starts a process."""
+    found = ask(
+        index, "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() GROUP BY ALL"
+    )
+    columns = {name: names for name, names in found if name in VIEWS}
+    assert columns == {name: list(view.columns) for name, view in VIEWS.items()}
+
+
+def test_views_are_what_was_counted(day: Day, index: Index) -> None:
+    """Tokens, used grants, open connections, refusals, publications, gaps: against the counts that the day kept."""
+    noon = BEGIN + timedelta(hours=12)
+    ((tokens, used, replayed, gaps, published, operators, asked_more),) = ask(
+        index,
+        """SELECT (SELECT count(*) FROM tokens),
+            (SELECT map_from_entries(list((key, n))) FROM (
+                SELECT roles[1] || ' ' || endpoint || ' ' || scope AS key, count(*) AS n FROM grants WHERE used
+                GROUP BY ALL)),
+            (SELECT count(*) FROM denials WHERE reason = 'token_replayed'),
+            (SELECT list(kind || ' ' || "count" ORDER BY kind) FROM gaps),
+            (SELECT list(publisher || ' ' || channel || ' ' || "count") FROM publications),
+            (SELECT list(operator || ' ' || path) FROM operators),
+            (SELECT list("user" || ' ' || reason || ' ' || channels[1]) FROM denials WHERE action = 'token.issued')""",
+    )
+    assert tokens == day.actions[Action.TOKEN_ISSUED] + 1
+    closed = {name for name, _, _, ended in day.spans if ended is not None}
+    assert sum(used.values()) <= sum(day.used.values())
+    assert len(closed) < len(day.spans), "the grants of open connections have no use yet"
+    assert set(used) <= {" ".join(key) for key in day.used}
+    assert replayed == day.marked
+    assert gaps == ["lost 3", "no record 1", "unclean end 1"]
+    assert published == ["feed prices.A 9"]
+    assert operators == ["olga /v1/connections"]
+    assert asked_more == ["asker channel_forbidden orders.A"]
+    at = noon.replace(tzinfo=None).isoformat()
+    open_ = ask(
+        index,
+        "SELECT connection, endpoint, killed, until FROM connections "
+        f"WHERE since <= '{at}' AND (until IS NULL OR until > '{at}')",
+    )
+    assert {row[0] for row in open_} == day.open_at("prices", noon) | day.open_at("trades", noon)
+    ends = {name: ended for name, _, _, ended in day.spans}
+    for name, _, killed, until in open_:
+        ended = ends[name]
+        assert killed is (ended is None)
+        if ended is not None:
+            assert datetime.fromisoformat(until) == ended.replace(tzinfo=None)
+    assert ask(index, 'SELECT "user" FROM grants WHERE held') == [["asker"]], (
+        "the relay of all others was killed"
+    )
+
+
+ATTACKS = [
+    "SELECT * FROM read_csv('{secret}')",
+    "SELECT * FROM '{secret}'",
+    "SELECT content FROM read_text('{secret}')",
+    "SELECT * FROM glob('{folder}/*')",
+    "SELECT * FROM read_parquet('{parts}/*.parquet')",
+    "SELECT * FROM sniff_csv('{secret}')",
+    "SELECT * FROM sqlite_scan('{secret}', 'x')",
+    "COPY (SELECT 1) TO '{folder}/stolen'",
+    "COPY tokens TO '{parts}/stolen.parquet'",
+    "ATTACH '{folder}/new.db'",
+    "EXPORT DATABASE '{folder}/stolen'",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET enable_external_access = true",
+    "SET allowed_directories = ['/']",
+    "SET memory_limit = '100GB'",
+    "RESET lock_configuration",
+    "DELETE FROM part_0.lines",
+    "CREATE TABLE part_0.more AS SELECT 1",
+]
+
+
+def test_the_locked_database_opens_nothing(index: Index, tmp_path: Path) -> None:
+    """No file, extension or setting, whatever the statement: the process does not rely on the check of its kind."""
+    secret = tmp_path / "secret.csv"
+    secret.write_text("canary\n")
+    before = sorted(path.name for path in index.folder.iterdir())
+    databases = index.databases(tmp_path)
+    setup = {
+        "memory_mb": 128,
+        "databases": [str(path) for _, path in databases],
+        "views": statements([number for number, _ in databases], index.span),
+    }
+    after = sorted(tmp_path.iterdir())
+    with sandbox.locked(duckdb, setup) as database:
+        for attack in ATTACKS:
+            with pytest.raises(duckdb.Error):
+                database.execute(attack.format(secret=secret, folder=tmp_path, parts=index.folder))
+        assert database.execute("SELECT count(*) > 0 FROM tokens").fetchall() == [(True,)]
+    assert sorted(tmp_path.iterdir()) == after
+    assert {path.name for path in index.folder.iterdir()} >= set(before)
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        ("SELECT content FROM read_text('/etc/hostname')", "can read the views alone"),
+        ("DETACH part_0", "Only SELECT is allowed, and not DETACH"),
+        ("SELECT 1; SELECT 2", "Give one statement, and not 2"),
+        ("SELECT usr FROM tokens", "Did you mean"),
+        ("SELECT * FROM tokns", "There are the views tokens, connections, grants,"),
+        ("SELEC 1", "syntax error"),
+        ("SELECT now()", "Cast it"),
+    ],
+)
+def test_a_wrong_query_is_told_what_is_wrong(index: Index, query: str, sentence: str) -> None:
+    """In one short line, with the names that there are."""
+    with pytest.raises(ConfigurationError) as caught:
+        ask(index, query)
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("query", "timeout_s"),
+    [
+        (
+            "SELECT count(*) FROM range(100000000000) AS a, range(1000000) AS b WHERE a.range % 7 = b.range % 11",
+            2,
+        ),
+        ("SELECT list(range) FROM range(10000000000)", 60),
+        ("SELECT repeat('x', 1000000000)", 60),
+        ("SELECT range FROM range(100000000000)", 2),
+    ],
+)
+def test_a_query_is_ended(index: Index, query: str, timeout_s: int) -> None:
+    """One that runs for ever, fills the memory, or has an answer without an end."""
+    with (
+        pytest.raises(RelayError, match=r"took longer than 2 s|more memory or time|longer than 16 MB"),
+        asked(index, query, timeout_s=timeout_s) as answer,
+    ):
+        deque(answer.rows, maxlen=0)
+
+
+def test_an_answer_can_be_a_table_json_csv_or_parquet(day: Day, tmp_path: Path) -> None:
+    """The same values in each, and a cell that a spreadsheet would run is quoted."""
+    query = "SELECT '=1+1' AS a, 2 AS b, ['x', 'y'] AS c, NULL AS d, 1.5 AS b"
+
+    def told(*options: str) -> str:
+        result = CliRunner().invoke(app, ["sql", query, "--file", str(day.path), *options])
+        assert result.exit_code == 0, result.exception
+        return result.stdout
+
+    assert told().splitlines() == ["a\tb\tc\td\tb", "=1+1\t2\tx y\t\t1.5"]
+    assert json.loads(told("--json")) == [{"a": "=1+1", "b": 1.5, "c": ["x", "y"], "d": None}]
+    assert list(csv.reader(io.StringIO(told("--csv"))))[1] == ["'=1+1", "2", "x y", "", "1.5"]
+    told("--parquet", str(tmp_path / "answer.parquet"))
+    with duckdb.connect() as database:
+        found = database.execute(f"SELECT * FROM {quoted(tmp_path / 'answer.parquet')}")
+        assert [name for name, *_ in found.description] == ["a", "b", "c", "d", "b_2"]
+        assert [str(value) for value in found.fetchall()[0]] == ["=1+1", "2", "['x', 'y']", "None", "1.5"]
+    listed = CliRunner().invoke(app, ["sql", "--file", str(day.path)]).stdout
+    assert all(name in listed for name in VIEWS)
+
+
+def test_a_damaged_copy_is_made_again(day: Day, index: Index) -> None:
+    """Flipped bits in the database that the query's process reads change no answer."""
+    before = ask(index, 'SELECT count(*), count(DISTINCT "user"), max(jti) FROM tokens')
+    (copy,) = index.folder.glob("*.duckdb")
+    data = bytearray(copy.read_bytes())
+    for at in range(0, len(data), len(data) // 50):
+        data[at] ^= 16
+    copy.write_bytes(data)
+    assert ask(index, 'SELECT count(*), count(DISTINCT "user"), max(jti) FROM tokens') == before
