@@ -19,14 +19,16 @@ SERVICE = "(service)"
 
 _SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
 
-_TOKENS = f"""
+_KINDS = f"""
+    CREATE OR REPLACE TEMP TABLE issued AS
+    SELECT place, jti, user_id, endpoint, roles, scope, granted FROM spanned WHERE action = '{Action.TOKEN_ISSUED}';
+    CREATE OR REPLACE TEMP TABLE kinds AS
+    SELECT row_number() OVER () AS kind, * FROM (SELECT DISTINCT endpoint, roles, scope, granted FROM issued);
     CREATE OR REPLACE TEMP TABLE tokens AS
-    SELECT place, jti, user_id, endpoint, roles, scope, granted FROM spanned WHERE action = '{Action.TOKEN_ISSUED}'"""
-_SUBSCRIPTIONS = f"""
-    CREATE OR REPLACE TEMP TABLE subscriptions AS
-    SELECT jti, endpoint, any_value(user_id) AS user_id, channel FROM (
-        SELECT jti, endpoint, user_id, unnest(channels) AS channel FROM spanned WHERE action IN ({_SUBSCRIBED})
-    ) GROUP BY jti, endpoint, channel"""
+    SELECT jti, user_id, kind, place FROM issued JOIN kinds USING (endpoint, roles, scope, granted);
+    DROP TABLE issued;
+    CREATE OR REPLACE TEMP TABLE last_tokens AS SELECT jti, arg_max(kind, place) AS kind FROM tokens GROUP BY jti"""
+"""Tokens by their kinds: there are few kinds, and a number is joined and counted faster than lists of texts."""
 
 _NAMES_BY_ROLE = f"""coalesce(
     CASE WHEN granted = '' THEN NULL ELSE list_filter(
@@ -42,23 +44,33 @@ _GRANTED = """
         SELECT unnest({names}) AS whose, endpoint, name, user_id, tokens FROM (
             SELECT user_id, endpoint, roles, granted, tokens,
                 unnest(CASE WHEN len(scope) = 0 THEN ['{service}'] ELSE scope END) AS name
-            FROM (SELECT user_id, endpoint, roles, granted, scope, count(*) AS tokens FROM tokens GROUP BY ALL)
+            FROM (SELECT user_id, kind, count(*) AS tokens FROM tokens GROUP BY ALL) JOIN kinds USING (kind)
         )
     ) GROUP BY ALL"""
 
-_USED = f"""
+_USES = f"""
+    CREATE OR REPLACE TEMP TABLE uses AS
+    SELECT jti, endpoint, user_id, name, is_told, kind FROM (
+        SELECT jti, endpoint, user_id, unnest(channels) AS name, false AS is_told FROM spanned
+        WHERE action IN ({_SUBSCRIBED})
+        UNION ALL
+        SELECT jti, endpoint, user_id, unnest(used) AS name, true AS is_told FROM spanned
+        WHERE action = '{Action.CONNECTION_CLOSED}'
+    ) LEFT JOIN last_tokens USING (jti)"""
+"""The channels that connections subscribed to, and (`is_told`) the grants that they used, as the records say."""
+
+_USED = """
     SELECT whose, endpoint, name, sum(connections)::BIGINT AS connections, count(DISTINCT user_id) AS used_by FROM (
-        SELECT unnest({{names}}) AS whose, endpoint, name, user_id, connections FROM (
-            SELECT user_id, used.endpoint, roles, granted, name, count(*) AS connections FROM (
-                SELECT jti, name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id FROM (
-                    SELECT one.jti, pattern AS name, one.endpoint, one.user_id
-                    FROM subscriptions AS one JOIN last_tokens USING (jti) JOIN narrowest USING (scope, channel)
-                    UNION ALL
-                    SELECT jti, unnest(used) AS name, endpoint, user_id FROM spanned
-                    WHERE action = '{Action.CONNECTION_CLOSED}'
+        SELECT unnest({names}) AS whose, used.endpoint, name, user_id, connections FROM (
+            SELECT user_id, endpoint, kind, name, count(*) AS connections FROM (
+                SELECT name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(kind) AS kind
+                FROM (
+                    SELECT jti, pattern AS name, endpoint, user_id, kind
+                    FROM uses JOIN narrowest USING (kind, name) WHERE NOT is_told
+                    UNION ALL SELECT jti, name, endpoint, user_id, kind FROM uses WHERE is_told
                 ) GROUP BY jti, name
-            ) AS used LEFT JOIN last_tokens USING (jti) GROUP BY ALL
-        )
+            ) GROUP BY ALL
+        ) AS used LEFT JOIN kinds ON kinds.kind = used.kind
     ) GROUP BY ALL"""
 
 
@@ -84,19 +96,17 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
     If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
     so that open connections count too.
     """
-    index.execute(_TOKENS)
-    index.execute(_SUBSCRIPTIONS)
-    index.execute(
-        "CREATE OR REPLACE TEMP VIEW last_tokens AS SELECT jti, arg_max(roles, place) AS roles, "
-        "arg_max(scope, place) AS scope, arg_max(granted, place) AS granted FROM tokens GROUP BY jti"
+    index.execute(_KINDS)
+    index.execute(_USES)
+    pairs = index.rows(
+        "SELECT kind, scope, name FROM (SELECT DISTINCT kind, name FROM uses WHERE NOT is_told) JOIN kinds USING (kind)"
     )
-    pairs = index.rows("SELECT DISTINCT scope, channel FROM subscriptions JOIN tokens USING (jti)")
     index.load_table(
         "narrowest",
-        {"scope": "VARCHAR[]", "channel": "VARCHAR", "pattern": "VARCHAR"},
+        {"kind": "BIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
         [
-            (scope, channel, pattern)
-            for scope, channel in pairs
+            (kind, channel, pattern)
+            for kind, scope, channel in pairs
             for pattern in Scope(tuple(scope)).narrowest(channel)
         ],
     )
@@ -143,32 +153,29 @@ class LostGrant:
 def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     """Return the patterns that the log's tokens would not have had under other grants. Used ones come first."""
     grants = _Candidate(candidate)
-    index.execute(_TOKENS)
-    index.execute(_SUBSCRIPTIONS)
-    kinds = index.rows("SELECT DISTINCT roles, endpoint, scope FROM tokens")
+    index.execute(_KINDS)
+    kinds = index.rows("SELECT kind, roles, endpoint, scope FROM kinds")
     index.load_table(
         "lost",
-        {"roles": "VARCHAR[]", "endpoint": "VARCHAR", "scope": "VARCHAR[]", "patterns": "VARCHAR[]"},
-        [(*kind, lost) for kind in kinds if (lost := grants.lost(*kind))],
+        {"kind": "BIGINT", "patterns": "VARCHAR[]"},
+        [(kind, lost) for kind, *of in kinds if (lost := grants.lost(*of))],
     )
     index.execute(
-        "CREATE OR REPLACE TEMP TABLE losers AS SELECT * FROM tokens JOIN lost USING (roles, endpoint, scope)"
+        f"""
+        CREATE OR REPLACE TEMP TABLE watched AS
+        SELECT jti, unnest(channels) AS channel, kind FROM spanned JOIN last_tokens USING (jti)
+        WHERE action IN ({_SUBSCRIBED}) AND kind IN (SELECT kind FROM lost)"""
     )
-    watched = index.rows(
-        "SELECT DISTINCT roles, losers.endpoint, scope, patterns, channel FROM subscriptions JOIN losers USING (jti)"
+    pairs = index.rows(
+        "SELECT kind, roles, endpoint, scope, patterns, channel FROM (SELECT DISTINCT kind, channel FROM watched) "
+        "JOIN kinds USING (kind) JOIN lost USING (kind)"
     )
     index.load_table(
         "missed",
-        {
-            "roles": "VARCHAR[]",
-            "endpoint": "VARCHAR",
-            "scope": "VARCHAR[]",
-            "channel": "VARCHAR",
-            "pattern": "VARCHAR",
-        },
+        {"kind": "BIGINT", "channel": "VARCHAR", "pattern": "VARCHAR"},
         [
-            (roles, endpoint, scope, channel, pattern)
-            for roles, endpoint, scope, patterns, channel in watched
+            (kind, channel, pattern)
+            for kind, roles, endpoint, scope, patterns, channel in pairs
             if not grants.scope(roles, endpoint).allows(channel)
             for pattern in Scope(tuple(scope)).narrowest(channel)
             if pattern in patterns
@@ -176,22 +183,20 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     )
     rows = index.rows(
         f"""
-        SELECT user_id, roles, endpoint, pattern, tokens, coalesce(connections, 0), coalesce(channels, []) FROM (
-            SELECT user_id, roles, endpoint, pattern, count(*) AS tokens
-            FROM (SELECT *, unnest(patterns) AS pattern FROM losers) GROUP BY ALL
+        SELECT user_id, roles, endpoint, pattern, sum(tokens)::BIGINT, coalesce(sum(connections), 0)::BIGINT,
+            list_sort(list_distinct(flatten(list(coalesce(channels, []))))) FROM (
+            SELECT user_id, kind, tokens, unnest(patterns) AS pattern
+            FROM (SELECT user_id, kind, count(*) AS tokens FROM tokens GROUP BY ALL) JOIN lost USING (kind)
         ) LEFT JOIN (
-            SELECT user_id, roles, endpoint, pattern, count(DISTINCT jti) AS connections,
-                list_sort(list(DISTINCT channel)) AS channels FROM (
-                SELECT losers.user_id, roles, losers.endpoint, pattern, jti, channel FROM subscriptions
-                JOIN losers USING (jti) JOIN missed USING (roles, scope, channel)
-                WHERE losers.endpoint = missed.endpoint
+            SELECT user_id, kind, pattern, count(DISTINCT jti) AS connections, list(DISTINCT channel) AS channels FROM (
+                SELECT jti, kind, pattern, channel FROM watched JOIN missed USING (kind, channel)
                 UNION ALL -- the record does not have all channels: count every lost pattern
-                SELECT losers.user_id, roles, losers.endpoint, pattern, jti, pattern FROM (
+                SELECT jti, kind, pattern, pattern FROM (
                     SELECT DISTINCT jti FROM spanned
                     WHERE action IN ({_SUBSCRIBED}) AND "count" > len(channels)
-                ) JOIN (SELECT *, unnest(patterns) AS pattern FROM losers) AS losers USING (jti)
-            ) GROUP BY ALL
-        ) USING (user_id, roles, endpoint, pattern)"""
+                ) JOIN last_tokens USING (jti) JOIN (SELECT kind, unnest(patterns) AS pattern FROM lost) USING (kind)
+            ) JOIN (SELECT DISTINCT jti, user_id FROM tokens) USING (jti) GROUP BY ALL
+        ) USING (user_id, kind, pattern) JOIN kinds USING (kind) GROUP BY user_id, roles, endpoint, pattern"""
     )
     found = [
         LostGrant(
