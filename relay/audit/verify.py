@@ -13,14 +13,14 @@ A line that is no record is accepted only if a crash can have left it and the ne
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import BinaryIO
 
 from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, is_intact, parsed_lines, unseal
 from relay.audit.checkpoints import EVERY, Moment, is_genuine
+from relay.audit.verdict import Kind, Problem, Verdict
 from relay.core.errors import MalformedError
 from relay.core.events import Action
 from relay.core.jws import VerifyKey
@@ -30,85 +30,6 @@ _BATCH = 32
 
 _SPECIAL = frozenset({Action.AUDIT_GAP.value, Action.AUDIT_CHECKPOINT.value})
 """Records whose details are part of the check."""
-
-
-class Kind(StrEnum):
-    """The kinds of damage that a log can have."""
-
-    MODIFIED = "modified"
-    DELETED = "deleted"
-    REORDERED = "reordered"
-    INSERTED = "inserted"
-    MALFORMED = "malformed"
-    TORN_END = "torn_end"
-    CUT_OFF = "cut_off"
-    BAD_CHECKPOINT = "bad_checkpoint"
-    REWRITTEN = "rewritten"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """The first damage: its line, counted from 1, and a sentence.
-
-    Of the log, the sentence quotes nothing but numbers, so that it can be printed on any terminal. `file` is the index
-    of the given file.
-    """
-
-    kind: Kind
-    line: int
-    sentence: str
-    file: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The result of a check. If there is a problem, the counts cover the records before it."""
-
-    ok: bool
-    records: int
-    last: Link | None
-    """The link of the last good record: the head to keep in another place."""
-    proven: int
-    """The last record that the given head proves, 0 without a head."""
-    lost: int
-    """Lost events that gap records report."""
-    torn: int
-    """Torn lines that a gap record accounts for."""
-    unclean: int
-    """How often the log's writer died without closing the log."""
-    began: int
-    """The first given record: more than 1 if older files were deleted or not given."""
-    oldest: int
-    """The first record that the log still had, as its last checkpoint says."""
-    signed: int | None
-    """The last record that a checkpoint signs; None if no keys were given."""
-    closed: bool
-    """Whether the last record says that its writer stopped in order."""
-    problem: Problem | None
-
-    def __str__(self) -> str:
-        if self.problem is not None:
-            return f"damaged at line {self.problem.line}: {self.problem.sentence}"
-        if self.last is None:
-            return "empty: there is no record in it, so nothing is proven"
-        known = [f"whole up to record {self.last.seq}"]
-        if self.began > 1:
-            known[0] = f"whole from record {self.began} up to {self.last.seq}"
-        if self.signed is not None:
-            known.append(f"signed up to record {self.signed}" if self.signed else "signed nowhere")
-        if self.unclean:
-            known.append(f"with {self.unclean} end(s) without closing, each of them marked")
-        if self.torn:
-            known.append(f"with {self.torn} torn line(s) after a crash or a full disk, all accounted for")
-        if self.lost:
-            known.append(f"with {self.lost} event(s) reported as lost")
-        if not self.proven:
-            known.append("end unproven (--head with a head kept elsewhere proves it)")
-        elif self.proven == self.last.seq:
-            known.append("and that is its end, as the given head proves")
-        else:
-            known.append(f"proven up to record {self.proven}, end unproven")
-        return ", ".join(known)
 
 
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -132,34 +53,80 @@ def verify_files(
     `head` is the last known link of the log. `keys` are the keys that may sign checkpoints; with None, signatures are
     not checked. If the verdict has no `problem`, the log is whole up to `last`.
     """
+    return _verdict(_Check(head, keys), enumerate(files))
+
+
+def verify_after(
+    boundary: Sealed,
+    files: Iterable[Iterable[bytes]],
+    *,
+    head: Link | None = None,
+    keys: Mapping[str, VerifyKey] | None = None,
+) -> Verdict:
+    """Check the end of a log, which follows a checkpoint. Whether the beginning leads to it is not checked."""
     check = _Check(head, keys)
-    rest = ((number, batch) for number, lines in enumerate(files) for batch in _batches(lines))
+    check.resume(boundary)
+    return _verdict(check, enumerate(files))
+
+
+def verify_halves(
+    halves: tuple[Sequence[Iterable[bytes]], Sequence[Iterable[bytes]]],
+    boundary: Sealed,
+    second: Callable[[], Verdict | None],
+    *,
+    head: Link | None = None,
+    keys: Mapping[str, VerifyKey] | None = None,
+) -> Verdict:
+    """Check a log as `verify_files` does, in two parts, between which stands the checkpoint `boundary`.
+
+    The last file of the first part continues as the first file of the second one. `second` returns what `verify_after`
+    said of the second part, which another process may have checked. It counts only if it is good and the first part
+    leads to the checkpoint as it stands; otherwise the second part is read here.
+    """
+    check = _Check(head, keys)
+    files, rest = halves
+    beginning = _numbered(enumerate(files))
+    left = _add(check, beginning)
+    if check.problem is None and check.is_after(boundary):
+        verdict = second()
+        if verdict is not None and verdict.ok:
+            return check.joined(verdict)
+    return _verdict(check, enumerate(rest, len(files) - 1), left=left, before=beginning)
+
+
+def _numbered(files: Iterable[tuple[int, Iterable[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
+    return ((number, batch) for number, lines in files for batch in _batches(lines))
+
+
+def _add(check: "_Check", batches: Iterator[tuple[int, list[bytes]]]) -> Sequence[bytes]:
+    """Add lines until there is a problem. Return those of its batch that follow it."""
     left: Sequence[bytes] = ()
-    for number, batch in rest:
+    for number, batch in batches:
         if number != check.file:
             check.begin_file(number)
         if check.problem is None:
             left = check.add_all(batch)
         if check.problem is not None:
-            break
-    else:
+            return left
+    return ()
+
+
+def _verdict(
+    check: "_Check",
+    files: Iterable[tuple[int, Iterable[bytes]]],
+    *,
+    left: Sequence[bytes] = (),
+    before: Iterable[tuple[int, list[bytes]]] = (),
+) -> Verdict:
+    """Check what follows, and say what was found. `left` and `before` were not read because of a problem in them."""
+    rest = chain(before, _numbered(files))
+    if check.problem is None:
+        left = _add(check, rest)
+    if check.problem is None:
         check.end()
     if check.missing is not None:
         check.find_missing(chain(left, (line for _, batch in rest for line in batch)))
-    return Verdict(
-        ok=check.problem is None,
-        records=check.records,
-        last=check.last,
-        proven=check.proven,
-        lost=check.lost,
-        torn=check.torn,
-        unclean=check.unclean,
-        began=check.began,
-        oldest=check.oldest,
-        signed=None if keys is None else check.signed,
-        closed=check.closed,
-        problem=check.problem,
-    )
+    return check.verdict()
 
 
 def _batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -204,6 +171,45 @@ class _Check:
         self._last_prev = GENESIS
         self._unread: _Unread | None = None
         self._ended = True
+
+    def resume(self, boundary: Sealed) -> None:
+        """Continue after a checkpoint, as if what stands before it were good."""
+        self._accept(boundary)
+        self.records = self.proven = 0
+
+    def is_after(self, boundary: Sealed) -> bool:
+        """Tell whether this check stands where `resume` would continue."""
+        is_between = self._unread is None and self._ended
+        return is_between and self.last == boundary.link and self._last_prev == boundary.prev
+
+    def joined(self, rest: Verdict) -> Verdict:
+        """Return the verdict on the whole log, of which `rest` is the verdict on what follows."""
+        return replace(
+            rest,
+            records=self.records + rest.records,
+            proven=rest.proven or self.proven,
+            lost=self.lost + rest.lost,
+            torn=self.torn + rest.torn,
+            unclean=self.unclean + rest.unclean,
+            began=self.began,
+        )
+
+    def verdict(self) -> Verdict:
+        """Return what was found."""
+        return Verdict(
+            ok=self.problem is None,
+            records=self.records,
+            last=self.last,
+            proven=self.proven,
+            lost=self.lost,
+            torn=self.torn,
+            unclean=self.unclean,
+            began=self.began,
+            oldest=self.oldest,
+            signed=None if self._keys is None else self.signed,
+            closed=self.closed,
+            problem=self.problem,
+        )
 
     def begin_file(self, number: int) -> None:
         """Continue with the next file. The file before must have ended with a whole line."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.audit.chain import Link, unseal
-from relay.audit.verify import Kind
+from relay.audit.verdict import Kind
 from tests.support.audit_logs import checked, write_log
 
 WRITER = """

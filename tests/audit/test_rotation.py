@@ -20,7 +20,7 @@ from relay.audit.checkpoints import EVERY
 from relay.audit.files import log_files, old_files, old_name
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.logfile import LogFile
-from relay.audit.verify import Kind
+from relay.audit.verdict import Kind
 from relay.audit.writer import LogOptions, Sync
 from tests.support.audit_logs import (
     an_event,

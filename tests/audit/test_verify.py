@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.audit.chain import MAX_LINE, Link, seal, unseal
-from relay.audit.verify import Kind, Verdict, read_lines, verify
+from relay.audit.verdict import Kind, Verdict
+from relay.audit.verify import read_lines, verify
 from relay.core.events import Action, Event, to_record
 from tests.support.audit_logs import rewritten, with_new_hashes, write_log
 

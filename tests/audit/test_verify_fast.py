@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from relay.audit import verify as verification
 from relay.audit.chain import Link, Sealed, unseal
-from relay.audit.verify import Verdict, verify_files
+from relay.audit.verdict import Verdict
+from relay.audit.verify import verify_after, verify_files, verify_halves
+from relay.core.errors import MalformedError
+from relay.core.jws import VerifyKey
 from tests.support.audit_logs import rewritten, with_new_hashes
 from tests.support.audit_signing import KEYS, write
 
@@ -35,12 +38,38 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def verdicts(
     lines: Sequence[bytes], head: Link | None = None, *, signed: bool = True
 ) -> tuple[Verdict, Verdict]:
-    """Return the verdict as it is given, and with each line read by itself."""
+    """Return the verdict as it is given, and with each line read by itself. In two halves it must be the same."""
     keys = KEYS if signed else None
     fast = verify_files([lines], head=head, keys=keys)
+    for number, line in enumerate(lines, 1):
+        if b'"action":"audit.checkpoint"' in line and is_checkpoint(line):
+            assert in_halves(lines, number, head, keys) == fast
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "parsed_lines", lambda _lines: None)
         return fast, verify_files([lines], head=head, keys=keys)
+
+
+def is_checkpoint(line: bytes) -> bool:
+    """Tell whether a line can stand between two halves."""
+    try:
+        sealed = unseal(line)
+    except MalformedError:
+        return False
+    return line.endswith(b"\n") and sealed.intact and sealed.checkpoint is not None
+
+
+def in_halves(
+    lines: Sequence[bytes], number: int, head: Link | None, keys: Mapping[str, VerifyKey] | None
+) -> Verdict:
+    """Return the verdict of two checks: up to the checkpoint that is this line, and from there on."""
+    boundary, first, rest = unseal(lines[number - 1]), lines[:number], lines[number:]
+    return verify_halves(
+        ([iter(first)], [iter(rest)]),
+        boundary,
+        lambda: verify_after(boundary, [rest], head=head, keys=keys),
+        head=head,
+        keys=keys,
+    )
 
 
 def hashed(line: bytes) -> bytes:

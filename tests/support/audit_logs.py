@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from relay.audit.chain import Link, unseal
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.verify import Verdict, read_lines, verify
+from relay.audit.verdict import Verdict
+from relay.audit.verify import read_lines, verify
 from relay.core.errors import MalformedError, Reason
 from relay.core.events import Action, Client, Event
 

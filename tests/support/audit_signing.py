@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from relay.audit.chain import Link
 from relay.audit.files import log_files
 from relay.audit.jsonl import JsonlAuditor
-from relay.audit.verify import Verdict, read_lines, verify_files
+from relay.audit.verdict import Verdict
+from relay.audit.verify import read_lines, verify_files
 from relay.audit.writer import LogOptions
 from relay.core.jws import VerifyKey
 from relay.keys.jwks import verify_key

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
 
 import typer
 
@@ -22,7 +22,9 @@ from relay.audit.files import chains as log_chains
 from relay.audit.files import is_written, process_number
 from relay.audit.index.manifest import Verified, folder_of, write_verified
 from relay.audit.query.records import iso
-from relay.audit.verify import Kind, Problem, Verdict, read_lines, verify_files
+from relay.audit.verdict import Kind, Problem, Verdict
+from relay.audit.verify import read_lines, verify_files, verify_halves
+from relay.cli.audit.halves import Boundary, find_boundary, lines_until, second_half
 from relay.cli.audit.input import MEMORY_MB, NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
@@ -60,6 +62,8 @@ class _Evidence:
     files: Sequence[Path]
     head: Link | None
     keys: Mapping[str, VerifyKey] | None
+    keys_dir: Path | None
+    """The folder of the keys, for another process."""
     complete: bool
     """Whether these are all files of the log."""
 
@@ -158,7 +162,9 @@ def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> list[
     for file in sorted(files, key=_first):
         chains.setdefault(process_number(file), []).append(file)
     heads = _heads([chains[number] for number in sorted(chains)], head)
-    return [_Evidence(files=chain, head=one, keys=known, complete=False) for chain, one in heads]
+    return [
+        _Evidence(files=chain, head=one, keys=known, keys_dir=keys, complete=False) for chain, one in heads
+    ]
 
 
 def _configured(head: Link | None, keys: Path | None, config: Path | None) -> list[_Evidence]:
@@ -169,14 +175,15 @@ def _configured(head: Link | None, keys: Path | None, config: Path | None) -> li
     found = [
         [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
     ]
-    known = {record.kid: record.verify for record in load_records(keys or settings.audit.keys_dir)}
+    folder = keys or settings.audit.keys_dir
+    known = {record.kid: record.verify for record in load_records(folder)}
 
     def kept(path: Path) -> Link | None:
         link = read_head(settings.engine.state_path, path) if settings.engine.state_path.exists() else None
         return Link(*link) if link else None
 
     return [
-        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, complete=True)
+        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, keys_dir=folder, complete=True)
         for chain, given in _heads(found, head)
     ]
 
@@ -224,18 +231,40 @@ def _first_link(file: Path) -> Link | None:
 
 
 def _check(evidence: _Evidence) -> Verdict:
+    """Check a chain: a long one in two processes, each of them a half."""
+    files, head, keys = evidence.files, evidence.head, evidence.keys
+    boundary = find_boundary(files)
     with ExitStack() as stack:
-        logs = [stack.enter_context(file.open("rb")) for file in evidence.files]
-        lines: Iterable[Iterable[bytes]] = [read_lines(log) for log in logs]
+        # before the progress bar, which has a thread
+        other = (
+            None
+            if boundary is None
+            else stack.enter_context(second_half(files, boundary, head=head, keys_dir=evidence.keys_dir))
+        )
+        logs = [stack.enter_context(file.open("rb")) for file in files]
+        first = [read_lines(log) for log in logs[: boundary.file if boundary else None]]
+        if boundary is not None:
+            first.append(lines_until(logs[boundary.file], boundary.offset))
         if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import Progress
+            first = _shown(first, logs, boundary, stack)
+        if boundary is None or other is None:
+            return verify_files(first, head=head, keys=keys)
+        rest = [read_lines(log) for log in logs[boundary.file :]]
+        return verify_halves((first, rest), unseal(boundary.line), other.verdict, head=head, keys=keys)
 
-            progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-            size = sum(os.fstat(log.fileno()).st_size for log in logs)
-            task = progress.add_task("Checking", total=size or None)
-            lines = [_with_progress(file, progress, task) for file in lines]
-        return verify_files(lines, head=evidence.head, keys=evidence.keys)
+
+def _shown(
+    lines: Sequence[Iterator[bytes]], logs: Sequence[BinaryIO], boundary: Boundary | None, stack: ExitStack
+) -> list[Iterator[bytes]]:
+    """Show a progress bar while the lines are read."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
+    sizes = [os.fstat(log.fileno()).st_size for log in logs]
+    size = sum(sizes) if boundary is None else sum(sizes[: boundary.file]) + boundary.offset
+    task = progress.add_task("Checking", total=size or None)
+    return [_with_progress(file, progress, task) for file in lines]
 
 
 def _with_progress(lines: Iterable[bytes], progress: "Progress", task: "TaskID") -> Iterator[bytes]:
