@@ -1,18 +1,23 @@
 """The newest records of a log, or those about one token, connection, session or user, for the operators' page.
 
-The file is read backwards from its end, on a thread of the caller. `relay audit` reads the whole log. Lines are
+Files are read backwards from their ends, on a thread of the caller. `relay audit` reads the whole log. Lines are
 filtered as bytes before they are parsed: a search of 32 MB takes some 50 ms, and the interpreter can send prices in
 between.
 """
 
+import heapq
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from relay.audit.merge import time_of
 
 MAX_BYTES = 32 << 20
 """Bytes that are read at most, from the end: some 40,000 records."""
@@ -23,8 +28,8 @@ _BLOCK = 256 << 10
 class RecentQuery:
     """Which records to find: their action, their outcome and their subject; "" for any.
 
-    `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are numbers in
-    the chain; only records between the two match.
+    `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are positions;
+    only records between the two match.
     """
 
     limit: int
@@ -37,37 +42,57 @@ class RecentQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecentRecords:
-    """Records, newest first. `whole` is False if the search ended early, so that older records may match as well."""
+    """Records, newest first. `whole` is False if the search ended early, so that older records may match as well.
+
+    `positions` has one for each record: its number in the chain; or, in a log of several chains, a number that begins
+    with its time.
+    """
 
     records: list[dict[str, Any]]
+    positions: list[int]
     whole: bool
 
 
-def find_recent(paths: Sequence[Path], query: RecentQuery) -> RecentRecords:
-    """Return the newest records that match. `paths` are the log's files, oldest first.
+def find_recent(chains: Sequence[Sequence[Path]], query: RecentQuery) -> RecentRecords:
+    """Return the newest records that match. `chains` are the log's files, those of a chain oldest first.
 
     Raises:
         OSError: if a file can't be read.
     """
     # in the log's canonical form; a line may have these texts in another member, so `_matches` checks again
     needles = [json.dumps(text).encode() for text in (query.action, query.outcome, query.about) if text]
-    records: list[dict[str, Any]] = []
-    for line in newest_lines(paths):
+    position_of = _number if len(chains) == 1 else _number_by_time
+    found = RecentRecords(records=[], positions=[], whole=True)
+    for line in newest_lines(chains):
         if line is None:
-            return RecentRecords(records=records, whole=False)
+            return replace(found, whole=False)
         if not query.after and not all(needle in line for needle in needles):
             continue
         record = _parse(line)
         if record is None:
             continue
-        seq = record["relay"]["chain"]["seq"]
-        if seq <= query.after:
+        position = position_of(record)
+        if position <= query.after:
             break
-        if _matches(record, seq, query):
-            records.append(record)
-            if len(records) == query.limit:
-                return RecentRecords(records=records, whole=False)
-    return RecentRecords(records=records, whole=True)
+        if _matches(record, position, query):
+            found.records.append(record)
+            found.positions.append(position)
+            if len(found.records) == query.limit:
+                return replace(found, whole=False)
+    return found
+
+
+def _number(record: dict[str, Any]) -> int:
+    number: int = record["relay"]["chain"]["seq"]
+    return number
+
+
+def _number_by_time(record: dict[str, Any]) -> int:
+    """Return 18 digits: the milliseconds of the record's time, and five that tell it from others of the same one."""
+    chain = record["relay"]["chain"]
+    at_ms = int(datetime.fromisoformat(record["@timestamp"]).timestamp() * 1000)
+    writer = zlib.crc32(str(chain["writer"]).encode()) % 100
+    return (at_ms * 100 + writer) * 1000 + int(chain["seq"]) % 1000
 
 
 def subjects_of(record: dict[str, Any]) -> set[str]:
@@ -83,10 +108,10 @@ def subjects_of(record: dict[str, Any]) -> set[str]:
     return {text for text in found if isinstance(text, str)}
 
 
-def _matches(record: dict[str, Any], seq: int, query: RecentQuery) -> bool:
+def _matches(record: dict[str, Any], position: int, query: RecentQuery) -> bool:
     event = record["event"]
     return (
-        (query.before is None or seq < query.before)
+        (query.before is None or position < query.before)
         and query.action in ("", event.get("action"))
         and query.outcome in ("", event.get("outcome"))
         and (not query.about or query.about in subjects_of(record))
@@ -96,18 +121,37 @@ def _matches(record: dict[str, Any], seq: int, query: RecentQuery) -> bool:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         record = msgspec.json.decode(line)
+        _number_by_time(record)
         return record if isinstance(record["relay"]["chain"]["seq"], int) and record["event"] else None
-    except (msgspec.DecodeError, KeyError, TypeError):
+    except (msgspec.DecodeError, KeyError, TypeError, ValueError):
         return None  # a torn or damaged line, which `relay audit verify` names
 
 
-def newest_lines(paths: Sequence[Path]) -> Iterator[bytes | None]:
-    """Yield the lines of the files, newest first; None after `MAX_BYTES` if there are more lines.
+def newest_lines(chains: Sequence[Sequence[Path]]) -> Iterator[bytes | None]:
+    """Yield the lines of the chains' files, newest first; None after `MAX_BYTES` if there are more lines.
+
+    Lines of several chains are in the order of their times, and each chain has its share of `MAX_BYTES`.
 
     Raises:
         OSError: if a file can't be read.
     """
-    room = MAX_BYTES
+    if len(chains) == 1:
+        return _newest_of(chains[0], MAX_BYTES)
+    keyed = [
+        _keyed(_newest_of(chain, MAX_BYTES // len(chains)), number) for number, chain in enumerate(chains)
+    ]
+    return (line for _, _, line in heapq.merge(*keyed, reverse=True))
+
+
+def _keyed(lines: Iterator[bytes | None], number: int) -> Iterator[tuple[bytes, int, bytes | None]]:
+    earliest = b"~"
+    for line in lines:
+        if line is not None and (time := time_of(line)):
+            earliest = min(earliest, time)
+        yield earliest, number, line  # two items of `heapq.merge` never have the same number
+
+
+def _newest_of(paths: Sequence[Path], room: int) -> Iterator[bytes | None]:
     for path in reversed(paths):
         with path.open("rb") as file:
             end = os.fstat(file.fileno()).st_size

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import anyio
 from starlette.requests import Request
 
-from relay.audit.files import log_files
+from relay.audit.files import chains
 from relay.audit.query.explain import explain
 from relay.audit.query.records import from_parsed
 from relay.audit.query.timeline import recent_timeline
@@ -38,10 +38,14 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditPage:
-    """Records, the newest first, and a sentence about each. `whole` is False if there may be older matches."""
+    """Records, the newest first, and of each a sentence and its position, for `after` and `before` of the next search.
+
+    `whole` is False if there may be older matches.
+    """
 
     records: Sequence[Mapping[str, Any]]
     told: Sequence[str]
+    positions: Sequence[str]
     whole: bool
 
 
@@ -81,20 +85,22 @@ def _audit_read(answer: object, sought: Mapping[str, str]) -> HandlerResult:
     )
 
 
-async def _in_the_log(path: Path, read: Callable[[Sequence[Path]], Found]) -> Found:
-    """Read the log's files in a thread."""
+async def _in_the_log(path: Path, read: Callable[[Sequence[Sequence[Path]]], Found]) -> Found:
+    """Read the files of the log's chains in a thread."""
     try:
-        return await anyio.to_thread.run_sync(lambda: read(log_files(path)))
+        return await anyio.to_thread.run_sync(lambda: read(chains(path)))
     except OSError as error:
         raise UnavailableError(
             Reason.AUDIT_UNAVAILABLE, f"The log can't be read: {error.strerror}."
         ) from None
 
 
-def _page(paths: Sequence[Path], *, query: RecentQuery) -> AuditPage:
-    found = find_recent(paths, query)
+def _page(files: Sequence[Sequence[Path]], *, query: RecentQuery) -> AuditPage:
+    found = find_recent(files, query)
     told = [explain(record) if (record := from_parsed(one)) else "" for one in found.records]
-    return AuditPage(records=found.records, told=told, whole=found.whole)
+    # as texts: they have more digits than JavaScript's numbers are exact for
+    positions = [str(position) for position in found.positions]
+    return AuditPage(records=found.records, told=told, positions=positions, whole=found.whole)
 
 
 def _read_query(query: Mapping[str, str]) -> RecentQuery:

@@ -21,9 +21,10 @@ Merge = Callable[[Sequence[Answer], Mapping[str, str]], dict[str, Any]]
 
 _SUMS_OF_SECONDS = {"total_s", "cpu_s"}
 _OF_ONE = {"bounds_s", "version", "role"}
-_LARGEST = {"at", "channels", "stale", "publications", "duplicates"}
-"""Every worker has each channel and gets each publication, so a sum would count them once for each worker."""
-_SMALLEST = {"started_at", "newest_s", "silent_s"}
+_LARGEST = {"at", "started_at", "channels", "stale", "publications", "duplicates"}
+"""Every worker has each channel and gets each publication, so a sum would count them once for each worker. Since the
+latest `started_at`, no count has begun again."""
+_SMALLEST = {"newest_s", "silent_s"}
 
 
 class Others(Protocol):

@@ -36,7 +36,7 @@ def written(path: Path, count: int) -> list[dict[str, Any]]:
 
 def numbers(path: Path, **wanted: Any) -> list[int]:
     """Return the chain's numbers of the records that are found."""
-    found = find_recent([path], RecentQuery(**{"limit": 1000, **wanted}))
+    found = find_recent([[path]], RecentQuery(**{"limit": 1000, **wanted}))
     return [record["relay"]["chain"]["seq"] for record in found.records]
 
 
@@ -60,7 +60,7 @@ def test_filters_look_at_fields_and_not_at_text(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     all_ = written(path, 12)
     for user in USERS:
-        found = find_recent([path], RecentQuery(limit=100, about=user)).records
+        found = find_recent([[path]], RecentQuery(limit=100, about=user)).records
         assert [one["relay"]["token"]["jti"] for one in found] == [
             one["relay"]["token"]["jti"] for one in all_ if one["user"]["id"] == user
         ]
@@ -73,10 +73,10 @@ def test_whether_there_may_be_more_is_told(tmp_path: Path, monkeypatch: pytest.M
     """Not after a full page, and not where the search ended before the file did."""
     path = tmp_path / "audit.jsonl"
     written(path, 12)
-    assert find_recent([path], RecentQuery(limit=100)).whole
-    assert not find_recent([path], RecentQuery(limit=5)).whole
+    assert find_recent([[path]], RecentQuery(limit=100)).whole
+    assert not find_recent([[path]], RecentQuery(limit=5)).whole
     monkeypatch.setattr(recent, "MAX_BYTES", 1500)
-    few = find_recent([path], RecentQuery(limit=100))
+    few = find_recent([[path]], RecentQuery(limit=100))
     assert 0 < len(few.records) < 12
     assert not few.whole
 
@@ -89,11 +89,11 @@ def test_older_files_are_read_on_into(tmp_path: Path, monkeypatch: pytest.Monkey
     files = [tmp_path / name for name in ("old", "older", "now")]
     for file, part in zip(files, (lines[:4], lines[4:5], lines[5:]), strict=True):
         file.write_bytes(b"".join(part))
-    found = find_recent(files, RecentQuery(limit=1000))
+    found = find_recent([files], RecentQuery(limit=1000))
     assert [one["relay"]["chain"]["seq"] for one in found.records] == list(range(12, 0, -1))
     assert found.whole
     monkeypatch.setattr(recent, "MAX_BYTES", len(b"".join(lines[3:])))
-    found = find_recent(files, RecentQuery(limit=1000))
+    found = find_recent([files], RecentQuery(limit=1000))
     assert [one["relay"]["chain"]["seq"] for one in found.records] == list(range(12, 4, -1))
     assert not found.whole
 
@@ -108,3 +108,32 @@ def test_what_is_no_record_is_left_out(tmp_path: Path, lines: list[bytes]) -> No
     written(path, 2)
     path.write_bytes(b"\n".join([*lines, path.read_bytes(), *lines]))
     assert numbers(path) == [2, 1]
+
+
+def test_the_newest_of_several_chains_come_in_the_order_of_their_times(tmp_path: Path) -> None:
+    """A walk over pages of any size shows each record once, and `after` finds what was written since."""
+    chains = []
+    for number in range(3):
+        path = tmp_path / f"audit.{number + 1}.jsonl"
+        lines, head = [], Link.before_first(f"writer-{number}")
+        for count in range(7):
+            at = f"2026-01-01T00:00:{count * 3 + number:02d}.000Z"
+            record = {"@timestamp": at, "event": {"action": "logout"}, "relay": {}}
+            line, head = seal(record, head)
+            lines.append(line + b"\n")
+        path.write_bytes(b"".join(lines))
+        chains.append([path])
+    all_ = find_recent(chains, RecentQuery(limit=100))
+    times = [record["@timestamp"] for record in all_.records]
+    assert times == sorted(times, reverse=True)
+    assert (len(times), all_.whole) == (21, True)
+    walked, before = [], None
+    while True:
+        page = find_recent(chains, RecentQuery(limit=4, before=before))
+        walked += [record["@timestamp"] for record in page.records]
+        if page.whole:
+            break
+        before = page.positions[-1]
+    assert walked == times
+    since = find_recent(chains, RecentQuery(limit=100, after=all_.positions[5]))
+    assert [record["@timestamp"] for record in since.records] == times[:5]

@@ -50,7 +50,7 @@ def test_stats_are_added_up_and_ages_are_the_worst() -> None:
     assert found["hub"] == {"publications": 7, "deliveries": 15}
     assert found["times"]["flush"] == {"counts": [2, 4, 6], "total_s": 8.0}
     assert found["times"]["bounds_s"] == [1, 2]
-    assert (found["at"], found["started_at"], found["node"]) == (11.0, 0.5, "host-1, host-2")
+    assert (found["at"], found["started_at"], found["node"]) == (11.0, 1.0, "host-1, host-2")
     assert not found["stopping"]
     assert {(event["action"], event["count"]) for event in found["events"]} == {("a", 4), ("b", 1)}
 

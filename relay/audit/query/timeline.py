@@ -65,7 +65,7 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
     return [_step(record) for record in found]
 
 
-def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentTimeline:
+def recent_timeline(chains: Sequence[Sequence[Path]], about: str, *, limit: int) -> RecentTimeline:
     """Return the newest `limit` steps of a timeline, as far back as `relay.audit.recent` reads.
 
     Raises:
@@ -75,7 +75,7 @@ def recent_timeline(paths: Sequence[Path], about: str, *, limit: int) -> RecentT
 
     def lines(_names: Collection[str]) -> Iterator[bytes]:
         nonlocal whole
-        for line in newest_lines(paths):
+        for line in newest_lines(chains):
             if line is None:
                 whole = False
                 return

@@ -108,8 +108,9 @@ function sum(numbers) { return numbers.reduce((total, number) => total + number,
 function refusals(stats) { return sum(stats.events.filter((one) => one.outcome === "failure").map((one) => one.count)); }
 
 function showStats(now) {
-  // after a restart the relay counts from 0 again
-  const last = before && before.started_at === now.started_at ? before : null;
+  // after a restart the relay, or one of its workers, counts from 0 again; and one that does not answer is not in the sums
+  const same = before && before.started_at === now.started_at && before.workers?.answered === now.workers?.answered;
+  const last = same ? before : null;
   const passed = last ? now.at - last.at : 0;
   for (const update of tiles) update(now, passed > 0 ? last : null);
   const missed = drawn === null ? 0 : Math.round(((now.at - drawn) * 1000) / EVERY_MS) - 1; // a hidden tab requests nothing
@@ -129,9 +130,10 @@ function showStats(now) {
 
 const fresh = new Freshness(STALE_MS, (stale, passed_ms, returned) => {
   if (!key) return;
-  const { node, version, role, at, started_at, stopping } = before;
+  const { node, version, role, at, started_at, stopping, workers } = before;
   const known = stale ? `as of ${clock(at * 1000)}, ${ago(Math.round(passed_ms / 1000))} ago` : `up ${ago(at - started_at)}`;
   $("node").textContent = [node, version, ...(role === "all" ? [] : [role]), known].join(" · ");
+  if (!stale && workers?.silent.length) return say(`no answer from ${workers.silent.join(", ")}`, "warn");
   if (!stale) return say(stopping ? "draining" : "live", stopping ? "warn" : "good");
   say(returned ? "asking" : problem || "no answer", returned ? "warn" : "bad");
   const missed = Math.floor(((at - drawn) * 1000 + passed_ms) / EVERY_MS);
@@ -239,7 +241,7 @@ function query(more) {
 
 async function readRecords(path) {
   const answer = await ask(path);
-  return { whole: answer.whole, records: answer.records.map((record, index) => ({ ...record, told: answer.told[index] })) };
+  return { whole: answer.whole, records: answer.records.map((record, index) => ({ ...record, told: answer.told[index], position: answer.positions[index] })) };
 }
 
 function item(record) {
@@ -260,15 +262,13 @@ function clock(timestamp) {
   return Number.isNaN(at.valueOf()) ? "?" : at.toLocaleTimeString("en-GB");
 }
 
-const seqOf = (record) => record.relay.chain.seq;
-
 function showFeed(whole) {
   $("no-feed").hidden = records.length > 0;
   if (whole !== undefined) $("older").hidden = whole || records.length >= MAX_RECORDS;
-  const known = new Map([...$("feed").children].map((row) => [row.dataset.seq, row]));
+  const known = new Map([...$("feed").children].map((row) => [row.dataset.position, row]));
   const rows = records.map((record) => {
-    const row = known.get(String(seqOf(record))) ?? item(record);
-    row.dataset.seq = seqOf(record);
+    const row = known.get(record.position) ?? item(record);
+    row.dataset.position = record.position;
     return row;
   });
   $("feed").replaceChildren(...rows);
@@ -276,21 +276,21 @@ function showFeed(whole) {
 
 async function readFeed(mine) {
   const filters = query({});
-  const answer = await readRecords(records.length ? query({ after: seqOf(records[0]) }) : filters);
+  const answer = await readRecords(records.length ? query({ after: records[0].position }) : filters);
   if (mine !== run || filters !== query({})) return; // the filters have changed
   if (records.length && !answer.records.length) return;
   // more records came than one answer holds: show only these, so that "Older" leaves nothing out
   const replaces = !records.length || !answer.whole;
-  const focused = document.activeElement?.closest("#feed li")?.dataset.seq;
+  const focused = document.activeElement?.closest("#feed li")?.dataset.position;
   records = replaces ? answer.records : [...answer.records, ...records].slice(0, MAX_RECORDS);
   showFeed(replaces ? answer.whole : undefined);
-  if (focused) $("feed").querySelector(`li[data-seq="${CSS.escape(focused)}"] button`)?.focus({ preventScroll: true });
+  if (focused) $("feed").querySelector(`li[data-position="${CSS.escape(focused)}"] button`)?.focus({ preventScroll: true });
 }
 
 async function readOlder() {
   const mine = run;
   const filters = query({});
-  const answer = await readRecords(query({ before: seqOf(records.at(-1)) }));
+  const answer = await readRecords(query({ before: records.at(-1).position }));
   if (mine !== run || filters !== query({})) return;
   records = [...records, ...answer.records].slice(0, MAX_RECORDS);
   showFeed(answer.whole);

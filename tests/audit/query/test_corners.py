@@ -111,7 +111,7 @@ def test_claims_do_not_fill_a_timeline(tmp_path: Path) -> None:
     )
     file = tmp_path / "audit.jsonl"
     file.write_bytes(b"".join(line + b"\n" for line in log))
-    found = timeline.recent_timeline([file], "u", limit=500)
+    found = timeline.recent_timeline([[file]], "u", limit=500)
     assert (found.steps[0].action, len(found.steps)) == ("connect.accepted", 51)
     assert not found.whole, "some were left out"
 
