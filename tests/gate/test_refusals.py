@@ -1,6 +1,18 @@
 """Refusals before the token is looked at: their order, and that the token stays unused."""
 
-from tests.support.raw_http import KEY, bearing, exchange, fresh, head, is_unspent, knock, upgrade
+from tests.support.raw_http import (
+    KEY,
+    OVER_EACH_TRANSPORT,
+    Opening,
+    asking_for_events,
+    bearing,
+    exchange,
+    fresh,
+    head,
+    is_unspent,
+    knock,
+    upgrade,
+)
 from tests.support.relay_process import Relay
 from tests.support.shared_relay import recorded
 
@@ -87,15 +99,24 @@ async def test_the_order_of_the_checks(relay: Relay) -> None:
     assert (await knock(relay, "/ws/prices?token=a&token=b", foreign)).status == 403
     assert (await knock(relay, "/ws/prices?token=a&token=b")).status == 400
     assert (await knock(relay, "/ws/prices?token=a")).status == 401
+    events, foreign = asking_for_events(relay), asking_for_events(relay, origin="https://evil.example")
+    assert (await knock(relay, "/nowhere?token=a&token=b", [*foreign, ("Host", "x")])).status == 400
+    assert (await knock(relay, "/nowhere?token=a&token=b", foreign)).status == 404
+    assert (await knock(relay, "/ws/prices?token=a&token=b", foreign)).status == 403
+    assert (await knock(relay, "/ws/prices?token=a&token=b", events)).status == 400
+    assert (await knock(relay, "/ws/prices?token=a", events)).status == 401
 
 
-async def test_a_token_for_another_endpoint_is_kept(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_a_token_for_another_endpoint_is_kept(relay: Relay, opening: Opening) -> None:
     """It gets 403 at the wrong endpoint, and works at the right one afterwards."""
     token = await relay.token(endpoint="depth")
-    answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
+    answer = await knock(relay, fields=[*opening.request(relay), opening.bearing(token)])
     assert (answer.status, answer.code) == (403, "forbidden")
     await relay.audited("connect.denied", reason="token_audience")
-    assert (await knock(relay, "/ws/depth", [*upgrade(relay), bearing(token)])).status == 101
+    assert (
+        await knock(relay, "/ws/depth", [*opening.request(relay), opening.bearing(token)])
+    ).status == opening.status
 
 
 async def test_a_refusal_is_one_record(relay: Relay) -> None:

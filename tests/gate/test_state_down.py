@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from websockets.asyncio.client import connect
 
-from tests.support.raw_http import bearing, is_unspent, knock, post, upgrade
+from tests.support.raw_http import OVER_EACH_TRANSPORT, Opening, is_unspent, knock, post
 from tests.support.relay_process import Relay
 
 
@@ -23,13 +23,14 @@ def locked(relay: Relay) -> Iterator[None]:
         database.close()
 
 
-async def test_the_gate_says_503(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_the_gate_says_503(relay: Relay, opening: Opening) -> None:
     """It has Retry-After, and the same token works later. A replay is refused during that time too."""
     used, token = await relay.token(), await relay.token()
     assert await is_unspent(relay, used)
     with locked(relay):
         for text in (token, used):
-            answer = await knock(relay, fields=[*upgrade(relay), bearing(text)])
+            answer = await knock(relay, fields=[*opening.request(relay), opening.bearing(text)])
             assert (answer.status, answer.code, answer.json["retryable"]) == (503, "unavailable", True)
             assert int(answer.all("retry-after")[0]) >= 1
     await relay.audited("connect.denied", reason="state_unavailable")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.support.forged_tokens import claims, forged, signed
-from tests.support.raw_http import bearing, knock, post, upgrade
+from tests.support.raw_http import OVER_EACH_TRANSPORT, Opening, bearing, knock, post, upgrade
 from tests.support.relay_process import Relay
 
 
@@ -15,32 +15,39 @@ def used(relay: Relay) -> dict[str, str]:
     return forged(relay)
 
 
-async def test_the_forge_itself_is_good(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_the_forge_itself_is_good(relay: Relay, opening: Opening) -> None:
     """What `signed` and `claims` make unchanged is accepted, so the refusals below are about the changes."""
-    answer = await knock(relay, fields=[*upgrade(relay), bearing(signed(relay, claims(relay)))])
-    assert answer.status == 101
+    answer = await knock(
+        relay, fields=[*opening.request(relay), opening.bearing(signed(relay, claims(relay)))]
+    )
+    assert answer.status == opening.status
 
 
-async def test_all_bad_tokens_get_one_answer(relay: Relay, used: dict[str, str]) -> None:
+@OVER_EACH_TRANSPORT
+async def test_all_bad_tokens_get_one_answer(relay: Relay, used: dict[str, str], opening: Opening) -> None:
     """One status, one body and the same headers for each forgery, and for a token that was used before."""
     replayed = await relay.token()
-    assert (await knock(relay, fields=[*upgrade(relay), bearing(replayed)])).status == 101
+    assert (
+        await knock(relay, fields=[*opening.request(relay), opening.bearing(replayed)])
+    ).status == opening.status
     answers = {
-        kind: await knock(relay, fields=[*upgrade(relay), bearing(token)])
+        kind: await knock(relay, fields=[*opening.request(relay), opening.bearing(token)])
         for kind, token in (used | {"replayed": replayed}).items()
     }
     assert {kind: answer.status for kind, answer in answers.items() if answer.status != 401} == {}
     assert len({(answer.body, answer.fields) for answer in answers.values()}) == 1
 
 
-async def test_a_revoked_sessions_token_gets_that_answer_too(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_a_revoked_sessions_token_gets_that_answer_too(relay: Relay, opening: Opening) -> None:
     """After the log-out its unused token is refused like any bad one; the audit log knows better."""
     session = relay.session()
     token = await relay.token(session)
     cookie = [("Cookie", f"access-token={session}"), ("Origin", relay.url)]
     assert (await post(relay, "/api/auth/logout", cookie)).status == 204
-    answer = await knock(relay, fields=[*upgrade(relay), bearing(token)])
-    assert answer == await knock(relay, fields=[*upgrade(relay), bearing("garbage")])
+    answer = await knock(relay, fields=[*opening.request(relay), opening.bearing(token)])
+    assert answer == await knock(relay, fields=[*opening.request(relay), opening.bearing("garbage")])
     await relay.audited("connect.denied", reason="session_revoked")
 
 
@@ -59,6 +66,7 @@ async def test_the_log_tells_what_the_answer_does_not(relay: Relay) -> None:
         await relay.audited("connect.denied", reason=reason)
 
 
+@OVER_EACH_TRANSPORT
 @pytest.mark.parametrize(
     "audience",
     [
@@ -73,16 +81,22 @@ async def test_the_log_tells_what_the_answer_does_not(relay: Relay) -> None:
         "*",
     ],
 )
-async def test_an_audience_is_one_exact_text(relay: Relay, audience: str) -> None:
+async def test_an_audience_is_one_exact_text(relay: Relay, audience: str, opening: Opening) -> None:
     """A token for anything else is 403 (it is for another endpoint), and is not used up by the attempt."""
     text = audience.format(stream=relay.stream_url, stream_rest=relay.stream_url.removeprefix("ws"))
-    answer = await knock(relay, fields=[*upgrade(relay), bearing(signed(relay, claims(relay, aud=text)))])
+    answer = await knock(
+        relay, fields=[*opening.request(relay), opening.bearing(signed(relay, claims(relay, aud=text)))]
+    )
     assert (answer.status, answer.code) == (403, "forbidden")
 
 
-async def test_clocks_may_differ_by_two_seconds(relay: Relay) -> None:
+@OVER_EACH_TRANSPORT
+async def test_clocks_may_differ_by_two_seconds(relay: Relay, opening: Opening) -> None:
     """A token that ends now still works, one that ended seconds ago does not; the same for its start."""
-    for shift, status in ((-30, 101), (-34, 401), (-90, 401), (1, 101), (10, 401), (60, 401)):
+    good = opening.status
+    for shift, status in ((-30, good), (-34, 401), (-90, 401), (1, good), (10, 401), (60, 401)):
         now = int(time.time()) + shift
         token = signed(relay, claims(relay, iat=now, nbf=now, exp=now + 30))
-        assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == status, shift
+        assert (
+            await knock(relay, fields=[*opening.request(relay), opening.bearing(token)])
+        ).status == status, shift
