@@ -246,7 +246,9 @@ class Channel:
             if point.covers(value.position, value.publication):
                 return Replay(self, value.publication.seq)
         before = self._before
-        if before is not None and not point.covers(before.position, before.publication):
+        if not (
+            point.is_of(last.epoch) if before is None else point.covers(before.position, before.publication)
+        ):
             return None
         return Replay(self, self.history[0].publication.seq - 1 if self.history else last.seq)
 

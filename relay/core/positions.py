@@ -36,6 +36,10 @@ class ResumePoint:
             0 < publication.entry <= self.entry and publication.epoch == self.epoch
         )
 
+    def is_of(self, epoch: str) -> bool:
+        """Tell whether an epoch's first value is the first one that the client may have missed of a new channel."""
+        return self.number > 0 or self.epoch == epoch
+
 
 class Positions:
     """Numbers the values of one hub. `generation` names the hub's life: two hubs never have the same."""
@@ -45,8 +49,8 @@ class Positions:
         self._number = 0
         self._delivered = self._flushed = ""  # the part for other nodes
         # Numbers of written values are even. A value that nobody is subscribed to is written to nobody: its place is
-        # the odd number behind all values that were written before it. A subscriber that joins later has it in its
-        # snapshot, and each id that it gets is higher.
+        # the odd number after those of all values that were written before it. A subscriber that joins later has it in
+        # its snapshot, and each id that it gets is higher.
         self.unwritten = 1
         """The place of a value that was accepted now, until it is written."""
 

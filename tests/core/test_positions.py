@@ -128,7 +128,7 @@ class Browser:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_a_line_that_is_cut_anywhere_loses_and_repeats_nothing(seed: int) -> None:
-    """All channels go on behind the last message that came whole, or the client is told of the gap.
+    """All channels go on after the last message that came whole, or the client is told of the gap.
 
     Only what came of a replay comes again, if the line is cut before its end.
     """
@@ -224,7 +224,7 @@ def test_an_id_that_says_nothing(text: str) -> None:
     assert not node.hub.acked_state(SubscribeRequest(name="s.a", after=point)).recovered
 
 
-def test_another_node_goes_on_behind_the_same_entry_of_the_log() -> None:
+def test_another_node_goes_on_after_the_same_entry_of_the_log() -> None:
     """The numbers of two hubs differ. What the id's entry does not cover comes again at worst, and nothing is lost."""
     one, other = (Node(Random(1), name, history=100) for name in ("one", "other"))
     line, _ = joined(one.hub, ["s.a"], encode=EVENTS)
@@ -236,6 +236,11 @@ def test_another_node_goes_on_behind_the_same_entry_of_the_log() -> None:
     filled(other, 2, begin=5, has_log=True)
     state = other.hub.acked_state(SubscribeRequest(name="s.a", after=point))
     assert (state.recovered, state.missed) == (True, 3)
+    other.hub.publish(Publication(channel="s.new", epoch="e1", seq=1, ts=1, data=b"1", entry=7))
+    state = other.hub.acked_state(SubscribeRequest(name="s.new", after=point))
+    assert (state.recovered, state.missed) == (True, 1)
+    elsewhere = ResumePoint(0, 3, "e0")  # of an older epoch, in which the channel may have had messages
+    assert not other.hub.acked_state(SubscribeRequest(name="s.new", after=elsewhere)).recovered
     late = Node(Random(1), "late", history=100)
     filled(late, 2, begin=5, has_log=True)  # it knows nothing of the first four
     assert not late.hub.acked_state(SubscribeRequest(name="s.a", after=point)).recovered
