@@ -31,11 +31,27 @@ class ClockReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """What the engine says of itself. With a `fault`, it can't be used, and nothing else is known.
+
+    `ahead_s` is by how many seconds this machine's clock is ahead of it. `maxmemory` is in bytes, 0 for no limit.
+    """
+
+    fault: str = ""
+    ahead_s: float = 0.0
+    maxmemory: int = 0
+    is_persistent: bool = True
+    replicas: int = 0
+    needs_replicas: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
     """Settings, and facts about the machine that they are for.
 
     `file` is the settings file. `now` is in Unix seconds. `open_files` is the limit of open files of a process.
-    `filesystem_of` returns the type of file system of a path. `clocks` is empty if no server was asked.
+    `filesystem_of` returns the type of file system of a path. `clocks` is empty if no server was asked, and `engine`
+    is None then and without an engine.
     """
 
     settings: Settings
@@ -44,6 +60,7 @@ class Deployment:
     open_files: int
     filesystem_of: Callable[[Path], str]
     clocks: Sequence[ClockReading] = ()
+    engine: EngineFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

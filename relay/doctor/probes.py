@@ -1,7 +1,7 @@
 """The facts that the checks need about this machine and other servers, gathered before the checks run.
 
 Only servers that the settings name are asked, and only for their time: one GET each, without a credential. Any answer
-with a Date header will do.
+with a Date header will do. The engine is asked for what it says of itself.
 """
 
 import asyncio
@@ -13,7 +13,10 @@ from typing import Final
 
 import httpx
 
-from relay.doctor.base import ClockReading, Deployment, host_of
+from relay.core.errors import ConfigurationError
+from relay.doctor.base import ClockReading, Deployment, EngineFacts, host_of
+from relay.engine.address import read_address
+from relay.engine.options import EngineOptions
 from relay.net.http_client import async_client
 from relay.net.sockets import open_files
 from relay.settings.load import Settings
@@ -32,6 +35,7 @@ async def gather(settings: Settings, file: Path | None, *, ask: bool) -> Deploym
         open_files=open_files(),
         filesystem_of=filesystem_of,
         clocks=clocks,
+        engine=await read_engine(settings) if ask else None,
     )
 
 
@@ -61,6 +65,47 @@ async def _read_clock(setting: str, url: str) -> ClockReading:
     except (httpx.HTTPError, TimeoutError, KeyError, ValueError):
         return ClockReading(setting=setting, host=host, ahead_s=None)
     return ClockReading(setting=setting, host=host, ahead_s=ahead_by(asked, answered, theirs))
+
+
+async def read_engine(settings: Settings) -> EngineFacts | None:
+    """Ask the engine. None: the settings name none."""
+    url = settings.engine.url.get_secret_value()
+    if not url:
+        return None
+    try:
+        address = read_address(url, password_file=settings.engine.password_file)
+        from relay.engine.connection import EngineError, RefusedError, open_connection
+        from relay.engine.probe import probe
+
+        await probe(EngineOptions(address=address, prefix=settings.engine.prefix))
+        connection = await open_connection(address)
+    except ConfigurationError as error:
+        return EngineFacts(fault=str(error))
+    try:
+        asked = time.time()
+        (theirs,) = await connection.run([("TIME",)], within_s=ANSWER_WITHIN_S)
+        ours = (asked + time.time()) / 2
+        replies = await connection.run(
+            [("INFO", section) for section in ("memory", "persistence", "replication")],
+            within_s=ANSWER_WITHIN_S,
+        )
+        if found := next((one for one in (theirs, *replies) if isinstance(one, RefusedError)), None):
+            raise found
+    except EngineError as error:
+        return EngineFacts(fault=f"engine.url: {address} does not answer ({error})")
+    finally:
+        await connection.close()
+    told = dict(
+        line.split(":", 1) for reply in replies for line in reply.decode().splitlines() if ":" in line
+    )
+    return EngineFacts(
+        ahead_s=ours - int(theirs[0]) - int(theirs[1]) / 1e6,
+        maxmemory=int(told.get("maxmemory", 0)),
+        is_persistent=told.get("aof_enabled") == "1"
+        or (told.get("rdb_last_save_time", "0") != "0" and told.get("rdb_saves", "0") != "0"),
+        replicas=int(told.get("connected_slaves", 0)),
+        needs_replicas="min_slaves_good_slaves" in told,
+    )
 
 
 def ahead_by(asked: float, answered: float, theirs: float) -> float:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from relay.doctor.base import Check, Deployment, Finding, Severity
-from relay.doctor.checks import certificates, clocks, credentials, limits, network, proxy, storage
+from relay.doctor.checks import certificates, clocks, credentials, engine, limits, network, proxy, storage
 
 _ORDER = tuple(Severity)
 
@@ -17,6 +17,7 @@ CHECKS: Final[tuple[Check, ...]] = tuple(
             *limits.CHECKS,
             *proxy.CHECKS,
             *clocks.CHECKS,
+            *engine.CHECKS,
         ),
         key=lambda check: _ORDER.index(check.severity),
     )

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from relay.core.counters import BUCKET_BOUNDS_S, DurationHistogram
 from relay.core.errors import Reason
 from relay.core.events import LOG_ACTIONS, Action
-from relay.metrics.readings import Readings
+from relay.metrics.readings import EngineReading, Readings
 
 _BY_OUTCOME = (
     ("relay_tokens", "Requests for scoped tokens.", (Action.TOKEN_ISSUED, Action.TOKEN_DENIED)),
@@ -120,6 +120,7 @@ class _Relay(Collector):
         yield from _endpoints(now)
         yield from _publishers(now)
         yield from _proxy(now)
+        yield from _engine(now.engine)
         yield CounterMetricFamily(
             "relay_limits_counted_alone",
             "Requests whose limit this node counted alone, because the engine did not answer in time.",
@@ -154,7 +155,9 @@ def _about(now: Readings) -> Iterator[Metric]:
     info.add_metric([now.version, now.role], 1)
     yield info
     yield GaugeMetricFamily(
-        "relay_ready", "1 while the relay accepts new work, 0 during a drain.", not now.stopping
+        "relay_ready",
+        "1 while the relay accepts new work; 0 during a drain, and while /ready says so because of the engine.",
+        not now.stopping and (now.engine is None or now.engine.is_ready),
     )
 
 
@@ -321,6 +324,45 @@ def _proxy(now: Readings) -> Iterator[Metric]:
         "Open connections to the backend, used or kept.",
         now.proxy.connections,
     )
+
+
+def _engine(now: EngineReading | None) -> Iterator[Metric]:
+    """Yield the engine's metrics. Without an engine they have no samples."""
+    silence = GaugeMetricFamily(
+        "relay_engine_silence_seconds",
+        "Time since the engine last answered the reader of a log. It is asked twice a second.",
+        labels=["log"],
+    )
+    generation = GaugeMetricFamily(
+        "relay_engine_generation",
+        "Generation of a log. It changes when the engine lost data or was replaced.",
+        labels=["log"],
+    )
+    resyncs = CounterMetricFamily(
+        "relay_engine_resyncs", "How often this node had missed something and read all again.", labels=["log"]
+    )
+    restarts = CounterMetricFamily(
+        "relay_engine_task_restarts",
+        "Tasks that failed because of a fault in the relay and were started again.",
+        labels=[],
+    )
+    offset = GaugeMetricFamily(
+        "relay_engine_clock_offset_seconds",
+        "How far the engine's clock is ahead of this machine's.",
+        labels=[],
+    )
+    gate = GaugeMetricFamily(
+        "relay_gate_closed", "1 while the gate admits no connection because of the engine.", labels=["reason"]
+    )
+    if now is not None:
+        for name, one in now.logs.items():
+            silence.add_metric([name], one.silent_s)
+            generation.add_metric([name], one.generation)
+            resyncs.add_metric([name], one.resyncs)
+        restarts.add_metric([], now.restarts)
+        offset.add_metric([], now.offset_s)
+        gate.add_metric([Reason.NODE_BLIND.value], now.gate_closed)
+    yield from (silence, generation, resyncs, restarts, offset, gate)
 
 
 def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:

@@ -50,6 +50,29 @@ class ProxyReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLogReading:
+    """One log of the engine as this node reads it. `silent_s` is the time since the engine's last answer."""
+
+    silent_s: float
+    generation: int
+    resyncs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineReading:
+    """The engine as this node sees it. `logs` are those of revocations ("control") and "publications".
+
+    `gate_closed` and `is_ready` are what the node concludes. `offset_s` is how far the engine's clock is ahead.
+    """
+
+    logs: Mapping[str, EngineLogReading]
+    restarts: int
+    offset_s: float
+    gate_closed: bool
+    is_ready: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
     """One look at a relay. `at` and `started_at` are Unix seconds; all counts are since the start."""
 
@@ -78,3 +101,5 @@ class Readings:
     limits_alone: int
     """Requests that this node counted alone, because the engine did not answer in time."""
     proxy: ProxyReading
+    engine: EngineReading | None
+    """None without an engine."""

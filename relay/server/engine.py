@@ -14,6 +14,7 @@ from relay.core.hub import Hub
 from relay.engine.address import read_address
 from relay.engine.health import WARN_OFFSET_S, Health
 from relay.engine.options import EngineOptions
+from relay.metrics.readings import EngineLogReading, EngineReading
 from relay.settings.load import Settings
 from relay.stream.service import Stream
 
@@ -38,6 +39,23 @@ class Engine:
     limits: "EngineLimits"
     broker: "EngineBroker"
     health: Health
+
+    def read(self) -> EngineReading:
+        """Return the numbers, for metrics and operators."""
+        logs = {
+            name: EngineLogReading(
+                silent_s=part.pulse.silent_s, generation=part.generation, resyncs=part.resyncs
+            )
+            for name, part in (("control", self.state), ("publications", self.broker))
+        }
+        health = self.health
+        return EngineReading(
+            logs=logs,
+            restarts=self.state.restarts + self.broker.restarts,
+            offset_s=health.offset.seconds,
+            gate_closed=health.gate_closed is not None,
+            is_ready=(health.stream_unready or health.ingest_unready or health.issuer_unready) is None,
+        )
 
 
 def engine_options(settings: Settings) -> EngineOptions | None:

@@ -45,6 +45,7 @@ class ReadingsSource:
             audit_lost=parts.audit_log.lost,
             state_waiting=parts.state.waiting,
             limits_alone=parts.engine.limits.alone if parts.engine is not None else 0,
+            engine=None if parts.engine is None else parts.engine.read(),
             proxy=ProxyReading(
                 answers=dict(parts.proxy.answers) if parts.proxy is not None else {},
                 calls=parts.open_calls.count,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relay.doctor import CHECKS
-from relay.doctor.base import Check, ClockReading
+from relay.doctor.base import Check, ClockReading, EngineFacts
 from relay.doctor.checks.limits import HIGHEST
 from relay.keys.files import create_signing_key
 from tests.support.certificates import DAY, Authority
@@ -296,6 +296,11 @@ BY_MACHINE: dict[str, Callable[[Path, Examine], dict[str, list[str]]]] = {
     "open-files": lambda _folder, examined: examined(open_files=1024),
     "clock-off": lambda _folder, examined: examined(clocks=[clock(90.0)]),
     "clock-unknown": lambda _folder, examined: examined(clocks=[clock(None)]),
+    "engine-unusable": lambda _folder, examined: examined(engine=EngineFacts(fault="It does not answer.")),
+    "engine-clock": lambda _folder, examined: examined(engine=EngineFacts(ahead_s=-0.2)),
+    "engine-memory": lambda _folder, examined: examined(engine=EngineFacts(maxmemory=64 << 20)),
+    "engine-replicas": lambda _folder, examined: examined(engine=EngineFacts(replicas=1)),
+    "engine-persistence": lambda _folder, examined: examined(engine=EngineFacts(is_persistent=False)),
     "old-signing-key": lambda folder, examined: (sign_since(folder, 200), examined())[1],
     "certificate-expiring": lambda folder, examined: (
         Authority(folder).issue("app.example.com", "*.example.com", ends=DAY),

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from relay.doctor import gather
-from relay.doctor.probes import ahead_by, filesystem_of
+from relay.doctor.probes import ahead_by, filesystem_of, read_engine
 from relay.settings.load import load
 from tests.support.backends import ScriptedBackend, http_answer
 from tests.support.doctor_deployment import change
+from tests.support.engines import Engines
+from tests.support.ports import free_ports
 
 
 @contextlib.asynccontextmanager
@@ -87,3 +89,16 @@ def test_this_machines_file_systems(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc/self")
     assert filesystem_of(tmp_path / "link" / "x") == "proc"
     assert filesystem_of(tmp_path) not in ("", "proc")
+
+
+async def test_an_engine_tells_of_itself(folder: Path, engines: Engines) -> None:
+    """Its clock, its bound, and whether it keeps anything; one that is away is a fault in one sentence."""
+    change(folder, ("[listen]", f'[engine]\nurl = "{engines("redis").url}"\n\n[listen]'))
+    told = await read_engine(load(folder / "relay.toml"))
+    assert told is not None
+    assert (told.fault, told.maxmemory, told.is_persistent, told.replicas) == ("", 0, False, 0)
+    assert abs(told.ahead_s) < 1
+    change(folder, (engines("redis").url, f"redis://127.0.0.1:{free_ports(1)[0]}"))
+    away = await read_engine(load(folder / "relay.toml"))
+    assert away is not None
+    assert "does not answer" in away.fault

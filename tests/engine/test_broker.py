@@ -15,7 +15,7 @@ from relay.core.errors import MalformedError, UnavailableError
 from relay.core.publications import Publication, parse_draft
 from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.options import EngineOptions
-from tests.support.engines import Engines, EngineServer, lossy_link, until
+from tests.support.engines import Engines, EngineServer, until
 
 
 class Node:
@@ -81,44 +81,6 @@ async def test_each_node_gets_what_both_publish(own_engine: EngineServer) -> Non
             assert later.last == node.last
 
 
-@pytest.mark.parametrize("fault", ["flushed", "killed", "connections"])
-async def test_all_nodes_agree_after_a_fault(own_engine: EngineServer, fault: str) -> None:
-    """A loss of data begins a new epoch, broken connections do not; no position stands for two values."""
-    options = own_engine.options()
-    async with node_on(options) as (one, node), node_on(options) as (_, other):
-        first = [await publish(one, channel, 1) for channel in ("a", "b")]
-        await until(lambda: len(other.got) == 2)
-        if fault == "flushed":
-            own_engine.run("FLUSHALL")
-        elif fault == "killed":
-            own_engine.stop()
-            own_engine.start()
-        else:
-            own_engine.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        later = await publish(one, "a", 2)
-        assert (later.epoch == first[0].epoch) == (fault == "connections")
-        await publish(one, "b", 3)
-        await until(lambda: (node.value("a"), node.value("b")) == (2, 3))
-        await until(lambda: (other.value("a"), other.value("b")) == (2, 3))
-        positions: dict[tuple[str, str, int], bytes] = {}
-        for got in (*node.got, *other.got):
-            assert positions.setdefault((got.epoch, got.channel, got.seq), got.data) == got.data
-
-
-async def test_a_publication_whose_reply_was_lost_keeps_its_position(own_engine: EngineServer) -> None:
-    """The batch is sent again, and answered with the reply of then."""
-    async with contextlib.AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(lossy_link(own_engine.port))
-        options = own_engine.options(f"redis://127.0.0.1:{proxy.port}")
-        broker, node = await stack.enter_async_context(node_on(options))
-        proxy.lose_reply_to(b"marked")
-        assert (await publish(broker, "marked", 1)).seq == 1
-        assert proxy.lost == 1
-        assert (await publish(broker, "marked", 2)).seq == 2
-        await until(lambda: len(node.got) == 2)
-        assert [p.seq for p in node.got] == [1, 2]
-
-
 async def test_a_node_behind_a_cut_log_takes_the_values_of_now(own_engine: EngineServer) -> None:
     """Its stream channels are completed from the history, removed channels are forgotten, and the log stays small."""
     options = own_engine.options(log_bytes=4096)
@@ -149,18 +111,6 @@ async def test_an_engine_that_is_away_refuses_publications(own_engine: EngineSer
         own_engine.start()
         await publish(broker, "a", 2)
         await until(lambda: node.value("a") == 2)
-
-
-async def test_a_full_memory_publishes_nothing(own_engine: EngineServer) -> None:
-    """The script writes nothing at all, so the next publication has the next number."""
-    async with node_on(own_engine.options()) as (broker, node):
-        await publish(broker, "a", 1)
-        own_engine.run("CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(UnavailableError, match="OOM"):
-            await publish(broker, "a", 2)
-        own_engine.run("CONFIG", "SET", "maxmemory", "0")
-        assert (await publish(broker, "a", 3)).seq == 2
-        await until(lambda: [p.seq for p in node.got] == [1, 2])
 
 
 STEP = st.tuples(

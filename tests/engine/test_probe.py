@@ -16,7 +16,8 @@ from relay.engine.connection import open_connection
 from relay.engine.probe import probe
 from relay.engine.state import EngineState
 from tests.support import readme
-from tests.support.engines import KINDS, Engines, EngineServer
+from tests.support.certificates import Authority
+from tests.support.engines import KINDS, Engines, EngineServer, engine_server
 from tests.support.ports import free_ports
 
 REFERENCE = readme.ROOT / "relay/engine/README.md"
@@ -161,3 +162,26 @@ async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tm
                 await probe(own_engine.options(f"{url}/other"))
         finally:
             process.kill()
+
+
+async def test_tls_with_a_private_authority_and_an_acl_user(tmp_path: Path) -> None:
+    """The certificate is checked against `ca_file`; without it, or for another name, the engine is refused."""
+    authority = Authority(tmp_path)
+    pair = authority.issue("127.0.0.1")
+    (port,) = free_ports(1)
+    arguments = ["--tls-port", port, "--tls-auth-clients", "no", "--tls-cert-file", pair.cert]
+    arguments += ["--tls-key-file", pair.key, "--tls-ca-cert-file", authority.path]
+    (tmp_path / "engine").mkdir()
+    with engine_server("redis", tmp_path / "engine", *map(str, arguments)) as engine:
+        (acl,) = (block.text for block in readme.read(REFERENCE).blocks if "-@all" in block.text)
+        engine.run("ACL", "SETUSER", "relay", "on", ">pw", *acl.split())
+        url = f"rediss://relay:pw@127.0.0.1:{port}"
+        options = engine.options(f"{url}?ca_file={authority.path}", prefix="r1")
+        await probe(options)
+        state = await EngineState.open(options)
+        later = time.time() + 3600
+        assert await state.claim("jti", expires_at=later + 30, issued_at=later)
+        await state.aclose()
+        for refused in (url, f"rediss://relay:pw@localhost:{port}?ca_file={authority.path}"):
+            with pytest.raises(ConfigurationError, match=r"(?i)certificate"):
+                await probe(engine.options(refused))

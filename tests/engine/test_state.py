@@ -11,7 +11,7 @@ import pytest
 from relay.core.errors import UnavailableError
 from relay.engine.options import EngineOptions
 from relay.engine.state import EngineState
-from tests.support.engines import EngineServer, engine_server, lossy_link, until
+from tests.support.engines import EngineServer, engine_server, until
 from tests.support.moved_clock import MovedClock
 
 FUTURE = time.time() + 3600
@@ -83,40 +83,6 @@ async def test_a_node_that_starts_later_knows_all_revocations(own_engine: Engine
         await later.aclose()
 
 
-@pytest.mark.parametrize("fault", ["flushed", "twice", "killed", "restarted"])
-async def test_what_an_engine_lost_is_no_second_use(own_engine: EngineServer, fault: str) -> None:
-    """Older tokens are refused for now, not as replays; revocations come back from the nodes; newer tokens are used."""
-    async with two_nodes(own_engine.options()) as (one, other, _):
-        now = time.time()
-        await one.revoke("session-1", at=now, until=now + 100)
-        await until(lambda: other.revoked_at("session-1"))
-        assert await claim(one, "jti")
-        if fault in ("flushed", "twice"):
-            own_engine.run("FLUSHALL")
-            if fault == "twice":
-                await until(lambda: one.resyncs)
-                own_engine.run("FLUSHALL")
-        else:
-            own_engine.stop(15 if fault == "restarted" else 9)
-            own_engine.start()
-        with pytest.raises(UnavailableError):
-            await one.claim("old", expires_at=now + 30, issued_at=now)
-        assert await claim(other, "new")
-        assert not await claim(one, "new")
-
-        async def kept() -> bool:
-            later = await EngineState.open(own_engine.options(prefix=one._options.prefix))
-            found = later.revoked_at("session-1") is not None
-            await later.aclose()
-            return found
-
-        async with asyncio.timeout(30):
-            while not await kept():  # noqa: ASYNC110  # it has no event
-                await asyncio.sleep(0.01)
-        await one.revoke("session-2", at=now, until=now + 100)
-        await until(lambda: other.revoked_at("session-2"))
-
-
 async def test_an_engine_that_is_away_is_an_error_and_a_blind_node(own_engine: EngineServer) -> None:
     """Nothing is answered from memory but revocations; all goes on when it is back."""
     async with two_nodes(own_engine.options()) as (one, other, _):
@@ -133,18 +99,6 @@ async def test_an_engine_that_is_away_is_an_error_and_a_blind_node(own_engine: E
         own_engine.start()
         await until(lambda: not one.is_blind and not other.is_blind)
         assert await claim(one, "jti")
-
-
-async def test_a_claim_whose_reply_was_lost_is_no_replay(own_engine: EngineServer) -> None:
-    """It is sent again on a new connection, and the engine recognizes it."""
-    async with contextlib.AsyncExitStack() as stack:
-        proxy = await stack.enter_async_context(lossy_link(own_engine.port))
-        options = own_engine.options(f"redis://127.0.0.1:{proxy.port}")
-        state = await stack.enter_async_context(Node().open(options))
-        proxy.lose_reply_to(b"the-jti")
-        assert await claim(state, "the-jti")
-        assert proxy.lost == 1
-        assert not await claim(state, "the-jti")
 
 
 async def test_clocks_that_differ_are_refused_for_now(own_engine: EngineServer) -> None:
@@ -223,13 +177,3 @@ async def test_a_quiet_minute_refuses_nobody(tmp_path: Path) -> None:
             now = time.time() + ahead
             assert await state.claim(f"jti-{ahead}", expires_at=now + 30, issued_at=now)
         await state.aclose()
-
-
-async def test_a_full_memory_is_an_error_and_no_replay(own_engine: EngineServer) -> None:
-    """Nothing was written, so the token can be used when there is room again."""
-    async with Node().open(own_engine.options()) as state:
-        own_engine.run("CONFIG", "SET", "maxmemory", "1")
-        with pytest.raises(UnavailableError, match="OOM"):
-            await claim(state, "jti")
-        own_engine.run("CONFIG", "SET", "maxmemory", "0")
-        assert await claim(state, "jti")

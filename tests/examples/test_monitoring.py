@@ -68,4 +68,4 @@ def test_promtool_takes_the_files(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "11 rules found" in done.stdout
+    assert "15 rules found" in done.stdout

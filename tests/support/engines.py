@@ -167,11 +167,20 @@ class Engines:
 
 
 class LossyLink:
-    """Forwards connections to an engine, and loses single replies: the command was executed, and nobody hears of it."""
+    """Forwards connections to an engine, as a link that a test breaks.
+
+    Single replies can be lost: the command was executed, and nobody hears of it. While `swallows` names a direction,
+    "requests" or "replies", what comes there vanishes, and no socket is closed. `delay_s` delays each reply. With
+    another `target`, later connections go elsewhere.
+    """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
+        self.swallows: set[str] = set()
+        self.delay_s = 0.0
         self._marker = b""
+        self._open: set[asyncio.StreamWriter] = set()
+        self._silent: set[asyncio.StreamWriter] = set()
         self.lost = 0
         self.port = 0
 
@@ -179,9 +188,17 @@ class LossyLink:
         """Break the connection in place of the next reply to a request that contains `marker`."""
         self._marker = marker
 
+    def silence(self) -> None:
+        """Forward nothing more over the connections of now, and keep them open. Later ones work."""
+        self._silent |= self._open
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""
-        from_engine, engine = await asyncio.open_connection("127.0.0.1", self._target)
+        try:
+            from_engine, engine = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:  # there is no engine, so the caller gets no connection either
+            writer.transport.abort()
+            return
         losing = asyncio.Event()
 
         async def requests() -> None:
@@ -189,19 +206,26 @@ class LossyLink:
                 if self._marker and self._marker in data:
                     self._marker = b""
                     losing.set()
-                engine.write(data)
+                if "requests" not in self.swallows and writer not in self._silent:
+                    engine.write(data)
 
         async def replies() -> None:
             while data := await from_engine.read(1 << 20):
                 if losing.is_set():
                     self.lost += 1
                     break
-                writer.write(data)
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                if "replies" not in self.swallows and writer not in self._silent:
+                    writer.write(data)
 
         tasks = [asyncio.create_task(requests()), asyncio.create_task(replies())]
+        self._open.add(writer)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._open.discard(writer)
+            self._silent.discard(writer)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -29,7 +29,14 @@ from relay.core.errors import EXPLANATIONS
 from relay.core.events import ACTION_EXPLANATIONS
 from relay.doctor import CHECKS
 from relay.metrics.prometheus import _Relay
-from relay.metrics.readings import EndpointReading, ProxyReading, PublisherReading, Readings
+from relay.metrics.readings import (
+    EndpointReading,
+    EngineLogReading,
+    EngineReading,
+    ProxyReading,
+    PublisherReading,
+    Readings,
+)
 from relay.settings.endpoints import Grant
 from relay.settings.load import Settings
 from tests.support import readme
@@ -114,6 +121,13 @@ def _metrics(_: Path) -> list[str]:
         state_waiting=0,
         limits_alone=0,
         proxy=ProxyReading(answers={}, calls=0, connections=0),
+        engine=EngineReading(
+            logs={"": EngineLogReading(silent_s=0, generation=0, resyncs=0)},
+            restarts=0,
+            offset_s=0,
+            gate_closed=False,
+            is_ready=True,
+        ),
     )
     rows = []
     for family in _Relay(lambda: readings).collect():

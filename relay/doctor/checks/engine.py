@@ -1,0 +1,98 @@
+"""Checks of the Redis or Valkey server that several nodes share (`engine.url`), by what it says of itself."""
+
+from collections.abc import Iterator
+
+from relay.core.messages import Mode
+from relay.doctor.base import Check, Deployment, Severity
+
+WARN_OFFSET_S = 0.1
+"""A tenth of the difference at which claims are refused."""
+MESSAGE_BYTES = 1024
+"""Bytes of a message with its keys, for the estimate of the memory. Messages may be longer, most are shorter."""
+CLAIM_BYTES = 150
+CLAIMS = 500 * 152
+"""Used tokens that are kept: as many connects in a second as one node can do, for as long as a claim is kept."""
+
+
+def memory_need(deployment: Deployment) -> int:
+    """Return the bytes that the engine needs for these settings, with messages of `MESSAGE_BYTES`."""
+    settings = deployment.settings
+    kept = max(
+        (one.history.messages for one in settings.sockets.values() if one.mode is Mode.STREAM), default=0
+    )
+    values = settings.limits.channels * (1 + kept) * MESSAGE_BYTES
+    return settings.engine.log_bytes * 9 // 8 + values + CLAIMS * CLAIM_BYTES  # the log is cut in eighths
+
+
+def _unusable(deployment: Deployment) -> Iterator[str]:
+    if deployment.engine is not None and deployment.engine.fault:
+        yield deployment.engine.fault.rstrip(".")
+
+
+def _clock(deployment: Deployment) -> Iterator[str]:
+    engine = deployment.engine
+    if engine is not None and not engine.fault and abs(engine.ahead_s) > WARN_OFFSET_S:
+        way = "ahead of" if engine.ahead_s > 0 else "behind"
+        yield f"this machine's clock is {abs(engine.ahead_s) * 1000:.0f} ms {way} the engine's"
+
+
+def _memory(deployment: Deployment) -> Iterator[str]:
+    engine = deployment.engine
+    if engine is not None and engine.maxmemory and engine.maxmemory < (need := memory_need(deployment)):
+        yield f"the engine's maxmemory is {engine.maxmemory >> 20} MiB, and these settings can need {need >> 20} MiB"
+
+
+def _replicas(deployment: Deployment) -> Iterator[str]:
+    engine = deployment.engine
+    if engine is not None and engine.replicas and not engine.needs_replicas:
+        yield f"the engine has {engine.replicas} replicas, and accepts writes without them"
+
+
+def _persistence(deployment: Deployment) -> Iterator[str]:
+    engine = deployment.engine
+    if engine is not None and not engine.fault and not engine.is_persistent and not engine.replicas:
+        yield "the engine has neither a file nor a replica"
+
+
+CHECKS = (
+    Check(
+        name="engine-unusable",
+        severity=Severity.ERROR,
+        finds="The engine does not answer, refuses the log-in, is too old, is a replica, or may evict keys.",
+        means="The relay does not start. What it says then is the finding.",
+        do="Do what the finding says.",
+        run=_unusable,
+    ),
+    Check(
+        name="engine-clock",
+        severity=Severity.WARNING,
+        finds="The clocks of this machine and of the engine differ by more than 100 ms.",
+        means="From a second on, this node admits no connection, because claims would be kept for the wrong time.",
+        do="Run an NTP client on both machines (chronyc tracking, timedatectl).",
+        run=_clock,
+    ),
+    Check(
+        name="engine-memory",
+        severity=Severity.WARNING,
+        finds="The engine's maxmemory is below what the settings can need, with messages of 1 KiB.",
+        means="When it is reached, claims and publications get 503. Nothing is evicted.",
+        do="Raise maxmemory, or lower engine.log_bytes, limits.channels or the endpoints' history.messages.",
+        run=_memory,
+    ),
+    Check(
+        name="engine-replicas",
+        severity=Severity.WARNING,
+        finds="The engine has replicas, but no min-replicas-to-write.",
+        means="If the network splits, two masters accept writes, and a token can be used once on each.",
+        do="Set min-replicas-to-write 1 and min-replicas-max-lag 1 there: the window is then a second.",
+        run=_replicas,
+    ),
+    Check(
+        name="engine-persistence",
+        severity=Severity.NOTE,
+        finds="The engine has neither a file of its data (AOF or RDB) nor a replica.",
+        means="After its restart, last values are gone until they are published again, and tokens of 2 s are refused.",
+        do="Set appendonly yes there if publishers do not repeat their values.",
+        run=_persistence,
+    ),
+)

@@ -1,0 +1,319 @@
+"""Two nodes on an engine that a test breaks, what was promised to their callers, and the check that it holds.
+
+`Nodes` records each acknowledged publication, each answer to a claim and each revocation. `Nodes.check` is what has to
+hold after any fault; the letters are those of its errors:
+
+A  Each acknowledged publication was delivered to each node, or the node knows that it missed something.
+B  No position stands for two values, and no value has two positions.
+C  A node gets the numbers of a channel without a gap, or knows that it missed something. Channels with a history have
+   no gap at all.
+D  The last values of both nodes, of the engine and of the publisher are the same.
+E  No token was used twice. A token that nobody else used was not called a replay.
+F  Each revocation is in force on both nodes, and on one that starts now.
+G  Every call was answered, and no task is left.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
+
+from relay.broker.base import Position
+from relay.core.errors import UnavailableError
+from relay.core.publications import Publication, parse_draft
+from relay.engine.broker import EngineBroker, KeptHistory
+from relay.engine.options import EngineOptions
+from relay.engine.state import EngineState
+from tests.support.engines import LossyLink
+
+CHANNELS = ("latest.a", "latest.b", "stream.a")
+SETTLES_WITHIN_S = 30.0
+
+
+class Hub:
+    """A receiver that keeps what it got."""
+
+    def __init__(self) -> None:
+        self.got: list[Publication] = []
+        self.last: dict[str, Publication] = {}
+
+    def publish(self, publication: Publication) -> None:
+        """See `Receiver.publish`."""
+        self.got.append(publication)
+        self.last[publication.channel] = publication
+
+    def alive(self, channel: str, *, ts: int) -> None:
+        """See `Receiver.alive`."""
+
+    def remove(self, name: str, /) -> None:
+        """See `Receiver.remove`."""
+        self.last.pop(name, None)
+
+    def delivered(self, entry: int, epoch: str) -> None:
+        """See `Receiver.delivered`."""
+
+
+class Nodes:
+    """Two nodes, each over a link of its own, and the workload of their callers."""
+
+    def __init__(self, options: EngineOptions, links: list[LossyLink]) -> None:
+        self._options = options
+        self.links = links
+        self.states: list[EngineState] = []
+        self.brokers: list[EngineBroker] = []
+        self.hubs: list[Hub] = []
+        self.acknowledged: dict[tuple[str, str, int], int] = {}
+        self.positions: dict[int, tuple[str, str, int]] = {}
+        self.newest: dict[str, int] = {}
+        self.claims: dict[str, tuple[float, list[object]]] = {}
+        self.revoked: list[str] = []
+        self.broken: list[str] = []
+        self.refused = 0
+        self.rounds = 0
+        self._numbers = itertools.count(1)
+
+    async def open(self) -> None:
+        """Start both nodes. The life of claims began long ago, so tokens of now can be used."""
+        for link in self.links:
+            options = self._through(link)
+            self.states.append(await EngineState.open(options))
+            broker = EngineBroker(
+                options,
+                max_channels=100,
+                history_of=lambda name: KeptHistory(
+                    messages=5000 if name.startswith("stream.") else 0, seconds=600
+                ),
+            )
+            hub = Hub()
+            broker.attach(hub, after=(await broker.load()).delivery_position)
+            self.brokers.append(broker)
+            self.hubs.append(hub)
+
+    async def close(self) -> None:
+        """End both nodes."""
+        for broker in self.brokers:
+            await broker.aclose()
+        for state in self.states:
+            await state.aclose()
+
+    def _through(self, link: LossyLink) -> EngineOptions:
+        return EngineOptions(
+            address=type(self._options.address)(kind="tcp", hosts=[("127.0.0.1", link.port)]),
+            prefix=self._options.prefix,
+        )
+
+    # the workload
+
+    async def publish(self, node: int, channel: str) -> bool:
+        """Publish the next value on a node. False: it is unknown whether it was published."""
+        value = next(self._numbers)
+        draft = parse_draft(json.dumps({"channel": channel, "data": value}).encode())
+        try:
+            answer = await self.brokers[node].publish(draft, ts=1)
+        except UnavailableError:
+            self.refused += 1
+            return False
+        assert isinstance(answer, Position)
+        self._record((answer.epoch, channel, answer.seq), value)
+        self.acknowledged[answer.epoch, channel, answer.seq] = value
+        self.newest[channel] = value
+        return True
+
+    def _record(self, position: tuple[str, str, int], value: int) -> None:
+        before = self.positions.setdefault(value, position)
+        if before != position:
+            self.broken.append(f"B: {value} was published at {before} and at {position}")
+
+    async def claim(self, jti: str, issued_at: float, nodes: tuple[int, ...] = (0, 1)) -> list[object]:
+        """Claim a token on nodes at once. An answer is whether it may be used, or None for an error."""
+
+        async def one(node: int) -> bool | None:
+            try:
+                return await self.states[node].claim(jti, expires_at=issued_at + 30, issued_at=issued_at)
+            except UnavailableError:
+                return None
+
+        answers: list[object] = [*await asyncio.gather(*(one(node) for node in nodes))]
+        self.claims.setdefault(jti, (issued_at, []))[1].extend(answers)
+        return answers
+
+    async def revoke(self, node: int) -> bool:
+        """Revoke a session on a node."""
+        key = f"session-{len(self.revoked)}-{next(self._numbers)}"
+        try:
+            await self.states[node].revoke(key, at=time.time(), until=time.time() + 600)
+        except UnavailableError:
+            return False
+        self.revoked.append(key)
+        return True
+
+    async def round(self) -> None:
+        """Do some of each. Errors are fine, lies are not."""
+        publishing: list[Awaitable[object]] = [
+            self.publish(node, channel) for node in (0, 1) for channel in CHANNELS
+        ]
+        token = f"token-{next(self._numbers)}"
+        await asyncio.gather(*publishing, self.claim(token, time.time()), self.revoke(self.rounds % 2))
+        self.rounds += 1
+
+    @contextlib.asynccontextmanager
+    async def busy(self) -> AsyncIterator[None]:
+        """Do rounds while the body runs."""
+
+        async def work() -> None:
+            while True:
+                await self.round()
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(work())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def more(self, rounds: int = 3) -> None:
+        """Wait until the workload has done so many more rounds."""
+        wanted = self.rounds + rounds
+        await self.until(lambda: self.rounds >= wanted)
+
+    async def blind(self) -> None:
+        """Wait until both nodes know that the engine is silent."""
+        await self.until(lambda: all(state.is_blind for state in self.states))
+
+    async def failing(self) -> None:
+        """Wait until a publication was refused."""
+        before = self.refused
+        await self.until(lambda: self.refused > before)
+
+    async def cancelled_callers(self, count: int) -> None:
+        """Call, and go away at random moments."""
+        for number in range(count):
+            is_publication = random.random() < 0.5
+            call: Any = self.publish(0, CHANNELS[number % 3]) if is_publication else self.revoke(0)
+            task = asyncio.create_task(call)
+            for _ in range(random.randrange(12)):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def until(self, condition: Any, *, within_s: float = SETTLES_WITHIN_S) -> None:
+        """Wait until something is true that nothing can be awaited for."""
+        async with asyncio.timeout(within_s):
+            while not condition():  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(0.005)
+
+    # what must hold
+
+    async def check(
+        self,
+        *,
+        publishing: bool = True,
+        within_s: float = SETTLES_WITHIN_S,
+        known_within_s: float = SETTLES_WITHIN_S,
+    ) -> None:
+        """Wait until both nodes are well again, and check everything. Without `publishing` nobody sends a new value.
+
+        `within_s` is the limit for that, `known_within_s` that for the revocations that a new node has to know.
+
+        Raises:
+            AssertionError: with the letter of what does not hold.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                await self._settle(publishing=publishing)
+        except TimeoutError:
+            values = [{name: value.data for name, value in hub.last.items()} for hub in self.hubs]
+            raise AssertionError(f"D: the nodes do not agree: {values}, published: {self.newest}") from None
+        self._check_positions()
+        await self._check_claims()
+        fresh = await self.claim(f"fresh-{next(self._numbers)}", time.time() + 5)
+        assert fresh.count(True) == 1, f"E: of two uses of a new token {fresh} succeeded"
+        await self._check_revocations(known_within_s)
+        assert not self.broken, self.broken[0]
+
+    async def _settle(self, *, publishing: bool) -> None:
+        if publishing:
+            for channel in CHANNELS:
+                for node in (0, 1):
+                    while not await self.publish(node, channel):  # noqa: ASYNC110  # the engine is away
+                        await asyncio.sleep(0.01)
+        while True:
+            try:
+                values = {one.channel: int(one.data) for one in (await self.brokers[0].load()).values}
+            except UnavailableError:
+                continue
+            if publishing and values != self.newest:
+                raise AssertionError(f"D: the engine has {values}, published: {self.newest}")
+            nodes = [{name: int(one.data) for name, one in hub.last.items()} for hub in self.hubs]
+            if nodes == [values, values]:
+                return
+            await asyncio.sleep(0.01)
+
+    def _check_positions(self) -> None:
+        for broker, hub in zip(self.brokers, self.hubs, strict=True):
+            last: dict[str, Publication] = {}
+            got = set()
+            for one in hub.got:
+                position = (one.epoch, one.channel, one.seq)
+                self._record(position, int(one.data))
+                expected = self.acknowledged.get(position)
+                assert expected in (None, int(one.data)), f"B: {position} is {expected} and {int(one.data)}"
+                assert position not in got, f"A: {position} was delivered twice"
+                got.add(position)
+                before = last.get(one.channel)
+                if before is not None and before.epoch == one.epoch and one.seq != before.seq + 1:
+                    is_kept = one.channel.startswith("stream.")
+                    is_told = broker.resyncs > 0 and not is_kept
+                    assert is_told, f"C: {one.channel} {before.seq} → {one.seq}"
+                last[one.channel] = one
+            missing = self.acknowledged.keys() - got
+            assert broker.resyncs or not missing, f"A: a node never got {sorted(missing)[:3]}"
+
+    async def _check_claims(self) -> None:
+        for jti, (issued_at, answers) in self.claims.items():
+            used = answers.count(True)
+            assert used <= 1, f"E: {jti} was used {used} times"
+            if used == 0 and None not in answers:
+                raise AssertionError(f"E: {jti} was called a replay, and nobody used it")
+            if used:
+                again = [
+                    answer for node in (0, 1) for answer in await self._answer(jti, issued_at, node=node)
+                ]
+                assert True not in again, f"E: {jti} was used a second time after the fault"
+
+    async def _answer(self, jti: str, issued_at: float, *, node: int) -> list[object]:
+        try:
+            return [await self.states[node].claim(jti, expires_at=issued_at + 30, issued_at=issued_at)]
+        except UnavailableError:
+            return [None]
+
+    async def _check_revocations(self, within_s: float) -> None:
+        for state in self.states:
+            missing = [key for key in self.revoked if state.revoked_at(key) is None]
+            assert not missing, f"F: {missing[:3]} of {len(self.revoked)} are not known to a node"
+
+        async def known_to_a_new_node() -> bool:
+            later = await EngineState.open(self._through(self.links[0]))
+            try:
+                return all(later.revoked_at(key) is not None for key in self.revoked)
+            finally:
+                await later.aclose()
+
+        try:
+            async with asyncio.timeout(within_s):
+                while not await known_to_a_new_node():  # noqa: ASYNC110  # it has no event
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise AssertionError("F: a node that starts now does not know all revocations") from None
+
+
+def engine_tasks() -> list[str]:
+    """Return the names of the tasks of engines' parts that run."""
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("relay-engine")]
