@@ -334,7 +334,8 @@ class LogWriter:
         try:
             return seal(self._record(entry), head)
         except Exception as error:  # noqa: BLE001  # the event must be recorded, without the details that can't be written
-            bare = msgspec.structs.replace(entry.event, relay={"unwritable": type(error).__name__})
+            unwritable = {"unwritable": type(error).__name__}
+            bare = msgspec.structs.replace(entry.event, relay=unwritable, more=None)
             return seal(self._record(entry._replace(event=bare)), head)
 
     def _record(self, entry: Entry) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -168,4 +169,19 @@ async def test_details_that_can_not_be_written_do_not_lose_the_event(
     await auditor.record(an_event(3))
     assert users(path) == ["user-1", "user-2", "user-3"]
     assert records(path)[1]["relay"]["unwritable"] == "ValueError"
+
+
+async def test_details_that_are_made_when_the_record_is_written(auditor: JsonlAuditor, path: Path) -> None:
+    """They are in the record; if they can't be made, the event is recorded without them."""
+
+    def failing() -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    auditor.note(msgspec.structs.replace(an_event(1), more=lambda: {"sent": [{"channel": "prices.A"}]}))
+    auditor.note(msgspec.structs.replace(an_event(2), more=failing))
+    await auditor.record(an_event(3))
+    assert records(path)[0]["relay"]["sent"] == [{"channel": "prices.A"}]
+    assert records(path)[0]["relay"]["token"]["jti"] == "jti-1"
+    assert records(path)[1]["relay"]["unwritable"] == "ZeroDivisionError"
+    assert whole(path)
     assert whole(path)
