@@ -15,6 +15,7 @@ from tests.support.scripted_relay import CLIENT
 DIST = PACKAGE / "dist"
 MANIFEST = json.loads((PACKAGE / "package.json").read_text())
 
+MODULES = ["--target", "es2022", "--module", "nodenext"]
 STRICT = """
 import { createStream, fetchToken, keepSession, TokenError, type Stream } from 'scoped-relay';
 import { RelayProvider, usePrice, usePriceStream, useRelay, type Price } from 'scoped-relay/react';
@@ -113,11 +114,19 @@ def test_the_hooks_are_for_the_client_side(name: str) -> None:
 def test_the_packed_package_installs_and_its_types_are_strict(project: Project) -> None:
     """`npm i ./scoped-relay-….tgz` gives both entries, with types that tsc checks strictly."""
     (project.folder / "page.ts").write_text(STRICT)
-    options = ["--strict", "--noEmit", "--target", "es2022", "--module", "nodenext", "--skipDefaultLibCheck"]
-    project.run("tsc", *options, "page.ts")
+    project.run("tsc", "--strict", "--noEmit", "--skipDefaultLibCheck", *MODULES, "page.ts")
     assert (
         CLIENT.read_text() == (project.folder / "node_modules/scoped-relay/dist/relay-client.js").read_text()
     )
+
+
+def test_the_sources_fit_their_types(project: Project) -> None:
+    """What an editor checks of a file with `@ts-check`: code and types change together."""
+    sources = [
+        f"node_modules/scoped-relay/src/{name}.js" for name in ("relay-client", "relay-session", "react")
+    ]
+    strict = ["--strict", "--noImplicitAny", "false", "--skipDefaultLibCheck"]
+    project.run("tsc", "--noEmit", "--allowJs", "--checkJs", *strict, *MODULES, *sources)
 
 
 def test_the_packed_readme_has_no_dead_link(project: Project) -> None:

@@ -188,7 +188,7 @@ function createStream({
   let flushed = -PACE_MS;
   let failures = 0;
   let refusals = 0;
-  let told;
+  let askedDelay;
   let welcomed = Infinity;
   let beat = 5e3;
   let heard = 0;
@@ -196,7 +196,7 @@ function createStream({
   let latest = 0;
   let silent = false;
   let ordered = false;
-  let torn = false;
+  let mustResume = false;
   let lastId = 0;
   function emit(event, value) {
     const called = listeners.get(event);
@@ -244,14 +244,17 @@ function createStream({
     enter("connecting");
     if (state === "connecting")
       withToken(open, (why, wait, final) => {
-        told = wait;
+        askedDelay = wait;
         if (!final || why.status !== 401) return leave(final && "stopped", why);
         signOut(why);
         session?.then((known) => known?.end());
       });
   }
   function open({ endpoint, wsToken }) {
-    const transport = transports[(refusals >> 1) % transports.length];
+    const transport = (
+      /** @type {Transport} */
+      transports[(refusals >> 1) % transports.length]
+    );
     refusals++;
     if (transport === "sse") socket = openFixed({ endpoint, wsToken });
     else {
@@ -290,7 +293,7 @@ function createStream({
         if (fixed !== id) {
           fixed = id;
           successor = void 0;
-          torn = false;
+          mustResume = false;
           sent.clear();
           clearTimeout(renewer);
           for (const name of names) sent.set(name, interval_ms);
@@ -308,17 +311,17 @@ function createStream({
     return opened;
   }
   function firstChannels() {
-    const [interval, names = []] = !torn && missing()[0] || [];
+    const [interval, names = []] = !mustResume && missing()[0] || [];
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
     return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? "&compress=1" : ""}`] : [];
   }
   function welcome(frame) {
     welcomed = heard;
-    told = void 0;
+    askedDelay = void 0;
     lead = frame.ts - heard;
     beat = bounded(frame.heartbeat_ms) || beat;
-    enter("open", { connection: frame.connection, transport: way() });
+    enter("open", { connection: frame.connection, transport: carrier() });
     emit("welcome", frame);
     flush();
     if (socket) watch();
@@ -348,7 +351,7 @@ function createStream({
       failures = 0;
       if (fixed) refusals = 1;
     }
-    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : bounded(waitMs);
+    if (code !== 1001 && code !== 1012) askedDelay = code === 4008 && !failures ? failures++ : bounded(waitMs);
     if (code === 4501) signOut({ code, reason });
     else leave((STOP.includes(code) || code >= 4500) && "stopped", { code, reason });
   }
@@ -369,7 +372,7 @@ function createStream({
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
     pings.clear();
-    torn = ordered;
+    mustResume = ordered;
     silent = false;
     welcomed = Infinity;
     for (const entry of entries.values()) {
@@ -381,23 +384,23 @@ function createStream({
       over.abort();
       return enter(final, why);
     }
-    const retryInMs = told ?? backoff();
+    const retryInMs = askedDelay ?? backoff();
     after(retryInMs, connect);
     enter("waiting", { ...why, retryInMs });
   }
-  const way = () => welcomed < Infinity ? fixed ? "sse" : "websocket" : void 0;
-  function hurry() {
-    if (state === "waiting" && told === void 0) after(Math.random() * BACKOFF_FIRST_MS, connect);
+  const carrier = () => welcomed < Infinity ? fixed ? "sse" : "websocket" : void 0;
+  function connectSoon() {
+    if (state === "waiting" && askedDelay === void 0) after(Math.random() * BACKOFF_FIRST_MS, connect);
   }
   function watch() {
     const now = performance.now();
     if (now - due > beat) heard = Math.max(heard, now - 1.5 * beat);
     const silence = now - heard;
     if (silence >= 2.5 * beat) return ended(1006, "dead_link");
-    if (silence >= 1.5 * beat) hush(true);
+    if (silence >= 1.5 * beat) setSilent(true);
     after((silent ? 2.5 : 1.5) * beat - silence, watch);
   }
-  function hush(quiet) {
+  function setSilent(quiet) {
     silent = quiet;
     emit("silence", quiet);
     entries.forEach(settle);
@@ -419,7 +422,7 @@ function createStream({
     if (former - ts > 1e3 && type !== "snapshot") lead = latest = -Infinity;
     if (ts - heard > lead) lead = ts - heard;
     if (ts > latest) latest = ts;
-    if (silent) hush(false);
+    if (silent) setSilent(false);
     if (type === "update" || type === "snapshot") return deliver(frame);
     if (type === "welcome") return welcome(frame);
     if (type === "error") return failed(frame);
@@ -429,7 +432,7 @@ function createStream({
     if (type === "subscribed") acknowledged({ id: fixed, ...frame });
     if (type === "unsubscribed" && !id) withdrawn(frame.channels);
     if (type === "token_expiring") renewIn(Math.random() * (bounded(frame.expires_in_ms) ?? PATIENCE_MS) / 2);
-    if (type === "reconnect") told = bounded(frame.delay_ms);
+    if (type === "reconnect") askedDelay = bounded(frame.delay_ms);
     requests.delete(id);
     emit(type, frame);
   }
@@ -442,7 +445,7 @@ function createStream({
       if (ordered && entry.seq && (otherEpoch || seq > entry.seq + 1)) {
         if (entry.resuming) return;
         if (!otherEpoch) {
-          torn = true;
+          mustResume = true;
           return change();
         }
         lose(entry, frame);
@@ -524,21 +527,22 @@ function createStream({
     flushed = performance.now();
     const wants = wanted();
     entries.forEach((entry, channel) => entry.readers.length || (late.delete(entry), entries.delete(channel)));
-    const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
+    const lost = [...entries.keys()].filter((name) => mustResume && entries.get(name).seq);
     if (fixed) {
       for (const name of sent.keys()) if (!wants.has(name)) sent.delete(name);
-      if (torn || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
+      if (mustResume || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
       return;
     }
-    const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
-    torn = false;
+    const gone = [...sent.keys()].filter((name) => mustResume || !wants.has(name));
+    mustResume = false;
     ask("unsubscribe", gone);
     ask("subscribe", lost, 0, true);
     if (gone.length + lost.length) change();
     for (const [interval, names] of missing()) ask("subscribe", names, interval);
   }
   function succeed() {
-    successor ??= !renewIn(0);
+    successor ??= !/** @type {any} */
+    renewIn(0);
   }
   function ask(type, names, interval_ms, resumed) {
     for (let i = 0; i < names.length; i += FRAME_CHANNELS) {
@@ -565,15 +569,15 @@ function createStream({
       if (/[*>]/.test(channel)) continue;
       const entry = entryOf(channel);
       if (entry.resuming) {
-        torn ||= !id;
-        if (torn || entry.resuming !== id) continue;
+        mustResume ||= !id;
+        if (mustResume || entry.resuming !== id) continue;
         entry.resuming = 0;
         if (!recovered && (answer.epoch !== entry.epoch || seq > entry.seq)) lose(entry, answer);
         else if (seq === entry.seq) entry.heardIn = run;
       }
       judge(entry, seq === 0 ? "live" : verdict);
     }
-    if (torn) flush();
+    if (mustResume) flush();
   }
   function failed(frame) {
     const ids = frame.code === "rate_limited" ? [...requests.keys()] : [frame.id];
@@ -584,7 +588,7 @@ function createStream({
     if (!frame.retryable) return names.forEach((name) => complain(name, frame));
     for (const name of names) {
       sent.set(name, -1);
-      if (entries.get(name)?.resuming) torn = true;
+      if (entries.get(name)?.resuming) mustResume = true;
     }
     change(bounded(frame.retry_after_ms) ?? PACE_MS);
   }
@@ -622,11 +626,11 @@ function createStream({
   }
   function seen() {
     if (document.hidden) return;
-    hurry();
+    connectSoon();
     drain();
   }
   session?.then((known) => known?.join(() => signOut({ reason: "signed_out" }), over.signal));
-  globalThis.addEventListener?.("online", hurry, over);
+  globalThis.addEventListener?.("online", connectSoon, over);
   document?.addEventListener("visibilitychange", seen, over);
   if (channels?.length)
     subscribe(channels, { onSnapshot: (frame) => emit("snapshot", frame), onUpdate: (frame) => emit("update", frame) });
@@ -636,7 +640,7 @@ function createStream({
       return state;
     },
     get transport() {
-      return way();
+      return carrier();
     },
     subscribe,
     on(event, listener) {

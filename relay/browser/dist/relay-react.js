@@ -5,7 +5,10 @@
 import { createContext, createElement, useContext, useInsertionEffect, useMemo, useState, useSyncExternalStore } from "react";
 import { createStream, fetchToken } from "./relay-client.js";
 var GRACE_MS = 1e3;
-var NOTHING = Object.freeze({ prices: Object.freeze({ __proto__: null }), state: "connecting", stale: true, error: null });
+var NOTHING = Object.freeze({ prices: Object.freeze(
+  /** @type {any} */
+  { __proto__: null }
+), state: "connecting", stale: true, error: null });
 var serverStream = () => NOTHING;
 var serverPrice = () => void 0;
 var nextFrame = globalThis.requestAnimationFrame ?? ((work) => setTimeout(work, 16));

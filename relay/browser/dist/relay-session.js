@@ -45,17 +45,17 @@ function sessionFor(post, path, refreshPath) {
   return session;
 }
 function start(name, ask) {
-  const voice = new BroadcastChannel(name);
-  const ear = new BroadcastChannel(name);
+  const sender = new BroadcastChannel(name);
+  const receiver = new BroadcastChannel(name);
   const streams = /* @__PURE__ */ new Set();
   let due = Infinity;
   let life = NaN;
   let granted = 0;
   let renewed = 0;
   let timer;
-  let echo = () => {
+  let acknowledge = () => {
   };
-  function hear({ ended, at }) {
+  function receive({ ended, at }) {
     if (!ended) {
       renewed = at;
       due = at + SHARE * life || Infinity;
@@ -64,11 +64,11 @@ function start(name, ask) {
       for (const stop of [...streams]) stop();
     }
     watch();
-    echo();
+    acknowledge();
   }
   const tell = (ended) => new Promise((resolve) => {
-    echo = resolve;
-    voice.postMessage({ ended, at: Date.now() });
+    acknowledge = resolve;
+    sender.postMessage({ ended, at: Date.now() });
   });
   async function refresh(signal) {
     const since = Date.now();
@@ -99,7 +99,7 @@ function start(name, ask) {
     }
     timer = setTimeout(watch, Math.min(due - now, LOOK_MS));
   }
-  ear.onmessage = ({ data }) => hear(data);
+  receiver.onmessage = ({ data }) => receive(data);
   document.addEventListener("visibilitychange", watch);
   return {
     refresh,

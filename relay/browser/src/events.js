@@ -7,7 +7,7 @@ const CODES = { 400: 1008, 401: 3000, 403: 3003, 404: 3003, 409: 4503 };
 
 /**
  * @param {string} url
- * @param {{ channels: string[], interval_ms: number }} subscriptions fixed for the connection's life
+ * @param {{ channels: string[], interval_ms: number, since: object }} subscriptions fixed for the connection's life
  * @param {string} token
  * @param {import('./socket.js').Events} events
  * @returns {import('./socket.js').Connection}

@@ -8,7 +8,7 @@ import { createStream, fetchToken } from './relay-client.js';
 const GRACE_MS = 1000;
 
 /** @type {import('./react.js').PriceStream} */
-const NOTHING = Object.freeze({ prices: Object.freeze({ __proto__: null }), state: 'connecting', stale: true, error: null });
+const NOTHING = Object.freeze({ prices: Object.freeze(/** @type {any} */ ({ __proto__: null })), state: 'connecting', stale: true, error: null });
 const serverStream = () => NOTHING;
 const serverPrice = () => undefined;
 const nextFrame = globalThis.requestAnimationFrame ?? ((work) => setTimeout(work, 16));

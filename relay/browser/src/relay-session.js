@@ -67,17 +67,17 @@ export function sessionFor(post, path, refreshPath) {
 }
 
 function start(name, ask) {
-  const voice = new BroadcastChannel(name);
-  const ear = new BroadcastChannel(name);
+  const sender = new BroadcastChannel(name);
+  const receiver = new BroadcastChannel(name);
   const streams = new Set();
   let due = Infinity;
   let life = NaN;
   let granted = 0;
   let renewed = 0;
   let timer;
-  let echo = () => {};
+  let acknowledge = () => {};
 
-  function hear({ ended, at }) {
+  function receive({ ended, at }) {
     if (!ended) {
       renewed = at;
       due = at + SHARE * life || Infinity;
@@ -87,14 +87,14 @@ function start(name, ask) {
       for (const stop of [...streams]) stop();
     }
     watch();
-    echo();
+    acknowledge();
   }
 
   // Resolves when the tabs have it: this one hears itself as the others do
   const tell = (ended) =>
     new Promise((/** @type {(_: void) => void} */ resolve) => {
-      echo = resolve;
-      voice.postMessage({ ended, at: Date.now() });
+      acknowledge = resolve;
+      sender.postMessage({ ended, at: Date.now() });
     });
 
   // False: the session is over. One tab asks, and the others wait for it
@@ -129,7 +129,7 @@ function start(name, ask) {
     timer = setTimeout(watch, Math.min(due - now, LOOK_MS));
   }
 
-  ear.onmessage = ({ data }) => hear(data);
+  receiver.onmessage = ({ data }) => receive(data);
   document.addEventListener('visibilitychange', watch);
 
   return {

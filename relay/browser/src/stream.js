@@ -4,6 +4,8 @@
 import { openEvents } from './events.js';
 import { openSocket } from './socket.js';
 
+/** @typedef {import('./relay-client.js').Transport} Transport */
+
 const BACKOFF_FIRST_MS = 500;
 const BACKOFF_LAST_MS = 20_000;
 const GOOD_MS = 10_000; // a longer connection resets the back-off
@@ -86,7 +88,7 @@ export function createStream({
   let flushed = -PACE_MS;
   let failures = 0;
   let refusals = 0; // of upgrades; two change the transport
-  let told; // reconnect delay
+  let askedDelay; // reconnect delay
   let welcomed = Infinity;
   let beat = 5000;
   let heard = 0;
@@ -94,7 +96,7 @@ export function createStream({
   let latest = 0; // its greatest time
   let silent = false;
   let ordered = false; // `stream` mode, the same for a whole endpoint
-  let torn = false; // resume all channels
+  let mustResume = false; // resume all channels
   let lastId = 0;
 
   function emit(event, value) {
@@ -150,7 +152,7 @@ export function createStream({
     enter('connecting');
     if (state === 'connecting')
       withToken(open, (why, wait, final) => {
-        told = wait;
+        askedDelay = wait;
         if (!final || why.status !== 401) return leave(final && 'stopped', why);
         signOut(why);
         session?.then((known) => known?.end());
@@ -158,7 +160,7 @@ export function createStream({
   }
 
   function open({ endpoint, wsToken }) {
-    const transport = transports[(refusals >> 1) % transports.length];
+    const transport = /** @type {Transport} */ (transports[(refusals >> 1) % transports.length]);
     refusals++;
     if (transport === 'sse') socket = openFixed({ endpoint, wsToken });
     else {
@@ -201,7 +203,7 @@ export function createStream({
         if (fixed !== id) {
           fixed = id;
           successor = undefined;
-          torn = false;
+          mustResume = false;
           sent.clear();
           clearTimeout(renewer);
           for (const name of names) sent.set(name, interval_ms);
@@ -221,7 +223,7 @@ export function createStream({
 
   // The URL saves a round trip
   function firstChannels() {
-    const [interval, names = []] = (!torn && missing()[0]) || []; // a URL has no `since`
+    const [interval, names = []] = (!mustResume && missing()[0]) || []; // a URL has no `since`
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
     return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? '&compress=1' : ''}`] : [];
@@ -229,10 +231,10 @@ export function createStream({
 
   function welcome(frame) {
     welcomed = heard;
-    told = undefined;
+    askedDelay = undefined;
     lead = frame.ts - heard;
     beat = bounded(frame.heartbeat_ms) || beat;
-    enter('open', { connection: frame.connection, transport: way() });
+    enter('open', { connection: frame.connection, transport: carrier() });
     emit('welcome', frame);
     flush();
     if (socket) watch();
@@ -267,7 +269,7 @@ export function createStream({
       if (fixed) refusals = 1; // one try of the first transport
     }
     // 4008: missed messages are kept briefly
-    if (code !== 1001 && code !== 1012) told = code === 4008 && !failures ? failures++ : bounded(waitMs);
+    if (code !== 1001 && code !== 1012) askedDelay = code === 4008 && !failures ? failures++ : bounded(waitMs);
     if (code === 4501) signOut({ code, reason });
     else leave((STOP.includes(code) || code >= 4500) && 'stopped', { code, reason });
   }
@@ -290,7 +292,7 @@ export function createStream({
     requests.clear();
     for (const resolve of pings.values()) resolve(NaN);
     pings.clear();
-    torn = ordered;
+    mustResume = ordered;
     silent = false;
     welcomed = Infinity;
     for (const entry of entries.values()) {
@@ -302,15 +304,15 @@ export function createStream({
       over.abort();
       return enter(final, why);
     }
-    const retryInMs = told ?? backoff();
+    const retryInMs = askedDelay ?? backoff();
     after(retryInMs, connect);
     enter('waiting', { ...why, retryInMs });
   }
 
-  const way = () => (welcomed < Infinity ? (fixed ? 'sse' : 'websocket') : undefined);
+  const carrier = () => (welcomed < Infinity ? (fixed ? 'sse' : 'websocket') : undefined);
 
-  function hurry() {
-    if (state === 'waiting' && told === undefined) after(Math.random() * BACKOFF_FIRST_MS, connect);
+  function connectSoon() {
+    if (state === 'waiting' && askedDelay === undefined) after(Math.random() * BACKOFF_FIRST_MS, connect);
   }
 
   function watch() {
@@ -319,11 +321,11 @@ export function createStream({
     if (now - due > beat) heard = Math.max(heard, now - 1.5 * beat);
     const silence = now - heard;
     if (silence >= 2.5 * beat) return ended(1006, 'dead_link');
-    if (silence >= 1.5 * beat) hush(true);
+    if (silence >= 1.5 * beat) setSilent(true);
     after((silent ? 2.5 : 1.5) * beat - silence, watch);
   }
 
-  function hush(quiet) {
+  function setSilent(quiet) {
     silent = quiet;
     emit('silence', quiet);
     entries.forEach(settle);
@@ -348,7 +350,7 @@ export function createStream({
     if (former - ts > 1000 && type !== 'snapshot') lead = latest = -Infinity;
     if (ts - heard > lead) lead = ts - heard;
     if (ts > latest) latest = ts;
-    if (silent) hush(false);
+    if (silent) setSilent(false);
     if (type === 'update' || type === 'snapshot') return deliver(frame);
     if (type === 'welcome') return welcome(frame);
     if (type === 'error') return failed(frame);
@@ -358,7 +360,7 @@ export function createStream({
     if (type === 'subscribed') acknowledged({ id: fixed, ...frame });
     if (type === 'unsubscribed' && !id) withdrawn(frame.channels);
     if (type === 'token_expiring') renewIn((Math.random() * (bounded(frame.expires_in_ms) ?? PATIENCE_MS)) / 2); // spreads refreshes
-    if (type === 'reconnect') told = bounded(frame.delay_ms);
+    if (type === 'reconnect') askedDelay = bounded(frame.delay_ms);
     requests.delete(id);
     emit(type, frame);
   }
@@ -372,7 +374,7 @@ export function createStream({
       if (ordered && entry.seq && (otherEpoch || seq > entry.seq + 1)) {
         if (entry.resuming) return;
         if (!otherEpoch) {
-          torn = true;
+          mustResume = true;
           return change();
         }
         lose(entry, frame);
@@ -468,15 +470,15 @@ export function createStream({
     const wants = wanted();
     // Only here: a name subscribed again before gets no snapshot
     entries.forEach((entry, channel) => entry.readers.length || (late.delete(entry), entries.delete(channel)));
-    const lost = [...entries.keys()].filter((name) => torn && entries.get(name).seq);
+    const lost = [...entries.keys()].filter((name) => mustResume && entries.get(name).seq);
     if (fixed) {
       for (const name of sent.keys()) if (!wants.has(name)) sent.delete(name);
-      if (torn || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
+      if (mustResume || [...wants].some(([name, interval]) => !(sent.get(name) <= interval))) succeed();
       return;
     }
     // The server resumes only unsubscribed channels
-    const gone = [...sent.keys()].filter((name) => torn || !wants.has(name));
-    torn = false;
+    const gone = [...sent.keys()].filter((name) => mustResume || !wants.has(name));
+    mustResume = false;
     ask('unsubscribe', gone);
     // Before patterns that match them; the next flush unsubscribes them
     ask('subscribe', lost, 0, true);
@@ -485,7 +487,7 @@ export function createStream({
   }
 
   function succeed() {
-    successor ??= !renewIn(0);
+    successor ??= !(/** @type {any} */ (renewIn(0)));
   }
 
   function ask(type, names, interval_ms, resumed) {
@@ -515,8 +517,8 @@ export function createStream({
       if (/[*>]/.test(channel)) continue; // a pattern
       const entry = entryOf(channel);
       if (entry.resuming) {
-        torn ||= !id; // by the token, not from our position
-        if (torn || entry.resuming !== id) continue;
+        mustResume ||= !id; // by the token, not from our position
+        if (mustResume || entry.resuming !== id) continue;
         entry.resuming = 0;
         // A successor's answer may be older than what its predecessor has brought
         if (!recovered && (answer.epoch !== entry.epoch || seq > entry.seq)) lose(entry, answer);
@@ -524,7 +526,7 @@ export function createStream({
       }
       judge(entry, seq === 0 ? 'live' : verdict); // once it has a value
     }
-    if (torn) flush();
+    if (mustResume) flush();
   }
 
   function failed(frame) {
@@ -537,7 +539,7 @@ export function createStream({
     if (!frame.retryable) return names.forEach((name) => complain(name, frame));
     for (const name of names) {
       sent.set(name, -1);
-      if (entries.get(name)?.resuming) torn = true;
+      if (entries.get(name)?.resuming) mustResume = true;
     }
     change(bounded(frame.retry_after_ms) ?? PACE_MS);
   }
@@ -581,12 +583,12 @@ export function createStream({
 
   function seen() {
     if (document.hidden) return;
-    hurry();
+    connectSoon();
     drain();
   }
 
   session?.then((known) => known?.join(() => signOut({ reason: 'signed_out' }), over.signal));
-  globalThis.addEventListener?.('online', hurry, over);
+  globalThis.addEventListener?.('online', connectSoon, over);
   document?.addEventListener('visibilitychange', seen, over);
   if (channels?.length)
     subscribe(channels, { onSnapshot: (frame) => emit('snapshot', frame), onUpdate: (frame) => emit('update', frame) });
@@ -597,7 +599,7 @@ export function createStream({
       return state;
     },
     get transport() {
-      return way();
+      return carrier();
     },
     subscribe,
     on(event, listener) {

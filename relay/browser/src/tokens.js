@@ -50,6 +50,7 @@ export function fetchToken({ path = '/auth/ws-token', endpoint, channels, refres
   // Without the file the client works, but renews nothing
   const session = async () =>
     globalThis.document && load().then((file) => file.sessionFor(post, path, refreshPath), console.warn);
+  /** @param {{ signal?: AbortSignal }} [attempt] */
   async function getToken({ signal } = {}) {
     const since = Date.now();
     const ask = () => post(path, { endpoint, channels }, signal);
