@@ -24,6 +24,7 @@ from typing import Any
 
 import structlog
 
+from relay.core.errors import ConfigurationError
 from relay.net.sockets import bind, bound_port
 from relay.server.notify import READY, STOPPING, WATCHDOG, notify, watchdog_s
 from relay.server.worker import Worker
@@ -36,6 +37,9 @@ STEADY_AFTER_S = 10.0
 """Seconds after which the end of a worker does not count as one of a row."""
 DRAINED_WITHIN_S = 30.0
 """Seconds beyond `limits.drain_s` after which a replaced worker is killed."""
+
+MAX_FOLDER_BYTES = 88
+"""A socket's path may have 107 bytes (Linux) or 103 (macOS); the longest name in the folder takes 15 at most."""
 
 log = structlog.get_logger("relay")
 
@@ -74,9 +78,31 @@ def supervise(plan: Plan) -> int:
                 host = address.rpartition(":")[0]
                 addresses[name] = f"{host}:{bound_port(sockets[name])}"  # of port 0, the same for all
             slots.append(_Slot(len(slots) + 1, sockets))
-        folder = Path(tempfile.mkdtemp(prefix="relay-"))
+        folder = _folder_of_sockets()
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         return asyncio.run(_Supervisor(plan, slots, folder).run())
+
+
+def _folder_of_sockets() -> Path:
+    """Make the folder that only this user can open, for the sockets of the workers.
+
+    Raises:
+        ConfigurationError: if there is no place for it, or only one whose path is too long for a socket.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="relay-"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"--workers needs a folder for its sockets ({error.strerror}). Set TMPDIR to a folder that this process "
+            "may write to; in a container with a read-only root, mount a tmpfs at /tmp."
+        ) from None
+    if len(os.fsencode(folder)) > MAX_FOLDER_BYTES:
+        folder.rmdir()
+        raise ConfigurationError(
+            f"TMPDIR: {folder.parent} is too long a path for sockets, which the system allows about 100 bytes. Set it "
+            "to a shorter one, like /tmp."
+        )
+    return folder
 
 
 def _cancel(timer: asyncio.TimerHandle, _ended: object) -> None:
@@ -206,6 +232,8 @@ class _Supervisor:
                         if await child.started():
                             slot.child = child
                             log.info("a worker was started", slot=slot.number, pid=child.pid)
+                        else:
+                            log.error("a worker did not start", slot=slot.number, code=await child.ended)
                 continue
             await child.ended
             if slot.child is child:  # it was not replaced

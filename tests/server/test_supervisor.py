@@ -1,16 +1,20 @@
 """The supervisor of workers, with workers that start in milliseconds: signals, ends, successors, sockets."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from relay.core.errors import ConfigurationError
+from relay.server import supervisor
 from relay.server.cores import usable_cores
 from tests.support import small_worker
 
@@ -33,6 +37,7 @@ class Supervised:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.sockets = Path(tempfile.mkdtemp())  # a test's own folder has too long a path for sockets
         self.process = self.start("127.0.0.1:0")
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline() or 0)
@@ -45,7 +50,7 @@ class Supervised:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(self.folder)},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(self.sockets)},
         )
 
     @property
@@ -84,6 +89,7 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
     yield found
     if found.process.poll() is None:
         found.end(signal.SIGTERM)
+    shutil.rmtree(found.sockets)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -95,7 +101,7 @@ def test_signals_are_passed_on(supervised: Supervised, number: signal.Signals) -
     assert supervised.end(number)[0] == 0
     assert sorted(supervised.said[2:4]) == sorted((pid, "SIGHUP") for pid in first)
     assert sorted(supervised.said[4:]) == sorted((pid, number.name) for pid in first)
-    assert not list(supervised.folder.glob("relay-*")), "its folder is removed"
+    assert not list(supervised.sockets.iterdir()), "its folder is removed"
 
 
 def test_a_killed_worker_is_started_again_and_its_connections_wait(supervised: Supervised) -> None:
@@ -148,6 +154,7 @@ def test_a_first_worker_that_does_not_start_ends_the_supervisor(tmp_path: Path) 
     found = Supervised(tmp_path)
     assert found.process.wait(WITHIN_S) == 3
     found.process.communicate()
+    found.sockets.rmdir()
 
 
 def test_a_port_in_use_is_an_error(supervised: Supervised) -> None:
@@ -156,6 +163,19 @@ def test_a_port_in_use_is_an_error(supervised: Supervised) -> None:
     _, log = other.communicate(timeout=WITHIN_S)
     assert other.returncode == 1
     assert f"listen.http: can't listen on 127.0.0.1:{supervised.port}" in log
+
+
+def test_a_folder_that_sockets_can_not_have_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of the system's limit, or none to write to, is told in a sentence that names TMPDIR."""
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    for folder, text in ((long, "too long a path"), (tmp_path / "missing", "needs a folder for its sockets")):
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        with pytest.raises(ConfigurationError, match=f"TMPDIR.*{text}|{text}(.|\n)*TMPDIR"):
+            supervisor._folder_of_sockets()
+    assert not list(long.iterdir())
 
 
 def test_the_supervisor_imports_no_server() -> None:
