@@ -8,8 +8,9 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ _TAIL_SHARE = 4
 """A tail of a larger part may be a quarter of it. The file is then read no more than five times while it grows."""
 _RECENT_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again without another time."""
+_LEFT_NS = 86_400_000_000_000
+"""Age of a temporary folder that no question uses any more."""
 _CHUNK = 1 << 20
 _MAX_ROW = 8 << 20
 """Bytes of a row, at most: the row of a forged line, with all texts and lists as long as they can be."""
@@ -94,6 +97,7 @@ class Parts:
             if parts != before:
                 manifest.write(self._folder, parts)
             self._remove_others({part.name for part in parts})
+            self._remove_left(seen_ns)
         return found
 
     def _brought_up_to_date(
@@ -162,6 +166,13 @@ class Parts:
         for path in self._folder.glob("*.parquet*"):  # and the copies of parts
             if path.name.partition(".parquet")[0] + ".parquet" not in names:
                 path.unlink(missing_ok=True)
+
+    def _remove_left(self, now_ns: int) -> None:
+        """Remove the temporary folders of questions that were killed."""
+        for path in self._folder.glob(".*-*"):
+            with suppress(FileNotFoundError):
+                if path.is_dir() and path.lstat().st_mtime_ns < now_ns - _LEFT_NS:
+                    shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

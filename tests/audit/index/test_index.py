@@ -13,6 +13,7 @@ from relay.audit.files import log_files
 from relay.audit.index import manifest, parts
 from relay.audit.index.database import Index
 from relay.audit.index.rows import Row, rows_of
+from relay.audit.jsonl import JsonlAuditor
 from relay.core.errors import ConfigurationError
 from relay.core.events import Event, to_record
 from tests.support.audit_days import make_day
@@ -198,6 +199,40 @@ def test_a_complete_file_is_read_once(
     monkeypatch.setattr(manifest, "sha256_of_beginning", counted)
     log.check()
     assert (log.rebuilt, hashed) == (0, [])
+
+
+async def test_an_answer_is_right_up_to_the_last_record(tmp_path: Path) -> None:
+    """While a relay writes, each answer has every record that was acknowledged before it was asked, and none twice."""
+    path = tmp_path / "audit.jsonl"
+    auditor = JsonlAuditor.open(path, node="node-1")
+    written = 0
+    for _ in range(8):
+        for number in range(written, written + 50):
+            auditor.note(an_event(number))
+        written += 51
+        await auditor.record(an_event(written - 1))  # it is in the file, and so are those before it
+        auditor.note(an_event(-1))  # this one may be in it or not
+        with Index(tmp_path / "audit-index", log_files(path), memory_mb=128) as index:
+            ((count, users, marked),) = index.rows(
+                "SELECT count(*) FILTER (user_id != 'user--1'), count(DISTINCT user_id) FILTER (user_id != 'user--1'),"
+                " max(seq) = count(*) FROM lines WHERE NOT bad"
+            )
+            assert (users, marked) == (written, True)
+            assert count >= written
+    await auditor.aclose()
+
+
+def test_what_a_killed_question_left_is_removed(tmp_path: Path, day: list[bytes]) -> None:
+    """Its temporary folder has copies of the log's fields: it goes with one of the next questions, after a day."""
+    log = Log(tmp_path, day, random.Random(4))
+    log.check()
+    old, new = log.index / ".sql-old", log.index / ".sql-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "tail.duckdb").touch()
+    os.utime(old, (1, 1))
+    log.check()
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_folder_of_others_is_refused(tmp_path: Path, day: list[bytes]) -> None:
