@@ -22,6 +22,7 @@ from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
+from relay.engine.tasks import LastingTask
 from relay.state.families import (
     SPENT_AFTER_S,
     Family,
@@ -87,7 +88,7 @@ class EngineFamilies:
         self._ended: OrderedDict[bytes, _Row] = OrderedDict()
         self._has_lost = asyncio.Event()
         self._line = Line(options.address, name="families", answer_within_s=_ANSWER_WITHIN_S)
-        self._watching = asyncio.create_task(self._watch(), name="relay-engine-families-life")
+        self._watching = LastingTask(self._watch, name="families-life")
 
     @classmethod
     async def open(
@@ -112,9 +113,7 @@ class EngineFamilies:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        self._watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._watching
+        await self._watching.aclose()
         await self._line.aclose()
 
     async def begin(self, token: bytes, family: Family, *, address: str, keep_s: float) -> None:

@@ -19,6 +19,10 @@ _LASTED_S = 30.0
 log = structlog.get_logger("relay.engine")
 
 
+async def _nobody_waits(_error: Exception) -> None:
+    """Nobody waits for a step of the task."""
+
+
 class LastingTask:
     """Runs `run` in a task until `aclose`. An exception is logged and counted, and `run` is called again.
 
@@ -30,7 +34,7 @@ class LastingTask:
         run: Callable[[], Awaitable[None]],
         *,
         name: str,
-        recover: Callable[[Exception], Awaitable[None]],
+        recover: Callable[[Exception], Awaitable[None]] = _nobody_waits,
     ) -> None:
         self._run = run
         self._name = name

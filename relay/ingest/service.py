@@ -172,6 +172,11 @@ class Ingest:
         """Charge the quota for a message of `size` bytes. Call it before parsing: a malformed message costs as much."""
         self._quotas[publisher].charge(time.monotonic(), size)
 
+    @property
+    def quotas(self) -> Mapping[str, Quota]:
+        """The quotas of all publishers, by name."""
+        return self._quotas
+
     def quota(self, publisher: str) -> Quota:
         """Return a publisher's quota. Its methods need the time of `time.monotonic()`."""
         return self._quotas[publisher]

@@ -31,6 +31,8 @@ class Quota:
         self.terms = terms
         self._messages = _bucket(terms.rate, now)
         self._bytes = _bucket(terms.byte_rate, now)
+        self.used = (0, 0)
+        """Messages and bytes that other nodes do not know of yet, if there are any. See `share`."""
 
     def wait_s(self, now: float) -> float:
         """Return the seconds until the next message may come, 0.0 for now."""
@@ -47,10 +49,27 @@ class Quota:
 
     def charge(self, now: float, size: int) -> None:
         """Charge one message of `size` bytes, whether it was allowed now or had credit."""
+        if self._messages is None and self._bytes is None:
+            return
+        self.used = (self.used[0] + 1, self.used[1] + size)
         if self._messages is not None:
             self._messages.charge(now, 1)
         if self._bytes is not None:
             self._bytes.charge(now, size)
+
+    @property
+    def rates(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """The tokens a second and the most at once, of messages and of bytes. 0 twice: no quota."""
+        buckets = (self._messages, self._bytes)
+        messages, bytes_ = ((0.0, 0.0) if one is None else (one.rate, one.burst) for one in buckets)
+        return messages, bytes_
+
+    def share(self, now: float, told: tuple[int, int], levels: tuple[float, float]) -> None:
+        """Take over the levels that all nodes share. `told` is what they have been told of `used`."""
+        self.used = (self.used[0] - told[0], self.used[1] - told[1])
+        for bucket, used, level in zip((self._messages, self._bytes), self.used, levels, strict=True):
+            if bucket is not None:
+                bucket.level, bucket.at = level - used, now
 
     def room(self, now: float, most: int) -> int:
         """Return how many messages may come at once now, at most `most`."""

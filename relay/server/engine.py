@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from relay.engine.broker import EngineBroker
     from relay.engine.families import EngineFamilies
     from relay.engine.limits import EngineLimits
+    from relay.engine.quotas import EngineQuotas
     from relay.engine.state import EngineState
 
 LOOK_EVERY_S = 0.25
@@ -37,6 +38,7 @@ class Engine:
     state: "EngineState"
     families: "EngineFamilies"
     limits: "EngineLimits"
+    quotas: "EngineQuotas"
     broker: "EngineBroker"
     health: Health
 
@@ -91,6 +93,7 @@ async def open_engine(
     from relay.engine.families import EngineFamilies
     from relay.engine.limits import EngineLimits
     from relay.engine.probe import probe
+    from relay.engine.quotas import EngineQuotas
     from relay.engine.state import EngineState
 
     def history_of(channel: str) -> KeptHistory:
@@ -108,6 +111,8 @@ async def open_engine(
             raise ConfigurationError(f"engine.url: {error}") from None
         limits = EngineLimits(options)
         stack.push_async_callback(limits.aclose)
+        quotas = EngineQuotas(options)
+        stack.push_async_callback(quotas.aclose)
         broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
         stack.push_async_callback(broker.aclose)
         health = Health(
@@ -117,7 +122,9 @@ async def open_engine(
             blind_s=settings.engine.blind_s,
             ready_after_s=settings.engine.ready_after_s,
         )
-        yield Engine(state=state, families=families, limits=limits, broker=broker, health=health)
+        yield Engine(
+            state=state, families=families, limits=limits, quotas=quotas, broker=broker, health=health
+        )
 
 
 class EngineWatch:

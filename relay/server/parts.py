@@ -206,6 +206,8 @@ async def make_parts(
         stack.push_async_callback(revoker.aclose)
         if engine is not None:
             engine.state.on_revoked = revoker.end_here
+            engine.quotas.quotas = lambda: ingest.quotas
+            engine.quotas.start()
         issuer = Issuer(
             issuer_options(settings),
             policy=policy(settings),

@@ -1,6 +1,7 @@
 """Limits and revocations of users over two relays on one engine."""
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -10,8 +11,14 @@ import pytest
 
 from tests.support.engines import EngineServer, engine_server
 from tests.support.operators import OPERATORS, revoke
-from tests.support.relay_process import Relay
+from tests.support.relay_process import PUBLISHER_SECRET, Relay
 from tests.support.two_relays import two_relays
+
+SLOW = f"""[publishers.slow]
+secret_sha256 = ["{hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest()}"]
+channels = ["slow.>"]
+rate = "20/hour"
+"""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +33,7 @@ def relays(tmp_path_factory: pytest.TempPathFactory, engine: EngineServer) -> It
     """Two relays with low limits."""
     limits = {"RELAY_LIMITS__TOKENS_PER_SESSION": "8/hour", "RELAY_LIMITS__CONNECTIONS_PER_SESSION": "2"}
     folder = tmp_path_factory.mktemp("relays")
-    with two_relays(folder, engine, extra=OPERATORS, environment=limits) as both:
+    with two_relays(folder, engine, extra=OPERATORS + SLOW, environment=limits) as both:
         yield both
 
 
@@ -43,6 +50,24 @@ async def test_a_sessions_limit_holds_over_both(relays: tuple[Relay, Relay]) -> 
     statuses = [await ask(relays[n % 2], session) for n in range(10)]
     assert statuses == [200] * 8 + [429] * 2
     assert await ask(relays[1], relays[1].session()) == 200
+
+
+async def test_a_publishers_quota_holds_over_both(relays: tuple[Relay, Relay]) -> None:
+    """What one relay let through is no more to be had at the other."""
+
+    async def publish(relay: Relay) -> int:
+        return (
+            await relay.publish_raw(b'{"channel":"slow.a","data":1}', key=f"slow.{PUBLISHER_SECRET}")
+        ).status_code
+
+    statuses = [await publish(relays[0]) for _ in range(21)]
+    assert statuses == [200] * 20 + [429]
+    passed = 0
+    async with asyncio.timeout(20):
+        while await publish(relays[1]) != 429:
+            passed += 1
+            await asyncio.sleep(0.05)
+    assert passed < 20
 
 
 async def test_a_revoked_users_session_that_the_other_relay_saw_does_not_come_back(
