@@ -41,8 +41,8 @@ SLICE_BYTES = 16_384
 without queueing (TCP_NOTSENT_LOWAT of the stream's listener). What is still in the backlog can be replaced by newer
 values, and bytes in the kernel's queue can't."""
 
-PACKED_PER_TURN = 8
-"""Messages packed in one turn of the event loop: 1 ms, with 20 prices in each."""
+WRITES_A_PACK = 10
+"""Packing a message of 20 prices takes as long as so many writes. A turn of the event loop does fewer of both."""
 
 MAX_REMOVED = 10_000
 """Removed channels that are remembered. A forgotten one is live again for browsers with its first update only."""
@@ -281,7 +281,7 @@ class Hub:
                     data, count = chunks.data, chunks.count
                 elif type(chunks) is SharedChunks:
                     if not chunks.data:
-                        if packed == PACKED_PER_TURN:
+                        if packed * WRITES_A_PACK >= max_writes:
                             batch[subscriber] = chunks
                             break
                         packed += chunks.pack()

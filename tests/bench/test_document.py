@@ -67,7 +67,7 @@ def test_what_fails_does_not_end_the_others() -> None:
     assert benches == [{"bench": "mixed", "error": "It did not start."}, {"bench": "fanout", "runs": 3}]
 
 
-def test_without_recordings_there_is_no_replay(tmp_path: Path) -> None:
+def test_without_recordings_nothing_is_replayed(tmp_path: Path) -> None:
     """The other benchmarks need nothing."""
     names = [bench.NAME for bench in suite(runs=1, quick=True, files=[])]
     assert names == ["fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish", "proxy"]
@@ -76,4 +76,4 @@ def test_without_recordings_there_is_no_replay(tmp_path: Path) -> None:
         suite(runs=1, quick=False, files=[recording])
     recording.touch()
     with_one = suite(runs=1, quick=False, files=[recording])
-    assert [bench.NAME for bench in with_one] == [*names, "replay"]
+    assert [bench.NAME for bench in with_one] == [*names, "replay", "bandwidth"]

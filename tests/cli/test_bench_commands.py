@@ -202,6 +202,18 @@ def test_replay_loses_no_trade(tmp_path: Path) -> None:
         assert found[side]["prices_p99_ms"] > 0
 
 
+def test_bandwidth_counts_the_bytes_of_the_same_values(tmp_path: Path) -> None:
+    """Compressed readers lose nothing, and get each value in fewer bytes than plain ones."""
+    options = ("--parts", "3", "--seconds", "1", "--subscribers", "3", "--interval", "50")
+    found = measured(tmp_path, "bandwidth", str(recording(tmp_path)), *options)
+    for side in ("relay", "yardstick"):
+        (prices,) = found["each"][0][side]["counted"]["groups"]
+        assert prices["ended"] == 9
+        assert prices["bytes"] > 0
+        assert found[side]["lost"] == 0
+    assert found["ratio"]["bytes_a_value"] < 1
+
+
 def test_a_benchmark_shows_itself_on_a_terminal(tmp_path: Path) -> None:
     """What goes on and how far it is, then a table with the notes below it."""
     run = OnTerminal(
@@ -285,6 +297,7 @@ def refused(
         (("replay", "pyproject.toml"), "nothing to play in these files"),
         (("replay", "x", "--speed", "0"), "--speed"),
         (("replay", "x", "--speed", "nan"), "--speed"),
+        (("bandwidth", "/nowhere"), "/nowhere can't be read"),
         (("all", "--out", "/nowhere/report.md"), "/nowhere/report.md can't be written"),
         (("all", "--runs", "0"), "--runs"),
         (("all", "/nowhere"), "/nowhere can't be read"),
@@ -299,6 +312,14 @@ def test_what_can_not_be_meant_is_refused(
 ) -> None:
     """A mistake in the command is a sentence about it and exit code 2, before anything starts."""
     assert sentence in refused(arguments, monkeypatch, capsys)
+
+
+def test_a_recording_has_only_so_much_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Parts of it become symbols of their own, so twenty symbols need twenty times as much of one."""
+    sentence = refused(("bandwidth", str(recording(tmp_path))), monkeypatch, capsys)
+    assert "--parts 5 is more than there are of 60 s: 1." in sentence
 
 
 def test_a_recording_has_only_so_many_symbols(

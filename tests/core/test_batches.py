@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from relay.core.hub import PACKED_PER_TURN, Hub
+from relay.core.hub import WRITES_A_PACK, Hub
 from relay.core.subscribers import Pack, Subscriber
 from tests.support.hub import Line, batch_of, flush, line_frame, make_hub, publication, subscribe_requests
 
@@ -156,13 +156,13 @@ def test_what_is_not_packed_goes_as_frames() -> None:
 def test_a_turn_packs_few_messages() -> None:
     """Packing takes longer than writing: a turn ends after some of it, and the next turns do the rest."""
     hub, _ = make_hub()
-    names, pack = [f"c{number}" for number in range(3 * PACKED_PER_TURN)], Packer()
+    names, pack = [f"c{number}" for number in range(30)], Packer()
     lines = [reader(hub, [name], pack)[0] for name in names]
     publish(hub, names, 1)
     hub.flush_interval(INTERVAL_MS)
     turns = 1
-    while hub.flush(1000):
-        assert len(pack.readers) == turns * PACKED_PER_TURN
+    while hub.flush(10 * WRITES_A_PACK):
+        assert len(pack.readers) == turns * 10
         turns += 1
     assert turns == 3
     assert all(types(line) == [["(snapshot)"]] for line in lines)

@@ -1,8 +1,4 @@
-"""`relay bench connect`: what a token and a connection cost, and whether subscribers feel a burst of new connections.
-
-In the burst alone tokens are taken before the connections that use them. Beside subscribers every browser takes its
-token and connects with it at once, and all come at the same time, as after a restart.
-"""
+"""`relay bench connect`: what a token and a connection cost, and whether subscribers feel a burst of them."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
-
-import msgspec
 
 from relay.bench.benchmarks.benchmark import (
     EVENTS_YARDSTICK,
     MAX_TICKS,
     AnyRate,
-    Show,
-    SideName,
     Subscribers,
     Transport,
     option,
 )
-from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, deliver, made_up, opened, server_of
+from relay.bench.benchmarks.delivery import DeliveryBenchmark, Measured, made_up
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import Ticks
@@ -62,16 +57,8 @@ class Fanout(DeliveryBenchmark):
     def groups(self, server: Server) -> list[GroupOrder]:
         return [GroupOrder(target=server.target([CHANNEL]), connections=self.subscribers)]
 
-    def measure_side(self, name: SideName, folder: Path, show: Show) -> Measured:
-        if self.transport == "websocket":
-            return super().measure_side(name, folder, show)
-        ticks = self.make_ticks()
-        with server_of("relay", folder, ticks, sessions=self.subscribers) as server:
-            (group,) = self.groups(server)
-            target = msgspec.structs.replace(group.target, events=name == "relay")
-            groups = [msgspec.structs.replace(group, target=target)]
-            with opened(server, groups, ticks, folder) as delivery:
-                return deliver(delivery, ticks, show)
+    def own_member(self) -> str:
+        return "events" if self.transport == "sse" else ""
 
     def notes(self, runs: Sequence[Run[Measured]]) -> list[str]:
         shared = median([run.relay.deliveries_a_read for run in runs])

@@ -39,6 +39,7 @@ class Replay(DeliveryBenchmark):
     each: Annotated[int, option("Symbols that each subscriber watches; 0: all of them.", 0)] = 0
     interval_ms: Interval = 100
     seconds: Seconds = 60
+    parts: Annotated[int, option("Parts of the recording that are played at once.", 1, 100)] = 1
     script: Script = field(default_factory=lambda: Script(path=Path()), repr=False)
     """What the files have; `measure` reads them."""
 
@@ -57,7 +58,9 @@ class Replay(DeliveryBenchmark):
 
         with tempfile.TemporaryDirectory(prefix="relay-bench-") as scratch:
             path = Path(scratch) / "script"
-            script = write_script(self.files, path, speed=self.speed, seconds=self.seconds, show=show)
+            script = write_script(
+                self.files, path, speed=self.speed, seconds=self.seconds, parts=self.parts, show=show
+            )
             return Benchmark.measure(replace(self, script=script), progress)
 
     def headline(self) -> str:

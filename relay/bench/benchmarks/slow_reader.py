@@ -1,7 +1,6 @@
 """`relay bench slow-reader`: how old the prices of a slow reader are, and whether other readers feel it.
 
-When the stopped reader was dropped can't be seen at its own end, whose buffers are full. Instead the server's process
-is asked whether it still holds the connection.
+The server's process is asked when it has dropped the stopped reader, whose own end has full buffers.
 """
 
 import contextlib

@@ -7,6 +7,7 @@ from typing import Any
 from relay import recordings
 from relay.bench import BenchError
 from relay.bench.benchmarks.audit import Audit
+from relay.bench.benchmarks.bandwidth import Bandwidth
 from relay.bench.benchmarks.benchmark import Benchmark, Progress
 from relay.bench.benchmarks.connect import Connect
 from relay.bench.benchmarks.fanout import Fanout
@@ -20,22 +21,21 @@ from relay.bench.report import Failed, Outcome
 from relay.core.errors import ConfigurationError
 
 Kind = type[Benchmark[Any]]
-BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Proxy, Replay)
+RECORDED: tuple[Kind, ...] = (Replay, Bandwidth)
+BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Proxy, *RECORDED)
 """In the order of `relay bench all`."""
 
 
 def suite(*, runs: int, quick: bool, files: Sequence[Path]) -> list[Benchmark[Any]]:
-    """Return all benchmarks, with small loads if `quick`. Without recorded `files` there is no replay. Raises
-    ConfigurationError if a recording can't be read, which is better known before twenty minutes have passed.
-    """
+    """Return all, small if `quick`; `RECORDED` need `files`. Raises ConfigurationError if one can't be read."""
     if files:
         recordings.Replay(files)
     found: list[Benchmark[Any]] = []
     for kind in BENCHMARKS:
         options: dict[str, Any] = dict(kind.QUICK) if quick else {}
-        if kind is Replay:
+        if kind in RECORDED:
             options["files"] = list(files)
-        if kind is not Replay or files:
+        if kind not in RECORDED or files:
             found.append(kind(runs=runs, **options))
     return found
 

@@ -1,8 +1,7 @@
 """Clients of the relay: they take scoped tokens and open WebSocket connections, many at the same time.
 
 Requests are written by hand because their cost counts: a client library takes longer for a request than the relay does,
-and some send header and body in two writes, which the server then reads twice. For the same reason nothing that arrives
-on an open connection is parsed.
+and some send header and body in two writes. For the same reason nothing of an open connection is parsed.
 """
 
 import asyncio
@@ -48,7 +47,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     `stream` is a ws:// address with its path. `issuer` gives a token for each connection to `endpoint`, for one of
     `sessions` in turn; "": no token is needed. `channels` are all channels to subscribe to at `interval_ms`, of which
-    each connection has a hand; without any there is no acknowledgement. With `events` connections are event streams.
+    each connection has a hand; without any there is no acknowledgement. `events`: event streams. `compress`: batches.
     """
 
     stream: str
@@ -58,6 +57,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     channels: Sequence[str] = ()
     interval_ms: int = 0
     events: bool = False
+    compress: bool = False
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -365,6 +365,8 @@ def _handshake(target: Target, hand: Sequence[int], token: Token) -> bytes:
         fields.append("channels=" + quote(",".join(target.channels[place] for place in hand), safe=",^/:~+"))
     if target.interval_ms:
         fields.append(f"interval_ms={target.interval_ms}")
+    if target.compress:
+        fields.append("compress=1")
     path = parts.path + (f"?{'&'.join(fields)}" if fields else "")
     if target.events:
         return (
@@ -373,9 +375,10 @@ def _handshake(target: Target, hand: Sequence[int], token: Token) -> bytes:
         ).encode()
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     protocols = f"Sec-WebSocket-Protocol: relay.v1, bearer.{token.wsToken}\r\n" if token.wsToken else ""
+    offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n" if target.compress else ""
     return (
         f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{protocols}\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{protocols}{offer}\r\n"
     ).encode()
 
 

@@ -1,9 +1,8 @@
 """New connections as a program: `python -m relay.bench.load.connections`.
 
-Either some at a time: tokens and connections alternate, in portions, because a token lives for 30 seconds; so the
-server's CPU for either is known apart. Or browsers that come all at once, as after a restart: each takes a token and
-connects with it. A browser that is told to wait waits so long, and one whose token has become too old on the way takes
-a new one, as the clients do. All connections stay open until standard input ends.
+Either tokens and connections alternate, in portions, so that the server's CPU for either is known apart. Or browsers
+come all at once, as after a restart: each takes a token and connects with it, waits as it is told to, and takes a new
+token if its own has become too old. All connections stay open until standard input ends.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """The yardstick of `relay bench issue` and `publish`: a route that does nothing, on the HTTP server of the relay.
 
 `python -m relay.bench.load.empty_route` answers POST / with an empty JSON object: Starlette on uvicorn, with the
-relay's settings, bounds and security headers. The issuer's own cost above it is its checks, the signature and the
-record.
+relay's settings, bounds and security headers.
 
     out  {"port": p}        it serves until standard input ends
 """

@@ -1,8 +1,7 @@
 """Processes that a benchmark starts and asks, and what they use of CPU and memory. None outlives the benchmark.
 
 Every read has a time limit, and its error quotes the last line that the process wrote to standard error. Each process
-is in a session of its own: Ctrl-C goes to a whole foreground group and would make four programs print at once. In
-exchange the kernel is asked to kill the process if this one ends without its clean-up.
+is in a session of its own: Ctrl-C would make four programs print at once. The kernel kills it if this one dies.
 """
 
 import contextlib

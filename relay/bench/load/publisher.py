@@ -1,14 +1,11 @@
 """Publishes a run's ticks to a relay at their pace, over one connection, with HTTP requests or with the Python SDK.
 
 `python -m relay.bench.load.publisher` takes these orders, and so does the yardstick:
-
     in   {"ticks": {…}, "url": …, "key": …, "sdk": …}
     out  {"ready": true}
     in   {"go": true}     out  {"published": n}                 now and then
     in   {"stop": true}   out  {"published": n, "seconds": s}   after the last tick, or after the order to stop
                           out  {"finished": true}               all end marks are out
-
-Due times are counted from the start, so that the pace does not drift.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """Requests, many at once or at a steady rate, as a program: `python -m relay.bench.load.requester`.
 
 Each of `parallel` connections sends its next request when the one before is answered. With as many connections as there
-are requests, all are sent at once. At a steady rate each request has the time at which it is due, and its latency is
-counted from there: a server that falls behind makes all later requests wait, and none of that is hidden.
+are requests, all are sent at once. At a steady rate latency is counted from the time at which a request was due.
 """
 
 import asyncio

@@ -1,9 +1,8 @@
 """A reader that is too slow, as a program: `python -m relay.bench.load.slow_reader`.
 
 It opens one connection with a small receive buffer, so that the kernel hides little, and reads so many bytes a second
-from it; with `rate_bytes` 0, none at all. Its user sees the newest price that it has read. A server that queues for
-it lets the age of that price grow without end. With `work_s` it is the Python client, whose caller works for so long on
-each price.
+from it; with `rate_bytes` 0, none at all. A server that queues for it lets the age of its newest price grow without
+end. With `work_s` it is the Python client, whose caller works for so long on each price.
 """
 
 import asyncio

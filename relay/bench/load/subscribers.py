@@ -9,11 +9,7 @@
 They count as cheaply as Python can, so that the load is not what is measured: nothing is parsed. Each read takes all
 that the kernel has into one large buffer and counts a marker in it. A read may cut a marker in two, so the last bytes
 of each read stand before the next one, one fewer than a marker has: no marker is missed, none is counted twice.
-Latencies are taken on a few connections only.
-
-The end mark, the value after a channel's last tick, says how many ticks the channel had. It also tells lost from
-conflated. On a channel of mode `latest` every subscriber must get it, whatever it missed before; a connection without
-one has lost something. On a `stream` channel nothing may be missing.
+Latencies are taken on a few connections only. README.md says what end marks are for.
 """
 
 import contextlib
@@ -24,6 +20,7 @@ import select
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -58,8 +55,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     `ended` is how many end marks came. Of the deliveries that were `expected` some are missing: `conflated` on
     connections that got the last value of every channel, `lost` on the others and on all connections of `stream`
     channels; where only last values are missing, those are the lost ones. `repeated` are too many. `disordered` came
-    after a later one of their channel, counted where a connection has one channel of a stream. A new window of
-    latencies begins at each order for one.
+    after a later one of their channel, counted where a connection has one channel of a stream. `bytes` came in all. A
+    new window of latencies begins at each order for one.
     """
 
     expected: int
@@ -69,6 +66,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     repeated: int
     disordered: int = 0
+    bytes: int = 0
     windows: list[Latency] = []
 
 
@@ -92,13 +90,27 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def total(self) -> Group:
         """The sum of all groups, without latencies."""
-        names = ("expected", "delivered", "ended", "conflated", "lost", "repeated", "disordered")
+        names = ("expected", "delivered", "ended", "conflated", "lost", "repeated", "disordered", "bytes")
         return Group(**{name: sum(getattr(group, name) for group in self.groups) for name in names})
 
 
 def quantile(ordered: Sequence[float], share: float, *, unit: float = 1.0) -> float | None:
     """Return a quantile of sorted values, divided by `unit`; None if there are none."""
     return ordered[int((len(ordered) - 1) * share)] / unit if ordered else None
+
+
+def inflated(data: bytes) -> tuple[bytes, bytes]:
+    """Return what complete frames hold (those without compression as they are), and the rest (RFC 7692 §7.2.2)."""
+    found = []
+    while len(data) > 1:
+        start = {126: 4, 127: 10}.get(data[1], 2)
+        end = start + (int.from_bytes(data[2:start], "big") if start > 2 else data[1])
+        if len(data) < end:
+            break
+        inflater = zlib.decompressobj(-15) if data[0] & 0b0100_0000 else None
+        found.append(inflater.decompress(data[start:end] + b"\0\0\xff\xff") if inflater else data[:end])
+        data = data[end:]
+    return b"".join(found), data
 
 
 @dataclass(slots=True, eq=False)
@@ -109,6 +121,8 @@ class Connection:
     hand: Sequence[int]
     group: int
     silent: bool = False  # an event stream's client has nothing to say
+    rest: bytes | None = None  # of a connection with compression: a frame that is not complete
+    bytes: int = 0
     ticks: int = 0
     tail: bytearray = field(default_factory=bytearray)
     sampled: bool = False
@@ -221,7 +235,10 @@ class Counter:
         buffer, keep = self._buffer, self._keep
         buffer[:keep] = connection.tail
         try:
-            size = connection.socket.recv_into(self._fresh)
+            limit = (
+                0 if connection.rest is None else READ_BYTES // 16
+            )  # there must be room when it is inflated
+            size = connection.socket.recv_into(self._fresh, limit)
         except BlockingIOError:
             return 0
         except OSError:
@@ -229,6 +246,11 @@ class Counter:
         if not size:
             self._lose(connection)
             return 0
+        connection.bytes += size
+        if connection.rest is not None:
+            plain, connection.rest = inflated(connection.rest + bytes(self._fresh[:size]))
+            size = len(plain)
+            self._fresh[:size] = plain
         end = keep + size
         connection.tail = buffer[size:end]
         self._reads += 1
@@ -297,6 +319,7 @@ class Counter:
             lost=lost,
             repeated=repeated,
             disordered=sum(one.disordered for one in group),
+            bytes=sum(one.bytes for one in group),
             windows=[
                 Latency(
                     samples=len(ns), p50_ms=quantile(ns, 0.5, unit=1e6), p99_ms=quantile(ns, 0.99, unit=1e6)
@@ -372,13 +395,12 @@ async def count_all(order: Order) -> None:
 async def _open(group: GroupOrder, number: int, places: Mapping[str, int]) -> list[Connection]:
     hands = deal(group.connections, len(group.target.channels), group.each)
     links = await open_all(group.target, hands)
-    names = group.target.channels
-    return [
-        Connection(
-            link.socket, [places[names[card]] for card in hand], group=number, silent=group.target.events
-        )
-        for link, hand in zip(links, hands, strict=True)
-    ]
+    found, target = [], group.target
+    for link, hand in zip(links, hands, strict=True):
+        channels = [places[target.channels[card]] for card in hand]
+        rest = link.received if target.compress else None
+        found.append(Connection(link.socket, channels, group=number, silent=target.events, rest=rest))
+    return found
 
 
 def _hear() -> None:

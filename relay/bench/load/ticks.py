@@ -1,15 +1,11 @@
 """The ticks that a benchmark publishes, and the marks by which they are counted without being parsed.
 
 A subscriber's frame of one made-up tick has about 150 bytes, like a best bid and ask. Recorded messages get the same
-marks after their last member. `t` is the time at which the tick was made: CLOCK_MONOTONIC, in nanoseconds, the same for
-all processes of one machine. The run's own name stands before it, so that neither an old snapshot of the channel nor
-another publisher's tick counts.
+marks after their last member. `t` is when the tick was made: CLOCK_MONOTONIC, in nanoseconds. The run's own name stands
+before it, so that neither an old snapshot of the channel nor another publisher's tick counts.
 
-A recording is read once, before anything is measured: unzipping and parsing it costs more than publishing it does. The
-publisher and the yardstick get the same prepared lines (`script_line`).
-
-Messages of `stream` channels have a number too. None of them may be missing, and with a count alone a message that came
-twice would make up for a lost one.
+A recording is read once, before anything is measured: unzipping and parsing it costs more than publishing it does.
+Messages of `stream` channels have a number: with a count alone, one that came twice would make up for a lost one.
 """
 
 import asyncio
@@ -124,10 +120,11 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
 def script_line(due_s: float, channel: int, data: bytes) -> bytes:
     """Return one line of a script: when, where, and the JSON object, which is not empty and has no line break."""
-    return b"%.6f %d %b\n" % (due_s, channel, data)
+    return b"%013.6f %d %b\n" % (due_s, channel, data)
 
 
 PRICES, TRADES = "prices", "trades"
+Show = Callable[[float], None]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,10 +169,11 @@ class _PlayedClock:
 
 
 def write_script(
-    files: Sequence[Path], path: Path, *, speed: float, seconds: float, show: Callable[[float], None]
+    files: Sequence[Path], path: Path, *, speed: float, seconds: float, parts: int = 1, show: Show
 ) -> Script:
-    """Write the first `seconds` of play to `path`. `show` is called with the share of the files that was read. Raises
-    ConfigurationError if a file can't be read, or none has a quote or a trade.
+    """Write the first `parts` of so many seconds of play to `path`, all beginning at once, the later ones with symbols
+    of their own. `show` is called with the share of the files that was read. Raises ConfigurationError if a file can't
+    be read, none has a quote or a trade, or they have fewer parts.
     """
     script = Script(path=path)
 
@@ -183,25 +181,34 @@ def write_script(
         script.malformed += 1
 
     replay = Replay(files, speed=speed, prices=PRICES, trades=TRADES, on_problem=count_problem)
-    asyncio.run(_write(replay, script, seconds, show))
+    found = asyncio.run(_write(replay, script, seconds, parts, show))
     if not script.counts:
         raise ConfigurationError(
             "There is nothing to play in these files: no quote (<symbol>@bookTicker) and no trade (<symbol>@trade)."
         )
+    if found < parts:
+        raise ConfigurationError(f"--parts {parts} is more than there are of {seconds:g} s: {found}.")
+    path.write_text("".join(sorted(path.read_text().splitlines(True), key=lambda line: line[:13])))
     return script
 
 
-async def _write(replay: Replay, script: Script, seconds: float, show: Callable[[float], None]) -> None:
+async def _write(replay: Replay, script: Script, seconds: float, parts: int, show: Show) -> int:
+    """Write the lines part by part. Returns how many parts there were."""
     clock = _PlayedClock()
-    places: dict[str, int] = {}
+    part, places = 0, dict[str, int]()
     with script.path.open("wb") as lines:
         async for batch in replay.batches(clock=clock, sleep=clock.sleep):
-            if clock.now > seconds:
+            if clock.now > seconds * parts:
                 break
-            script.pause_s = max(script.pause_s, clock.now - script.seconds)
-            script.seconds = clock.now
+            part = min(int(clock.now / seconds), parts - 1)
+            due_s = clock.now - part * seconds
+            script.pause_s = max(script.pause_s, due_s - script.seconds)
+            script.seconds = max(script.seconds, due_s)
+            suffix = f"-{part}" if part else ""
             for channel, value in batch:
-                place = places.setdefault(channel, len(places))
-                script.counts[channel] = script.counts.get(channel, 0) + 1
-                lines.write(script_line(clock.now, place, msgspec.json.encode(value)))
+                place = places.setdefault(channel + suffix, len(places))
+                script.counts[channel + suffix] = script.counts.get(channel + suffix, 0) + 1
+                data = msgspec.json.encode({**value, "symbol": f"{value['symbol']}{suffix}"})
+                lines.write(script_line(due_s, place, data))
             show(replay.share_done)
+    return part + 1

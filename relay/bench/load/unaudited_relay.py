@@ -1,7 +1,6 @@
 """A relay whose audit log hears of no connection: `python -m relay.bench.load.unaudited_relay serve --config FILE`.
 
-`relay bench audit` compares the real relay with it. No setting turns the log off, and this is no way to run a relay.
-Tokens are recorded here too: the issuer waits for a token's record, while records of connections are only noted.
+`relay bench audit` compares the real relay with it. No setting turns the log off. Tokens are recorded here too.
 """
 
 import runpy

@@ -1,16 +1,12 @@
 """The yardstick: what a Python program gets without a relay, from `websockets.broadcast()` on uvloop.
 
 `python -m relay.bench.load.yardstick` accepts every connection and makes its ticks itself: it has no publisher to
-answer, no token to check, and nothing to do for late subscribers. Compression is off, as in the relay; with it the
-comparison would be about zlib. A client that names channels in the URL gets those and an acknowledgement; a client that
-names none gets nothing.
+answer, no token to check, and nothing to do for late subscribers. A client that names channels in the URL gets those
+and an acknowledgement; a client that names none gets nothing.
 
     in   {"ticks": {…}, "interval_ms": 0, "waits": true}
     out  {"port": p}
     …    and then as `relay.bench.load.publisher`
-
-With an interval the newest values of the channels of mode `latest` are broadcast once in each interval, as the relay's
-interval groups do; messages of streams go out at once.
 """
 
 import asyncio

@@ -63,7 +63,7 @@ for _kind in BENCHMARKS:
 @app.command("all")
 def everything(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings for `replay`, plain or gzip.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="Recordings for `replay` and `bandwidth`.")
     ] = None,
     *,
     out: Annotated[
@@ -78,8 +78,8 @@ def everything(
 ) -> None:
     """All benchmarks with their defaults, and a report to keep.
 
-    It takes about twenty minutes; --quick a minute or two. Without recorded
-    files there is no replay.
+    It takes about twenty minutes; --quick a minute or two. `replay` and
+    `bandwidth` need recorded files.
     """
     if out is not None and (out.is_dir() or not os.access(out.parent, os.W_OK)):
         raise ConfigurationError(f"--out {out} can't be written.")
