@@ -1,8 +1,9 @@
 """Shared compression: what a flush has for a set of channels is compressed once, as one message for all its readers.
 
 A connection that has asked for it gets `{"type":"batch","frames":[…]}`, spliced of the frames that other connections
-get one by one. Over a WebSocket it is a message of permessage-deflate without context takeover (RFC 7692). Nothing that
-belongs to one connection is compressed: welcome, acknowledgements, errors, snapshots and replays go as they are.
+get one by one. Over a WebSocket it is a message of permessage-deflate without context takeover (RFC 7692), over an
+event stream some blocks of the answer's gzip stream. Nothing that belongs to one connection is compressed: welcome,
+acknowledgements, errors, snapshots and replays go as they are, in an event stream as stored blocks (RFC 1951 §3.2.4).
 
 No message is compressed with the memory of another one: each ends with Z_FULL_FLUSH, after which nothing refers to what
 came before. So the same bytes fit every reader, and the length of a message tells nothing about another message.
@@ -36,6 +37,11 @@ TAIL = b"\x00\x00\xff\xff"
 
 COMPRESSED_TEXT = bytes([0b1100_0000 | Opcode.TEXT])
 """First byte of the frame of a compressed message: FIN and RSV1 (RFC 7692 §6). The library refuses to set RSV1."""
+
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""Begins a gzip stream (RFC 1952 §2.3). Its end, with a checksum, never comes: an event stream has no end."""
+MAX_STORED = 65_535
+"""Bytes of a stored block."""
 
 
 class FullWindowDeflate(ServerPerMessageDeflateFactory):
@@ -81,16 +87,27 @@ class Compressor:
 
     def websocket_batch(self, frames: bytes, readers: int) -> bytes | None:
         """See `relay.core.subscribers.Pack`."""
-        return self._pack(frames, readers, _websocket_messages, _websocket_batch)
+        return self._pack(frames, readers, _websocket_messages, self._websocket_message)
+
+    def event_batch(self, frames: bytes, readers: int) -> bytes | None:
+        """See `relay.core.subscribers.Pack`. The frames are stored blocks."""
+        return self._pack(frames, readers, _event_messages, self._event)
+
+    def _websocket_message(self, text: bytes) -> bytes:
+        payload = self._deflate(text).removesuffix(TAIL)
+        return COMPRESSED_TEXT + Frame(Opcode.TEXT, payload).serialize(mask=False, extensions=[])[1:]
+
+    def _event(self, text: bytes) -> bytes:
+        return self._deflate(b"data: %b\n\n" % text)
 
     def _pack(
         self,
         frames: bytes,
         readers: int,
         messages_of: Callable[[bytes], list[bytes]],
-        batch: Callable[[bytes], bytes],
+        encode: Callable[[bytes], bytes],
     ) -> bytes | None:
-        if len(frames) > MAX_BATCH_BYTES:
+        if len(frames) > MAX_BATCH_BYTES or not (found := messages_of(frames)):
             return None
         budget = self._alone if readers == 1 else self._shared
         now = self._clock()
@@ -98,7 +115,7 @@ class Compressor:
             self.counters.plain += 1
             return None
         began = self._cpu_clock()
-        packed = batch(self._deflate(messages.batch(messages_of(frames))))
+        packed = encode(messages.batch(found))
         used = self._cpu_clock() - began
         budget.charge(now, used)
         self.counters.cpu_s += used
@@ -131,6 +148,23 @@ def _websocket_messages(frames: bytes) -> list[bytes]:
     return found
 
 
-def _websocket_batch(deflated: bytes) -> bytes:
-    frame = Frame(Opcode.TEXT, deflated.removesuffix(TAIL)).serialize(mask=False, extensions=[])
-    return COMPRESSED_TEXT + frame[1:]
+def stored(data: bytes) -> bytes:
+    """Return `data` as stored blocks, which are not compressed."""
+    blocks = []
+    for start in range(0, len(data), MAX_STORED):
+        part = data[start : start + MAX_STORED]
+        blocks.append(
+            b"\0%b%b%b" % (len(part).to_bytes(2, "little"), (~len(part) & 0xFFFF).to_bytes(2, "little"), part)
+        )
+    return b"".join(blocks)
+
+
+def _event_messages(frames: bytes) -> list[bytes]:
+    """Return the messages in stored events; none if one has an id, which a batch can't have."""
+    parts, at = [], 0
+    while at < len(frames):
+        size = int.from_bytes(frames[at + 1 : at + 3], "little")
+        parts.append(frames[at + 5 : at + 5 + size])
+        at += 5 + size
+    events = b"".join(parts).split(b"\n\n")[:-1]
+    return [event[6:] for event in events] if all(event.startswith(b"data: ") for event in events) else []

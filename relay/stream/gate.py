@@ -57,6 +57,7 @@ class HandshakeRequest:
     transport: str
     channels: tuple[str, ...]
     interval_ms: int
+    compress: bool = False  # of an event stream; a WebSocket negotiates it
     since: Mapping[str, Since] = field(default_factory=dict)
     """Where `stream` channels are resumed, if the transport says so with the handshake."""
     last_id: str = ""

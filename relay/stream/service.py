@@ -296,7 +296,8 @@ class Stream:
 
     def _begin_events(self, connection: StreamConnection, admitted: Admitted, head: Response) -> None:
         """Begin an event stream, and serve it in a task of its own: the library's has a time limit."""
-        events = SseConnection(connection, closing_queue=self._closing_queue)
+        compress = admitted.attempt.request.compress
+        events = SseConnection(connection, closing_queue=self._closing_queue, compress=compress)
         self._uncount(connection)
         self.registry.release(connection)
         self._event_sources.remember(admitted)

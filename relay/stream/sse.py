@@ -19,7 +19,7 @@ from relay.core.closes import Close, CloseCode, close_for
 from relay.core.errors import Reason
 from relay.core.subscribers import Pack
 from relay.net.admission import AdmissionQueue
-from relay.stream.compression import Compressor
+from relay.stream.compression import GZIP_HEADER, Compressor, stored
 from relay.stream.connection import StreamConnection
 from relay.stream.lifecycle import LIVE, TIMERS, Event, Phase, Timer, next_phase
 from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
@@ -37,8 +37,20 @@ class EventEncoder(IdEncoder):
         return b"id: %b\n%b" % (position, frame or b"\n")
 
 
-encode = EventEncoder()
-"""The encoder of all event streams. They share it, and so the events."""
+class StoredEventEncoder(EventEncoder):
+    """Makes events of messages, for streams that are compressed: see `relay.stream.compression`."""
+
+    def __call__(self, message: bytes) -> bytes:
+        """Return `message` as one event, stored."""
+        return stored(super().__call__(message))
+
+    def with_id(self, position: bytes, frame: bytes = b"") -> bytes:
+        """See `EventEncoder`."""
+        return stored(b"id: %b\n%b" % (position, b"" if frame else b"\n")) + frame
+
+
+encode, encode_stored = EventEncoder(), StoredEventEncoder()
+"""The encoders of all event streams, plain and compressed. They share them, and so the events."""
 
 
 class SseConnection(Outgoing, asyncio.Protocol):
@@ -49,14 +61,19 @@ class SseConnection(Outgoing, asyncio.Protocol):
         "_half_closed",
         "_lost",
         "_transport",
+        "compress",
+        "encode",
         "id",
         "opened_at",
     )
 
-    encode = encode
     accepted_status = 200
 
-    def __init__(self, request: StreamConnection, *, closing_queue: AdmissionQueue) -> None:
+    def __init__(
+        self, request: StreamConnection, *, closing_queue: AdmissionQueue, compress: bool = False
+    ) -> None:
+        self.compress = compress
+        self.encode = encode_stored if compress else encode
         self._start(time.monotonic() - request.age_s)
         self.id = request.id
         self.opened_at = request.opened_at
@@ -77,12 +94,15 @@ class SseConnection(Outgoing, asyncio.Protocol):
         self._transport = transport
         self.write: Callable[[bytes], None] = transport.write
         self.pending: Callable[[], int] = transport.get_write_buffer_size
-        self.write(head.serialize() + encode.with_id(last_id.encode("ascii")))
+        if self.compress:
+            head.headers["Content-Encoding"] = "gzip"
+        begin = head.serialize() + (GZIP_HEADER if self.compress else b"")
+        self.write(begin + self.encode.with_id(last_id.encode("ascii")))
         return True
 
-    def pack(self, _compressor: Compressor) -> Pack | None:
+    def pack(self, compressor: Compressor) -> Pack | None:
         """See `StreamConnection.pack`."""
-        return None
+        return compressor.event_batch if self.compress else None
 
     async def wait_closed(self) -> None:
         """Wait until the TCP connection is gone."""
@@ -101,7 +121,7 @@ class SseConnection(Outgoing, asyncio.Protocol):
         self._detach(close.reason)
         if self.phase in LIVE and self._transport is not None:
             self.ended = close
-            self.write(encode(messages.closing(code=close.code, reason=close.text)))
+            self.write(self.encode(messages.closing(code=close.code, reason=close.text)))
             self._advance(Event.CLOSE_WRITTEN)
             self._transport.close()
 

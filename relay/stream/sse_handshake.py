@@ -18,6 +18,7 @@ from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.messages import MAX_FRAME_BYTES, parse_since, parse_subscribe
 from relay.stream.gate import Admitted, Denied, HandshakeRequest
 from relay.stream.handshake import (
+    asks_for_compression,
     check_count,
     check_head,
     malformed,
@@ -87,6 +88,7 @@ class SseHandshake:
             interval_ms=0,
             # the header is newer: an EventSource that connects again asks for the URL of its first request
             last_id=self.last_event_id or values.get("last_event_id", ""),
+            compress=asks_for_compression(values) and self._accepts_gzip(),
         )
         try:
             return self._with_subscriptions(request, values)
@@ -100,6 +102,12 @@ class SseHandshake:
             in_header = bearer_token([value])
             found += [in_header] if isinstance(in_header, str) else []
         return (found[0], TRANSPORT) if len(found) == 1 else ("", "")
+
+    def _accepts_gzip(self) -> bool:
+        """Tell whether the client reads gzip (RFC 9110 §12.5.3). Browsers say so with each request."""
+        accepted = ",".join(self._request.headers.get_all("Accept-Encoding")).replace(" ", "").lower()
+        members = [member.partition(";") for member in accepted.split(",")]
+        return any(name == "gzip" and weight.rstrip("0.") != "q=" for name, _, weight in members)
 
     def _token(self, values: Mapping[str, str], *, in_query: bool) -> str | Refusal:
         credentials = self._request.headers.get_all("Authorization")

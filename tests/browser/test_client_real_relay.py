@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -85,6 +86,22 @@ async def test_a_killed_relay_is_found_again_and_the_price_is_stale_meanwhile(
     await publish(running, 2, channel="prices.BTC-USD")
     assert await values(tab, 1) == [2]
     assert (await tab.next("live"))["channel"] == "prices.BTC-USD"
+
+
+async def test_compressed_prices_come_as_plain_ones_do(page: Page, running: Relay, ways: Ways) -> None:
+    """With an interval the page asks for batches, over each transport, and reads what is in them."""
+    seen: list[Any] = []
+    page.on("response", lambda response: seen.append(response.headers.get("content-encoding")))
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda data: seen.append(data)))
+    channel = "prices.BTC-USD"
+    tab = await open_page(page, running, endpoint="prices", follow=channel, interval_ms=50, **ways)
+    await tab.state("open")
+    for number in range(3):
+        value = {"number": number, "text": "a" * 500}
+        assert (await running.publish(channel, value)).status_code == 200
+        assert (await tab.next("value"))["data"] == value
+    batches = [one for one in seen if str(one).startswith('{"type":"batch"')]
+    assert len(batches) == 3 or (ways["transports"] == ["sse"] and "gzip" in seen)
 
 
 async def test_a_drained_relay_is_left_for_as_long_as_it_says(page: Page, running: Relay, ways: Ways) -> None:

@@ -15,9 +15,10 @@ from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
 from relay.client import Snapshot, Subscribed, Subscriber
-from relay.stream.compression import MAX_BATCH_BYTES, Compressor
+from relay.stream.compression import GZIP_HEADER, MAX_BATCH_BYTES, Compressor
 from relay.stream.fanout import encode
 from relay.stream.handshake import WebSocketHandshake
+from relay.stream.sse import encode_stored
 from tests.support.raw_websocket import RawWebSocket, deflate, deflated, inflated, masked, text, until
 from tests.support.stream_node import ORIGIN, Node
 
@@ -240,6 +241,66 @@ async def test_the_python_client_gets_the_same_values(node: Node, interval_ms: i
                         break
     assert found == [("prices.A", 1, data), ("prices.B", 1, data)]
     assert node.stream.compressor.counters.batches == (1 if interval_ms else 0)
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted", "is_compressed"),
+    [
+        ("&compress=1", "gzip, deflate, br, zstd", True),
+        ("&compress=1", "br, GZIP;q=0.5", True),
+        ("&compress=1", "gzip;q=0, br", False),
+        ("&compress=1", "br", False),
+        ("&compress=1", "", False),
+        ("", "gzip", False),
+    ],
+)
+async def test_an_event_stream_is_one_gzip_stream(
+    node: Node, query: str, accepted: str, is_compressed: bool
+) -> None:
+    """Who asks and accepts gzip gets a stream in which its own events are stored and batches compressed."""
+    fields = (("Accept-Encoding", accepted),) if accepted else ()
+    async with node.ask(f"{QUERY}{query}", fields=fields) as stream:
+        assert await stream.shake() == 200
+        encodings = [value for name, value in stream.answer.fields if name == "content-encoding"]
+        assert encodings == (["gzip"] if is_compressed else [])
+        inflater, text = zlib.decompressobj(31), ""
+
+        async def until_text(wanted: str) -> bytes:
+            nonlocal text
+            read = b""
+            async with asyncio.timeout(20):
+                while wanted not in text or not text.endswith("\n\n"):
+                    data = await stream.reader.read(1 << 16)
+                    read += data
+                    text += (inflater.decompress(data) if is_compressed else data).decode()
+            return read
+
+        assert b'"type":"subscribed"' in await until_text('"type":"subscribed"'), "its own events are stored"
+        value = json.dumps({"name": "a" * 70_000}).encode()  # longer than a stored block
+        for channel in ("prices.A", "prices.B"):
+            node.publish(channel, value)
+        sent = await until_text('"channel":"prices.B","epoch"')
+        messages = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        if is_compressed:
+            assert len(sent) < 4000
+            assert [one["channel"] for one in messages[-1]["frames"]] == ["prices.A", "prices.B"]
+        else:
+            assert messages[-1]["channel"] == "prices.B"
+        stream.writer.write_eof()
+
+
+@given(st.lists(st.text(max_size=100).map(lambda text: json.dumps({"x": text}).encode()), min_size=1))
+def test_an_event_batch_has_the_messages_of_its_events(texts: list[bytes]) -> None:
+    """It stands in any gzip stream, and what has an id stays as it is."""
+    compressor = Compressor(cpu=1)
+    frames = b"".join(map(encode_stored, texts))
+    sent = compressor.event_batch(frames, 2)
+    if sent is not None:
+        begin = GZIP_HEADER + encode_stored(b'{"type":"pong"}')
+        events = zlib.decompressobj(31).decompress(begin + sent).split(b"\n\n")
+        assert json.loads(events[1][6:]) == {"type": "batch", "frames": [*map(json.loads, texts)]}
+    with_id = b"".join(encode_stored.with_id(b"a-2", encode_stored(text)) for text in texts)
+    assert compressor.event_batch(with_id, 2) is None
 
 
 FRAMES = {

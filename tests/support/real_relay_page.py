@@ -10,7 +10,7 @@ from tests.support.scripted_relay import Tab
 BTC = "trades.BTC-USD"
 
 START = """
-async ({ endpoint, channels, url, follow, sameToken, transports, workMs = 0 }) => {
+async ({ endpoint, channels, url, follow, sameToken, transports, workMs = 0, interval_ms = 0 }) => {
   const { createStream, fetchToken } = await import('/client/relay-client.js');
   const fetched = fetchToken({ endpoint, channels });
   let kept;
@@ -25,7 +25,8 @@ async ({ endpoint, channels, url, follow, sameToken, transports, workMs = 0 }) =
     for (const end = performance.now() + workMs; performance.now() < end; );
   };
   window.follow = () => {
-    window.leave = window.stream.subscribe(follow, { onSnapshot: read, onUpdate: read, onGap: tell('gap') });
+    const handlers = { onSnapshot: read, onUpdate: read, onGap: tell('gap') };
+    window.leave = window.stream.subscribe(follow, { interval_ms, ...handlers });
   };
   window.follow();
 }
