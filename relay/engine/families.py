@@ -88,7 +88,7 @@ class EngineFamilies:
         self._ended: OrderedDict[bytes, _Row] = OrderedDict()
         self._has_lost = asyncio.Event()
         self._line = Line(options.address, name="families", answer_within_s=_ANSWER_WITHIN_S)
-        self._watching = LastingTask(self._watch, name="families-life")
+        self._watching = LastingTask(self._watch, name="families-life", recover=self._recover)
 
     @classmethod
     async def open(
@@ -110,6 +110,11 @@ class EngineFamilies:
             await families.aclose()
             raise
         return families
+
+    @property
+    def restarts(self) -> int:
+        """How often a task of this store failed and was started again."""
+        return self._line.task.restarts + self._watching.restarts
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -260,6 +265,9 @@ class EngineFamilies:
                 if has_lost:
                     self._has_lost.set()
                 await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _recover(self, _error: Exception) -> None:
+        self._has_lost.set()  # what could not be written back may be missing
 
     async def _restore(self) -> None:
         rows = [(id_, row) for id_, (_, row) in self._results.items()] + list(self._ended.items())

@@ -61,6 +61,11 @@ class EngineLimits:
         self.alone += 1
         return None
 
+    @property
+    def restarts(self) -> int:
+        """How often the task of the line failed and was started again."""
+        return self._line.task.restarts
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._line.aclose()

@@ -53,7 +53,7 @@ class Engine:
         health = self.health
         return EngineReading(
             logs=logs,
-            restarts=self.state.restarts + self.broker.restarts,
+            restarts=sum(part.restarts for part in (self.state, self.families, self.limits, self.broker)),
             offset_s=health.offset.seconds,
             gate_closed=health.gate_closed is not None,
             is_ready=(health.stream_unready or health.ingest_unready or health.issuer_unready) is None,

@@ -12,8 +12,10 @@ import pytest
 from relay.broker.base import Position
 from relay.core.errors import UnavailableError
 from relay.core.publications import Publication, parse_draft
+from relay.engine import families as engine_families
 from relay.engine import tasks
 from relay.engine.broker import EngineBroker
+from relay.engine.families import EngineFamilies
 from relay.engine.state import EngineState
 from tests.support.engines import Engines, until
 
@@ -132,3 +134,26 @@ async def test_an_entry_that_could_not_be_accepted_is_not_skipped(
     await node.publish(2)
     await until(lambda: node.values.last["a"].data == b"2")
     assert node.broker.resyncs == 1
+
+
+async def test_families_are_watched_again_after_a_fault(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the node knows is written back then, because it may be missing."""
+    monkeypatch.setattr(tasks, "AGAIN_S", (0.0, 0.0))
+    monkeypatch.setattr(engine_families, "_LOOK_EVERY_S", 0.01)
+    store = await EngineFamilies.open(engines("redis").options())
+    try:
+        restored: list[bool] = []
+        restore = store._restore
+
+        async def restoring() -> None:
+            await restore()
+            restored.append(True)
+
+        monkeypatch.setattr(store, "_restore", restoring)
+        fail_once(monkeypatch, store, "_call")
+        await until(lambda: restored)
+        assert store.restarts == 1
+    finally:
+        await store.aclose()
