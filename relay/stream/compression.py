@@ -107,7 +107,7 @@ class Compressor:
         messages_of: Callable[[bytes], list[bytes]],
         encode: Callable[[bytes], bytes],
     ) -> bytes | None:
-        if len(frames) > MAX_BATCH_BYTES or not (found := messages_of(frames)):
+        if len(frames) > MAX_BATCH_BYTES:
             return None
         budget = self._alone if readers == 1 else self._shared
         now = self._clock()
@@ -115,7 +115,8 @@ class Compressor:
             self.counters.plain += 1
             return None
         began = self._cpu_clock()
-        packed = encode(messages.batch(found))
+        found = messages_of(frames)
+        packed = encode(messages.batch(found)) if found else frames
         used = self._cpu_clock() - began
         budget.charge(now, used)
         self.counters.cpu_s += used
