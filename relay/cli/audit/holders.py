@@ -33,7 +33,7 @@ def who_holds(
     file: FilesOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show who holds which scope at a moment: open connections, and tokens that can still be used."""
+    """Show who holds which scope: open connections, and tokens that can still be used."""
     if channel:
         check_pattern(channel)
     moment = parse_time(at or "0s", option="--at", local=local)
@@ -57,7 +57,10 @@ def who_holds(
 
 @query
 def refused(log: Log, *, as_json: JsonOption = False) -> None:
-    """Show what was asked and not granted: channels of token requests and of subscriptions, with the reason."""
+    """Show what was asked and not granted, and why.
+
+    These are the channels of token requests and of subscriptions.
+    """
     index = log.index
     from relay.audit.index.questions import lines_of_refused_grants
 

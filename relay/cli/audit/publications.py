@@ -36,7 +36,10 @@ def publications(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show who published on a channel, from where, how much, and with which numbers, by the minute."""
+    """Show who published on a channel.
+
+    Each minute has a row: from which address, how much, and with which numbers.
+    """
     check_pattern(channel)
     index = log.index
     from relay.audit.index.questions import lines_of_publications

@@ -29,8 +29,9 @@ def sent(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the connections of a session or user were sent: by channel, from which number to which.
+    """Show what a session, a user, a token or a connection was sent.
 
+    Each channel has a row for each connection: from which number to which.
     An open connection is reported every ten minutes.
     """
     index = log.index
@@ -64,9 +65,9 @@ def who_was_sent(
     file: FilesOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show who was sent a message: `was sent`, `may have been sent` or `was not sent`. It never says who saw it.
+    """Show who was sent a message, who may have been, and who was not.
 
-    With --at, `was sent` means every message that was published in that minute.
+    It never says who saw it. With --at, `was sent` means every message that was published in that minute.
     """
     if not is_channel(channel):
         raise ConfigurationError(f"{printable(channel)!r} is no channel. Give one without wildcards.")
