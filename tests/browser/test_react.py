@@ -33,8 +33,20 @@ const Table = () => {
   return JSON.stringify([prices, state, stale, error, usePrice('BTC-USD') ?? 'none']);
 };
 console.log(renderToString(createElement(RelayProvider, { endpoint: 'prices' }, createElement(Table))));
+for (const mistake of [undefined, 'BTC-USD', ['']]) {
+  try {
+    renderToString(createElement(() => usePriceStream(mistake)));
+  } catch (error) {
+    console.log(`${error}`);
+  }
+}
 process.exit();
 """
+MISTAKES = [
+    'TypeError: undefined is no list, such as ["BTC-USD"].',
+    'TypeError: "BTC-USD" is no list, such as ["BTC-USD"].',
+    'TypeError: "" is no symbol, such as "BTC-USD".',
+]
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +205,20 @@ async def test_a_refused_symbol_is_an_error_and_the_others_go_on(app: App) -> No
     assert await app.page.evaluate("[window.stream.error.channel, window.stream.stale]") == ["orders.X", True]
 
 
+async def test_no_symbol_is_no_connection(app: App) -> None:
+    """An empty list is `closed` at once, shows the state of another hook's connection, and is `closed` after that."""
+    await app.publish("BTC-USD", 4)
+    await app.show(stream={"symbols": []})
+    await app.text("closed")
+    await app.show(stream={"symbols": []}, ones=["BTC-USD"])
+    await app.text("open")
+    await app.show(stream={"symbols": []})
+    await app.text("closed")
+    assert (await app.seen("sockets"), await app.seen("errors")) == (1, [])
+
+
 async def test_a_server_renders_in_node(project: Project) -> None:
-    """renderToString needs no window, and opens no connection."""
+    """renderToString needs no window, and opens no connection. Symbols that are none throw at once."""
     (project.folder / "server.js").write_text(NODE)
     wanted = "[{},&quot;connecting&quot;,true,null,&quot;none&quot;]"
-    assert project.run("node", "server.js").strip() == wanted
+    assert project.run("node", "server.js").splitlines() == [wanted, *MISTAKES]

@@ -11,7 +11,7 @@ var NOTHING = Object.freeze({ prices: Object.freeze(
 ), state: "connecting", stale: true, error: null });
 var serverStream = () => NOTHING;
 var serverPrice = () => void 0;
-var nextFrame = globalThis.requestAnimationFrame ?? ((work) => setTimeout(work, 16));
+var nextFrame = globalThis.requestAnimationFrame ?? setTimeout;
 function createStore(options = {}) {
   const entries = /* @__PURE__ */ new Map();
   const watchers = /* @__PURE__ */ new Set();
@@ -75,7 +75,7 @@ function createStore(options = {}) {
     const left = stream;
     stream = void 0;
     ({ state, error } = NOTHING);
-    version++;
+    tell(watchers);
     left?.close();
   }
   function hold(want, listener) {
@@ -95,7 +95,7 @@ function createStore(options = {}) {
   }
   const priceOf = ({ key }) => entries.get(key)?.price;
   function look(wants, before) {
-    const now = { prices: { __proto__: null }, state, stale: state !== "open", error };
+    const now = { prices: { __proto__: null }, state: stream || wants[0] ? state : "closed", stale: state !== "open", error };
     let same = true;
     for (const { symbol, key } of wants) {
       const { price, error: error2 } = entries.get(key) ?? {};
@@ -138,7 +138,6 @@ function createStore(options = {}) {
           change(entry, { error: void 0 });
           join(entry);
         }
-        tell(watchers);
       }
     }
   };
@@ -151,9 +150,10 @@ function RelayProvider({ children, ...options }) {
   return createElement(Store.Provider, { value: store }, children);
 }
 function useWants(symbols, own) {
+  if (!symbols?.map) throw TypeError(`${JSON.stringify(symbols)} is no list, such as ["BTC-USD"].`);
   const store = useContext(Store);
   const { toChannel = (symbol) => `prices.${symbol}`, interval_ms = 0 } = { ...store.options, ...own };
-  const wants = [...new Set(symbols)].map((symbol) => {
+  const wants = symbols.map((symbol) => {
     const channel = toChannel(symbol);
     if (!symbol || typeof channel !== "string" || /[*>]/.test(channel))
       throw TypeError(`${JSON.stringify(symbol)} is no symbol, such as "BTC-USD".`);

@@ -43,6 +43,7 @@ export type RelayState = StreamState | 'signedOut';
 export interface PriceStream<Data = any> {
   /** The latest prices by symbol. A symbol without a value yet is missing. */
   readonly prices: Readonly<Record<string, Price<Data>>>;
+  /** The state of the stream that all hooks share. Without a symbol (`[]`) a hook opens none: then it is `closed`. */
   readonly state: RelayState;
   /** True unless the connection is open and every symbol has a current price. */
   readonly stale: boolean;

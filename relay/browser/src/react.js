@@ -11,7 +11,7 @@ const GRACE_MS = 1000;
 const NOTHING = Object.freeze({ prices: Object.freeze(/** @type {any} */ ({ __proto__: null })), state: 'connecting', stale: true, error: null });
 const serverStream = () => NOTHING;
 const serverPrice = () => undefined;
-const nextFrame = globalThis.requestAnimationFrame ?? ((work) => setTimeout(work, 16));
+const nextFrame = globalThis.requestAnimationFrame ?? setTimeout;
 
 // What the hooks of one provider share: a stream, and an entry for each channel that a hook uses. Nothing happens
 // before the first effect, so a server that renders opens no connection.
@@ -89,7 +89,7 @@ function createStore(options = {}) {
     const left = stream;
     stream = undefined;
     ({ state, error } = NOTHING);
-    version++;
+    tell(watchers);
     left?.close();
   }
 
@@ -113,7 +113,7 @@ function createStore(options = {}) {
   const priceOf = ({ key }) => entries.get(key)?.price;
 
   function look(wants, before) {
-    const now = { prices: { __proto__: null }, state, stale: state !== 'open', error };
+    const now = { prices: { __proto__: null }, state: stream || wants[0] ? state : 'closed', stale: state !== 'open', error };
     let same = true;
     for (const { symbol, key } of wants) {
       const { price, error } = entries.get(key) ?? {};
@@ -157,7 +157,6 @@ function createStore(options = {}) {
           change(entry, { error: undefined });
           join(entry);
         }
-        tell(watchers);
       },
     },
   };
@@ -176,9 +175,10 @@ export function RelayProvider({ children, ...options }) {
 
 // What a hook wants, the same object until its content changes
 function useWants(symbols, own) {
+  if (!symbols?.map) throw TypeError(`${JSON.stringify(symbols)} is no list, such as ["BTC-USD"].`);
   const store = useContext(Store);
   const { toChannel = (symbol) => `prices.${symbol}`, interval_ms = 0 } = { ...store.options, ...own };
-  const wants = [...new Set(symbols)].map((symbol) => {
+  const wants = symbols.map((symbol) => {
     const channel = toChannel(symbol);
     if (!symbol || typeof channel !== 'string' || /[*>]/.test(channel))
       throw TypeError(`${JSON.stringify(symbol)} is no symbol, such as "BTC-USD".`);
