@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
+from tests.support.accessibility import in_both_schemes
 from tests.support.chromium import require_playwright
 from tests.support.ports import free_ports
 from tests.support.relay_process import Relay, make_relay
@@ -32,8 +33,10 @@ async def relay(tmp_path: Path) -> AsyncIterator[Relay]:
         relay.stop()
 
 
-async def test_a_page_without_a_build_has_prices_over_both_transports(browser: Browser, relay: Relay) -> None:
-    """Log-in, a price over each transport, and the end of both by a log-out."""
+async def test_a_page_without_a_build_has_prices_over_both_transports(
+    browser: Browser, relay: Relay, axe: str
+) -> None:
+    """Log-in, a price over each transport, and the end of both by a log-out. Axe finds nothing wrong."""
     context = await browser.new_context(bypass_csp=True)
     page = await context.new_page()
     # any answer makes a page of this origin
@@ -50,8 +53,10 @@ async def test_a_page_without_a_build_has_prices_over_both_transports(browser: B
         for bid in (f"{number}.25", f"{number}.50"):
             assert (await relay.publish("prices.BTC-USD", {"bid": bid})).status_code == 200
             await expect(row).to_contain_text(bid)
+    assert await in_both_schemes(page, axe) == []
     await page.get_by_role("button", name="Log out").click()
     await expect(state).to_have_text("Log in.")
+    assert await in_both_schemes(page, axe) == []  # with old prices
     await context.close()
     await asyncio.to_thread(relay.stop)  # then all records are written
     accepted = [record for record in relay.audit() if record["event"]["action"] == "connect.accepted"]

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from tests.support.accessibility import in_both_schemes
 from tests.support.chromium import require_playwright
 from tests.support.npm_package import EXAMPLE, PACKAGE, installed
 from tests.support.ports import free_ports
@@ -116,9 +117,12 @@ async def test_the_development_server_shows_live_prices(
 
 
 async def test_the_production_build_lives_through_a_working_day(
-    browser: Browser, project: Path, served: tuple[Relay, int]
+    browser: Browser, project: Path, served: tuple[Relay, int], axe: str
 ) -> None:
-    """A restart of the relay, an access token that is over, a log-in that is over, a log-out in another tab."""
+    """A restart of the relay, an access token that is over, a log-in that is over, a log-out in another tab.
+
+    Axe finds nothing wrong with prices, with old prices, and at the log-in.
+    """
     relay, port = served
     npm = shutil.which("npm") or "npm"
     built = await asyncio.to_thread(
@@ -138,12 +142,14 @@ async def test_the_production_build_lives_through_a_working_day(
         await expect(page.locator(BTC)).to_contain_text("101")
         await expect(page.locator(BTC)).not_to_contain_text("stale")
         await expect(page.locator("figure canvas").first).to_be_visible()
+        assert await in_both_schemes(page, axe) == []
 
         # the relay restarts: the old prices stay, marked, until new ones come
         await asyncio.to_thread(relay.stop)
         await expect(state).to_have_text(re.compile("lost|Connecting"))
         await expect(page.locator(BTC)).to_contain_text("101")
         await expect(page.locator(BTC)).to_contain_text("stale")
+        assert await in_both_schemes(page, axe) == []
         await asyncio.to_thread(relay.start)
         await expect(state).to_have_text("Live")
         await publish(relay, "102")
@@ -160,6 +166,7 @@ async def test_the_production_build_lives_through_a_working_day(
         await context.clear_cookies()
         await restart(relay)
         await expect(page.get_by_text("Your session has ended.")).to_be_visible()
+        assert await in_both_schemes(page, axe) == []
         await log_in(page)
         await publish(relay, "104")
         await expect(page.locator(BTC)).to_contain_text("104")

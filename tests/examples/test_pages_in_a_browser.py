@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support import readme
+from tests.support.accessibility import axe_script, in_both_schemes
 from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
 from tests.support.ports import free_ports
 from tests.support.reverse_proxy import needed
@@ -113,12 +114,17 @@ async def tokens(context: "BrowserContext") -> dict[str, str]:
 
 
 async def test_from_a_protected_page_to_the_login_and_back(context: "BrowserContext", site: Site) -> None:
-    """A wrong password is told; after the right one the wanted page opens, its form saves, and prices move."""
+    """A wrong password is told; after the right one the wanted page opens, its form saves, and prices move.
+
+    Axe finds nothing wrong on the three pages.
+    """
+    axe = axe_script()
     page = await context.new_page()
     await page.goto(f"{site.url}/settings?from=mail")
     assert page.url == f"{site.url}/login?returnTo=%2Fsettings%3Ffrom%3Dmail"
     await log_in(page, "wrong")
     await page.get_by_role("alert").get_by_text("is wrong").wait_for()
+    assert await in_both_schemes(page, axe) == []
     await log_in(page)
     await page.wait_for_url(f"{site.url}/settings?from=mail")
     await page.get_by_label("Symbols").fill("btc-usd XAU-USD")
@@ -127,6 +133,7 @@ async def test_from_a_protected_page_to_the_login_and_back(context: "BrowserCont
     await page.get_by_label("Symbols").fill("../auth/logout")
     await page.get_by_role("button", name="Save").click()
     await page.get_by_text("symbols like BTC-USD").wait_for()
+    assert await in_both_schemes(page, axe) == []
     await page.get_by_role("link", name="Dashboard").click()
     bid = page.locator("tr[data-symbol=XAU-USD] .bid")
     await page.get_by_text("live", exact=True).wait_for()
@@ -138,6 +145,7 @@ async def test_from_a_protected_page_to_the_login_and_back(context: "BrowserCont
         "(before) => document.querySelector('tr[data-symbol=XAU-USD] .bid').textContent !== before",
         arg=before,
     )
+    assert await in_both_schemes(page, axe) == []
 
 
 async def test_no_token_reaches_the_page(context: "BrowserContext", site: Site, page: "Page") -> None:

@@ -28,6 +28,7 @@ export function Dashboard() {
 
   return (
     <main>
+      <h1>Live prices</h1>
       <header>
         <p role="status" className={stale ? 'stale' : ''} title={error?.message}>
           {MEANING[state]}

@@ -17,17 +17,19 @@ export function Login({ ended, onLogin }: { ended: boolean; onLogin: () => void 
   }, '');
 
   return (
-    <form action={submit}>
-      <h1>Log in</h1>
-      {ended && <p>Your session has ended.</p>}
-      <label>
-        E-mail <input name="email" type="email" autoComplete="username" required />
-      </label>
-      <label>
-        Password <input name="password" type="password" autoComplete="current-password" required />
-      </label>
-      <button disabled={pending}>Log in</button>
-      <p role="alert">{problem}</p>
-    </form>
+    <main>
+      <form action={submit}>
+        <h1>Log in</h1>
+        {ended && <p>Your session has ended.</p>}
+        <label>
+          E-mail <input name="email" type="email" autoComplete="username" required />
+        </label>
+        <label>
+          Password <input name="password" type="password" autoComplete="current-password" required />
+        </label>
+        <button disabled={pending}>Log in</button>
+        <p role="alert">{problem}</p>
+      </form>
+    </main>
   );
 }
