@@ -98,7 +98,7 @@ class WebSocketTransport:
                 self._failures = self._lone_faults = 0
                 self._backoff.reset()
             said = connection.problem or Problem(
-                code="closed", message=f"{ended.code} {ended.reason}".strip()
+                code="closed", message=f"{ended.code} {ended.reason}".strip() + "."
             )
             error = PublishError(
                 said.code,
