@@ -42,6 +42,6 @@ async def in_both_schemes(page: "Page", axe: str) -> list[str]:
     """Return what axe-core finds wrong on a light page, and on a dark one."""
     found: list[str] = []
     for scheme in ("light", "dark"):
-        await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # a Literal
+        await page.emulate_media(color_scheme=scheme)
         found += [f"{scheme}: {each}" for each in await violations(page, axe)]
     return found
