@@ -35,13 +35,15 @@ class OperatorTerms:
 class HandlerResult:
     """The result of an operator's call: the answer, and the members of its audit record.
 
-    A repeated call of one path is counted with the calls before it only if `same_as` is equal.
+    A repeated call of one path is counted with the calls before it only if `same_as` is equal. `reason` is why the
+    answer is a refusal.
     """
 
     response: Response
     recorded: Mapping[str, Any] = field(default_factory=dict)
     same_as: str = ""
     action: Action = Action.OPERATOR_ACTION
+    reason: Reason | None = None
 
 
 Handler = Callable[[Request, str], Awaitable[HandlerResult]]
@@ -108,7 +110,14 @@ class Operators:
                 if calls is not None:
                     recorded = result.recorded if calls == 1 else {**result.recorded, "calls": calls}
                     status = result.response.status_code
-                    self._record(request, name, status=status, recorded=recorded, action=result.action)
+                    self._record(
+                        request,
+                        name,
+                        status=status,
+                        recorded=recorded,
+                        reason=result.reason,
+                        action=result.action,
+                    )
                 return result.response
         status = answer_for(refusal.reason).status
         detail: dict[str, Any] = {"detail": str(refusal)}

@@ -205,6 +205,36 @@ async def test_a_reading_operator_can_not_close_connections(page: Page, watched:
         await expect(page.locator("#numbers")).to_be_visible()
 
 
+async def test_a_question_is_answered_in_a_table(page: Page, watched: Relay, problems: list[str]) -> None:
+    """By keyboard and by names that screen readers say; an empty answer, a mistake, and a hostile name as text."""
+    await watched.ask(watched.session(sub=HOSTILE, roles=["nobody"]))
+    await watched.audited("token.denied")
+    await page.set_viewport_size({"width": 390, "height": 844})
+    await open_page(page, watched)
+    form = page.get_by_role("region", name="Questions to the whole log")
+    state, rows = page.get_by_test_id("question-state"), page.get_by_test_id("answer").locator("tr")
+    await form.get_by_label("Name or id").fill(HOSTILE)
+    await page.keyboard.press("Enter")
+    await expect(state).to_contain_text("Story of a user")
+    await expect(rows.filter(has_text="token.denied").first).to_contain_text(HOSTILE)
+    await expect(form.get_by_role("group", name="Answer")).to_be_visible()
+    await expect(page.locator("#question-notes")).to_contain_text("Known up to record")
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    await form.get_by_label("Question").select_option("Refusals by day")
+    await expect(form.get_by_label("Name or id")).to_be_hidden()
+    await form.get_by_label("Until").fill("7d")
+    await form.get_by_role("button", name="Ask").click()
+    await expect(state).to_have_text("The log has nothing about it in this time.")
+    await expect(rows).to_have_count(0)
+    await form.get_by_label("Until").fill("gestern")
+    await form.get_by_role("button", name="Ask").click()
+    await expect(form.get_by_role("alert")).to_contain_text("'gestern' is no time")
+    assert await page.title() == "scoped-relay · operations"
+    assert [one for one in problems if "400" not in one] == []
+    await page.get_by_role("button", name="Forget key").click()
+    await expect(page.get_by_test_id("question-error")).to_be_empty()
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 async def test_it_fits_and_can_be_read_by_keyboard(browser: Browser, watched: Relay, width: int) -> None:
     """No sideways scrolling; the charts answer to the arrow keys."""

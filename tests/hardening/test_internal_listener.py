@@ -20,6 +20,7 @@ ROUTES = [
     ("GET", "/v1/connections"),
     ("GET", "/v1/audit"),
     ("GET", "/v1/audit/why"),
+    ("GET", "/v1/audit/questions/refusals"),
     ("GET", "/v1/channels"),
     ("GET", "/v1/stats"),
     ("GET", "/metrics"),

@@ -25,6 +25,7 @@ NEEDED = {
     "/metrics": "read",
     "/v1/audit": "read",
     "/v1/audit/why": "read",
+    "/v1/audit/questions/{question}": "read",
     "/v1/channels": "read",
     "/v1/publishers": "read",
     "/v1/channels/reset": "reset",
@@ -106,7 +107,7 @@ def method_of(path: str) -> str:
 
 def concrete(path: str) -> str:
     """Return a path that the route matches."""
-    return path.replace("{channel:path}", "prices.X")
+    return path.replace("{channel:path}", "prices.X").replace("{question}", "refusals")
 
 
 async def call(relay: Relay, method: str, path: str, fields: list[tuple[str, str]]) -> Answer:

@@ -1,14 +1,11 @@
 """GET /v1/audit: the log's newest records for operators, and that looking is in the log."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.operators import OPERATORS, READER, operate
+from tests.support.operators import OPERATORS, READER, by_command, operate
 from tests.support.relay_process import Relay, running
 from tests.support.shared_relay import recorded
 
@@ -43,13 +40,6 @@ async def test_a_token_s_story(watched: Relay) -> None:
     story = [one["event"]["action"] for one in reversed(await read(watched, f"?about={jti}"))]
     assert story == ["token.issued", "connect.accepted", "connection.closed", "connect.denied"]
     assert {one["user"]["id"] for one in await read(watched, "?about=carol")} == {"carol"}
-
-
-def by_command(relay: Relay, name: str) -> Any:
-    """Return the story that `relay audit why` tells."""
-    config = ["--config", str(relay.folder / "relay.toml"), "--json"]
-    command = [sys.executable, "-m", "relay", "audit", "why", name, *config]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
 
 
 async def test_a_story_is_told_as_the_command_tells_it(watched: Relay) -> None:

@@ -1,6 +1,9 @@
 """Operators of a relay under test: their keys, and a call of the internal listener with one of them."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from typing import Any
 
 import httpx
@@ -41,3 +44,10 @@ async def revoke(relay: Relay, **what: Any) -> int:
     answer = await operate(relay, "POST", "/v1/revocations", body=what)
     assert answer.status_code == 200, answer.text
     return int(answer.json()["connections"])
+
+
+def by_command(relay: Relay, name: str) -> Any:
+    """Return the story that `relay audit why` tells."""
+    config = ["--config", str(relay.folder / "relay.toml"), "--json"]
+    command = [sys.executable, "-m", "relay", "audit", "why", *config, "--", name]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)

@@ -18,6 +18,7 @@ from relay.core.patterns import covers, is_pattern
 TOP = 10
 """Users and addresses that are listed."""
 
+_REFUSED = "reason != '' AND outcome = 'failure'"
 _IDS = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
 
 
@@ -111,30 +112,46 @@ def stats(index: Index) -> Stats:
     with_endpoint = f"action IN ('{Action.TOKEN_ISSUED}', '{Action.CONNECT_ACCEPTED}')"
     for endpoint, count, _ in counted("endpoint", "count(*)", with_endpoint):
         found.endpoints[str(endpoint)] += int(str(count))
-    refused = "reason != '' AND outcome = 'failure'"
-    # the record of a refused frame or batch has the number of its publications
-    many = f'sum(CASE WHEN action = \'{Action.PUBLISH_DENIED}\' AND "count" != 0 THEN "count" ELSE 1 END)::BIGINT'
-    refusals = [
-        (int(str(place)), (str(action), str(reason)), int(str(count)))
-        for action, reason, count, place in counted("action, reason", many, refused)
-    ]
+    for _, action, reason, count in refusals_by_day(index):
+        found.refusals[action, reason] += count
     since, until = index.span
-    condition = "NOT bad AND (counts OR lost != 0) AND moment >= ? AND (? IS NULL OR moment <= ?)"
-    for place, line in index.placed_lines(condition, [since, until, until]):
-        for record in RecordReader().records([line]):
-            refusals += [  # denials beyond the budget
-                (place, (action, reason), count)
-                for action, reasons in record.relay.denied.items()
-                for reason, count in reasons.items()
-            ]
-            found.lost.update(record.relay.lost)
-    for _, key, count in sorted(refusals, key=lambda one: one[0]):
-        found.refusals[key] += count
-    for user, count, _ in counted("user_id", "count(*)", f"{refused} AND user_id != ''"):
+    losing = "NOT bad AND lost != 0 AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    for record in RecordReader().records(index.lines(losing, [since, until, until])):
+        found.lost.update(record.relay.lost)
+    for user, count, _ in counted("user_id", "count(*)", f"{_REFUSED} AND user_id != ''"):
         found.users[str(user)] += int(str(count))
-    for address, count, _ in counted("address", "count(*)", f"{refused} AND address != ''"):
+    for address, count, _ in counted("address", "count(*)", f"{_REFUSED} AND address != ''"):
         found.addresses[str(address)] += int(str(count))
     return found
+
+
+def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
+    """Count the span's refusals: a day (UTC), an action, a reason, and how many, in the order of the first of them.
+
+    Denials that were only counted belong to the day of the record that counts them.
+    """
+    # the record of a refused frame or batch has the number of its publications
+    many = f'sum(CASE WHEN action = \'{Action.PUBLISH_DENIED}\' AND "count" != 0 THEN "count" ELSE 1 END)::BIGINT'
+    columns = "substr(moment, 1, 10), action, reason"
+    found: list[tuple[int, tuple[str, str, str], int]] = [
+        (place, (day, action, reason), count)
+        for day, action, reason, count, place in index.rows(
+            f"SELECT {columns}, {many}, min(place) FROM spanned WHERE {_REFUSED} GROUP BY {columns} ORDER BY min(place)"
+        )
+    ]
+    since, until = index.span
+    counting = "NOT bad AND counts AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    for place, line in index.placed_lines(counting, [since, until, until]):
+        found += [  # denials beyond the budget
+            (place, (record.at[:10], action, reason), count)
+            for record in RecordReader().records([line])
+            for action, reasons in record.relay.denied.items()
+            for reason, count in reasons.items()
+        ]
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for _, key, count in sorted(found, key=lambda one: one[0]):
+        counts[key] += count
+    return [(*key, count) for key, count in counts.items()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

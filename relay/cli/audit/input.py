@@ -244,7 +244,7 @@ def _reading(total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _configured(config: Path | None) -> "Audit":
-    """Return the settings of the log, or the default ones.
+    """Return the settings of the log; without a file the default ones, and what variables say of the log and its index.
 
     Raises:
         ConfigurationError: if there are settings with mistakes in them.
@@ -257,7 +257,13 @@ def _configured(config: Path | None) -> "Audit":
     from relay.settings.sections import Audit
 
     default = Audit()
-    return default.model_copy(update={"path": Path(os.environ.get("RELAY_AUDIT__PATH", default.path))})
+    memory_mb = os.environ.get("RELAY_AUDIT__INDEX_MEMORY_MB", str(default.index_memory_mb))
+    if not memory_mb.isdecimal():
+        raise ConfigurationError(
+            f"RELAY_AUDIT__INDEX_MEMORY_MB: {printable(memory_mb)!r} is no number of MB."
+        )
+    path = Path(os.environ.get("RELAY_AUDIT__PATH", default.path))
+    return default.model_copy(update={"path": path, "index_memory_mb": int(memory_mb)})
 
 
 def _named_chains(files: Sequence[Path]) -> list[list[Path]]:

@@ -2,8 +2,9 @@
 
 import json
 import sys
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.text import Text
 
@@ -14,11 +15,30 @@ from relay.cli.output import printable
 
 
 @query
-def stats(log: Log, *, as_json: JsonOption = False) -> None:
+def stats(
+    log: Log,
+    *,
+    by_day: Annotated[
+        bool, typer.Option("--by-day", help="Count the refusals of each day (UTC) instead.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Count the log: actions, refusals with their reasons, endpoints, who was refused most."""
     index = log.index
     from relay.audit.index import questions
 
+    if by_day:
+        columns = ("day", "action", "reason", "count")
+        rows = [dict(zip(columns, row, strict=True)) for row in questions.refusals_by_day(index)]
+        rows.sort(key=lambda row: str(row["day"]))
+        print_rows(
+            rows,
+            as_json=as_json,
+            columns=columns,
+            nothing="Nothing was refused in this time.",
+            right=["count"],
+        )
+        return
     found = questions.stats(index)
     refusals = [
         {"action": action, "reason": reason, "count": count}

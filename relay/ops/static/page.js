@@ -3,6 +3,7 @@
 
 import { Chart, ago, quantile, short } from "./charts.js";
 import { Freshness, age, verdict } from "./freshness.js";
+import { LONGEST_MS, Questions } from "./questions.js";
 import { ACTIONS, facts, handles, subject } from "./records.js";
 
 const EVERY_MS = 2000;
@@ -41,7 +42,7 @@ class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
 }
 
-async function ask(path, body) {
+async function ask(path, body, timeout_ms = TIMEOUT_MS) {
   const answer = await fetch(path, {
     method: body ? "POST" : "GET",
     headers: { Authorization: `Bearer ${key}`, ...(body && { "Content-Type": "application/json" }) },
@@ -49,7 +50,7 @@ async function ask(path, body) {
     cache: "no-store",
     credentials: "omit",
     redirect: "error",
-    signal: AbortSignal.timeout(TIMEOUT_MS),
+    signal: AbortSignal.timeout(timeout_ms),
   });
   const data = await answer.json().catch(() => null);
   if (answer.ok && data) return data;
@@ -318,7 +319,7 @@ async function openStory(kind, name) {
       make("time", { datetime: step.at, text: clock(step.at), title: step.at }),
       make("p", {}, make("b", { text: step.user || step.address }), ` ${step.sentence}`),
       make("dl", {}, ...facts(step).map(([term, value]) => make("div", {}, make("dt", { text: term }), make("dd", { text: value }))))));
-    if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: `relay audit` reads all of the log." }));
+    if (!answer.whole) steps.unshift(make("li", { className: "rest", text: "There may be older records: a question to the whole log finds them." }));
     $("timeline").replaceChildren(...(steps.length ? steps : [make("li", { text: "The newest part of the log has no record of it." })]));
   } catch (error) {
     $("timeline").replaceChildren(make("li", { text: `The log could not be read: ${reason(error)}` }));
@@ -348,6 +349,8 @@ async function cut() {
     $("cut-yes").disabled = false;
   }
 }
+
+const questions = new Questions({ ask: (path) => ask(path, undefined, LONGEST_MS), make, reason });
 
 // polling
 
@@ -423,6 +426,7 @@ function leave(why = "") {
   seen = new Map();
   sent.clear();
   records = [];
+  questions.clear();
   for (const chart of charts) chart.clear();
   for (const id of ["channels", "connections", "publishers", "feed", "timeline"]) $(id).replaceChildren();
   for (const id of ["story", "cut"]) if ($(id).open) $(id).close();

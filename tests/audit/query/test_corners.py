@@ -153,6 +153,12 @@ def test_stats_count_what_a_flood_only_counted(tmp_path: Path) -> None:
     )
     with log:
         found = questions.stats(log)
+        by_day = questions.refusals_by_day(log)
+    assert {len(day) for day, *_ in by_day} == {len("2026-11-26")}
+    assert [tuple(row) for _, *row in by_day] == [
+        ("connect.denied", "token_malformed", 47_601),
+        ("publish.denied", "channel_forbidden", 12),
+    ]
     assert found.refusals["connect.denied", "token_malformed"] == 47_601
     assert found.refusals["publish.denied", "channel_forbidden"] == 12
 
