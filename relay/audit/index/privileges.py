@@ -17,9 +17,9 @@ Grants = Mapping[str, Mapping[str, Sequence[str]]]
 SERVICE = "(service)"
 """The scope of a token for another service, which has no channels. Its use is in that service's log."""
 
-_SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
+SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
 
-_KINDS = f"""
+KINDS = f"""
     CREATE OR REPLACE TEMP TABLE issued AS
     SELECT place, jti, user_id, endpoint, roles, scope, granted FROM spanned WHERE action = '{Action.TOKEN_ISSUED}';
     CREATE OR REPLACE TEMP TABLE kinds AS
@@ -30,7 +30,7 @@ _KINDS = f"""
     CREATE OR REPLACE TEMP TABLE last_tokens AS SELECT jti, arg_max(kind, place) AS kind FROM tokens GROUP BY jti"""
 """Tokens by their kinds: there are few kinds, and a number is joined and counted faster than lists of texts."""
 
-_NAMES_BY_ROLE = f"""coalesce(
+NAMES_BY_ROLE = f"""coalesce(
     CASE WHEN granted = '' THEN NULL ELSE list_filter(
         from_json(granted, '[{{"channel": "VARCHAR", "roles": ["VARCHAR"]}}]'),
         lambda one: coalesce(nullif(one.channel, ''), '{SERVICE}') = name AND len(one.roles) > 0
@@ -52,7 +52,7 @@ _USES = f"""
     CREATE OR REPLACE TEMP TABLE uses AS
     SELECT jti, endpoint, user_id, name, is_told, kind FROM (
         SELECT jti, endpoint, user_id, unnest(channels) AS name, false AS is_told FROM spanned
-        WHERE action IN ({_SUBSCRIBED})
+        WHERE action IN ({SUBSCRIBED})
         UNION ALL
         SELECT jti, endpoint, user_id, unnest(used) AS name, true AS is_told FROM spanned
         WHERE action = '{Action.CONNECTION_CLOSED}'
@@ -96,7 +96,7 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
     If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
     so that open connections count too.
     """
-    index.execute(_KINDS)
+    index.execute(KINDS)
     index.execute(_USES)
     pairs = index.rows(
         "SELECT kind, scope, name FROM (SELECT DISTINCT kind, name FROM uses WHERE NOT is_told) JOIN kinds USING (kind)"
@@ -110,7 +110,7 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
             for pattern in Scope(tuple(scope)).narrowest(channel)
         ],
     )
-    names = "[user_id]" if by_user else _NAMES_BY_ROLE
+    names = "[user_id]" if by_user else NAMES_BY_ROLE
     rows = index.rows(
         f"SELECT whose, endpoint, name, coalesce(tokens, 0), coalesce(users, 0), coalesce(connections, 0), "
         f"coalesce(used_by, 0) FROM ({_GRANTED.format(names=names, service=SERVICE)}) "
@@ -153,7 +153,7 @@ class LostGrant:
 def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     """Return the patterns that the log's tokens would not have had under other grants. Used ones come first."""
     grants = _Candidate(candidate)
-    index.execute(_KINDS)
+    index.execute(KINDS)
     kinds = index.rows("SELECT kind, roles, endpoint, scope FROM kinds")
     index.load_table(
         "lost",
@@ -164,7 +164,7 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
         f"""
         CREATE OR REPLACE TEMP TABLE watched AS
         SELECT jti, unnest(channels) AS channel, kind FROM spanned JOIN last_tokens USING (jti)
-        WHERE action IN ({_SUBSCRIBED}) AND kind IN (SELECT kind FROM lost)"""
+        WHERE action IN ({SUBSCRIBED}) AND kind IN (SELECT kind FROM lost)"""
     )
     pairs = index.rows(
         "SELECT kind, roles, endpoint, scope, patterns, channel FROM (SELECT DISTINCT kind, channel FROM watched) "
@@ -193,7 +193,7 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
                 UNION ALL -- the record does not have all channels: count every lost pattern
                 SELECT jti, kind, pattern, pattern FROM (
                     SELECT DISTINCT jti FROM spanned
-                    WHERE action IN ({_SUBSCRIBED}) AND "count" > len(channels)
+                    WHERE action IN ({SUBSCRIBED}) AND "count" > len(channels)
                 ) JOIN last_tokens USING (jti) JOIN (SELECT kind, unnest(patterns) AS pattern FROM lost) USING (kind)
             ) JOIN (SELECT DISTINCT jti, user_id FROM tokens) USING (jti) GROUP BY ALL
         ) USING (user_id, kind, pattern) JOIN kinds USING (kind) GROUP BY user_id, roles, endpoint, pattern"""

@@ -55,6 +55,10 @@ class _Commands(LazyGroup):
             "relay.cli.audit.stats:stats",
             "Count the log: actions, refusals with their reasons, endpoints, who was refused most.",
         ),
+        "diff": (
+            "relay.cli.audit.diff:diff",
+            "Show what a role, user or publisher had and used in one period and not in another.",
+        ),
         "sql": (
             "relay.cli.audit.sql:sql",
             "Ask the log a question in SQL, or list the views that can be asked.",

@@ -25,15 +25,17 @@ LocalOption = Annotated[
 ]
 
 
-def parse_time(text: str, *, option: str, local: bool = False) -> datetime:
+def parse_time(text: str, *, option: str, local: bool = False, now: datetime | None = None) -> datetime:
     """Return the time that `text` means: so long ago, or a date and time. If it names no zone: in UTC, or local time.
+
+    Times that are compared with each other are "ago" from the same `now`.
 
     Raises:
         ConfigurationError: if it is neither.
     """
     try:
         if ago := _AGO.fullmatch(text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo or local else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):  # OverflowError: a time before the year 1

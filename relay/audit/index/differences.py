@@ -1,0 +1,243 @@
+"""What a role, a user or a publisher had and used in one period and not in another.
+
+Each fact has a time from which and until which it holds. It is in a period if it holds at any time of it: a connection
+counts in each period in which it was open, with its subscriptions and the grants of its token.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.audit.index.database import Index
+from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, SUBSCRIBED
+from relay.core.events import Action
+from relay.core.scope import Scope
+
+Bounds = tuple[str, str]
+"""The begin and the end of a period, in the form of records. The end is no part of it."""
+
+
+By = Literal["role", "user", "publisher"]
+"""To whom the facts belong."""
+
+_WHATS = ("granted", "opened", "subscribed", "published", "refused")
+
+_LIVES = f"""
+    CREATE OR REPLACE TEMP TABLE lives AS
+    SELECT begun.connection, begun.jti, begun.user_id, begun.endpoint, begun.since,
+        coalesce(begun.closed, killed.moment, '9') AS until
+    FROM (
+        SELECT connection, arg_min(jti, place) AS jti, arg_min(user_id, place) AS user_id,
+            arg_min(endpoint, place) AS endpoint, min(moment) AS since, min(place) AS place,
+            arg_min(writer, place) AS writer, min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
+        FROM spanned WHERE connection != '' AND (
+            action IN ({SUBSCRIBED}, '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}')
+        ) GROUP BY connection
+    ) AS begun
+    ASOF LEFT JOIN (SELECT writer, place, moment FROM spanned WHERE unclean_end) AS killed
+        ON killed.writer = begun.writer AND begun.place < killed.place;
+    CREATE OR REPLACE TEMP TABLE holdings AS
+    SELECT jti, max(until) AS until FROM (
+        SELECT held.jti,
+            coalesce(lead(held.moment) OVER (PARTITION BY held.connection ORDER BY held.place), lives.until) AS until
+        FROM spanned AS held JOIN lives USING (connection)
+        WHERE held.action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}')
+    ) GROUP BY jti"""
+"""When connections were open ('9' is after all times), and until when one held the grants of a token."""
+
+_OF_TOKENS = f"""
+    CREATE OR REPLACE TEMP TABLE facts AS
+    SELECT what, user_id, kind, endpoint, name, reason, roles, {{counts}} FROM (
+        SELECT 'granted' AS what, issued.user_id, kind, issued.endpoint, '' AS name, '' AS reason, NULL AS roles,
+            1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
+        FROM spanned AS issued JOIN last_tokens USING (jti) LEFT JOIN holdings USING (jti)
+        WHERE action = '{Action.TOKEN_ISSUED}'
+        UNION ALL
+        SELECT 'opened', user_id, kind, endpoint, '', '', NULL, 1, since, until
+        FROM lives LEFT JOIN last_tokens USING (jti)
+        UNION ALL
+        SELECT 'subscribed', asked.user_id, kind, asked.endpoint, unnest(channels), '', NULL, 1, moment,
+            greatest(moment, until)
+        FROM spanned AS asked JOIN lives USING (connection) LEFT JOIN last_tokens ON last_tokens.jti = asked.jti
+        WHERE action IN ({SUBSCRIBED})
+        UNION ALL
+        SELECT 'refused', user_id, kind, endpoint, one.name, one.why, nullif(roles, []), one.n, moment, moment FROM (
+            SELECT *, unnest(CASE action
+                WHEN '{Action.TOKEN_ISSUED}' THEN list_transform(rejected, lambda name, i:
+                    {{{{'name': name, 'why': rejected_reasons[i], 'n': 1::BIGINT}}}})
+                WHEN '{Action.TOKEN_DENIED}' THEN list_transform(CASE WHEN len(asked) = 0 THEN [''] ELSE asked END,
+                    lambda name: {{{{'name': name, 'why': reason, 'n': 1::BIGINT}}}})
+                WHEN '{Action.SUBSCRIBE_DENIED}' THEN list_transform(channels,
+                    lambda name: {{{{'name': name, 'why': reason, 'n': 1::BIGINT}}}}
+                ) || CASE WHEN "count" > len(channels)
+                    THEN [{{{{'name': '', 'why': reason, 'n': "count" - len(channels)}}}}] ELSE [] END
+                ELSE [{{{{'name': '', 'why': reason, 'n': 1::BIGINT}}}}] END) AS one
+            FROM spanned WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
+                '{Action.CONNECT_DENIED}') OR (action = '{Action.TOKEN_ISSUED}' AND len(rejected) > 0)
+        ) LEFT JOIN last_tokens USING (jti)
+    ) WHERE user_id != '' GROUP BY ALL HAVING a + b > 0"""
+
+_BY = f"""
+    WITH granted_by AS (
+        SELECT kind, name, {{names}} AS whose FROM (
+            SELECT *, unnest(CASE WHEN len(scope) = 0 THEN ['{SERVICE}'] ELSE scope END) AS name FROM kinds
+        )
+    ),
+    attributed AS (
+        SELECT granted_by.whose, what, user_id, facts.endpoint, granted_by.name, reason, a, b, first, last
+        FROM facts JOIN granted_by USING (kind) WHERE what = 'granted'
+        UNION ALL
+        SELECT coalesce(openers.whose, ['unknown']), what, user_id, facts.endpoint, name, reason, a, b, first, last
+        FROM facts LEFT JOIN (
+            SELECT kind, list_distinct(flatten(list(whose))) AS whose FROM granted_by GROUP BY kind
+        ) AS openers USING (kind) WHERE what = 'opened'
+        UNION ALL
+        SELECT list_distinct(flatten(list(whose))), what, user_id, endpoint, channel, '', a, b, first, last FROM (
+            SELECT {{names}} AS whose, * FROM (
+                SELECT what, user_id, kind, facts.endpoint, facts.name AS channel, pattern AS name, kinds.granted,
+                    kinds.roles, a, b, first, last
+                FROM facts LEFT JOIN narrowest USING (kind, name) LEFT JOIN kinds USING (kind)
+                WHERE what = 'subscribed'
+            )
+        ) GROUP BY what, user_id, kind, endpoint, channel, a, b, first, last
+        UNION ALL
+        SELECT CASE WHEN coalesce(facts.roles, kinds.roles) IS NULL THEN ['unknown']
+                WHEN len(coalesce(facts.roles, kinds.roles)) = 0 THEN ['no role']
+                ELSE coalesce(facts.roles, kinds.roles) END,
+            what, user_id, facts.endpoint, name, reason, a, b, first, last
+        FROM facts LEFT JOIN kinds USING (kind) WHERE what = 'refused'
+    )
+    SELECT whose, what, endpoint, name, reason, sum(a)::BIGINT, sum(b)::BIGINT, min(first), max(last)
+    FROM (SELECT unnest({{whose}}) AS whose, * EXCLUDE (whose) FROM attributed)
+    GROUP BY ALL HAVING (sum(a) > 0) != (sum(b) > 0)"""
+
+_OF_PUBLISHERS = f"""
+    SELECT * FROM (
+        SELECT publisher, what, '', name, reason, {{counts}} FROM (
+            SELECT publisher, 'published' AS what, one.channel AS name, '' AS reason,
+                coalesce(one.count, 0) + coalesce(one.dropped, 0) + coalesce(one.alive, 0) AS n, since, moment AS until
+            FROM (
+                SELECT *, unnest(from_json(published, '[{{{{"channel": "VARCHAR", "count": "BIGINT",
+                    "dropped": "BIGINT", "alive": "BIGINT"}}}}]')) AS one
+                FROM spanned WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
+            )
+            UNION ALL
+            SELECT publisher, 'refused', '', reason, greatest("count", 1), moment, moment
+            FROM spanned WHERE action = '{Action.PUBLISH_DENIED}'
+        ) WHERE publisher != '' GROUP BY ALL
+    ) WHERE (a > 0) != (b > 0)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Something that was in one period alone (`only_in` is A or B), how often, and its first and last record.
+
+    `what` is granted, opened (a connection to the endpoint), subscribed, published or refused (with its `reason`).
+    `channel` is a pattern of a grant, or a channel. It is empty for connections, for refusals that name none, and for
+    publications that have no row.
+    """
+
+    whose: str
+    only_in: str
+    what: str
+    endpoint: str
+    channel: str
+    reason: str
+    count: int
+    first: str
+    last: str
+
+
+def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[Difference]:
+    """Return what is in one of two periods alone. The span of the index must not end before they do.
+
+    A grant belongs to the roles that granted it, a subscription to those that granted its channel, a connection to
+    those that granted anything of its token, and a refusal to all roles of the session. A refusal whose credential
+    proves nobody belongs to nobody.
+    """
+    counts = ", ".join(
+        f"coalesce(sum(n) FILTER (since < '{end}' AND until >= '{begin}'), 0)::BIGINT AS {name}"
+        for name, (begin, end) in (("a", a), ("b", b))
+    )
+    # those of records outside both periods are not asked for
+    held = " OR ".join(f"since < '{end}' AND until >= '{begin}'" for begin, end in (a, b))
+    counts += f", min(since) FILTER ({held}) AS first, max(since) FILTER ({held}) AS last"
+    if by == "publisher":
+        rows = index.rows(_OF_PUBLISHERS.format(counts=counts))
+    else:
+        index.execute(KINDS)
+        index.execute(_LIVES)
+        index.execute(_OF_TOKENS.format(counts=counts))
+        _load_narrowest(index)
+        whose = "whose" if by == "role" else "[user_id]"
+        rows = index.rows(_BY.format(names=NAMES_BY_ROLE, whose=whose))
+    found = [
+        Difference(
+            whose=whose,
+            only_in="A" if in_a else "B",
+            what=what,
+            endpoint=endpoint,
+            channel=channel,
+            reason=reason,
+            count=in_a or in_b,
+            first=first,
+            last=last,
+        )
+        for whose, what, endpoint, channel, reason, in_a, in_b, first, last in rows
+    ]
+    return sorted(
+        found,
+        key=lambda one: (
+            one.whose,
+            one.only_in,
+            _WHATS.index(one.what),
+            one.endpoint,
+            one.channel,
+            one.reason,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """What a comparison of two periods can't know.
+
+    `first` is the time of the log's first record, and `empty` are the periods without a record. `unnamed` records of
+    subscriptions do not name all channels. `nameless` records count refusals above the budget, and say of nobody.
+    """
+
+    first: str
+    empty: tuple[str, ...]
+    unnamed: int
+    nameless: int
+
+
+def unknown(index: Index, a: Bounds, b: Bounds) -> Unknown:
+    """Return what the log does not say about two periods."""
+    in_a, in_b = (f"(moment >= '{begin}' AND moment < '{end}')" for begin, end in (a, b))
+    ((first, of_a, of_b, unnamed, nameless),) = index.rows(
+        f"""
+        SELECT coalesce(min(moment), ''), count(*) FILTER ({in_a}), count(*) FILTER ({in_b}),
+            count(*) FILTER (({in_a} OR {in_b}) AND "count" > len(channels)
+                AND action IN ({SUBSCRIBED}, '{Action.SUBSCRIBE_DENIED}')),
+            count(*) FILTER (({in_a} OR {in_b}) AND action = '{Action.DENIALS_AGGREGATED}')
+        FROM spanned"""
+    )
+    empty = tuple(name for name, count in (("A", of_a), ("B", of_b)) if not count)
+    return Unknown(first=first, empty=empty, unnamed=unnamed, nameless=nameless)
+
+
+def _load_narrowest(index: Index) -> None:
+    """Make the table of the patterns that granted the channels of subscriptions."""
+    pairs = index.rows(
+        "SELECT kind, scope, name FROM (SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed') "
+        "JOIN kinds USING (kind)"
+    )
+    index.load_table(
+        "narrowest",
+        {"kind": "BIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
+        [
+            (kind, channel, pattern)
+            for kind, scope, channel in pairs
+            for pattern in Scope(tuple(scope)).narrowest(channel)
+        ],
+    )

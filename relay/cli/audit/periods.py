@@ -1,0 +1,60 @@
+"""Periods as arguments name them: `FROM..TO`, of which the moment TO is no part."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from relay.audit.query.records import iso
+from relay.cli.audit.times import parse_time
+from relay.core.errors import ConfigurationError
+
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Period:
+    """The time from `begin` on and before `end`."""
+
+    begin: datetime
+    end: datetime
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """Both times in the form of records."""
+        return iso(self.begin), iso(self.end)
+
+
+def parse_periods(first: str, second: str, *, local: bool = False) -> tuple[Period, Period]:
+    """Return the periods A and B. They are not in a certain order, and share no moment.
+
+    Raises:
+        ConfigurationError: if one is no period, or they overlap.
+    """
+    now = datetime.now(UTC)
+    a = _parsed(first, name="A", local=local, now=now)
+    b = _parsed(second, name="B", local=local, now=now)
+    begin, end = max(a.begin, b.begin), min(a.end, b.end)
+    if begin < end:
+        raise ConfigurationError(
+            f"A ({first}) and B ({second}) overlap, from {iso(begin)} to {iso(end)}. Let one begin where the other "
+            "ends."
+        )
+    return a, b
+
+
+def _parsed(text: str, *, name: str, local: bool, now: datetime) -> Period:
+    begin, dots, end = text.partition("..")
+    if not dots or not (begin or end) or ".." in end:
+        raise ConfigurationError(
+            f"{name}: {text[:80]!r} is no period. Give FROM..TO, as 2026-11-01..2026-11-08 or 14d..7d. Without FROM it "
+            "begins with the log, without TO it ends now."
+        )
+    period = Period(
+        begin=parse_time(begin, option=name, local=local, now=now) if begin else _EARLIEST,
+        end=parse_time(end, option=name, local=local, now=now) if end else now,
+    )
+    if period.begin >= period.end:
+        raise ConfigurationError(
+            f"{name}: {text[:80]!r} begins at {iso(period.begin)} and ends at {iso(period.end)}. A period has to end "
+            "after it begins."
+        )
+    return period
