@@ -30,7 +30,7 @@ What they work with:
     broker/          numbers publications and delivers them to each node's hub: the port and the memory adapter
     limits/          how often a caller may do something: the port and the memory adapter
     engine/          Redis or Valkey for several nodes: connection, scripts, adapters of the ports
-    audit/           the audit log: write, chain, verify; the index that answers questions is in audit/index/
+    audit/           the audit log: write, chain, verify; index/ answers questions, report/ is a page
     metrics/         numbers of a running relay, for Prometheus and the ops page
     net/             for all listeners: addresses, admission queue, unauthenticated connections, TLS, HTTP client
     web/             for HTTP only: server, bounds of requests, bodies, answers, cookies, CSRF, headers

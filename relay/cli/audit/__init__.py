@@ -63,6 +63,10 @@ class _Commands(LazyGroup):
             "relay.cli.audit.sql:sql",
             "Ask the log a question in SQL, or list the views that can be asked.",
         ),
+        "report": (
+            "relay.cli.audit.report:report",
+            "Write one page for an auditor: what was granted, used and refused, and proof that the log is whole.",
+        ),
         "export": (
             "relay.cli.audit.export:export",
             "Write the log as CSV (RFC 4180), a row for each record.",

@@ -58,7 +58,9 @@ class Log:
         local: LocalOption = False,
     ) -> None:
         self.local = local
-        settings = None if file else _configured(config)
+        self.config = config_path(config)
+        """The settings file, if there is one."""
+        settings = None if file else _configured(self.config)
         self._path = None if settings is None else settings.path
         self._memory_mb = MEMORY_MB if settings is None else settings.index_memory_mb
         self.chains = _named_chains(file or ()) if settings is None else chains(settings.path)
@@ -75,6 +77,11 @@ class Log:
             since=parse_time(since, option="--since", local=local) if since else None,
             until=parse_time(until, option="--until", local=local) if until else None,
         )
+
+    @property
+    def named(self) -> list[Path]:
+        """The files, if no settings name them."""
+        return [] if self.config is not None and self._path is not None else self._files
 
     @property
     def _files(self) -> list[Path]:
@@ -243,13 +250,12 @@ def _reading(total: int) -> Iterator[Callable[[int], None]]:
         progress.stop()
 
 
-def _configured(config: Path | None) -> "Audit":
+def _configured(path: Path | None) -> "Audit":
     """Return the settings of the log; without a file the default ones, and what variables say of the log and its index.
 
     Raises:
         ConfigurationError: if there are settings with mistakes in them.
     """
-    path = config_path(config)
     if path is not None:
         from relay.settings.load import load
 

@@ -35,13 +35,29 @@ def parse_time(text: str, *, option: str, local: bool = False, now: datetime | N
     """
     try:
         if ago := _AGO.fullmatch(text):
-            return (now or datetime.now(UTC)) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+            return (now or datetime.now(UTC)) - _length(ago)
         at = datetime.fromisoformat(text)
         return at.astimezone(UTC) if at.tzinfo or local else at.replace(tzinfo=UTC)
     except (ValueError, OverflowError, OSError):  # OverflowError: a time before the year 1
         raise ConfigurationError(
             f"{option}: {text[:40]!r} is no time. Give 2h, 30m or 7d for so long ago, or 2026-11-26T09:00."
         ) from None
+
+
+def parse_period(text: str, *, option: str) -> timedelta:
+    """Return the length of time that `text` means, as 30d.
+
+    Raises:
+        ConfigurationError: if it is none.
+    """
+    found = _AGO.fullmatch(text)
+    if found is None or not _length(found):
+        raise ConfigurationError(f"{option}: {text[:40]!r} is no length of time. Give 30d, 12h or 90m.")
+    return _length(found)
+
+
+def _length(text: re.Match[str]) -> timedelta:
+    return timedelta(**{_UNITS[text[2]]: int(text[1])})
 
 
 def shown(at: str, *, local: bool) -> str:

@@ -68,6 +68,42 @@ class _Evidence:
     """Whether these are all files of the log."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A chain that was checked: the name of its damaged or newest file, the verdict, and how the chain ended."""
+
+    files: Sequence[Path]
+    name: str
+    verdict: Verdict
+    end: str
+
+
+def check(
+    files: Sequence[Path], *, head: Link | None = None, keys: Path | None = None, config: Path | None = None
+) -> list[Checked]:
+    """Check the chains of these files; or without files those of the settings. Keep what was found for the index.
+
+    Raises:
+        ConfigurationError: if the settings or the head can't be used.
+        MalformedError: if the state store has a head that is none.
+        OSError: if a file can't be read.
+    """
+    chains = _named(files, head, keys) if files else _configured(head, keys, config)
+    verdicts = [_complete(_check(evidence), evidence) for evidence in chains]
+    with suppress(OSError):  # of an index that can't be written, as that of another user
+        said = "; ".join(dict.fromkeys(map(str, verdicts)))
+        write_verified(folder_of(chains[0].files[-1]), Verified(iso(datetime.now(UTC)), said))
+    return [
+        Checked(
+            files=evidence.files,
+            name=_escaped(evidence.files[verdict.problem.file if verdict.problem else -1]),
+            verdict=verdict,
+            end=_end_of(evidence.files[-1], verdict),
+        )
+        for evidence, verdict in zip(chains, verdicts, strict=True)
+    ]
+
+
 def verify(
     files: Annotated[
         list[Path] | None,
@@ -100,34 +136,33 @@ def verify(
     """
     try:
         known = Link.parse(head) if head else None
-        chains = _named(files, known, keys) if files else _configured(known, keys, config)
-        verdicts = [_complete(_check(evidence), evidence) for evidence in chains]
-        differing = _compare(chains) if index else None
+        found = check(files or (), head=known, keys=keys, config=config)
+        differing = _compare(found) if index else None
     except MalformedError as error:
         _give_up(f"--head: {error.detail}")
     except ConfigurationError as error:
         _give_up(str(error))
     except OSError as error:
-        _give_up(f"{_escaped(error.filename or 'the state file')} can't be read: {error.strerror or error}.")
-    found = {} if differing is None else {"index_differing": differing}
-    with suppress(OSError):  # of an index that can't be written, as that of another user
-        said = "; ".join(dict.fromkeys(map(str, verdicts)))
-        write_verified(folder_of(chains[0].files[-1]), Verified(iso(datetime.now(UTC)), said))
-    for evidence, verdict in zip(chains, verdicts, strict=True):
-        name = _escaped(evidence.files[verdict.problem.file if verdict.problem else -1])
+        _give_up(unreadable(error))
+    more = {} if differing is None else {"index_differing": differing}
+    for one in found:
         if as_json:
-            typer.echo(json.dumps({"file": name, **asdict(verdict), **found}))
+            typer.echo(json.dumps({"file": one.name, **asdict(one.verdict), **more}))
         else:
-            _print(name, verdict, _end_of(evidence.files[-1], verdict))
+            _print(one.name, one.verdict, one.end)
     if differing is not None and not as_json:
         typer.echo(
             f"the index differs from the log in {differing} row(s): remove the folder"
             if differing
             else "the index is what the log says"
         )
-    problem = next((verdict.problem for verdict in verdicts if verdict.problem), None)
-    good = Exit.OTHER_INDEX if differing else Exit.WHOLE
-    raise typer.Exit(Exit[problem.kind.name] if problem else good)
+    raise typer.Exit(exit_code(found) or (Exit.OTHER_INDEX if differing else Exit.WHOLE))
+
+
+def exit_code(found: Sequence[Checked]) -> Exit:
+    """Return the exit code of the first damage, 0 if there is none."""
+    problem = next((one.verdict.problem for one in found if one.verdict.problem), None)
+    return Exit[problem.kind.name] if problem else Exit.WHOLE
 
 
 def _end_of(newest: Path, verdict: Verdict) -> str:
@@ -139,7 +174,7 @@ def _end_of(newest: Path, verdict: Verdict) -> str:
     return ", closed in order" if verdict.closed else ", not closed: its process was killed"
 
 
-def _compare(chains: Sequence[_Evidence]) -> int:
+def _compare(chains: Sequence[Checked]) -> int:
     """Return how many rows of the index are not what the log says.
 
     Raises:
@@ -275,6 +310,11 @@ def _with_progress(lines: Iterable[bytes], progress: "Progress", task: "TaskID")
             progress.update(task, advance=done)
             done = 0
         yield line
+
+
+def unreadable(error: OSError) -> str:
+    """Return the sentence about a file that can't be read."""
+    return f"{_escaped(error.filename or 'the state file')} can't be read: {error.strerror or error}."
 
 
 def _escaped(path: object) -> str:

@@ -1,0 +1,226 @@
+"""What the index says to an auditor about a span of the log: the content of `relay audit report`."""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from itertools import chain
+
+import msgspec
+
+from relay.audit.index.database import Index, Known
+from relay.audit.index.privileges import GrantUse, grant_uses
+from relay.audit.index.questions import Missing, Stats, missing, refusals_by_day, stats
+from relay.audit.query.explain import explain
+from relay.audit.query.records import Record, RecordReader
+from relay.core.events import Action
+
+MOST_ROWS = 500
+"""Rows of a list of records: the newest ones. Counts are of all records."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotGranted:
+    """Channels of token requests that were not granted, counted by endpoint and reason."""
+
+    endpoint: str
+    reason: str
+    channels: int
+    users: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """A record with anomaly marks."""
+
+    at: str
+    marks: tuple[str, ...]
+    action: str
+    reason: str
+    user: str
+    address: str
+    user_agent: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """Calls of an operator that read only or were refused, counted."""
+
+    operator: str
+    call: str
+    reason: str
+    count: int
+    last: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Something that an administrator did: a revocation, another changing call, a reload, a change of keys."""
+
+    at: str
+    who: str
+    action: str
+    what: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """All of them. The newest records are first. `known` is of the whole log, everything else of the span."""
+
+    known: Known
+    stats: Stats
+    missing: Missing
+    tokens_by_day: Counter[str]
+    refusals_by_day: Counter[str]
+    grants: list[GrantUse]
+    not_granted: list[NotGranted]
+    marks: Counter[str]
+    marked: list[Marked]
+    calls: list[Calls]
+    changes: list[Change]
+    changes_in_all: int
+    gaps: list[Record]
+    gaps_in_all: int
+
+
+def findings(index: Index) -> Findings:
+    """Ask all that the report says of the span."""
+    changes, changes_in_all = _newest(index, _CHANGES)
+    gaps, gaps_in_all = _newest(index, f"action = '{Action.AUDIT_GAP}'")
+    return Findings(
+        known=index.known(),
+        stats=stats(index),
+        missing=missing(index),
+        tokens_by_day=_tokens_by_day(index),
+        refusals_by_day=_refusals_by_day(index),
+        grants=grant_uses(index),
+        not_granted=_not_granted(index),
+        marks=Counter(
+            dict(
+                index.rows(
+                    "SELECT mark, count(*) FROM (SELECT unnest(marks) AS mark FROM spanned) GROUP BY 1"
+                )
+            )
+        ),
+        marked=_marked(index),
+        calls=_calls(index),
+        changes=[_change(line, record) for line, record in changes],
+        changes_in_all=changes_in_all,
+        gaps=[record for _, record in gaps],
+        gaps_in_all=gaps_in_all,
+    )
+
+
+_CHANGING = f"action = '{Action.OPERATOR_ACTION}' AND method != 'GET' AND reason = ''"
+_CHANGES = (
+    f"({_CHANGING}) OR action IN ('{Action.SESSION_REVOKED}', '{Action.KEY_ROTATED}', "
+    f"'{Action.RELOAD_SUCCEEDED}', '{Action.RELOAD_FAILED}')"
+)
+
+
+def _newest(index: Index, where: str) -> tuple[list[tuple[bytes, Record]], int]:
+    """Return the newest records that fulfil a condition, and how many do."""
+    since, until = index.span
+    condition = f"NOT bad AND ({where}) AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    kept: deque[tuple[bytes, Record]] = deque(maxlen=MOST_ROWS)
+    count = 0
+    for found in RecordReader().with_lines(index.lines(condition, [since, until, until])):
+        kept.append(found)
+        count += 1
+    return list(reversed(kept)), count
+
+
+def _tokens_by_day(index: Index) -> Counter[str]:
+    query = f"SELECT substr(moment, 1, 10), count(*) FROM spanned WHERE action = '{Action.TOKEN_ISSUED}' GROUP BY 1"
+    return Counter(dict(index.rows(query)))
+
+
+def _refusals_by_day(index: Index) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for day, _, _, count in refusals_by_day(index):
+        found[day] += count
+    return found
+
+
+def _not_granted(index: Index) -> list[NotGranted]:
+    rows = index.rows(
+        f"""
+        SELECT endpoint, why, count(*), count(DISTINCT user_id) FROM (
+            SELECT endpoint, user_id, unnest(rejected_reasons) AS why FROM spanned
+            WHERE action = '{Action.TOKEN_ISSUED}'
+        ) GROUP BY ALL ORDER BY 3 DESC, 1, 2"""
+    )
+    return [
+        NotGranted(endpoint=endpoint, reason=why, channels=count, users=users)
+        for endpoint, why, count, users in rows
+    ]
+
+
+def _marked(index: Index) -> list[Marked]:
+    rows = index.rows(
+        f"""
+        SELECT moment, marks, action, reason, user_id, address, user_agent, jti FROM spanned WHERE len(marks) > 0
+        ORDER BY moment DESC, place DESC LIMIT {MOST_ROWS}"""
+    )
+    return [
+        Marked(
+            at=at,
+            marks=tuple(marks),
+            action=action,
+            reason=reason,
+            user=user,
+            address=address,
+            user_agent=user_agent,
+            token=token,
+        )
+        for at, marks, action, reason, user, address, user_agent, token in rows
+    ]
+
+
+def _calls(index: Index) -> list[Calls]:
+    rows = index.rows(
+        f"""
+        SELECT operator, concat_ws(' ', nullif(method, ''), path), reason, count(*), max(moment) FROM spanned
+        WHERE action IN ('{Action.OPERATOR_ACTION}', '{Action.AUDIT_READ}') AND NOT ({_CHANGING})
+        GROUP BY ALL ORDER BY 4 DESC, 1, 2, 3"""
+    )
+    return [
+        Calls(operator=operator, call=call, reason=reason, count=count, last=last)
+        for operator, call, reason, count, last in rows
+    ]
+
+
+def _change(line: bytes, record: Record) -> Change:
+    is_keys = record.event.action == Action.KEY_ROTATED
+    return Change(
+        at=record.at,
+        who=record.relay.operator.id,
+        action=record.event.action,
+        what=" ".join(chain([explain(record)], _keys(line) if is_keys else ())),
+        address=record.client.ip,
+    )
+
+
+class _Keys(msgspec.Struct, frozen=True):
+    signing: str = ""
+    published: tuple[str, ...] = ()
+    dropped: dict[str, str] = {}
+
+
+class _KeyFields(msgspec.Struct, frozen=True):
+    keys: _Keys = _Keys()
+
+
+class _KeyRecord(msgspec.Struct, frozen=True):
+    relay: _KeyFields = _KeyFields()
+
+
+def _keys(line: bytes) -> list[str]:
+    """Return what the record of a change of keys says of them. A forged one may say anything."""
+    try:
+        keys = msgspec.json.decode(line, type=_KeyRecord).relay.keys
+    except msgspec.DecodeError:
+        return []
+    dropped = ", ".join(f"{kid} ({why})" for kid, why in keys.dropped.items())
+    parts = {"Signs with": keys.signing, "Published:": ", ".join(keys.published), "Dropped:": dropped}
+    return [f"{name} {value}." for name, value in parts.items() if value]

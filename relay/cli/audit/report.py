@@ -1,0 +1,119 @@
+"""`relay audit report`: a page about a span of the log, for an auditor."""
+
+import os
+import stat
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Annotated
+
+import typer
+
+from relay.audit.query.records import RecordReader, iso
+from relay.cli.audit.input import Log, query
+from relay.cli.audit.times import parse_period
+from relay.cli.audit.verify import check, exit_code, unreadable
+from relay.cli.output import printable
+from relay.core.errors import ConfigurationError, RelayError
+
+
+@query
+def report(
+    log: Log,
+    html: Annotated[
+        Path,
+        typer.Option("--html", metavar="FILE", help="The file to write, for its owner alone (mode 0600)."),
+    ],
+    *,
+    period: Annotated[
+        str,
+        typer.Option("--period", metavar="TIME", help="How long before --until, or before now, it begins."),
+    ] = "30d",
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", metavar="DIR", help="Folder with the public keys that signed the checkpoints."
+        ),
+    ] = None,
+) -> None:
+    """Write one page for an auditor: what was granted, used and refused, and proof that the log is whole.
+
+    The page loads and runs nothing: it opens without a network, can be printed, and names the heads to keep.
+
+    If the log is damaged, the page says so, and the exit code is that of `relay audit verify`.
+    """
+    _check_target(html)
+    now = datetime.now(UTC)
+    since, until = log.reader.span
+    end = datetime.fromisoformat(until) if until else now
+    try:
+        begin = datetime.fromisoformat(since) if since else end - parse_period(period, option="--period")
+    except OverflowError:
+        raise ConfigurationError(f"--period: {period} is longer than the calendar.") from None
+    if begin > end:
+        raise ConfigurationError("--since is later than --until.")
+    log.reader = RecordReader(since=begin, until=end)
+    index = log.index
+    from relay.audit.index.findings import findings
+    from relay.audit.report.page import ProvenChain, Span, report_page
+
+    found = findings(index)
+    try:
+        # after the index was read, so that the proof is of all records that the page counts
+        chains = check(log.named, keys=keys, config=log.config)
+    except OSError as error:
+        raise RelayError(unreadable(error)) from None
+    page = report_page(
+        found,
+        [ProvenChain(file=Path(one.name).name, verdict=one.verdict, end=one.end) for one in chains],
+        span=Span(since=iso(begin), until=iso(end), first=begin.date(), last=end.date()),
+        made_at=iso(now),
+    )
+    _write(html, page)
+    code = exit_code(chains)
+    for one in chains:
+        if not one.verdict.ok:
+            sys.stderr.write(f"{one.name}: {one.verdict}\n")
+    if code:
+        raise typer.Exit(code)
+
+
+def _check_target(path: Path) -> None:
+    """Refuse to write over anything but a file, as a link to one that belongs to somebody else.
+
+    Raises:
+        ConfigurationError: if something else is there.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ConfigurationError(
+                f"--html: {printable(str(path))} is no regular file, and is not written over. Name another file."
+            )
+
+
+def _write(path: Path, page: str) -> None:
+    """Write the page aside, for its owner alone, and give it its name when it is on the disk.
+
+    Raises:
+        RelayError: if it can't be written.
+    """
+    aside = None
+    try:
+        with NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", delete=False
+        ) as file:
+            aside = Path(file.name)
+            file.write(page)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_target(path)
+        aside.replace(path)
+    except OSError as error:
+        raise RelayError(
+            f"--html: {printable(str(path))} can't be written: {error.strerror or error}."
+        ) from None
+    finally:
+        if aside is not None:
+            aside.unlink(missing_ok=True)  # it has its name by now, if all went well
