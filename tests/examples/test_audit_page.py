@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,8 @@ except ImportError:
 
 PAGE = (ROOT / "examples/audit/README.md").read_text()
 
+_NOTES = ("Known up to ", "The log ", "A begins before the log", "B begins before the log")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
     """Each command runs as it is shown; the one that follows the log is ended by its own option."""
-    words = command.partition(">")[0].split()[1:] + (["--no-follow"] if " tail " in command else [])
+    words = shlex.split(command.partition(" > ")[0])[1:] + (["--no-follow"] if " tail " in command else [])
     words = ["jti-0" if word.endswith("-or-user") else word for word in words]
     result = subprocess.run(
         [sys.executable, "-m", "relay", *words],
@@ -48,8 +51,10 @@ def test_the_commands_of_the_audit_page_run(folder: Path, command: str) -> None:
         timeout=60,
         check=False,
     )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout
+    # a question says there up to which record it knows the log, and what the log does not have
+    notes = [line for line in result.stderr.splitlines() if not line.startswith(_NOTES)]
+    assert (result.returncode, notes) == (0, [])
+    assert result.stdout or (folder / "report.html").stat().st_size
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
