@@ -12,33 +12,15 @@ from hypothesis import strategies as st
 from relay.broker.base import Broker, Dropped, Position
 from relay.broker.memory import MemoryBroker
 from relay.core.errors import MalformedError, UnavailableError
-from relay.core.publications import Publication, parse_draft
+from relay.core.publications import parse_draft
 from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.options import EngineOptions
+from tests.support.engine_invariants import Hub
 from tests.support.engines import Engines, EngineServer, until
 
 
-class Node:
+class Node(Hub):
     """A receiver that keeps the last values and all publications, as a hub would."""
-
-    def __init__(self) -> None:
-        self.got: list[Publication] = []
-        self.last: dict[str, Publication] = {}
-
-    def publish(self, publication: Publication) -> None:
-        """See `Receiver.publish`."""
-        self.got.append(publication)
-        self.last[publication.channel] = publication
-
-    def alive(self, channel: str, *, ts: int) -> None:
-        """See `Receiver.alive`."""
-
-    def remove(self, name: str, /) -> None:
-        """See `Receiver.remove`."""
-        self.last.pop(name, None)
-
-    def delivered(self, entry: int, epoch: str) -> None:
-        """See `Receiver.delivered`."""
 
     def value(self, channel: str) -> object:
         """Return a channel's last value."""

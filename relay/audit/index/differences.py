@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.audit.index.database import Index
-from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, SUBSCRIBED
+from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, SUBSCRIBED, load_narrowest
 from relay.core.events import Action
-from relay.core.scope import Scope
 
 Bounds = tuple[str, str]
 """The begin and the end of a period, in the form of records. The end is no part of it."""
@@ -167,7 +166,7 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
         index.execute(KINDS)
         index.execute(_LIVES)
         index.execute(_OF_TOKENS.format(counts=counts))
-        _load_narrowest(index)
+        load_narrowest(index, "SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed'")
         whose = "whose" if by == "role" else "[user_id]"
         rows = index.rows(_BY.format(names=NAMES_BY_ROLE, whose=whose))
     found = [
@@ -224,20 +223,3 @@ def unknown(index: Index, a: Bounds, b: Bounds) -> Unknown:
     )
     empty = tuple(name for name, count in (("A", of_a), ("B", of_b)) if not count)
     return Unknown(first=first, empty=empty, unnamed=unnamed, nameless=nameless)
-
-
-def _load_narrowest(index: Index) -> None:
-    """Make the table of the patterns that granted the channels of subscriptions."""
-    pairs = index.rows(
-        "SELECT kind, scope, name FROM (SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed') "
-        "JOIN kinds USING (kind)"
-    )
-    index.load_table(
-        "narrowest",
-        {"kind": "BIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
-        [
-            (kind, channel, pattern)
-            for kind, scope, channel in pairs
-            for pattern in Scope(tuple(scope)).narrowest(channel)
-        ],
-    )

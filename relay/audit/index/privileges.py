@@ -90,17 +90,12 @@ class GrantUse:
     used_by: int
 
 
-def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
-    """Return each grant with the number of tokens that had it and of connections that used it. Unused ones come first.
+def load_narrowest(index: Index, channels: str) -> None:
+    """Make the table `narrowest`: the patterns that granted the channels of subscriptions.
 
-    If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
-    so that open connections count too.
+    `channels` is a query for the `kind` of a token and the `name` of a channel. It needs the table `kinds`.
     """
-    index.execute(KINDS)
-    index.execute(_USES)
-    pairs = index.rows(
-        "SELECT kind, scope, name FROM (SELECT DISTINCT kind, name FROM uses WHERE NOT is_told) JOIN kinds USING (kind)"
-    )
+    pairs = index.rows(f"SELECT kind, scope, name FROM ({channels}) JOIN kinds USING (kind)")
     index.load_table(
         "narrowest",
         {"kind": "BIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
@@ -110,6 +105,17 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
             for pattern in Scope(tuple(scope)).narrowest(channel)
         ],
     )
+
+
+def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
+    """Return each grant with the number of tokens that had it and of connections that used it. Unused ones come first.
+
+    If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
+    so that open connections count too.
+    """
+    index.execute(KINDS)
+    index.execute(_USES)
+    load_narrowest(index, "SELECT DISTINCT kind, name FROM uses WHERE NOT is_told")
     names = "[user_id]" if by_user else NAMES_BY_ROLE
     rows = index.rows(
         f"SELECT whose, endpoint, name, coalesce(tokens, 0), coalesce(users, 0), coalesce(connections, 0), "
