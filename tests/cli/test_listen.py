@@ -49,7 +49,7 @@ async def listening(
 async def line_of(process: asyncio.subprocess.Process) -> dict[str, object]:
     """Return the next line of its output."""
     assert process.stdout is not None
-    async with asyncio.timeout(60):  # whoever comes back waits for up to 20 s between two attempts
+    async with asyncio.timeout(60):  # a client that comes back waits for up to 20 s between two attempts
         line: dict[str, object] = json.loads(await process.stdout.readline())
     return line
 

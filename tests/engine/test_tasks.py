@@ -108,7 +108,7 @@ async def act(node: Node) -> None:
 async def test_a_fault_in_a_task_is_an_error_for_its_callers_and_no_end(
     node: Node, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:
-    """Nobody waits for ever, the restart is counted, and claims, revocations and prices go on."""
+    """No caller waits without end, the restart is counted, and claims, revocations and prices go on."""
     owner: Any = node
     for name in part.split("."):
         owner = getattr(owner, name)

@@ -160,7 +160,7 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
         for _ in range(10):
             await stack.enter_async_context(relay.connect(await relay.token()))
-        for _ in range(4):  # whoever is asked
+        for _ in range(4):  # any worker may be asked
             listed = (await relay.get_internal("/v1/connections", key=READER)).json()
             assert (listed["total"], len(listed["connections"])) == (10, 10)
             stats = (await relay.get_internal("/v1/stats", key=READER)).json()

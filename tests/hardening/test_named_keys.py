@@ -1,7 +1,7 @@
 """A token that names its own key: by a path, by an address, by bringing it along. The relay opens and fetches nothing.
 
-A named pipe stands where a path leads: who opened it to read would wait for ever, and so would the test for its
-answer. A listening socket stands where an address leads, and at the end nobody has called.
+A named pipe stands where a path leads: a program that opens it to read would wait without end, and so would the test
+for its answer. A listening socket stands where an address leads, and at the end nobody has called.
 """
 
 import contextlib

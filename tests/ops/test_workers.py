@@ -57,7 +57,7 @@ def test_stats_are_added_up_and_ages_are_the_worst() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6])
 def test_a_walk_over_pages_shows_each_connection_once(limit: int) -> None:
-    """The oldest of all workers first, whoever has them, and none is left out between two pages."""
+    """The oldest of all workers first, whichever worker has them, and none is left out between two pages."""
     workers = [
         [{"opened_at": float(at), "id": IDS[number]} for number, at in rows]
         for rows in ([(0, 1), (3, 4), (4, 4)], [(1, 2), (2, 3), (5, 4)])

@@ -99,6 +99,6 @@ async def test_nothing_is_answered_before_the_handshake(relay: Relay, opcode: Op
     async with open_raw_websocket(relay.ports[1], target, origin=relay.url, behind=masked(opcode)) as wire:
         with contextlib.suppress(ConnectionResetError):
             assert await wire.reader.read() == b""
-    # what was sent too early changes nothing for whoever comes next
+    # what was sent too early changes nothing for the next client
     async with open_raw_websocket(relay.ports[1], "/ws/prices", origin=relay.url) as wire:
         assert await wire.shake() == 101

@@ -210,7 +210,7 @@ def test_a_wrong_query_is_told_what_is_wrong(index: Index, query: str, sentence:
     ],
 )
 def test_a_query_is_ended(index: Index, query: str, timeout_s: int) -> None:
-    """One that runs for ever, fills the memory, or has an answer without an end."""
+    """One that runs without end, fills the memory, or has an answer without an end."""
     with (
         pytest.raises(RelayError, match=r"took longer than 2 s|more memory or time|longer than 16 MB"),
         asked(index, query, timeout_s=timeout_s) as answer,
