@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,9 +14,9 @@ from relay.core.errors import ConfigurationError
 from relay.server.process_roles import Role, listeners, role_of
 
 if TYPE_CHECKING:
+    from relay.server.announcement import Announcement
     from relay.settings.load import Settings
 
-Announce = Callable[[Mapping[str, int | None], str], None]
 MAX_WORKERS = 256
 """More processes than any machine has use for; a typing error of a digit starts no thousand."""
 
@@ -52,6 +51,7 @@ def serve(
     With --workers, SIGUSR2 replaces the processes by new ones without a refused connection.
     """
     from relay.server import logs
+    from relay.server.announcement import Announcement
     from relay.settings.load import load
 
     path = config_path(config)
@@ -59,16 +59,13 @@ def serve(
     role = role_of(settings, role)
     logs.configure(level=settings.log.level, format=settings.log.format)
 
-    # if the audit log is copied to standard output, nothing else may be written there
-    out = sys.stdout if settings.audit.stdout == "nothing" else sys.stderr
-
-    def announce(ports: Mapping[str, int | None], note: str) -> None:
-        print(f"public   http port {ports.get('http') or '-'}   {settings.public.url}", file=out)
-        print(f"stream   ws port {ports.get('stream') or '-'}   {settings.public.stream_url}", file=out)
-        print(f"internal http port {ports['internal']}   pid {os.getpid()}{note}", file=out, flush=True)
-
+    announcement = Announcement(
+        url=settings.public.url,
+        stream_url=settings.public.stream_url,
+        is_error=settings.audit.stdout != "nothing",
+    )
     if workers > 1 or (workers and settings.engine.url.get_secret_value()):
-        raise typer.Exit(_supervise(settings, path, role, workers, announce))
+        _supervise(settings, path, role, workers, announcement)
     from relay.server import run
     from relay.server.worker import Worker
 
@@ -78,21 +75,21 @@ def serve(
         settings,
         role=role,
         worker=Worker.parse(worker) if worker else None,
-        announce=lambda ports: None if worker else announce(asdict(ports), ""),
+        announce=lambda ports: None if worker else announcement.show(asdict(ports)),
         read_again=partial(load, path),
     )
 
 
 def _supervise(
-    settings: "Settings",
-    path: Path | None,
-    role: Role,
-    workers: int,
-    announce: Callable[[Mapping[str, int | None], str], None],
-) -> int:
-    """Run workers, and return the exit code."""
+    settings: "Settings", path: Path | None, role: Role, workers: int, announcement: "Announcement"
+) -> None:
+    """Become the supervisor of the workers.
+
+    This process has read the settings, and so has pydantic and much else in its memory. The supervisor needs none of
+    it: the same process runs another program.
+    """
     from relay.server.cores import usable_cores
-    from relay.server.supervisor import Plan, supervise
+    from relay.server.supervisor import Plan
 
     if not settings.engine.url.get_secret_value():
         raise ConfigurationError(
@@ -110,6 +107,11 @@ def _supervise(
         addresses=listeners(settings, role),
         workers=workers,
         drain_s=settings.limits.drain_s,
-        announce=lambda ports: announce(ports, f"   workers {workers}"),
+        log_level=settings.log.level,
+        log_format=settings.log.format,
+        announcement=announcement,
     )
-    return supervise(plan)
+    sys.stderr.flush()
+    os.execv(  # noqa: S606  # no shell is needed
+        sys.executable, [sys.executable, "-m", "relay.server.supervisor", str(plan)]
+    )

@@ -4,12 +4,11 @@ The protocol is that of sd_notify(3): lines of text in one datagram to the socke
 variable nobody wants to know.
 """
 
+import asyncio
 import os
 import socket
 import time
 from contextlib import suppress
-
-import anyio
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
@@ -44,4 +43,4 @@ async def give_signs_of_life() -> None:
     within_s = watchdog_s()
     while within_s is not None:
         notify(WATCHDOG)
-        await anyio.sleep(within_s / 2)
+        await asyncio.sleep(within_s / 2)

@@ -14,18 +14,22 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import structlog
 
 from relay.core.errors import ConfigurationError
 from relay.net.sockets import bind, bound_port
+from relay.server import logs
+from relay.server.announcement import Announcement
 from relay.server.notify import READY, STOPPING, WATCHDOG, notify, watchdog_s
 from relay.server.worker import Worker
 
@@ -48,14 +52,24 @@ log = structlog.get_logger("relay")
 class Plan:
     """What is supervised. `command` starts a worker, without its option `--worker`.
 
-    `addresses` has the "host:port" of each listener. `announce` is called when all workers accept connections.
+    `addresses` has the "host:port" of each listener. The announcement is shown when all workers accept connections.
     """
 
     command: Sequence[str]
     addresses: Mapping[str, str]
     workers: int
     drain_s: float
-    announce: Callable[[Mapping[str, int]], None]
+    log_level: str
+    log_format: Literal["auto", "text", "json"]
+    announcement: Announcement
+
+    @classmethod
+    def parse(cls, text: str) -> "Plan":
+        """Read the argument of this program. It comes from `relay serve`, and so has the right form."""
+        return msgspec.json.decode(text, type=cls)
+
+    def __str__(self) -> str:
+        return msgspec.json.encode(self).decode()
 
 
 def supervise(plan: Plan) -> int:
@@ -215,7 +229,8 @@ class _Supervisor:
         """Say once that all workers accept connections."""
         while not all(slot.child and slot.child.is_ready.is_set() for slot in others):  # noqa: ASYNC110  # two events
             await asyncio.sleep(0.02)
-        self._plan.announce({name: bound_port(sock) for name, sock in self._slots[0].sockets.items()})
+        ports = {name: bound_port(sock) for name, sock in self._slots[0].sockets.items()}
+        self._plan.announcement.show(ports, f"   workers {self._plan.workers}")
         notify(READY)
 
     async def _keep(self, slot: _Slot) -> None:
@@ -325,3 +340,18 @@ class _Supervisor:
     def _forget(self, child: _Child, notices: Path, _ended: object) -> None:
         self._children.discard(child)
         notices.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Run as the program that `relay serve --workers` becomes: the plan is its argument."""
+    plan = Plan.parse(sys.argv[1])
+    logs.configure(level=plan.log_level, format=plan.log_format)
+    try:
+        sys.exit(supervise(plan))
+    except ConfigurationError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,21 +15,12 @@ import pytest
 
 from relay.core.errors import ConfigurationError
 from relay.server import supervisor
+from relay.server.announcement import Announcement
 from relay.server.cores import usable_cores
+from relay.server.supervisor import Plan
 from tests.support import small_worker
 
 WITHIN_S = 30.0
-PROGRAM = """
-import sys
-from relay.server import logs
-from relay.server.supervisor import Plan, supervise
-logs.configure(level="info", format="json")
-plan = Plan(
-    command=[sys.executable, "-S", sys.argv[1]], addresses={"http": sys.argv[2]}, workers=2, drain_s=1.0,
-    announce=lambda ports: print(ports["http"], flush=True),
-)
-sys.exit(supervise(plan))
-"""
 
 
 class Supervised:
@@ -40,12 +31,22 @@ class Supervised:
         self.sockets = Path(tempfile.mkdtemp())  # a test's own folder has too long a path for sockets
         self.process = self.start("127.0.0.1:0")
         assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline() or 0)
+        shown = self.process.stdout.readline()
+        self.port = int(shown.split()[3]) if shown else 0
 
     def start(self, address: str) -> subprocess.Popen[str]:
-        """Start a supervisor."""
+        """Start a supervisor, as the program that `relay serve` becomes."""
+        plan = Plan(
+            command=[sys.executable, "-S", small_worker.__file__],
+            addresses={"http": address, "internal": "127.0.0.1:0"},
+            workers=2,
+            drain_s=1.0,
+            log_level="info",
+            log_format="json",
+            announcement=Announcement(url="", stream_url="", is_error=False),
+        )
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, small_worker.__file__, address],
+            [sys.executable, "-m", "relay.server.supervisor", str(plan)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -161,8 +162,8 @@ def test_a_port_in_use_is_an_error(supervised: Supervised) -> None:
     """Although several sockets may have the port: a second supervisor would take half of the connections."""
     other = supervised.start(f"127.0.0.1:{supervised.port}")
     _, log = other.communicate(timeout=WITHIN_S)
-    assert other.returncode == 1
-    assert f"listen.http: can't listen on 127.0.0.1:{supervised.port}" in log
+    assert other.returncode == 2
+    assert log == f"listen.http: can't listen on 127.0.0.1:{supervised.port}: Address already in use.\n"
 
 
 def test_a_folder_that_sockets_can_not_have_is_an_error(
@@ -178,11 +179,11 @@ def test_a_folder_that_sockets_can_not_have_is_an_error(
     assert not list(long.iterdir())
 
 
-def test_the_supervisor_imports_no_server() -> None:
+def test_the_supervisor_imports_neither_server_nor_settings() -> None:
     """It stays small: one more process on each machine, which does nothing."""
     program = """
-import sys, relay.settings.load, relay.server.logs, relay.server.supervisor, relay.server.worker
-heavy = {"uvicorn", "uvloop", "websockets", "starlette", "redis", "duckdb", "prometheus_client", "relay.server.parts"}
+import sys, relay.server.supervisor
+heavy = {"pydantic", "typer", "uvicorn", "uvloop", "websockets", "starlette", "redis", "jwt", "anyio", "duckdb"}
 assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=WITHIN_S)
