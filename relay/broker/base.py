@@ -5,8 +5,9 @@ The broker has the original, for a node that starts, that lost its connection, o
 
 Every adapter gives these guarantees, and the contract tests check them:
 
-- Epoch. An epoch is the life of one sequencer. A new epoch begins when numbers may have been lost: numbers then start
-  again at 1, and publications of the old epoch may be gone. An old epoch never comes back.
+- Epoch. An epoch is the life of one sequencer. A broker may have several, each for its own channels. A new epoch begins
+  when numbers may have been lost: numbers then start again at 1, and publications of the old epoch may be gone. An old
+  epoch never comes back.
 - Order. Within an epoch, `seq` counts a channel's publications without gaps. The first one has a number above those of
   all channels that were removed before, or 1. A receiver gets the publications of a channel in the order of `seq`.
   There is no order between channels.
@@ -48,8 +49,8 @@ class Receiver(Protocol):
         """Forget a channel with its value and its history."""
         ...
 
-    def delivered(self, entry: int, epoch: str) -> object:
-        """Record that everything up to an entry of its log has been passed on. A broker may have none."""
+    def delivered(self, entry: int, epoch: str, *, log: int = 0) -> object:
+        """Record that everything up to an entry of a log has been passed on. A broker may have none, or several."""
         ...
 
 

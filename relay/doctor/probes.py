@@ -16,7 +16,7 @@ import httpx
 from relay.core.errors import ConfigurationError
 from relay.doctor.base import ClockReading, Deployment, EngineFacts, host_of
 from relay.engine.address import read_address
-from relay.engine.options import EngineOptions
+from relay.engine.options import CONTROL, EngineOptions
 from relay.net.http_client import async_client
 from relay.net.sockets import open_files
 from relay.settings.load import Settings
@@ -78,7 +78,7 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
         from relay.engine.probe import probe
 
         await probe(EngineOptions(address=address, prefix=settings.engine.prefix))
-        connection = await open_connection(address)
+        connection = await open_connection(address, CONTROL)
     except ConfigurationError as error:
         return EngineFacts(fault=str(error))
     try:

@@ -20,7 +20,7 @@ class Address:
     on a Unix socket. `ca_file` is the certificate authority of a private TLS certificate, "" for the system's.
     """
 
-    kind: Literal["tcp", "unix", "sentinel"]
+    kind: Literal["tcp", "unix", "sentinel", "cluster"]
     hosts: Sequence[tuple[str, int]] = ()
     path: str = ""
     service: str = ""

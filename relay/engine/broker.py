@@ -1,5 +1,8 @@
 """The broker of several nodes: publications are numbered in the engine and read from its log by every node.
 
+A channel belongs to a shard. On one server there is one, in a cluster there are several. Each shard has its own
+numbering, its own log and its own epoch.
+
 Items go in batches to one script. A batch has a number of its node, so that one whose reply was lost is sent again and
 gets the reply of then: its positions stay, and nothing is numbered twice. Between a batch and the next, the order is
 that of the callers.
@@ -8,6 +11,7 @@ After a gap, such as entries that the log has no longer or a new epoch, the node
 them now, and forgets the channels that were removed.
 """
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +31,7 @@ from relay.engine.log_reader import Position as LogPosition
 from relay.engine.options import EngineOptions
 from relay.engine.pulse import Pulse
 from relay.engine.scripts import script
+from relay.engine.shards import place
 
 _ANSWER_WITHIN_S = 2.0
 """Seconds after which a publisher is told that it is unknown whether its message was published. Nothing waits longer
@@ -54,30 +59,35 @@ class _Item(NamedTuple):
     history_ms: int = 0
 
 
-class EngineBroker:
-    """A `Broker` in Redis or Valkey. Close it with `aclose`. `history_of` tells what is kept of a channel."""
+class Shard:
+    """The channels of a shard: what `EngineBroker` is to all channels. `number` is its place among the shards."""
 
     def __init__(
         self,
         options: EngineOptions,
+        name: str,
         *,
+        number: int,
         max_channels: int,
-        history_of: Callable[[str], KeptHistory] = lambda _channel: KeptHistory(),
-        steady: Callable[[], float] = time.monotonic,
+        history_of: Callable[[str], KeptHistory],
+        steady: Callable[[], float],
     ) -> None:
+        self.name = name
         self.epoch = ""
         self.pulse = Pulse(steady)
         self._options = options
+        self._number = number
         self._max_channels = max_channels
         self._history_of = history_of
         self._node = secrets.token_hex(8)
         self._batch = 0
         self._generation = 0
-        self._keys = [options.key("t.0", name) for name in ("e", "q", "v", "n", "m", "l")]
-        self._history_prefix = options.key("t.0", "h:")
-        self._key_prefix = options.key("t.0", "i:")
+        self._keys = [options.key(name, part) for part in ("e", "q", "v", "n", "m", "l")]
+        self._history_prefix = options.key(name, "h:")
+        self._key_prefix = options.key(name, "i:")
         self._line = Line(
-            options.address,
+            options,
+            name,
             name="broker",
             answer_within_s=_ANSWER_WITHIN_S,
             reason=Reason.BROKER_UNAVAILABLE,
@@ -182,11 +192,11 @@ class EngineBroker:
             self._old_readers.append(self._reader)
         self._receiver = receiver
         self._delivered = {}
+        receiver.delivered(int(number), self.epoch, log=self._number)
         self._reader = LogReader(
             self._options,
             name="publications",
-            log_key=self._keys[5],
-            life_key=self._keys[0],
+            shard=self.name,
             begin=self._resync,
             accept=self._accept,
             at=(int(generation), int(number)),
@@ -248,7 +258,7 @@ class EngineBroker:
             self._deliver(publication)
         generation, _, number = loaded.delivery_position.partition("-")
         assert self._receiver is not None
-        self._receiver.delivered(int(number), self.epoch)
+        self._receiver.delivered(int(number), self.epoch, log=self._number)
         return int(generation), int(number)
 
     def _accept(self, generation: int, number: int, fields: Fields) -> None:
@@ -265,7 +275,7 @@ class EngineBroker:
                 self._receiver.alive(name.decode(), ts=int(ts))
             elif kind == b"x":
                 self._removed(value.decode())
-        self._receiver.delivered(number, epoch)
+        self._receiver.delivered(number, epoch, log=self._number)
 
     def _deliver(self, publication: Publication) -> None:
         """Deliver what is not a repetition. The hub drops these too, but not what comes after a removal."""
@@ -280,6 +290,96 @@ class EngineBroker:
         assert self._receiver is not None
         self._delivered.pop(name, None)
         self._receiver.remove(name)
+
+
+class EngineBroker:
+    """A `Broker` in Redis or Valkey. Close it with `aclose`. `history_of` tells what is kept of a channel."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        *,
+        max_channels: int,
+        history_of: Callable[[str], KeptHistory] = lambda _channel: KeptHistory(),
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.shards = [
+            Shard(
+                options, name, number=number, max_channels=max_channels, history_of=history_of, steady=steady
+            )
+            for number, name in enumerate(options.shards("t"))
+        ]
+
+    def update(self, *, max_channels: int) -> None:
+        """Use another bound from now on. Channels that exist stay."""
+        for shard in self.shards:
+            shard.update(max_channels=max_channels)
+
+    @property
+    def epoch(self) -> str:
+        """See `Broker.epoch`."""
+        return self.shards[0].epoch
+
+    @property
+    def pulse(self) -> Pulse:
+        """The answers of the engine to the reader of publications."""
+        return self.shards[0].pulse
+
+    @property
+    def restarts(self) -> int:
+        """How often a task of this broker failed and was started again."""
+        return sum(shard.restarts for shard in self.shards)
+
+    @property
+    def generation(self) -> int:
+        """The generation of the log."""
+        return self.shards[0].generation
+
+    @property
+    def resyncs(self) -> int:
+        """How often last values were read again because something was missed."""
+        return sum(shard.resyncs for shard in self.shards)
+
+    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+        """See `Broker.publish`."""
+        return await self._shard(draft.channel).publish(draft, ts=ts)
+
+    async def alive(self, channel: str, *, ts: int) -> Position:
+        """See `Broker.alive`."""
+        return await self._shard(channel).alive(channel, ts=ts)
+
+    async def reset(self, channel: str) -> bool:
+        """See `Broker.reset`."""
+        return await self._shard(channel).reset(channel)
+
+    async def remove(self, channel: str, *, at: Position | None = None) -> bool:
+        """See `Broker.remove`."""
+        return await self._shard(channel).remove(channel, at=at)
+
+    async def load(self) -> Loaded:
+        """See `Broker.load`."""
+        loaded = await asyncio.gather(*(shard.load() for shard in self.shards))
+        return Loaded(
+            values=[value for one in loaded for value in one.values],
+            delivery_position=" ".join(one.delivery_position for one in loaded),
+        )
+
+    async def history(self, channel: str, *, after: Position) -> Sequence[Publication] | None:
+        """See `Broker.history`."""
+        return await self._shard(channel).history(channel, after=after)
+
+    def attach(self, receiver: Receiver, *, after: str) -> None:
+        """See `Broker.attach`."""
+        for shard, position in zip(self.shards, after.split(" "), strict=True):
+            shard.attach(receiver, after=position)
+
+    async def aclose(self) -> None:
+        """Close the connections. What waits is not published."""
+        for shard in self.shards:
+            await shard.aclose()
+
+    def _shard(self, channel: str) -> Shard:
+        return self.shards[place(channel, len(self.shards))]
 
 
 def _publication(channel: str, value: bytes, *, entry: int = 0) -> Publication:

@@ -8,10 +8,11 @@ another one.
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from relay.core.errors import ConfigurationError
 from relay.engine.address import Address
+from relay.engine.shards import slot_of
 
 try:
     from redis.asyncio.connection import (
@@ -120,19 +121,27 @@ class EngineConnection:
             await self._connection.disconnect(nowait=True)
 
 
-async def open_connection(address: Address) -> EngineConnection:
-    """Connect to the engine and log in. With Sentinels, ask them for the master first.
+async def open_connection(address: Address, shard: str) -> EngineConnection:
+    """Connect to the server that has a shard, and log in. Sentinels, and servers of a cluster, are asked which it is.
 
     Raises:
         LoginError: if the user or the password is refused.
         LostError: if no engine answers.
     """
-    if address.kind == "sentinel":
-        host, port = await _master(address)
-        return await _connect(address, host, port)
     if address.kind == "unix":
         return await _connect(address, "", 0)
-    return await _connect(address, *address.hosts[0])
+    if address.kind == "tcp":
+        return await _connect(address, *address.hosts[0])
+    failures = []
+    for host, port in address.hosts:
+        try:
+            return await _connect(address, *await _ask_for_master(address, host, port, shard))
+        except LoginError:
+            raise
+        except EngineError as error:
+            failures.append(f"{host}:{port}: {error}")
+    asked = "Sentinel" if address.kind == "sentinel" else "server"
+    raise LostError(f"no {asked} names the master: {'; '.join(failures)}")
 
 
 async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool = False) -> EngineConnection:
@@ -170,26 +179,25 @@ async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool 
     return EngineConnection(connection)
 
 
-async def _master(address: Address) -> tuple[str, int]:
-    """Return the master of which the first Sentinel that answers knows."""
-    failures = []
-    for host, port in address.hosts:
-        try:
-            sentinel = await _connect(address, host, port, is_sentinel=True)
-        except EngineError as error:
-            failures.append(f"{host}:{port}: {error}")
-            continue
-        try:
-            (found,) = await sentinel.run(
-                [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)], within_s=CONNECT_WITHIN_S
-            )
-        except LostError as error:
-            failures.append(f"{host}:{port}: {error}")
-            continue
-        finally:
-            await sentinel.close()
-        if isinstance(found, list):
-            name, number = cast("list[bytes]", found)
-            return name.decode(), int(number)
-        failures.append(f"{host}:{port}: {found or f'knows no master {address.service}'}")
-    raise LostError("no Sentinel names the master: " + "; ".join(failures))
+async def _ask_for_master(address: Address, host: str, port: int, shard: str) -> tuple[str, int]:
+    """Return the master as a Sentinel knows it, or the one that has a shard as a server of the cluster knows it."""
+    is_sentinel = address.kind == "sentinel"
+    asked = await _connect(address, host, port, is_sentinel=is_sentinel)
+    question = (
+        ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service) if is_sentinel else ("CLUSTER", "SLOTS")
+    )
+    try:
+        (found,) = await asked.run([question], within_s=CONNECT_WITHIN_S)
+    finally:
+        await asked.close()
+    if isinstance(found, RefusedError):
+        raise found
+    if is_sentinel:
+        if found is None:
+            raise LostError(f"knows no master {address.service}")
+        return found[0].decode(), int(found[1])
+    slot = slot_of(shard)
+    for first, last, (name, number, *_), *_ in found:
+        if first <= slot <= last:
+            return (name or b"").decode() or host, number  # no name: the one that was asked
+    raise LostError(f"no server has slot {slot}")

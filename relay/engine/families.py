@@ -87,7 +87,7 @@ class EngineFamilies:
         self._results: OrderedDict[bytes, tuple[float, _Row]] = OrderedDict()
         self._ended: OrderedDict[bytes, _Row] = OrderedDict()
         self._has_lost = asyncio.Event()
-        self._line = Line(options.address, name="families", answer_within_s=_ANSWER_WITHIN_S)
+        self._line = Line(options, "f.0", name="families", answer_within_s=_ANSWER_WITHIN_S)
         self._watching = LastingTask(self._watch, name="families-life", recover=self._recover)
 
     @classmethod

@@ -39,7 +39,7 @@ class EngineLimits:
         """Requests that were counted on this node alone, because the engine did not answer in time."""
         self._options = options
         self._clock = clock
-        self._line = Line(options.address, name="limits", answer_within_s=ANSWER_WITHIN_S)
+        self._line = Line(options, "w.0", name="limits", answer_within_s=ANSWER_WITHIN_S)
         self._away_until = 0.0
         self._log_limit = LogLimit()
 

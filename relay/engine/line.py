@@ -15,8 +15,8 @@ from typing import Any
 import structlog
 
 from relay.core.errors import Reason, UnavailableError
-from relay.engine.address import Address
 from relay.engine.connection import Command, EngineConnection, EngineError, RefusedError, open_connection
+from relay.engine.options import EngineOptions
 from relay.engine.scripts import Script
 from relay.engine.tasks import LastingTask
 
@@ -47,17 +47,22 @@ class _Call:
 
 
 class Line:
-    """Calls over one connection. `name` is for the log. `reason` is that of the errors that callers get."""
+    """Calls over one connection, to the server that has a shard.
+
+    `name` is for the log. `reason` is that of the errors that callers get.
+    """
 
     def __init__(
         self,
-        address: Address,
+        options: EngineOptions,
+        shard: str,
         *,
         name: str,
         answer_within_s: float,
         reason: Reason = Reason.STATE_UNAVAILABLE,
     ) -> None:
-        self._address = address
+        self._address = options.address
+        self._shard = shard
         self._name = name
         self._answer_within_s = answer_within_s
         self._reason = reason
@@ -140,7 +145,7 @@ class Line:
 
     async def _answer(self, calls: Sequence[_Call]) -> None:
         if self._connection is None:
-            self._connection = await open_connection(self._address)
+            self._connection = await open_connection(self._address, self._shard)
         replies = await self._connection.run(
             [waiting.command() for waiting in calls], within_s=self._answer_within_s
         )

@@ -35,7 +35,7 @@ log = structlog.get_logger("relay.engine")
 
 
 class LogReader:
-    """Reads the stream `log_key` until it is closed. `life_key` has the generation and the newest number.
+    """Reads the log of a shard until it is closed.
 
     `begin` is called when the reader does not know where to begin, or has missed something: it returns the position
     from which to read. `accept` gets each later entry with its generation and number. `pulse` is told of each answer,
@@ -47,18 +47,18 @@ class LogReader:
         options: EngineOptions,
         *,
         name: str,
-        log_key: str,
-        life_key: str,
+        shard: str,
         begin: Callable[[], Awaitable[Position]],
         accept: Callable[[int, int, Fields], None],
         at: Position | None = None,
         pulse: Pulse | None = None,
         offset: ClockOffset | None = None,
     ) -> None:
-        self._options = options
+        self._address = options.address
         self._name = name
-        self._log_key = log_key
-        self._life_key = life_key
+        self._shard = shard
+        self._log_key = options.key(shard, "l")
+        self._life_key = options.key(shard, "e")
         self._begin = begin
         self._accept = accept
         self.position = at
@@ -94,7 +94,7 @@ class LogReader:
     async def _run(self) -> None:
         while True:
             try:
-                connection = await open_connection(self._options.address)
+                connection = await open_connection(self._address, self._shard)
                 try:
                     await self._read(connection)
                 finally:

@@ -1,8 +1,13 @@
 """What every part of the engine needs to know: where the engine is, and how its keys begin."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.engine.address import Address
+from relay.engine.shards import SHARDS, place, shard_names
+
+CONTROL = "c"
+"""The shard of what every node needs to know, such as revocations. There is one, in a cluster too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,3 +21,12 @@ class EngineOptions:
     def key(self, shard: str, name: str) -> str:
         """Return the name of a key. All keys of a shard are in one slot of a cluster."""
         return f"{self.prefix}:{{{shard}}}:{name}"
+
+    def shards(self, kind: str) -> Sequence[str]:
+        """Return the names of the shards of a kind: one, and several in a cluster."""
+        return shard_names(kind, SHARDS if self.address.kind == "cluster" else 1)
+
+    def shard(self, kind: str, text: str) -> str:
+        """Return the name of the shard of a kind that has a channel or a session."""
+        names = self.shards(kind)
+        return names[place(text, len(names))]

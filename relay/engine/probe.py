@@ -11,7 +11,7 @@ from relay.engine.connection import (
     RefusedError,
     open_connection,
 )
-from relay.engine.options import EngineOptions
+from relay.engine.options import CONTROL, EngineOptions
 from relay.engine.scripts import script
 
 REDIS_AT_LEAST = 7
@@ -49,7 +49,7 @@ async def probe(options: EngineOptions) -> None:
 
 async def _open(options: EngineOptions, name: str) -> EngineConnection:
     try:
-        return await open_connection(options.address)
+        return await open_connection(options.address, CONTROL)
     except LoginError as error:
         raise ConfigurationError(
             f"{name} refuses the log-in ({error}). Correct the user in engine.url, or the password there or in "
@@ -65,7 +65,7 @@ async def _check_server(options: EngineOptions, connection: EngineConnection) ->
     """Check version, role, replication id and eviction. Return the replication id."""
     name = f"engine.url: {options.address}"
     probing = script("probe")
-    key = options.key("c", "probe")
+    key = options.key(CONTROL, "probe")
     try:
         reply, memory = await connection.run(
             [("EVAL", probing.text, 1, key), ("INFO", "memory")], within_s=_WITHIN_S

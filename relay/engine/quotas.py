@@ -40,7 +40,7 @@ class EngineQuotas:
         self._options = options
         self._clock = clock
         self._steady = steady
-        self._line = Line(options.address, name="quotas", answer_within_s=_ANSWER_WITHIN_S)
+        self._line = Line(options, "p.0", name="quotas", answer_within_s=_ANSWER_WITHIN_S)
         self._task: LastingTask | None = None
 
     def start(self) -> None:

@@ -21,7 +21,7 @@ from relay.engine.clock_offset import ClockOffset
 from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader, Position
-from relay.engine.options import EngineOptions
+from relay.engine.options import CONTROL, EngineOptions
 from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
 
@@ -65,7 +65,7 @@ class EngineState:
         self.on_revoked = on_revoked
         self._options = options
         self._clock = clock
-        self._line = Line(options.address, name="state", answer_within_s=_ANSWER_WITHIN_S)
+        self._line = Line(options, CONTROL, name="state", answer_within_s=_ANSWER_WITHIN_S)
         self.pulse = Pulse(steady)
         self.offset = ClockOffset(clock)
         self._claims: Batches[_Claim, bytes] = Batches(
@@ -76,8 +76,7 @@ class EngineState:
         )
         self._claim_life = options.key("j.0", "e")
         self._claim_prefix = options.key("j.0", "j:")
-        self._control_life = options.key("c", "e")
-        self._control_keys = [options.key("c", name) for name in ("e", "r", "l", "u")]
+        self._control_keys = [options.key(CONTROL, name) for name in ("e", "r", "l", "u")]
         self._claim_generation = self._generation = 0
         self._revoked: dict[str, tuple[float, float]] = dict(known or {})
         self._own: dict[str, int] = {}
@@ -87,8 +86,7 @@ class EngineState:
         self._reader = LogReader(
             options,
             name="control",
-            log_key=options.key("c", "l"),
-            life_key=self._control_life,
+            shard=CONTROL,
             begin=self._begin,
             accept=self._accept,
             pulse=self.pulse,

@@ -72,9 +72,9 @@ class Fanout:
         """See `Receiver.remove`."""
         self.hub.remove(name)
 
-    def delivered(self, entry: int, epoch: str) -> None:
+    def delivered(self, entry: int, epoch: str, *, log: int = 0) -> None:
         """See `Receiver.delivered`."""
-        self.hub.positions.delivered(entry, epoch)
+        self.hub.positions.delivered(entry, epoch, log=log)
 
     async def connect(self, broker: Broker) -> None:
         """Load the last values of a broker into the hub, and receive all later publications from it.

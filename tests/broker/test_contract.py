@@ -55,7 +55,7 @@ class Node:
         self.removed.append(name)
         self._changed.set()
 
-    def delivered(self, entry: int, epoch: str) -> None:
+    def delivered(self, entry: int, epoch: str, *, log: int = 0) -> None:
         """See `Receiver.delivered`."""
 
 

@@ -232,14 +232,14 @@ def test_another_node_goes_on_after_the_same_entry_of_the_log() -> None:
     filled(other, 4, has_log=True)
     filled(one, 4, has_log=True)
     point = other.hub.positions.resume(last_id(line))
-    assert point == ResumePoint(0, 3, "e1")
+    assert point == ResumePoint(0, {"e1": 3})
     filled(other, 2, begin=5, has_log=True)
     state = other.hub.acked_state(SubscribeRequest(name="s.a", after=point))
     assert (state.recovered, state.missed) == (True, 3)
     other.hub.publish(Publication(channel="s.new", epoch="e1", seq=1, ts=1, data=b"1", entry=7))
     state = other.hub.acked_state(SubscribeRequest(name="s.new", after=point))
     assert (state.recovered, state.missed) == (True, 1)
-    elsewhere = ResumePoint(0, 3, "e0")  # of an older epoch, in which the channel may have had messages
+    elsewhere = ResumePoint(0, {"e0": 3})  # of an older epoch, in which the channel may have had messages
     assert not other.hub.acked_state(SubscribeRequest(name="s.new", after=elsewhere)).recovered
     late = Node(Random(1), "late", history=100)
     filled(late, 2, begin=5, has_log=True)  # it knows nothing of the first four
@@ -254,5 +254,18 @@ def test_ids_are_short_and_have_a_known_form() -> None:
     positions.flushed()
     assert positions.next() == (4, b"abcd1234-2-12-x9_Ka-")
     assert positions.newest() == b"abcd1234-3-12-x9_Ka-"
-    assert positions.resume("abcd1234-3-12-x9_Ka-") == ResumePoint(6, 12, "x9_Ka-")
-    assert make_hub()[0].positions.resume("abcd1234-3-12-x9_Ka-") == ResumePoint(0, 12, "x9_Ka-")
+    assert positions.resume("abcd1234-3-12-x9_Ka-") == ResumePoint(6, {"x9_Ka-": 12})
+    assert make_hub()[0].positions.resume("abcd1234-3-12-x9_Ka-") == ResumePoint(0, {"x9_Ka-": 12})
+
+
+def test_an_id_names_an_entry_of_each_log() -> None:
+    """An engine of several servers has several logs. Another node finds the one of a channel by the epoch."""
+    positions = Positions("abcd1234")
+    for log, entry, epoch in ((0, 12, "x9_Ka-"), (1, 7, "-b"), (0, 13, "x9_Ka-"), (1, 1, "c")):
+        positions.delivered(entry, epoch, log=log)
+    assert positions.newest() == b"abcd1234-1-13-x9_Ka-.1-c"
+    point = make_hub()[0].positions.resume("abcd1234-1-13-x9_Ka-.1-c")
+    assert point == ResumePoint(0, {"x9_Ka-": 13, "c": 1})
+    assert point.is_of("c")
+    assert not point.is_of("-b")
+    assert positions.resume("abcd1234-1-13-x9_Ka-.") is None

@@ -69,16 +69,18 @@ async def test_a_node_behind_a_cut_log_takes_the_values_of_now(own_engine: Engin
     async with node_on(options) as (one, _), node_on(options) as (two, other):
         await publish(one, "gone", 1)
         await until(lambda: other.value("gone") == 1)
-        reader = two._reader
+        reader = two.shards[0]._reader
         assert reader is not None
         await reader.aclose()  # this node stands still
         await one.remove("gone")
         for value in range(300):
             await publish(one, "a", value)
-        assert own_engine.run("XLEN", one._keys[5]) < 300
+        assert own_engine.run("XLEN", one.shards[0]._keys[5]) < 300
         assert reader.position is not None
         two.attach(other, after=f"{reader.position[0]}-{reader.position[1]}")
-        two._delivered = {name: Position(epoch=p.epoch, seq=p.seq) for name, p in other.last.items()}
+        two.shards[0]._delivered = {
+            name: Position(epoch=p.epoch, seq=p.seq) for name, p in other.last.items()
+        }
         await until(lambda: other.value("a") == 299)
         assert other.value("gone") is None
         assert two.resyncs == 1

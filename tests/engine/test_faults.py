@@ -285,7 +285,7 @@ def lost_reply(name: str) -> Fault:
 
 
 async def fault_in_a_task(_servers: Servers, nodes: Nodes) -> None:
-    reader = nodes.brokers[0]._reader
+    reader = nodes.brokers[0].shards[0]._reader
     assert reader is not None
     accept = reader._accept
 

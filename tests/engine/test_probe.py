@@ -154,7 +154,7 @@ async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tm
             sentinel.wait()
             (dead,) = free_ports(1)
             url = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{port}"
-            connection = await open_connection(read_address(f"{url}/prices"))
+            connection = await open_connection(read_address(f"{url}/prices"), "c")
             (reply,) = await connection.run([("PING",)], within_s=5)
             assert reply == b"PONG"
             await connection.close()

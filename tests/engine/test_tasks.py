@@ -14,7 +14,7 @@ from relay.core.errors import UnavailableError
 from relay.core.publications import Publication, parse_draft
 from relay.engine import families as engine_families
 from relay.engine import tasks
-from relay.engine.broker import EngineBroker
+from relay.engine.broker import EngineBroker, Shard
 from relay.engine.families import EngineFamilies
 from relay.engine.state import EngineState
 from tests.support.engines import Engines, until
@@ -38,7 +38,7 @@ class Values:
     def remove(self, name: str, /) -> None:
         """See `Receiver.remove`."""
 
-    def delivered(self, entry: int, epoch: str) -> None:
+    def delivered(self, entry: int, epoch: str, *, log: int = 0) -> None:
         """See `Receiver.delivered`."""
 
 
@@ -49,6 +49,11 @@ class Node:
     state: EngineState
     broker: EngineBroker
     values: Values
+
+    @property
+    def shard(self) -> Shard:
+        """The only shard of the broker."""
+        return self.broker.shards[0]
 
     async def publish(self, value: int) -> Position:
         """Publish a value."""
@@ -99,10 +104,10 @@ async def act(node: Node) -> None:
         ("state._claims", "_send"),
         ("state._reader", "_accept"),
         ("state._reader", "_entries"),
-        ("broker._line", "_answer"),
-        ("broker._batches", "_send"),
-        ("broker._reader", "_accept"),
-        ("broker._reader", "_compare"),
+        ("shard._line", "_answer"),
+        ("shard._batches", "_send"),
+        ("shard._reader", "_accept"),
+        ("shard._reader", "_compare"),
     ],
 )
 async def test_a_fault_in_a_task_is_an_error_for_its_callers_and_no_end(
@@ -130,7 +135,7 @@ async def test_an_entry_that_could_not_be_accepted_is_not_skipped(
     """The reader begins again from the last values, so the value of that entry comes all the same."""
     await node.publish(1)
     await until(lambda: node.values.last)
-    fail_once(monkeypatch, node.broker._reader, "_accept")
+    fail_once(monkeypatch, node.broker.shards[0]._reader, "_accept")
     await node.publish(2)
     await until(lambda: node.values.last["a"].data == b"2")
     assert node.broker.resyncs == 1

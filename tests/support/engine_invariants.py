@@ -53,7 +53,7 @@ class Hub:
         """See `Receiver.remove`."""
         self.last.pop(name, None)
 
-    def delivered(self, entry: int, epoch: str) -> None:
+    def delivered(self, entry: int, epoch: str, *, log: int = 0) -> None:
         """See `Receiver.delivered`."""
 
 
