@@ -15,7 +15,9 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import BinaryIO
 
 from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, is_intact, parsed_lines, unseal
@@ -28,13 +30,24 @@ from relay.core.jws import VerifyKey
 _BATCH = 32
 """Lines that are parsed in one call. Few, because each can have `MAX_LINE` bytes."""
 
+_BUFFER = 256 << 10
+
 _SPECIAL = frozenset({Action.AUDIT_GAP.value, Action.AUDIT_CHECKPOINT.value})
 """Records whose details are part of the check."""
 
 
+def open_log(path: Path) -> BinaryIO:
+    """Open a file of a log, to read all its lines: with the usual buffer, a seventh line is a system call.
+
+    Raises:
+        OSError: if it can't be opened.
+    """
+    return path.open("rb", buffering=_BUFFER)
+
+
 def read_lines(file: BinaryIO) -> Iterator[bytes]:
     """Return the lines of `file` for `verify`. A line that is too long comes in pieces, so that memory is bounded."""
-    return iter(lambda: file.readline(MAX_LINE + 1), b"")
+    return iter(partial(file.readline, MAX_LINE + 1), b"")
 
 
 def verify(lines: Iterable[bytes], *, head: Link | None = None) -> Verdict:

@@ -26,12 +26,10 @@ from relay.core.errors import ConfigurationError, MalformedError, Reason, Unavai
 from relay.core.jwk_set import KeySet, NoKey, PrivateKeyError
 from relay.core.jws import VerifyKey
 from relay.core.token_bucket import TokenBucket
+from relay.keys.lifecycle import REFRESH_S
 from relay.net.addresses import Address, network_of, parse_address
 from relay.net.backend_faults import TEMPORARY
 from relay.net.http_client import UrlClient
-
-REFRESH_S: Final = 60.0
-"""Age in seconds at which keys are fetched again. Publishers announce a key hours before they use it."""
 
 WAIT_S: Final = 2 * REFRESH_S
 """Age from which a caller waits for the refresh: after an idle hour the first caller must not get an old answer."""

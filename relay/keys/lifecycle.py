@@ -18,7 +18,9 @@ from typing import Final
 
 from relay.core.jws import VerifyKey
 from relay.core.tokens import LEEWAY_S, MAX_LIFETIME_S, SigningKey
-from relay.keys.jwks_client import REFRESH_S
+
+REFRESH_S: Final = 60.0
+"""Age in seconds at which published keys are fetched again. Publishers announce a key hours before they use it."""
 
 OVERLAP_S: Final = MAX_LIFETIME_S + LEEWAY_S + REFRESH_S
 """Seconds for which a replaced key must verify: the life of its last token, the leeway of clocks, and the time until a

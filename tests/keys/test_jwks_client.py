@@ -18,7 +18,6 @@ from relay.keys.jwks_client import (
     LOOK_EVERY_S,
     LOOKS,
     MAX_BYTES,
-    REFRESH_S,
     RETRY_S,
     SETTLE_S,
     STALE_S,
@@ -26,6 +25,7 @@ from relay.keys.jwks_client import (
     JwksClient,
     check_jwks_url,
 )
+from relay.keys.lifecycle import REFRESH_S
 from tests.support.backends import Backend, Clock, ScriptedBackend, http_answer, running_backend
 from tests.support.ports import free_ports
 

@@ -20,11 +20,11 @@ import typer
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import chains as log_chains
 from relay.audit.files import is_written, process_number
+from relay.audit.halves import Boundary, find_boundary, lines_until, second_half
 from relay.audit.index.manifest import Verified, folder_of, write_verified
 from relay.audit.query.records import iso
 from relay.audit.verdict import Kind, Problem, Verdict
-from relay.audit.verify import read_lines, verify_files, verify_halves
-from relay.cli.audit.halves import Boundary, find_boundary, lines_until, second_half
+from relay.audit.verify import open_log, read_lines, verify_files, verify_halves
 from relay.cli.audit.input import MEMORY_MB, NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
@@ -62,8 +62,6 @@ class _Evidence:
     files: Sequence[Path]
     head: Link | None
     keys: Mapping[str, VerifyKey] | None
-    keys_dir: Path | None
-    """The folder of the keys, for another process."""
     complete: bool
     """Whether these are all files of the log."""
 
@@ -197,9 +195,7 @@ def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> list[
     for file in sorted(files, key=_first):
         chains.setdefault(process_number(file), []).append(file)
     heads = _heads([chains[number] for number in sorted(chains)], head)
-    return [
-        _Evidence(files=chain, head=one, keys=known, keys_dir=keys, complete=False) for chain, one in heads
-    ]
+    return [_Evidence(files=chain, head=one, keys=known, complete=False) for chain, one in heads]
 
 
 def _configured(head: Link | None, keys: Path | None, config: Path | None) -> list[_Evidence]:
@@ -210,15 +206,14 @@ def _configured(head: Link | None, keys: Path | None, config: Path | None) -> li
     found = [
         [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
     ]
-    folder = keys or settings.audit.keys_dir
-    known = {record.kid: record.verify for record in load_records(folder)}
+    known = {record.kid: record.verify for record in load_records(keys or settings.audit.keys_dir)}
 
     def kept(path: Path) -> Link | None:
         link = read_head(settings.engine.state_path, path) if settings.engine.state_path.exists() else None
         return Link(*link) if link else None
 
     return [
-        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, keys_dir=folder, complete=True)
+        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, complete=True)
         for chain, given in _heads(found, head)
     ]
 
@@ -274,9 +269,9 @@ def _check(evidence: _Evidence) -> Verdict:
         other = (
             None
             if boundary is None
-            else stack.enter_context(second_half(files, boundary, head=head, keys_dir=evidence.keys_dir))
+            else stack.enter_context(second_half(files, boundary, head=head, keys=keys))
         )
-        logs = [stack.enter_context(file.open("rb")) for file in files]
+        logs = [stack.enter_context(open_log(file)) for file in files]
         first = [read_lines(log) for log in logs[: boundary.file if boundary else None]]
         if boundary is not None:
             first.append(lines_until(logs[boundary.file], boundary.offset))

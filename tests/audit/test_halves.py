@@ -1,0 +1,135 @@
+"""The check of a long log in two processes: the verdict is always that of one."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from relay.audit.checkpoints import EVERY
+from relay.audit.halves import Boundary, SecondHalf, find_boundary
+from relay.audit.verdict import Verdict
+from relay.audit.writer import LogOptions
+from relay.cli.audit import app, verify
+from relay.keys.files import create_signing_key
+from relay.server.options import AuditKey
+from tests.support.audit_logs import write_log
+from tests.support.audit_signing import write
+
+RECORDS = 4 * EVERY
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the key that signs the log, and beside it the log."""
+    folder = tmp_path_factory.mktemp("log") / "keys"
+    key = create_signing_key(folder)
+    asyncio.run(write(folder.parent / "audit.jsonl", RECORDS, LogOptions(signer=AuditKey(key.kid, key.key))))
+    return folder
+
+
+@pytest.fixture
+def lines(keys: Path) -> list[bytes]:
+    """The lines of the log."""
+    return (keys.parent / "audit.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def in_files(folder: Path, lines: list[bytes]) -> list[Path]:
+    """Write lines as three files of a log, of which the second has the middle."""
+    ends = (0, RECORDS // 8, RECORDS * 7 // 8, len(lines))
+    paths = [folder / f"audit-{begin + 1:012d}.jsonl" for begin in ends[:2]] + [folder / "audit.jsonl"]
+    for path, begin, end in zip(paths, ends, ends[1:], strict=False):
+        path.write_bytes(b"".join(lines[begin:end]))
+    return paths
+
+
+def boundary_of(files: list[Path]) -> Boundary | None:
+    """Return where the second half begins."""
+    return find_boundary(files, from_bytes=0)
+
+
+def modified(line: bytes) -> bytes:
+    """Return a record that says something else."""
+    return line.replace(b'"node-1"', b'"node-2"')
+
+
+@pytest.mark.parametrize(
+    ("damaged", "damage", "exit_code"),
+    [
+        (lambda _middle: 0, bytes, 0),
+        (lambda middle: middle - 700, modified, 10),
+        (lambda middle: middle - 1, lambda _line: b"", 11),
+        (lambda middle: middle, modified, 10),
+        (lambda middle: middle, lambda line: line + line, 13),
+        (lambda middle: middle + 1, lambda _line: b"", 11),
+        (lambda middle: middle + 1, lambda line: b"{" + line, 14),
+        (lambda middle: middle + 700, modified, 10),
+        (lambda _middle: -1, lambda line: line[:-1], 15),
+    ],
+)
+def test_the_verdict_is_that_of_one_process(
+    keys: Path,
+    lines: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damaged: Callable[[int], int],
+    damage: Callable[[bytes], bytes],
+    exit_code: int,
+) -> None:
+    """A log of three files is damaged in either half, at the checkpoint between them, and next to it."""
+    files = in_files(tmp_path, lines)
+    boundary = boundary_of(files)
+    assert boundary is not None
+    assert boundary.file == 1
+    at = damaged(lines.index(boundary.line))
+    lines[at] = damage(lines[at])
+    command = ["verify", *map(str, in_files(tmp_path, lines)), "--keys", str(keys), "--json"]
+    alone = CliRunner().invoke(app, command)
+    assert alone.exit_code == exit_code
+    asked: list[Verdict | None] = []
+    verdict = SecondHalf.verdict
+
+    def asking(self: SecondHalf) -> Verdict | None:
+        asked.append(verdict(self))
+        return asked[-1]
+
+    monkeypatch.setattr(verify, "find_boundary", partial(find_boundary, from_bytes=0))
+    monkeypatch.setattr(SecondHalf, "verdict", asking)
+    both = CliRunner().invoke(app, command)
+    assert (both.exit_code, both.stdout) == (alone.exit_code, alone.stdout)
+    if exit_code == 0:
+        assert [one is not None and one.ok for one in asked] == [True], "the other process was not asked"
+
+
+def test_a_process_that_dies_is_replaced(
+    keys: Path, lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the log is then checked here."""
+    files = in_files(tmp_path, lines)
+    monkeypatch.setattr(verify, "find_boundary", partial(find_boundary, from_bytes=0))
+    monkeypatch.setattr("relay.audit.halves._check", print)  # it sends no verdict, and ends
+    done = CliRunner().invoke(app, ["verify", *map(str, files), "--keys", str(keys)])
+    assert (done.exit_code, "signed up to" in done.stdout) == (0, True), done.output
+
+
+def test_a_log_without_a_checkpoint_in_its_middle_is_checked_by_one_process(
+    lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is a short one, and any log where the machine has one core for it. A damaged checkpoint is passed over: the
+    next one is in the next file."""
+    files = in_files(tmp_path, lines)
+    first = boundary_of(files)
+    assert first is not None
+    assert find_boundary(files) is None
+    at = lines.index(first.line)
+    lines[at] = modified(first.line)
+    second = boundary_of(in_files(tmp_path, lines))
+    assert second is not None
+    assert (second.file, lines.index(second.line) > at) == (2, True)
+    unsigned = tmp_path / "unsigned.jsonl"
+    write_log(unsigned, 100)
+    assert boundary_of([unsigned]) is None
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0})
+    assert boundary_of(files) is None
