@@ -257,9 +257,9 @@ class Hub:
         for channel in self._silence.find_stale(now_ms=now_ms):
             self._queue_status(channel)
 
-    def mark_all_stale(self) -> None:
-        """Mark all channels as stale, because this node gets no publications. Each is live again with its next one."""
-        for channel in self._silence.mark_all():
+    def mark_all_stale(self, wanted: Callable[[str], bool]) -> None:
+        """Mark channels as stale whose publications this node does not get. Each is live again with its next one."""
+        for channel in self._silence.mark_all(wanted):
             self._queue_status(channel)
 
     def flush(self, max_writes: int) -> bool:

@@ -5,7 +5,7 @@ some time therefore gets a heartbeat. A channel whose publisher gives no sign of
 subscribers are told.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from relay.core.channels import Channel, Encoder, IdEncoder
 from relay.core.subscribers import Subscriber
@@ -70,11 +70,11 @@ class SilenceDetector:
         """Forget a removed channel."""
         self._live.get(channel.options.silence_ms, {}).pop(channel, None)
 
-    def mark_all(self) -> Iterator[Channel]:
-        """Mark all channels as stale, and return those that were not."""
+    def mark_all(self, wanted: Callable[[str], bool]) -> Iterator[Channel]:
+        """Mark all channels as stale whose name is wanted, and return those that were not."""
         for channels in self._live.values():
-            while channels:
-                channel, _ = channels.popitem()
+            for channel in [channel for channel in channels if wanted(channel.name)]:
+                del channels[channel]
                 channel.stale = channel.was_stale = True
                 yield channel
 

@@ -12,10 +12,12 @@ them now, and forgets the channels that were removed.
 """
 
 import asyncio
+import hashlib
 import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -29,7 +31,7 @@ from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader
 from relay.engine.log_reader import Position as LogPosition
 from relay.engine.options import EngineOptions
-from relay.engine.pulse import Pulse
+from relay.engine.pulse import Pulse, Pulses
 from relay.engine.scripts import script
 from relay.engine.shards import place
 
@@ -74,6 +76,10 @@ class Shard:
     ) -> None:
         self.name = name
         self.epoch = ""
+        self.channels: set[str] = set()
+        """The channels that this node knows of this shard."""
+        self.elsewhere: Callable[[], int] = lambda: 0
+        """Returns how many channels other shards have: they count for `max_channels`."""
         self.pulse = Pulse(steady)
         self._options = options
         self._number = number
@@ -172,7 +178,7 @@ class Shard:
                     break
             later_generation, later_number, _ = await self._call_load()
             if later_generation == generation:  # else the values may be of two lives
-                self.epoch = epoch
+                self.epoch, self.channels = epoch, set(values)
                 loaded = [_publication(name, value, entry=later_number) for name, value in values.items()]
                 return Loaded(values=loaded, delivery_position=f"{generation}-{number}")
 
@@ -217,7 +223,12 @@ class Shard:
         self._batch += 1
         arguments: list[Any] = [
             *(self._generation, secrets.token_urlsafe(6), self._node, self._batch),
-            *(self._max_channels, self._options.log_bytes, self._history_prefix, self._key_prefix),
+            *(
+                self._max_channels - self.elsewhere(),
+                self._options.log_bytes,
+                self._history_prefix,
+                self._key_prefix,
+            ),
             *chain.from_iterable(items),
         ]
         try:
@@ -283,11 +294,13 @@ class Shard:
         before = self._delivered.get(publication.channel)
         if before is not None and before.epoch == publication.epoch and publication.seq <= before.seq:
             return
+        self.channels.add(publication.channel)
         self._delivered[publication.channel] = Position(epoch=publication.epoch, seq=publication.seq)
         self._receiver.publish(publication)
 
     def _removed(self, name: str) -> None:
         assert self._receiver is not None
+        self.channels.discard(name)
         self._delivered.pop(name, None)
         self._receiver.remove(name)
 
@@ -309,6 +322,8 @@ class EngineBroker:
             )
             for number, name in enumerate(options.shards("t"))
         ]
+        for shard in self.shards:
+            shard.elsewhere = partial(self._channels_elsewhere, shard)
 
     def update(self, *, max_channels: int) -> None:
         """Use another bound from now on. Channels that exist stay."""
@@ -317,13 +332,16 @@ class EngineBroker:
 
     @property
     def epoch(self) -> str:
-        """See `Broker.epoch`."""
-        return self.shards[0].epoch
+        """See `Broker.epoch`. It is another one when that of a shard is, and the same on every node."""
+        if len(self.shards) == 1:
+            return self.shards[0].epoch
+        epochs = " ".join(shard.epoch for shard in self.shards)
+        return hashlib.sha256(epochs.encode()).hexdigest()[:12]
 
     @property
-    def pulse(self) -> Pulse:
-        """The answers of the engine to the reader of publications."""
-        return self.shards[0].pulse
+    def pulse(self) -> Pulses:
+        """The answers of the engine to the readers of publications."""
+        return Pulses([shard.pulse for shard in self.shards])
 
     @property
     def restarts(self) -> int:
@@ -332,8 +350,8 @@ class EngineBroker:
 
     @property
     def generation(self) -> int:
-        """The generation of the log."""
-        return self.shards[0].generation
+        """The highest generation of a log."""
+        return max(shard.generation for shard in self.shards)
 
     @property
     def resyncs(self) -> int:
@@ -377,6 +395,9 @@ class EngineBroker:
         """Close the connections. What waits is not published."""
         for shard in self.shards:
             await shard.aclose()
+
+    def _channels_elsewhere(self, shard: Shard) -> int:
+        return sum(len(other.channels) for other in self.shards if other is not shard)
 
     def _shard(self, channel: str) -> Shard:
         return self.shards[place(channel, len(self.shards))]

@@ -24,13 +24,18 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import (
+        AskError,
         AuthenticationError,
+        ClusterDownError,
+        MasterDownError,
+        MovedError,
         NoPermissionError,
         NoScriptError,
         OutOfMemoryError,
         ReadOnlyError,
         RedisError,
         ResponseError,
+        TryAgainError,
     )
 except ModuleNotFoundError:
     raise ConfigurationError(
@@ -47,11 +52,20 @@ _CODES: dict[type[RedisError], str] = {
     ReadOnlyError: "READONLY",
     OutOfMemoryError: "OOM",
     NoPermissionError: "NOPERM",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+    MovedError: "MOVED",  # before its base class
+    AskError: "ASK",
 }
 """redis-py cuts the codes of these errors off."""
-_GONE = ("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS", "MISCONF", "CLUSTERDOWN")
-"""Codes of error replies that say something of the server and not of the command. Another server may be the
-master by now, so the connection is closed."""
+_GONE = (
+    *("READONLY", "LOADING", "MASTERDOWN", "UNBLOCKED", "NOREPLICAS", "MISCONF"),
+    *("CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN"),
+)
+"""Codes of error replies that say something of the server and not of the command. Another server may be the master by
+now, or is about to be the one of a slot that is moved. So the connection is closed, and the next one asks again which
+it is."""
 
 
 class EngineError(Exception):

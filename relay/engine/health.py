@@ -4,11 +4,12 @@ Each rule is a sentence about how long the engine has not answered, so there is 
 of the server looks several times a second; the gate, the issuer and `/ready` ask when they need it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.core.errors import Reason, UnavailableError
 from relay.engine.clock_offset import ClockOffset
-from relay.engine.pulse import GAP_S, Pulse
+from relay.engine.pulse import GAP_S, Pulse, Pulses
 
 STALE_AFTER_S = 2.0
 """Seconds without reading the log of publications after which this node's prices are called stale."""
@@ -23,12 +24,12 @@ MOST_OFFSET_S = 1.0
 class Health:
     """The health of the engine as one node sees it.
 
-    `control` has the answers to the reader of revocations, `log` those to the reader of publications. The settings are
-    `engine.blind_s` and `engine.ready_after_s`.
+    `control` has the answers to the reader of revocations, `logs` those to the readers of publications, one for each
+    shard. The settings are `engine.blind_s` and `engine.ready_after_s`.
     """
 
     control: Pulse
-    log: Pulse
+    logs: Sequence[Pulse]
     offset: ClockOffset
     blind_s: float
     ready_after_s: float
@@ -44,9 +45,9 @@ class Health:
         return 0 < self.blind_s < self.control.silent_s
 
     @property
-    def is_stale(self) -> bool:
-        """Whether this node's last values may be old."""
-        return self.log.silent_s > STALE_AFTER_S
+    def silent_shards(self) -> set[int]:
+        """The shards whose last values may be old on this node."""
+        return {number for number, pulse in enumerate(self.logs) if pulse.silent_s > STALE_AFTER_S}
 
     def check_revocations(self) -> None:
         """Check that what this node knows of revocations is fresh enough to make tokens.
@@ -72,17 +73,17 @@ class Health:
         """Why connections should be made elsewhere, or None."""
         if abs(self.offset.seconds) > MOST_OFFSET_S:
             return f"The clock of this machine is {-self.offset.seconds:+.1f} s off that of the engine."
-        return self._unready(self.control) or self._unready(self.log)
+        return self._unready(self.control) or self._unready(Pulses(self.logs))
 
     @property
     def ingest_unready(self) -> str | None:
         """Why publications should be sent elsewhere, or None."""
-        return self._unready(self.log)
+        return self._unready(Pulses(self.logs))
 
-    def _unready(self, pulse: Pulse) -> str | None:
+    def _unready(self, pulse: Pulse | Pulses) -> str | None:
         return None if pulse.is_reliable(after_s=self.ready_after_s) else self._silent(pulse)
 
-    def _silent(self, pulse: Pulse) -> str:
+    def _silent(self, pulse: Pulse | Pulses) -> str:
         if pulse.silent_s > GAP_S:
             return f"The engine does not answer for {pulse.silent_s:.0f} s."
         return "The engine has only just begun to answer again."

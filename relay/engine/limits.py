@@ -18,7 +18,7 @@ from limits import parse
 from relay.core.errors import UnavailableError
 from relay.core.log_limit import LogLimit
 from relay.engine.connection import RefusedError
-from relay.engine.line import Line
+from relay.engine.line import Lines
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 from relay.limits.base import RequestCounts
@@ -39,8 +39,8 @@ class EngineLimits:
         """Requests that were counted on this node alone, because the engine did not answer in time."""
         self._options = options
         self._clock = clock
-        self._line = Line(options, "w.0", name="limits", answer_within_s=ANSWER_WITHIN_S)
-        self._away_until = 0.0
+        self._lines = Lines(options, "w", name="limits", answer_within_s=ANSWER_WITHIN_S)
+        self._away_until: dict[str, float] = {}
         self._log_limit = LogLimit()
 
     def counts(self, name: str, rate: str) -> RequestCounts:
@@ -50,25 +50,26 @@ class EngineLimits:
     async def run(self, operation: str, key: str, amount: int, window_s: int) -> float | None:
         """Return the seconds to wait, 0.0 for none. None: the engine did not answer, so this node has to count."""
         now = asyncio.get_running_loop().time()
-        if now >= self._away_until:
+        line = self._lines.of(key)
+        if now >= self._away_until.get(line.shard, 0.0):
             arguments = (operation, amount, window_s, "" if self._clock is None else self._clock())
             try:
-                wait_ms = await self._line.call(script("count"), [self._options.key("w.0", key)], arguments)
+                wait_ms = await line.call(script("count"), [self._options.key(line.shard, key)], arguments)
                 return int(wait_ms) / 1000
             except (UnavailableError, RefusedError) as error:
-                self._away_until = now + ANSWER_WITHIN_S + _AGAIN_AFTER_S
+                self._away_until[line.shard] = now + ANSWER_WITHIN_S + _AGAIN_AFTER_S
                 self._report(str(error))
         self.alone += 1
         return None
 
     @property
     def restarts(self) -> int:
-        """How often the task of the line failed and was started again."""
-        return self._line.task.restarts
+        """How often the task of a line failed and was started again."""
+        return self._lines.restarts
 
     async def aclose(self) -> None:
-        """Close the connection."""
-        await self._line.aclose()
+        """Close the connections."""
+        await self._lines.aclose()
 
     def _report(self, error: str) -> None:
         left_out = self._log_limit.admit("alone", time.monotonic())

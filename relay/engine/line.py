@@ -18,6 +18,7 @@ from relay.core.errors import Reason, UnavailableError
 from relay.engine.connection import Command, EngineConnection, EngineError, RefusedError, open_connection
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import Script
+from relay.engine.shards import place
 from relay.engine.tasks import LastingTask
 
 _MAX_CALLS = 32
@@ -62,7 +63,10 @@ class Line:
         reason: Reason = Reason.STATE_UNAVAILABLE,
     ) -> None:
         self._address = options.address
-        self._shard = shard
+        self.shard = shard
+        # A key that never exists. While a slot of a cluster is moved, its server refuses a script that names a missing
+        # key. Else the script would fail in the middle, at a key that it does not name and that has moved already.
+        self._guard = [options.key(shard, "none")] if options.address.kind == "cluster" else []
         self._name = name
         self._answer_within_s = answer_within_s
         self._reason = reason
@@ -82,7 +86,7 @@ class Line:
             UnavailableError: if no reply came in time. The script may have run or not.
             RefusedError: if the script answered with an error.
         """
-        return await self._submit(called, keys, arguments)
+        return await self._submit(called, [*keys, *self._guard], arguments)
 
     async def read(self, *command: bytes | str | float) -> Any:
         """Send a command that only reads, and return its reply. Raises as `call`."""
@@ -145,7 +149,7 @@ class Line:
 
     async def _answer(self, calls: Sequence[_Call]) -> None:
         if self._connection is None:
-            self._connection = await open_connection(self._address, self._shard)
+            self._connection = await open_connection(self._address, self.shard)
         replies = await self._connection.run(
             [waiting.command() for waiting in calls], within_s=self._answer_within_s
         )
@@ -220,3 +224,35 @@ class Line:
 
     def _error(self, why: str) -> UnavailableError:
         return UnavailableError(self._reason, f"The engine did not answer: {why}.", setting="engine.url")
+
+
+class Lines:
+    """A line to each shard of a kind. The arguments are those of `Line`."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        kind: str,
+        *,
+        name: str,
+        answer_within_s: float,
+        reason: Reason = Reason.STATE_UNAVAILABLE,
+    ) -> None:
+        self._lines = [
+            Line(options, shard, name=name, answer_within_s=answer_within_s, reason=reason)
+            for shard in options.shards(kind)
+        ]
+
+    def of(self, text: str) -> Line:
+        """Return the line to the shard that has a session or another name."""
+        return self._lines[place(text, len(self._lines))]
+
+    @property
+    def restarts(self) -> int:
+        """How often the task of a line failed and was started again."""
+        return sum(line.task.restarts for line in self._lines)
+
+    async def aclose(self) -> None:
+        """Close the connections. Calls that wait fail."""
+        for line in self._lines:
+            await line.aclose()

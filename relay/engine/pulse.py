@@ -1,7 +1,7 @@
 """When the engine last answered one of this node's readers, and what follows from a silence."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 GAP_S = 1.0
 """Seconds without an answer after which the engine counts as silent. A reader hears of it twice a second."""
@@ -39,3 +39,22 @@ class Pulse:
         if now - self._at > after_s:
             return False
         return self._longest_gap <= after_s or now - self._steady_since >= STEADY_S
+
+
+class Pulses:
+    """The answers to the readers of all shards, as one: the engine counts as silent while half of them get none.
+
+    Each node of a cluster sees the same masters. One that is away must not make all nodes send their clients elsewhere.
+    """
+
+    def __init__(self, pulses: Sequence[Pulse]) -> None:
+        self._pulses = pulses
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since more than half of the readers had an answer."""
+        return sorted(pulse.silent_s for pulse in self._pulses)[len(self._pulses) // 2]
+
+    def is_reliable(self, *, after_s: float) -> bool:
+        """Tell it of more than half of the readers: see `Pulse.is_reliable`."""
+        return 2 * sum(pulse.is_reliable(after_s=after_s) for pulse in self._pulses) > len(self._pulses)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from relay.core.errors import UnavailableError
 from relay.engine.connection import RefusedError
-from relay.engine.line import Line
+from relay.engine.line import Lines
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 from relay.engine.tasks import LastingTask
@@ -40,7 +40,7 @@ class EngineQuotas:
         self._options = options
         self._clock = clock
         self._steady = steady
-        self._line = Line(options, "p.0", name="quotas", answer_within_s=_ANSWER_WITHIN_S)
+        self._lines = Lines(options, "p", name="quotas", answer_within_s=_ANSWER_WITHIN_S)
         self._task: LastingTask | None = None
 
     def start(self) -> None:
@@ -48,10 +48,10 @@ class EngineQuotas:
         self._task = LastingTask(self._run, name="quotas-share")
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connections."""
         if self._task is not None:
             await self._task.aclose()
-        await self._line.aclose()
+        await self._lines.aclose()
 
     async def share(self) -> None:
         """Tell the engine what was used since the last time, and take over the level that all nodes share.
@@ -63,12 +63,13 @@ class EngineQuotas:
 
     async def _share(self, name: str, quota: Quota) -> None:
         used = quota.used
-        key = self._options.key("p.0", f"{name}:{quota.terms.rate}:{quota.terms.byte_rate}")
+        line = self._lines.of(name)
+        key = self._options.key(line.shard, f"{name}:{quota.terms.rate}:{quota.terms.byte_rate}")
         arguments: list[str | float] = ["" if self._clock is None else self._clock()]
         for (rate, burst), count in zip(quota.rates, used, strict=True):
             arguments += [rate, burst, count]
         try:
-            messages, bytes_ = await self._line.call(script("quota"), [key], arguments)
+            messages, bytes_ = await line.call(script("quota"), [key], arguments)
         except (
             UnavailableError,
             RefusedError,

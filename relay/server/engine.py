@@ -14,6 +14,7 @@ from relay.core.hub import Hub
 from relay.engine.address import read_address
 from relay.engine.health import WARN_OFFSET_S, Health
 from relay.engine.options import EngineOptions
+from relay.engine.shards import place
 from relay.metrics.readings import EngineLogReading, EngineReading
 from relay.settings.load import Settings
 from relay.stream.service import Stream
@@ -117,7 +118,7 @@ async def open_engine(
         stack.push_async_callback(broker.aclose)
         health = Health(
             control=state.pulse,
-            log=broker.pulse,
+            logs=[shard.pulse for shard in broker.shards],
             offset=state.offset,
             blind_s=settings.engine.blind_s,
             ready_after_s=settings.engine.ready_after_s,
@@ -145,8 +146,8 @@ class EngineWatch:
     async def look(self) -> None:
         """Look once."""
         health = self._health
-        if health.is_stale:
-            self._hub.mark_all_stale()
+        if silent := health.silent_shards:
+            self._hub.mark_all_stale(lambda name: place(name, len(health.logs)) in silent)
         if health.must_end_connections and self._stream.registry.connections:
             closed = await self._stream.end_all(Reason.NODE_BLIND, wanted=lambda: health.must_end_connections)
             log.error(

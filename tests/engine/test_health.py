@@ -34,7 +34,7 @@ class Engine:
         self.offset = ClockOffset(lambda: self.clocks.wall)
         self.health = Health(
             control=self.control,
-            log=self.log,
+            logs=[self.log],
             offset=self.offset,
             blind_s=blind_s,
             ready_after_s=ready_after_s,
@@ -111,6 +111,23 @@ def test_a_node_is_ready_again_after_two_seconds_of_answers() -> None:
     engine.silence(2)
     engine.answer()
     assert engine.health.stream_unready is None
+
+
+def test_half_of_the_shards_of_a_cluster_may_be_silent() -> None:
+    """Their prices are stale. Other nodes see the same masters, so clients need not go elsewhere."""
+    clocks = Clocks()
+    control, *logs = (Pulse(lambda: clocks.steady) for _ in range(17))
+    health = Health(
+        control=control, logs=logs, offset=ClockOffset(lambda: clocks.wall), blind_s=30, ready_after_s=5
+    )
+    for silent, is_ready in ((6, True), (7, True), (8, False)):
+        for _ in range(20):
+            clocks.steady += 0.5
+            for pulse in (control, *logs[silent:]):
+                pulse.beat()
+        assert health.silent_shards == set(range(silent))
+        assert (health.ingest_unready is None, health.stream_unready is None) == (is_ready, is_ready)
+        assert health.gate_closed is None
 
 
 def test_a_clock_that_is_a_second_off_makes_a_stream_unready() -> None:
