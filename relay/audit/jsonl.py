@@ -67,6 +67,8 @@ class JsonlAuditor:
         self._log_writer = log_writer
         self.path = path
         self.node = node
+        self.opened = log_writer.opened
+        """The link of the last record that was in the file before this process wrote one."""
         self._clock = clock
         self._retry_s = retry_s
         self._keep_head = keep_head
@@ -241,7 +243,7 @@ class JsonlAuditor:
         try:
             await self._keep_head(head)
         except UnavailableError as error:
-            _log.warning("the audit log's head could not be kept in the state store", error=str(error))
+            _log.warning("the audit log's head could not be kept in another place", error=str(error))
         else:
             self._kept = head
 

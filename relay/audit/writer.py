@@ -192,6 +192,7 @@ class LogWriter:
         self._cut = 0
         """Bytes that another program cut off, until a gap record has named them."""
         self._due: Moment | None = Moment.OPENED if options.signer is not None else None
+        self.opened = file.head
         self._signed_seq = file.head.seq
         self.signed: Link | None = None
         """The link of the last checkpoint: the head to keep in another place."""

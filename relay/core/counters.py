@@ -1,6 +1,7 @@
 """Counters of the hub and histograms of durations. They are plain numbers; the metrics read them on request."""
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -33,6 +34,19 @@ class CompressionCounters:
 BUCKET_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets, in seconds: from less than a turn of the event loop (2 ms) to more than a live price
 may take. 50 and 100 ms are bounds because the targets of the fan-out use them."""
+
+
+def high_bound_s(counts: Sequence[int], *, share: float) -> float | None:
+    """Return the bound of a histogram's buckets below which a share of its durations lies; None if it has none.
+
+    Above the last bound it is that bound.
+    """
+    wanted, reached = share * sum(counts), 0
+    for count, bound in zip(counts, (*BUCKET_BOUNDS_S, BUCKET_BOUNDS_S[-1]), strict=True):
+        reached += count
+        if wanted and reached >= wanted:
+            return bound
+    return None
 
 
 class DurationHistogram:

@@ -80,6 +80,7 @@ class Shard:
         """The channels that this node knows of this shard."""
         self.elsewhere: Callable[[], int] = lambda: 0
         """Returns how many channels other shards have: they count for `max_channels`."""
+        self.log_format = options.formats.oldest
         self.pulse = Pulse(steady)
         self._options = options
         self._number = number
@@ -109,6 +110,7 @@ class Shard:
         self._reader: LogReader | None = None
         self._old_readers: list[LogReader] = []
         self._delivered: dict[str, Position] = {}
+        self._delay_s: float | None = None
 
     def update(self, *, max_channels: int) -> None:
         """Use another bound from now on. Channels that exist stay."""
@@ -129,6 +131,11 @@ class Shard:
     def resyncs(self) -> int:
         """How often the last values were read again because something was missed."""
         return 0 if self._reader is None else self._reader.resyncs
+
+    def take_delay_s(self) -> float | None:
+        """See `EngineBroker.take_delay_s`."""
+        delay_s, self._delay_s = self._delay_s, None
+        return delay_s
 
     async def publish(self, draft: Draft, *, ts: int) -> Outcome:
         """See `Broker.publish`."""
@@ -229,6 +236,7 @@ class Shard:
                 self._history_prefix,
                 self._key_prefix,
             ),
+            self.log_format,
             *chain.from_iterable(items),
         ]
         try:
@@ -276,16 +284,21 @@ class Shard:
         assert self._receiver is not None
         epoch = fields[1].decode()
         self._seen(generation, epoch)
+        newest_ms = 0
         for index in range(2, len(fields), 2):
             kind, value = fields[index], fields[index + 1]
             if kind == b"p":
                 name, _, rest = value.partition(b" ")
-                self._deliver(_numbered(name.decode(), epoch, rest, entry=number))
+                publication = _numbered(name.decode(), epoch, rest, entry=number)
+                newest_ms = publication.ts
+                self._deliver(publication)
             elif kind == b"a":
                 name, _, ts = value.partition(b" ")
                 self._receiver.alive(name.decode(), ts=int(ts))
             elif kind == b"x":
                 self._removed(value.decode())
+        if newest_ms:
+            self._delay_s = max(self._delay_s or 0.0, time.time() - newest_ms / 1000)
         self._receiver.delivered(number, epoch, log=self._number)
 
     def _deliver(self, publication: Publication) -> None:
@@ -342,6 +355,25 @@ class EngineBroker:
     def pulse(self) -> Pulses:
         """The answers of the engine to the readers of publications."""
         return Pulses([shard.pulse for shard in self.shards])
+
+    @property
+    def log_format(self) -> int:
+        """The format of the entries that this node writes into the logs."""
+        return self.shards[0].log_format
+
+    @log_format.setter
+    def log_format(self, number: int) -> None:
+        for shard in self.shards:
+            shard.log_format = number
+
+    def take_delay_s(self) -> float | None:
+        """Return the longest time since the last call from accepting a publication, on any node, to reading it here.
+
+        None if there was no publication. Clocks of two machines that differ make it wrong by that.
+        """
+        return max(
+            (delay_s for shard in self.shards if (delay_s := shard.take_delay_s()) is not None), default=None
+        )
 
     @property
     def restarts(self) -> int:

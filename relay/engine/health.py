@@ -84,6 +84,8 @@ class Health:
         return None if pulse.is_reliable(after_s=self.ready_after_s) else self._silent(pulse)
 
     def _silent(self, pulse: Pulse | Pulses) -> str:
+        if pulse.fault:
+            return pulse.fault
         if pulse.silent_s > GAP_S:
             return f"The engine does not answer for {pulse.silent_s:.0f} s."
         return "The engine has only just begun to answer again."

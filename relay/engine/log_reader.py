@@ -25,13 +25,21 @@ _ANSWER_WITHIN_S = 1.0
 _MAX_ENTRIES = 16
 """Entries of one reply: 4 MiB at most, because an entry has at most 256 KiB."""
 _AGAIN_S = 0.05
+_UNREADABLE_S = 3.0
+"""Seconds for which a node is not relied on after an entry that it can't read. Others of the same kind would follow:
+the nodes that write them need a moment to learn that this one can't."""
 
 Position = tuple[int, int]
 """A generation, and the number of an entry."""
 Fields = Sequence[bytes]
-"""The fields of an entry: name and value in turn. A name may come several times."""
+"""The fields of an entry: name and value in turn. A name may come several times. The first name is the number of the
+entry's format, with the epoch as its value."""
 
 log = structlog.get_logger("relay.engine")
+
+
+class UnreadableError(EngineError):
+    """An entry has a format that this release does not read."""
 
 
 class LogReader:
@@ -55,6 +63,7 @@ class LogReader:
         offset: ClockOffset | None = None,
     ) -> None:
         self._address = options.address
+        self._formats = options.formats
         self._name = name
         self._shard = shard
         self._log_key = options.key(shard, "l")
@@ -67,6 +76,7 @@ class LogReader:
         self._offset = offset
         self._is_asked_again = False
         self._failing = False
+        self._unreadable_until = 0.0
         self._began = asyncio.Event()
         if at is not None:
             self._began.set()
@@ -103,7 +113,7 @@ class LogReader:
                 if not self._failing:
                     self._failing = True
                     log.warning("the engine's log can't be read", log=self._name, error=str(error))
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(_UNREADABLE_S / 3 if isinstance(error, UnreadableError) else _AGAIN_S)
 
     async def _read(self, connection: EngineConnection) -> None:
         is_behind = await self._compare(connection)
@@ -136,9 +146,22 @@ class LogReader:
             if (int(found_generation), int(found_number)) != (generation, number + 1):
                 self._start_again()
                 return False
+            self._check_format(fields)
             self.position = (generation, number + 1)
             self._accept(generation, number + 1, fields)
         return True
+
+    def _check_format(self, fields: Fields) -> None:
+        formats, found = self._formats, fields[0].decode(errors="replace")
+        if found.isdigit() and formats.reads(int(found)):
+            return
+        self.pulse.fault = (
+            f"The log of {self._name} has entries of the format {found}, and this release reads {formats}: another "
+            "node has a newer release. Upgrade this one."
+        )
+        self._unreadable_until = asyncio.get_running_loop().time() + _UNREADABLE_S
+        self._start_again()
+        raise UnreadableError(self.pulse.fault)
 
     async def _compare(self, connection: EngineConnection) -> bool:
         """Compare the position with the engine's, and start again if it is of another life. True: there is more."""
@@ -164,7 +187,8 @@ class LogReader:
         for reply in replies:
             if isinstance(reply, RefusedError):
                 raise reply
-        if self.position is not None:  # else this node does not know yet what it missed
+        # else this node does not know yet what it missed, or will miss the next entries
+        if self.position is not None and asyncio.get_running_loop().time() >= self._unreadable_until:
             self.pulse.beat()
             if self._failing:
                 self._failing = False

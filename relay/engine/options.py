@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from relay.engine.address import Address
+from relay.engine.formats import THIS_RELEASE, Formats
 from relay.engine.shards import SHARDS, place, shard_names
 
 CONTROL = "c"
@@ -17,6 +18,7 @@ class EngineOptions:
     address: Address
     prefix: str = "r1"
     log_bytes: int = 64 << 20
+    formats: Formats = THIS_RELEASE
 
     def key(self, shard: str, name: str) -> str:
         """Return the name of a key. All keys of a shard are in one slot of a cluster."""

@@ -16,6 +16,8 @@ class Pulse:
         self._clock = clock
         self._at = clock()
         self._steady_since = self._at
+        self.fault = ""
+        """Why this reader can't use what the engine answers, "" if it can."""
         self._longest_gap = 0.0  # before `_steady_since`, in the same disturbance
 
     def beat(self) -> None:
@@ -27,6 +29,7 @@ class Pulse:
             self._longest_gap = max(gap, self._longest_gap) if is_same else gap
             self._steady_since = now
         self._at = now
+        self.fault = ""
 
     @property
     def silent_s(self) -> float:
@@ -49,6 +52,11 @@ class Pulses:
 
     def __init__(self, pulses: Sequence[Pulse]) -> None:
         self._pulses = pulses
+
+    @property
+    def fault(self) -> str:
+        """Why a reader can't use what the engine answers, "" if all can."""
+        return next((pulse.fault for pulse in self._pulses if pulse.fault), "")
 
     @property
     def silent_s(self) -> float:

@@ -63,6 +63,8 @@ class EngineState:
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_revoked = on_revoked
+        self.log_format = options.formats.oldest
+        """The format of the entries that this node writes into the control log."""
         self._options = options
         self._clock = clock
         self._line = Line(options, CONTROL, name="state", answer_within_s=_ANSWER_WITHIN_S)
@@ -225,7 +227,7 @@ class EngineState:
         return position
 
     async def _write(self, revocations: Sequence[tuple[str, float, float]]) -> None:
-        arguments: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES]
+        arguments: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES, self.log_format]
         for key, at, until in revocations:
             arguments += [key, f"{at:.6f}", f"{until:.6f}"]
         generation, _ = await self._line.call(script("revoke"), self._control_keys, arguments)

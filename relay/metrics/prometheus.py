@@ -354,7 +354,26 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
     gate = GaugeMetricFamily(
         "relay_gate_closed", "1 while the gate admits no connection because of the engine.", labels=["reason"]
     )
+    nodes = GaugeMetricFamily(
+        "relay_engine_nodes",
+        "Nodes of this engine by state: live, draining, stopped, vanished, unknown. A row stays for an hour.",
+        labels=["state"],
+    )
+    log_format = GaugeMetricFamily(
+        "relay_engine_log_format",
+        "Format of the logs that this node writes: the newest that all nodes read.",
+        labels=[],
+    )
+    cut = GaugeMetricFamily(
+        "relay_audit_cut",
+        "1 if the engine knew records of this node's audit log that were not in the file when the node started.",
+        labels=[],
+    )
     if now is not None:
+        for state, count in now.nodes.items():
+            nodes.add_metric([state], count)
+        log_format.add_metric([], now.log_format)
+        cut.add_metric([], now.audit_is_cut)
         for name, one in now.logs.items():
             silence.add_metric([name], one.silent_s)
             generation.add_metric([name], one.generation)
@@ -362,7 +381,7 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
         restarts.add_metric([], now.restarts)
         offset.add_metric([], now.offset_s)
         gate.add_metric([Reason.NODE_BLIND.value], now.gate_closed)
-    yield from (silence, generation, resyncs, restarts, offset, gate)
+    yield from (silence, generation, resyncs, restarts, offset, gate, nodes, log_format, cut)
 
 
 def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:

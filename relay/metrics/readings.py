@@ -70,6 +70,11 @@ class EngineReading:
     offset_s: float
     gate_closed: bool
     is_ready: bool
+    nodes: Mapping[str, int]
+    """How many nodes are in each state, as the engine last told."""
+    log_format: int
+    audit_is_cut: bool
+    """Whether the engine knew records of this node's audit log that were not in the file at the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ POLICY = (
 """No inline script or style, nothing from another origin, no form to another page, and no text parsed as HTML."""
 
 _FILES = {"index.html": "text/html", "ops.css": "text/css"} | dict.fromkeys(
-    ("page.js", "charts.js", "freshness.js", "questions.js", "records.js"), "text/javascript"
+    ("page.js", "charts.js", "freshness.js", "nodes.js", "questions.js", "records.js"), "text/javascript"
 )
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from relay.engine.broker import EngineBroker
     from relay.engine.families import EngineFamilies
     from relay.engine.limits import EngineLimits
+    from relay.engine.nodes import EngineNodes
     from relay.engine.quotas import EngineQuotas
     from relay.engine.state import EngineState
 
@@ -41,6 +42,7 @@ class Engine:
     limits: "EngineLimits"
     quotas: "EngineQuotas"
     broker: "EngineBroker"
+    nodes: "EngineNodes"
     health: Health
 
     def read(self) -> EngineReading:
@@ -54,11 +56,26 @@ class Engine:
         health = self.health
         return EngineReading(
             logs=logs,
-            restarts=sum(part.restarts for part in (self.state, self.families, self.limits, self.broker)),
+            restarts=sum(
+                part.restarts for part in (self.state, self.families, self.limits, self.broker, self.nodes)
+            ),
+            nodes=self.nodes.counts(),
+            log_format=self.broker.log_format,
+            audit_is_cut=bool(self.nodes.cut),
             offset_s=health.offset.seconds,
             gate_closed=health.gate_closed is not None,
             is_ready=(health.stream_unready or health.ingest_unready or health.issuer_unready) is None,
         )
+
+    def figures(self) -> dict[str, Any]:
+        """Return what this node tells the others about the engine, as it sees it."""
+        return {
+            "generation": self.broker.generation,
+            "resyncs": self.broker.resyncs + self.state.resyncs,
+            "offset_s": round(self.health.offset.seconds, 3),
+            "silent_s": round(max(self.state.pulse.silent_s, self.broker.pulse.silent_s), 1),
+            "gate_closed": self.health.gate_closed,
+        }
 
 
 def engine_options(settings: Settings) -> EngineOptions | None:
@@ -93,6 +110,7 @@ async def open_engine(
     from relay.engine.broker import EngineBroker, KeptHistory
     from relay.engine.families import EngineFamilies
     from relay.engine.limits import EngineLimits
+    from relay.engine.nodes import EngineNodes
     from relay.engine.probe import probe
     from relay.engine.quotas import EngineQuotas
     from relay.engine.state import EngineState
@@ -100,6 +118,9 @@ async def open_engine(
     def history_of(channel: str) -> KeptHistory:
         found = channel_options(channel)
         return KeptHistory(messages=found.history_messages, seconds=found.history_ms / 1000)
+
+    def use_format(number: int) -> None:
+        state.log_format = broker.log_format = number
 
     await probe(options)
     async with contextlib.AsyncExitStack() as stack:
@@ -114,6 +135,8 @@ async def open_engine(
         stack.push_async_callback(limits.aclose)
         quotas = EngineQuotas(options)
         stack.push_async_callback(quotas.aclose)
+        nodes = EngineNodes(options=options, on_format=use_format)
+        stack.push_async_callback(nodes.aclose)
         broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
         stack.push_async_callback(broker.aclose)
         health = Health(
@@ -124,7 +147,13 @@ async def open_engine(
             ready_after_s=settings.engine.ready_after_s,
         )
         yield Engine(
-            state=state, families=families, limits=limits, quotas=quotas, broker=broker, health=health
+            state=state,
+            families=families,
+            limits=limits,
+            quotas=quotas,
+            broker=broker,
+            nodes=nodes,
+            health=health,
         )
 
 

@@ -21,6 +21,7 @@ from relay.ops.audit_questions import AuditQuestions
 from relay.ops.channel_changes import remove_handler, reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
+from relay.ops.nodes import nodes_handler
 from relay.ops.operators import Handler, HandlerResult
 from relay.ops.page import page_routes
 from relay.ops.publishers import publishers_handler
@@ -34,6 +35,7 @@ from relay.ops.workers import (
     merged_stats,
     of_all,
 )
+from relay.server.nodes import NodeFigures, all_nodes
 from relay.server.options import endpoint_of, ref_key, revocations_kept_s
 from relay.server.parts import Parts
 from relay.server.peers import Peers, answer_here
@@ -76,6 +78,9 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     audit_path = parts.settings.audit.path
     questions = AuditQuestions(audit_path, memory_mb=parts.settings.audit.index_memory_mb)
 
+    figures = NodeFigures(parts)
+    if parts.engine is not None:
+        parts.engine.nodes.figures = figures.read
     exposition = Exposition(readings.read)
     peers = parts.peers
 
@@ -102,6 +107,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         reading("/v1/audit", audit_listing_handler(audit_path)),
         reading("/v1/audit/why", audit_timeline_handler(audit_path)),
         operators.route("/v1/audit/questions/{question}", questions.serve, method="GET", may=May.READ),
+        reading("/v1/nodes", nodes_handler(partial(all_nodes, parts, figures))),
         reading("/v1/stats", stats_handler(readings.read), merged_stats),
         reading("/metrics", _metrics_handler(exposition, peers)),
     ]

@@ -6,13 +6,14 @@ No other module names the adapters. Nothing listens yet: `relay.server.run` star
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from relay import __version__
 from relay.audit.anomalies import ClientIdentity
 from relay.audit.chain import Link
 from relay.audit.files import process_number
@@ -25,7 +26,8 @@ from relay.bff.proxy.open_calls import OpenCalls
 from relay.bff.refresh import Refresher
 from relay.broker.memory import MemoryBroker
 from relay.core.counters import DurationHistogram
-from relay.core.errors import Reason
+from relay.core.errors import ConfigurationError, Reason, UnavailableError
+from relay.engine.heads import AuditPosition, kept_s, place_of
 from relay.ingest.service import Ingest
 from relay.ingest.socket import IngestSockets
 from relay.issuer.service import Issuer
@@ -121,7 +123,9 @@ class Parts:
     shedder: LoadShedder
     peers: Peers | None
     """The other workers of the supervisor, if there is one."""
-    started_at: float = field(default_factory=time.time)
+    identity: Mapping[str, Any]
+    """Who this node is, for operators and the other nodes."""
+    started_at: float
     loop_lag: DurationHistogram = field(default_factory=DurationHistogram)
     stopping: bool = False
 
@@ -160,7 +164,7 @@ async def make_parts(
             stack.push_async_callback(keys.aclose)
         stack.push_async_callback(verifier.aclose)
         client_identity = ClientIdentity(ref_key(settings))
-        audit_log = _open_audit_log(settings, state_file, is_worker=worker is not None)
+        audit_log = _open_audit_log(settings, state_file, engine, is_worker=worker is not None)
         tally = Tally()
         auditor = WatchedAuditor(
             audit_log,
@@ -171,6 +175,14 @@ async def make_parts(
             recorded_denials=[show_refusal],
         )
         stack.push_async_callback(auditor.aclose)
+        peers = None if worker is None else Peers(worker.path, process_number(audit_log.path))
+        identity = _identity(audit_log, role, peers)
+        if (
+            engine is not None
+        ):  # before it reads the log of publications: the others may have to write it differently
+            engine.nodes.figures = lambda: identity
+            await _join(engine, settings, audit_log)
+            stack.push_async_callback(engine.nodes.end)
         fanout = Fanout(channel_options(settings))
         broker = MemoryBroker(max_channels=settings.limits.channels) if engine is None else engine.broker
         await fanout.connect(broker)
@@ -275,7 +287,9 @@ async def make_parts(
             admission_queue=admission_queue,
             accept_queue=accept_queue,
             shedder=LoadShedder(accept_queue=accept_queue, admission_queue=admission_queue),
-            peers=None if worker is None else Peers(worker.path, process_number(audit_log.path)),
+            peers=peers,
+            identity=identity,
+            started_at=identity["started_at"],
         )
 
 
@@ -285,13 +299,42 @@ def _families_of_file(settings: Settings, stack: contextlib.AsyncExitStack) -> F
     return families
 
 
-def _open_audit_log(settings: Settings, state: SqliteState, *, is_worker: bool) -> JsonlAuditor:
+def _identity(audit_log: JsonlAuditor, role: Role, peers: Peers | None) -> dict[str, Any]:
+    return {
+        "node": audit_log.node,
+        "machine": socket.gethostname(),
+        "worker": None if peers is None else peers.number,
+        "role": role.value,
+        "release": __version__,
+        "started_at": time.time(),
+    }
+
+
+async def _join(engine: Engine, settings: Settings, audit_log: JsonlAuditor) -> None:
+    """Show this node to the others, and the engine how far its audit log is."""
+    audit = AuditPosition(
+        opened=audit_log.opened, place=place_of(audit_log.path), keep_s=kept_s(settings.audit.keep_days)
+    )
+    try:
+        await engine.nodes.open(audit)
+    except UnavailableError as error:
+        raise ConfigurationError(f"engine.url: {error}") from None
+
+
+def _open_audit_log(
+    settings: Settings, state: SqliteState, engine: Engine | None, *, is_worker: bool
+) -> JsonlAuditor:
+    async def keep_head(head: Link) -> None:
+        if engine is not None:
+            await engine.nodes.keep_head(head)
+        await state.keep_head(audit_log.path, head.writer, head.seq, head.hash)
+
     audit_log = JsonlAuditor.open(
         settings.audit.path,
         node=socket.gethostname(),
         is_shared=is_worker,
         options=replace(audit_log_options(settings), copy=audit_copy(settings)),
-        keep_head=lambda head: state.keep_head(audit_log.path, head.writer, head.seq, head.hash),
+        keep_head=keep_head,
     )
     path = audit_log.path
     known = read_head(settings.engine.state_path, path)  # the log's task has kept no newer head yet

@@ -101,6 +101,32 @@ async def test_charts_leave_out_the_time_in_which_nothing_was_known(page: Page, 
     assert drawn == [[1], [1, None, None, 3], [None, None, None, None, 10]]
 
 
+async def test_all_nodes_are_shown_and_one_that_vanished_with_its_time(page: Page, watched: Relay) -> None:
+    """Figures of those that run, why one is not ready; without an engine the page has no such table."""
+    panel, rows = page.locator("#node-panel"), page.get_by_test_id("nodes").locator("tr")
+    await open_page(page, watched)
+    await expect(page.get_by_test_id("publishers").locator("tr")).to_have_count(1)
+    await expect(panel).to_be_hidden()
+    (own,) = (await watched.get_internal("/v1/nodes", key=READER)).json()["nodes"]
+    assert (own["state"], own["connections"], own["engine"]) == ("live", 0, None)
+    running = own | {"deliveries_s": 1234.5, "delay_s": 0.012, "engine": {"generation": 7, "resyncs": 2}}
+    running |= {"connections": 41, "reads": [1, 2], "writes": 1}
+    lame = running | {"id": "b", "node": "b", "ready": {"stream": "It is slow.", "ingest": None}}
+    gone = running | {"id": "c", "node": HOSTILE, "state": "vanished", "seen_at": own["seen_at"] - 600}
+    gone |= {"reads": [1, 1]}
+    body = json.dumps({"at": own["seen_at"], "nodes": [running, lame, gone]})
+    await page.route("**/v1/nodes", partial(answer, 200, body))
+    await expect(panel.locator(".count")).to_have_text("2 of 3")
+    await expect(rows.nth(0)).to_contain_text("live")
+    await expect(rows.nth(0)).to_contain_text("reads log format 1 to 2, writes 1")
+    for text in ("41", "1,235/s", "12 ms", "7"):
+        await expect(rows.nth(0).locator("td.n", has_text=text).first).to_be_visible()
+    await expect(rows.nth(1)).to_contain_text("not readystream: It is slow.")
+    await expect(rows.nth(2)).to_contain_text("vanished10 min ago, at ")
+    await expect(rows.nth(2)).to_contain_text(HOSTILE)
+    await expect(rows.nth(2)).not_to_contain_text("41")
+
+
 async def test_the_key_is_nowhere_but_in_memory(page: Page, watched: Relay) -> None:
     """No cookie, storage, address, history or form field has it; a reload forgets it."""
     await open_page(page, watched)

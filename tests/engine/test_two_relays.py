@@ -11,6 +11,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.support.engines import EngineServer
+from tests.support.operators import OPERATORS, READER
+from tests.support.relay_process import Relay
 from tests.support.two_relays import on_engine, two_relays
 
 
@@ -54,9 +56,20 @@ async def test_two_relays_are_one(tmp_path: Path, own_engine: EngineServer) -> N
             assert away.value.response.status_code == 503
 
 
+async def listed(relay: Relay, *rows: tuple[str, str, int]) -> None:
+    """Wait until a node lists these: role, state and connections."""
+    while True:
+        nodes = (await relay.get_internal("/v1/nodes", key=READER)).json()["nodes"]
+        if {(one["role"], one["state"], one.get("connections")) for one in nodes} == set(rows):
+            return
+        await asyncio.sleep(0.05)  # a node writes its row every two seconds
+
+
 async def test_an_ingest_publishes_to_a_stream(tmp_path: Path, own_engine: EngineServer) -> None:
-    """It has the internal listener alone, and no key; subscribers of another process get what it is given."""
-    stream, ingest = on_engine(tmp_path / "stream", own_engine), on_engine(tmp_path / "ingest", own_engine)
+    """It has the internal listener alone, and no key; subscribers elsewhere get what it gets. It lists both nodes."""
+    stream, ingest = (
+        on_engine(tmp_path / name, own_engine, extra=OPERATORS) for name in ("stream", "ingest")
+    )
     ingest.arguments = ("--role", "ingest")
     rmtree(ingest.folder / "keys")
     with contextlib.ExitStack() as stack:
@@ -69,10 +82,15 @@ async def test_an_ingest_publishes_to_a_stream(tmp_path: Path, own_engine: Engin
                     connecting = stream.connect(await stream.token(), query="?channels=prices.A")
                     socket_ = await sockets.enter_async_context(connecting)
                     break
+            assert (await ingest.get_internal("/ready?role=ingest", key=READER)).status_code == 200
             assert (await ingest.publish("prices.A", 7)).status_code == 200
             while (frame := await socket_.next()).get("data") != 7:
                 pass
             assert frame["channel"] == "prices.A"
+            await listed(ingest, ("all", "live", 1), ("ingest", "live", 0))
+        async with asyncio.timeout(60):
+            assert stream.stop() == 0
+            await listed(ingest, ("all", "stopped", 0), ("ingest", "live", 0))
         for port in ingest.ports[:2]:
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)

@@ -34,6 +34,7 @@ NEEDED = {
     "/v1/values": "read",
     "/v1/connections": "read",
     "/v1/revocations": "revoke",
+    "/v1/nodes": "read",
     "/v1/stats": "read",
 }
 """What each route for operators needs. A route that is not in one of these three fails the walk."""

@@ -38,7 +38,7 @@ async def test_nothing_inline_and_nothing_from_elsewhere() -> None:
     assert "require-trusted-types-for 'script'" in POLICY
     for needle in ("<script>", "<style", " style=", " onclick=", "//fonts", "https://"):
         assert needle not in answer.text, needle
-    for name in ("page.js", "charts.js", "freshness.js", "records.js"):
+    for name in ("page.js", "charts.js", "freshness.js", "nodes.js", "records.js"):
         script = (await get(f"/ops/{name}")).text
         for needle in (
             "innerHTML",

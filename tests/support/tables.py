@@ -127,6 +127,9 @@ def _metrics(_: Path) -> list[str]:
             offset_s=0,
             gate_closed=False,
             is_ready=True,
+            nodes={},
+            log_format=0,
+            audit_is_cut=False,
         ),
     )
     rows = []

@@ -1,7 +1,8 @@
 -- Number publications and put them into the log. KEYS: the life, then hashes by channel: number, last value, versions;
 -- the nodes' last batches, the log. ARGV: highest generation seen, an epoch for a new life, the node, the number of its
--- batch, the most channels, the bytes of the log, the prefixes of the keys of histories and of idempotency keys, then
--- nine for each item: kind, channel, ts, source_ts, data, version, idempotency key, messages and milliseconds of history.
+-- batch, the most channels, the bytes of the log, the prefixes of the keys of histories and of idempotency keys, the
+-- format of the log's entries, then nine for each item: kind, channel, ts, source_ts, data, version, idempotency key,
+-- messages and milliseconds of history.
 --
 -- Kinds: p a publication, a a sign of life, r forget versions and keys, x remove the channel (data: "epoch seq", or ""
 -- for any). Returns generation, entry of the log, epoch, and an answer for each item: a number, with s (stale) or d
@@ -9,7 +10,7 @@
 --
 -- Everything is decided before the first write, because Redis does not undo what a script has written.
 local KEYS_LIVE_MS = 300000
-local FIRST, STRIDE = 9, 9
+local FIRST, STRIDE = 10, 9
 local E, Q, V, N, M, L = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local node, batch = ARGV[3], tonumber(ARGV[4])
 local g, epoch, _, is_new = life(E, ARGV[1], ARGV[2])
@@ -162,7 +163,7 @@ end
 for _, item in ipairs(idempotency) do redis.call('SET', item[1], item[2], 'PX', KEYS_LIVE_MS) end
 if #entry > 0 then
   b = b + 1
-  redis.call('XADD', L, int(g) .. '-' .. int(b), 'e', epoch, unpack(entry))
+  redis.call('XADD', L, int(g) .. '-' .. int(b), ARGV[9], epoch, unpack(entry))
   -- Each eighth of the log's bytes, the entries before the last eight eighths are cut off.
   local eighth = math.max(1, math.floor(tonumber(ARGV[6]) / 8))
   local before, after = math.floor(bytes / eighth), math.floor((bytes + size) / eighth)

@@ -3,6 +3,7 @@
 
 import { Chart, ago, quantile, short } from "./charts.js";
 import { Freshness, age, verdict } from "./freshness.js";
+import { showNodes } from "./nodes.js";
 import { LONGEST_MS, Questions } from "./questions.js";
 import { ACTIONS, facts, handles, subject } from "./records.js";
 
@@ -357,11 +358,12 @@ const questions = new Questions({ ask: (path) => ask(path, undefined, LONGEST_MS
 async function look(mine, { connections = true } = {}) {
   const match = $("match").value.trim();
   const channels = `/v1/channels?${new URLSearchParams({ limit: CHANNELS, ...(match && { match }) })}`;
-  const [stats, channel, connection, publisher] = await Promise.all([
+  const [stats, channel, connection, publisher, nodes] = await Promise.all([
     ask("/v1/stats"),
     ask(channels).catch((error) => { if (error.status === 400) return null; throw error; }), // a pattern that is not complete yet
     connections ? ask(`/v1/connections?limit=${shown}`) : null,
     ask("/v1/publishers"),
+    ask("/v1/nodes"),
     readFeed(mine),
   ]);
   if (mine !== run) return;
@@ -370,6 +372,7 @@ async function look(mine, { connections = true } = {}) {
   if (channel) showChannels(channel, stats.at);
   if (connection) showConnections(connection);
   showPublishers(publisher);
+  showNodes(nodes, { fill, make });
   problem = "";
   fresh.heard(channel ? [] : [$("channel-panel")]);
 }
@@ -428,7 +431,7 @@ function leave(why = "") {
   records = [];
   questions.clear();
   for (const chart of charts) chart.clear();
-  for (const id of ["channels", "connections", "publishers", "feed", "timeline"]) $(id).replaceChildren();
+  for (const id of ["channels", "connections", "publishers", "nodes", "feed", "timeline"]) $(id).replaceChildren();
   for (const id of ["story", "cut"]) if ($(id).open) $(id).close();
   document.body.dataset.view = "login";
   $("leave").hidden = true;

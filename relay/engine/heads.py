@@ -1,0 +1,107 @@
+"""The heads of the audit logs in the engine: up to which record each log was on the disk.
+
+Somebody who can write a log's file can cut its end off, or remove it, and the hashes of what is left fit. Then the head
+is not in the file. A log that ended in order has its head as the last record.
+
+Each node writes the head of its newest checkpoint (`nodes.py`). The heads are kept as long as the log's files.
+"""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from relay.audit.chain import Link
+from relay.core.errors import Reason, UnavailableError
+from relay.engine.options import CONTROL, EngineOptions
+
+WITHOUT_LIMIT_S = 400 * 86_400.0
+"""Seconds for which a head is kept if the log's files are never deleted (`audit.keep_days = 0`)."""
+_NEARLY_S = 3600.0
+"""Seconds before a head's end from which a missing file is no damage: the relay deletes it at about this time."""
+_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditPosition:
+    """How far a node's audit log is.
+
+    `opened` is the last record that was in the file when the process began. `head` is the newest checkpoint since
+    then. `place` says where the file is. The head is kept for `keep_s` seconds.
+    """
+
+    opened: Link
+    head: Link | None = None
+    place: str
+    keep_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownHead:
+    """A head that the engine knows. Times are the engine's, in Unix seconds; `now` is when it was read.
+
+    `was_missing`: a process did not find it in its file when it began, and continued the log without it.
+    """
+
+    link: Link
+    at: float
+    until: float
+    place: str
+    was_missing: bool
+    now: float
+
+    @property
+    def file_may_be_deleted(self) -> bool:
+        """Whether `audit.keep_days` may have deleted the file."""
+        return self.until - self.now < _NEARLY_S
+
+
+def place_of(path: Path) -> str:
+    """Return where a log is: this machine and the path."""
+    return f"{socket.gethostname()}:{path.resolve()}"
+
+
+def kept_s(keep_days: int) -> float:
+    """Return for how many seconds a head is kept, for `audit.keep_days`."""
+    return keep_days * 86_400.0 or WITHOUT_LIMIT_S
+
+
+async def read_heads(options: EngineOptions) -> Sequence[KnownHead]:
+    """Return all heads that the engine knows.
+
+    Raises:
+        UnavailableError: if it does not answer, or refuses. The text says why.
+        ConfigurationError: if redis-py is not installed.
+    """
+    from relay.engine.connection import EngineError, RefusedError, open_connection
+
+    try:
+        connection = await open_connection(options.address, CONTROL)
+        try:
+            (seconds, micros), fields = await connection.run(
+                [("TIME",), ("HGETALL", options.key(CONTROL, "heads"))], within_s=_WITHIN_S
+            )
+        finally:
+            await connection.close()
+        if isinstance(fields, RefusedError):
+            raise fields
+    except EngineError as error:
+        raise UnavailableError(Reason.STATE_UNAVAILABLE, str(error), setting="engine.url") from None
+    now = int(seconds) + int(micros) / 1e6
+    return [
+        _head(name.decode(), value.decode(), now)
+        for name, value in zip(fields[::2], fields[1::2], strict=True)
+    ]
+
+
+def _head(name: str, value: str, now: float) -> KnownHead:
+    writer, _, missing = name.partition("!")
+    seq, digest, at, until, _, place = value.split(" ", 5)
+    return KnownHead(
+        link=Link(writer, int(seq), digest),
+        at=float(at),
+        until=float(until),
+        place=place,
+        was_missing=bool(missing),
+        now=now,
+    )
