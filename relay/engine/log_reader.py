@@ -164,10 +164,18 @@ class LogReader:
         raise UnreadableError(self.pulse.fault)
 
     async def _compare(self, connection: EngineConnection) -> bool:
-        """Compare the position with the engine's, and start again if it is of another life. True: there is more."""
+        """Compare the position with the engine's, and start again if it is of another life. True: there is more.
+
+        The third command writes nothing, but a server that must not write refuses it: a replica, or a master that was
+        cut off from its replicas (`min-replicas-to-write`). Another server may be the master by then, and what it is
+        told is not in this log.
+        """
         asked_at = self._offset.now() if self._offset is not None else 0.0
-        (generation, number), now = await self._ask(
-            connection, ("HMGET", self._life_key, "g", "b"), ("TIME",)
+        (generation, number), now, _ = await self._ask(
+            connection,
+            ("HMGET", self._life_key, "g", "b"),
+            ("TIME",),
+            ("HDEL", self._life_key, "no field"),
         )
         if self._offset is not None:
             self._offset.sample(asked_at, int(now[0]) + int(now[1]) / 1e6)

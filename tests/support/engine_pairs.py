@@ -1,10 +1,24 @@
 """A master and a replica for tests that break them and let them take each other's place."""
 
+import contextlib
+import queue
+import tempfile
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from tests.support.engines import EngineServer, until
+from tests.support.engines import EngineServer, engine_server, until
 from tests.support.moved_clock import MovedClock
+
+_SETTINGS = {
+    "appendonly": "no",
+    "repl-diskless-sync-delay": "0",
+    "min-replicas-to-write": "0",
+    "min-replicas-max-lag": "10",
+    "busy-reply-threshold": "5000",
+}
 
 
 @dataclass
@@ -22,14 +36,53 @@ class Servers:
             server.arguments = ()
             if server.process is None:
                 server.start()
-            server.run("CONFIG", "SET", "appendonly", "no")
+            for name, value in _SETTINGS.items():
+                server.run("CONFIG", "SET", name, value)
             server.run("REPLICAOF", "NO", "ONE")
             server.run("FLUSHALL")
 
-    async def replicate(self) -> None:
-        """Let the replica follow the master, and wait until it has all data."""
-        self.replica.run("REPLICAOF", "127.0.0.1", self.master.port)
+    async def replicate(self, port: int = 0) -> None:
+        """Let the replica follow the master, over `port` if one is given, and wait until it has all data."""
+        self.replica.run("REPLICAOF", "127.0.0.1", port or self.master.port)
         await until(partial(has, self.replica, master_link_status="up"))
+
+
+class Pairs:
+    """Pairs of servers for tests that run at the same time. A pair is used again after a test that passed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: dict[str, queue.SimpleQueue[Servers]] = {}
+        self._stack = contextlib.ExitStack()
+        self._starting = threading.Lock()
+        self._clock: MovedClock | None = None
+
+    @contextlib.contextmanager
+    def __call__(self, kind: str) -> Iterator[Servers]:
+        """Lend a pair of a kind that nobody else has now."""
+        with self._starting:
+            free = self._free.setdefault(kind, queue.SimpleQueue())
+            try:
+                servers = free.get_nowait()
+            except queue.Empty:
+                servers = self._start(kind)
+        servers.reset()
+        yield servers
+        free.put(servers)
+
+    def _start(self, kind: str) -> Servers:
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        clock = self._clock = MovedClock(folder, like=self._clock)
+        both: list[EngineServer] = []
+        for name in ("one", "other"):
+            (folder / name).mkdir()
+            server = engine_server(kind, folder / name, environment=clock.environment)
+            both.append(self._stack.enter_context(server))
+        return Servers(both[0], both[1], clock)
+
+    def close(self) -> None:
+        """End all servers."""
+        self._stack.close()
 
 
 def has(server: EngineServer, **wanted: str) -> bool:

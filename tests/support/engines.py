@@ -138,11 +138,13 @@ def engine_server(
         server.stop()
 
 
-async def until(condition: Callable[[], object], *, within_s: float = WITHIN_S) -> None:
+async def until(
+    condition: Callable[[], object], *, within_s: float = WITHIN_S, every_s: float = 0.005
+) -> None:
     """Wait until something is true that nothing can be awaited for: another process or task makes it so."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110  # it has no event
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(every_s)
 
 
 class Engines:
@@ -191,6 +193,11 @@ class LossyLink:
     def silence(self) -> None:
         """Forward nothing more over the connections of now, and keep them open. Later ones work."""
         self._silent |= self._open
+
+    def reset(self) -> None:
+        """Break the connections of now. Later ones work."""
+        for writer in self._open:
+            writer.transport.abort()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection."""

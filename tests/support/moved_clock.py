@@ -18,12 +18,16 @@ from tests.support.relay_process import Relay, make_relay
 
 
 class MovedClock:
-    """A clock that is right until it is moved. `environment` has the variables of the process whose clock this is."""
+    """A clock that is right until it is moved. `environment` has the variables of the process whose clock this is.
 
-    def __init__(self, folder: Path) -> None:
+    `like` is another clock, whose library is used again.
+    """
+
+    def __init__(self, folder: Path, *, like: "MovedClock | None" = None) -> None:
         self._file = folder / "seconds"
         self.move(0)
-        self.environment = {"LD_PRELOAD": str(_library(folder)), "MOVED_CLOCK": str(self._file)}
+        library = like.environment["LD_PRELOAD"] if like is not None else str(_library(folder))
+        self.environment: dict[str, str] = {"LD_PRELOAD": library, "MOVED_CLOCK": str(self._file)}
 
     def move(self, seconds: int, *, steady: int = 0) -> None:
         """Set the clock to the right time and so many seconds, at once, and the monotonic clock `steady` further."""

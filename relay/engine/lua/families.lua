@@ -10,10 +10,18 @@
 -- `sessions`. `g` is the generation in which it last got a result or gave a lease, `r` the one in which a node wrote it
 -- back, and `v` counts its changes.
 local SPENT_AFTER, KEPT, LEASES_END = 60, 32, 120
-local g, _, since = life(KEYS[1], ARGV[1], ARGV[2])
+local g, _, since, is_new = life(KEYS[1], ARGV[1], ARGV[2])
 local P, operation = ARGV[3], ARGV[6]
 local now, theirs = engine_time() + tonumber(ARGV[5]), tonumber(ARGV[4])
 local differs = math.abs(now - theirs) > 1
+-- Results are stored by a wrong clock too, so a life may begin with one. Its begin counts from the first call by a right
+-- clock: tokens from before must not be leased too early, or wait for an hour.
+if differs then
+  if is_new then redis.call('HSET', KEYS[1], 'unsure', '1') end
+elseif since > now + 1 or redis.call('HGET', KEYS[1], 'unsure') == '1' then
+  since = math.ceil(now)
+  redis.call('HSET', KEYS[1], 'since', int(since), 'unsure', '')
+end
 -- A time that is too late spends no token too early.
 if differs then now = math.max(now, theirs) end
 
