@@ -54,7 +54,7 @@ One tick, from the publisher to the browsers:
 
     ingest/routes.py:_publish_one             POST /v1/publish: read the body
     ingest/service.py:Ingest.publish          check the quota; core/publications.py:parse_draft checks the form
-    ingest/service.py:Ingest.publish_draft    check the channel against the key, and hand the draft to the broker
+    ingest/service.py:Ingest.submit           check the channel against the key, and hand the draft to the broker
     broker/memory.py:MemoryBroker.publish     make a publication, and hand it to the hub of this node
     core/sequencer.py:Sequencer.number        give it its seq, or drop it as stale or repeated
     stream/fanout.py:encode                   makes one WebSocket frame of a message

@@ -10,6 +10,7 @@ Every adapter gives these guarantees, and the contract tests check them:
   epoch never comes back.
 - Order. Within an epoch, `seq` counts a channel's publications without gaps. The first one has a number above those of
   all channels that were removed before, or 1. A receiver gets the publications of a channel in the order of `seq`.
+  Calls of `publish` on one node are numbered in the order of the calls: a caller need not await one before the next.
   There is no order between channels.
 - Removal. A removed channel has no value, no history, no versions and no keys, and counts no longer as a channel. Each
   receiver is told, in the channel's order: no earlier publication of the channel comes after it.
@@ -17,8 +18,8 @@ Every adapter gives these guarantees, and the contract tests check them:
   publication of a channel that a receiver gets may have any `seq`.
 - Position. `load` returns every channel's last value, and the delivery position at which they were read. A receiver
   that takes these values and is then attached after this position misses no publication that was made later.
-- Numbered before delivered. `publish` returns when the publication has its number, is kept as the last value of its
-  channel and is handed over for delivery. It does not wait until a receiver has it.
+- Numbered before delivered. The answer of `publish` is there when the publication has its number, is kept as the last
+  value of its channel and is handed over for delivery. It does not wait until a receiver has it.
 - No duplicates. A publication is dropped if its `version` is not newer than the channel's newest, or if its
   `idempotency_key` was seen on the channel lately. It gets no number, is not delivered and is no sign of life
   (`relay.core.sequencer`).
@@ -26,9 +27,10 @@ Every adapter gives these guarantees, and the contract tests check them:
 - The receiver is called on the event loop's thread, one call at a time.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from relay.core.publications import Draft, Publication
 from relay.core.sequencer import Drop
@@ -75,6 +77,34 @@ class Dropped:
 
 Outcome = Position | Dropped
 
+Value = TypeVar("Value")
+
+
+class Ready(Generic[Value]):
+    """An answer that is known at once. It has the methods of a future that its callers use."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: Value) -> None:
+        self._value = value
+
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def result(self) -> Value:
+        """Return the answer."""
+        return self._value
+
+    def __await__(self) -> Generator[None, None, Value]:
+        """Return the answer without waiting."""
+        return self._value
+        yield  # makes this a generator
+
+
+Answer = Ready[Value] | asyncio.Future[Value]
+"""The answer to a call that is already on its way. Await it for the value."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
@@ -96,8 +126,10 @@ class Broker(Protocol):
         """The current epoch."""
         ...
 
-    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+    def publish(self, draft: Draft, *, ts: int) -> Answer[Outcome]:
         """Number one publication and hand it over for delivery. `ts` is the time of ingest in Unix ms.
+
+        The errors are raised at once or by the answer.
 
         Raises:
             UnavailableError: if the broker did not answer. It is then unknown whether the publication was stored and
@@ -106,10 +138,10 @@ class Broker(Protocol):
         """
         ...
 
-    async def alive(self, channel: str, *, ts: int) -> Position:
+    def alive(self, channel: str, *, ts: int) -> Answer[Position]:
         """Tell every node that a channel's value is unchanged.
 
-        Returns the position of the channel's newest publication, with `seq` 0 if there is none.
+        The answer is the position of the channel's newest publication, with `seq` 0 if there is none.
 
         Raises:
             UnavailableError: if the broker can't be reached.

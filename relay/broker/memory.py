@@ -7,7 +7,7 @@ next price soon, and the Python client sends each channel's last one again.
 import secrets
 from collections.abc import Sequence
 
-from relay.broker.base import Dropped, Loaded, Outcome, Position, Receiver
+from relay.broker.base import Dropped, Loaded, Outcome, Position, Ready, Receiver
 from relay.core.publications import Draft, Publication
 from relay.core.sequencer import Sequencer
 
@@ -26,7 +26,7 @@ class MemoryBroker:
         """Use another bound from now on. Channels that exist stay."""
         self._sequencer.max_channels = max_channels
 
-    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+    def publish(self, draft: Draft, *, ts: int) -> Ready[Outcome]:
         """See `Broker.publish`."""
         seq, drop = self._sequencer.number(
             draft.channel,
@@ -36,7 +36,7 @@ class MemoryBroker:
         )
         position = Position(epoch=self.epoch, seq=seq)
         if drop is not None:
-            return Dropped(why=drop, position=position)
+            return Ready(Dropped(why=drop, position=position))
         publication = self._last[draft.channel] = Publication(
             channel=draft.channel,
             epoch=self.epoch,
@@ -48,13 +48,13 @@ class MemoryBroker:
         self._published += 1
         if self._receiver is not None:
             self._receiver.publish(publication)
-        return position
+        return Ready(position)
 
-    async def alive(self, channel: str, *, ts: int) -> Position:
+    def alive(self, channel: str, *, ts: int) -> Ready[Position]:
         """See `Broker.alive`."""
         if self._receiver is not None:
             self._receiver.alive(channel, ts=ts)
-        return Position(epoch=self.epoch, seq=self._sequencer.seq(channel))
+        return Ready(Position(epoch=self.epoch, seq=self._sequencer.seq(channel)))
 
     async def reset(self, channel: str) -> bool:
         """See `Broker.reset`."""

@@ -19,8 +19,9 @@ MAX_BYTES = 256 * 1024
 class Batches(Generic[Item, Result]):
     """Calls `send(items) -> results`, one batch after the other.
 
-    Each item of a batch gets the `UnavailableError` that `send` raises. `size` returns the bytes of an item. An item
-    that waited for `answer_within_s` is not sent. `failed` makes the error of an item, from one sentence.
+    Each item of a batch gets the `UnavailableError` that `send` raises. A result that is an error is raised to its
+    caller. `size` returns the bytes of an item. An item that waited for `answer_within_s` is not sent. `failed` makes
+    the error of an item, from one sentence.
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class Batches(Generic[Item, Result]):
                         _fail(future, error)
                     continue
                 for future, result in zip(self._sent, results, strict=True):
-                    if not future.done():
+                    if isinstance(result, Exception):
+                        _fail(future, result)
+                    elif not future.done():
                         future.set_result(result)
 
     async def _recover(self, error: Exception) -> None:

@@ -22,7 +22,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from relay.broker.base import Dropped, Loaded, Outcome, Position, Receiver
-from relay.core.errors import Reason, UnavailableError
+from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.core.publications import Draft, Publication
 from relay.core.sequencer import Drop, too_many_channels
 from relay.engine.batches import Batches
@@ -99,7 +99,7 @@ class Shard:
             answer_within_s=_ANSWER_WITHIN_S,
             reason=Reason.BROKER_UNAVAILABLE,
         )
-        self._batches: Batches[_Item, str] = Batches(
+        self._batches: Batches[_Item, Any] = Batches(
             self._send,
             name="publications",
             answer_within_s=_ANSWER_WITHIN_S,
@@ -137,7 +137,7 @@ class Shard:
         delay_s, self._delay_s = self._delay_s, None
         return delay_s
 
-    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+    def publish(self, draft: Draft, *, ts: int) -> "asyncio.Future[Outcome]":
         """See `Broker.publish`."""
         kept = self._history_of(draft.channel)
         item = _Item(
@@ -151,26 +151,20 @@ class Shard:
             history_messages=kept.messages,
             history_ms=int(kept.seconds * 1000),
         )
-        epoch, answer = (await self._batches.submit(item)).split(" ")
-        if answer == "f":
-            raise too_many_channels(self._max_channels)
-        drop = _DROPS.get(answer[0])
-        position = Position(epoch=epoch, seq=int(answer[1:] if drop else answer))
-        return position if drop is None else Dropped(why=drop, position=position)
+        return self._batches.submit(item)
 
-    async def alive(self, channel: str, *, ts: int) -> Position:
+    def alive(self, channel: str, *, ts: int) -> "asyncio.Future[Position]":
         """See `Broker.alive`."""
-        epoch, answer = (await self._batches.submit(_Item("a", channel, ts=ts))).split(" ")
-        return Position(epoch=epoch, seq=int(answer))
+        return self._batches.submit(_Item("a", channel, ts=ts))
 
     async def reset(self, channel: str) -> bool:
         """See `Broker.reset`."""
-        return (await self._batches.submit(_Item("r", channel))).endswith(" 1")
+        return bool(await self._batches.submit(_Item("r", channel)))
 
     async def remove(self, channel: str, *, at: Position | None = None) -> bool:
         """See `Broker.remove`."""
         expected = "" if at is None else f"{at.epoch} {at.seq}"
-        return (await self._batches.submit(_Item("x", channel, data=expected))).endswith(" 1")
+        return bool(await self._batches.submit(_Item("x", channel, data=expected)))
 
     async def load(self) -> Loaded:
         """See `Broker.load`."""
@@ -226,7 +220,7 @@ class Shard:
 
     # to the engine
 
-    async def _send(self, items: Sequence[_Item]) -> Sequence[str]:
+    async def _send(self, items: Sequence[_Item]) -> Sequence[Outcome | bool | MalformedError]:
         self._batch += 1
         arguments: list[Any] = [
             *(self._generation, secrets.token_urlsafe(6), self._node, self._batch),
@@ -247,7 +241,20 @@ class Shard:
             raise _unavailable(f"{error} It is unknown whether this was published.") from None
         generation, _, epoch, answers = reply.split(" ")
         self._seen(int(generation), epoch)
-        return [f"{epoch} {answer}" for answer in answers.split(",")]
+        return [
+            self._outcome(item.kind, epoch, answer)
+            for item, answer in zip(items, answers.split(","), strict=True)
+        ]
+
+    def _outcome(self, kind: str, epoch: str, answer: str) -> Outcome | bool | MalformedError:
+        if kind in ("r", "x"):
+            return answer == "1"
+        if answer == "f":
+            return too_many_channels(self._max_channels)
+        drop = _DROPS.get(answer[0])
+        if drop is None:
+            return Position(epoch=epoch, seq=int(answer))
+        return Dropped(why=drop, position=Position(epoch=epoch, seq=int(answer[1:])))
 
     async def _call_load(self) -> tuple[int, int, str]:
         arguments: list[Any] = [self._generation, secrets.token_urlsafe(6)]
@@ -390,13 +397,13 @@ class EngineBroker:
         """How often last values were read again because something was missed."""
         return sum(shard.resyncs for shard in self.shards)
 
-    async def publish(self, draft: Draft, *, ts: int) -> Outcome:
+    def publish(self, draft: Draft, *, ts: int) -> "asyncio.Future[Outcome]":
         """See `Broker.publish`."""
-        return await self._shard(draft.channel).publish(draft, ts=ts)
+        return self._shard(draft.channel).publish(draft, ts=ts)
 
-    async def alive(self, channel: str, *, ts: int) -> Position:
+    def alive(self, channel: str, *, ts: int) -> "asyncio.Future[Position]":
         """See `Broker.alive`."""
-        return await self._shard(channel).alive(channel, ts=ts)
+        return self._shard(channel).alive(channel, ts=ts)
 
     async def reset(self, channel: str) -> bool:
         """See `Broker.reset`."""

@@ -17,7 +17,7 @@ from relay.core.events import Client
 from relay.core.hub import Hub
 from relay.core.publications import MAX_PUBLICATION_BYTES
 from relay.core.scope import Scope
-from relay.ingest.service import Accepted, Ingest, RefusalSummary
+from relay.ingest.service import Accepted, Begun, Ingest, RefusalSummary
 from relay.ingest.subscriber_counts import count_subscribers
 from relay.ingest.values import many_values, one_value
 from relay.limits.retry_after import jittered, retry_after
@@ -136,12 +136,18 @@ async def _publish_batch(
         return refusal  # none of its messages would be published
     body = await read_body(request, max_bytes=MAX_BATCH_BYTES, too_large=Reason.PUBLICATION_TOO_LARGE)
     items = _items(body, request.headers.get("content-type", ""))
-    results: list[Mapping[str, Any]] = []
-    refusals = RefusalSummary()
     client = client_of(request)
+    begun: list[Begun] = []
     for item in items:
         try:
-            result = await ingest.publish(publisher, item, address=client.address)
+            begun.append(ingest.begin(publisher, item, address=client.address))
+        except (MalformedError, UnavailableError) as error:
+            begun.append(Refusal.of(error))
+    results: list[Mapping[str, Any]] = []
+    refusals = RefusalSummary()
+    for one in begun:
+        try:
+            result = await ingest.end(publisher, one, address=client.address)
         except (MalformedError, UnavailableError) as error:
             result = Refusal.of(error)
         results.append(refusals.add(result) if isinstance(result, Refusal) else _accepted(result))

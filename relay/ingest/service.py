@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import structlog
 
 from relay.audit.base import Auditor
-from relay.broker.base import Broker, Dropped, Position
+from relay.broker.base import Answer, Broker, Dropped, Outcome, Position
 from relay.core.bearer import bearer_token, claimed_name
 from relay.core.closes import answer_for
 from relay.core.errors import Reason, Refusal
@@ -50,6 +51,18 @@ class Accepted:
     channel: str
     position: Position
     dropped: Drop | None = None
+
+
+class Submitted(NamedTuple):
+    """A message that the broker has, without its answer yet. `size` is that of its data; None: a sign of life."""
+
+    channel: str
+    size: int | None
+    answer: Answer[Outcome] | Answer[Position]
+
+
+Begun = Accepted | Refusal | Submitted
+"""What is known of a message when it was handed to the broker."""
 
 
 @dataclass(slots=True)
@@ -155,10 +168,21 @@ class Ingest:
             MalformedError: if the body is not of the documented form. Nothing was published.
             UnavailableError: if the broker did not answer. It is unknown whether the message was published.
         """
+        return await self.end(publisher, self.begin(publisher, body, address=address), address=address)
+
+    def begin(self, publisher: str, body: bytes, *, address: str) -> Begun:
+        """Hand one message to the broker. `end` tells what became of it. Raises as `publish` does."""
         if refusal := self.over_quota(publisher):
             return refusal
         self.charge(publisher, len(body))
-        return await self.publish_draft(publisher, parse_draft(body), address=address)
+        return self.submit(publisher, parse_draft(body), address=address)
+
+    async def end(self, publisher: str, begun: Begun, *, address: str) -> Accepted | Refusal:
+        """Wait for the answer to a message, if it is not known. Raises as `publish` does."""
+        if not isinstance(begun, Submitted):
+            return begun
+        await begun.answer
+        return self.settle(publisher, begun, address=address)
 
     def over_quota(self, publisher: str) -> Refusal | None:
         """Return a refusal if the publisher has used up its quota for now."""
@@ -181,29 +205,48 @@ class Ingest:
         """Return a publisher's quota. Its methods need the time of `time.monotonic()`."""
         return self._quotas[publisher]
 
-    async def publish_draft(self, publisher: str, draft: Draft, *, address: str) -> Accepted | Refusal:
-        """Publish one message that is already parsed and charged. Raises as `publish` does."""
+    def submit(self, publisher: str, draft: Draft, *, address: str) -> Begun:
+        """Hand a message to the broker that is already parsed and charged.
+
+        Messages are published in the order of the calls. Call `settle` when the answer has come. Raises as `publish`.
+        """
         channel = draft.channel
         if not self.may_publish(publisher, channel):
             return Refusal(
                 reason=Reason.CHANNEL_FORBIDDEN,
                 detail=f"The key {publisher} may not publish to {channel}.",
             )
-        counts = self.counts[publisher]
         now = int(time.time() * 1000)
+        size: int | None = None
+        answer: Answer[Outcome] | Answer[Position]
         if draft.alive:
-            position = await self._broker.alive(channel, ts=now)
-            counts.count_alive()
-            self.summary.alive(publisher, address, channel, position)
-            return Accepted(channel=channel, position=position)
-        outcome = await self._broker.publish(draft, ts=now)
+            answer = self._broker.alive(channel, ts=now)
+        else:
+            size = len(bytes(draft.data))
+            answer = self._broker.publish(draft, ts=now)
+        if answer.done():
+            return self._count(publisher, address, channel, size, answer.result())
+        return Submitted(channel, size, answer)
+
+    def settle(self, publisher: str, submitted: Submitted, *, address: str) -> Accepted:
+        """Count a message whose answer has come. Raises as `publish` does."""
+        channel, size, answer = submitted
+        return self._count(publisher, address, channel, size, answer.result())
+
+    def _count(
+        self, publisher: str, address: str, channel: str, size: int | None, outcome: Outcome
+    ) -> Accepted:
+        counts = self.counts[publisher]
         if isinstance(outcome, Dropped):
             counts.dropped[outcome.why] += 1
             self.summary.dropped(publisher, address, channel, outcome.position)
             return Accepted(channel=channel, position=outcome.position, dropped=outcome.why)
-        size = len(bytes(draft.data))
-        counts.count_published(size)
-        self.summary.published(publisher, address, channel, outcome, size)
+        if size is None:
+            counts.count_alive()
+            self.summary.alive(publisher, address, channel, outcome)
+        else:
+            counts.count_published(size)
+            self.summary.published(publisher, address, channel, outcome, size)
         return Accepted(channel=channel, position=outcome)
 
     async def reset(self, channel: str) -> bool:

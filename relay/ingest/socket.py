@@ -2,6 +2,8 @@
 
 - Each text frame has one or more messages, one a line, with ids from 1. They are published in their order.
 - Each frame is answered by one ack, which covers every settled message.
+- A message does not wait for the answer to the one before: the broker of several nodes takes them in batches.
+  Messages are settled in their order, whatever becomes of each.
 - Credit bounds how many messages a publisher may send ahead of the acks, and so the relay's memory.
 - A malformed message gets an error of its own, and the others are published. A message without a readable id is a
   bug of the client and ends the connection, because no error could name it.
@@ -10,6 +12,7 @@
 import asyncio
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,7 +26,7 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Client
 from relay.core.publications import parse_numbered
 from relay.ingest.frames import MAX_FRAME_MESSAGES, WINDOW, AckState, encode, message_id, welcome
-from relay.ingest.service import Ingest, RefusalSummary
+from relay.ingest.service import Accepted, Begun, Ingest, RefusalSummary, Submitted
 from relay.limits.quotas import Quota
 from relay.web.answers import refusal_answer
 
@@ -31,6 +34,11 @@ PATH = "/v1/ingest"
 
 MESSAGES_A_TURN = 64
 """Messages published before other tasks run: about 2 ms, as long as one slice of the fan-out loop."""
+
+MAX_UNSETTLED = 512
+MAX_UNSETTLED_BYTES = 1 << 20
+"""Messages of one connection that the broker may have, and their data: eight of its batches by number, four by bytes.
+Nothing more is read from the connection until the first of them has its answer."""
 
 MIN_WAIT_S = 0.02
 """Seconds between two checks of a quota: a publisher at its limit gets at most 50 frames with credit a second."""
@@ -115,7 +123,7 @@ class IngestSockets:
             await websocket.accept()
             await connection.run()
         except WebSocketDisconnect:
-            pass
+            await connection.abandon()
         finally:
             counts.connections -= 1
             del self._open[task]
@@ -142,6 +150,11 @@ class _PublisherConnection:
         self._acks = AckState()
         self._last_id = 0
         self._credit = 0
+        # in the order of their ids, which have no gap; None after the last message of a frame
+        self._unsettled: deque[Begun | None] = deque()
+        self._unsettled_bytes = 0
+        self._refusals = RefusalSummary()
+        self._is_gone = False
 
     def end(self, reason: Reason) -> None:
         """Ask the connection to end: because the relay restarts, or because its key was removed."""
@@ -163,11 +176,13 @@ class _PublisherConnection:
         try:
             while (frame := await self._next()) is not None:
                 await self._publish_frame(frame)
+            await self._settle_all()
             if (reason := self._ending.result()) is not Reason.SERVER_RESTARTING:
                 raise _CloseConnection(close_for(reason), "The key was removed from the settings.")
             await self._send({"type": "reconnect", "delay_ms": 500 + secrets.randbelow(RECONNECT_WITHIN_MS)})
             await self._end(close_for(Reason.SERVER_RESTARTING))
         except _CloseConnection as end:
+            await self._settle_all()
             answer = answer_for(end.close.reason)
             await self._send(
                 {
@@ -181,6 +196,11 @@ class _PublisherConnection:
             self._ingest.deny(refusal, self._client, status=answer.status, publisher=self.publisher)
             await self._end(end.close)
 
+    async def abandon(self) -> None:
+        """Count what the broker still has. The publisher is gone and gets no answer."""
+        self._is_gone = True
+        await self._settle_all()
+
     async def _next(self) -> bytes | None:
         """Return the next frame, or None if `end` was called and no frame has arrived."""
         ending: asyncio.Future[Any] = self._ending
@@ -189,7 +209,9 @@ class _PublisherConnection:
             while not (receiving.done() or ending.done()):
                 # a publisher without credit sends nothing: check the quota again when it allows more
                 wait = max(MIN_WAIT_S, self._quota.wait_s(time.monotonic())) if self._is_short else None
-                await asyncio.wait({receiving, ending}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                waits = [receiving, ending, *self._awaited]
+                await asyncio.wait(waits, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+                await self._settle()
                 if self._is_short and self._grant():
                     await self._send(self._acks.ack(credit=self._credit))
             if not receiving.done():
@@ -213,37 +235,93 @@ class _PublisherConnection:
                 Reason.FRAME_TOO_LARGE,
                 f"A frame has at most {MAX_FRAME_MESSAGES} messages, this one {len(lines)}.",
             )
-        refusals = RefusalSummary()
         try:
             for number, line in enumerate(lines, 1):
-                await self._publish(line, refusals)
+                self._publish(line)
                 if not number % MESSAGES_A_TURN:
+                    await self._settle()
                     await asyncio.sleep(0)
+                while len(self._unsettled) >= MAX_UNSETTLED or self._unsettled_bytes >= MAX_UNSETTLED_BYTES:
+                    await self._settle_next()
         finally:
-            refusals.record(self._ingest, self._client, publisher=self.publisher)
             if lines:
-                await self._acknowledge()
+                self._unsettled.append(None)
+        await self._settle()
 
-    async def _publish(self, line: bytes, refusals: RefusalSummary) -> None:
+    def _publish(self, line: bytes) -> None:
+        """Hand a message to the broker."""
         self._ingest.charge(self.publisher, len(line))
+        begun: Begun
         try:
             draft = parse_numbered(line)
             self._check_id(draft.id)
-            result = await self._ingest.publish_draft(self.publisher, draft, address=self._client.address)
+            begun = self._ingest.submit(self.publisher, draft, address=self._client.address)
         except MalformedError as error:
             id_ = message_id(line)
             if id_ is None:
                 raise _CloseConnection(close_for(Reason.FRAME_MALFORMED), error.detail) from None
             if id_ != self._last_id:
                 self._check_id(id_)
-            result = Refusal.of(error)
+            begun = Refusal.of(error)
         except UnavailableError as error:
-            result = Refusal.of(error)
-        if isinstance(result, Refusal):
-            self._acks.refused(self._last_id)
-            await self._send({"type": "error", "id": self._last_id} | dict(refusals.add(result)))
-        else:
-            self._acks.published(self._last_id, result.channel, result.position.epoch, result.dropped)
+            begun = Refusal.of(error)
+        if isinstance(begun, Accepted) and not self._unsettled:
+            self._accepted(begun)
+            return
+        if isinstance(begun, Submitted):
+            self._unsettled_bytes += begun.size or 0
+        self._unsettled.append(begun)
+
+    def _accepted(self, accepted: Accepted) -> None:
+        self._acks.published(self._acks.upto + 1, accepted.channel, accepted.position.epoch, accepted.dropped)
+
+    async def _settle(self) -> None:
+        """Answer the messages whose outcome is known, up to the first one that has none yet."""
+        unsettled = self._unsettled
+        while unsettled:
+            message = unsettled[0]
+            if isinstance(message, Submitted) and not message.answer.done():
+                return
+            unsettled.popleft()
+            if message is None:
+                self._refusals.record(self._ingest, self._client, publisher=self.publisher)
+                self._refusals = RefusalSummary()
+                await self._acknowledge()
+                continue
+            result = self._outcome(message)
+            if isinstance(result, Refusal):
+                id_ = self._acks.upto + 1
+                self._acks.refused(id_)
+                await self._send({"type": "error", "id": id_} | dict(self._refusals.add(result)))
+            else:
+                self._accepted(result)
+
+    async def _settle_next(self) -> None:
+        """Wait until the next message can be settled, and settle what can be."""
+        if self._awaited:
+            await asyncio.wait(self._awaited)
+        await self._settle()
+
+    async def _settle_all(self) -> None:
+        while self._unsettled:
+            await self._settle_next()
+
+    @property
+    def _awaited(self) -> "list[asyncio.Future[Any]]":
+        """The answer that the next message to be settled waits for, if it does."""
+        message = self._unsettled[0] if self._unsettled else None
+        if isinstance(message, Submitted) and isinstance(message.answer, asyncio.Future):
+            return [message.answer]
+        return []
+
+    def _outcome(self, begun: Begun) -> Accepted | Refusal:
+        if not isinstance(begun, Submitted):
+            return begun
+        self._unsettled_bytes -= begun.size or 0
+        try:
+            return self._ingest.settle(self.publisher, begun, address=self._client.address)
+        except (MalformedError, UnavailableError) as error:
+            return Refusal.of(error)
 
     def _check_id(self, id_: int) -> None:
         if id_ != self._last_id + 1:
@@ -269,17 +347,18 @@ class _PublisherConnection:
 
     @property
     def _is_short(self) -> bool:
-        """Whether the quota will allow more credit later."""
-        return self._credit < self._last_id + self._window
+        """Whether the quota will allow more credit later. Until all is settled, the next ack gives what it allows."""
+        return not self._unsettled and self._credit < self._last_id + self._window
 
     def _grant(self) -> bool:
         """Raise the credit to what the quota allows. Returns whether it was raised."""
         before = self._credit
-        self._credit = max(before, self._last_id + self._quota.room(time.monotonic(), self._window))
+        self._credit = max(before, self._acks.upto + self._quota.room(time.monotonic(), self._window))
         return self._credit > before
 
     async def _send(self, frame: Mapping[str, Any]) -> None:
-        await self._websocket.send({"type": "websocket.send", "text": encode(frame).decode()})
+        if not self._is_gone:
+            await self._websocket.send({"type": "websocket.send", "text": encode(frame).decode()})
 
     async def _end(self, close: Close) -> None:
         await self._websocket.close(int(close.code), close.text)

@@ -5,11 +5,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support.relay_process import PUBLISHER_KEY, Relay
+from tests.support.relay_process import PUBLISHER_KEY
 
 ALL_CHANNELS_KEY = "everything.secret"
 """The key of a publisher that may publish to every channel."""
@@ -19,6 +19,15 @@ secret_sha256 = ["{hashlib.sha256(b"secret").hexdigest()}"]
 channels = [">"]
 """
 """That publisher's settings."""
+
+
+class Ingesting(Protocol):
+    """Something with an internal listener."""
+
+    @property
+    def internal_url(self) -> str:
+        """Return the listener's URL."""
+        ...
 
 
 class Publishing:
@@ -54,7 +63,7 @@ class Publishing:
 
 
 @contextlib.asynccontextmanager
-async def publishing(relay: Relay, key: str = PUBLISHER_KEY) -> AsyncIterator[Publishing]:
+async def publishing(relay: Ingesting, key: str = PUBLISHER_KEY) -> AsyncIterator[Publishing]:
     """Connect, and read the welcome."""
     async with connect(
         relay.internal_url.replace("http", "ws") + "/v1/ingest",
