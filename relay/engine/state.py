@@ -3,6 +3,8 @@
 Claims go in batches to one script. The claim of a token that was issued before the engine's present life is refused,
 and its client may try again with a new token: the old server may have known that it was used.
 
+A claim takes a place in the session of its token, too (`places.py`).
+
 Revocations are also kept in memory, because the gate looks them up for each connection and must not wait. Every node
 reads them from the control log. When the engine has lost data, each node writes back what it knows.
 """
@@ -22,8 +24,10 @@ from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader, Position
 from relay.engine.options import CONTROL, EngineOptions
+from relay.engine.places import SURE_AFTER_S, EnginePlaces, place_text
 from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
+from relay.state.base import NoPlaceError, Place
 
 _ANSWER_WITHIN_S = 2.0
 """Seconds that a claim may take before the gate answers 503. Clients do not wait longer."""
@@ -43,6 +47,7 @@ _RETRY = {
 class _Claim:
     jti: str
     issued_at: float
+    place: str = ""
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -70,16 +75,23 @@ class EngineState:
         self._line = Line(options, CONTROL, name="state", answer_within_s=_ANSWER_WITHIN_S)
         self.pulse = Pulse(steady)
         self.offset = ClockOffset(clock)
-        self._claims: Batches[_Claim, bytes] = Batches(
+        self._claims: Batches[_Claim, Sequence[bytes]] = Batches(
             self._claim,
             name="claims",
             answer_within_s=_ANSWER_WITHIN_S,
             failed=_unavailable,
         )
-        self._claim_life = options.key("j.0", "e")
+        self.places = EnginePlaces(
+            options,
+            self._line,
+            submit_leave=lambda text: self._claims.submit(_Claim("", 0, text, nonce="")),
+            tell=self._tell_replaced,
+            clock=clock,
+            steady=steady,
+        )
         self._claim_prefix = options.key("j.0", "j:")
         self._control_keys = [options.key(CONTROL, name) for name in ("e", "r", "l", "u")]
-        self._claim_generation = self._generation = 0
+        self._generation = 0
         self._revoked: dict[str, tuple[float, float]] = dict(known or {})
         self._own: dict[str, int] = {}
         self._started = False
@@ -115,7 +127,7 @@ class EngineState:
             async with asyncio.timeout(5 * _ANSWER_WITHIN_S):
                 await state._reader.began()
                 # the life of the claims begins now, and not with the first token that somebody uses
-                await state._line.call(script("claim"), [state._claim_life], state._claim_head())
+                await state._line.call(script("claim"), state.places.keys, state._claim_head())
         except BaseException as error:
             await state.aclose()
             if isinstance(error, TimeoutError):
@@ -137,7 +149,8 @@ class EngineState:
     @property
     def restarts(self) -> int:
         """How often a task of this store failed and was started again."""
-        return self._line.task.restarts + self._claims.task.restarts + self._reader.task.restarts
+        parts = (self._line, self._claims, self._reader, self.places)
+        return sum(part.task.restarts for part in parts)
 
     @property
     def generation(self) -> int:
@@ -149,12 +162,24 @@ class EngineState:
         """How often the revocations were read again because something was missed."""
         return self._reader.resyncs
 
-    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+    async def claim(
+        self, jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
+    ) -> bool:
         """See `State.claim`."""
         issued = expires_at - MAX_LIFETIME_S if issued_at is None else issued_at
-        answer = await self._claims.submit(_Claim(jti, issued))
+        claim = _Claim(jti, issued, "" if place is None else place_text(place))
+        answer, *replaced = await self._claims.submit(claim)
+        if answer == b"o" and place is not None:
+            began = time.monotonic()
+            await asyncio.sleep(SURE_AFTER_S)
+            claim = _Claim(jti, issued, place_text(place, heard_within_s=time.monotonic() - began))
+            answer, *replaced = await self._claims.submit(claim)
         if answer in _RETRY:
             raise _unavailable(_RETRY[answer])
+        if answer in (b"f", b"o"):
+            raise NoPlaceError
+        if replaced and place is not None:
+            self.places.replaced(place.session, replaced)
         return answer == b"1"
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:
@@ -184,24 +209,32 @@ class EngineState:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._reader.aclose()
-        await self._claims.aclose()
-        await self._line.aclose()
+        try:
+            await self.places.aclose()
+        finally:  # it calls the engine, and may be cancelled
+            await self._claims.aclose()
+            await self._line.aclose()
 
     # claims
 
     def _claim_head(self) -> list[str | float]:
-        return [self._claim_generation, secrets.token_hex(6), self._claim_prefix, self._clock()]
+        return [*self.places.head(), self._claim_prefix]
 
-    async def _claim(self, claims: Sequence[_Claim]) -> Sequence[bytes]:
+    async def _claim(self, claims: Sequence[_Claim]) -> Sequence[Sequence[bytes]]:
         arguments = self._claim_head()
         for one in claims:
-            arguments += [one.jti, one.nonce, one.issued_at]
+            arguments += [one.jti, one.nonce, one.issued_at, one.place]
         try:
-            generation, *answers = await self._line.call(script("claim"), [self._claim_life], arguments)
+            generation, *answers = await self._line.call(script("claim"), self.places.keys, arguments)
         except RefusedError as error:
             raise _unavailable(str(error)) from None
-        self._claim_generation = max(self._claim_generation, int(generation))
-        return [bytes(answer) for answer in answers]
+        self.places.seen(generation)
+        return [answer.split(b" ") for answer in answers]
+
+    async def _tell_replaced(self, connections: Sequence[str]) -> None:
+        head: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES, self.log_format]
+        life = [self._control_keys[0], self._control_keys[2]]
+        await self._line.call(script("replaced"), life, [*head, *connections])
 
     # revocations
 
@@ -239,6 +272,8 @@ class EngineState:
             if name == b"revoked":
                 target, at, until = value.decode().rsplit(" ", 2)
                 self._learn(target, float(at), float(until))
+            elif name == b"replaced":
+                self.places.accept(value.decode())
 
     def _learn(self, key: str, at: float, until: float) -> None:
         known_at, known_until = self._revoked.get(key, (0.0, 0.0))

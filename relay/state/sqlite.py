@@ -23,6 +23,7 @@ from relay.core.clock_floor import ClockFloor
 from relay.core.errors import Reason, UnavailableError
 from relay.core.tokens import MAX_LIFETIME_S, USED_KEPT_S
 from relay.group_commit import GroupCommit
+from relay.state.base import Place
 from relay.state.sqlite_file import open_file
 
 _SCHEMA = """
@@ -141,9 +142,11 @@ class SqliteState:
         """The number of claims and revocations that are not on the disk yet."""
         return self._writer.waiting
 
-    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+    async def claim(
+        self, jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
+    ) -> bool:
         """See `State.claim`. The file loses no claim while its process runs, so the time of issue decides nothing."""
-        del issued_at
+        del issued_at, place
         return await self._submit(_Claim(jti, expires_at + USED_KEPT_S))
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:

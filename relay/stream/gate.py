@@ -22,7 +22,7 @@ from relay.core.origins import refused_origin
 from relay.core.revocations import key_is_revoked, token_is_revoked
 from relay.keys.sources import KeySource
 from relay.net.unauthenticated import UnauthenticatedConnections
-from relay.state.base import State
+from relay.state.base import NoPlaceError, Place, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,12 +232,17 @@ class Gate:
         )
 
     async def redeem(
-        self, attempt: Attempt, token: str, *, reserve: Callable[[str], bool], subject: str | None = None
+        self,
+        attempt: Attempt,
+        token: str,
+        *,
+        reserve: Callable[[str], Place | None],
+        subject: str | None = None,
     ) -> Admitted | Denied:
         """Check the token and use it up, in whichever way it came.
 
-        `reserve` keeps a place among the connections of a session, and returns False if there is none. `subject` is the
-        user whose token it must be, if the token refreshes a connection.
+        `reserve` keeps a place among the connections of a session (`Registry.reserve`). `subject` is the user whose
+        token it must be, if the token refreshes a connection.
         """
         now = time.time()
         expected = tokens.Expected(
@@ -268,13 +273,16 @@ class Gate:
         if revoked := self.revocation(claims, kid):
             denied = deny(attempt, Refusal(reason=revoked))
             return self._with_identity(denied, token, keys)
-        if not reserve(claims.session_ref):
-            return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), verified)
         try:
             if not await self._state.claim(
-                claims.jti, expires_at=claims.expires_at, issued_at=claims.issued_at
+                claims.jti,
+                expires_at=claims.expires_at,
+                issued_at=claims.issued_at,
+                place=reserve(claims.session_ref),
             ):
                 return deny(attempt, Refusal(reason=Reason.TOKEN_REPLAYED), verified)
+        except NoPlaceError:
+            return deny(attempt, Refusal(reason=Reason.CONNECTION_LIMIT), verified)
         except UnavailableError as error:
             return deny(attempt, Refusal.of(error), verified)
         # without the token, which would otherwise stay in memory as long as the connection

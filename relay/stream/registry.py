@@ -8,6 +8,7 @@ bytes.
 import heapq
 import math
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Protocol
 from uuid import UUID
@@ -16,6 +17,7 @@ from relay.core.closes import Close, close_for
 from relay.core.errors import Reason
 from relay.core.revocations import Kind, Target
 from relay.net.admission import AdmissionQueue
+from relay.state.base import NoPlaceError, Place, Places
 from relay.stream.gate import Admitted
 from relay.stream.lifecycle import GONE, Phase
 
@@ -64,15 +66,21 @@ class Registry:
     """Open connections by session reference, the oldest first.
 
     A session may have `per_session` of them. If there is one more, it replaces the oldest. With `replace` False it is
-    refused instead (see `reserve`).
+    refused instead (see `reserve`). With `places` the connections of all nodes count, and the engine decides.
     """
 
-    def __init__(self, *, per_session: int, replace: bool, closing_queue: AdmissionQueue) -> None:
+    def __init__(
+        self, *, per_session: int, replace: bool, closing_queue: AdmissionQueue, places: Places | None = None
+    ) -> None:
         self._per_session = per_session
         self._replace = replace
         self._closing_queue = closing_queue
+        self._places = places
         self._by_session: dict[str, dict[Connection, None]] = {}
         self._reserved: dict[Connection, str] = {}
+        self._replaced: set[Connection] = (
+            set()
+        )  # of the reserved ones, those that another node's has replaced
         self.connections: dict[Connection, tuple[Admitted, ...]] = {}
         """With the tokens that opened and refreshed them. The revocation of each of these ends the connection."""
         self.by_endpoint: Counter[str] = Counter()
@@ -83,33 +91,49 @@ class Registry:
         self._per_session = per_session
         self._replace = replace
 
-    def reserve(self, connection: Connection, session_ref: str) -> bool:
-        """Reserve a place in a session until `add` or `release`. Return False if there is none.
+    def reserve(self, connection: Connection, session_ref: str) -> Place | None:
+        """Reserve a place in a session until `add` or `release`. Return the one to take over all nodes, if they count.
 
         This comes before the token is used up: a client that finds no place can use its token later. Without
         reservations, a dozen connections at once would all see the last place free, and all but one would lose their
         tokens.
+
+        Raises:
+            NoPlaceError: if there is none.
         """
         own = self._by_session.get(session_ref, {})
+        if self._places is not None:
+            if connection not in own:
+                self._reserved[connection] = session_ref
+            return Place(
+                session=session_ref,
+                connection=str(connection.id),
+                most=self._per_session,
+                replaces=self._replace,
+            )
         if self._replace or connection in own:
-            return True
+            return None
         reserved = sum(ref == session_ref for ref in self._reserved.values())
         if len(own) + reserved >= self._per_session:
-            return False
+            raise NoPlaceError
         if connection.phase not in GONE:  # `release` was called already for one that has gone
             self._reserved[connection] = session_ref
-        return True
+        return None
 
     def release(self, connection: Connection) -> None:
         """Give up a reserved place. To call it twice is fine."""
-        self._reserved.pop(connection, None)
+        self._replaced.discard(connection)
+        session_ref = self._reserved.pop(connection, None)
+        if session_ref is not None and self._places is not None:
+            self._places.leave(session_ref, str(connection.id))
 
-    def add(self, connection: Connection, admitted: Admitted) -> None:
+    def add(self, connection: Connection, admitted: Admitted, *, reserved: Connection | None = None) -> None:
         """Add a connection to a session: its first one, or after a refresh a further one.
 
-        If the session has too many connections then, its oldest is ended.
+        If the session has too many connections then, its oldest is ended. `reserved` is the connection for which the
+        place was reserved, if it is another object with the same id.
         """
-        self.release(connection)
+        self._reserved.pop(reserved or connection, None)
         session_ref = admitted.claims.session_ref
         own = self._by_session.setdefault(session_ref, {})
         own[connection] = None
@@ -119,10 +143,47 @@ class Registry:
         # the first token and the newest of each session: a client that refreshes often must not fill the memory
         kept = (one for one in before[1:] if one.claims.session_ref != session_ref)
         self.connections[connection] = (*before[:1], *kept, admitted)
-        while len(own) > self._per_session:
-            oldest = next(iter(own))
-            self.remove(oldest)
-            oldest.end(close_for(Reason.CONNECTION_REPLACED))
+        if self._places is None:
+            while len(own) > self._per_session:
+                self._end_replaced(next(iter(own)))
+        else:
+            self._end_if_replaced(reserved or connection, connection)
+
+    def end_replaced(self, session_ref: str, connection_id: str) -> bool:
+        """End a connection whose place another one of its session has taken. Return False if it is of another node."""
+        for connection in self._by_session.get(session_ref, {}):
+            if str(connection.id) == connection_id:
+                self._end_replaced(connection)
+                return True
+        for connection, ref in self._reserved.items():
+            if ref == session_ref and str(connection.id) == connection_id:
+                self._replaced.add(connection)  # `add` ends it
+                return True
+        return False
+
+    def _end_if_replaced(self, reserved: Connection, connection: Connection) -> None:
+        if reserved in self._replaced:
+            self._replaced.remove(reserved)
+            self._end_replaced(connection)
+
+    def _end_replaced(self, connection: Connection) -> None:
+        self.remove(connection)
+        connection.end(close_for(Reason.CONNECTION_REPLACED))
+
+    def places(self, size: int) -> Iterator[Sequence[tuple[str, str, float]]]:
+        """Yield the taken places in parts of about `size`: session, connection, and when it was opened.
+
+        A part is made when it is asked for, so it has no connection that has gone by then.
+        """
+        part: list[tuple[str, str, float]] = []
+        for connection in list(self.connections):
+            sessions = {one.claims.session_ref for one in self.connections.get(connection, ())}
+            part += [(ref, str(connection.id), connection.opened_at) for ref in sessions]
+            if len(part) >= size:
+                yield part
+                part = []
+        if part:
+            yield part
 
     def remove(self, connection: Connection) -> None:
         """Remove a connection. To call it twice is fine."""
@@ -134,6 +195,8 @@ class Registry:
             own.pop(connection, None)
             if not own:
                 del self._by_session[session_ref]
+            if self._places is not None:
+                self._places.leave(session_ref, str(connection.id))
 
     def find(self, target: Target) -> list[Connection]:
         """Return the connections that a revocation of `target` ends."""

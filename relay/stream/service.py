@@ -27,6 +27,7 @@ from relay.core.protocol import ClientProtocol, HistoryRequest, RefreshRequest, 
 from relay.net.addresses import Network, canonical_address, client_address
 from relay.net.admission import CLOSED_PER_TURN, FRAME_S, FRAMES_PER_TURN, AdmissionQueue
 from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.state.base import Places
 from relay.stream.compression import Compressor
 from relay.stream.connection import StreamConnection
 from relay.stream.fanout import Fanout
@@ -85,6 +86,7 @@ class Stream:
         auditor: Auditor,
         admission_queue: AdmissionQueue,
         accept_queue: AdmissionQueue,
+        places: Places | None = None,
     ) -> None:
         self._options = options
         self.compressor = Compressor(cpu=options.compression_cpu)
@@ -105,6 +107,7 @@ class Stream:
             per_session=options.connections_per_session,
             replace=options.replace_oldest,
             closing_queue=self._closing_queue,
+            places=places,
         )
 
     def update(self, options: StreamOptions, gate: GateOptions) -> None:
@@ -299,15 +302,15 @@ class Stream:
         compress = admitted.attempt.request.compress
         events = SseConnection(connection, closing_queue=self._closing_queue, compress=compress)
         self._uncount(connection)
-        self.registry.release(connection)
         self._event_sources.remember(admitted)
         request = admitted.attempt.request
         last_id = self._fanout.hub.positions.first(request.last_id)
         if not events.begin(connection, head, last_id):
+            self.registry.release(connection)
             return
         # without the positions, which can be 80 KB, and would stay in memory as long as the connection
         attempt = replace(admitted.attempt, request=replace(request, since={}, last_id=last_id))
-        self.registry.add(events, admitted := replace(admitted, attempt=attempt))
+        self.registry.add(events, admitted := replace(admitted, attempt=attempt), reserved=connection)
         task = asyncio.create_task(self._serve_events(events, admitted, request.since))
         self._event_streams.add(task)
         task.add_done_callback(self._event_streams.discard)
@@ -319,10 +322,13 @@ class Stream:
         await self._serve(connection, admitted, since)
 
     async def _redeem(self, connection: StreamConnection, attempt: Attempt, token: str) -> Admitted | Denied:
-        result = await self._gate.redeem(attempt, token, reserve=partial(self.registry.reserve, connection))
-        if isinstance(result, Denied):
-            self.registry.release(connection)
-        return result
+        result: Admitted | Denied | None = None
+        try:
+            reserve = partial(self.registry.reserve, connection)
+            return (result := await self._gate.redeem(attempt, token, reserve=reserve))
+        finally:
+            if not isinstance(result, Admitted) or connection.phase in GONE:
+                self.registry.release(connection)
 
     async def _first_message(
         self, connection: StreamConnection, attempt: Attempt

@@ -1,6 +1,7 @@
 """Limits and revocations of users over two relays on one engine."""
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 import time
@@ -8,10 +9,11 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.support.engines import EngineServer, engine_server
 from tests.support.operators import OPERATORS, revoke
-from tests.support.relay_process import PUBLISHER_SECRET, Relay
+from tests.support.relay_process import PUBLISHER_SECRET, Relay, Socket
 from tests.support.two_relays import two_relays
 
 SLOW = f"""[publishers.slow]
@@ -50,6 +52,25 @@ async def test_a_sessions_limit_holds_over_both(relays: tuple[Relay, Relay]) -> 
     statuses = [await ask(relays[n % 2], session) for n in range(10)]
     assert statuses == [200] * 8 + [429] * 2
     assert await ask(relays[1], relays[1].session()) == 200
+
+
+async def test_a_sessions_connections_count_over_both(relays: tuple[Relay, Relay]) -> None:
+    """Two of them: the third ends the first on the other relay, and the next one ends that on its own."""
+    one, other = relays
+    session, origin = one.session(), {"origin": one.url}
+    opened: list[Socket] = []
+    async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+        for relay in (one, one, other, other):
+            while True:
+                with contextlib.suppress(InvalidStatus):  # an engine that has just begun refuses older tokens
+                    connecting = relay.connect(await one.token(session), **origin)
+                    opened.append(await stack.enter_async_context(connecting))
+                    break
+        assert [await socket.closed() for socket in opened[:2]] == [(4504, "replaced")] * 2
+        for socket in opened[2:]:
+            await socket.send(type="ping", id=1)
+            while (await socket.next())["type"] != "pong":
+                pass
 
 
 async def test_a_publishers_quota_holds_over_both(relays: tuple[Relay, Relay]) -> None:

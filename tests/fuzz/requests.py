@@ -18,6 +18,7 @@ from relay.issuer.policy import EndpointTerms
 from relay.issuer.service import IssuerOptions, parse_request
 from relay.net.addresses import canonical_address, client_address, network_of, parse_networks
 from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
+from relay.state.base import Place
 from relay.stream.gate import Attempt, Denied, EndpointOptions, Gate, GateOptions, GateResult
 from relay.stream.handshake import WebSocketHandshake, refusal_response
 from relay.stream.reports import denied_event
@@ -47,7 +48,9 @@ class Folder:
 class NothingClaimed:
     """A store in which a token was never used."""
 
-    async def claim(self, _jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+    async def claim(
+        self, _jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
+    ) -> bool:
         return expires_at > 0
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:
@@ -90,7 +93,7 @@ def handshake(data: bytes) -> None:
         if isinstance(result, Attempt):
             assert request.path.partition("?")[0] == "/ws/prices"
             assert request.headers.get_all("Origin") in ([], [ORIGIN])
-            result = at_once(GATE.redeem(result, result.request.token, reserve=bool))
+            result = at_once(GATE.redeem(result, result.request.token, reserve=lambda _session: None))
         assert isinstance(result, Denied), "nobody forges a token"
         _write_down(denied_event(result))
         refusal_response(result.refusal).serialize()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from relay.core.events import Client
 from relay.core.revocations import Kind, Target
 from relay.keys.rotation import revoke
 from relay.keys.watched_folder import WatchedKeys
+from relay.state.base import Place
 from relay.stream.revoker import Revoker
 from tests.support.jws_forgery import claims_of
 from tests.support.stream_node import Node, running_node
@@ -25,7 +27,9 @@ class Store:
         self.revoked: list[str] = []
         self._down = down
 
-    async def claim(self, jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+    async def claim(
+        self, jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
+    ) -> bool:
         """Not asked for here."""
         raise AssertionError(jti, expires_at)
 
@@ -104,9 +108,9 @@ def during_claim(node: Node, monkeypatch: pytest.MonkeyPatch, act: Callable[[], 
     state = node.stream._gate._state
     claim = state.claim
 
-    async def claim_late(jti: str, *, expires_at: float, issued_at: float | None = None) -> bool:
+    async def claim_late(jti: str, **options: Any) -> bool:
         await act()
-        return await claim(jti, expires_at=expires_at, issued_at=issued_at)
+        return await claim(jti, **options)
 
     monkeypatch.setattr(state, "claim", claim_late)
 
