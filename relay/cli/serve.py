@@ -106,7 +106,6 @@ def _supervise(
         command=[*command, "--config", str(path)] if path else command,
         addresses=listeners(settings, role),
         workers=workers,
-        drain_s=settings.limits.drain_s,
         log_level=settings.log.level,
         log_format=settings.log.format,
         announcement=announcement,

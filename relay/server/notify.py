@@ -8,11 +8,13 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 READY = "READY=1"
 STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
+EXTEND = "EXTEND_TIMEOUT_USEC="
 
 
 def notify(*lines: str) -> None:
@@ -28,6 +30,17 @@ def notify(*lines: str) -> None:
 def notify_reloading() -> None:
     """Say that the settings are being read again. `READY` ends it."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def notify_stopping(within_s: float) -> None:
+    """Say that this process is stopping, and that it may need so long."""
+    notify(STOPPING, f"{EXTEND}{round(within_s * 1e6)}")
+
+
+def extension_s(lines: Sequence[str]) -> float | None:
+    """Return the seconds that the lines of a process ask for before its end, or None."""
+    told = [line.removeprefix(EXTEND) for line in lines if line.startswith(EXTEND)]
+    return int(told[-1]) / 1e6 if told and told[-1].isdigit() else None
 
 
 def watchdog_s() -> float | None:

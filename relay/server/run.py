@@ -28,7 +28,7 @@ from relay.server.gc_tuning import tune_gc
 from relay.server.http_connections import connection_options
 from relay.server.internal import internal_app
 from relay.server.keys import watch_keys
-from relay.server.notify import READY, STOPPING, give_signs_of_life, notify
+from relay.server.notify import READY, give_signs_of_life, notify, notify_stopping
 from relay.server.parts import Parts, make_parts
 from relay.server.process_roles import Role, listeners
 from relay.server.public import public_app
@@ -218,7 +218,7 @@ class _Process:
                     break
                 if not parts.stopping:
                     parts.stopping = True
-                    notify(STOPPING)
+                    notify_stopping(TOKEN_WITHIN_S + parts.settings.limits.drain_s + STOP_WITHIN_S)
                     draining.start_soon(partial(drain, has_successor=number == HAND_OVER))
         parts.stopping = True
 

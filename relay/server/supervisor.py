@@ -30,7 +30,7 @@ from relay.core.errors import ConfigurationError
 from relay.net.sockets import bind, bound_port
 from relay.server import logs
 from relay.server.announcement import Announcement
-from relay.server.notify import READY, STOPPING, WATCHDOG, notify, watchdog_s
+from relay.server.notify import EXTEND, READY, STOPPING, WATCHDOG, extension_s, notify, watchdog_s
 from relay.server.worker import Worker
 
 STARTED_WITHIN_S = 60.0
@@ -39,8 +39,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Seconds before a worker that ended is started again; doubled each time. New connections of its slot wait for it."""
 STEADY_AFTER_S = 10.0
 """Seconds after which the end of a worker does not count as one of a row."""
-DRAINED_WITHIN_S = 30.0
-"""Seconds beyond `limits.drain_s` after which a replaced worker is killed."""
+ENDED_WITHIN_S = 30.0
+"""Seconds after which a replaced worker is killed, beyond those that it asks for to drain."""
 
 MAX_FOLDER_BYTES = 88
 """A socket's path may have 107 bytes (Linux) or 103 (macOS); the longest name in the folder takes 15 at most."""
@@ -58,7 +58,6 @@ class Plan:
     command: Sequence[str]
     addresses: Mapping[str, str]
     workers: int
-    drain_s: float
     log_level: str
     log_format: Literal["auto", "text", "json"]
     announcement: Announcement
@@ -130,6 +129,7 @@ class _Child:
         loop = asyncio.get_running_loop()
         self.process = process
         self.began = self.heard = loop.time()
+        self.ends_by = 0.0
         self.is_ready = asyncio.Event()
         self.ended: asyncio.Task[int] = asyncio.create_task(self._wait(notices))
         loop.add_reader(notices, self._read, notices)
@@ -167,6 +167,9 @@ class _Child:
             self.heard = asyncio.get_running_loop().time()
             if READY in lines:
                 self.is_ready.set()
+            if (asked_s := extension_s(lines)) is not None:
+                self.ends_by = self.heard + asked_s + ENDED_WITHIN_S
+                notify(f"{EXTEND}{round(asked_s * 1e6)}")  # systemd waits as long for all
 
 
 @dataclass(slots=True, eq=False)
@@ -291,13 +294,17 @@ class _Supervisor:
         """Tell workers to stop accepting and to drain; kill those that don't end."""
         for child in children:
             child.send(signal.SIGUSR2)
-            after_s = self._plan.drain_s + DRAINED_WITHIN_S
-            timer = asyncio.get_running_loop().call_later(after_s, self._kill_late, child)
-            child.ended.add_done_callback(partial(_cancel, timer))
+            child.ends_by = asyncio.get_running_loop().time() + ENDED_WITHIN_S
+            self._kill_late(child)
 
     def _kill_late(self, child: _Child) -> None:
-        log.error("a replaced worker did not end in time; it is killed", pid=child.pid)
-        child.send(signal.SIGKILL)
+        loop = asyncio.get_running_loop()
+        if loop.time() < child.ends_by:
+            timer = loop.call_at(child.ends_by, self._kill_late, child)
+            child.ended.add_done_callback(partial(_cancel, timer))
+        elif not child.ended.done():
+            log.error("a replaced worker did not end in time; it is killed", pid=child.pid)
+            child.send(signal.SIGKILL)
 
     async def _watch(self) -> None:
         """Kill workers that give no sign of life, and give systemd this process's own, if systemd wants one."""

@@ -11,6 +11,9 @@ from relay.stream.registry import Connection
 
 ENDED_PER_S = 500
 """Connections that are closed in a second, at least. Each comes back with a token request and a handshake."""
+HANDED_OVER_PER_S = 50
+"""The same where a successor accepts connections already: there is no hurry, and the prices of the others do not wait
+for a crowd of handshakes."""
 RECONNECT_WITHIN_MS = 5000
 """Each client reconnects after half a second and a random part of these milliseconds."""
 HANDED_OVER_WITHIN_MS = 200
@@ -30,7 +33,7 @@ async def end_spread(
     Each client is told when to reconnect.
     """
     soonest_ms, random_ms = (0, HANDED_OVER_WITHIN_MS) if has_successor else (500, RECONNECT_WITHIN_MS)
-    spread_s = min(within_s, len(connections) / ENDED_PER_S)
+    spread_s = min(within_s, len(connections) / (HANDED_OVER_PER_S if has_successor else ENDED_PER_S))
     start = time.monotonic()
     for index, connection in enumerate(connections):
         wait_s = start + spread_s * index / len(connections) - time.monotonic()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
-from relay.client import Closed, Gap, Subscriber, Update
 from tests.support.engines import engine_server, until
 from tests.support.operators import OPERATORS, READER
 from tests.support.relay_process import Relay, make_relay
+from tests.support.restarts import made_up, replace_workers, watch, workers_of
 
 WITHIN_S = 60
 
@@ -29,22 +28,14 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     with engine_server("redis", tmp_path_factory.mktemp("redis")) as engine:
         bff = 'backend = "http://127.0.0.1:9"\n[bff.fields]\nrefresh_token = ""'
         extra = f'{OPERATORS}\n[engine]\nurl = "{engine.url}"'
-        relay = make_relay(tmp_path_factory.mktemp("relay"), bff=bff, extra=extra, limits="drain_s = 2.0")
-        file = relay.folder / "relay.toml"
-        file.write_text(file.read_text().replace("{ messages = 10", "{ messages = 1000"))
+        folder = tmp_path_factory.mktemp("relay")
+        relay = make_relay(folder, bff=bff, extra=extra, limits="drain_s = 2.0", history=1000)
         relay.arguments = ("--workers", "2")
         relay.start()
         try:
             yield relay
         finally:
             relay.stop()
-
-
-def workers(relay: Relay) -> set[int]:
-    """Return the process ids of the workers."""
-    assert relay.process is not None
-    pid = relay.process.pid
-    return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def recorded(relay: Relay, action: str) -> dict[int, list[str]]:
@@ -94,65 +85,18 @@ async def test_a_token_that_was_used_at_one_worker_is_refused_by_the_other(relay
 async def test_a_killed_worker_comes_back_and_the_other_one_serves(relay: Relay) -> None:
     """Its own connections are gone; those of the other stay, and nobody is refused in between."""
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
-        before = workers(relay)
+        before = workers_of(relay)
         tokens = [await relay.token() for _ in range(18)]
         sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens[:12]]
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
         for token in tokens[12:]:  # connections of the killed worker's slot wait in its accept queue
             await stack.enter_async_context(relay.connect(token, open_timeout=WITHIN_S))
-        await until(lambda: len(workers(relay)) == 2, within_s=WITHIN_S)
-        assert killed not in workers(relay)
+        await until(lambda: len(workers_of(relay)) == 2, within_s=WITHIN_S)
+        assert killed not in workers_of(relay)
         alive = [socket for socket in sockets if socket.websocket.close_code is None]
         assert (await relay.publish("prices.A", 1)).status_code == 200
         assert alive
-
-
-@dataclass
-class Traffic:
-    """Trades, published one after the other, and clients that connect and follow them until `stopped`."""
-
-    relay: Relay
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    published: int = 0
-    last: int = -1
-    """The number that ends the following, when it is known."""
-    connects: int = 0
-
-    async def publish(self) -> None:
-        """Publish numbers."""
-        while not self.stopped.is_set():
-            await self.publish_one()
-
-    async def publish_one(self) -> None:
-        """Publish the next number."""
-        answer = await self.relay.publish("trades.A", self.published)
-        assert answer.status_code == 200, answer.text
-        self.published += 1
-
-    async def connect(self) -> None:
-        """Connect again and again, and count."""
-        while not self.stopped.is_set():
-            async with self.relay.connect(await self.relay.token()):
-                self.connects += 1
-
-    async def follow(self, ready: asyncio.Event) -> None:
-        """Follow the trades from the first that comes to the last one: each once and in order, over one reconnect."""
-        seen: list[int] = []
-        token = partial(self.relay.token, endpoint="trades")
-        closed = 0
-        async with Subscriber(f"{self.relay.stream_url}/ws/trades", token, origin=self.relay.url) as events:
-            await events.subscribe(["trades.A"])
-            async for event in events:
-                assert not isinstance(event, Gap), event
-                closed += isinstance(event, Closed)
-                if isinstance(event, Update):
-                    seen.append(int(event.data))
-                    ready.set()
-                if seen and seen[-1] == self.last:
-                    break
-        assert seen == list(range(seen[0], self.last + 1))
-        assert closed == 1
 
 
 async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Relay) -> None:
@@ -176,7 +120,7 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
         while recorded != {row["token"] for row in listed["connections"]}:  # records follow within 0.25 s
             answer = await relay.get_internal("/v1/audit?action=connect.accepted&limit=10", key=READER)
             recorded = {record["relay"]["token"]["jti"] for record in answer.json()["records"]}
-        stopped = min(workers(relay))
+        stopped = min(workers_of(relay))
         os.kill(stopped, signal.SIGSTOP)
         try:
             while True:
@@ -190,33 +134,20 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
             os.kill(stopped, signal.SIGCONT)
 
 
-async def test_a_rolling_restart_refuses_nobody_and_loses_no_message(relay: Relay) -> None:
-    """Clients connect all the time, and subscribers resume at the successors: each message once and in order."""
-    traffic = Traffic(relay)
-    ready = [asyncio.Event() for _ in range(20)]
-    async with asyncio.timeout(WITHIN_S), asyncio.TaskGroup() as group:
-        for event in ready:
-            group.create_task(traffic.follow(event))
-        publishing = group.create_task(traffic.publish())
-        for _ in range(2):
-            group.create_task(traffic.connect())
-        for event in ready:
-            await event.wait()
-        before = workers(relay)
-        assert relay.process is not None
-        relay.process.send_signal(signal.SIGUSR2)
-        await until(lambda: not before & workers(relay), within_s=WITHIN_S)
-        traffic.stopped.set()
-        await publishing
-        traffic.last = traffic.published
-        await traffic.publish_one()
-    assert traffic.connects > 0
-    assert len(workers(relay)) == 2
+def test_a_rolling_restart_refuses_nobody_and_loses_no_message(relay: Relay, tmp_path: Path) -> None:
+    """Others connect all the time. Streams go on at the successors, and no client has an old price there."""
+    ticks = made_up(tmp_path, symbols=5, rate=50, seconds=300)
+    watched = watch(
+        "workers", [relay], partial(replace_workers, relay), ticks, tmp_path, clients=20, quiet_s=0
+    )
+    assert watched.broken() == []
+    assert watched.after.ended == 40
+    assert watched.after.knocks > 0
 
 
 async def test_workers_drain_when_their_supervisor_is_killed(relay: Relay) -> None:
     """They would keep the ports otherwise. Their clients are told to come back, as at a restart."""
-    pids = workers(relay)
+    pids = workers_of(relay)
     async with asyncio.timeout(WITHIN_S), relay.connect(await relay.token()) as socket_:
         assert relay.process is not None
         relay.process.kill()

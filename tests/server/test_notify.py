@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.server.notify import notify
+from relay.server.notify import extension_s, notify
 from tests.support.relay_process import make_relay
 
 
@@ -36,6 +36,21 @@ def test_a_relay_tells_systemd_how_it_is(tmp_path: Path) -> None:
         assert told("READY=1") == []
         assert relay.stop() == 0
         assert told("STOPPING=1") == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [
+        (["STOPPING=1", "EXTEND_TIMEOUT_USEC=14800000"], 14.8),
+        (["EXTEND_TIMEOUT_USEC=1000000", "EXTEND_TIMEOUT_USEC=2000000"], 2.0),
+        (["STOPPING=1"], None),
+        (["EXTEND_TIMEOUT_USEC="], None),
+        (["EXTEND_TIMEOUT_USEC=-1"], None),
+    ],
+)
+def test_a_worker_asks_for_the_time_of_its_drain(lines: list[str], seconds: float | None) -> None:
+    """Its supervisor kills it that much later; a line that has no number asks for nothing."""
+    assert extension_s(lines) == seconds
 
 
 def test_an_abstract_socket_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:

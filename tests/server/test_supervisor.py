@@ -40,7 +40,6 @@ class Supervised:
             command=[sys.executable, "-S", small_worker.__file__],
             addresses={"http": address, "internal": "127.0.0.1:0"},
             workers=2,
-            drain_s=1.0,
             log_level="info",
             log_format="json",
             announcement=Announcement(url="", stream_url="", is_error=False),

@@ -53,7 +53,7 @@ path = "/ws/trades"
 channels = ["trades.>"]
 mode = "stream"
 silence_ms = 300
-history = {{ messages = 10, seconds = 60 }}
+history = {{ messages = {history}, seconds = 60 }}
 
 [endpoints.reports]
 kind = "service"
@@ -309,8 +309,9 @@ def make_relay(
     bff: str = "",
     limits: str = "",
     extra: str = "",
+    history: int = 10,
 ) -> Relay:
-    """Write settings and keys for a relay into `folder`."""
+    """Write settings and keys for a relay into `folder`. `history` is how many messages a stream keeps."""
     http, stream, internal = ports or free_ports(3)
     text = settings_text(
         session_secret=SECRET,
@@ -320,7 +321,7 @@ def make_relay(
         publishers={
             "pricing": (hashlib.sha256(PUBLISHER_SECRET.encode()).hexdigest(), ["prices.>", "trades.>"])
         },
-        sections=SECTIONS.format(reports=REPORTS, bff=bff, limits=limits, extra=extra),
+        sections=SECTIONS.format(reports=REPORTS, bff=bff, limits=limits, extra=extra, history=history),
     )
     write_folder(folder, text)
     return Relay(folder=folder, ports=(http, stream, internal))

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.support.engines import EngineServer
 from tests.support.relay_process import Relay, make_relay
@@ -11,22 +12,24 @@ from tests.support.relay_process import Relay, make_relay
 WITHOUT_REFRESH = 'backend = "http://127.0.0.1:9"\n[bff.fields]\nrefresh_token = ""'
 
 
-def on_engine(folder: Path, engine: EngineServer, *, bff: str = WITHOUT_REFRESH, extra: str = "") -> Relay:
-    """Write a relay's settings with this engine."""
-    return make_relay(folder, bff=bff, extra=f'[engine]\nurl = "{engine.url}"\n{extra}')
+def on_engine(
+    folder: Path, engine: EngineServer | str, *, bff: str = WITHOUT_REFRESH, extra: str = "", **options: Any
+) -> Relay:
+    """Write a relay's settings with this engine, or with one of this URL."""
+    url = engine if isinstance(engine, str) else engine.url
+    return make_relay(folder, bff=bff, extra=f'[engine]\nurl = "{url}"\n{extra}', **options)
 
 
 @contextlib.contextmanager
 def two_relays(
     folder: Path,
-    engine: EngineServer,
+    engine: EngineServer | str,
     *,
-    bff: str = WITHOUT_REFRESH,
-    extra: str = "",
     environment: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Iterator[tuple[Relay, Relay]]:
     """Run two relays. The second answers for the names of the first."""
-    one, other = (on_engine(folder / name, engine, bff=bff, extra=extra) for name in ("one", "other"))
+    one, other = (on_engine(folder / name, engine, **options) for name in ("one", "other"))
     settings = (other.folder / "relay.toml").read_text()
     for mine, theirs in zip(other.ports[:2], one.ports[:2], strict=True):
         settings = settings.replace(f'"http://127.0.0.1:{mine}"', f'"http://127.0.0.1:{theirs}"')

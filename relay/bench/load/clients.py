@@ -223,11 +223,11 @@ async def run_clients(
 async def take_token(
     link: Link | KeptLink, target: Target, hand: Sequence[int], number: int, *, attempts: int = 1
 ) -> Token:
-    """Take a token for a hand of channels over a connection to the issuer, with the session of this number. Raises
+    """Take a token for a hand of channels (none: for all that is granted), with the session of this number. Raises
     Refused if the issuer gives none; BenchError if the server is no issuer.
     """
     asked: dict[str, object] = {"endpoint": target.endpoint} if target.endpoint else {}
-    if len(hand) <= MAX_NAMED:
+    if 0 < len(hand) <= MAX_NAMED:
         asked["channels"] = [target.channels[place] for place in hand]
     session = target.sessions[number % len(target.sessions)]
     request = post_request(target.issuer, TOKEN_PATH, msgspec.json.encode(asked), bearer=session)
