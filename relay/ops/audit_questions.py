@@ -3,6 +3,9 @@
 A question runs as `relay audit … --json` in a process of its own, with a lower priority, and its answer is passed on
 unread: the relay's event loop has no part in it. One question runs at a time, over all workers. Each one is recorded
 as `audit.read`, with what was asked.
+
+The first question to a long log makes its index, which takes minutes. Nobody waits that long for an answer, but the
+process goes on: otherwise each question would begin the index again.
 """
 
 import asyncio
@@ -31,7 +34,9 @@ from relay.web.answers import error_answer, json_answer, refusal_answer
 MAX_NAME_CHARS = 256
 """Longest name: as long as a user's name may be in the log."""
 TIME_S = 30
-"""Longest time for a question. What the index got of the log in that time is kept."""
+"""Longest time for an answer. After it, the process goes on with the index."""
+INDEX_S = 3600
+"""Longest time for the process of a question."""
 MAX_ANSWER = 2 << 20
 """Most bytes of an answer: some 5,000 rows."""
 _MAX_NOTES = 16 << 10
@@ -93,6 +98,7 @@ class AuditQuestions:
 
     def __init__(self, path: Path, *, memory_mb: int) -> None:
         self._path = path.absolute()
+        self._running: set[asyncio.Task[_Ended]] = set()
         self._environment = {
             "LC_ALL": "C.UTF-8",
             "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -113,20 +119,26 @@ class AuditQuestions:
         try:
             lock = self._locked()
         except BlockingIOError:
-            message = "Another question is being answered. Ask again in a few seconds."
+            message = (
+                "Another question is being answered, or the index is being made. Ask again in a few seconds."
+            )
             busy = refusal_answer(Refusal(reason=Reason.RATE_LIMITED), message=message)
             return _recorded(sought, busy, Reason.RATE_LIMITED)
         except OSError as error:
             return _refused(
                 sought, f"The folder of the audit log can't be opened or locked: {error.strerror}."
             )
+        running = asyncio.create_task(self._run(command, lock))
+        self._running.add(running)
+        running.add_done_callback(self._ended)
         try:
-            ended = await self._run(command)
+            async with asyncio.timeout(TIME_S):
+                ended = await asyncio.shield(running)
         except TimeoutError:
             return _refused(
                 sought,
-                f"The question took longer than {TIME_S} s and was ended. What was read of the log is kept: ask again, "
-                "or give a shorter time, or run `relay audit` on that machine.",
+                f"There is no answer after {TIME_S} s. If the index of a long log is being made, that goes on: ask "
+                "again in a minute. Otherwise give a shorter time, or run `relay audit` on that machine.",
             )
         except _TooLongError:
             return _refused(
@@ -136,8 +148,6 @@ class AuditQuestions:
             )
         except OSError as error:
             return _refused(sought, f"The process for the question can't be started: {error.strerror}.")
-        finally:
-            os.close(lock)
         if ended.code == 2:
             return _recorded(
                 sought, error_answer(400, "invalid_request", ended.notes), Reason.REQUEST_MALFORMED
@@ -162,13 +172,25 @@ class AuditQuestions:
             raise
         return folder
 
-    async def _run(self, command: Sequence[str]) -> _Ended:
-        """Run a command of `relay audit`.
+    def _ended(self, running: asyncio.Task[_Ended]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # perhaps nobody waits for it any more
+
+    async def _run(self, command: Sequence[str], lock: int) -> _Ended:
+        """Run a command of `relay audit`, and release the lock.
 
         Raises:
             TimeoutError: if it takes too long.
             _TooLongError: if it writes too much.
+            OSError: if it can't be started.
         """
+        try:
+            return await self._end_of(command)
+        finally:
+            os.close(lock)
+
+    async def _end_of(self, command: Sequence[str]) -> _Ended:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "relay", "audit", *command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -183,7 +205,7 @@ class AuditQuestions:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
         try:
-            async with asyncio.timeout(TIME_S):
+            async with asyncio.timeout(INDEX_S):
                 answer, notes = await asyncio.gather(
                     _read(process.stdout, MAX_ANSWER), _read(process.stderr, _MAX_NOTES)
                 )

@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -132,6 +133,35 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
             assert len(stats["workers"]["silent"]) == 1
         finally:
             os.kill(stopped, signal.SIGCONT)
+
+
+async def test_a_question_is_answered_from_the_chains_of_both_workers(relay: Relay) -> None:
+    """Who is connected now, and what happened to a token of each: any worker may be asked."""
+    async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
+        for _ in range(10):
+            await stack.enter_async_context(relay.connect(await relay.token()))
+        listed = (await relay.get_internal("/v1/connections", key=READER)).json()["connections"]
+        by_worker: list[list[str]] = []
+        while len([token for tokens in by_worker for token in tokens if token in str(listed)]) < 10:
+            by_worker = list(recorded(relay, "connect.accepted").values())  # records follow within 0.25 s
+        assert len(by_worker) == 2
+        answer = await ask(relay, "connected?name=prices")
+        assert {row["connection"] for row in answer["rows"]} == {row["id"] for row in listed}
+        assert "of 2 chains" in answer["notes"][-1]
+        for tokens in by_worker:
+            story = await ask(relay, f"story?name={tokens[-1]}")
+            assert {"token.issued", "connect.accepted"} <= {row["action"] for row in story["rows"]}
+
+
+async def ask(relay: Relay, question: str) -> dict[str, Any]:
+    """Ask the audit log, as often as another question is still being answered."""
+    while (
+        answer := await relay.get_internal(f"/v1/audit/questions/{question}", key=READER)
+    ).status_code == 429:
+        pass
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
 
 
 def test_a_rolling_restart_refuses_nobody_and_loses_no_message(relay: Relay, tmp_path: Path) -> None:

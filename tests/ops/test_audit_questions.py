@@ -1,5 +1,6 @@
 """GET /v1/audit/questions: what the index answers to operators, and what it refuses to run."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -128,24 +129,46 @@ async def test_one_question_at_a_time(watched: Relay) -> None:
     assert await ask(watched, "refusals", until="9d") == []
 
 
-async def answered(path: Path) -> tuple[int, str]:
+async def answered(path: Path, questions: AuditQuestions | None = None) -> tuple[int, str]:
     """Return the status and the message of an answer about the log at `path`, without a relay."""
     scope = {"type": "http", "query_string": b"", "headers": [], "path_params": {"question": "refusals"}}
-    result = await AuditQuestions(path, memory_mb=256).serve(Request(scope), "ops")
+    result = await (questions or AuditQuestions(path, memory_mb=256)).serve(Request(scope), "ops")
     body = json.loads(bytes(result.response.body))
     return result.response.status_code, body.get("message", "")
 
 
 async def test_what_can_not_be_asked_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file, too slow, too long, no DuckDB; and after each of them the next question is answered."""
+    """No file, too long, no DuckDB; and after each of them the next question is answered."""
     assert ((found := await answered(Path(os.devnull)))[0], "audit.path" in found[1]) == (503, True)
     log = tmp_path / "audit.jsonl"
     log.touch()
-    for name, value, says in (("TIME_S", 0, "took longer"), ("MAX_ANSWER", 1, "longer than")):
-        with monkeypatch.context() as changed:
-            changed.setattr(audit_questions, name, value)
-            status, message = await answered(log)
-            assert (status, says in message) == (503, True), message
+    with monkeypatch.context() as changed:
+        changed.setattr(audit_questions, "MAX_ANSWER", 1)
+        status, message = await answered(log)
+        assert (status, "longer than" in message) == (503, True), message
     assert (await answered(log))[0] == 200
     monkeypatch.setattr(audit_questions, "find_spec", lambda _name: None)
     assert ((found := await answered(log))[0], "pip install" in found[1]) == (503, True)
+
+
+async def test_an_index_is_made_to_its_end_although_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a long log could never be asked here. Until then other questions wait; a longest time ends it too."""
+    log = tmp_path / "audit.jsonl"
+    log.touch()
+    questions = AuditQuestions(log, memory_mb=256)
+    with monkeypatch.context() as changed:
+        changed.setattr(audit_questions, "TIME_S", 0)
+        status, message = await answered(log, questions)
+        assert (status, "no answer after 0 s" in message) == (503, True), message
+        status, message = await answered(log)
+        assert (status, "the index is being made" in message) == (429, True), message
+        (ended,) = await asyncio.gather(*questions._running)
+        assert (ended.code, ended.answer) == (0, b"[]\n")
+        changed.setattr(audit_questions, "INDEX_S", 0)
+        assert (await answered(log, questions))[0] == 503
+        assert isinstance(
+            (await asyncio.gather(*questions._running, return_exceptions=True))[0], TimeoutError
+        )
+    assert (await answered(log))[0] == 200
