@@ -132,6 +132,11 @@ class Shard:
         """How often the last values were read again because something was missed."""
         return 0 if self._reader is None else self._reader.resyncs
 
+    @property
+    def behind(self) -> int:
+        """Entries of the log that this node had not read when it last looked."""
+        return 0 if self._reader is None else self._reader.behind
+
     def take_delay_s(self) -> float | None:
         """See `EngineBroker.take_delay_s`."""
         delay_s, self._delay_s = self._delay_s, None
@@ -372,6 +377,11 @@ class EngineBroker:
     def log_format(self, number: int) -> None:
         for shard in self.shards:
             shard.log_format = number
+
+    @property
+    def behind(self) -> int:
+        """Entries of the logs that this node had not read when it last looked."""
+        return sum(shard.behind for shard in self.shards)
 
     def take_delay_s(self) -> float | None:
         """Return the longest time since the last call from accepting a publication, on any node, to reading it here.

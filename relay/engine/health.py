@@ -25,10 +25,12 @@ class Health:
     """The health of the engine as one node sees it.
 
     `control` has the answers to the reader of revocations, `logs` those to the readers of publications, one for each
-    shard. The settings are `engine.blind_s` and `engine.ready_after_s`.
+    shard, and `writes` the signs of life that it has stored. The settings are `engine.blind_s` and
+    `engine.ready_after_s`.
     """
 
     control: Pulse
+    writes: Pulse
     logs: Sequence[Pulse]
     offset: ClockOffset
     blind_s: float
@@ -73,12 +75,15 @@ class Health:
         """Why connections should be made elsewhere, or None."""
         if abs(self.offset.seconds) > MOST_OFFSET_S:
             return f"The clock of this machine is {-self.offset.seconds:+.1f} s off that of the engine."
-        return self._unready(self.control) or self._unready(Pulses(self.logs))
+        return self._unready(self.control) or self._unready(Pulses(self.logs)) or self._unready(self.writes)
 
     @property
     def ingest_unready(self) -> str | None:
         """Why publications should be sent elsewhere, or None."""
-        return self._unready(Pulses(self.logs))
+        # in a cluster other shards may have memory left
+        return self._unready(Pulses(self.logs)) or (
+            self._unready(self.writes) if len(self.logs) == 1 else None
+        )
 
     def _unready(self, pulse: Pulse | Pulses) -> str | None:
         return None if pulse.is_reliable(after_s=self.ready_after_s) else self._silent(pulse)

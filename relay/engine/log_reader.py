@@ -25,6 +25,8 @@ _ANSWER_WITHIN_S = 1.0
 _MAX_ENTRIES = 16
 """Entries of one reply: 4 MiB at most, because an entry has at most 256 KiB."""
 _AGAIN_S = 0.05
+_COMPARE_EVERY_S = 0.5
+"""Time between two looks at the newest number while there is always more to read."""
 _UNREADABLE_S = 3.0
 """Seconds for which a node is not relied on after an entry that it can't read. Others of the same kind would follow:
 the nodes that write them need a moment to learn that this one can't."""
@@ -72,6 +74,9 @@ class LogReader:
         self._accept = accept
         self.position = at
         self.resyncs = 0
+        self.behind = 0
+        """Entries of the log that this node had not read when it last looked."""
+        self._compare_due = 0.0
         self.pulse = pulse or Pulse()
         self._offset = offset
         self._is_asked_again = False
@@ -123,13 +128,21 @@ class LogReader:
             if self.position is None:
                 self.position = await self._begin()
                 self._began.set()
+                is_behind = False
             entries = await self._entries(connection, self.position)
             if entries:
                 is_behind = not self._take(entries)
             elif is_behind:  # the entries up to the newest number are gone
                 self._start_again()
-            if not entries:
+            if not entries or self._must_look_behind(len(entries)):
                 is_behind = await self._compare(connection)
+
+    def _must_look_behind(self, read: int) -> bool:
+        """Tell whether there may be many more entries, after so many were read."""
+        if read < _MAX_ENTRIES:
+            self.behind = 0
+            return False
+        return asyncio.get_running_loop().time() >= self._compare_due
 
     async def _entries(self, connection: EngineConnection, position: Position) -> list[Any]:
         generation, number = position
@@ -177,11 +190,13 @@ class LogReader:
             ("TIME",),
             ("HDEL", self._life_key, "no field"),
         )
+        self._compare_due = asyncio.get_running_loop().time() + _COMPARE_EVERY_S
         if self._offset is not None:
             self._offset.sample(asked_at, int(now[0]) + int(now[1]) / 1e6)
         if self.position is None:
             return False
         newest = (int(generation or 0), int(number or 0))
+        self.behind = max(0, newest[1] - self.position[1]) if newest[0] == self.position[0] else 0
         if newest[0] != self.position[0] or newest[1] < self.position[1]:
             self._start_again()
         return newest > self.position if self.position is not None else False

@@ -67,8 +67,6 @@ class EnginePlaces:
         self.prefix = options.key("j.0", "c:")
         self.writes = Pulse(steady)
         """The signs of life that the engine has stored."""
-        self.refusal = ""
-        """Why it did not store the last one."""
         self._line = line
         self._submit_leave = submit_leave
         self._tell = tell
@@ -132,7 +130,7 @@ class EnginePlaces:
                 await self._tell_replaced()
                 await self._beat()
             except (UnavailableError, RefusedError) as error:  # the line has logged it
-                self.refusal = str(error)
+                self.writes.fault = f"The engine stores nothing, so no token can be used. {error}"
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):
                     await self._wake.wait()
@@ -166,7 +164,6 @@ class EnginePlaces:
         generation, is_known, *replaced = await self._line.call(script("beat"), self.keys, arguments)
         self.generation = max(self.generation, int(generation))
         self.writes.beat()
-        self.refusal = ""
         for index in replaced:
             session, connection, _ = places[int(index)]
             self.on_replaced(session, connection)

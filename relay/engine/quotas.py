@@ -43,6 +43,11 @@ class EngineQuotas:
         self._lines = Lines(options, "p", name="quotas", answer_within_s=_ANSWER_WITHIN_S)
         self._task: LastingTask | None = None
 
+    @property
+    def restarts(self) -> int:
+        """How often a task of these quotas failed and was started again."""
+        return self._lines.restarts + (0 if self._task is None else self._task.restarts)
+
     def start(self) -> None:
         """Share what is used from now on."""
         self._task = LastingTask(self._run, name="quotas-share")

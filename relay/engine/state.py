@@ -162,6 +162,11 @@ class EngineState:
         """How often the revocations were read again because something was missed."""
         return self._reader.resyncs
 
+    @property
+    def behind(self) -> int:
+        """Entries of the control log that this node had not read when it last looked."""
+        return self._reader.behind
+
     async def claim(
         self, jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
     ) -> bool:

@@ -341,6 +341,11 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
     resyncs = CounterMetricFamily(
         "relay_engine_resyncs", "How often this node had missed something and read all again.", labels=["log"]
     )
+    behind = GaugeMetricFamily(
+        "relay_engine_entries_behind",
+        "Entries of a log that this node had not read when it last looked. If it grows, this node is too slow.",
+        labels=["log"],
+    )
     restarts = CounterMetricFamily(
         "relay_engine_task_restarts",
         "Tasks that failed because of a fault in the relay and were started again.",
@@ -378,10 +383,11 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
             silence.add_metric([name], one.silent_s)
             generation.add_metric([name], one.generation)
             resyncs.add_metric([name], one.resyncs)
+            behind.add_metric([name], one.behind)
         restarts.add_metric([], now.restarts)
         offset.add_metric([], now.offset_s)
         gate.add_metric([Reason.NODE_BLIND.value], now.gate_closed)
-    yield from (silence, generation, resyncs, restarts, offset, gate, nodes, log_format, cut)
+    yield from (silence, generation, resyncs, behind, restarts, offset, gate, nodes, log_format, cut)
 
 
 def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:

@@ -51,11 +51,15 @@ class ProxyReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLogReading:
-    """One log of the engine as this node reads it. `silent_s` is the time since the engine's last answer."""
+    """One log of the engine as this node reads it. `silent_s` is the time since the engine's last answer.
+
+    `behind` is the number of entries that were not read yet.
+    """
 
     silent_s: float
     generation: int
     resyncs: int
+    behind: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,10 @@ class Engine:
         """Return the numbers, for metrics and operators."""
         logs = {
             name: EngineLogReading(
-                silent_s=part.pulse.silent_s, generation=part.generation, resyncs=part.resyncs
+                silent_s=part.pulse.silent_s,
+                generation=part.generation,
+                resyncs=part.resyncs,
+                behind=part.behind,
             )
             for name, part in (("control", self.state), ("publications", self.broker))
         }
@@ -57,7 +60,8 @@ class Engine:
         return EngineReading(
             logs=logs,
             restarts=sum(
-                part.restarts for part in (self.state, self.families, self.limits, self.broker, self.nodes)
+                part.restarts
+                for part in (self.state, self.families, self.limits, self.quotas, self.broker, self.nodes)
             ),
             nodes=self.nodes.counts(),
             log_format=self.broker.log_format,
@@ -141,6 +145,7 @@ async def open_engine(
         stack.push_async_callback(broker.aclose)
         health = Health(
             control=state.pulse,
+            writes=state.places.writes,
             logs=[shard.pulse for shard in broker.shards],
             offset=state.offset,
             blind_s=settings.engine.blind_s,

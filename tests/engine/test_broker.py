@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from relay.broker.base import Broker, Dropped, Position
 from relay.broker.memory import MemoryBroker
 from relay.core.errors import MalformedError, UnavailableError
-from relay.core.publications import parse_draft
+from relay.core.publications import Publication, parse_draft
+from relay.engine import log_reader
 from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.options import EngineOptions
 from tests.support.engine_invariants import Hub
@@ -61,6 +62,33 @@ async def test_each_node_gets_what_both_publish(own_engine: EngineServer) -> Non
             assert [p.seq for p in node.got if p.channel == f"c{channel}"] == list(range(1, 101))
         async with node_on(options) as (_, later):
             assert later.last == node.last
+
+
+async def test_a_node_knows_how_far_behind_it_is(
+    own_engine: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks while there is always more to read, and is not behind when it has read all."""
+    monkeypatch.setattr(log_reader, "_MAX_ENTRIES", 4)
+    monkeypatch.setattr(log_reader, "_COMPARE_EVERY_S", 0.0)
+    options = own_engine.options()
+    async with node_on(options) as (one, _), node_on(options) as (two, other):
+        after = (await one.load()).delivery_position
+        for value in range(20):
+            await publish(one, "a", value)
+        await until(lambda: other.value("a") == 19)
+        assert two.behind == 0
+        behind: list[int] = []
+
+        class Late(Node):
+            def publish(self, publication: Publication) -> None:
+                behind.append(two.behind)
+                super().publish(publication)
+
+        late = Late()
+        two.attach(late, after=after)
+        await until(lambda: late.value("a") == 19)
+        assert behind == [20] * 4 + [16] * 4 + [12] * 4 + [8] * 4 + [4] * 4
+        await until(lambda: two.behind == 0)
 
 
 async def test_a_node_behind_a_cut_log_takes_the_values_of_now(own_engine: EngineServer) -> None:

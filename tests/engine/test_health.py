@@ -30,10 +30,11 @@ class Engine:
 
     def __init__(self, *, blind_s: float = 30, ready_after_s: float = 5) -> None:
         self.clocks = Clocks()
-        self.control, self.log = (Pulse(lambda: self.clocks.steady) for _ in range(2))
+        self.control, self.log, self.writes = (Pulse(lambda: self.clocks.steady) for _ in range(3))
         self.offset = ClockOffset(lambda: self.clocks.wall)
         self.health = Health(
             control=self.control,
+            writes=self.writes,
             logs=[self.log],
             offset=self.offset,
             blind_s=blind_s,
@@ -44,12 +45,14 @@ class Engine:
         """Let time pass without an answer."""
         self.clocks.steady += seconds
 
-    def answer(self, seconds: float = 0) -> None:
-        """Answer both readers now, and twice a second for so many seconds."""
+    def answer(self, seconds: float = 0, *, stores: bool = True) -> None:
+        """Answer both readers now, and twice a second for so many seconds; and store signs of life."""
         for step in range(int(2 * seconds) + 1):
             self.clocks.steady += 0.5 if step else 0
             self.control.beat()
             self.log.beat()
+            if stores:
+                self.writes.beat()
 
     def differ(self, seconds: float) -> None:
         """Tell the node the engine's time, which is so far ahead."""
@@ -113,12 +116,32 @@ def test_a_node_is_ready_again_after_two_seconds_of_answers() -> None:
     assert engine.health.stream_unready is None
 
 
+def test_an_engine_that_stores_nothing_makes_a_stream_and_an_ingest_unready() -> None:
+    """It answers, but no token can be used and nothing can be published. The reason is told."""
+    engine = Engine()
+    engine.writes.fault = "The engine stores nothing. OOM"
+    engine.answer(5, stores=False)
+    assert engine.health.stream_unready is engine.health.ingest_unready is None
+    engine.answer(1, stores=False)
+    assert engine.health.stream_unready == engine.health.ingest_unready == "The engine stores nothing. OOM"
+    assert engine.health.issuer_unready is engine.health.gate_closed is None
+    engine.answer()
+    assert "just begun" in str(engine.health.stream_unready)
+    engine.answer(2.5)
+    assert engine.health.stream_unready is engine.health.ingest_unready is None
+
+
 def test_half_of_the_shards_of_a_cluster_may_be_silent() -> None:
     """Their prices are stale. Other nodes see the same masters, so clients need not go elsewhere."""
     clocks = Clocks()
     control, *logs = (Pulse(lambda: clocks.steady) for _ in range(17))
     health = Health(
-        control=control, logs=logs, offset=ClockOffset(lambda: clocks.wall), blind_s=30, ready_after_s=5
+        control=control,
+        writes=control,
+        logs=logs,
+        offset=ClockOffset(lambda: clocks.wall),
+        blind_s=30,
+        ready_after_s=5,
     )
     for silent, is_ready in ((6, True), (7, True), (8, False)):
         for _ in range(20):

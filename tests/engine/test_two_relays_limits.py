@@ -34,6 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineServer]:
 def relays(tmp_path_factory: pytest.TempPathFactory, engine: EngineServer) -> Iterator[tuple[Relay, Relay]]:
     """Two relays with low limits."""
     limits = {"RELAY_LIMITS__TOKENS_PER_SESSION": "8/hour", "RELAY_LIMITS__CONNECTIONS_PER_SESSION": "2"}
+    limits["RELAY_ENGINE__READY_AFTER_S"] = "1"
     folder = tmp_path_factory.mktemp("relays")
     with two_relays(folder, engine, extra=OPERATORS + SLOW, environment=limits) as both:
         yield both
@@ -105,3 +106,27 @@ async def test_a_revoked_users_session_that_the_other_relay_saw_does_not_come_ba
             await asyncio.sleep(0.05)
     assert await ask(relays[1], renewed) == 401
     assert await ask(relays[0], relays[0].session(sub=user, iat=int(time.time()) + 1)) == 200
+
+
+async def test_an_engine_whose_memory_is_full_is_told(
+    relays: tuple[Relay, Relay], engine: EngineServer
+) -> None:
+    """No token can be used and nothing be published, so load balancers learn why; and when it is over."""
+    one, _ = relays
+    async with httpx.AsyncClient(trust_env=False, base_url=one.internal_url) as client, asyncio.timeout(60):
+
+        async def ready(role: str) -> httpx.Response:
+            return await client.get("/ready", params={"role": role})
+
+        engine.run("CONFIG", "SET", "maxmemory", "1")
+        try:
+            for role in ("stream", "ingest"):
+                while "stores nothing" not in (text := (await ready(role)).text):  # noqa: ASYNC110  # it has no event
+                    await asyncio.sleep(0.05)
+                assert "OOM" in text
+            assert (await ready("issuer")).status_code == 200
+        finally:
+            engine.run("CONFIG", "SET", "maxmemory", "0")
+        for role in ("stream", "ingest"):
+            while (await ready(role)).status_code != 200:  # noqa: ASYNC110  # after two seconds of answers
+                await asyncio.sleep(0.05)

@@ -122,7 +122,7 @@ def _metrics(_: Path) -> list[str]:
         limits_alone=0,
         proxy=ProxyReading(answers={}, calls=0, connections=0),
         engine=EngineReading(
-            logs={"": EngineLogReading(silent_s=0, generation=0, resyncs=0)},
+            logs={"": EngineLogReading(silent_s=0, generation=0, resyncs=0, behind=0)},
             restarts=0,
             offset_s=0,
             gate_closed=False,
