@@ -133,9 +133,15 @@ PARTS = (
         "typer",
         "typer.core:TyperGroup",
         "relay.cli.lazy",
-        "__init__ add_command invoke resolve_command",
+        "__init__ add_command get_params invoke resolve_command",
     ),
-    private("typer", "typer.core:TyperCommand", "relay.cli.lazy", "__init__ name"),
+    private("typer", "typer.core:TyperCommand", "relay.cli.lazy", "__init__ get_params name"),
+    private(
+        "typer",
+        "typer.core:TyperOption",
+        "relay.cli.lazy",
+        "_runtime_param get_runtime_param type_descriptor",
+    ),
     private(
         "prometheus-client", "prometheus_client.exposition", "relay.metrics.prometheus", "choose_encoder"
     ),

@@ -5,8 +5,10 @@ the first help line of each of its commands; `relay --help` shows that list and 
 """
 
 import importlib
+import os
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -29,8 +31,56 @@ class LazyCommand(TyperCommand):
             group.name = self.name
             return group
         app = typer.Typer(add_completion=False)
-        app.command(self.name)(found)
+        app.command(self.name, cls=_Command)(found)
         return get_command(app)
+
+
+class _Command(TyperCommand):
+    """A command that takes plain values as they are."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, and the option for the help."""
+        return _plain(super().get_params(ctx))
+
+
+def _plain(parameters: list[Any]) -> list[Any]:
+    for parameter in parameters:
+        if parameter._runtime_param is None:  # noqa: SLF001  # Typer has no other place for it
+            parameter._runtime_param = _Values()  # noqa: SLF001  # as above
+    return parameters
+
+
+class _Values:
+    """Takes the values of a parameter that need no conversion as they are: texts, defaults, and paths.
+
+    Typer converts every value with a library whose import takes longer than the answers of most commands. It still
+    converts all others, and words the errors.
+    """
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return a value as the command takes it."""
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        kind = param.type_descriptor.annotation
+        if get_origin(kind) is list and isinstance(value, tuple | list):
+            (one,) = get_args(kind)
+            if all(_is_plain(one, item) for item in value):
+                return [_converted(one, item) for item in value]
+        elif _is_plain(kind, value):
+            return _converted(kind, value)
+        param._runtime_param = None  # noqa: SLF001  # Typer makes its own
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _is_plain(kind: Any, value: Any) -> bool:
+    """Tell whether a value is one of a kind without a look at anything else."""
+    if kind is Path and isinstance(value, str):
+        return os.access(value, os.R_OK) or not os.path.lexists(value)
+    return value in get_args(kind) if get_origin(kind) is Literal else type(value) is kind
+
+
+def _converted(kind: Any, value: Any) -> Any:
+    return Path(value) if kind is Path else value
 
 
 class LazyGroup(TyperGroup):
@@ -42,6 +92,10 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         for name, (target, line) in self.entries.items():
             self.add_command(LazyCommand(name, target=target, help=line))
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, and the option for the help. Plain values are taken as they are."""
+        return _plain(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command. An error in its arguments says what to write, and not in the words of the library."""

@@ -1,7 +1,5 @@
 """How commands print text that others wrote, and how they end."""
 
-import asyncio
-import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -34,6 +32,10 @@ def run_to_exit(main: Coroutine[Any, Any, int]) -> None:
     Exit codes: 2 for an error that the caller must correct, 1 for other errors. As shells show them, 130 for Ctrl-C,
     and 141 if the reader of standard output has closed it.
     """
+    # imported here, because most commands have no event loop
+    import asyncio
+    import logging
+
     # without a handler Python would print the client's warnings, before the error that ends the command
     logging.getLogger("relay.client").addHandler(logging.NullHandler())
     try:

@@ -7,12 +7,6 @@ it is a table, or a block of lines for each record if the table is wider than th
 import sys
 from collections.abc import Sequence
 
-from rich import box
-from rich.cells import cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from relay.cli.output import printable
 
 PROSE_WIDTH = 26
@@ -28,6 +22,12 @@ def print_table(
         for line in (columns, *cells):
             sys.stdout.write("\t".join(line) + "\n")
         return
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     console = Console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in columns:

@@ -17,6 +17,7 @@ from relay.core.patterns import check_pattern
 from relay.core.tokens import MAX_LIFETIME_S
 from relay.keys.api_keys import May
 from relay.keys.rotation import PUBLISH_BEFORE_SIGN_S
+from relay.settings import audit_log
 from relay.settings.base import Section, checked_jwks_url
 
 _AUTHORITY = re.compile(
@@ -416,7 +417,7 @@ class Audit(Section):
     """The audit log."""
 
     path: Path = Field(
-        default=Path("audit.jsonl"), description="File of the audit log, one JSON object a line."
+        default=Path(audit_log.PATH), description="File of the audit log, one JSON object a line."
     )
     keys_dir: Path = Field(
         default=Path("audit-keys"),
@@ -442,9 +443,9 @@ class Audit(Section):
         description="When to wait for the disk, against a power cut: never, at checkpoints, or at every write.",
     )
     index_memory_mb: int = Field(
-        default=512,
-        ge=128,
-        le=1 << 20,
+        default=audit_log.MEMORY_MB,
+        ge=audit_log.LEAST_MEMORY_MB,
+        le=audit_log.MOST_MEMORY_MB,
         description="Memory in MB of the index that `relay audit` makes of a long log. More of it goes to the disk.",
     )
     stdout: Literal["nothing", "checkpoints", "records"] = Field(

@@ -50,11 +50,12 @@ def test_inspecting_a_token_imports_no_server() -> None:
 
 @pytest.mark.parametrize("command", ["stats", "anomalies"])
 def test_querying_the_audit_log_imports_no_server(command: str, tmp_path: Any) -> None:
-    """A query of named log files needs neither the settings nor keys."""
-    log = tmp_path / "audit.jsonl"
-    log.touch()
-    found = modules("audit", command, "--file", str(log))
+    """It needs neither the library for settings nor keys; and for the answer in a pipe, none of tables."""
+    (tmp_path / "relay.toml").write_text("[audit]\n")
+    (tmp_path / "audit.jsonl").touch()
+    found = modules("audit", command, "--config", str(tmp_path / "relay.toml"))
     assert not found & {"uvicorn", "websockets", "cryptography", "httpx", "starlette", "structlog"}
+    assert not found & {"pydantic", "rich", "asyncio", "duckdb"}
 
 
 @pytest.mark.parametrize(("name", "listed", "loaded"), COMMANDS, ids=[name for name, _, _ in COMMANDS])

@@ -7,8 +7,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.audit.query.publications import published_on
-from relay.audit.query.records import Record, RecordReader
+from relay.audit.query.records import Publications, Record, RecordReader
 from relay.broker.base import Position
 from relay.core.events import MAX_LIST, Event, clip, to_record
 from relay.ingest.summaries import PublicationSummary
@@ -73,17 +72,19 @@ def test_every_publication_is_in_a_row_or_in_the_sum(
             row for one in records if one.relay.publisher.id == publisher for row in one.relay.publications
         ]
         assert len(kept) == min(each, wanted)
-    answered = published_on(records, "prices.>")
-    for one in answered:
-        if one.channel:
-            key = (one.publisher, one.address, one.channel, one.epoch)
-            counted = rows[key]
-            assert (one.count, one.dropped, one.alive) == tuple(
-                counted[what] for what in ("published", "dropped", "alive")
-            )
-            seqs_of = spans.get(key, [0])
-            assert (one.first, one.last) == (seqs_of[0], seqs_of[-1])
-    assert sum(one.count + one.dropped + one.alive for one in answered) == len(publications)
+    answered = [
+        ((one.relay.publisher.id, one.client.ip, row.channel, row.epoch), row)
+        for one in records
+        for row in one.relay.publications
+    ]
+    for key, row in answered:
+        assert (row.count, row.dropped, row.alive) == tuple(
+            rows[key][what] for what in ("published", "dropped", "alive")
+        )
+        seqs_of = spans.get(key, [0])
+        assert (row.first, row.last) == (seqs_of[0], seqs_of[-1])
+    counted = [*(row for _, row in answered), *(one.relay.others for one in records)]
+    assert sum(row.count + row.dropped + row.alive for row in counted) == len(publications)
     summary.end_minute()
     assert len(noted) == len(records)
 
@@ -99,13 +100,13 @@ async def test_a_relay_that_stops_records_its_last_minute(tmp_path: Path) -> Non
             assert (await socket.next())["type"] == "ack"
         await relay.publish_raw(b'{"channel":"prices.A","alive":true}')
     records = list(RecordReader().records(relay.audit_path.read_bytes().splitlines(keepends=True)))
-    (found,) = published_on(records, "prices.A")
-    assert (found.publisher, found.address, found.count, found.first, found.last) == (
-        "pricing",
-        "127.0.0.1",
-        3,
-        1,
-        3,
+    ((address, found),) = (
+        (one.client.ip, {row.channel: row for row in one.relay.publications})
+        for one in records
+        if one.relay.publications
     )
-    assert [one.channel for one in published_on(records, "trades.*")] == ["trades.B"]
-    assert published_on(records, "prices.C") == []
+    assert address == "127.0.0.1"
+    assert found.keys() == {"prices.A", "trades.B"}
+    assert found["prices.A"] == Publications(
+        channel="prices.A", epoch=found["prices.A"].epoch, first=1, last=3, count=3, bytes=3, alive=1
+    )

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,11 +46,19 @@ class Day:
 
 
 def make_day(
-    path: Path, *, tokens: int, seed: int = 7, begin: datetime = BEGIN, prefix: str = "", after: Link = FIRST
+    path: Path,
+    *,
+    tokens: int,
+    seed: int = 7,
+    begin: datetime = BEGIN,
+    prefix: str = "",
+    after: Link = FIRST,
+    more: Iterable[tuple[datetime, Event]] = (),
 ) -> Day:
     """Write a day with so many tokens: most are used, some are replayed or never used, some connections never end.
 
     `prefix` tells the names of a day's tokens and connections from those of another day, whose last link is `after`.
+    `more` are other events of the day.
     """
     dice = random.Random(seed)
     day, events = Day(path), []
@@ -132,6 +141,9 @@ def make_day(
         }
         add(ended, Action.CONNECTION_CLOSED, jti, **common, relay=closing, reason=Reason.CLIENT_CLOSED)
         day.spans.append((connection, endpoint, begun, ended))
+    for at, event in more:
+        events.append((at, event))
+        day.actions[event.action.value] += 1
     events.sort(key=lambda one: one[0])
     head = after
     with path.open("wb") as file:

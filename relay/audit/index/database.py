@@ -9,13 +9,24 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
-import duckdb
 import msgspec
 
+from relay.audit.index import manifest
 from relay.audit.index.copies import database_of
-from relay.audit.index.parts import Indexed, Parts, Progress, batches, encode_rows, load, quoted
-from relay.audit.index.rows import COLUMNS, rows_of
-from relay.audit.index.views import PLACE
+from relay.audit.index.native import duckdb
+from relay.audit.index.parts import (
+    Indexed,
+    Parts,
+    Progress,
+    batches,
+    encode_rows,
+    load,
+    quoted,
+    sources,
+    summary_of,
+)
+from relay.audit.index.rows import rows_of
+from relay.audit.index.views import NO_ROW, PLACE
 from relay.core.errors import RelayError
 
 _SOME_ROWS = 10_000
@@ -42,7 +53,7 @@ class Index:
     """The index of a log, brought up to date. Use it in a `with` block: it keeps the log's files open.
 
     The view `lines` has a row for each line of the log: `file`, the number of its file, and the columns of `Row`. The
-    view `spanned` has those of them that are records of `span`.
+    view `spanned` has those of them that are records of `span`. `summaries` have the numbers of their files too.
     """
 
     def __init__(
@@ -74,17 +85,16 @@ class Index:
         self.order = "place" if chains < 2 else "moment, place"
         self._unfinished = 0
         self.memory_mb = memory_mb
+        manifest.open_folder(folder)
         with ExitStack() as stack:
-            parts = Parts(folder, lambda: self._connect(folder))
-            self.files = parts.update(logs, stack, progress)
-            self.rebuilt = parts.rebuilt
             self._database = stack.enter_context(self._connect(folder))
-            self._load_tails(folder)
-            since, until = span
-            self._database.execute(
-                f"CREATE TEMP VIEW spanned AS SELECT * FROM lines WHERE NOT bad AND moment >= '{since}'"
-                + ("" if until is None else f" AND moment <= '{until}'")
-            )
+            parts = Parts(folder, self._database, stack)
+            self.files = parts.update(logs, progress)
+            self.rebuilt = parts.rebuilt
+            self.summaries = [
+                (number, part.summary) for number, found in enumerate(self.files) for part in found.parts
+            ]
+            self._make_views(self._load_tails(folder))
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Index":
@@ -138,13 +148,14 @@ class Index:
 
     def known(self) -> Known:
         """Return up to where the index knows the log."""
-        newest = self.rows(
-            "SELECT writer, max(seq), max(moment), count(*) FROM lines WHERE NOT bad GROUP BY writer ORDER BY writer"
-        )
+        last: dict[str, int] = {}
+        for _, summary in self.summaries:
+            for writer, seq in summary.seqs.items():
+                last[writer] = max(seq, last.get(writer, seq))
         return Known(
-            records=sum(count for *_, count in newest),
-            at=max((at for _, _, at, _ in newest), default=""),
-            last={writer: seq for writer, seq, _, _ in newest if writer},
+            records=sum(summary.records for _, summary in self.summaries),
+            at=max((summary.latest for _, summary in self.summaries), default=""),
+            last={writer: last[writer] for writer in sorted(last) if writer},
             unfinished=self._unfinished,
         )
 
@@ -173,7 +184,7 @@ class Index:
         differing = 0
         with TemporaryDirectory(dir=folder, prefix=".again-") as aside:
             for found in self.files:
-                if found.part is None:
+                if not found.parts:
                     continue
                 rows, at = Path(aside) / "rows.json", 0
                 with rows.open("wb") as sink:
@@ -181,10 +192,10 @@ class Index:
                         sink.write(encode_rows(rows_of(lines, at)))
                         at += sum(map(len, lines))
                 load(self._database, "again", rows)
-                part = f"read_parquet({quoted(found.part)})"
+                parts = sources(found.opened)
                 differing += self.rows(
-                    f"SELECT (SELECT count(*) FROM (SELECT * FROM {part} EXCEPT ALL SELECT * FROM again))"
-                    f" + (SELECT count(*) FROM (SELECT * FROM again EXCEPT ALL SELECT * FROM {part}))"
+                    f"SELECT (SELECT count(*) FROM (SELECT * FROM {parts} EXCEPT ALL SELECT * FROM again))"
+                    f" + (SELECT count(*) FROM (SELECT * FROM again EXCEPT ALL SELECT * FROM {parts}))"
                 )[0][0]
                 self._database.execute("DROP TABLE again")
         return differing
@@ -199,8 +210,9 @@ class Index:
         """
         found = []
         for number, file in enumerate(self.files):
-            if file.part is not None:
-                found.append((number, database_of(file.part, file.part_sha256, self._copy)))
+            for part, opened in zip(file.parts, file.opened, strict=True):
+                path = self.folder / part.name
+                found.append((number, database_of(path, opened, part.sha256, self._copy)))
             if file.end < file.size:
                 path = aside / f"tail-{number}.duckdb"
                 self._copy(f"tail_{number}", path)
@@ -238,19 +250,15 @@ class Index:
             }
         )
 
-    def _load_tails(self, folder: Path) -> None:
-        """Make the view `lines` of the parts and of what was written after them."""
-        selects = []
-        with TemporaryDirectory(dir=folder, prefix=".tail-") as aside:
-            for number, found in enumerate(self.files):
-                if found.part is not None:
-                    selects.append(f"SELECT {number} AS file, * FROM read_parquet({quoted(found.part)})")
-                if found.end < found.size:
-                    self._load_tail(found, Path(aside) / f"{number}.json", f"tail_{number}")
-                    selects.append(f"SELECT {number} AS file, * FROM tail_{number}")
-        nothing = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
-        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, {nothing} WHERE false"
-        self._database.execute(f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every})")
+    def _load_tails(self, folder: Path) -> list[int]:
+        """Read what was written after the parts, and return the numbers of the files that have such a tail."""
+        numbers = [number for number, found in enumerate(self.files) if found.end < found.size]
+        if numbers:
+            with TemporaryDirectory(dir=folder, prefix=".tail-") as aside:
+                for number in numbers:
+                    self._load_tail(self.files[number], Path(aside) / "rows.json", f"tail_{number}")
+                    self.summaries.append((number, summary_of(self._database, f"tail_{number}")))
+        return numbers
 
     def _load_tail(self, found: Indexed, rows: Path, table: str) -> None:
         at = found.end
@@ -260,6 +268,23 @@ class Index:
                 at += sum(map(len, lines))
         self._unfinished += found.size - at
         load(self._database, table, rows)
+
+    def _make_views(self, tails: Sequence[int]) -> None:
+        """Make the views of the parts and the tails."""
+        opened = [(number, file) for number, found in enumerate(self.files) for file in found.opened]
+        selects = [f"SELECT {number} AS file, * FROM tail_{number}" for number in tails]
+        if opened:
+            numbers = [number for number, _ in opened]
+            selects.append(
+                f"SELECT {numbers}[file_index::BIGINT + 1] AS file, * FROM {sources(file for _, file in opened)}"
+            )
+        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, {NO_ROW} WHERE false"
+        since, until = self.span
+        self._database.execute(
+            f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every});"
+            f"CREATE TEMP VIEW spanned AS SELECT * FROM lines WHERE NOT bad AND moment >= '{since}'"
+            + ("" if until is None else f" AND moment <= '{until}'")
+        )
 
 
 def _struct(columns: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from relay.audit.index.database import Index
 from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, SUBSCRIBED, load_narrowest
+from relay.audit.index.views import published_rows
 from relay.core.events import Action
 
 Bounds = tuple[str, str]
@@ -112,13 +113,9 @@ _BY = f"""
 _OF_PUBLISHERS = f"""
     SELECT * FROM (
         SELECT publisher, what, '', name, reason, {{counts}} FROM (
-            SELECT publisher, 'published' AS what, one.channel AS name, '' AS reason,
-                coalesce(one.count, 0) + coalesce(one.dropped, 0) + coalesce(one.alive, 0) AS n, since, moment AS until
-            FROM (
-                SELECT *, unnest(from_json(published, '[{{{{"channel": "VARCHAR", "count": "BIGINT",
-                    "dropped": "BIGINT", "alive": "BIGINT"}}}}]')) AS one
-                FROM spanned WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
-            )
+            SELECT publisher, 'published' AS what, channel AS name, '' AS reason, "count" + dropped + alive AS n, since,
+                "until"
+            FROM ({{published}})
             UNION ALL
             SELECT publisher, 'refused', '', reason, greatest("count", 1), moment, moment
             FROM spanned WHERE action = '{Action.PUBLISH_DENIED}'
@@ -161,7 +158,7 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
     held = " OR ".join(f"since < '{end}' AND until >= '{begin}'" for begin, end in (a, b))
     counts += f", min(since) FILTER ({held}) AS first, max(since) FILTER ({held}) AS last"
     if by == "publisher":
-        rows = index.rows(_OF_PUBLISHERS.format(counts=counts))
+        rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("spanned")))
     else:
         index.execute(KINDS)
         index.execute(_LIVES)

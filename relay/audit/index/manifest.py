@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +18,7 @@ import msgspec
 
 from relay.core.errors import ConfigurationError
 
-VERSION = 3
+VERSION = 4
 """Of the rows and of this list. Another one makes the index again."""
 
 _NUMBER = re.compile(r"-[0-9]{12}\Z")
@@ -43,8 +44,28 @@ class State(msgspec.Struct, frozen=True):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
+class Summary(msgspec.Struct, frozen=True):
+    """What rows say together, so that a question about all of them need not read them.
+
+    `first` and `last` are the times of the first and the last record, `earliest` and `latest` those that are lowest and
+    highest. `seqs` has the highest number of each chain, `lacking` the number of records that say that something is
+    missing, and `counts` for each action and endpoint the number of records and the place of the first one; None: there
+    are too many, as in a forged log.
+    """
+
+    records: int
+    bad: int
+    first: str
+    last: str
+    earliest: str
+    latest: str
+    seqs: dict[str, int]
+    lacking: int
+    counts: list[tuple[str, str, int, int]] | None
+
+
 class Part(msgspec.Struct, frozen=True):
-    """One part: the rows of the first `end` bytes of a file of the log.
+    """One part: the rows of the bytes from `begin` to `end` of a file of the log.
 
     `seen_ns` is the time of the last look at the file, by the clock of the file system.
     """
@@ -52,14 +73,17 @@ class Part(msgspec.Struct, frozen=True):
     log: str
     state: State
     seen_ns: int
+    begin: int
     end: int
     log_sha256: str
     name: str
     sha256: str
+    summary: Summary
 
 
 class _Manifest(msgspec.Struct, frozen=True):
     version: int
+    duckdb: str
     parts: list[Part]
 
 
@@ -95,8 +119,11 @@ def open_folder(path: Path) -> None:
         )
 
 
-def read(folder: Path) -> list[Part]:
-    """Return the parts that the folder's list names. A list that is missing or damaged has none."""
+def read(folder: Path, duckdb: str) -> list[Part]:
+    """Return the parts that the folder's list names. A list that is missing, damaged or of another DuckDB has none.
+
+    Parts have hashes of names, which another release of DuckDB may compute in another way.
+    """
     try:
         sum_, _, body = (folder / _NAME).read_bytes().partition(b"\n")
         if sum_.decode() != hashlib.sha256(body).hexdigest():
@@ -104,16 +131,16 @@ def read(folder: Path) -> list[Part]:
         manifest = msgspec.json.decode(body, type=_Manifest)
     except (OSError, ValueError):
         return []
-    return manifest.parts if manifest.version == VERSION else []
+    return manifest.parts if (manifest.version, manifest.duckdb) == (VERSION, duckdb) else []
 
 
-def write(folder: Path, parts: list[Part]) -> None:
+def write(folder: Path, duckdb: str, parts: list[Part]) -> None:
     """Replace the list.
 
     Raises:
         OSError: if it can't be written.
     """
-    body = msgspec.json.format(msgspec.json.encode(_Manifest(VERSION, parts)))
+    body = msgspec.json.encode(_Manifest(VERSION, duckdb, parts))
     with replacing(folder / _NAME) as file:
         file.write(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
 
@@ -169,20 +196,21 @@ class replacing:  # noqa: N801  # used like a function
             self._aside.unlink(missing_ok=True)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes.
-
-    Raises:
-        OSError: if it can't be read.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def sha256_of(file: int) -> str:
+    """Return the SHA-256 of an open file."""
+    return sha256_of_range(file, 0, os.fstat(file).st_size)
 
 
-def sha256_of_beginning(file: int, end: int) -> str:
-    """Return the SHA-256 of the first `end` bytes of the file that the descriptor `file` is open for."""
-    digest, at = hashlib.sha256(), 0
-    while at < end and (block := os.pread(file, min(_BLOCK, end - at), at)):
+def sha256_of_range(file: int, begin: int, end: int) -> str:
+    """Return the SHA-256 of the bytes between two places of an open file."""
+    digest = hashlib.sha256()
+    for block in blocks(file, begin, end):
         digest.update(block)
-        at += len(block)
     return digest.hexdigest()
+
+
+def blocks(file: int, begin: int, end: int) -> Iterator[bytes]:
+    """Read the bytes between two places of an open file."""
+    while begin < end and (block := os.pread(file, min(_BLOCK, end - begin), begin)):
+        yield block
+        begin += len(block)

@@ -1,7 +1,8 @@
 """The parts of an index: brought up to date, and checked before they are used.
 
-A file that is complete has one part and is read once. The file that is being written has a part of its beginning, and
-the tail after it is read at each question. The part grows with the file, so that the tail stays short.
+A file that is complete has one part and is read once. The file that is being written has a few parts, and the tail
+after them is read at each question. A longer tail becomes one more part, and small parts become a larger one, so that
+each line is read once, and a question reads a short tail and few parts.
 """
 
 import fcntl
@@ -9,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,23 @@ from typing import Any
 import msgspec
 
 from relay.audit.index import manifest
-from relay.audit.index.manifest import Part, State
-from relay.audit.index.rows import COLUMNS, DEFAULTS, rows_of
+from relay.audit.index.manifest import Part, State, Summary
+from relay.audit.index.native import duckdb
+from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, rows_of
 
 Progress = Callable[[int], None]
 """Gets the bytes of the log that came into the index, or were found there, since the last call."""
 
 _COMPLETE = re.compile(r".*-[0-9]{12}\.[^.]*")
 """Names of files that the relay does not write to any more: see `relay.audit.files`."""
-_LONGEST_TAIL = 8 << 20
-"""Bytes of a tail that are read at each question, at least: some 12,000 records, 0.1 s."""
-_TAIL_SHARE = 4
-"""A tail of a larger part may be a quarter of it. The file is then read no more than five times while it grows."""
+_LONGEST_TAIL = 2 << 20
+"""Bytes of a tail that are read at each question, at most: some 3,000 records, 0.04 s."""
+_MOST_PARTS = 8
+"""Parts of a file that is being written. With one more, the newest become one."""
+_GROUP = 16_384
+"""Rows of a group: a question reads some of the groups only."""
+_MOST_COUNTS = 1000
+"""Kinds of records that a part counts."""
 _RECENT_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again without another time."""
 _LEFT_NS = 86_400_000_000_000
@@ -43,124 +49,168 @@ encode_rows = msgspec.json.Encoder().encode_lines
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Indexed:
-    """A file of the log that is open, its part if it has one, and the bytes from which on its lines are the tail."""
+    """A file of the log that is open, its parts in their order, and the bytes from which on its lines are the tail."""
 
     path: Path
     file: int
-    part: Path | None
-    part_sha256: str
-    end: int
+    parts: Sequence[Part]
+    opened: Sequence[int]
+    """The parts' files. Another question may remove them meanwhile."""
     size: int
+
+    @property
+    def end(self) -> int:
+        """Where the tail begins."""
+        return self.parts[-1].end if self.parts else 0
 
 
 class Parts:
-    """The parts in a folder. `connect` opens a database with the index's limits."""
+    """The parts in a folder, which `database` makes."""
 
-    def __init__(self, folder: Path, connect: Callable[[], Any]) -> None:
+    def __init__(self, folder: Path, database: Any, stack: ExitStack) -> None:
         self._folder = folder
-        self._connect = connect
+        self._database = database
+        self._stack = stack
+        self._opened: dict[str, int] = {}
         self.rebuilt = 0
         """Parts that were made."""
 
-    def update(self, logs: Sequence[Path], stack: ExitStack, progress: Progress) -> list[Indexed]:
+    def update(self, logs: Sequence[Path], progress: Progress) -> list[Indexed]:
         """Bring the index up to date with the log's files, and return them, open, in the same order.
 
         Raises:
-            ConfigurationError: if others can write into the folder.
             OSError: if a file can't be read or written.
         """
-        manifest.open_folder(self._folder)
         with self._locked() as seen_ns:
-            before = manifest.read(self._folder)
-            known = {(part.state.device, part.state.inode): part for part in before}
+            before = manifest.read(self._folder, duckdb.__version__)
+            known: dict[tuple[int, int], list[Part]] = {}
+            for part in before:
+                known.setdefault((part.state.device, part.state.inode), []).append(part)
             parts, found = [], []
             for path in logs:
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                stack.callback(os.close, file)
+                file = self._open(path)
                 state = State.of(file)
-                part = known.pop((state.device, state.inode), None)
-                part = self._brought_up_to_date(path, file, state, part, seen_ns, progress)
-                if part is not None:
-                    parts.append(part)
-                found.append(
-                    Indexed(
-                        path=path,
-                        file=file,
-                        part=None if part is None else self._folder / part.name,
-                        part_sha256="" if part is None else part.sha256,
-                        end=0 if part is None else part.end,
-                        size=state.size,
-                    )
-                )
+                of_file = known.pop((state.device, state.inode), [])
+                of_file = self._brought_up_to_date(path, file, state, of_file, seen_ns, progress)
+                parts += of_file
+                opened = [self._opened[part.name] for part in of_file]
+                found.append(Indexed(path=path, file=file, parts=of_file, opened=opened, size=state.size))
             # the files of another question, unless they were deleted
-            parts += [part for part in known.values() if Path(part.log).exists()]
+            parts += [part for of_file in known.values() for part in of_file if Path(part.log).exists()]
             if parts != before:
-                manifest.write(self._folder, parts)
+                manifest.write(self._folder, duckdb.__version__, parts)
             self._remove_others({part.name for part in parts})
             self._remove_left(seen_ns)
         return found
 
     def _brought_up_to_date(
-        self, path: Path, file: int, state: State, part: Part | None, seen_ns: int, progress: Progress
-    ) -> Part | None:
-        """Return the part of a file, made again if it is not what the file says now. None: the file is all tail."""
+        self, path: Path, file: int, state: State, parts: list[Part], seen_ns: int, progress: Progress
+    ) -> list[Part]:
+        """Return the parts of a file: those that are what the file says now, and one of what comes after them."""
         is_complete = _COMPLETE.fullmatch(path.name) is not None
-        if part is not None and not self._is_good(part, file, state):
-            part = None
-        tail = state.size - (0 if part is None else part.end)
-        longest = 0 if is_complete else max(_LONGEST_TAIL, (state.size - tail) // _TAIL_SHARE)
-        if tail > longest:
-            return self._made(path, file, state, seen_ns, progress, is_complete=is_complete)
-        if part is None:
-            return None
-        progress(part.end)
-        return msgspec.structs.replace(part, log=str(path.absolute()), state=state, seen_ns=seen_ns)
+        good: list[Part] = []
+        for part in parts:
+            if part.begin != (good[-1].end if good else 0) or not self._is_good(part, file, state):
+                break
+            good.append(part)
+            progress(part.end - part.begin)
+        begin = good[-1].end if good else 0
+        if state.size - begin > (0 if is_complete else _LONGEST_TAIL):
+            good += self._made(file, begin, state, progress, name=path.stem, is_complete=is_complete)
+        first = len(good) - 1
+        while first > 0 and (
+            is_complete
+            or (len(good) > _MOST_PARTS and _size(good[first - 1]) < 2 * (good[-1].end - good[first].begin))
+        ):
+            first -= 1
+        if first < len(good) - 1:
+            good[first:] = self._merged(file, good[first:], name=path.stem)
+        log = str(path.absolute())
+        return [msgspec.structs.replace(part, log=log, state=state, seen_ns=seen_ns) for part in good]
 
     def _is_good(self, part: Part, file: int, state: State) -> bool:
         """Tell whether a part is as it was made, and the log's bytes are those that it was made from."""
         try:
-            if manifest.sha256_of(self._folder / part.name) != part.sha256:
-                return False
+            opened = self._open(self._folder / part.name)
         except OSError:
             return False
+        if manifest.sha256_of(opened) != part.sha256:
+            return False
+        self._opened[part.name] = opened
         was = part.state
         if state == was and max(was.modified_ns, was.changed_ns) + _RECENT_NS < part.seen_ns:
             return True
-        return part.end <= state.size and manifest.sha256_of_beginning(file, part.end) == part.log_sha256
+        return (
+            part.end <= state.size and manifest.sha256_of_range(file, part.begin, part.end) == part.log_sha256
+        )
 
     def _made(
-        self, path: Path, file: int, state: State, seen_ns: int, progress: Progress, *, is_complete: bool
-    ) -> Part:
-        """Read a file of the log and write its part."""
-        self.rebuilt += 1
-        name = f"{path.stem}.{state.inode:x}.parquet"
+        self, file: int, begin: int, state: State, progress: Progress, *, name: str, is_complete: bool
+    ) -> list[Part]:
+        """Read a file of the log from a place on, and write a part of it; none if no line is finished."""
         rows = self._folder / ".rows.json"
-        digest, end = hashlib.sha256(), 0
+        digest, end = hashlib.sha256(), begin
         with rows.open("wb") as sink:
-            for lines in batches(file, 0, state.size, to_end=is_complete):
+            for lines in batches(file, begin, state.size, to_end=is_complete):
                 data = b"".join(lines)
                 digest.update(data)
                 sink.write(encode_rows(rows_of(lines, end)))
                 end += len(data)
                 progress(len(data))
-        aside = self._folder / f".{name}.new"
-        with self._connect() as database:
-            load(database, "made", rows)
-            database.execute(f"COPY made TO {quoted(aside)} (FORMAT parquet, COMPRESSION zstd)")
+        if end > begin:
+            load(self._database, "made", rows)
         rows.unlink()
+        return [self._written(state, begin, end, digest.hexdigest(), name)] if end > begin else []
+
+    def _merged(self, file: int, parts: list[Part], *, name: str) -> list[Part]:
+        """Write the rows of several parts as one."""
+        begin, end, digest = parts[0].begin, parts[-1].end, hashlib.sha256()
+        for part in parts:
+            of_part = hashlib.sha256()
+            for block in manifest.blocks(file, part.begin, part.end):
+                digest.update(block)
+                of_part.update(block)
+            if (
+                of_part.hexdigest() != part.log_sha256
+            ):  # it was changed just now; the next question looks again
+                return parts
+        rows = sources(self._opened[part.name] for part in parts)
+        self._database.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM {rows}")
+        return [self._written(parts[0].state, begin, end, digest.hexdigest(), name)]
+
+    def _written(self, state: State, begin: int, end: int, log_sha256: str, name: str) -> Part:
+        """Write the rows of the table `made` as a part."""
+        self.rebuilt += 1
+        name = f"{name}.{state.inode:x}.{begin:x}-{end:x}.parquet"
+        aside = self._folder / f".{name}.new"
+        # by what questions ask for first, so that they pass over groups of rows that have nothing of it
+        self._database.execute(
+            f"COPY (SELECT * FROM made ORDER BY rare, action, start) TO {quoted(aside)} "
+            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_GROUP})"
+        )
+        summary = summary_of(self._database, "made")
+        self._database.execute("DROP TABLE made")
         with aside.open("rb+") as written:
             os.fsync(written.fileno())
-        sha256 = manifest.sha256_of(aside)
+        self._opened[name] = self._open(aside)
+        sha256 = manifest.sha256_of(self._opened[name])
         aside.replace(self._folder / name)
         return Part(
-            log=str(path.absolute()),
+            log="",
             state=state,
-            seen_ns=seen_ns,
+            seen_ns=0,
+            begin=begin,
             end=end,
-            log_sha256=digest.hexdigest(),
+            log_sha256=log_sha256,
             name=name,
             sha256=sha256,
+            summary=summary,
         )
+
+    def _open(self, path: Path) -> int:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._stack.callback(os.close, file)
+        return file
 
     def _remove_others(self, names: set[str]) -> None:
         for path in self._folder.glob("*.parquet*"):  # and the copies of parts
@@ -205,13 +255,56 @@ def load(database: Any, table: str, rows: Path) -> None:
     """Make a table of the rows in a file."""
     columns = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS.items())
     values = ", ".join(f'coalesce("{name}", {value}) AS "{name}"' for name, value in DEFAULTS.items())
+    derived = ", ".join(f"{value} AS {name}" for name, (_, value) in DERIVED.items())
     database.execute(
-        f"CREATE TEMP TABLE {table} AS SELECT {values} FROM read_json({quoted(rows)}, format='newline_delimited', "
-        f"columns={{{columns}}}, maximum_object_size={_MAX_ROW})"
+        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT *, {derived} FROM (SELECT {values} FROM "
+        f"read_json({quoted(rows)}, format='newline_delimited', columns={{{columns}}}, maximum_object_size={_MAX_ROW}))"
     )
+
+
+def summary_of(database: Any, table: str) -> Summary:
+    """Sum up the rows of a table."""
+    (row,) = database.execute(
+        f"""
+        SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad),
+            coalesce(arg_min(moment, start) FILTER (NOT bad), ''),
+            coalesce(arg_max(moment, start) FILTER (NOT bad), ''),
+            coalesce(min(moment) FILTER (NOT bad), ''), coalesce(max(moment) FILTER (NOT bad), ''),
+            count(*) FILTER (lost != 0 OR cut != 0)
+        FROM {table}"""
+    ).fetchall()
+    records, bad, first, last, earliest, latest, lacking = row
+    seqs = database.execute(
+        f"SELECT writer, max(seq) FROM {table} WHERE NOT bad GROUP BY 1 ORDER BY 1"
+    ).fetchall()
+    counts = database.execute(
+        f"SELECT action, endpoint, count(*), min(start) FROM {table} WHERE NOT bad GROUP BY 1, 2 "
+        f"LIMIT {_MOST_COUNTS + 1}"
+    ).fetchall()
+    return Summary(
+        records=records,
+        bad=bad,
+        first=first,
+        last=last,
+        earliest=earliest,
+        latest=latest,
+        seqs=dict(seqs),
+        lacking=lacking,
+        counts=counts if len(counts) <= _MOST_COUNTS else None,
+    )
+
+
+def sources(files: Iterable[int]) -> str:
+    """Return open files of parts as a table of SQL, with the virtual column `file_index`."""
+    paths = ", ".join(f"'/proc/self/fd/{file}'" for file in files)
+    return f"read_parquet([{paths}])"
 
 
 def quoted(path: Path) -> str:
     """Return a path as SQL has it."""
     text = str(path).replace("'", "''")
     return f"'{text}'"
+
+
+def _size(part: Part) -> int:
+    return part.end - part.begin

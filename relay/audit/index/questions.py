@@ -6,45 +6,45 @@ A condition on lines selects at least those that the question's own function nee
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from typing import Any
 
 from relay.audit.index.database import Index
 from relay.audit.index.rows import MAX_NAME
-from relay.audit.query.records import RecordReader, iso
+from relay.audit.query.records import RecordReader
 from relay.core.events import Action
 from relay.core.patterns import covers, is_pattern
 
 TOP = 10
 """Users and addresses that are listed."""
 
-_REFUSED = "reason != '' AND outcome = 'failure'"
-_IDS = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
+_REFUSED = "rare AND reason != '' AND outcome = 'failure'"
+_NAMES = ("jti", "connection", "user_id", "session")
 
 
 def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
     """Read the lines whose records have one of these names: of a token, a connection, a session or a user."""
-    marks = ", ".join("?" * len(names))
+    keys, texts = (", ".join([mark] * len(names)) for mark in ("hash(?)", "?"))
     return index.lines(
-        " OR ".join(f"{column} IN ({marks})" for column in _IDS),
-        [name[:MAX_NAME] for name in names] * len(_IDS),
+        f"jti_key IN ({keys}) OR connection_key IN ({keys}) OR user_id IN ({texts}) OR session IN ({texts})"
+        f" OR rare AND (claimed_user IN ({texts}) OR claimed_jti IN ({texts}))",
+        [name[:MAX_NAME] for name in names] * 6,
     )
 
 
 def lines_with_marks(index: Index) -> Iterator[bytes]:
     """Read the lines whose records have an anomaly mark."""
-    return index.lines("len(marks) > 0")
+    return index.lines("rare AND len(marks) > 0")
 
 
 def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
     """Read the lines of the connections to an endpoint that may have been open between two times, and all gaps."""
     where = """
         action = 'audit.gap' OR (
-            action IN ('connect.accepted', 'subscribe.accepted', 'connection.closed') AND connection IN (
-                SELECT connection FROM lines AS accepted
+            action IN ('connect.accepted', 'subscribe.accepted', 'connection.closed') AND connection_key IN (
+                SELECT connection_key FROM lines AS accepted
                 WHERE action = 'connect.accepted' AND endpoint = ? AND moment <= ? AND NOT EXISTS (
                     SELECT 1 FROM lines AS closed
-                    WHERE closed.action = 'connection.closed' AND closed.connection = accepted.connection
+                    WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
                         AND closed.moment <= ? AND closed.place > accepted.place
                 )
             )
@@ -65,7 +65,7 @@ def table(index: Index, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
 
 def names(index: Index) -> set[str]:
     """Return the users, sessions, tokens and connections that the records of the span name."""
-    return {name for column in _IDS[:4] for name in distinct(index, column)}
+    return {name for column in _NAMES for name in distinct(index, column)}
 
 
 def distinct(index: Index, column: str) -> set[str]:
@@ -97,32 +97,59 @@ def stats(index: Index) -> Stats:
     Of equal counts, the one that came first is first.
     """
 
-    def counted(columns: str, count: str, where: str) -> list[tuple[object, ...]]:
-        query = (
-            f"SELECT {columns}, {count}, min(place) FROM spanned WHERE {where} "
-            f"GROUP BY {columns} ORDER BY min(place)"
-        )
-        return index.rows(query)
-
-    ends = "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned"
-    (total, first, last) = index.rows(ends)[0]
-    found = Stats(records=total, first=first or "", last=last or "")
-    for action, count, _ in counted("action", "count(*)", "true"):
-        found.actions[str(action)] += int(str(count))
-    with_endpoint = f"action IN ('{Action.TOKEN_ISSUED}', '{Action.CONNECT_ACCEPTED}')"
-    for endpoint, count, _ in counted("endpoint", "count(*)", with_endpoint):
-        found.endpoints[str(endpoint)] += int(str(count))
+    found = _counted(index)
     for _, action, reason, count in refusals_by_day(index):
         found.refusals[action, reason] += count
-    since, until = index.span
-    losing = "NOT bad AND lost != 0 AND moment >= ? AND (? IS NULL OR moment <= ?)"
-    for record in RecordReader().records(index.lines(losing, [since, until, until])):
-        found.lost.update(record.relay.lost)
-    for user, count, _ in counted("user_id", "count(*)", f"{_REFUSED} AND user_id != ''"):
-        found.users[str(user)] += int(str(count))
-    for address, count, _ in counted("address", "count(*)", f"{_REFUSED} AND address != ''"):
-        found.addresses[str(address)] += int(str(count))
+    if any(summary.lacking for _, summary in index.summaries):
+        since, until = index.span
+        losing = "rare AND NOT bad AND lost != 0 AND moment >= ? AND (? IS NULL OR moment <= ?)"
+        for record in RecordReader().records(index.lines(losing, [since, until, until])):
+            found.lost.update(record.relay.lost)
+    for column, counts in (("user_id", found.users), ("address", found.addresses)):
+        counts.update(
+            dict(
+                index.rows(
+                    f"SELECT {column}, count(*) FROM spanned WHERE {_REFUSED} AND {column} != '' "
+                    "GROUP BY 1 ORDER BY min(place)"
+                )
+            )
+        )
     return found
+
+
+def _counted(index: Index) -> Stats:
+    """Count the actions and the endpoints of the span. Without bounds, the parts have counted already."""
+    counts = [(number, summary.counts) for number, summary in index.summaries]
+    kinds: list[tuple[Any, ...]]
+    if index.span == ("", None) and all(of_part is not None for _, of_part in counts):
+        kinds = [(number, *kind) for number, of_part in counts for kind in of_part or ()]
+        ends = [(number, one.first, one.last) for number, one in index.summaries if one.records]
+        found = Stats(records=sum(kind[3] for kind in kinds))
+        # the parts of a file are in their order, and the tail of the last one is the last
+        ends.sort(key=lambda end: end[0])
+        if ends:
+            found.first, found.last = ends[0][1], ends[-1][2]
+    else:
+        ((total, first, last),) = index.rows(
+            "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned"
+        )
+        found = Stats(records=total, first=first or "", last=last or "")
+        kinds = index.rows(
+            "SELECT file, action, endpoint, count(*), min(start) FROM spanned GROUP BY 1, 2, 3"
+        )
+    for _, action, endpoint, count, _ in sorted(kinds, key=lambda kind: (kind[0], kind[4])):
+        found.actions[action] += count
+        if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):
+            found.endpoints[endpoint] += count
+    return found
+
+
+def endpoints(index: Index) -> set[str]:
+    """Return the endpoints that the log names."""
+    counts = [summary.counts for _, summary in index.summaries]
+    if None in counts:
+        return {name for (name,) in index.rows("SELECT DISTINCT endpoint FROM lines")} - {""}
+    return {kind[1] for of_part in counts for kind in of_part or ()} - {""}
 
 
 def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
@@ -140,7 +167,7 @@ def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
         )
     ]
     since, until = index.span
-    counting = "NOT bad AND counts AND moment >= ? AND (? IS NULL OR moment <= ?)"
+    counting = "rare AND NOT bad AND counts AND moment >= ? AND (? IS NULL OR moment <= ?)"
     for place, line in index.placed_lines(counting, [since, until, until]):
         found += [  # denials beyond the budget
             (place, (record.at[:10], action, reason), count)
@@ -165,20 +192,15 @@ class Missing:
 
 def missing(index: Index) -> Missing:
     """Return what is missing in the log."""
-    ((unreadable,),) = index.rows("SELECT count(*) FROM lines WHERE bad")
-    ((lost, cut),) = index.rows(
-        "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT FROM spanned WHERE action = 'audit.gap'"
-    )
+    summaries = [summary for _, summary in index.summaries]
+    lost = cut = 0
+    if any(summary.lacking for summary in summaries):
+        ((lost, cut),) = index.rows(
+            "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT FROM spanned "
+            f"WHERE rare AND action = '{Action.AUDIT_GAP}'"
+        )
+    unreadable = sum(summary.bad for summary in summaries)
     return Missing(unreadable=unreadable, lost=lost, cut=cut)
-
-
-def lines_of_publications(index: Index) -> Iterator[bytes]:
-    """Read the summaries of publications of the span. One that was written a minute after it may belong to it."""
-    since, until = index.span
-    if until is not None:
-        until = iso(datetime.fromisoformat(until) + timedelta(minutes=1))
-    where = "action = 'publish.summary' AND moment >= ? AND (? IS NULL OR moment <= ?)"
-    return index.lines(where, [since, until, until])
 
 
 def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
@@ -207,12 +229,12 @@ def lines_of_holders(index: Index, *, at: str, expires: float) -> Iterator[bytes
     where = """
         moment <= ? AND (
             action IN ('audit.gap', 'session.revoked', 'logout')
-            OR jti IN (SELECT jti FROM lines WHERE action = 'token.issued' AND expires > ? AND moment <= ?)
-            OR action IN ('connect.accepted', 'connection.refreshed', 'connection.closed') AND connection IN (
-                SELECT connection FROM lines AS accepted
+            OR jti_key IN (SELECT jti_key FROM lines WHERE action = 'token.issued' AND expires > ? AND moment <= ?)
+            OR action IN ('connect.accepted', 'connection.refreshed', 'connection.closed') AND connection_key IN (
+                SELECT connection_key FROM lines AS accepted
                 WHERE action = 'connect.accepted' AND moment <= ? AND NOT EXISTS (
                     SELECT 1 FROM lines AS closed
-                    WHERE closed.action = 'connection.closed' AND closed.connection = accepted.connection
+                    WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
                         AND closed.moment <= ?
                 )
             )

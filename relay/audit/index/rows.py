@@ -6,7 +6,7 @@ from typing import get_type_hints
 import msgspec
 
 from relay.audit.query.records import Publications, Record, RelayFields
-from relay.core.events import MAX_LIST, MAX_TEXT
+from relay.core.events import MAX_LIST, MAX_TEXT, Action
 
 _MOST = (1 << 63) - 1
 """The largest number of a column. Only a forged line has a larger one."""
@@ -88,6 +88,32 @@ COLUMNS = {name: _TYPES[kind][0] for name, kind in get_type_hints(Row).items()}
 
 DEFAULTS = {name: _TYPES[kind][1] for name, kind in get_type_hints(Row).items()}
 """The value of a column, as SQL has it, where a row has none: rows are short, and read fast, without them."""
+
+_USUAL = ", ".join(
+    f"'{action}'"
+    for action in (
+        Action.TOKEN_ISSUED,
+        Action.CONNECT_ACCEPTED,
+        Action.SUBSCRIBE_ACCEPTED,
+        Action.CONNECTION_CLOSED,
+        Action.CONNECTION_REFRESHED,
+    )
+)
+
+DERIVED = {
+    "jti_key": ("UBIGINT", "hash(jti)"),
+    "connection_key": ("UBIGINT", "hash(connection)"),
+    "rare": (
+        "BOOLEAN",
+        f"action NOT IN ({_USUAL}) OR outcome != 'success' OR len(marks) > 0 OR len(rejected) > 0 OR counts "
+        "OR claimed_user != '' OR claimed_jti != '' OR lost != 0 OR cut != 0 OR unclean_end",
+    ),
+}
+"""Columns that are made of the others, with their types and how they are made.
+
+Numbers are found and joined faster than texts. Rows that are not `rare` are almost all, and say only that something
+usual went well: a question about anything else passes over them.
+"""
 
 MAX_NAME = 4096
 """Characters that the index keeps of a text. The relay writes 256 at most; only a forged line has more."""

@@ -27,7 +27,10 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (setup["cpu_s"], setup["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    import duckdb
+    try:
+        import _duckdb as duckdb  # without Python's modules around it: see `native`
+    except ImportError:
+        import duckdb  # type: ignore[no-redef]  # the same
 
     try:
         database = locked(duckdb, setup)

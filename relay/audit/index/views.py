@@ -6,7 +6,7 @@ The names are an interface: queries of others use them. A new column may be adde
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.audit.index.rows import COLUMNS
+from relay.audit.index.rows import COLUMNS, DERIVED
 from relay.core.events import Action
 
 _AT = "try_cast({} AS TIMESTAMP)"
@@ -23,11 +23,30 @@ class View:
 
 PLACE = "file::BIGINT * 1099511627776 + start"
 """The place of a line in the whole log. A file has less than a TB."""
+NO_ROW = ", ".join(
+    f'NULL::{kind} AS "{name}"'
+    for name, kind in (COLUMNS | {name: kind for name, (kind, _) in DERIVED.items()}).items()
+)
+"""The columns of a line, as of a log without lines."""
 _GRANTS_JSON = '[{"channel": "VARCHAR", "roles": ["VARCHAR"]}]'
 _PUBLICATIONS_JSON = (
     '[{"channel": "VARCHAR", "epoch": "VARCHAR", "first": "BIGINT", "last": "BIGINT", "count": "BIGINT", '
     '"bytes": "BIGINT", "dropped": "BIGINT", "alive": "BIGINT"}]'
 )
+
+
+def published_rows(lines: str) -> str:
+    """Return the query for the rows of the summaries of some lines. Their times are those of the records."""
+    return f"""
+        SELECT place, since, moment AS "until", publisher, address, coalesce(one.channel, '') AS channel,
+            coalesce(one.epoch, '') AS epoch, coalesce(one.first, 0) AS first, coalesce(one.last, 0) AS last,
+            coalesce(one.count, 0) AS "count", coalesce(one.bytes, 0) AS bytes, coalesce(one.dropped, 0) AS dropped,
+            coalesce(one.alive, 0) AS alive
+        FROM (
+            SELECT *, unnest(from_json(published, '{_PUBLICATIONS_JSON}')) AS one FROM {lines}
+            WHERE rare AND action = '{Action.PUBLISH_SUMMARY}' AND published != ''
+        )"""
+
 
 VIEWS = {
     "tokens": View(
@@ -189,12 +208,9 @@ VIEWS = {
             "alive": "how many said only that the value still holds",
         },
         query=f"""
-            SELECT try_cast(since AS TIMESTAMP) AS since, try_cast(moment AS TIMESTAMP) AS until, publisher, address,
-                one.channel, one.epoch, one.first, one.last, one.count, one.bytes, one.dropped, one.alive
-            FROM (
-                SELECT *, unnest(from_json(published, '{_PUBLICATIONS_JSON}')) AS one FROM lines
-                WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
-            )""",
+            SELECT {_AT.format("since")} AS since, {_AT.format('"until"')} AS "until", publisher, address, channel,
+                epoch, first, last, "count", bytes, dropped, alive
+            FROM ({published_rows("lines")})""",
     ),
     "sessions": View(
         row="a session",
@@ -273,13 +289,12 @@ def statements(files: Sequence[int], span: tuple[str, str | None]) -> list[str]:
     Lines that are no record have no time, and belong to each span.
     """
     since, until = span
-    nothing = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in COLUMNS.items())
     every = " UNION ALL ".join(
         f"SELECT {file} AS file, * FROM part_{number}.lines" for number, file in enumerate(files)
     )
     bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
     return [
         f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place "
-        f"FROM ({every or f'SELECT 0 AS file, {nothing} WHERE false'}) WHERE bad OR ({bounds})",
+        f"FROM ({every or f'SELECT 0 AS file, {NO_ROW} WHERE false'}) WHERE bad OR ({bounds})",
         *(f"CREATE TEMP VIEW {name} AS {view.query}" for name, view in VIEWS.items()),
     ]

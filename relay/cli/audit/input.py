@@ -21,10 +21,10 @@ from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_t
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
+from relay.settings.audit_log import LEAST_MEMORY_MB, MEMORY_MB, MOST_MEMORY_MB, AuditLog, audit_log
 
 if TYPE_CHECKING:
     from relay.audit.index.database import Index
-    from relay.settings.sections import Audit
 
 FilesOption = Annotated[
     list[Path] | None,
@@ -37,8 +37,6 @@ FilesOption = Annotated[
 ]
 _SHOW_AFTER_S = 1.0
 """Seconds after which a progress bar shows that the index is being made."""
-MEMORY_MB = 512
-"""Memory of the index, if no settings say how much."""
 NO_DUCKDB = "Questions to the audit log need DuckDB: pip install 'scoped-relay[audit]'. Without it, relay audit verify "
 NO_DUCKDB += "and relay audit tail work."
 
@@ -62,7 +60,7 @@ class Log:
         """The settings file, if there is one."""
         settings = None if file else _configured(self.config)
         self._path = None if settings is None else settings.path
-        self._memory_mb = MEMORY_MB if settings is None else settings.index_memory_mb
+        self._memory_mb = MEMORY_MB if settings is None else settings.memory_mb
         self.chains = _named_chains(file or ()) if settings is None else chains(settings.path)
         """The files of each chain, in the order of their records; the last one may be written."""
         self._stack = ExitStack()
@@ -250,26 +248,24 @@ def _reading(total: int) -> Iterator[Callable[[int], None]]:
         progress.stop()
 
 
-def _configured(path: Path | None) -> "Audit":
-    """Return the settings of the log; without a file the default ones, and what variables say of the log and its index.
+def _configured(path: Path | None) -> AuditLog:
+    """Return the settings of the log. Without a file: the default ones, and what variables say of it.
 
     Raises:
         ConfigurationError: if there are settings with mistakes in them.
     """
+    found = audit_log(path, os.environ)
+    if found is not None:
+        return found
+    from relay.settings.load import load
+
     if path is not None:
-        from relay.settings.load import load
-
-        return load(path).audit
-    from relay.settings.sections import Audit
-
-    default = Audit()
-    memory_mb = os.environ.get("RELAY_AUDIT__INDEX_MEMORY_MB", str(default.index_memory_mb))
-    if not memory_mb.isdecimal():
-        raise ConfigurationError(
-            f"RELAY_AUDIT__INDEX_MEMORY_MB: {printable(memory_mb)!r} is no number of MB."
-        )
-    path = Path(os.environ.get("RELAY_AUDIT__PATH", default.path))
-    return default.model_copy(update={"path": path, "index_memory_mb": int(memory_mb)})
+        audit = load(path).audit
+        return AuditLog(path=audit.path, memory_mb=audit.index_memory_mb)
+    raise ConfigurationError(
+        "RELAY_AUDIT: of the variables of the audit log, set RELAY_AUDIT__PATH and, as a number of MB from "
+        f"{LEAST_MEMORY_MB} to {MOST_MEMORY_MB}, RELAY_AUDIT__INDEX_MEMORY_MB."
+    )
 
 
 def _named_chains(files: Sequence[Path]) -> list[list[Path]]:

@@ -21,6 +21,8 @@ def check_endpoint(name: str, in_log: Collection[str], *, config: Path | None, o
         ConfigurationError: if it is the name of no endpoint.
     """
     known = set(in_log)
+    if name in known:
+        return
     path = config_path(config) if config or of_settings else None
     if path is not None:
         from relay.settings.load import load

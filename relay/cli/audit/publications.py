@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from relay.audit.query.publications import published_on
-from relay.audit.query.records import RecordReader
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
@@ -42,10 +40,9 @@ def publications(
     """
     check_pattern(channel)
     index = log.index
-    from relay.audit.index.questions import lines_of_publications
+    from relay.audit.index.publications import published_on
 
-    records = RecordReader().records(lines_of_publications(index))
-    rows = [asdict(row) for row in published_on(records, channel, span=log.reader.span)]
+    rows = [asdict(row) for row in published_on(index, channel)]
     if not as_json:
         rows = [
             row

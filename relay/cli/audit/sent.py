@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from relay.audit.query.publications import published_on
 from relay.audit.query.records import RecordReader, iso
 from relay.audit.query.sent import recipients, sent_to
 from relay.cli.audit.input import FilesOption, Log, query, reported
@@ -75,13 +74,13 @@ def who_was_sent(
         raise ConfigurationError("Give --seq, the message's number, or --at, a time: one of the two.")
     with reported(Log(file=file, config=config, local=local)) as log:
         index = log.index
-        from relay.audit.index.questions import lines_of_publications, lines_of_subscribers
+        from relay.audit.index.publications import published_on
+        from relay.audit.index.questions import lines_of_subscribers
 
         spans = {(epoch, seq, seq)}
         if at:
             moment = iso(parse_time(at, option="--at", local=local))
-            published = RecordReader().records(lines_of_publications(index))
-            found = published_on(published, channel, span=(moment, moment))
+            found = published_on(index, channel, span=(moment, moment))
             spans = {(one.epoch, one.first, one.last) for one in found if one.channel and one.count}
             if not spans:
                 raise ConfigurationError(

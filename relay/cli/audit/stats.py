@@ -5,8 +5,6 @@ import sys
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
@@ -61,11 +59,13 @@ def stats(
         if found.records
         else ""
     )
-    console = Console()
-    console.print(Text(f"{found.records:,} records{span}"))
+    sys.stdout.write(f"{found.records:,} records{span}\n")
     for name, rows in tables.items():
         if rows:
-            console.print(Text(f"\n{name.replace('_', ' ')}", style="bold"))
+            title = name.replace("_", " ")
+            if sys.stdout.isatty():
+                title = typer.style(title, bold=True)
+            sys.stdout.write(f"\n{title}\n")
             print_rows(rows, as_json=False, columns=list(rows[0]), nothing="", right=["count"])
 
 

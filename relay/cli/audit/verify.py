@@ -25,11 +25,12 @@ from relay.audit.index.manifest import Verified, folder_of, write_verified
 from relay.audit.query.records import iso
 from relay.audit.verdict import Kind, Problem, Verdict
 from relay.audit.verify import open_log, read_lines, verify_files, verify_halves
-from relay.cli.audit.input import MEMORY_MB, NO_DUCKDB
+from relay.cli.audit.input import NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
 from relay.keys.files import load_records
+from relay.settings.audit_log import MEMORY_MB
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -48,7 +48,7 @@ def who(
         index = log.index
         from relay.audit.index import questions
 
-        check_endpoint(endpoint, questions.distinct(index, "endpoint"), config=config, of_settings=not file)
+        check_endpoint(endpoint, questions.endpoints(index), config=config, of_settings=not file)
         lines = questions.lines_of_connections(index, endpoint, begin=iso(first), end=iso(moment))
         found = connected.connected_at(
             log.reader.records(lines), endpoint, at=moment, since=begin, channel=channel or None

@@ -3,11 +3,10 @@
 import json
 import sys
 from dataclasses import asdict
+from functools import cache
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
@@ -37,7 +36,11 @@ def why(
     index = log.index
     from relay.audit.index.questions import lines_naming, names
 
-    steps = timeline.timeline_of(lambda known: lines_naming(index, known), about, reader=log.reader)
+    @cache  # the first pass and the last may ask for the same
+    def lines(known: frozenset[str]) -> list[bytes]:
+        return list(lines_naming(index, known))
+
+    steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
     if not steps:
         raise ConfigurationError(unknown("a user, session, token or connection", about, names(index)))
     if as_json:
@@ -51,6 +54,9 @@ def why(
             nothing="",
         )
         return
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console()
     for step in steps:
         client = " ".join(text for text in (step.user, step.address and f"from {step.address}") if text)
