@@ -9,17 +9,20 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 
 from relay.core.errors import ConfigurationError
 from relay.doctor.base import ClockReading, Deployment, EngineFacts, host_of
 from relay.engine.address import read_address
-from relay.engine.options import CONTROL, EngineOptions
+from relay.engine.options import EngineOptions
 from relay.net.http_client import async_client
 from relay.net.sockets import open_files
 from relay.settings.load import Settings
+
+if TYPE_CHECKING:
+    from relay.engine.connection import EngineConnection
 
 ANSWER_WITHIN_S: Final = 3.0
 _ESCAPES = {"\\040": " ", "\\011": "\t", "\\012": "\n", "\\134": "\\"}
@@ -74,27 +77,40 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
         return None
     try:
         address = read_address(url, password_file=settings.engine.password_file)
-        from relay.engine.connection import EngineError, RefusedError, open_connection
+        from relay.engine.connection import EngineError, connections_to_all
         from relay.engine.probe import probe
 
-        await probe(EngineOptions(address=address, prefix=settings.engine.prefix))
-        connection = await open_connection(address, CONTROL)
+        options = EngineOptions(address=address, prefix=settings.engine.prefix)
+        await probe(options)
     except ConfigurationError as error:
         return EngineFacts(fault=str(error))
     try:
-        asked = time.time()
-        (theirs,) = await connection.run([("TIME",)], within_s=ANSWER_WITHIN_S)
-        ours = (asked + time.time()) / 2
-        replies = await connection.run(
-            [("INFO", section) for section in ("memory", "persistence", "replication")],
-            within_s=ANSWER_WITHIN_S,
-        )
-        if found := next((one for one in (theirs, *replies) if isinstance(one, RefusedError)), None):
-            raise found
+        async with connections_to_all(address, options.places) as servers:
+            facts = [await _read_server(connection) for connection in servers.values()]
     except EngineError as error:
         return EngineFacts(fault=f"engine.url: {address} does not answer ({error})")
-    finally:
-        await connection.close()
+    # of a cluster: each shard is on one of its servers, so the weakest one counts, and the memory is that of all
+    return EngineFacts(
+        ahead_s=max((one.ahead_s for one in facts), key=abs),
+        maxmemory=sum(one.maxmemory for one in facts) if all(one.maxmemory for one in facts) else 0,
+        is_persistent=all(one.is_persistent for one in facts),
+        replicas=min(one.replicas for one in facts),
+        needs_replicas=all(one.needs_replicas for one in facts),
+    )
+
+
+async def _read_server(connection: "EngineConnection") -> EngineFacts:
+    from relay.engine.connection import RefusedError
+
+    asked = time.time()
+    (theirs,) = await connection.run([("TIME",)], within_s=ANSWER_WITHIN_S)
+    ours = (asked + time.time()) / 2
+    replies = await connection.run(
+        [("INFO", section) for section in ("memory", "persistence", "replication")],
+        within_s=ANSWER_WITHIN_S,
+    )
+    if found := next((one for one in (theirs, *replies) if isinstance(one, RefusedError)), None):
+        raise found
     told = dict(
         line.split(":", 1) for reply in replies for line in reply.decode().splitlines() if ":" in line
     )

@@ -7,7 +7,7 @@ another one.
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from relay.core.errors import ConfigurationError
@@ -89,9 +89,11 @@ class LoginError(RefusedError):
 
 
 class EngineConnection:
-    """An open connection. Make one with `open_connection`, and close it with `close`."""
+    """An open connection to a server. Make one with `open_connection`, and close it with `close`."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, server: str) -> None:
+        self.server = server
+        """Where it leads: host and port, or a path."""
         self._connection = connection
 
     async def run(self, commands: Sequence[Command], *, within_s: float) -> list[Any]:
@@ -158,6 +160,25 @@ async def open_connection(address: Address, shard: str) -> EngineConnection:
     raise LostError(f"no {asked} names the master: {'; '.join(failures)}")
 
 
+@contextlib.asynccontextmanager
+async def connections_to_all(
+    address: Address, shards: Sequence[str]
+) -> AsyncIterator[Mapping[str, EngineConnection]]:
+    """Connect to each server that has one of the shards, and yield the connections, each by one of its shards.
+
+    Raises:
+        EngineError: as `open_connection`.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        found: dict[str, EngineConnection] = {}
+        for shard in shards:
+            connection = await open_connection(address, shard)
+            stack.push_async_callback(connection.close)
+            if all(connection.server != other.server for other in found.values()):
+                found[shard] = connection
+        yield found
+
+
 async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool = False) -> EngineConnection:
     options: dict[str, Any] = {
         "db": 0 if is_sentinel else address.database,
@@ -190,7 +211,7 @@ async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool 
         if isinstance(error, RedisError | OSError):
             raise LostError(str(error) or repr(error)) from None
         raise
-    return EngineConnection(connection)
+    return EngineConnection(connection, f"{host}:{port}" if host else address.path)
 
 
 async def _ask_for_master(address: Address, host: str, port: int, shard: str) -> tuple[str, int]:

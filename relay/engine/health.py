@@ -30,7 +30,7 @@ class Health:
     """
 
     control: Pulse
-    writes: Pulse
+    writes: Pulse | Pulses
     logs: Sequence[Pulse]
     offset: ClockOffset
     blind_s: float

@@ -28,6 +28,11 @@ class EngineOptions:
         """Return the names of the shards of a kind: one, and several in a cluster."""
         return shard_names(kind, SHARDS if self.address.kind == "cluster" else 1)
 
+    @property
+    def places(self) -> Sequence[str]:
+        """Return the names of shards that are on all servers which have any."""
+        return (CONTROL, *self.shards("t"))
+
     def shard(self, kind: str, text: str) -> str:
         """Return the name of the shard of a kind that has a channel or a session."""
         names = self.shards(kind)

@@ -63,8 +63,8 @@ class EnginePlaces:
         self.on_replaced: Callable[[str, str], bool] = lambda _session, _connection: False
         self.node = secrets.token_hex(6)
         self.generation = 0
-        self.keys = [options.key("j.0", "e"), options.key("j.0", "n")]
-        self.prefix = options.key("j.0", "c:")
+        self.keys = [options.key(line.shard, "e"), options.key(line.shard, "n")]
+        self.prefix = options.key(line.shard, "c:")
         self.writes = Pulse(steady)
         """The signs of life that the engine has stored."""
         self._line = line

@@ -9,9 +9,10 @@ from relay.engine.connection import (
     LoginError,
     LostError,
     RefusedError,
+    connections_to_all,
     open_connection,
 )
-from relay.engine.options import CONTROL, EngineOptions
+from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 
 REDIS_AT_LEAST = 7
@@ -27,29 +28,20 @@ async def probe(options: EngineOptions) -> None:
         ConfigurationError: if not, in one sentence with what to do.
     """
     address = options.address
-    first = await _open(options, f"engine.url: {address}")
+    name = f"engine.url: {address}"
     try:
-        replid = await _check_server(options, first)
-        second = await _open(options, f"engine.url: {address}")
-        try:
-            if await _check_server(options, second) != replid:
-                raise ConfigurationError(
-                    f"engine.url: two connections to {address} reached two servers, so there is a proxy or a cluster "
-                    "in between. Set it to one server, or to the Sentinels of one."
-                )
-        finally:
-            await second.close()
-    except LostError as error:
-        raise ConfigurationError(
-            f"engine.url: {address} does not answer ({error}). Start the engine."
-        ) from None
-    finally:
-        await first.close()
-
-
-async def _open(options: EngineOptions, name: str) -> EngineConnection:
-    try:
-        return await open_connection(options.address, CONTROL)
+        async with connections_to_all(address, options.places) as servers:
+            for shard, first in servers.items():
+                replid = await _check_server(options, shard, first)
+                second = await open_connection(address, shard)
+                try:
+                    if await _check_server(options, shard, second) != replid:
+                        raise ConfigurationError(
+                            f"engine.url: two connections to {first.server} reached two servers, so there is a proxy "
+                            "or a cluster in between. Set it to one server, or to the Sentinels of one."
+                        )
+                finally:
+                    await second.close()
     except LoginError as error:
         raise ConfigurationError(
             f"{name} refuses the log-in ({error}). Correct the user in engine.url, or the password there or in "
@@ -61,11 +53,14 @@ async def _open(options: EngineOptions, name: str) -> EngineConnection:
         ) from None
 
 
-async def _check_server(options: EngineOptions, connection: EngineConnection) -> str:
+async def _check_server(options: EngineOptions, shard: str, connection: EngineConnection) -> str:
     """Check version, role, replication id and eviction. Return the replication id."""
-    name = f"engine.url: {options.address}"
+    address = options.address
+    name = f"engine.url: {address}"
+    if address.kind == "cluster":
+        name += f", server {connection.server}"
     probing = script("probe")
-    key = options.key(CONTROL, "probe")
+    key = options.key(shard, "probe")
     try:
         reply, memory = await connection.run(
             [("EVAL", probing.text, 1, key), ("INFO", "memory")], within_s=_WITHIN_S
@@ -77,18 +72,20 @@ async def _check_server(options: EngineOptions, connection: EngineConnection) ->
     except LostError as error:
         if "READONLY" in str(error):
             raise _replica(name) from None
+        if address.kind != "cluster" and str(error).startswith(("MOVED", "CLUSTERDOWN")):
+            raise _cluster(name) from None
         raise
-    if isinstance(reply, RefusedError):
-        raise _refused(name, reply)
-    if isinstance(memory, RefusedError):
-        raise _refused(name, memory)
-    replid, _, role, valkey, redis = (str(part, "ascii") for part in reply)
+    if refused := next((one for one in (reply, memory) if isinstance(one, RefusedError)), None):
+        raise _refused(name, refused)
+    replid, _, role, valkey, redis, mode = (str(part, "ascii") for part in reply)
     kind, version, least = ("Valkey", valkey, VALKEY_AT_LEAST) if valkey else ("Redis", redis, REDIS_AT_LEAST)
     if int(version.partition(".")[0] or 0) < least:
         raise ConfigurationError(
             f"{name} is {kind} {version or 'of an unknown version'}, which is too old. Use Redis {REDIS_AT_LEAST} or "
             f"Valkey {VALKEY_AT_LEAST}, or a later version."
         )
+    if mode == "cluster" and address.kind != "cluster":
+        raise _cluster(name)
     if role != "master":
         raise _replica(name)
     if not _REPLID.fullmatch(replid):
@@ -116,6 +113,12 @@ def _refused(name: str, error: RefusedError) -> ConfigurationError:
             "scripts, and reads and writes of the keys."
         )
     return ConfigurationError(f"{name} can't be the engine: it refuses a script ({error}).")
+
+
+def _cluster(name: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is a server of a cluster. Use redis+cluster://host:port,host:port with some of its servers."
+    )
 
 
 def _replica(name: str) -> ConfigurationError:

@@ -1,9 +1,4 @@
-"""The state store of several nodes: claims and revocations in the engine.
-
-Claims go in batches to one script. The claim of a token that was issued before the engine's present life is refused,
-and its client may try again with a new token: the old server may have known that it was used.
-
-A claim takes a place in the session of its token, too (`places.py`).
+"""The state store of several nodes: revocations in the engine, and the claims of `claims.py`.
 
 Revocations are also kept in memory, because the gate looks them up for each connection and must not wait. Every node
 reads them from the control log. When the engine has lost data, each node writes back what it knows.
@@ -13,42 +8,26 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from relay.core.clock_floor import ClockFloor
 from relay.core.errors import Reason, UnavailableError
-from relay.core.tokens import MAX_LIFETIME_S
-from relay.engine.batches import Batches
+from relay.engine.claims import EngineClaims
 from relay.engine.clock_offset import ClockOffset
 from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader, Position
 from relay.engine.options import CONTROL, EngineOptions
-from relay.engine.places import SURE_AFTER_S, EnginePlaces, place_text
 from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
-from relay.state.base import NoPlaceError, Place
+from relay.state.base import Place
 
 _ANSWER_WITHIN_S = 2.0
-"""Seconds that a claim may take before the gate answers 503. Clients do not wait longer."""
 _LOG_ENTRIES = 10_000
 """Revocations in the control log. A node that was away for longer reads all of them."""
 _PER_CALL = 64
 _PAST_FOR_S = 86_400.0
 """Seconds for which the clock must be past the end of a revocation before it is forgotten."""
 _PURGE_EVERY_S = 60.0
-_RETRY = {
-    b"l": "The engine lost data or was replaced: this token may have been used before. Its client needs a new one.",
-    b"c": "The clocks of this node and of the engine differ by more than a second.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    jti: str
-    issued_at: float
-    place: str = ""
-    nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 class EngineState:
@@ -75,21 +54,7 @@ class EngineState:
         self._line = Line(options, CONTROL, name="state", answer_within_s=_ANSWER_WITHIN_S)
         self.pulse = Pulse(steady)
         self.offset = ClockOffset(clock)
-        self._claims: Batches[_Claim, Sequence[bytes]] = Batches(
-            self._claim,
-            name="claims",
-            answer_within_s=_ANSWER_WITHIN_S,
-            failed=_unavailable,
-        )
-        self.places = EnginePlaces(
-            options,
-            self._line,
-            submit_leave=lambda text: self._claims.submit(_Claim("", 0, text, nonce="")),
-            tell=self._tell_replaced,
-            clock=clock,
-            steady=steady,
-        )
-        self._claim_prefix = options.key("j.0", "j:")
+        self.claims = EngineClaims(options, tell=self._tell_replaced, clock=clock, steady=steady)
         self._control_keys = [options.key(CONTROL, name) for name in ("e", "r", "l", "u")]
         self._generation = 0
         self._revoked: dict[str, tuple[float, float]] = dict(known or {})
@@ -126,8 +91,7 @@ class EngineState:
         try:
             async with asyncio.timeout(5 * _ANSWER_WITHIN_S):
                 await state._reader.began()
-                # the life of the claims begins now, and not with the first token that somebody uses
-                await state._line.call(script("claim"), state.places.keys, state._claim_head())
+                await state.claims.begin()
         except BaseException as error:
             await state.aclose()
             if isinstance(error, TimeoutError):
@@ -139,7 +103,7 @@ class EngineState:
     @property
     def waiting(self) -> int:
         """The number of claims that were not sent yet."""
-        return len(self._claims)
+        return self.claims.waiting
 
     @property
     def is_blind(self) -> bool:
@@ -149,8 +113,7 @@ class EngineState:
     @property
     def restarts(self) -> int:
         """How often a task of this store failed and was started again."""
-        parts = (self._line, self._claims, self._reader, self.places)
-        return sum(part.task.restarts for part in parts)
+        return self._line.task.restarts + self._reader.task.restarts + self.claims.restarts
 
     @property
     def generation(self) -> int:
@@ -171,21 +134,7 @@ class EngineState:
         self, jti: str, *, expires_at: float, issued_at: float | None = None, place: Place | None = None
     ) -> bool:
         """See `State.claim`."""
-        issued = expires_at - MAX_LIFETIME_S if issued_at is None else issued_at
-        claim = _Claim(jti, issued, "" if place is None else place_text(place))
-        answer, *replaced = await self._claims.submit(claim)
-        if answer == b"o" and place is not None:
-            began = time.monotonic()
-            await asyncio.sleep(SURE_AFTER_S)
-            claim = _Claim(jti, issued, place_text(place, heard_within_s=time.monotonic() - began))
-            answer, *replaced = await self._claims.submit(claim)
-        if answer in _RETRY:
-            raise _unavailable(_RETRY[answer])
-        if answer in (b"f", b"o"):
-            raise NoPlaceError
-        if replaced and place is not None:
-            self.places.replaced(place.session, replaced)
-        return answer == b"1"
+        return await self.claims.claim(jti, expires_at=expires_at, issued_at=issued_at, place=place)
 
     async def revoke(self, key: str, *, at: float, until: float) -> None:
         """See `State.revoke`."""
@@ -215,33 +164,9 @@ class EngineState:
         """Close the connections."""
         await self._reader.aclose()
         try:
-            await self.places.aclose()
+            await self.claims.aclose()
         finally:  # it calls the engine, and may be cancelled
-            await self._claims.aclose()
             await self._line.aclose()
-
-    # claims
-
-    def _claim_head(self) -> list[str | float]:
-        return [*self.places.head(), self._claim_prefix]
-
-    async def _claim(self, claims: Sequence[_Claim]) -> Sequence[Sequence[bytes]]:
-        arguments = self._claim_head()
-        for one in claims:
-            arguments += [one.jti, one.nonce, one.issued_at, one.place]
-        try:
-            generation, *answers = await self._line.call(script("claim"), self.places.keys, arguments)
-        except RefusedError as error:
-            raise _unavailable(str(error)) from None
-        self.places.seen(generation)
-        return [answer.split(b" ") for answer in answers]
-
-    async def _tell_replaced(self, connections: Sequence[str]) -> None:
-        head: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES, self.log_format]
-        life = [self._control_keys[0], self._control_keys[2]]
-        await self._line.call(script("replaced"), life, [*head, *connections])
-
-    # revocations
 
     async def _begin(self) -> Position:
         """Read all revocations, and write back those that the engine does not have. Return where the log goes on."""
@@ -271,6 +196,11 @@ class EngineState:
         generation, _ = await self._line.call(script("revoke"), self._control_keys, arguments)
         self._generation = max(self._generation, int(generation))
 
+    async def _tell_replaced(self, connections: Sequence[str]) -> None:
+        head: list[str | float] = [self._generation, secrets.token_hex(6), _LOG_ENTRIES, self.log_format]
+        life = [self._control_keys[0], self._control_keys[2]]
+        await self._line.call(script("replaced"), life, [*head, *connections])
+
     def _accept(self, generation: int, _number: int, fields: Fields) -> None:
         self._generation = max(self._generation, generation)
         for name, value in zip(fields[::2], fields[1::2], strict=True):
@@ -278,7 +208,7 @@ class EngineState:
                 target, at, until = value.decode().rsplit(" ", 2)
                 self._learn(target, float(at), float(until))
             elif name == b"replaced":
-                self.places.accept(value.decode())
+                self.claims.accept(value.decode())
 
     def _learn(self, key: str, at: float, until: float) -> None:
         known_at, known_until = self._revoked.get(key, (0.0, 0.0))

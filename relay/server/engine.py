@@ -145,7 +145,7 @@ async def open_engine(
         stack.push_async_callback(broker.aclose)
         health = Health(
             control=state.pulse,
-            writes=state.places.writes,
+            writes=state.claims.writes,
             logs=[shard.pulse for shard in broker.shards],
             offset=state.offset,
             blind_s=settings.engine.blind_s,

@@ -218,8 +218,7 @@ async def make_parts(
         stack.push_async_callback(revoker.aclose)
         if engine is not None:
             engine.state.on_revoked = revoker.end_here
-            engine.state.places.open_places = stream.registry.places
-            engine.state.places.on_replaced = stream.registry.end_replaced
+            engine.state.claims.connect(stream.registry.places, stream.registry.end_replaced)
             engine.quotas.quotas = lambda: ingest.quotas
             engine.quotas.start()
         issuer = Issuer(
@@ -372,7 +371,7 @@ def _stream(
         auditor=auditor,
         admission_queue=admission_queue,
         accept_queue=accept_queue,
-        places=None if engine is None else engine.state.places,
+        places=None if engine is None else engine.state.claims,
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from relay.core.closes import CloseCode
 from relay.core.errors import UnavailableError
-from relay.engine import places, state
+from relay.engine import claims, places
 from relay.engine.places import EnginePlaces
 from relay.engine.scripts import Script
 from relay.engine.state import EngineState
@@ -88,7 +88,7 @@ async def flushed(nodes: Setting) -> None:
 async def killed(nodes: Setting) -> None:
     """A node is killed: who comes at once waits until it is certain that it gives no sign of life."""
     await nodes.fill()
-    nodes.other.engine.places.task.stop()  # nothing of it lives on
+    nodes.other.engine.claims.shards[0].places.task.stop()  # nothing of it lives on
     for _ in range(MOST):
         assert not await nodes.is_full()
     assert await nodes.is_full()
@@ -119,7 +119,7 @@ async def gone_while_away(nodes: Setting) -> None:
 async def lost_reply(nodes: Setting) -> None:
     """The reply to a claim that replaces is lost: the replaced connection ends, and no other one."""
     opened = await nodes.fill()
-    nodes.links[0].lose_reply_to(vars(state)["script"]("claim").sha.encode())
+    nodes.links[0].lose_reply_to(vars(claims)["script"]("claim").sha.encode())
     newest = await nodes.one.open("s")
     assert nodes.links[0].lost == 1
     await nodes.until(lambda: opened[0].code == CloseCode.REPLACED)
@@ -135,7 +135,7 @@ async def not_told(nodes: Setting) -> None:
     position = reader.position
     await nodes.until(lambda: reader.position > position)
     reader._accept = accept
-    nodes.other.engine.places._write_due = 0.0
+    nodes.other.engine.claims.shards[0].places._write_due = 0.0
     await nodes.until(lambda: opened[0].code == CloseCode.REPLACED)
     assert [one.code for one in (*opened[1:], newest)] == [None] * MOST
 
@@ -157,7 +157,7 @@ REPLACING: list[Fault] = [lost_reply, not_told, replaced_in_its_handshake]
 
 @pytest.fixture(autouse=True)
 def _sure_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "SURE_AFTER_S", 1.0)
+    monkeypatch.setattr(claims, "SURE_AFTER_S", 1.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -188,12 +188,12 @@ async def test_sessions_leave_nothing_in_the_engine(kind: str, engines: Engines)
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str, text: str, instead: str) -> None:
     """Change a part of a script."""
-    found: Callable[[str], Script] = vars(state)["script"]
+    found: Callable[[str], Script] = vars(claims)["script"]
     real = found(name)
     assert text in real.text, f"{name}.lua has no {text!r}"
     changed = real.text.replace(text, instead)
     sha = hashlib.sha1(changed.encode(), usedforsecurity=False).hexdigest()
-    for module in (state, places):
+    for module in (claims, places):
         monkeypatch.setattr(
             module, "script", lambda wanted: Script(name, changed, sha) if wanted == name else found(wanted)
         )
@@ -218,7 +218,7 @@ def no_certainty(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that stops says nothing."""
     without(monkeypatch, "beat", "redis.call('HDEL', KEYS[2], node)\n  return", "return")
-    monkeypatch.setattr(state, "SURE_AFTER_S", 20.0)
+    monkeypatch.setattr(claims, "SURE_AFTER_S", 20.0)
 
 
 def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from relay.core.publications import Publication, parse_draft
 from relay.engine import families as engine_families
 from relay.engine import tasks
 from relay.engine.broker import EngineBroker, Shard
+from relay.engine.claims import ClaimShard
 from relay.engine.families import EngineFamilies
 from relay.engine.state import EngineState
 from tests.support.engines import Engines, until
@@ -54,6 +55,11 @@ class Node:
     def shard(self) -> Shard:
         """The only shard of the broker."""
         return self.broker.shards[0]
+
+    @property
+    def claims(self) -> ClaimShard:
+        """The only shard of the claims."""
+        return self.state.claims.shards[0]
 
     async def publish(self, value: int) -> Position:
         """Publish a value."""
@@ -101,7 +107,8 @@ async def act(node: Node) -> None:
     ("part", "method"),
     [
         ("state._line", "_answer"),
-        ("state._claims", "_send"),
+        ("claims._line", "_answer"),
+        ("claims.batches", "_send"),
         ("state._reader", "_accept"),
         ("state._reader", "_entries"),
         ("shard._line", "_answer"),

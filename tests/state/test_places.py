@@ -17,7 +17,7 @@ from tests.support.session_places import MOST, NOW, Node, Nodes, two_nodes
 
 @pytest.fixture(autouse=True)
 def _sure_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.engine.state.SURE_AFTER_S", 1.0)
+    monkeypatch.setattr("relay.engine.claims.SURE_AFTER_S", 1.0)
 
 
 @contextlib.asynccontextmanager

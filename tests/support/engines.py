@@ -204,7 +204,6 @@ class LossyLink:
         try:
             from_engine, engine = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:  # there is no engine, so the caller gets no connection either
-            writer.transport.abort()
             return
         losing = asyncio.Event()
 
@@ -233,11 +232,10 @@ class LossyLink:
         finally:
             self._open.discard(writer)
             self._silent.discard(writer)
+            engine.transport.abort()  # before anything is awaited: the link may end at this moment
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            writer.transport.abort()
-            engine.transport.abort()
 
 
 @contextlib.asynccontextmanager
@@ -247,7 +245,9 @@ async def lossy_link(target: int) -> AsyncIterator[LossyLink]:
     tasks: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.add(asyncio.create_task(link.accept(reader, writer)))
+        task = asyncio.create_task(link.accept(reader, writer))
+        task.add_done_callback(lambda _: writer.transport.abort())
+        tasks.add(task)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     link.port = server.sockets[0].getsockname()[1]

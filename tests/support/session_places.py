@@ -39,12 +39,12 @@ class Node:
 
     def __init__(self, state: SqliteState | EngineState, *, replace: bool) -> None:
         self.state = state
-        shared = state.places if isinstance(state, EngineState) else None
+        shared = state.claims if isinstance(state, EngineState) else None
         self.registry = Registry(
             per_session=MOST, replace=replace, closing_queue=AdmissionQueue(), places=shared
         )
         if shared is not None:
-            shared.open_places, shared.on_replaced = self.registry.places, self.registry.end_replaced
+            shared.connect(self.registry.places, self.registry.end_replaced)
 
     @property
     def engine(self) -> EngineState:
