@@ -58,4 +58,4 @@ def chart(title: str, counts: Mapping[str, int], bars: list[str], *, style: str)
         aria_label=f"{title} by {unit}: {says}",
     )
     ends = tag("p", tag("span", bars[0]), tag("span", bars[-1]), class_="ends")
-    return tag("figure", tag("figcaption", tag("b", f"{title} by {unit}"), f" {says}"), drawing, ends)
+    return tag("figure", tag("figcaption", tag("b", f"{title} by {unit}"), tag("div", says)), drawing, ends)

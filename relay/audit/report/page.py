@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 500
 """Rows of a table. A sentence says how many more there are."""
-_UNBROKEN = frozenset({"at", "last", "file"})
+_UNBROKEN = frozenset(
+    {"at", "last", "file", "chain", "action", "reason", "mark", "role", "endpoint", "refused because"}
+)
 _SHORT = len("2026-11-26T09:00:00.000Z")
-"""A text of these columns is on one line, unless it is longer than a time, as only a forged one is."""
+"""A text of these columns is on one line, unless it is longer than a time, as a long name or a forged one is."""
 _TOP = 10
 """Users and addresses that were refused most."""
 
@@ -59,8 +61,14 @@ def report_page(found: "Findings", chains: Sequence[ProvenChain], *, span: Span,
                 tag("h1", title),
                 tag(
                     "p",
-                    f"Records from {span.since} to {span.until}. Made at {made_at} by relay {__version__}. "
-                    "All times are in UTC.",
+                    *(
+                        "Records from ",
+                        _on_one_line(span.since),
+                        " to ",
+                        _on_one_line(span.until),
+                        ". Made at ",
+                    ),
+                    *(_on_one_line(made_at), f" by relay {__version__}. All times are in UTC."),
                 ),
             ),
             _summary(found, chains),
@@ -251,17 +259,14 @@ def _anomalies(found: "Findings") -> Html:
             right=("records",),
         ),
         _table(
-            ("at", "marks", "action", "reason", "user", "address", "browser", "token"),
+            ("at", "marks", "what", "who", "token and browser"),
             [
                 (
                     one.at,
-                    ", ".join(one.marks),
-                    one.action,
-                    one.reason,
-                    one.user,
-                    one.address,
-                    one.user_agent,
-                    one.token,
+                    _lines(*one.marks),
+                    _lines(one.action, one.reason),
+                    _lines(one.user, one.address),
+                    tag("div", tag("code", one.token), tag("small", one.user_agent)),
                 )
                 for one in found.marked
             ],
@@ -335,6 +340,22 @@ def _table(
         tag("div", table, class_="scroll", tabindex=0, role="region", aria_label=", ".join(columns)),
         tag("p", more, class_="nothing") if more else "",
     )
+
+
+def _lines(*texts: str) -> Html:
+    """Return texts one below the other, each on one line if it is short."""
+    return tag(
+        "div",
+        *(
+            tag("div", text, **({"class_": "unbroken"} if len(text) <= _SHORT else {}))
+            for text in texts
+            if text
+        ),
+    )
+
+
+def _on_one_line(text: str) -> Html:
+    return tag("span", text, class_="unbroken")
 
 
 def _number(value: Piece) -> Piece:

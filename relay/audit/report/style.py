@@ -46,6 +46,7 @@ th, td {
 }
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
+small { font-size: 11px; line-height: 1.35; display: block; }
 .right { text-align: right; }
 .unbroken { white-space: nowrap; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 24px; margin-top: 10px; }
@@ -74,6 +75,7 @@ g:hover .space { fill: var(--line); }
   .scroll { overflow: visible; }
   table { width: 100%; font-size: 8.5pt; }
   td, th { max-width: none; min-width: 0; padding-right: 8px; }
+  small, td code { font-size: 7pt; }
   .facts { grid-template-columns: repeat(4, 1fr); }
   .pairs { grid-template-columns: 1fr 1fr; }
 }

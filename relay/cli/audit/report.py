@@ -14,7 +14,7 @@ import typer
 from relay.audit.query.records import RecordReader, iso
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.times import parse_period
-from relay.cli.audit.verify import check, exit_code, unreadable
+from relay.cli.audit.verify import HeadOption, check, exit_code, parse_head, unreadable
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
 
@@ -31,6 +31,7 @@ def report(
         str,
         typer.Option("--period", metavar="TIME", help="How long before --until, or before now, it begins."),
     ] = "30d",
+    head: HeadOption = "",
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -45,6 +46,7 @@ def report(
     If the log is damaged, the page says so, and the exit code is that of `relay audit verify`.
     """
     _check_target(html)
+    given = parse_head(head)
     now = datetime.now(UTC)
     since, until = log.reader.span
     end = datetime.fromisoformat(until) if until else now
@@ -62,7 +64,7 @@ def report(
     found = findings(index)
     try:
         # after the index was read, so that the proof is of all records that the page counts
-        chains = check(log.named, keys=keys, config=log.config)
+        chains = check(log.named, head=given, keys=keys, config=log.config)
     except OSError as error:
         raise RelayError(unreadable(error)) from None
     page = report_page(

@@ -39,6 +39,16 @@ _REPORT_EVERY = 1000
 """Lines between two steps of the progress bar: a step for each line would cost more than the check."""
 
 
+HeadOption = Annotated[
+    str,
+    typer.Option(
+        "--head",
+        metavar="WRITER:SEQ:HASH",
+        help="The log's last known record, from another place. It proves that the end is not cut off.",
+    ),
+]
+
+
 class Exit(IntEnum):
     """Exit codes of `relay audit verify`, for a script that watches the log. Those from 10 on name the damage."""
 
@@ -108,13 +118,7 @@ def verify(
         list[Path] | None,
         typer.Argument(metavar="FILE", help="The log's files. Default: all files that the settings name."),
     ] = None,
-    head: Annotated[
-        str,
-        typer.Option(
-            metavar="WRITER:SEQ:HASH",
-            help="The log's last known record, from another place. It proves that the end is not cut off.",
-        ),
-    ] = "",
+    head: HeadOption = "",
     keys: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder with the public keys that signed the checkpoints."),
@@ -134,11 +138,8 @@ def verify(
     on: the log is damaged, and relay/audit/README.md has a table of codes.
     """
     try:
-        known = Link.parse(head) if head else None
-        found = check(files or (), head=known, keys=keys, config=config)
+        found = check(files or (), head=parse_head(head), keys=keys, config=config)
         differing = _compare(found) if index else None
-    except MalformedError as error:
-        _give_up(f"--head: {error.detail}")
     except ConfigurationError as error:
         _give_up(str(error))
     except OSError as error:
@@ -156,6 +157,18 @@ def verify(
             else "the index is what the log says"
         )
     raise typer.Exit(exit_code(found) or (Exit.OTHER_INDEX if differing else Exit.WHOLE))
+
+
+def parse_head(text: str) -> Link | None:
+    """Read the value of --head.
+
+    Raises:
+        ConfigurationError: if it is no head.
+    """
+    try:
+        return Link.parse(text) if text else None
+    except MalformedError as error:
+        raise ConfigurationError(f"--head: {error.detail}") from None
 
 
 def exit_code(found: Sequence[Checked]) -> Exit:

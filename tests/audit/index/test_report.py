@@ -78,6 +78,18 @@ def test_the_numbers_are_those_of_the_other_commands(tmp_path: Path) -> None:
     assert f"connect.denied token_replayed {refused} " in all_
 
 
+def test_a_head_from_another_place_proves_the_end(tmp_path: Path) -> None:
+    """A log that was cut off since is damaged; what is no head is named before anything is read."""
+    day, page = make_day(tmp_path / "audit.jsonl", tokens=20), tmp_path / "page.html"
+    assert run(page, "-f", day.path, "--head", day.head).exit_code == 0
+    assert "and that is its end, as the given head proves" in " ".join(Texts(page.read_text()).texts)
+    lines = day.path.read_bytes().splitlines(keepends=True)
+    day.path.write_bytes(b"".join(lines[:-1]))
+    assert run(page, "-f", day.path, "--head", day.head).exit_code == Exit.CUT_OFF
+    assert "damaged" in Texts(page.read_text()).texts
+    assert "--head: A head has the form" in str(run(page, "-f", day.path, "--head", "42").exception)
+
+
 def test_a_damaged_log_and_an_empty_one_say_so(tmp_path: Path) -> None:
     """The exit code of a damaged one is that of `verify`."""
     log, page = tmp_path / "audit.jsonl", tmp_path / "page.html"
