@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.audit.chain import Link
-from relay.core.errors import Reason, UnavailableError
+from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.engine.options import CONTROL, EngineOptions
 
 WITHOUT_LIMIT_S = 400 * 86_400.0
@@ -51,6 +51,16 @@ class KnownHead:
     now: float
 
     @property
+    def file(self) -> Path:
+        """Where the log is, on its machine."""
+        return Path(self.place.partition(":")[2])
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether this machine wrote it."""
+        return self.place.startswith(f"{socket.gethostname()}:")
+
+    @property
     def file_may_be_deleted(self) -> bool:
         """Whether `audit.keep_days` may have deleted the file."""
         return self.until - self.now < _NEARLY_S
@@ -70,7 +80,7 @@ async def read_heads(options: EngineOptions) -> Sequence[KnownHead]:
     """Return all heads that the engine knows.
 
     Raises:
-        UnavailableError: if it does not answer, or refuses. The text says why.
+        UnavailableError: if it does not answer or refuses, or has a head that is none. The text says why.
         ConfigurationError: if redis-py is not installed.
     """
     from relay.engine.connection import EngineError, RefusedError, open_connection
@@ -86,19 +96,27 @@ async def read_heads(options: EngineOptions) -> Sequence[KnownHead]:
         if isinstance(fields, RefusedError):
             raise fields
     except EngineError as error:
-        raise UnavailableError(Reason.STATE_UNAVAILABLE, str(error), setting="engine.url") from None
+        raise _unavailable(str(error)) from None
     now = int(seconds) + int(micros) / 1e6
-    return [
-        _head(name.decode(), value.decode(), now)
-        for name, value in zip(fields[::2], fields[1::2], strict=True)
-    ]
+    try:
+        return [
+            _head(str(name, "utf-8"), str(value, "utf-8"), now)
+            for name, value in zip(fields[::2], fields[1::2], strict=True)
+        ]
+    except (ValueError, MalformedError):
+        key = options.key(CONTROL, "heads")
+        raise _unavailable(f"{key} has a head that no relay has written") from None
+
+
+def _unavailable(detail: str) -> UnavailableError:
+    return UnavailableError(Reason.STATE_UNAVAILABLE, detail, setting="engine.url")
 
 
 def _head(name: str, value: str, now: float) -> KnownHead:
     writer, _, missing = name.partition("!")
     seq, digest, at, until, _, place = value.split(" ", 5)
     return KnownHead(
-        link=Link(writer, int(seq), digest),
+        link=Link.parse(f"{writer}:{seq}:{digest}"),
         at=float(at),
         until=float(until),
         place=place,

@@ -78,6 +78,7 @@ def test_the_verdict_as_json_is_one_object(path: Path, lines: Lines) -> None:
         "signed": None,
         "closed": False,
         "problem": None,
+        "head_from": "",
     }
     path.write_bytes(b"".join(lines[1:]))
     result = run(path, "--json")

@@ -8,8 +8,10 @@ from pathlib import Path
 from shutil import rmtree
 
 import pytest
+from typer.testing import CliRunner
 from websockets.exceptions import InvalidStatus
 
+from relay.cli.audit import app as audit_app
 from tests.support.engines import EngineServer
 from tests.support.operators import OPERATORS, READER
 from tests.support.relay_process import Relay
@@ -66,7 +68,8 @@ async def listed(relay: Relay, *rows: tuple[str, str, int]) -> None:
 
 
 async def test_an_ingest_publishes_to_a_stream(tmp_path: Path, own_engine: EngineServer) -> None:
-    """It has the internal listener alone, and no key; subscribers elsewhere get what it gets. It lists both nodes."""
+    """It has the internal listener alone, and no key; subscribers elsewhere get what it gets. It lists both nodes, and
+    the engine keeps the head of the other's audit log."""
     stream, ingest = (
         on_engine(tmp_path / name, own_engine, extra=OPERATORS) for name in ("stream", "ingest")
     )
@@ -91,6 +94,11 @@ async def test_an_ingest_publishes_to_a_stream(tmp_path: Path, own_engine: Engin
         async with asyncio.timeout(60):
             assert stream.stop() == 0
             await listed(ingest, ("all", "stopped", 0), ("ingest", "live", 0))
+        (stream.folder / "relay-state.db").unlink()  # the engine alone knows how long the audit log is
+        verify = ["verify", "--config", str(stream.folder / "relay.toml")]
+        found = await asyncio.to_thread(CliRunner().invoke, audit_app, verify)
+        assert found.exit_code == 0, found.output
+        assert "that is its end, as the given head proves, the head is the engine's" in found.output
         for port in ingest.ports[:2]:
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)

@@ -64,7 +64,7 @@ def report(
     found = findings(index)
     try:
         # after the index was read, so that the proof is of all records that the page counts
-        chains = check(log.named, head=given, keys=keys, config=log.config)
+        chains = check(log.named, tell=_tell, head=given, keys=keys, config=log.config)
     except OSError as error:
         raise RelayError(unreadable(error)) from None
     page = report_page(
@@ -80,6 +80,10 @@ def report(
             sys.stderr.write(f"{one.name}: {one.verdict}\n")
     if code:
         raise typer.Exit(code)
+
+
+def _tell(note: str) -> None:
+    sys.stderr.write(f"{note}\n")
 
 
 def _check_target(path: Path) -> None:

@@ -7,7 +7,7 @@ the person who checks it.
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from relay.audit.index.manifest import Verified, folder_of, write_verified
 from relay.audit.query.records import iso
 from relay.audit.verdict import Kind, Problem, Verdict
 from relay.audit.verify import open_log, read_lines, verify_files, verify_halves
+from relay.cli.audit.heads import Head, Heads
 from relay.cli.audit.input import NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
@@ -34,6 +35,8 @@ from relay.settings.audit_log import MEMORY_MB
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
+
+    from relay.settings.load import Settings
 
 _REPORT_EVERY = 1000
 """Lines between two steps of the progress bar: a step for each line would cost more than the check."""
@@ -71,7 +74,7 @@ class _Evidence:
     """One chain: what is checked, and what it is checked against."""
 
     files: Sequence[Path]
-    head: Link | None
+    head: Head
     keys: Mapping[str, VerifyKey] | None
     complete: bool
     """Whether these are all files of the log."""
@@ -85,32 +88,48 @@ class Checked:
     name: str
     verdict: Verdict
     end: str
+    head_from: str
 
 
 def check(
-    files: Sequence[Path], *, head: Link | None = None, keys: Path | None = None, config: Path | None = None
+    files: Sequence[Path],
+    *,
+    tell: Callable[[str], None],
+    head: Link | None = None,
+    keys: Path | None = None,
+    config: Path | None = None,
 ) -> list[Checked]:
     """Check the chains of these files; or without files those of the settings. Keep what was found for the index.
+
+    `tell` gets what the engine of the settings could not answer: it changes no verdict.
 
     Raises:
         ConfigurationError: if the settings or the head can't be used.
         MalformedError: if the state store has a head that is none.
         OSError: if a file can't be read.
     """
-    chains = _named(files, head, keys) if files else _configured(head, keys, config)
+    settings = None
+    if not files or config is not None:
+        settings = load_settings(config, otherwise="To check files without settings, name them as arguments.")
+    heads = Heads(given=head, settings=settings, tell=lambda text: tell(_escaped(text)))
+    heads.ask()
+    chains = _named(files, heads, keys) if files or settings is None else _configured(settings, heads, keys)
+    missing = [] if files or settings is None else heads.missing(settings.audit.path)
+    removed = [_removed(file, sentence) for file, sentence in missing]
     verdicts = [_complete(_check(evidence), evidence) for evidence in chains]
     with suppress(OSError):  # of an index that can't be written, as that of another user
-        said = "; ".join(dict.fromkeys(map(str, verdicts)))
+        said = "; ".join(dict.fromkeys(map(str, (*verdicts, *(one.verdict for one in removed)))))
         write_verified(folder_of(chains[0].files[-1]), Verified(iso(datetime.now(UTC)), said))
     return [
         Checked(
             files=evidence.files,
             name=_escaped(evidence.files[verdict.problem.file if verdict.problem else -1]),
             verdict=verdict,
-            end=_end_of(evidence.files[-1], verdict),
+            end=_end_of(evidence.files[-1], verdict) + _of_head(evidence.head, verdict),
+            head_from=evidence.head.source,
         )
         for evidence, verdict in zip(chains, verdicts, strict=True)
-    ]
+    ] + removed
 
 
 def verify(
@@ -131,14 +150,15 @@ def verify(
 ) -> None:
     """Name the first modified, deleted, inserted or reordered record of an audit log.
 
-    Without FILE, the log of the settings is checked against its own keys and against the head in the state store. Each
-    process of several has a chain of its own, and a line in the answer.
+    Without FILE, the log of the settings is checked against its own keys, and against the heads in the state store
+    and in the engine. With --config, files that are named are compared with the engine's heads too. Each process of
+    several has a chain of its own, and a line in the answer.
 
     Exit code 0: the log is whole; 2: something could not be read; from 10
     on: the log is damaged, and relay/audit/README.md has a table of codes.
     """
     try:
-        found = check(files or (), head=parse_head(head), keys=keys, config=config)
+        found = check(files or (), tell=_tell, head=parse_head(head), keys=keys, config=config)
         differing = _compare(found) if index else None
     except ConfigurationError as error:
         _give_up(str(error))
@@ -147,7 +167,9 @@ def verify(
     more = {} if differing is None else {"index_differing": differing}
     for one in found:
         if as_json:
-            typer.echo(json.dumps({"file": one.name, **asdict(one.verdict), **more}))
+            typer.echo(
+                json.dumps({"file": one.name, **asdict(one.verdict), "head_from": one.head_from, **more})
+            )
         else:
             _print(one.name, one.verdict, one.end)
     if differing is not None and not as_json:
@@ -186,6 +208,13 @@ def _end_of(newest: Path, verdict: Verdict) -> str:
     return ", closed in order" if verdict.closed else ", not closed: its process was killed"
 
 
+def _of_head(head: Head, verdict: Verdict) -> str:
+    """Return the end of the line, about where the head is from."""
+    if not head.said:
+        return ""
+    return f", {head.said}" if verdict.ok else f" {head.said[0].upper()}{head.said[1:]}."
+
+
 def _compare(chains: Sequence[Checked]) -> int:
     """Return how many rows of the index are not what the log says.
 
@@ -202,48 +231,36 @@ def _compare(chains: Sequence[Checked]) -> int:
         return made.differing(folder)
 
 
-def _named(files: Sequence[Path], head: Link | None, keys: Path | None) -> list[_Evidence]:
+def _named(files: Sequence[Path], heads: Heads, keys: Path | None) -> list[_Evidence]:
     """Take the files of the arguments: a chain for each process that their names tell, in the order of the records."""
     known = None if keys is None else {record.kid: record.verify for record in load_records(keys)}
-    chains: dict[int, list[Path]] = {}
+    found: dict[int, list[Path]] = {}
     for file in sorted(files, key=_first):
-        chains.setdefault(process_number(file), []).append(file)
-    heads = _heads([chains[number] for number in sorted(chains)], head)
-    return [_Evidence(files=chain, head=one, keys=known, complete=False) for chain, one in heads]
+        found.setdefault(process_number(file), []).append(file)
+    chains = [found[number] for number in sorted(found)]
+    return [
+        _Evidence(files=chain, head=head, keys=known, complete=False)
+        for chain, head in zip(chains, heads.of(chains), strict=True)
+    ]
 
 
-def _configured(head: Link | None, keys: Path | None, config: Path | None) -> list[_Evidence]:
-    """Take all chains of the settings' log, its keys, and the heads that the state store keeps."""
-    from relay.state.sqlite import read_head
-
-    settings = load_settings(config, otherwise="To check files without settings, name them as arguments.")
-    found = [
+def _configured(settings: "Settings", heads: Heads, keys: Path | None) -> list[_Evidence]:
+    """Take all chains of the settings' log, and its keys."""
+    chains = [
         [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
     ]
     known = {record.kid: record.verify for record in load_records(keys or settings.audit.keys_dir)}
-
-    def kept(path: Path) -> Link | None:
-        link = read_head(settings.engine.state_path, path) if settings.engine.state_path.exists() else None
-        return Link(*link) if link else None
-
     return [
-        _Evidence(files=chain, head=given or kept(chain[-1]), keys=known, complete=True)
-        for chain, given in _heads(found, head)
+        _Evidence(files=chain, head=head, keys=known, complete=True)
+        for chain, head in zip(chains, heads.of(chains), strict=True)
     ]
 
 
-def _heads(chains: list[list[Path]], head: Link | None) -> list[tuple[list[Path], Link | None]]:
-    """Return the chains with the given head at the one that it belongs to.
-
-    Raises:
-        ConfigurationError: if it belongs to none of several.
-    """
-    if head is None or len(chains) == 1:
-        return [(chain, head) for chain in chains]
-    own = [_writer(chain[0]) == head.writer for chain in chains]
-    if not any(own):
-        raise ConfigurationError(f"--head: none of the {len(chains)} chains has the writer {head.writer}.")
-    return [(chain, head if is_own else None) for chain, is_own in zip(chains, own, strict=True)]
+def _removed(file: Path, sentence: str) -> Checked:
+    """Return the verdict on a log that is not there."""
+    problem = Problem(kind=Kind.DELETED, line=1, sentence=sentence)
+    empty = replace(verify_files([], keys={}), ok=False, problem=problem)
+    return Checked(files=[file], name=_escaped(file), verdict=empty, end="", head_from="engine")
 
 
 def _complete(verdict: Verdict, evidence: _Evidence) -> Verdict:
@@ -263,11 +280,6 @@ def _first(file: Path) -> int:
     return link.seq if link else 0
 
 
-def _writer(file: Path) -> str:
-    link = _first_link(file)
-    return link.writer if link else ""
-
-
 def _first_link(file: Path) -> Link | None:
     with file.open("rb") as log, suppress(MalformedError):
         return unseal(log.readline(MAX_LINE)).link
@@ -276,7 +288,7 @@ def _first_link(file: Path) -> Link | None:
 
 def _check(evidence: _Evidence) -> Verdict:
     """Check a chain: a long one in two processes, each of them a half."""
-    files, head, keys = evidence.files, evidence.head, evidence.keys
+    files, head, keys = evidence.files, evidence.head.link, evidence.keys
     boundary = find_boundary(files)
     with ExitStack() as stack:
         # before the progress bar, which has a thread
@@ -340,6 +352,10 @@ def _print(name: str, verdict: Verdict, end: str) -> None:
     style = "green" if verdict.ok else "bold red"
     # soft_wrap: a line stays one line, so that it can be copied
     Console().print(Text(f"{name}: ") + Text(f"{verdict}{end}", style=style), soft_wrap=True)
+
+
+def _tell(note: str) -> None:
+    typer.echo(f"relay audit verify: {note}", err=True)
 
 
 def _give_up(sentence: str) -> NoReturn:
