@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.event_streams import event_headers
 from tests.support.raw_http import Answer, bearing, head, knock, read_answer, upgrade
-from tests.support.relay_process import Relay, running
+from tests.support.relay_process import Relay, make_relay, running
 from tests.support.shared_relay import assert_quiet
 
 
@@ -145,27 +145,46 @@ async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
 
 async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
     """When the thief has the answer, the record is in the file: of a second use, and of a use elsewhere."""
-    with running(tmp_path) as relay:
-        used, used_for_events, fresh = [await relay.token() for _ in range(3)]
-        for token in (used, used_for_events):
+    relay, listed = make_relay(tmp_path), "https://listed.example"
+    settings = relay.folder / "relay.toml"
+    settings.write_text(
+        settings.read_text().replace("[public]\n", f'[public]\nallowed_origins = ["{listed}"]\n')
+    )
+    relay.start()
+    try:
+        used, used_for_events, used_to_refresh, fresh, fresh_too = [await relay.token() for _ in range(5)]
+        for token in (used, used_for_events, used_to_refresh):
             assert (await knock(relay, fields=[*upgrade(relay), bearing(token)])).status == 101
         for_events = event_headers(used_for_events, origin=relay.url)
-        other = upgrade(relay, origin="https://elsewhere.example")
+        found = []
         for reason, path, fields in (
             ("token_replayed", "/ws/prices", [*upgrade(relay), bearing(used)]),
             ("token_replayed", "/ws/prices", for_events),
             ("token_audience", "/ws/trades", [*upgrade(relay), bearing(fresh)]),
-            ("origin_refused", "/ws/prices", [*other, bearing(fresh)]),
+            ("token_audience", "/ws/trades", event_headers(fresh_too, origin=relay.url)),
+            (
+                "origin_refused",
+                "/ws/prices",
+                [*upgrade(relay, origin="https://else.example"), bearing(fresh)],
+            ),
+            ("token_origin", "/ws/prices", [*upgrade(relay, origin=listed), bearing(fresh)]),
+            ("origin_missing", "/ws/prices", [*upgrade(relay, origin=""), bearing(fresh)]),
         ):
             assert (await knock(relay, path, fields=fields)).status in (401, 403)
-            assert refusals(relay)[-1] == reason
-        assert await first_message(relay, fresh) is None
+            found.append(reason)
+            assert refusals(relay) == found
         by_first_message = await relay.token()
         assert await first_message(relay, by_first_message) is None
         assert await first_message(relay, by_first_message) == 3000
+        assert refusals(relay) == [*found, "token_replayed"]
+        async with relay.connect() as socket:
+            await socket.read("error")  # it has asked for no channel
+            await socket.send(type="refresh", id=1, token=used_to_refresh)
+            assert (await socket.read("error"))["code"] == "invalid_token"
+            relay.kill()
+        assert refusals(relay) == [*found, "token_replayed", "token_replayed"]
+    finally:
         relay.kill()
-        expected = ["token_replayed", "token_replayed", "token_audience", "origin_refused", "token_replayed"]
-        assert refusals(relay) == expected
 
 
 def refusals(relay: Relay) -> list[str]:

@@ -151,3 +151,22 @@ async def test_a_lost_answer_is_made_good_an_hour_later(
     crowd = Crowd(lost, (relay,))
     assert_renewed(crowd, await crowd.answers(), backend, browser.user)
     assert backend.refreshes.total() == 2
+
+
+@pytest.mark.parametrize("third", [5], indirect=True)
+async def test_a_spent_cookie_is_in_the_log_when_it_is_answered(
+    browser: Browser, third: tuple[Relay, MovedClock]
+) -> None:
+    """kill -9 after the answer: what looks like theft is not lost."""
+    relay, clock = third
+    thief, owner = browser.copy(relay), browser.copy(relay)
+    assert (await owner.refresh()).status == 204
+    owner.lose_access()
+    assert (await owner.refresh()).status == 204
+    clock.move(61, steady=61)  # the browser has shown its newer cookie long ago
+    assert (await thief.refresh()).status == 401
+    relay.kill()
+    events = [record["event"] for record in relay.audit()]
+    assert [event["reason"] for event in events if event["action"] == "session.refresh_denied"] == [
+        "refresh_spent"
+    ]
