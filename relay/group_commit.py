@@ -1,8 +1,9 @@
 """Group commit: items that arrive while a batch is being written form the next batch.
 
 A write to SQLite or to a log file costs one thread hop and one commit, for one row or for many. A thousand tokens that
-are claimed at once then cost a few commits. A single claim is committed at once and does not wait for others. Only
-items that were posted with a delay wait.
+are claimed at once then cost a few commits. A single claim is committed at once and does not wait for others. Under
+load, a batch waits while each turn of the event loop brings further items. Items that were posted with a delay wait
+longer.
 """
 
 import asyncio
@@ -21,6 +22,10 @@ Returned = TypeVar("Returned")
 
 MAX_BATCH = 512
 """Items in one commit. There are enough to make the cost of the hop small, and so few that the first waits briefly."""
+GATHER_S = 0.02
+"""Seconds for which a batch waits at most while each turn of the loop brings further items. Two threads that take turns
+with the interpreter cost up to a millisecond of CPU a batch, however small it is. At 1,500 tokens a second a batch has
+30 instead of 3 items, and a token takes a fifth less CPU."""
 
 
 class _Waiting(NamedTuple, Generic[Item, Result]):
@@ -85,7 +90,7 @@ class GroupCommit(Generic[Item, Result]):
         ):  # one timer for all items: one for each, as asyncio.timeout sets, costs 20 µs
             self._overdue = loop.call_later(self._answer_within_s, self._give_up)
         if not self._in_commit and self._next is None:
-            self._next = loop.call_soon(self._begin)  # later items of this turn join the batch
+            self._gather(seen=1)  # later items of this turn join the batch; one alone waits for no others
         return future
 
     def post(self, item: Item, *, within_s: float) -> None:
@@ -124,6 +129,18 @@ class GroupCommit(Generic[Item, Result]):
             raise asyncio.QueueFull
         self._waiting.append(waiting)
 
+    def _gather(self, *, seen: int) -> None:
+        """Begin in the first turn that brings no item beyond the `seen` ones, or after `GATHER_S`."""
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_soon(self._gather_further, seen, loop.time() + GATHER_S)
+
+    def _gather_further(self, seen: int, until: float) -> None:
+        loop = asyncio.get_running_loop()
+        if seen < len(self._waiting) < MAX_BATCH and loop.time() < until:
+            self._next = loop.call_soon(self._gather_further, len(self._waiting), until)
+        else:
+            self._begin()
+
     def _begin(self) -> None:
         """Hand the next batch to the thread. If the thread has one already, `_done` calls this when it is finished."""
         for handle in (self._next, self._timer):
@@ -143,7 +160,10 @@ class GroupCommit(Generic[Item, Result]):
         self, batch: Sequence[_Waiting[Item, Result]], results: Sequence[Result] | BaseException
     ) -> None:
         self._in_commit = ()
-        self._begin()
+        if self._waiting and not self._closed:
+            self._gather(seen=0)
+        else:
+            self._begin()
         if isinstance(results, BaseException):
             for waiting in batch:
                 if waiting.future is not None:

@@ -67,6 +67,37 @@ async def test_what_arrives_during_a_commit_is_the_next_batch(
     assert writer.waiting == 0
 
 
+async def test_under_load_a_batch_gathers_what_each_turn_brings(
+    writer: GroupCommit[int, int], recorder: Recorder
+) -> None:
+    """After a commit, items of several turns in a row share one batch, which begins when a turn brings none."""
+    recorder.gate.clear()
+    first = writer.submit(0)
+    await asyncio.sleep(0)  # the writer takes the first batch
+    later = [writer.submit(1)]
+    first.add_done_callback(lambda _first: later.append(writer.submit(2)))
+    recorder.gate.set()
+    await first
+    await asyncio.sleep(0)  # one turn after its answer
+    later.append(writer.submit(3))
+    assert await asyncio.gather(*later) == [10, 20, 30]
+    assert recorder.batches == [[0], [1, 2, 3]]
+
+
+async def test_a_batch_gathers_for_a_bounded_time(
+    writer: GroupCommit[int, int], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its time a batch begins, although each turn brings another item."""
+    monkeypatch.setattr("relay.group_commit.GATHER_S", 0.0)
+    futures = [writer.submit(item) for item in range(3)]
+    while not futures[0].done():
+        if len(futures) < 900:
+            futures.append(writer.submit(len(futures)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*futures)
+    assert recorder.batches[0] == [0, 1, 2, 3]
+
+
 async def test_what_may_wait_goes_with_what_may_not(
     writer: GroupCommit[int, int], recorder: Recorder
 ) -> None:
