@@ -8,13 +8,12 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +25,7 @@ from relay.audit.files import delete_ended, delete_older, old_files
 from relay.audit.logfile import LogFile
 from relay.core.clock_floor import ClockFloor
 from relay.core.events import Action, Event, to_record
+from relay.core.random_bits import random_ids
 
 _log = structlog.get_logger("relay.audit")
 
@@ -185,7 +185,7 @@ class LogWriter:
         self._floor = ClockFloor(_DELETE_AFTER_S)
         self._must_delete = bool(options.keep_s)
         self._options = options
-        self._ids = _random_ids()
+        self._ids = random_ids()
         self._failing = False
         self._rotate_after = steady()
         self._unclean = options.signer is not None and not file.closed_cleanly
@@ -340,7 +340,9 @@ class LogWriter:
             return seal(self._record(entry._replace(event=bare)), head)
 
     def _record(self, entry: Entry) -> dict[str, Any]:
-        return to_record(entry.event, timestamp=_iso(entry.at), event_id=next(self._ids), node=self._node)
+        return to_record(
+            entry.event, timestamp=_iso(entry.at), event_id=next(self._ids).hex(), node=self._node
+        )
 
     def _gap(self, loss: Loss | None) -> Entry | None:
         """Return the gap record that is due, for lost events, torn bytes or an unclean end."""
@@ -438,17 +440,6 @@ def cause_of(error: Exception | None) -> str:
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return error.strerror or str(error)
     return type(error).__name__
-
-
-def _random_ids() -> Iterator[str]:
-    """Yield 128 random bits in hex, without end.
-
-    Random bits are read in blocks. Each read is a system call that releases the interpreter, and waiting for a busy
-    event loop to give it back costs more than the record.
-    """
-    while True:
-        block = token_hex(16 * 256)
-        yield from (block[at : at + 32] for at in range(0, len(block), 32))
 
 
 def _iso(at: float) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from jwt import PyJWS
@@ -93,7 +94,7 @@ def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
             detail=f"A token must have three parts between dots. This one has {len(parts)}.",
         )
     try:
-        header = strict_json.parse_object(decode_part(parts[0]))
+        header = _parse_header(parts[0])
     except ValueError as error:
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The header can't be read: {error}.")
     try:
@@ -105,6 +106,11 @@ def parse_compact(text: str, *, max_bytes: int) -> Compact | Refusal:
     except ValueError as error:
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail=f"The signature can't be read: {error}.")
     return Compact(text=text, header=header, payload=payload, signature=signature)
+
+
+@lru_cache(maxsize=64)  # all tokens of one key have the same header
+def _parse_header(part: str) -> Mapping[str, Any]:
+    return strict_json.parse_object(decode_part(part))
 
 
 def check_signature(token: Compact, key: VerifyKey) -> Refusal | None:

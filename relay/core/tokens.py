@@ -11,10 +11,11 @@ needs a store (`relay.state`). Its key is `jti` and never the text of the token.
 checks in the same order.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from relay.core.errors import Reason, Refusal
 from relay.core.grants import NO_OPTIONS, OPTION_CLAIMS, GrantOptions
@@ -149,7 +150,7 @@ def mint(claims: Claims, key: SigningKey) -> str:
         payload["asker"] = claims.asker
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
         raise ValueError(f"these claims can't be minted: {refusal}")
-    text = key.signer.sign(json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode())
+    text = key.signer.sign(msgspec.json.encode(payload))
     if len(text) > MAX_TOKEN_BYTES:
         raise ValueError(f"the token would have {len(text)} bytes, more than {MAX_TOKEN_BYTES}")
     return text

@@ -1,6 +1,6 @@
 """The issuer of scoped tokens: checks what a session asks for, mints the token, and records it."""
 
-import secrets
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +12,7 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.core.origins import refused_origin
 from relay.core.patterns import is_pattern
+from relay.core.random_bits import random_ids
 from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
@@ -140,6 +141,7 @@ class Issuer:
         self._auditor = auditor
         self._key = key
         self._check_revocations = check_revocations
+        self._ids = random_ids()
 
     def update(self, options: IssuerOptions, policy: Policy) -> None:
         """Use other options and grants for the next tokens. Tokens that were issued stay as they are."""
@@ -201,7 +203,7 @@ class Issuer:
                 reason=Reason.NOTHING_GRANTED, detail=f"Roles: {', '.join(session.roles) or 'none'}."
             )
         issued_at = int(now)
-        jti = secrets.token_urlsafe(16)
+        jti = base64.urlsafe_b64encode(next(self._ids)).rstrip(b"=").decode("ascii")
         compared = (
             request.for_itself and terms.has_channels
         )  # the gate compares the client that connects with this one

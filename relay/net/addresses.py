@@ -31,8 +31,11 @@ def parse_address(text: str) -> Address | None:
 
 def canonical_address(text: str) -> str:
     """Return an address in its canonical spelling. A text that is no address is returned unchanged."""
-    if ":" not in text:
-        return text
+    return text if ":" not in text else _canonical(text)
+
+
+@lru_cache(maxsize=4096)  # called for each request; it takes 4 µs
+def _canonical(text: str) -> str:
     address = parse_address(text)
     return text if address is None else str(address)
 
@@ -64,11 +67,13 @@ def client_address(peer: str, forwarded_for: Sequence[str], trusted: Sequence[Ne
     `Forwarded` (RFC 7239) and X-Real-IP are not read. A proxy writes one of the three headers and passes the other two
     on as the client sent them (nginx and Caddy do). A relay that reads two of them believes the client in one.
     """
+    if not trusted:
+        return _canonical(peer)
     current = parse_address(peer)
     if current is None:
         return peer
     if not _is_trusted(current, trusted):
-        return str(current)
+        return _canonical(peer)
     hops = [hop.strip() for value in forwarded_for for hop in value.split(",")]
     for hop in reversed(hops):
         address = _parse_hop(hop)

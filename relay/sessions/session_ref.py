@@ -4,7 +4,6 @@ A reader of a log can follow one session by its reference and can't take the ses
 every node with the same `session.ref_key`.
 """
 
-import hashlib
 import hmac
 
 
@@ -15,4 +14,4 @@ def session_ref(ref_key: bytes, *, session_id: str | None, subject: str) -> str:
     own, so that a user whose name equals a session's id does not share its reference.
     """
     text = f"sid:{session_id}" if session_id else f"sub:{subject}"
-    return hmac.new(ref_key, text.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.digest(ref_key, text.encode(), "sha256").hex()[:32]  # half of the time of hmac.new
