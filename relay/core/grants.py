@@ -8,6 +8,7 @@ the token, and the connection narrows it by the endpoint's options.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any, Final
 
 Pick = Callable[[int, int], int]
@@ -50,6 +51,8 @@ class GrantOptions:
     @classmethod
     def from_claims(cls, payload: Mapping[str, Any]) -> "GrantOptions":
         """Return the options that a token carries. Its claims were checked before."""
+        if OPTION_CLAIMS.keys().isdisjoint(payload):
+            return NO_OPTIONS
         return cls(**{one.name: payload[one.name] for one in fields(cls) if one.name in payload})
 
     def to_claims(self) -> dict[str, int]:
@@ -73,6 +76,7 @@ def merged(grants: Iterable[GrantOptions]) -> GrantOptions:
     return found
 
 
+@lru_cache(maxsize=256)  # for each connection, and nearly always the same two
 def _picked(rule: str, one: GrantOptions, other: GrantOptions) -> GrantOptions:
     return type(one)(
         **{

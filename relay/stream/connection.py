@@ -28,7 +28,7 @@ from relay.net.admission import AdmissionQueue
 from relay.net.tls_handshake import TlsHandshake
 from relay.stream.compression import Compressor
 from relay.stream.fanout import encode
-from relay.stream.gate import GateResult
+from relay.stream.gate import Admitted, GateResult
 from relay.stream.handshake import refusal_of, refusal_response
 from relay.stream.lifecycle import LIVE, READABLE, TIMERS, UNANSWERED, Event, Phase, Timer, next_phase
 from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
@@ -74,6 +74,7 @@ class StreamConnection(Outgoing, ServerConnection):
         "_accept_queue",
         "_closing_queue",
         "_early_control_frames",
+        "_head",
         "_head_bytes",
         "_on_lost",
         "_on_made",
@@ -117,6 +118,7 @@ class StreamConnection(Outgoing, ServerConnection):
         self._silent_rounds = 0  # rounds of pings since the client was last heard
         self._reading_paused = False
         self._early_control_frames = 0
+        self._head = b""  # the answer to the handshake, until it is written with the first frames
         self._head_bytes = 0
         self._peer: Any = None
 
@@ -249,10 +251,25 @@ class StreamConnection(Outgoing, ServerConnection):
                 return
             is_open = self.protocol.state is OPEN
             self._advance(Event.HANDSHAKE_ACCEPTED if is_open else Event.HANDSHAKE_REFUSED)
+            if is_open and isinstance(self.gate_result, Admitted):
+                # its first frames follow in this turn or the next; a client without a token yet waits for the 101
+                self._head = b"".join(self.protocol.data_to_send())
+                self.write = self._write_first
+                return
         elif self.phase in LIVE and self.protocol.state is not OPEN:
             self._detach(Reason.CLIENT_CLOSED)
             self._advance(Event.CLOSE_WRITTEN)
+        if self._head:
+            self._write_first(b"")
         super().send_data()
+
+    def _write_first(self, data: bytes) -> None:
+        """Write the answer to the handshake and the first frames at once. One call of `send` costs 4 % of a connect."""
+        head, self._head = self._head, b""
+        self.write = self.transport.write
+        if self._subscriber is not None:
+            self._subscriber.write = self.write
+        self.write(head + data)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer a request that can't be read, in the place of the library, and close the connection."""

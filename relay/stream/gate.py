@@ -265,7 +265,8 @@ class Gate:
                 Refusal(reason=Reason.ORIGIN_MISSING if is_missing else Reason.TOKEN_ORIGIN),
                 verified,
             )
-        attempt = replace(attempt, origin=claims.origin)
+        if attempt.origin != claims.origin:
+            attempt = replace(attempt, origin=claims.origin)
         if subject is not None and claims.subject != subject:
             return deny(attempt, Refusal(reason=Reason.TOKEN_SUBJECT), verified)
         if claims.session_expires_at is not None and claims.session_expires_at <= now:

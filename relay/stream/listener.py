@@ -1,5 +1,6 @@
 """The WebSocket listener: the library's server with socket options, limits and timeouts that suit prices."""
 
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -47,6 +48,7 @@ async def listen(
         "select_subprotocol": _select_subprotocol,
         "compression": None,  # 12 KB instead of 67 KB for each connection, and the same bytes for all
         "server_header": None,
+        "logger": logging.getLogger("websockets.server"),  # otherwise looked up for each connection
         "open_timeout": TOKEN_WITHIN_S,
         "ping_interval": None,  # the heartbeat loop pings
         "close_timeout": CLOSE_TIMEOUT_S,
