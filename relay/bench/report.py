@@ -39,6 +39,7 @@ class Figure(Generic[Side]):
     """A figure: key in JSON, name for people, where it comes from, format, and whether a ratio says something.
 
     `source` is a path of attributes, or a function of the side; None anywhere on the path makes the figure unknown.
+    `at_most` or `at_least` is what the relay should reach: its ratio, if the figure has one, or else its own value.
     """
 
     key: str
@@ -46,6 +47,8 @@ class Figure(Generic[Side]):
     source: str | Callable[[Side], Value]
     form: str = ",.0f"
     has_ratio: bool = False
+    at_most: Value = None
+    at_least: Value = None
 
     def of(self, side: Side) -> Value:
         """Return the figure of one side, None if it is unknown."""
@@ -79,11 +82,28 @@ class Row:
             ratio=median(ratios) if figure.has_ratio else None,
         )
 
-    def cells(self) -> tuple[str, str, str, str]:
+    @property
+    def aim(self) -> str:
+        """What the relay should reach, in words, with "missed" if it did not; "" if nothing is aimed at."""
+        figure = self.figure
+        found = self.ratio if figure.has_ratio else self.relay
+        for words, limit, sign in (("at most", figure.at_most, 1), ("at least", figure.at_least, -1)):
+            if limit is not None:
+                is_missed = found is not None and (found - limit) * sign > 0
+                return f"{words} {limit:g}" + (", missed" if is_missed else "")
+        return ""
+
+    def cells(self) -> tuple[str, str, str, str, str]:
         """Return the row as text."""
         figure = self.figure
         ratio = _shown(self.ratio, ".2f") if figure.has_ratio else ""
-        return figure.name, _shown(self.relay, figure.form), _shown(self.yardstick, figure.form), ratio
+        return (
+            figure.name,
+            _shown(self.relay, figure.form),
+            _shown(self.yardstick, figure.form),
+            ratio,
+            self.aim,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +117,12 @@ class Report:
     notes: Sequence[str]
     is_whole: bool
     json: Mapping[str, Any]
+
+    def table(self) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        """Return the headings and the rows as text. Without aims there is no column for them."""
+        columns = ("figure", "relay", self.yardstick, "ratio", "aim")
+        width = len(columns) if any(row.aim for row in self.rows) else len(columns) - 1
+        return columns[:width], [row.cells()[:width] for row in self.rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +196,11 @@ def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def _table(report: Report) -> str:
+    columns, rows = report.table()
     lines = [
         report.headline.partition(": ")[2] + ".",
         "",
-        f"| | relay | {report.yardstick} | ratio |",
-        "|---|--:|--:|--:|",
-        *[f"| {' | '.join(row.cells())} |" for row in report.rows],
+        *[f"| {' | '.join(cells)} |" for cells in (columns, ["---"] + ["--:"] * (len(columns) - 1), *rows)],
     ]
     if report.notes:
         lines += ["", *[f"- {note}" for note in report.notes]]

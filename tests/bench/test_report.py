@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from relay.bench.benchmarks.delivery import Measured
 from relay.bench.benchmarks.fanout import Fanout
-from relay.bench.report import Report, Run
+from relay.bench.report import Figure, Report, Row, Run
 from tests.support.bench_results import GOOD, side
 
 FANOUT = Fanout(subscribers=10, rate=100, ticks=100, runs=3)
@@ -29,7 +32,29 @@ def test_figures_are_medians_and_ratios_are_of_one_run() -> None:
         "1000.00",
         "2000.00",
         "0.50",
+        "",
     )
+    assert found.table()[0] == ("figure", "relay", "broadcast()", "ratio")
+
+
+@pytest.mark.parametrize(
+    ("at_most", "at_least", "ratio", "aim"),
+    [
+        (0.5, None, 0.5, "at most 0.5"),
+        (0.5, None, 0.6, "at most 0.5, missed"),
+        (None, 0.5, 0.5, "at least 0.5"),
+        (None, 0.5, 0.4, "at least 0.5, missed"),
+        (None, 0.5, None, "at least 0.5"),
+        (None, None, 0.5, ""),
+    ],
+)
+def test_an_aim_is_shown_and_whether_it_was_missed(
+    at_most: float | None, at_least: float | None, ratio: float | None, aim: str
+) -> None:
+    """It is about the ratio where there is one, and about the relay's own figure elsewhere; unknown is no miss."""
+    for has_ratio, relay in ((True, 100.0), (False, ratio)):
+        figure: Figure[Any] = Figure("x", "x", "x", has_ratio=has_ratio, at_most=at_most, at_least=at_least)
+        assert Row(figure=figure, relay=relay, yardstick=None, ratio=ratio).aim == aim
 
 
 def test_a_good_run_needs_no_words() -> None:

@@ -166,6 +166,7 @@ class Benchmark(abc.ABC, Generic[Side]):
                 "relay": {row.figure.key: row.relay for row in rows},
                 "yardstick": {row.figure.key: row.yardstick for row in rows},
                 "ratio": {row.figure.key: row.ratio for row in rows if row.figure.has_ratio},
+                "aim": {row.figure.key: row.aim for row in rows if row.aim},
                 "notes": notes,
                 "each": [
                     {side: everything(getattr(run, side)) for side in ("relay", "yardstick")} for run in runs

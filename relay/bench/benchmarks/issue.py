@@ -77,7 +77,7 @@ class Issue(Benchmark[Crowd]):
 
     def figures(self) -> Sequence[Figure[Crowd]]:
         return [
-            Figure("cpu_us_a_token", "CPU µs a token", "steady.cpu_us_a_request", has_ratio=True),
+            Figure("cpu_us_a_token", "CPU µs a token", "steady.cpu_us_a_request", has_ratio=True, at_most=5),
             Figure("tokens_per_s", "tokens/s", "steady.ok_per_s", has_ratio=True),
             Figure("at_once_ok", "at once: tokens", "at_once.ok"),
             Figure("at_once_limited", "at once: told to wait", "at_once.limited"),

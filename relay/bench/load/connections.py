@@ -10,6 +10,7 @@ import contextlib
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
@@ -28,11 +29,14 @@ from relay.bench.load.clients import (
 )
 from relay.bench.load.orders import carry_out, say, wait_for_end
 from relay.bench.load.processes import cpu_of, memory_of
+from relay.bench.load.subscribers import quantile
 
 PORTION = 1000
 """Tokens that are taken before they are used. At 100 a second, an eighth of what the issuer does, that takes 10 s."""
 SETTLE_S = NOTE_WITHIN_S + 0.05
 """What the server still has to do for new connections counts as theirs, like records that the relay writes later."""
+ONE_BY_ONE = 200
+"""Connections that are opened one after another."""
 ATTEMPTS = 8
 FIRST_BACK_OFF_S = 0.5
 GIVE_UP_S = 60.0
@@ -55,7 +59,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Connected(msgspec.Struct, frozen=True, kw_only=True):
     """What the connections took of the server, and `load_cores`, the share of a core that this process used.
 
-    `cpu_us_a_token` is None where no tokens are needed.
+    `cpu_us_a_token` is None where no tokens are needed. `one_by_one_p50_ms` is the median of connections that were
+    opened one after another before all others, from the TCP connection to the acknowledged subscription.
     """
 
     connections: int
@@ -63,6 +68,7 @@ class Connected(msgspec.Struct, frozen=True, kw_only=True):
     connects_per_s: float
     memory_kib_a_connection: float
     cpu_us_a_token: float | None
+    one_by_one_p50_ms: float | None
     load_cores: float
 
 
@@ -71,7 +77,7 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
 
     `lost` got none in `ATTEMPTS` attempts, or were closed again. `refusals` counts the answers after which a browser
     waited or tried again; `refused` are all of them. `max_ms` is the longest time from a browser's first packet to its
-    acknowledged subscription, waits included; None if no browser got one.
+    acknowledged subscription, waits included; None if no browser got one. `connects_per_s` counts those that have one.
     """
 
     connections: int
@@ -79,12 +85,14 @@ class Arrived(msgspec.Struct, frozen=True, kw_only=True):
     refusals: dict[str, int]
     refused: int
     max_ms: float | None
+    connects_per_s: float
 
 
 async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
     """Open all connections in portions."""
     target, links = order.target, list[Link]()
     hand = range(len(target.channels))
+    one_by_one_p50_ms = await _one_by_one(target, hand, min(ONE_BY_ONE, order.connections))
     memory_before, started, own_cpu = memory_of(order.pid), time.monotonic(), time.process_time()
     tokens_cpu_s = connects_s = connects_cpu_s = 0.0
     for start in range(0, order.connections, PORTION):
@@ -107,9 +115,23 @@ async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
         connects_per_s=count / connects_s,
         memory_kib_a_connection=(memory_of(order.pid) - memory_before) / count / 1024,
         cpu_us_a_token=tokens_cpu_s / count * 1e6 if target.issuer else None,
+        one_by_one_p50_ms=one_by_one_p50_ms,
         load_cores=(time.process_time() - own_cpu) / (time.monotonic() - started),
     )
     return result, links
+
+
+async def _one_by_one(target: Target, hand: Sequence[int], count: int) -> float | None:
+    """Open connections one after another, and close each. Return the median of their times in milliseconds."""
+    tokens = await take_all(target, [hand] * count, parallel=1) if target.issuer else [Token()] * count
+    took: list[float] = []
+    for token in tokens:
+        began = time.monotonic()
+        link = await connect(target, hand, token)
+        took.append(time.monotonic() - began)
+        link.close()
+    await asyncio.sleep(SETTLE_S)
+    return quantile(sorted(took), 0.5, unit=1e-3)
 
 
 async def arrive(order: Order) -> tuple[Arrived, dict[Link, asyncio.Task[None]]]:
@@ -145,6 +167,7 @@ async def arrive(order: Order) -> tuple[Arrived, dict[Link, asyncio.Task[None]]]
             await asyncio.sleep(pause_s)
         given_up.append(number)
 
+    started = time.monotonic()
     browsers = map(browser, range(order.connections))
     with contextlib.suppress(TimeoutError):
         await run_clients(browsers, lambda: len(waits) + len(given_up), stall_s=GIVE_UP_S, tells=True)
@@ -154,6 +177,7 @@ async def arrive(order: Order) -> tuple[Arrived, dict[Link, asyncio.Task[None]]]
         refusals=dict(refusals),
         refused=refusals.total(),
         max_ms=max(waits) * 1e3 if waits else None,
+        connects_per_s=len(waits) / (time.monotonic() - started),
     )
     return result, links
 

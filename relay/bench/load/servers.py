@@ -136,10 +136,11 @@ def yardstick_server(
     *,
     interval_ms: int = 0,
     waits: bool = True,
+    joined: bool = False,
     program: Sequence[str] = ("relay.bench.load.yardstick",),
 ) -> Iterator[Server]:
     """Run the yardstick, which publishes by itself, until the block ends; `program` is its module with arguments."""
-    order = yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits)
+    order = yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits, joined=joined)
     with Child.run("The yardstick", folder, *program, order=order) as child:
         port = child.hear(within_s=STALL_S)["port"]
         yield Server(source=child, pid=child.pid, base=Target(stream=f"ws://127.0.0.1:{port}/"))

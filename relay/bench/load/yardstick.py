@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.frames import Frame, Opcode
 
 from relay.bench.load.orders import Published, carry_out, read_order, say, wait_for_end
 from relay.bench.load.ticks import Tick, Ticks
@@ -30,11 +31,12 @@ SUBSCRIBED = '{"type":"subscribed","channels":[],"rejected":[]}'
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to play. Without `waits` a socket that takes nothing fills the memory."""
+    """What to play. Without `waits` a socket that takes nothing fills the memory; with `joined` see `BareLoop`."""
 
     ticks: Ticks
     interval_ms: int = 0
     waits: bool = True
+    joined: bool = False
 
 
 class Yardstick:
@@ -72,20 +74,25 @@ class Yardstick:
                 stack.callback(asyncio.create_task(self._flush_at_intervals()).cancel)
             for number, tick in enumerate(self._ticks.due(), start=1):
                 # due times are counted from the start, so that the pace does not drift
-                await asyncio.sleep(max(0.0, started + tick.due_s - time.monotonic()))
+                await self._wait(started + tick.due_s)
                 self.send(tick)
                 if number % LOOK_EVERY == 0 and self._waits:
                     while _most_pending(server) > MAX_PENDING_BYTES:  # noqa: ASYNC110  # no event says when it falls
                         await asyncio.sleep(0.001)
                 progress.tell(number)
 
+    async def _wait(self, due: float) -> None:
+        """Let others run, at least until `due`."""
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+
     def end(self) -> None:
         """Send what waits for the next interval, and the end mark of every channel."""
         self._flush()
-        for place, name in enumerate(self._ticks.channels):
+        for place in range(len(self._ticks.channels)):
             self._seq += 1
             message = self._ticks.message(place, self._ticks.end_value(place, self.counts[place]), self._seq)
-            broadcast(self.subscribers[name], message, text=True)
+            self._to(place, message)
+        self._flush()
 
     def send(self, tick: Tick) -> None:
         """Send one tick, or keep it for the next interval."""
@@ -95,7 +102,7 @@ class Yardstick:
         if self._interval_s and tick.channel not in self._ticks.streams:
             self._newest[tick.channel] = message
         else:
-            broadcast(self.subscribers[self._ticks.channels[tick.channel]], message, text=True)
+            self._to(tick.channel, message)
 
     async def _flush_at_intervals(self) -> None:
         while True:
@@ -105,10 +112,42 @@ class Yardstick:
     def _flush(self) -> None:
         newest, self._newest = self._newest, {}
         for channel, message in newest.items():
-            broadcast(self.subscribers[self._ticks.channels[channel]], message, text=True)
+            self._to(channel, message)
+
+    def _to(self, channel: int, message: bytes) -> None:
+        """Send a message to the subscribers of the channel at this place."""
+        broadcast(self.subscribers[self._ticks.channels[channel]], message, text=True)
 
 
-async def run(order: Order, make: Callable[[Order], Yardstick] = Yardstick) -> None:
+class BareLoop(Yardstick):
+    """The least that Python needs: what is due to a connection at one time is joined, and written once."""
+
+    def __init__(self, order: Order) -> None:
+        super().__init__(order)
+        self._due: dict[ServerConnection, list[bytes]] = {}
+
+    async def _wait(self, due: float) -> None:
+        if due > time.monotonic() or self._seq % LOOK_EVERY == 0:  # also if it falls behind
+            self._flush()
+            await super()._wait(due)
+
+    def _to(self, channel: int, message: bytes) -> None:
+        frame = Frame(Opcode.TEXT, message).serialize(mask=False)
+        for connection in self.subscribers[self._ticks.channels[channel]]:
+            self._due.setdefault(connection, []).append(frame)
+
+    def _flush(self) -> None:
+        super()._flush()
+        due, self._due = self._due, {}
+        for connection, frames in due.items():
+            connection.transport.write(b"".join(frames))
+
+
+def _yardstick(order: Order) -> Yardstick:
+    return BareLoop(order) if order.joined else Yardstick(order)
+
+
+async def run(order: Order, make: Callable[[Order], Yardstick] = _yardstick) -> None:
     """Serve until standard input ends. Orders are read in a thread, which waits for most of the time."""
     yardstick = make(order)
     async with serve(

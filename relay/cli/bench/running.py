@@ -34,9 +34,9 @@ def measured(measure: Callable[[Progress], Result]) -> Result:
 
 def print_report(report: Report) -> None:
     """Print a report."""
-    columns = ("figure", "relay", report.yardstick, "ratio")
+    columns, rows = report.table()
     typer.echo(report.headline)
-    print_table(columns, [row.cells() for row in report.rows], right=columns[1:], prose="figure")
+    print_table(columns, rows, right=columns[1:], prose="figure")
     for note in report.notes:
         typer.echo(note)
 

@@ -44,11 +44,17 @@ def bursts(
         connects_per_s=500.0,
         memory_kib_a_connection=16.4,
         cpu_us_a_token=500.0,
+        one_by_one_p50_ms=0.9,
         load_cores=load_cores,
     )
     refusals = refusals or {}
     arrived = Arrived(
-        connections=1000, lost=lost, refusals=refusals, refused=sum(refusals.values()), max_ms=2000.0
+        connections=1000,
+        lost=lost,
+        refusals=refusals,
+        refused=sum(refusals.values()),
+        max_ms=2000.0,
+        connects_per_s=100.0,
     )
     return Bursts(alone=one, beside=arrived, held=held)
 
