@@ -7,6 +7,7 @@ tests/README.md has recipes.
 The core is pure: no socket, no clock, no event loop.
 
     core/            tokens, scope, channels, hub, wire protocol, close codes, reasons, audit events
+    random_ids.py    random bits in blocks, for ids that are made thousands of times a second
     group_commit.py  one disk write for many waiting callers: the state store and the audit log use it
 
 What the process is made of:

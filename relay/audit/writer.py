@@ -25,7 +25,7 @@ from relay.audit.files import delete_ended, delete_older, old_files
 from relay.audit.logfile import LogFile
 from relay.core.clock_floor import ClockFloor
 from relay.core.events import Action, Event, to_record
-from relay.core.random_bits import random_ids
+from relay.random_ids import random_ids
 
 _log = structlog.get_logger("relay.audit")
 

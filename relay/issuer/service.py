@@ -12,11 +12,11 @@ from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
 from relay.core.origins import refused_origin
 from relay.core.patterns import is_pattern
-from relay.core.random_bits import random_ids
 from relay.core.revocations import session_is_revoked
 from relay.core.scope import MAX_CHANNELS
 from relay.issuer.policy import EndpointTerms, Policy
 from relay.limits.requests import RateLimits
+from relay.random_ids import random_ids
 from relay.sessions.base import Ended, EndedRefusal, RefusedSession, Session, SessionVerifier
 from relay.sessions.life import outlives
 from relay.sessions.recent_sessions import RecentSessions
