@@ -8,13 +8,15 @@ another one.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from relay.core.errors import ConfigurationError
 from relay.engine.address import Address
 from relay.engine.shards import slot_of
+from relay.engine.texts import to_bytes
 
 try:
+    import hiredis
     from redis.asyncio.connection import (
         AbstractConnection,
         Connection,
@@ -88,6 +90,16 @@ class LoginError(RefusedError):
     """The engine refused the user or the password."""
 
 
+def _packed(commands: Sequence[Command]) -> bytes:
+    """Return commands in one piece. redis-py's asyncio side packs without hiredis, which takes five times as long."""
+    try:
+        return b"".join([hiredis.pack_command(cast("Any", tuple(command))) for command in commands])
+    except UnicodeEncodeError:  # it knows no half of a surrogate pair
+        return _packed(
+            [[to_bytes(one) if isinstance(one, str) else one for one in command] for command in commands]
+        )
+
+
 class EngineConnection:
     """An open connection to a server. Make one with `open_connection`, and close it with `close`."""
 
@@ -105,8 +117,7 @@ class EngineConnection:
         """
         try:
             async with asyncio.timeout(within_s):
-                packed = self._connection.pack_commands(commands)
-                await self._connection.send_packed_command(packed, check_health=False)
+                await self._connection.send_packed_command(_packed(commands), check_health=False)
                 return [await self._reply() for _ in commands]
         except TimeoutError:
             raise LostError(f"no answer within {within_s:g} s") from None

@@ -23,6 +23,7 @@ from relay.engine.line import Line
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 from relay.engine.tasks import LastingTask
+from relay.engine.texts import to_bytes, to_text
 from relay.state.families import (
     SPENT_AFTER_S,
     Family,
@@ -209,7 +210,7 @@ class EngineFamilies:
 
     async def end_sessions(self, *, session: str = "", subject: str = "") -> Sequence[str]:
         """See `Families.end_sessions`. Of a user with very many log-ins, some are ended after the others."""
-        by = _text(f"s:{session}" if session else f"u:{subject}")
+        by = to_bytes(f"s:{session}" if session else f"u:{subject}")
         ended: dict[str, None] = {}
         nonce, first = _new_id(), 0
         while True:
@@ -297,7 +298,7 @@ class EngineFamilies:
             if len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
             fields = dict(zip(row[::2], row[1::2], strict=True))
-            of_row = fields[b"sessions"].decode("utf-8", "surrogatepass").split("\n")
+            of_row = to_text(fields[b"sessions"]).split("\n")
             sessions |= dict.fromkeys(one for one in reversed(of_row) if one)
         return list(sessions)
 
@@ -306,16 +307,12 @@ def _new_id() -> str:
     return secrets.token_hex(8)
 
 
-def _text(value: str) -> bytes:
-    return value.encode("utf-8", "surrogatepass")
-
-
 def _about(family: Family) -> tuple[bytes, bytes, str]:
-    return _text(family.session), _text(family.subject), repr(float(family.logged_in_at))
+    return to_bytes(family.session), to_bytes(family.subject), repr(float(family.logged_in_at))
 
 
 def _family(values: Sequence[bytes]) -> Family:
-    session, subject = (value.decode("utf-8", "surrogatepass") for value in values[:2])
+    session, subject = map(to_text, values[:2])
     return Family(session=session, subject=subject, logged_in_at=float(values[2]))
 
 

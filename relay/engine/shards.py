@@ -10,6 +10,8 @@ from binascii import crc32, crc_hqx
 from collections.abc import Sequence
 from functools import cache
 
+from relay.engine.texts import to_bytes
+
 SLOTS = 16384
 """Slots of a cluster. The masters share them out."""
 SHARDS = 16
@@ -38,4 +40,4 @@ def _name(kind: str, index: int, slot: int) -> str:
 
 def place(text: str, count: int) -> int:
     """Return the number of the shard that a channel or a session has. It must be the same on every node."""
-    return crc32(text.encode("utf-8", "surrogatepass")) % count
+    return crc32(to_bytes(text)) % count

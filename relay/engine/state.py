@@ -19,6 +19,7 @@ from relay.engine.log_reader import Fields, LogReader, Position
 from relay.engine.options import CONTROL, EngineOptions
 from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
+from relay.engine.texts import to_text
 from relay.state.base import Place
 
 _ANSWER_WITHIN_S = 2.0
@@ -181,7 +182,7 @@ class EngineState:
             cursor, pairs = await self._line.read("HSCAN", self._control_keys[1], cursor, "COUNT", 1000)
             for target, value in zip(pairs[::2], pairs[1::2], strict=True):
                 at, until = value.split()
-                self._learn(target.decode(), float(at), float(until))
+                self._learn(to_text(target), float(at), float(until))
             if int(cursor) == 0:
                 break
         known = [(target, *times) for target, times in self._revoked.items()]
@@ -205,10 +206,10 @@ class EngineState:
         self._generation = max(self._generation, generation)
         for name, value in zip(fields[::2], fields[1::2], strict=True):
             if name == b"revoked":
-                target, at, until = value.decode().rsplit(" ", 2)
+                target, at, until = to_text(value).rsplit(" ", 2)
                 self._learn(target, float(at), float(until))
             elif name == b"replaced":
-                self.claims.accept(value.decode())
+                self.claims.accept(to_text(value))
 
     def _learn(self, key: str, at: float, until: float) -> None:
         known_at, known_until = self._revoked.get(key, (0.0, 0.0))
