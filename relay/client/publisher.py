@@ -10,7 +10,6 @@ explains when the relay recognizes such a repetition.
 """
 
 import asyncio
-import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable
@@ -130,9 +129,13 @@ class Publisher:
         finally:
             self._task = None
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-            self._queue.fail_all(HaltedError("closed", "The publisher was closed before this was sent."))
+            try:
+                # `await task` would take a cancellation of the caller for the task's
+                await asyncio.wait([task])
+            finally:
+                self._queue.fail_all(HaltedError("closed", "The publisher was closed before this was sent."))
+            if not task.cancelled():
+                task.result()
 
     async def publish(self, channel: str, data: Any, **more: Unpack[MessageOptions]) -> Receipt:
         """Publish one value. Returns when the relay has stored it and handed it to the fan-out, or has dropped it.

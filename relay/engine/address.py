@@ -29,6 +29,9 @@ class Address:
     ca_file: str = ""
     user: str = ""
     password: str = field(default="", repr=False)
+    follow_every_s: float = 1.0
+    """Seconds between two questions to a Sentinel who the master is. After a failover that somebody asked for, the old
+    master goes on for 10 s as if it were still one (measured, Redis 7.0)."""
 
     def __str__(self) -> str:
         if self.kind == "unix":

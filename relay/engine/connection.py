@@ -101,20 +101,27 @@ def _packed(commands: Sequence[Command]) -> bytes:
 
 
 class EngineConnection:
-    """An open connection to a server. Make one with `open_connection`, and close it with `close`."""
+    """An open connection to a server. Make one with `open_connection`, and close it with `close`.
+
+    When `moved` ends, another server is the master, and this connection sends no more commands.
+    """
 
     def __init__(self, connection: AbstractConnection, server: str) -> None:
         self.server = server
         """Where it leads: host and port, or a path."""
         self._connection = connection
+        self.moved: asyncio.Task[None] | None = None
 
     async def run(self, commands: Sequence[Command], *, within_s: float) -> list[Any]:
         """Send commands in one write and return their replies. An error reply is returned as a `RefusedError`.
 
         Raises:
-            LostError: if the replies do not all come within `within_s`. Close the connection then.
-        LoginError: if the engine wants another log-in.
+            LostError: if the replies do not all come within `within_s`, or the master is another server. Close the
+                connection then.
+            LoginError: if the engine wants another log-in.
         """
+        if self.moved is not None and self.moved.done():
+            raise LostError("the Sentinels name another master")
         try:
             async with asyncio.timeout(within_s):
                 await self._connection.send_packed_command(_packed(commands), check_health=False)
@@ -144,6 +151,9 @@ class EngineConnection:
 
     async def close(self) -> None:
         """Close the connection. This never fails."""
+        if self.moved is not None:
+            self.moved.cancel()
+            await asyncio.wait([self.moved])
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._connection.disconnect(nowait=True)
 
@@ -162,7 +172,13 @@ async def open_connection(address: Address, shard: str) -> EngineConnection:
     failures = []
     for host, port in address.hosts:
         try:
-            return await _connect(address, *await _ask_for_master(address, host, port, shard))
+            master = await _ask_for_master(address, host, port, shard)
+            connection = await _connect(address, *master)
+            if address.kind == "sentinel":
+                connection.moved = asyncio.create_task(
+                    _moved(address, shard, master), name="relay-engine-follow"
+                )
+            return connection
         except LoginError:
             raise
         except EngineError as error:
@@ -225,17 +241,37 @@ async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool 
     return EngineConnection(connection, f"{host}:{port}" if host else address.path)
 
 
+async def _moved(address: Address, shard: str, master: tuple[str, int]) -> None:
+    """Ask the Sentinels until one of them names another master."""
+    while True:
+        for host, port in address.hosts:
+            with contextlib.suppress(EngineError):
+                asked = await _connect(address, host, port, is_sentinel=True)
+                try:
+                    while await _master(asked, address, host, shard) == master:  # noqa: ASYNC110  # it tells nobody
+                        await asyncio.sleep(address.follow_every_s)
+                    return
+                finally:
+                    await asked.close()
+        await asyncio.sleep(address.follow_every_s)
+
+
 async def _ask_for_master(address: Address, host: str, port: int, shard: str) -> tuple[str, int]:
     """Return the master as a Sentinel knows it, or the one that has a shard as a server of the cluster knows it."""
+    asked = await _connect(address, host, port, is_sentinel=address.kind == "sentinel")
+    try:
+        return await _master(asked, address, host, shard)
+    finally:
+        await asked.close()
+
+
+async def _master(asked: EngineConnection, address: Address, host: str, shard: str) -> tuple[str, int]:
+    """Ask one of them over an open connection to `host`."""
     is_sentinel = address.kind == "sentinel"
-    asked = await _connect(address, host, port, is_sentinel=is_sentinel)
     question = (
         ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service) if is_sentinel else ("CLUSTER", "SLOTS")
     )
-    try:
-        (found,) = await asked.run([question], within_s=CONNECT_WITHIN_S)
-    finally:
-        await asked.close()
+    (found,) = await asked.run([question], within_s=CONNECT_WITHIN_S)
     if isinstance(found, RefusedError):
         raise found
     if is_sentinel:

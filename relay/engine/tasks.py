@@ -5,7 +5,6 @@ a reader ended, revocations and prices would stop unseen. So there is one place 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -50,8 +49,9 @@ class LastingTask:
     async def aclose(self) -> None:
         """End the task, and wait for its end."""
         self.stop()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait(
+            [self._task]
+        )  # `await self._task` would take a cancellation of the caller for the task's
 
     async def _keep_running(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,24 +13,27 @@ import pytest
 
 from relay.engine.address import read_address
 from tests.support import engine_controls as controls
+from tests.support import engine_failovers as failovers
 from tests.support import engine_faults as faults
 from tests.support.engine_controls import Remove
 from tests.support.engine_faults import Fault, lost_reply
 from tests.support.engine_invariants import Nodes, engine_tasks
-from tests.support.engine_pairs import Pairs, Servers
+from tests.support.engine_pairs import SERVICE, Pairs, Servers
 from tests.support.engines import find_program, lossy_link
 from tests.support.side_by_side import SideBySide, side_by_side
 
 ON_BOTH: list[Fault] = [
     faults.restart_that_loads_for_long,
-    faults.two_masters,
+    failovers.two_masters,
+    failovers.sentinel_failover,
+    failovers.sentinel_after_kill,
     faults.restart_empty,
     faults.restart_with_its_file,
     faults.flushall_twice,
     faults.empty_an_hour_back,
-    faults.failover_to_a_replica_that_lags,
-    faults.two_failovers_around_an_idle_connection,
-    faults.old_master_back_as_replica,
+    failovers.failover_to_a_replica_that_lags,
+    failovers.two_failovers_around_an_idle_connection,
+    failovers.old_master_back_as_replica,
     faults.busy_script,
     faults.script_flush,
     lost_reply("publish"),
@@ -40,7 +43,7 @@ ON_BOTH: list[Fault] = [
 ON_REDIS: list[Fault] = [
     faults.stopped_for_12_s,
     faults.stopped_for_4_s,
-    faults.ten_thousand_clients_after_a_failover,
+    failovers.ten_thousand_clients_after_a_failover,
     faults.clean_restart,
     faults.flushall,
     faults.flushall_without_traffic,
@@ -67,9 +70,10 @@ ON_REDIS: list[Fault] = [
 ]
 
 TABLE: list[tuple[Fault, Remove, str]] = [
-    (faults.two_masters_that_demand_no_replica, controls.nothing, "E:"),
-    (faults.two_masters, controls.no_write_in_the_comparison, "F:"),
-    (faults.failover_to_a_replica_that_lags, controls.no_life, "B:"),
+    (failovers.two_masters_that_demand_no_replica, controls.nothing, "E:"),
+    (failovers.two_masters, controls.no_write_in_the_comparison, "F:"),
+    (failovers.sentinel_failover, controls.no_following, "E:"),
+    (failovers.failover_to_a_replica_that_lags, controls.no_life, "B:"),
     (faults.flushall, controls.no_fence, "E:"),
     (faults.restart_empty, controls.no_fence, "E:"),
     (faults.empty_an_hour_back, controls.no_begin_of_life_at_the_right_time, "E:"),
@@ -89,15 +93,18 @@ TABLE: list[tuple[Fault, Remove, str]] = [
 
 
 @contextlib.asynccontextmanager
-async def running(servers: Servers, remove: Remove) -> AsyncIterator[Nodes]:
+async def running(servers: Servers, fault: Fault, remove: Remove) -> AsyncIterator[Nodes]:
     """Run two nodes on the master, with all that they promised before a fault."""
     options = servers.master.options(log_bytes=faults.LOG_BYTES)
     async with contextlib.AsyncExitStack() as stack:
-        links = [await stack.enter_async_context(lossy_link(servers.master.port)) for _ in range(2)]
-        nodes = Nodes(
-            [replace(options, address=read_address(f"redis://127.0.0.1:{link.port}")) for link in links],
-            links,
-        )
+        if fault in failovers.BY_SENTINEL:
+            links = []
+            sentinel = await stack.enter_async_context(servers.watched())
+            urls = [f"redis+sentinel://127.0.0.1:{sentinel.port}/{SERVICE}"] * 2
+        else:
+            links = [await stack.enter_async_context(lossy_link(servers.master.port)) for _ in range(2)]
+            urls = [f"redis://127.0.0.1:{link.port}" for link in links]
+        nodes = Nodes([replace(options, address=read_address(url)) for url in urls], links)
         try:
             await nodes.open()
             remove(nodes)
@@ -131,14 +138,14 @@ def runs(request: pytest.FixtureRequest, pairs: Pairs) -> Iterator[SideBySide]:
 
     async def run(fault: Fault, kind: str = "redis", remove: Remove | None = None, broken: str = "") -> None:
         with pairs(kind) as servers:
-            async with running(servers, remove or controls.nothing) as nodes:
+            async with running(servers, fault, remove or controls.nothing) as nodes:
                 if remove is None:
                     await fault(servers, nodes)
                     await nodes.check()
                     return
                 # what never comes is waited for: the longer, the more certain that it does not come
                 nodes.settles_within_s = 2.0 if broken[0] == "D" else nodes.settles_within_s
-                nodes.known_within_s = 1.0 if broken[0] in "FH" else nodes.known_within_s
+                nodes.known_within_s = 1.0
                 with pytest.raises(AssertionError, match=rf"^{broken}"):  # noqa: PT012  # a fault may check, too
                     await fault(servers, nodes)
                     await nodes.check()

@@ -169,3 +169,22 @@ async def test_families_are_watched_again_after_a_fault(
         assert store.restarts == 1
     finally:
         await store.aclose()
+
+
+async def test_a_caller_that_is_cancelled_while_it_closes_stays_cancelled() -> None:
+    """Else its own time limit would be over without a word, and it would go on."""
+    ends = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ends.wait()
+
+    task = tasks.LastingTask(slow_to_end, name="slow")
+    await asyncio.sleep(0)  # it runs
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await task.aclose()
+    ends.set()
+    await task.aclose()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from relay.engine import scripts
@@ -18,8 +19,7 @@ def without(nodes: Nodes, name: str, text: str, instead: str) -> None:
     changed = real.text.replace(text, instead)
     sha = hashlib.sha1(changed.encode(), usedforsecurity=False).hexdigest()
     nodes.scripts[name] = scripts.Script(name, changed, sha)
-    for part in (*parts_with_a_log(nodes), *nodes.families):
-        line = part._line
+    for line in lines(nodes):
         line.call = _changed_call(line.call, nodes)
 
 
@@ -30,6 +30,12 @@ def _changed_call(call: Callable[..., Any], nodes: Nodes) -> Callable[..., Any]:
 def parts_with_a_log(nodes: Nodes) -> list[Any]:
     """Return what reads a log, and has a line to the engine."""
     return [*nodes.states, *(shard for broker in nodes.brokers for shard in broker.shards)]
+
+
+def lines(nodes: Nodes) -> list[Any]:
+    """Return all lines to the engine."""
+    claims = [shard for state in nodes.states for shard in state.claims.shards]
+    return [part._line for part in (*parts_with_a_log(nodes), *claims, *nodes.families)]
 
 
 def readers(nodes: Nodes) -> list[Any]:
@@ -100,6 +106,15 @@ def _without_writes(ask: Callable[..., Any]) -> Callable[..., Any]:
         return replies + [0] * (len(commands) - len(replies))
 
     return asked
+
+
+def no_following(nodes: Nodes) -> None:
+    """A connection to a master that a Sentinel has named goes on for as long as that server does."""
+    for one in (*lines(nodes), *readers(nodes)):
+        one._address = replace(one._address, follow_every_s=3600)
+    for task in asyncio.all_tasks():
+        if task.get_name() == "relay-engine-follow":
+            task.cancel()  # so the connections of now are opened again
 
 
 def no_write_back(nodes: Nodes) -> None:

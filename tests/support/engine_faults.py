@@ -1,17 +1,18 @@
-"""The faults of an engine, each done to real servers while two nodes work (`tests/engine/test_faults.py`)."""
+"""The faults of an engine, each done to real servers while two nodes work (`tests/engine/test_faults.py`).
+
+Those in which another server becomes the master are in `engine_failovers`.
+"""
 
 import asyncio
 import contextlib
-import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tests.support.engine_invariants import CHANNELS, Nodes
-from tests.support.engine_pairs import Servers, has, is_followed
-from tests.support.engines import EngineServer, lossy_link, until
+from tests.support.engine_pairs import Servers
+from tests.support.engines import EngineServer, until
 
 Fault = Callable[[Servers, Nodes], Awaitable[None]]
 
@@ -241,120 +242,6 @@ async def node_5_s_back(_servers: Servers, nodes: Nodes) -> None:
     await node_off(-5, nodes)
 
 
-# another server becomes the master
-
-
-async def failover_to_a_replica_that_lags(servers: Servers, nodes: Nodes) -> None:
-    async with replicated(servers, nodes) as cut_off:
-        cut_off()
-        for _ in range(3):
-            await nodes.round()
-        servers.replica.run("REPLICAOF", "NO", "ONE")
-        async with nodes.busy():
-            servers.master.stop()
-            nodes.go_to(servers.replica.port)
-            await nodes.more()
-
-
-@contextlib.asynccontextmanager
-async def replicated(servers: Servers, nodes: Nodes) -> AsyncIterator[Callable[[], None]]:
-    """Let the replica have everything. What is yielded cuts it off from the master, and both go on."""
-    async with lossy_link(servers.master.port) as link:
-        await servers.replicate(link.port)
-        await nodes.round()
-        await until(lambda: servers.replica.run("DBSIZE") == servers.master.run("DBSIZE"))
-        yield lambda: link.swallows.update(("requests", "replies"))
-
-
-async def two_failovers_around_an_idle_connection(servers: Servers, nodes: Nodes) -> None:
-    await servers.replicate()
-    await nodes.round()
-    for old, new in ((servers.master, servers.replica), (servers.replica, servers.master)):
-        await until(partial(is_followed, old))
-        old.run("FAILOVER", "TO", "127.0.0.1", new.port)
-        await until(partial(has, new, role="master"))
-        await until(partial(has, old, master_link_status="up"))
-
-
-async def old_master_back_as_replica(servers: Servers, nodes: Nodes) -> None:
-    """A node that still goes to the old master is blind, though it can read there."""
-    await servers.replicate()
-    async with nodes.busy():
-        servers.master.stop()
-        servers.replica.run("REPLICAOF", "NO", "ONE")
-        nodes.links[1].target = servers.replica.port
-        await start(servers.master)
-        servers.master.run("REPLICAOF", "127.0.0.1", servers.replica.port)
-        await until(partial(has, servers.master, master_link_status="up"))
-        await nodes.until(lambda: nodes.states[0].is_blind)
-        nodes.go_to(servers.replica.port)
-        await nodes.more()
-
-
-async def two_masters(servers: Servers, nodes: Nodes, *, are_replicas_demanded: bool = True) -> None:
-    """The network splits: a node stays with the old master, the other one goes to the new one.
-
-    With `min-replicas-to-write` the old one refuses writes after `min-replicas-max-lag` and two seconds at most.
-    """
-    run = servers.master.run
-    async with replicated(servers, nodes) as cut_off:
-        if are_replicas_demanded:
-            await until(partial(is_followed, servers.master))
-            run("CONFIG", "SET", "min-replicas-max-lag", 1)
-            run("CONFIG", "SET", "min-replicas-to-write", 1)
-        await nodes.round()
-        cut_off()
-        if are_replicas_demanded:
-            await until(lambda: refuses_writes(servers.master), every_s=0.1)
-            await nodes.silent(0)
-        servers.replica.run("REPLICAOF", "NO", "ONE")
-        nodes.go_to(servers.replica.port, only=1)
-        while not await nodes.revoke(1):  # noqa: ASYNC110  # its connection breaks
-            await asyncio.sleep(0.01)
-        for number in range(3):
-            await nodes.claim(f"split-{number}", time.time() + 5)
-        servers.master.run("REPLICAOF", "127.0.0.1", servers.replica.port)
-        nodes.go_to(servers.replica.port)
-
-
-def refuses_writes(server: EngineServer) -> bool:
-    """Tell whether a master may not write, because it has too few replicas."""
-    replication = server.run("INFO", "replication")
-    return int(replication["min_slaves_good_slaves"]) < 1
-
-
-async def two_masters_that_demand_no_replica(servers: Servers, nodes: Nodes) -> None:
-    await two_masters(servers, nodes, are_replicas_demanded=False)
-
-
-async def read_only(servers: Servers, nodes: Nodes) -> None:
-    async with nodes.busy():
-        servers.master.run("REPLICAOF", "127.0.0.1", "1")
-        await nodes.failing()
-        servers.master.run("REPLICAOF", "NO", "ONE")
-        await nodes.more()
-
-
-async def ten_thousand_clients_after_a_failover(servers: Servers, nodes: Nodes) -> None:
-    """Each comes with a new token until it is admitted, to any node, while publications go on."""
-    await servers.replicate()
-    servers.master.stop()
-    servers.replica.run("REPLICAOF", "NO", "ONE")
-    nodes.go_to(servers.replica.port)
-
-    async def client(number: int) -> None:
-        for attempt in range(1000):
-            token = f"client-{number}-{attempt}"
-            (answer,) = await nodes.claim(token, time.time(), nodes=(random.randrange(2),))
-            if answer is True:
-                return
-            await asyncio.sleep(1 + random.random())  # as clients do after a 503
-        raise AssertionError("G: a client was never admitted")
-
-    async with nodes.busy():
-        await asyncio.gather(*(client(number) for number in range(10_000)))
-
-
 # the network
 
 
@@ -435,6 +322,14 @@ async def full_memory(servers: Servers, nodes: Nodes) -> None:
         servers.master.run("CONFIG", "SET", "maxmemory", "1")
         await nodes.failing()
         servers.master.run("CONFIG", "SET", "maxmemory", "0")
+        await nodes.more()
+
+
+async def read_only(servers: Servers, nodes: Nodes) -> None:
+    async with nodes.busy():
+        servers.master.run("REPLICAOF", "127.0.0.1", "1")
+        await nodes.failing()
+        servers.master.run("REPLICAOF", "NO", "ONE")
         await nodes.more()
 
 

@@ -2,15 +2,18 @@
 
 import contextlib
 import queue
+import shutil
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.support.engines import EngineServer, engine_server, until
 from tests.support.moved_clock import MovedClock
+from tests.support.ports import free_ports
 
 _SETTINGS = {
     "appendonly": "no",
@@ -19,6 +22,8 @@ _SETTINGS = {
     "min-replicas-max-lag": "10",
     "busy-reply-threshold": "5000",
 }
+SERVICE = "prices"
+"""The name of the master for its Sentinel."""
 
 
 @dataclass
@@ -28,6 +33,7 @@ class Servers:
     master: EngineServer
     replica: EngineServer
     clock: MovedClock
+    sentinel: EngineServer | None = None
 
     def reset(self) -> None:
         """Make both well again: two masters without data."""
@@ -40,6 +46,29 @@ class Servers:
                 server.run("CONFIG", "SET", name, value)
             server.run("REPLICAOF", "NO", "ONE")
             server.run("FLUSHALL")
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[EngineServer]:
+        """Let the replica follow the master, and run a Sentinel that watches both."""
+        await self.replicate()
+        sentinel = EngineServer(self.master.program, Path(tempfile.mkdtemp()), free_ports(1)[0])
+        (sentinel.folder / "sentinel.conf").write_text(
+            f"port {sentinel.port}\nbind 127.0.0.1\ndir {sentinel.folder}\nlogfile {sentinel.folder}/sentinel.log\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {self.master.port} 1\n"
+            f"sentinel down-after-milliseconds {SERVICE} 1000\nsentinel failover-timeout {SERVICE} 3000\n"
+        )
+        command = [sentinel.program, str(sentinel.folder / "sentinel.conf"), "--sentinel"]
+        sentinel.process = subprocess.Popen(command)  # noqa: ASYNC220  # it returns at once
+        try:
+            sentinel.wait()
+            self.sentinel = sentinel
+            await until(
+                lambda: b"ok" in str(sentinel.run("SENTINEL", "REPLICAS", SERVICE)).encode(), every_s=0.05
+            )
+            yield sentinel
+        finally:
+            sentinel.stop()
+            shutil.rmtree(sentinel.folder)
 
     async def replicate(self, port: int = 0) -> None:
         """Let the replica follow the master, over `port` if one is given, and wait until it has all data."""

@@ -172,8 +172,7 @@ class Call:
             return await connection.head()
         finally:
             upload.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([upload])
+            await asyncio.wait([upload])
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         headers = [

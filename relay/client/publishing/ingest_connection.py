@@ -84,8 +84,10 @@ class IngestConnection:
             return await self._read()
         finally:
             writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await writing
+            # `await writing` would take a cancellation of the caller for the task's
+            await asyncio.wait([writing])
+            if not writing.cancelled():
+                writing.result()
 
     # Out
 
