@@ -27,6 +27,7 @@ LABELS = {
     "relay/verify": "other services",
     "relay/SECURITY.md": "security",
     "relay/audit": "audit log",
+    "relay/audit/query": "questions to it",
     "relay/settings": "settings",
     "relay/cli": "commands",
     "relay/ops": "operating",

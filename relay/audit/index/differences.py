@@ -23,25 +23,25 @@ _WHATS = ("granted", "opened", "subscribed", "published", "refused")
 
 _LIVES = f"""
     CREATE OR REPLACE TEMP TABLE lives AS
-    SELECT begun.connection, begun.jti, begun.user_id, begun.endpoint, begun.since,
+    SELECT begun.connection_key, begun.jti_key, begun.user_id, begun.endpoint, begun.since,
         coalesce(begun.closed, killed.moment, '9') AS until
     FROM (
-        SELECT connection, arg_min(jti, place) AS jti, arg_min(user_id, place) AS user_id,
+        SELECT connection_key, arg_min(jti_key, place) AS jti_key, arg_min(user_id, place) AS user_id,
             arg_min(endpoint, place) AS endpoint, min(moment) AS since, min(place) AS place,
             arg_min(writer, place) AS writer, min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
-        FROM spanned WHERE connection != '' AND (
+        FROM spanned WHERE connection_key != hash('') AND (
             action IN ({SUBSCRIBED}, '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}')
-        ) GROUP BY connection
+        ) GROUP BY connection_key
     ) AS begun
     ASOF LEFT JOIN (SELECT writer, place, moment FROM spanned WHERE unclean_end) AS killed
         ON killed.writer = begun.writer AND begun.place < killed.place;
     CREATE OR REPLACE TEMP TABLE holdings AS
-    SELECT jti, max(until) AS until FROM (
-        SELECT held.jti,
-            coalesce(lead(held.moment) OVER (PARTITION BY held.connection ORDER BY held.place), lives.until) AS until
-        FROM spanned AS held JOIN lives USING (connection)
+    SELECT jti_key, max(until) AS until FROM (
+        SELECT held.jti_key, coalesce(
+            lead(held.moment) OVER (PARTITION BY held.connection_key ORDER BY held.place), lives.until) AS until
+        FROM spanned AS held JOIN lives USING (connection_key)
         WHERE held.action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}')
-    ) GROUP BY jti"""
+    ) GROUP BY jti_key"""
 """When connections were open ('9' is after all times), and until when one held the grants of a token."""
 
 _OF_TOKENS = f"""
@@ -49,15 +49,16 @@ _OF_TOKENS = f"""
     SELECT what, user_id, kind, endpoint, name, reason, roles, {{counts}} FROM (
         SELECT 'granted' AS what, issued.user_id, kind, issued.endpoint, '' AS name, '' AS reason, NULL AS roles,
             1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
-        FROM spanned AS issued JOIN last_tokens USING (jti) LEFT JOIN holdings USING (jti)
+        FROM spanned AS issued JOIN last_tokens USING (jti_key) LEFT JOIN holdings USING (jti_key)
         WHERE action = '{Action.TOKEN_ISSUED}'
         UNION ALL
         SELECT 'opened', user_id, kind, endpoint, '', '', NULL, 1, since, until
-        FROM lives LEFT JOIN last_tokens USING (jti)
+        FROM lives LEFT JOIN last_tokens USING (jti_key)
         UNION ALL
         SELECT 'subscribed', asked.user_id, kind, asked.endpoint, unnest(channels), '', NULL, 1, moment,
             greatest(moment, until)
-        FROM spanned AS asked JOIN lives USING (connection) LEFT JOIN last_tokens ON last_tokens.jti = asked.jti
+        FROM spanned AS asked JOIN lives USING (connection_key)
+        LEFT JOIN last_tokens ON last_tokens.jti_key = asked.jti_key
         WHERE action IN ({SUBSCRIBED})
         UNION ALL
         SELECT 'refused', user_id, kind, endpoint, one.name, one.why, nullif(roles, []), one.n, moment, moment FROM (
@@ -73,7 +74,7 @@ _OF_TOKENS = f"""
                 ELSE [{{{{'name': '', 'why': reason, 'n': 1::BIGINT}}}}] END) AS one
             FROM spanned WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
                 '{Action.CONNECT_DENIED}') OR (action = '{Action.TOKEN_ISSUED}' AND len(rejected) > 0)
-        ) LEFT JOIN last_tokens USING (jti)
+        ) LEFT JOIN last_tokens USING (jti_key)
     ) WHERE user_id != '' GROUP BY ALL HAVING a + b > 0"""
 
 _BY = f"""

@@ -264,33 +264,31 @@ def load(database: Any, table: str, rows: Path) -> None:
 
 def summary_of(database: Any, table: str) -> Summary:
     """Sum up the rows of a table."""
-    (row,) = database.execute(
+    found = database.execute(
         f"""
-        SELECT count(*) FILTER (NOT bad), count(*) FILTER (bad),
-            coalesce(arg_min(moment, start) FILTER (NOT bad), ''),
-            coalesce(arg_max(moment, start) FILTER (NOT bad), ''),
-            coalesce(min(moment) FILTER (NOT bad), ''), coalesce(max(moment) FILTER (NOT bad), ''),
-            count(*) FILTER (lost != 0 OR cut != 0)
-        FROM {table}"""
+        SELECT bad, writer, action, endpoint, count(*), min(start), arg_min(moment, start), max(start),
+            arg_max(moment, start), min(moment), max(moment), max(seq), count(*) FILTER (lost != 0 OR cut != 0)
+        FROM {table} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
     ).fetchall()
-    records, bad, first, last, earliest, latest, lacking = row
-    seqs = database.execute(
-        f"SELECT writer, max(seq) FROM {table} WHERE NOT bad GROUP BY 1 ORDER BY 1"
-    ).fetchall()
-    counts = database.execute(
-        f"SELECT action, endpoint, count(*), min(start) FROM {table} WHERE NOT bad GROUP BY 1, 2 "
-        f"LIMIT {_MOST_COUNTS + 1}"
-    ).fetchall()
+    records = [row for row in found if not row[0]]
+    seqs: dict[str, int] = {}
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for _, writer, action, endpoint, count, start, *_, seq, _ in records:
+        seqs[writer] = max(seq, seqs.get(writer, seq))
+        before, first = counts.get((action, endpoint), (0, start))
+        counts[action, endpoint] = before + count, min(start, first)
     return Summary(
-        records=records,
-        bad=bad,
-        first=first,
-        last=last,
-        earliest=earliest,
-        latest=latest,
-        seqs=dict(seqs),
-        lacking=lacking,
-        counts=counts if len(counts) <= _MOST_COUNTS else None,
+        records=sum(row[4] for row in records),
+        bad=sum(row[4] for row in found if row[0]),
+        first=min(((row[5], row[6]) for row in records), default=(0, ""))[1],
+        last=max(((row[7], row[8]) for row in records), default=(0, ""))[1],
+        earliest=min((row[9] for row in records), default=""),
+        latest=max((row[10] for row in records), default=""),
+        seqs=seqs,
+        lacking=sum(row[12] for row in records),
+        counts=[(*kind, *of_kind) for kind, of_kind in counts.items()]
+        if len(counts) <= _MOST_COUNTS
+        else None,
     )
 
 

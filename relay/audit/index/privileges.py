@@ -20,14 +20,14 @@ SERVICE = "(service)"
 SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
 
 KINDS = f"""
-    CREATE OR REPLACE TEMP TABLE issued AS
-    SELECT place, jti, user_id, endpoint, roles, scope, granted FROM spanned WHERE action = '{Action.TOKEN_ISSUED}';
-    CREATE OR REPLACE TEMP TABLE kinds AS
-    SELECT row_number() OVER () AS kind, * FROM (SELECT DISTINCT endpoint, roles, scope, granted FROM issued);
     CREATE OR REPLACE TEMP TABLE tokens AS
-    SELECT jti, user_id, kind, place FROM issued JOIN kinds USING (endpoint, roles, scope, granted);
-    DROP TABLE issued;
-    CREATE OR REPLACE TEMP TABLE last_tokens AS SELECT jti, arg_max(kind, place) AS kind FROM tokens GROUP BY jti"""
+    SELECT jti_key, user_id, grants_key AS kind, place FROM spanned WHERE action = '{Action.TOKEN_ISSUED}';
+    CREATE OR REPLACE TEMP TABLE kinds AS
+    SELECT grants_key AS kind, any_value(endpoint) AS endpoint, any_value(roles) AS roles, any_value(scope) AS scope,
+        any_value(granted) AS granted
+    FROM spanned WHERE action = '{Action.TOKEN_ISSUED}' GROUP BY grants_key;
+    CREATE OR REPLACE TEMP TABLE last_tokens AS
+    SELECT jti_key, arg_max(kind, place) AS kind FROM tokens GROUP BY jti_key"""
 """Tokens by their kinds: there are few kinds, and a number is joined and counted faster than lists of texts."""
 
 NAMES_BY_ROLE = f"""coalesce(
@@ -50,13 +50,13 @@ _GRANTED = """
 
 _USES = f"""
     CREATE OR REPLACE TEMP TABLE uses AS
-    SELECT jti, endpoint, user_id, name, is_told, kind FROM (
-        SELECT jti, endpoint, user_id, unnest(channels) AS name, false AS is_told FROM spanned
+    SELECT jti_key, endpoint, user_id, name, is_told, kind FROM (
+        SELECT jti_key, endpoint, user_id, unnest(channels) AS name, false AS is_told FROM spanned
         WHERE action IN ({SUBSCRIBED})
         UNION ALL
-        SELECT jti, endpoint, user_id, unnest(used) AS name, true AS is_told FROM spanned
+        SELECT jti_key, endpoint, user_id, unnest(used) AS name, true AS is_told FROM spanned
         WHERE action = '{Action.CONNECTION_CLOSED}'
-    ) LEFT JOIN last_tokens USING (jti)"""
+    ) LEFT JOIN last_tokens USING (jti_key)"""
 """The channels that connections subscribed to, and (`is_told`) the grants that they used, as the records say."""
 
 _USED = """
@@ -65,10 +65,10 @@ _USED = """
             SELECT user_id, endpoint, kind, name, count(*) AS connections FROM (
                 SELECT name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(kind) AS kind
                 FROM (
-                    SELECT jti, pattern AS name, endpoint, user_id, kind
+                    SELECT jti_key, pattern AS name, endpoint, user_id, kind
                     FROM uses JOIN narrowest USING (kind, name) WHERE NOT is_told
-                    UNION ALL SELECT jti, name, endpoint, user_id, kind FROM uses WHERE is_told
-                ) GROUP BY jti, name
+                    UNION ALL SELECT jti_key, name, endpoint, user_id, kind FROM uses WHERE is_told
+                ) GROUP BY jti_key, name
             ) GROUP BY ALL
         ) AS used LEFT JOIN kinds ON kinds.kind = used.kind
     ) GROUP BY ALL"""
@@ -98,7 +98,7 @@ def load_narrowest(index: Index, channels: str) -> None:
     pairs = index.rows(f"SELECT kind, scope, name FROM ({channels}) JOIN kinds USING (kind)")
     index.load_table(
         "narrowest",
-        {"kind": "BIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
+        {"kind": "UBIGINT", "name": "VARCHAR", "pattern": "VARCHAR"},
         [
             (kind, channel, pattern)
             for kind, scope, channel in pairs
@@ -163,13 +163,13 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     kinds = index.rows("SELECT kind, roles, endpoint, scope FROM kinds")
     index.load_table(
         "lost",
-        {"kind": "BIGINT", "patterns": "VARCHAR[]"},
+        {"kind": "UBIGINT", "patterns": "VARCHAR[]"},
         [(kind, lost) for kind, *of in kinds if (lost := grants.lost(*of))],
     )
     index.execute(
         f"""
         CREATE OR REPLACE TEMP TABLE watched AS
-        SELECT jti, unnest(channels) AS channel, kind FROM spanned JOIN last_tokens USING (jti)
+        SELECT jti_key, unnest(channels) AS channel, kind FROM spanned JOIN last_tokens USING (jti_key)
         WHERE action IN ({SUBSCRIBED}) AND kind IN (SELECT kind FROM lost)"""
     )
     pairs = index.rows(
@@ -178,7 +178,7 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     )
     index.load_table(
         "missed",
-        {"kind": "BIGINT", "channel": "VARCHAR", "pattern": "VARCHAR"},
+        {"kind": "UBIGINT", "channel": "VARCHAR", "pattern": "VARCHAR"},
         [
             (kind, channel, pattern)
             for kind, roles, endpoint, scope, patterns, channel in pairs
@@ -194,14 +194,16 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
             SELECT user_id, kind, tokens, unnest(patterns) AS pattern
             FROM (SELECT user_id, kind, count(*) AS tokens FROM tokens GROUP BY ALL) JOIN lost USING (kind)
         ) LEFT JOIN (
-            SELECT user_id, kind, pattern, count(DISTINCT jti) AS connections, list(DISTINCT channel) AS channels FROM (
-                SELECT jti, kind, pattern, channel FROM watched JOIN missed USING (kind, channel)
+            SELECT user_id, kind, pattern, count(DISTINCT jti_key) AS connections, list(DISTINCT channel) AS channels
+            FROM (
+                SELECT jti_key, kind, pattern, channel FROM watched JOIN missed USING (kind, channel)
                 UNION ALL -- the record does not have all channels: count every lost pattern
-                SELECT jti, kind, pattern, pattern FROM (
-                    SELECT DISTINCT jti FROM spanned
+                SELECT jti_key, kind, pattern, pattern FROM (
+                    SELECT DISTINCT jti_key FROM spanned
                     WHERE action IN ({SUBSCRIBED}) AND "count" > len(channels)
-                ) JOIN last_tokens USING (jti) JOIN (SELECT kind, unnest(patterns) AS pattern FROM lost) USING (kind)
-            ) JOIN (SELECT DISTINCT jti, user_id FROM tokens) USING (jti) GROUP BY ALL
+                ) JOIN last_tokens USING (jti_key)
+                JOIN (SELECT kind, unnest(patterns) AS pattern FROM lost) USING (kind)
+            ) JOIN (SELECT DISTINCT jti_key, user_id FROM tokens) USING (jti_key) GROUP BY ALL
         ) USING (user_id, kind, pattern) JOIN kinds USING (kind) GROUP BY user_id, roles, endpoint, pattern"""
     )
     found = [

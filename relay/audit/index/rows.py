@@ -103,6 +103,10 @@ _USUAL = ", ".join(
 DERIVED = {
     "jti_key": ("UBIGINT", "hash(jti)"),
     "connection_key": ("UBIGINT", "hash(connection)"),
+    "grants_key": (
+        "UBIGINT",
+        f"CASE WHEN action = '{Action.TOKEN_ISSUED}' THEN hash(endpoint, roles, scope, granted) ELSE 0 END",
+    ),
     "rare": (
         "BOOLEAN",
         f"action NOT IN ({_USUAL}) OR outcome != 'success' OR len(marks) > 0 OR len(rejected) > 0 OR counts "
