@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import ConnectionClosed
@@ -124,7 +123,16 @@ class Stream:
             sock,
             tls=tls is not None,
             handle=self._handle,
-            create_connection=partial(self._make_connection, tls=tls),
+            # the methods are bound once for all connections: 64 bytes each
+            create_connection=partial(
+                StreamConnection,
+                on_made=self._on_made,
+                on_lost=self._on_lost,
+                on_refused=self._on_refused,
+                accept_queue=self._accept_queue,
+                closing_queue=self._closing_queue,
+                tls=tls,
+            ),
             process_request=self._process_request,
         )
 
@@ -174,17 +182,6 @@ class Stream:
         return len(self._addresses) + len(self.registry.connections)
 
     # unauthenticated connections
-
-    def _make_connection(self, *args: Any, **options: Any) -> ServerConnection:
-        return StreamConnection(
-            *args,
-            on_made=self._on_made,
-            on_lost=self._on_lost,
-            on_refused=self._on_refused,
-            accept_queue=self._accept_queue,
-            closing_queue=self._closing_queue,
-            **options,
-        )
 
     def _on_made(self, connection: StreamConnection) -> None:
         # before the first byte: a silent connection never reaches `_process_request`
@@ -363,17 +360,8 @@ class Stream:
         claims = admitted.claims
         hub = self._fanout.hub
         subscriber = hub.join(connection, connection.encode, connection.pack(self.compressor))
-
         usage = Usage(claims.channel_scope)
-
-        def report(action: Action, channels: Sequence[str], reason: Reason | None) -> None:
-            if reason is None:
-                usage.add(channels)
-            if action is Action.CONNECT_ACCEPTED:
-                self._auditor.note(accepted_event(connection, admitted, channels))
-            else:
-                self._auditor.note(subscription_event(connection, admitted, action, channels, reason))
-
+        report = partial(self._report, connection, admitted, usage)
         lifetime = lifetime_s(admitted.attempt.endpoint.max_age_s)
         client = ClientProtocol(
             hub=hub,
@@ -419,6 +407,23 @@ class Stream:
             await self._closing_queue.enter()
             await connection.wait_closed()
             self.sent.end(connection, usage)
+
+    def _report(
+        self,
+        connection: StreamConnection | SseConnection,
+        admitted: Admitted,
+        usage: Usage,
+        action: Action,
+        channels: Sequence[str],
+        reason: Reason | None,
+    ) -> None:
+        """Record what the protocol of a connection has accepted or refused."""
+        if reason is None:
+            usage.add(channels)
+        if action is Action.CONNECT_ACCEPTED:
+            self._auditor.note(accepted_event(connection, admitted, channels))
+        else:
+            self._auditor.note(subscription_event(connection, admitted, action, channels, reason))
 
     async def _receive(
         self,
