@@ -35,6 +35,7 @@ class EngineFacts:
     """What the engine says of itself. With a `fault`, it can't be used, and nothing else is known.
 
     `ahead_s` is by how many seconds this machine's clock is ahead of it. `maxmemory` is in bytes, 0 for no limit.
+    `nodes` is how many nodes have written their row in the last hour and have not ended.
     """
 
     fault: str = ""
@@ -43,6 +44,7 @@ class EngineFacts:
     is_persistent: bool = True
     replicas: int = 0
     needs_replicas: bool = False
+    nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

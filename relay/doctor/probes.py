@@ -16,7 +16,7 @@ import httpx
 from relay.core.errors import ConfigurationError
 from relay.doctor.base import ClockReading, Deployment, EngineFacts, host_of
 from relay.engine.address import read_address
-from relay.engine.options import EngineOptions
+from relay.engine.options import CONTROL, EngineOptions
 from relay.net.http_client import async_client
 from relay.net.sockets import open_files
 from relay.settings.load import Settings
@@ -87,6 +87,7 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
     try:
         async with connections_to_all(address, options.places) as servers:
             facts = [await _read_server(connection) for connection in servers.values()]
+            nodes = await _count_nodes(servers[CONTROL], options)
     except EngineError as error:
         return EngineFacts(fault=f"engine.url: {address} does not answer ({error})")
     # of a cluster: each shard is on one of its servers, so the weakest one counts, and the memory is that of all
@@ -96,7 +97,19 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
         is_persistent=all(one.is_persistent for one in facts),
         replicas=min(one.replicas for one in facts),
         needs_replicas=all(one.needs_replicas for one in facts),
+        nodes=nodes,
     )
+
+
+async def _count_nodes(connection: "EngineConnection", options: EngineOptions) -> int:
+    from relay.engine.connection import RefusedError
+    from relay.engine.nodes import read_node
+
+    (rows,) = await connection.run([("HGETALL", options.key(CONTROL, "nodes"))], within_s=ANSWER_WITHIN_S)
+    if isinstance(rows, RefusedError):
+        raise rows
+    nodes = [read_node(*row) for row in zip(rows[::2], rows[1::2], strict=True)]
+    return sum(not node.has_ended for node in nodes)
 
 
 async def _read_server(connection: "EngineConnection") -> EngineFacts:

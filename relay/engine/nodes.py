@@ -204,7 +204,7 @@ class EngineNodes:
         ]
         keys = [self.options.key(CONTROL, name) for name in ("nodes", "heads")]
         now, found, *rows = await self._line.call(script("node"), keys, arguments)
-        nodes = [_node(name, value) for name, value in zip(rows[::2], rows[1::2], strict=True)]
+        nodes = [read_node(name, value) for name, value in zip(rows[::2], rows[1::2], strict=True)]
         self._seen = _Seen(nodes, float(now), time.monotonic())
         if found and not self.cut:
             self.cut = int(found.partition(b":")[0])
@@ -240,7 +240,8 @@ class EngineNodes:
         )
 
 
-def _node(name: bytes, value: bytes) -> Node:
+def read_node(name: bytes, value: bytes) -> Node:
+    """Return the row that stands in a field of the table."""
     seen, began, oldest, newest, writes, ended, figures = value.split(b" ", 6)
     return Node(
         id=name.decode(),

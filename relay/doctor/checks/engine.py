@@ -2,26 +2,11 @@
 
 from collections.abc import Iterator
 
-from relay.core.messages import Mode
 from relay.doctor.base import Check, Deployment, Severity
+from relay.doctor.engine_memory import memory_need
 
 WARN_OFFSET_S = 0.1
 """A tenth of the difference at which claims are refused."""
-MESSAGE_BYTES = 1024
-"""Bytes of a message with its keys, for the estimate of the memory. Messages may be longer, most are shorter."""
-CLAIM_BYTES = 150
-CLAIMS = 500 * 152
-"""Used tokens that are kept: as many connects in a second as one node can do, for as long as a claim is kept."""
-
-
-def memory_need(deployment: Deployment) -> int:
-    """Return the bytes that the engine needs for these settings, with messages of `MESSAGE_BYTES`."""
-    settings = deployment.settings
-    kept = max(
-        (one.history.messages for one in settings.sockets.values() if one.mode is Mode.STREAM), default=0
-    )
-    values = settings.limits.channels * (1 + kept) * MESSAGE_BYTES
-    return settings.engine.log_bytes * 9 // 8 + values + CLAIMS * CLAIM_BYTES  # the log is cut in eighths
 
 
 def _unusable(deployment: Deployment) -> Iterator[str]:
@@ -38,8 +23,15 @@ def _clock(deployment: Deployment) -> Iterator[str]:
 
 def _memory(deployment: Deployment) -> Iterator[str]:
     engine = deployment.engine
-    if engine is not None and engine.maxmemory and engine.maxmemory < (need := memory_need(deployment)):
-        yield f"the engine's maxmemory is {engine.maxmemory >> 20} MiB, and these settings can need {need >> 20} MiB"
+    if engine is None or not engine.maxmemory:
+        return
+    parts = memory_need(deployment.settings, nodes=max(1, engine.nodes))
+    if engine.maxmemory < (need := sum(parts.values())):
+        listed = ", ".join(f"{name} {size >> 20}" for name, size in parts.items() if size >> 20)
+        yield (
+            f"the engine's maxmemory is {engine.maxmemory >> 20} MiB, and these settings can need {need >> 20} MiB "
+            f"({listed})"
+        )
 
 
 def _replicas(deployment: Deployment) -> Iterator[str]:
@@ -74,7 +66,7 @@ CHECKS = (
     Check(
         name="engine-memory",
         severity=Severity.WARNING,
-        finds="The engine's maxmemory is below what the settings can need, with messages of 1 KiB.",
+        finds="The engine's maxmemory is below what the settings can need: the finding has the parts.",
         means="When it is reached, claims and publications get 503. Nothing is evicted.",
         do="Raise maxmemory, or lower engine.log_bytes, limits.channels or the endpoints' history.messages.",
         run=_memory,
