@@ -45,6 +45,7 @@ class EngineFacts:
     replicas: int = 0
     needs_replicas: bool = False
     nodes: int = 0
+    has_sentinels: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

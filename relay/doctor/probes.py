@@ -98,6 +98,7 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
         replicas=min(one.replicas for one in facts),
         needs_replicas=all(one.needs_replicas for one in facts),
         nodes=nodes,
+        has_sentinels=address.kind == "sentinel",
     )
 
 

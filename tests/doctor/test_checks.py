@@ -358,6 +358,13 @@ def test_a_settings_file_without_secrets_may_be_read(
     assert examined(file=None) == {}, "there may be no file at all"
 
 
+def test_sentinels_without_a_replica_are_found(examined: Examine) -> None:
+    """A replica that is away now is promoted all the same when it is back and the master is gone."""
+    found = examined(engine=EngineFacts(has_sentinels=True))
+    assert found == {"engine-replicas": ["the engine has Sentinels, and accepts writes without a replica"]}
+    assert examined(engine=EngineFacts(has_sentinels=True, needs_replicas=True)) == {}
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [

@@ -36,8 +36,12 @@ def _memory(deployment: Deployment) -> Iterator[str]:
 
 def _replicas(deployment: Deployment) -> Iterator[str]:
     engine = deployment.engine
-    if engine is not None and engine.replicas and not engine.needs_replicas:
+    if engine is None or engine.fault or engine.needs_replicas:
+        return
+    if engine.replicas:
         yield f"the engine has {engine.replicas} replicas, and accepts writes without them"
+    elif engine.has_sentinels:
+        yield "the engine has Sentinels, and accepts writes without a replica"
 
 
 def _persistence(deployment: Deployment) -> Iterator[str]:
@@ -74,9 +78,10 @@ CHECKS = (
     Check(
         name="engine-replicas",
         severity=Severity.WARNING,
-        finds="The engine has replicas, but no min-replicas-to-write.",
+        finds="The engine has replicas or Sentinels, but no min-replicas-to-write.",
         means="If the network splits, two masters accept writes, and a token can be used once on each.",
-        do="Set min-replicas-to-write 1 and min-replicas-max-lag 1 there: the window is then a second.",
+        do="Set min-replicas-to-write 1 and min-replicas-max-lag 1 on all its servers: the old master then refuses "
+        "writes within 3 s, and Sentinels that wait for longer (down-after-milliseconds) leave no window.",
         run=_replicas,
     ),
     Check(
