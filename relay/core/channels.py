@@ -124,6 +124,7 @@ class Channel:
     __slots__ = (
         "_before",
         "_snapshots",
+        "_spans_key",
         "generation",
         "groups",
         "heard_ms",
@@ -159,6 +160,13 @@ class Channel:
         self._before: Value | None = None  # a client without it may have missed more than the history has
         self.newest: Value | None = None
         self._snapshots: dict[Encoder, bytes] = {}
+        self._spans_key = (name, "")
+
+    def spans_key(self, epoch: str) -> tuple[str, str]:
+        """Return the key of what is sent of an epoch: one object, because each subscriber keeps it for each channel."""
+        if self._spans_key[1] != epoch:
+            self._spans_key = (self.name, epoch)
+        return self._spans_key
 
     def group(self, interval_ms: int, encode: Encoder) -> "Group":
         """Return the group of an interval and a transport. It is created if it does not exist."""

@@ -104,9 +104,8 @@ def between(begin: Mark, end: Mark) -> Iterator[tuple[str, Span]]:
         yield run.epoch, Span(seq + 1, end.seq, end.total - total)
 
 
-def add_span(spans: Spans, channel: str, epoch: str, span: Span) -> None:
-    """Add what was sent of a channel."""
-    key = (channel, epoch)
+def add_span(spans: Spans, key: tuple[str, str], span: Span) -> None:
+    """Add what was sent of a channel and epoch."""
     known = spans.get(key)
     if known is None and len(spans) >= MAX_SPANS:
         key = REST

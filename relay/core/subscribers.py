@@ -147,7 +147,7 @@ class Subscriber:
         """Count what it got in a group, from where it entered to where it left. None: it was too slow."""
         if begin is not None:
             for epoch, span in between(begin, end):
-                add_span(self.spans, channel.name, epoch, span)
+                add_span(self.spans, channel.spans_key(epoch), span)
 
     def pause(self, chunk: "Chunk") -> None:
         """Count what it got of a channel before it was too slow for `chunk`. It gets the newest value later."""
@@ -196,7 +196,7 @@ class Subscriber:
     def count_alone(self, channel: Channel, first: int, last: int, messages: int) -> None:
         """Count values of the channel's current epoch that were written to it alone."""
         assert channel.last is not None
-        add_span(self.spans, channel.name, channel.last.epoch, Span(first, last, messages))
+        add_span(self.spans, channel.spans_key(channel.last.epoch), Span(first, last, messages))
 
     def group(self, channel: Channel) -> Group:
         """Return the interval group in which it gets a channel that it is subscribed to."""
