@@ -8,16 +8,20 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from relay.core.errors import ConfigurationError
 
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
-_FORMS = "redis://host:6379, rediss://host:6379, unix:///path/of/socket or redis+sentinel://host:26379,host:26379/name"
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_FORMS = (
+    "redis://host:6379, rediss://host:6379, unix:///path/of/socket, redis+sentinel://host:26379,host:26379/name or "
+    "redis+cluster://host:6379,host:6379"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """The engine's place and the user to log in as.
 
-    With a `service` the `hosts` are Sentinels, which know the master of that name. With a `path` the engine listens
-    on a Unix socket. `ca_file` is the certificate authority of a private TLS certificate, "" for the system's.
+    With a `service` the `hosts` are Sentinels, which know the master of that name. Of a cluster they are some of its
+    servers, each of which knows all. With a `path` the engine listens on a Unix socket. `ca_file` is the certificate
+    authority of a private TLS certificate, "" for the system's.
     """
 
     kind: Literal["tcp", "unix", "sentinel", "cluster"]
@@ -61,26 +65,30 @@ def read_address(url: str, *, password_file: Path | None = None) -> Address:
 
 
 def _address(parts: SplitResult, options: dict[str, str], password: str) -> Address:
-    scheme, _, sentinel = parts.scheme.partition("+")
+    scheme, _, several = parts.scheme.partition("+")
     user = unquote(parts.username or "")
-    kind: Literal["tcp", "sentinel"] = "sentinel" if sentinel else "tcp"
+    kind: Literal["tcp", "sentinel", "cluster"] = "tcp"
+    if several:
+        kind = "sentinel" if several == "sentinel" else "cluster"
     path = unquote(parts.path).strip("/")
-    database = int(options.get("db", "0" if sentinel or scheme == "unix" else path or "0"))
+    database = int(options.get("db", path or "0" if scheme != "unix" and kind == "tcp" else "0"))
     if scheme == "unix":
         if parts.hostname or not path:
             raise ValueError
         return Address(kind="unix", path=unquote(parts.path), database=database, user=user, password=password)
     hosts = [
-        _host(text, 26379 if sentinel else 6379)
+        _host(text, 26379 if kind == "sentinel" else 6379)
         for text in parts.netloc.rpartition("@")[2].split(",")
         if text
     ]
-    if not hosts or (len(hosts) > 1 and not sentinel) or bool(sentinel) != bool(path and sentinel):
+    if not hosts or (len(hosts) > 1 and kind == "tcp") or (kind == "sentinel") != bool(path and several):
+        raise ValueError
+    if kind == "cluster" and database:  # a cluster has no other
         raise ValueError
     return Address(
         kind=kind,
         hosts=hosts,
-        service=path if sentinel else "",
+        service=path if several else "",
         database=database,
         tls=scheme == "rediss",
         ca_file=options.get("ca_file", ""),

@@ -31,7 +31,7 @@ from relay.engine.line import Line
 from relay.engine.log_reader import Fields, LogReader
 from relay.engine.log_reader import Position as LogPosition
 from relay.engine.options import EngineOptions
-from relay.engine.pulse import Pulse, Pulses
+from relay.engine.pulse import Pulse
 from relay.engine.scripts import script
 from relay.engine.shards import place
 
@@ -364,9 +364,9 @@ class EngineBroker:
         return hashlib.sha256(epochs.encode()).hexdigest()[:12]
 
     @property
-    def pulse(self) -> Pulses:
-        """The answers of the engine to the readers of publications."""
-        return Pulses([shard.pulse for shard in self.shards])
+    def silent_s(self) -> float:
+        """Seconds since the reader of a log had an answer: the one that has waited longest."""
+        return max(shard.pulse.silent_s for shard in self.shards)
 
     @property
     def log_format(self) -> int:

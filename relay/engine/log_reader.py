@@ -24,7 +24,8 @@ least twice a second."""
 _ANSWER_WITHIN_S = 1.0
 _MAX_ENTRIES = 16
 """Entries of one reply: 4 MiB at most, because an entry has at most 256 KiB."""
-_AGAIN_S = 0.05
+_AGAIN_S = (0.05, 0.5)
+"""Shortest and longest wait before another attempt to connect. It doubles with each failure in a row."""
 _COMPARE_EVERY_S = 0.5
 """Time between two looks at the newest number while there is always more to read."""
 _UNREADABLE_S = 3.0
@@ -107,10 +108,13 @@ class LogReader:
         self._start_again()  # what could not be accepted may be missing now
 
     async def _run(self) -> None:
+        shortest, longest = _AGAIN_S
+        pause = shortest
         while True:
             try:
                 connection = await open_connection(self._address, self._shard)
                 try:
+                    pause = shortest
                     await self._read(connection)
                 finally:
                     await connection.close()
@@ -118,7 +122,8 @@ class LogReader:
                 if not self._failing:
                     self._failing = True
                     log.warning("the engine's log can't be read", log=self._name, error=str(error))
-                await asyncio.sleep(_UNREADABLE_S / 3 if isinstance(error, UnreadableError) else _AGAIN_S)
+                await asyncio.sleep(_UNREADABLE_S / 3 if isinstance(error, UnreadableError) else pause)
+                pause = min(2 * pause, longest)
 
     async def _read(self, connection: EngineConnection) -> None:
         is_behind = await self._compare(connection)

@@ -107,6 +107,11 @@ class EngineState:
         return self.claims.waiting
 
     @property
+    def silent_s(self) -> float:
+        """Seconds since the reader of the control log had an answer."""
+        return self.pulse.silent_s
+
+    @property
     def is_blind(self) -> bool:
         """Whether this node may not know of a revocation, because the engine did not answer for a second."""
         return self.pulse.silent_s > GAP_S

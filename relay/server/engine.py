@@ -49,7 +49,7 @@ class Engine:
         """Return the numbers, for metrics and operators."""
         logs = {
             name: EngineLogReading(
-                silent_s=part.pulse.silent_s,
+                silent_s=part.silent_s,
                 generation=part.generation,
                 resyncs=part.resyncs,
                 behind=part.behind,
@@ -77,7 +77,7 @@ class Engine:
             "generation": self.broker.generation,
             "resyncs": self.broker.resyncs + self.state.resyncs,
             "offset_s": round(self.health.offset.seconds, 3),
-            "silent_s": round(max(self.state.pulse.silent_s, self.broker.pulse.silent_s), 1),
+            "silent_s": round(max(self.state.silent_s, self.broker.silent_s), 1),
             "gate_closed": self.health.gate_closed,
         }
 

@@ -288,7 +288,8 @@ class Engine(Section):
 
     url: SecretStr = Field(
         default=SecretStr(""),
-        description="Redis or Valkey that several nodes share, like `redis://host:6379`; empty for a single relay.",
+        description="Redis or Valkey that several nodes share, like `redis://host:6379`; empty for a single relay. "
+        "relay/engine/README.md has the other forms.",
     )
     prefix: str = Field(
         default="r1",

@@ -12,7 +12,11 @@ from relay.core.errors import MalformedError
 from relay.core.publications import Publication, parse_draft
 from relay.core.sequencer import Drop
 from relay.engine.broker import EngineBroker, KeptHistory
-from tests.support.engines import KINDS, Engines
+from relay.engine.shards import place
+from tests.support.engines import ENGINES, Engines
+
+B, C = "b.5", "c.11"
+"""Channels that are in one shard with "a": what is promised of several channels holds within an epoch."""
 
 
 class Node:
@@ -72,7 +76,7 @@ async def made(kind: str, engines: Engines) -> AsyncIterator[Broker]:
         yield MemoryBroker(max_channels=2)
         return
     broker = EngineBroker(
-        engines(kind).options(),
+        engines.options(kind),
         max_channels=2,
         history_of=lambda _: KeptHistory(messages=10, seconds=60),
     )
@@ -80,12 +84,21 @@ async def made(kind: str, engines: Engines) -> AsyncIterator[Broker]:
     await broker.aclose()
 
 
-@pytest.fixture(params=["memory", *KINDS])
+@pytest.fixture(params=["memory", *ENGINES])
 async def broker(request: pytest.FixtureRequest, node: Node, engines: Engines) -> AsyncIterator[Broker]:
     """A new broker with room for two channels, and a receiver."""
     async with made(request.param, engines) as broker:
         broker.attach(node, after=(await broker.load()).delivery_position)
         yield broker
+
+
+def epoch_of(broker: Broker) -> str:
+    """Return the epoch of the channels of these tests."""
+    return (
+        broker.shards[place("a", len(broker.shards))].epoch
+        if isinstance(broker, EngineBroker)
+        else broker.epoch
+    )
 
 
 async def publish(broker: Broker, more: str = "", channel: str = "a") -> Position | Dropped:
@@ -100,13 +113,13 @@ async def test_publications_are_numbered_and_delivered(broker: Broker, node: Nod
     first = await publish(broker, ',"source_ts":7')
     second = await publish(broker)
     assert [first, second] == [
-        Position(epoch=broker.epoch, seq=1),
-        Position(epoch=broker.epoch, seq=2),
+        Position(epoch=epoch_of(broker), seq=1),
+        Position(epoch=epoch_of(broker), seq=2),
     ]
     await node.until(2)
     assert [(p.channel, p.epoch, p.seq, p.ts, p.data, p.source_ts) for p in node.publications] == [
-        ("a", broker.epoch, 1, 1000, b"[1.0]", 7),
-        ("a", broker.epoch, 2, 1000, b"[1.0]", None),
+        ("a", epoch_of(broker), 1, 1000, b"[1.0]", 7),
+        ("a", epoch_of(broker), 2, 1000, b"[1.0]", None),
     ]
 
 
@@ -116,18 +129,18 @@ async def test_what_came_before_is_dropped(broker: Broker, node: Node) -> None:
     await publish(broker, ',"version":6')
     stale = await publish(broker, ',"version":6')
     known = await publish(broker, ',"version":9,"idempotency_key":"k"')
-    assert stale == Dropped(why=Drop.STALE, position=Position(epoch=broker.epoch, seq=2))
-    assert known == Dropped(why=Drop.DUPLICATE, position=Position(epoch=broker.epoch, seq=1))
-    await publish(broker, channel="b")
+    assert stale == Dropped(why=Drop.STALE, position=Position(epoch=epoch_of(broker), seq=2))
+    assert known == Dropped(why=Drop.DUPLICATE, position=Position(epoch=epoch_of(broker), seq=1))
+    await publish(broker, channel=B)
     await node.until(3)
     assert ([p.seq for p in node.publications], node.signs) == ([1, 2, 1], [])
 
 
 async def test_a_sign_of_life_is_no_value(broker: Broker, node: Node) -> None:
     """It reaches the node, its answer has the channel's position, and it creates no value."""
-    assert await broker.alive("a", ts=1) == Position(epoch=broker.epoch, seq=0)
+    assert await broker.alive("a", ts=1) == Position(epoch=epoch_of(broker), seq=0)
     await publish(broker)
-    assert await broker.alive("a", ts=2) == Position(epoch=broker.epoch, seq=1)
+    assert await broker.alive("a", ts=2) == Position(epoch=epoch_of(broker), seq=1)
     await node.until(1, signs=2)
     assert node.signs == [("a", 1), ("a", 2)]
 
@@ -137,19 +150,19 @@ async def test_a_reset_channel_begins_its_versions_anew(broker: Broker) -> None:
     await publish(broker, ',"version":99')
     assert isinstance(await publish(broker, ',"version":1'), Dropped)
     assert await broker.reset("a")
-    assert await publish(broker, ',"version":1') == Position(epoch=broker.epoch, seq=2)
-    assert not await broker.reset("b")
+    assert await publish(broker, ',"version":1') == Position(epoch=epoch_of(broker), seq=2)
+    assert not await broker.reset(B)
 
 
 async def test_a_channel_above_the_limit_is_refused(broker: Broker, node: Node) -> None:
     """One more is refused and changes nothing."""
     await publish(broker)
-    await publish(broker, channel="b")
+    await publish(broker, channel=B)
     with pytest.raises(MalformedError):
-        await publish(broker, channel="c")
+        await publish(broker, channel=C)
     await publish(broker)
     await node.until(3)
-    assert [p.channel for p in node.publications] == ["a", "b", "a"]
+    assert [p.channel for p in node.publications] == ["a", B, "a"]
 
 
 async def test_a_removed_channel_makes_room_and_comes_back_above_its_numbers(
@@ -158,20 +171,23 @@ async def test_a_removed_channel_makes_room_and_comes_back_above_its_numbers(
     """Each node is told. Any new channel begins above the highest number of all removed ones, and so it stays."""
     for _ in range(3):
         await publish(broker, channel="a")
-    await publish(broker, ',"version":9,"idempotency_key":"k"', channel="b")
+    await publish(broker, ',"version":9,"idempotency_key":"k"', channel=B)
     assert await broker.remove("a")
-    assert await broker.remove("b")
+    assert await broker.remove(B)
     assert not await broker.remove("a")
     await node.until(removed=2)
-    assert node.removed == ["a", "b"]
+    assert node.removed == ["a", B]
     assert list((await broker.load()).values) == []
-    assert await broker.alive("a", ts=1) == Position(epoch=broker.epoch, seq=0)
-    for channel in ("b", "c"):  # there is room for two again
+    assert await broker.alive("a", ts=1) == Position(epoch=epoch_of(broker), seq=0)
+    for channel in (B, C):  # there is room for two again
         first = await publish(broker, ',"version":1,"idempotency_key":"k"', channel=channel)
         second = await publish(broker, channel=channel)
-        assert [first, second] == [Position(epoch=broker.epoch, seq=4), Position(epoch=broker.epoch, seq=5)]
-    assert await broker.remove("c")
-    assert await publish(broker, channel="a") == Position(epoch=broker.epoch, seq=6)
+        assert [first, second] == [
+            Position(epoch=epoch_of(broker), seq=4),
+            Position(epoch=epoch_of(broker), seq=5),
+        ]
+    assert await broker.remove(C)
+    assert await publish(broker, channel="a") == Position(epoch=epoch_of(broker), seq=6)
 
 
 async def test_a_channel_that_was_published_to_is_not_removed(broker: Broker, node: Node) -> None:
@@ -205,8 +221,8 @@ async def test_a_node_that_starts_later_has_every_last_value(broker: Broker, nod
     await publish(broker, ',"version":5')
     await publish(broker, ',"version":6,"source_ts":7')
     await publish(broker, ',"version":6')
-    await broker.alive("b", ts=1)
-    await publish(broker, channel="b")
+    await broker.alive(B, ts=1)
+    await publish(broker, channel=B)
     loaded = await broker.load()
     await node.until(3)
     newest = {publication.channel: publication for publication in node.publications}
@@ -233,11 +249,11 @@ async def test_a_history_is_whole_or_none(broker: Broker, node: Node) -> None:
     """It has all publications after the position, in order. An unknown epoch or channel has none."""
     for _ in range(4):
         await publish(broker)
-    kept = await broker.history("a", after=Position(epoch=broker.epoch, seq=2))
+    kept = await broker.history("a", after=Position(epoch=epoch_of(broker), seq=2))
     await node.until(4)
     assert kept is None or list(kept) == node.publications[2:]
     assert await broker.history("a", after=Position(epoch="another", seq=2)) is None
-    assert await broker.history("b", after=Position(epoch=broker.epoch, seq=0)) is None
+    assert await broker.history(B, after=Position(epoch=epoch_of(broker), seq=0)) is None
 
 
 async def test_the_memory_broker_has_no_history_beside_the_hubs() -> None:

@@ -4,8 +4,10 @@ import contextlib
 import resource
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 
@@ -98,7 +100,9 @@ async def test_an_engine_tells_of_itself(folder: Path, engines: Engines) -> None
     assert told is not None
     assert (told.fault, told.maxmemory, told.is_persistent, told.replicas) == ("", 0, False, 0)
     assert abs(told.ahead_s) < 1
-    change(folder, (engines("redis").url, f"redis://127.0.0.1:{free_ports(1)[0]}"))
+    change(folder, (engines("redis").url, engines.cluster.url))
+    assert await read_engine(load(folder / "relay.toml")) == replace(told, ahead_s=ANY)
+    change(folder, (engines.cluster.url, f"redis://127.0.0.1:{free_ports(1)[0]}"))
     away = await read_engine(load(folder / "relay.toml"))
     assert away is not None
     assert "does not answer" in away.fault

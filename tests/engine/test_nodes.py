@@ -186,7 +186,7 @@ async def test_a_newer_release_writes_what_the_older_one_reads(engines: Engines)
             assert new.broker.log_format == other.broker.log_format == 1
             await other.publish(next(values))
             await until(lambda: again.got[-1:] == [5])
-            assert again.state.pulse.fault == again.broker.pulse.fault == ""
+            assert again.state.pulse.fault == again.broker.shards[0].pulse.fault == ""
         await until(lambda: new.got == other.got == [1, 2, 3, 4, 5])
         assert not new.broker.resyncs + other.broker.resyncs
 
@@ -214,13 +214,13 @@ async def test_an_entry_that_can_not_be_read_is_named_and_nothing_is_lost(own_en
         await until(lambda: old.got == [1])
         other.broker.log_format = 7  # a release that does not look whom it writes for
         await other.publish(2)
-        await until(lambda: old.broker.pulse.fault)
-        assert "entries of the format 7, and this release reads 1" in old.broker.pulse.fault
-        await until(lambda: not old.broker.pulse.is_reliable(after_s=1.0))
+        await until(lambda: old.broker.shards[0].pulse.fault)
+        assert "entries of the format 7, and this release reads 1" in old.broker.shards[0].pulse.fault
+        await until(lambda: not old.broker.shards[0].pulse.is_reliable(after_s=1.0))
         other.broker.log_format = 1
         await other.publish(3)
         await until(lambda: old.got == [1, 2, 3])
-        await until(lambda: not old.broker.pulse.fault)
+        await until(lambda: not old.broker.shards[0].pulse.fault)
 
 
 async def test_a_log_that_was_cut_while_its_process_was_away_is_named(engines: Engines) -> None:

@@ -42,6 +42,12 @@ REFERENCE = readme.ROOT / "relay/engine/README.md"
             "redis+sentinel://one,two:26380/prices",
             Address(kind="sentinel", hosts=[("one", 26379), ("two", 26380)], service="prices"),
         ),
+        (
+            "rediss+cluster://relay:pw@one,two:7000",
+            Address(
+                kind="cluster", hosts=[("one", 6379), ("two", 7000)], tls=True, user="relay", password="pw"
+            ),
+        ),
     ],
 )
 def test_an_address_is_read(url: str, expected: Address) -> None:
@@ -52,14 +58,15 @@ def test_an_address_is_read(url: str, expected: Address) -> None:
 
 REFUSED = """
 cache:6379 http://cache redis:// redis://a,b redis://cache/x redis://cache?ssl=1 unix:// redis+sentinel://one
-redis://cache:port unix://host/path redis://cache#x
+redis://cache:port unix://host/path redis://cache#x redis+cluster:// redis+cluster://a,b/name redis+cluster://a?db=1
+redis+other://a
 """
 
 
 @pytest.mark.parametrize("url", ["", *REFUSED.split()])
 def test_another_address_is_refused(url: str) -> None:
     """The sentence names the setting and the forms, and not a password."""
-    with pytest.raises(ConfigurationError, match=r"engine\.url .* redis\+sentinel://"):
+    with pytest.raises(ConfigurationError, match=r"engine\.url .* redis\+sentinel://.* redis\+cluster://"):
         read_address(url)
 
 

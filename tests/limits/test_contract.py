@@ -11,7 +11,7 @@ from relay.engine import limits
 from relay.engine.limits import EngineLimits
 from relay.limits.base import RequestCounts
 from relay.limits.memory import MemoryCounts
-from tests.support.engines import KINDS, WITHIN_S, Engines
+from tests.support.engines import ENGINES, WITHIN_S, Engines
 
 Make = Callable[[str], RequestCounts]
 """Makes the counts of a limit from its rate, empty."""
@@ -33,7 +33,7 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", *KINDS])
+@pytest.fixture(params=["memory", *ENGINES])
 async def make(
     request: pytest.FixtureRequest, clock: Clock, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Make]:
@@ -42,8 +42,7 @@ async def make(
     if request.param == "memory":
         yield lambda rate: MemoryCounts(rate, clock=clock)
         return
-    server = engines(request.param)
-    shared = EngineLimits(server.options(), clock=clock)
+    shared = EngineLimits(engines.options(request.param), clock=clock)
     names = iter(range(1_000_000))
     yield lambda rate: shared.counts(f"limit {next(names)}", rate)
     assert not shared.alone

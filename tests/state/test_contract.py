@@ -11,7 +11,7 @@ import pytest
 from relay.engine.state import EngineState
 from relay.state.base import State
 from relay.state.sqlite import SqliteState
-from tests.support.engines import KINDS, Engines
+from tests.support.engines import ENGINES, Engines
 
 NOW = float(int(time.time()) + 3600)
 """An hour ahead: an engine refuses tokens from before its own start."""
@@ -24,12 +24,12 @@ async def adapter(kind: str, folder: Path, engines: Engines) -> AsyncIterator[St
     if kind == "sqlite":
         made = SqliteState.open(folder / "state.db", clock=lambda: NOW)
     else:
-        made = await EngineState.open(engines(kind).options())
+        made = await EngineState.open(engines.options(kind))
     yield made
     await made.aclose()
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *ENGINES])
 async def state(request: pytest.FixtureRequest, tmp_path: Path, engines: Engines) -> AsyncIterator[State]:
     """One adapter after the other, empty."""
     async with adapter(request.param, tmp_path, engines) as made:

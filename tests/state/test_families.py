@@ -21,7 +21,7 @@ from relay.state.families import (
     Wait,
     Young,
 )
-from tests.support.engines import KINDS, Engines
+from tests.support.engines import ENGINES, Engines
 from tests.support.families import (
     DAY_S,
     KEEP_S,
@@ -42,12 +42,12 @@ def clocks() -> Clocks:
     return Clocks()
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *ENGINES])
 def open_node(request: pytest.FixtureRequest, tmp_path: Path, clocks: Clocks, engines: Engines) -> Open:
     """What opens one more node on the store of the test."""
     if request.param == "sqlite":
         return lambda: sqlite_node(tmp_path, clocks)
-    options = engines(request.param).options()
+    options = engines.options(request.param)
     return lambda: engine_node(options, clocks)
 
 

@@ -11,7 +11,7 @@ import pytest
 from relay.core.closes import CloseCode
 from relay.state.base import NoPlaceError
 from relay.state.sqlite import SqliteState
-from tests.support.engines import KINDS, Engines, until
+from tests.support.engines import ENGINES, Engines, until
 from tests.support.session_places import MOST, NOW, Node, Nodes, two_nodes
 
 
@@ -29,18 +29,18 @@ async def nodes_of(kind: str, folder: Path, engines: Engines, *, replace: bool) 
         yield node, node
         await state.aclose()
     else:
-        async with two_nodes(engines(kind).options(), replace=replace) as both:
+        async with two_nodes(engines.options(kind), replace=replace) as both:
             yield both
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *ENGINES])
 async def refusing(request: pytest.FixtureRequest, tmp_path: Path, engines: Engines) -> AsyncIterator[Nodes]:
     """Nodes that refuse one connection too many."""
     async with nodes_of(request.param, tmp_path, engines, replace=False) as both:
         yield both
 
 
-@pytest.fixture(params=["sqlite", *KINDS])
+@pytest.fixture(params=["sqlite", *ENGINES])
 async def replacing(request: pytest.FixtureRequest, tmp_path: Path, engines: Engines) -> AsyncIterator[Nodes]:
     """Nodes that replace the oldest connection."""
     async with nodes_of(request.param, tmp_path, engines, replace=True) as both:

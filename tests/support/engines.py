@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,7 +23,13 @@ from relay.engine.address import read_address
 from relay.engine.options import EngineOptions
 from tests.support.ports import free_ports
 
+if TYPE_CHECKING:
+    from tests.support.engine_cluster import EngineCluster
+
 KINDS = ("redis", "valkey")
+"""Servers that can be an engine."""
+ENGINES = (*KINDS, "cluster")
+"""What can be an engine: a server, or several."""
 WITHIN_S = 30.0
 
 
@@ -153,6 +159,7 @@ class Engines:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._servers: dict[str, EngineServer] = {}
+        self._cluster: EngineCluster | None = None
         self._stack = contextlib.ExitStack()
 
     def __call__(self, kind: str) -> EngineServer:
@@ -162,6 +169,21 @@ class Engines:
             folder.mkdir()
             self._servers[kind] = self._stack.enter_context(engine_server(kind, folder))
         return self._servers[kind]
+
+    @property
+    def cluster(self) -> "EngineCluster":
+        """The cluster, without replicas."""
+        if self._cluster is None:
+            from tests.support.engine_cluster import engine_cluster  # it needs this module
+
+            folder = self._folder / "cluster"
+            folder.mkdir()
+            self._cluster = self._stack.enter_context(engine_cluster(folder, replicas=False))
+        return self._cluster
+
+    def options(self, kind: str) -> EngineOptions:
+        """Return options with a prefix of the test's own, for one of `ENGINES`."""
+        return (self.cluster if kind == "cluster" else self(kind)).options()
 
     def close(self) -> None:
         """End them."""
