@@ -135,6 +135,7 @@ def stream_options(settings: Settings) -> StreamOptions:
         connections_per_session=settings.limits.connections_per_session,
         replace_oldest=settings.limits.over == "replace",
         drain_s=settings.limits.drain_s,
+        handover_s=settings.limits.handover_s,
         sent_recorded=settings.limits.sent_recorded,
         compression_cpu=settings.limits.compression_cpu,
     )

@@ -200,26 +200,34 @@ class _Process:
         log.info("started", version=__version__, endpoints=sorted(parts.settings.endpoints))
         async with anyio.create_task_group() as draining:
 
-            async def drain(*, has_successor: bool) -> None:
-                if has_successor:
-                    await self._hand_over()
+            async def drain(within_s: float, *, has_successor: bool = False) -> None:
+                notify_stopping(TOKEN_WITHIN_S + within_s + STOP_WITHIN_S)
                 async with anyio.create_task_group() as both:
-                    both.start_soon(parts.open_calls.drain, parts.settings.limits.drain_s)
+                    both.start_soon(parts.open_calls.drain, within_s)
                     await parts.stream.drain(has_successor=has_successor)
                 # publishers last: connections that are still open get fresh prices until then
                 await parts.ingest_sockets.drain()
                 draining.cancel_scope.cancel()
 
+            async def hand_over() -> None:
+                with handing_over:
+                    await self._hand_over()
+                    await drain(parts.settings.limits.handover_s, has_successor=True)
+
+            handing_over, is_draining = anyio.CancelScope(), False
             async for number in signals:
                 name = signal.Signals(number).name
                 log.info("stopping", signal=name, connections=len(parts.stream.registry.connections))
                 if number == signal.SIGINT:
                     draining.cancel_scope.cancel()
                     break
-                if not parts.stopping:
-                    parts.stopping = True
-                    notify_stopping(TOKEN_WITHIN_S + parts.settings.limits.drain_s + STOP_WITHIN_S)
-                    draining.start_soon(partial(drain, has_successor=number == HAND_OVER))
+                if number == HAND_OVER and not parts.stopping:
+                    draining.start_soon(hand_over)
+                elif number == signal.SIGTERM and not is_draining:
+                    is_draining = True
+                    handing_over.cancel()  # it may take longer than the sender of SIGTERM waits
+                    draining.start_soon(drain, parts.settings.limits.drain_s)
+                parts.stopping = True
         parts.stopping = True
 
     async def _hand_over(self) -> None:

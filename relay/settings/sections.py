@@ -355,6 +355,12 @@ class Limits(Section):
         le=300,
         description="Seconds over which SIGTERM closes the connections, one after the other.",
     )
+    handover_s: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="The same for a worker that SIGUSR2 has replaced: the longer, the less others notice of it.",
+    )
     unauthenticated_per_address: int = Field(
         default=100,
         ge=1,

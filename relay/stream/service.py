@@ -68,6 +68,7 @@ class StreamOptions:
     connections_per_session: int
     replace_oldest: bool
     drain_s: float
+    handover_s: float
     sent_recorded: int
     compression_cpu: float
 
@@ -139,7 +140,8 @@ class Stream:
     async def drain(self, *, has_successor: bool = False) -> None:
         """Close all connections, spread over at most `drain_s`, and tell each client when to reconnect.
 
-        The gate answers 503, so that load balancers see it. If there is a successor, it has the listener already.
+        The gate answers 503, so that load balancers see it. If there is a successor, it has the listener already, and
+        they are spread over `handover_s`.
         """
         self._draining = True
         await self.end_all(Reason.SERVER_RESTARTING, has_successor=has_successor)
@@ -151,7 +153,7 @@ class Stream:
         return await end_spread(
             list(self.registry.connections),
             reason,
-            within_s=self._options.drain_s,
+            within_s=self._options.handover_s if has_successor else self._options.drain_s,
             wanted=wanted,
             has_successor=has_successor,
         )

@@ -12,8 +12,8 @@ from relay.stream.registry import Connection
 ENDED_PER_S = 500
 """Connections that are closed in a second, at least. Each comes back with a token request and a handshake."""
 HANDED_OVER_PER_S = 50
-"""The same where a successor accepts connections already: there is no hurry, and the prices of the others do not wait
-for a crowd of handshakes."""
+"""The same where a successor accepts connections already: there is no hurry. 500 a second from each of two workers
+were more tokens and handshakes than two cores do beside the prices of everybody."""
 RECONNECT_WITHIN_MS = 5000
 """Each client reconnects after half a second and a random part of these milliseconds."""
 HANDED_OVER_WITHIN_MS = 200

@@ -218,7 +218,14 @@ def test_each_limit_is_given_to_its_part() -> None:
     """A new limit must be added to `Reloader._update_parts`, or SIGHUP would only say that it changed."""
     assert set(Limits.model_fields) == {
         *Rates.__dataclass_fields__,
-        *("connections_per_session", "over", "drain_s", "unauthenticated_per_address", "connections"),
+        *(
+            "connections_per_session",
+            "over",
+            "unauthenticated_per_address",
+            "connections",
+            "drain_s",
+            "handover_s",
+        ),
         *(
             "denials_recorded",
             "subscriptions_recorded",

@@ -43,6 +43,8 @@ BACK_S, BACK_FACTOR = 5.0, 1.5
 SLOWER = 3.0
 """How much the p99 of the prices may grow while workers are replaced."""
 KNOCKING = 4
+BUSY = " 503"
+"""How a failed attempt ends that a busy relay asked to come back later. No quiet machine has any."""
 KINDS = ("workers", "node", "engine")
 Fault = Callable[[], None]
 """Does a fault, and returns when it is over."""
@@ -76,14 +78,17 @@ class Watched:
             found.append(f"{after.old} clients had an old price 2 s after their return")
         if self.kind != "engine" and after.gaps:
             found.append(f"{after.gaps} gaps in streams, which could have been resumed")
-        if self.kind == "workers" and after.refusals:
-            found.append(f"attempts to connect failed: {after.refusals}")
+        cut = {what: count for what, count in after.refusals.items() if not what.endswith(BUSY)}
+        if self.kind == "workers" and cut:
+            found.append(f"attempts to connect were refused or cut: {cut}")
         return found
 
     def late(self) -> list[str]:
         """Return each promise about time that was not kept. They are for a quiet machine."""
         before, after = self.before, self.after
         found = []
+        if self.kind == "workers" and after.refusals:
+            found.append(f"attempts to connect failed: {after.refusals}")
         if after.back_s > self.bound_s and self.kind != "workers":
             found.append(f"the last client was back after {after.back_s:.1f} s, not {self.bound_s:.1f} s")
         if self.kind == "workers" and (after.p99_ms or 0) > SLOWER * (before.p99_ms or 0):

@@ -155,6 +155,7 @@ async def running_node(
             connections_per_session=10,
             replace_oldest=True,
             drain_s=1,
+            handover_s=1,
             sent_recorded=100,
             compression_cpu=0.1,
         ),
