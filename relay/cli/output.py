@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 def printable(text: str) -> str:
     """Return `text` with each character replaced that a terminal might obey."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )

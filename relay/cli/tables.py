@@ -19,8 +19,7 @@ def print_table(
     """Print records. `right` are the columns with numbers; the column `prose` has sentences, which may be wrapped."""
     cells = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for line in (columns, *cells):
-            sys.stdout.write("\t".join(line) + "\n")
+        sys.stdout.write("".join("\t".join(line) + "\n" for line in (columns, *cells)))
         return
     from rich import box
     from rich.cells import cell_len
