@@ -127,10 +127,11 @@ class EnginePlaces:
     async def _run(self) -> None:
         while True:
             try:
-                await self._tell_replaced()
                 await self._beat()
             except (UnavailableError, RefusedError) as error:  # the line has logged it
                 self.writes.fault = f"The engine stores nothing, so no token can be used. {error}"
+            with contextlib.suppress(UnavailableError, RefusedError):  # they stay in the list
+                await self._tell_replaced()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(BEAT_S):
                     await self._wake.wait()

@@ -44,26 +44,25 @@ local function is_heard(node, within)
   return nodes[node] ~= nil and math.abs(now - nodes[node]) <= within
 end
 
--- Return what to write for a place, or nil and the answer. Nothing is written here.
+-- Return what to write for a place, or nil and the answer. Nothing is written here. A session that is not full is not
+-- read: it may have thousands of connections.
 local function find(place)
   local most, mode, within, connection, session = string.match(place, '^(%d+) (%a) (%S+) (%S+) (.*)$')
   local found = {key = session_key(session), connection = connection, over = {}, replaced = {}}
+  found.is_taken = redis.call('HEXISTS', found.key, connection) == 1
+  if found.is_taken or redis.call('HLEN', found.key) < tonumber(most) then return found end
   local all, open, elsewhere = redis.call('HGETALL', found.key), {}, false
   for i = 1, #all, 2 do
     local kind, at, till, by = string.match(all[i + 1], '^(%a) (%S+) (%S+) (%S+)$')
     if tonumber(till) < now then
       found.over[#found.over + 1] = all[i]
-    elseif all[i] == connection then
-      found.is_taken = true
-    elseif kind == 'x' then
-      if by == connection then found.replaced[#found.replaced + 1] = all[i] end
-    elseif is_heard(by, tonumber(within)) then
+    elseif kind == 'o' and is_heard(by, tonumber(within)) then
       open[#open + 1] = {tonumber(at), all[i]}
       elsewhere = elsewhere or by ~= ARGV[4]
     end
   end
   local many = #open + 1 - tonumber(most)
-  if found.is_taken or many <= 0 then return found end
+  if many <= 0 then return found end
   if mode ~= 'r' then return nil, elsewhere and 'o' or 'f' end
   table.sort(open, function(one, other)
     if one[1] ~= other[1] then return one[1] < other[1] end
@@ -75,7 +74,6 @@ end
 
 local order = 0
 local function take(place)
-  if place.is_taken then return end
   for _, connection in ipairs(place.over) do redis.call('HDEL', place.key, connection) end
   order = order + 1  -- the tokens of one call come one after the other
   local times = string.format('%.6f %.3f ', now + order / 1000000, now + KEPT)
@@ -84,6 +82,15 @@ local function take(place)
     redis.call('HSET', place.key, connection, 'x ' .. times .. place.connection)
   end
   redis.call('PEXPIRE', place.key, KEPT_MS)
+end
+
+-- Return the connections that a place has replaced.
+local function replaced_by(place)
+  local all, replaced = redis.call('HGETALL', place.key), {}
+  for i = 1, #all, 2 do
+    if string.match(all[i + 1], '^x %S+ %S+ (%S+)$') == place.connection then replaced[#replaced + 1] = all[i] end
+  end
+  return replaced
 end
 
 local kept = {}
@@ -98,12 +105,15 @@ if not differs then
   end
 end
 
+local is_known
 local function use(jti, nonce)
+  is_known = true
   for _, key in ipairs(kept) do
     local used_by = redis.call('HGET', key, jti)
     if used_by then return used_by end
   end
-  if redis.call('HSETNX', of(minute), jti, nonce) == 1 then return nonce end
+  is_known = redis.call('HSETNX', of(minute), jti, nonce) == 0
+  if not is_known then return nonce end
   return redis.call('HGET', of(minute), jti)
 end
 
@@ -125,7 +135,11 @@ for i = FIRST, #ARGV, STRIDE do
       -- The caller's nonce tells a call that is repeated, because its reply was lost, from another use of the token.
       answer = use(ARGV[i], ARGV[i + 1]) == ARGV[i + 1] and '1' or '0'
       if answer == '1' and place then
-        take(place)
+        if not place.is_taken then
+          take(place)
+        elseif is_known then  -- the call is repeated
+          place.replaced = replaced_by(place)
+        end
         if #place.replaced > 0 then answer = '1 ' .. table.concat(place.replaced, ' ') end
       end
     end
