@@ -39,7 +39,7 @@ class EngineLimits:
         """Requests that were counted on this node alone, because the engine did not answer in time."""
         self._options = options
         self._clock = clock
-        self._lines = Lines(options, "w", name="limits", answer_within_s=ANSWER_WITHIN_S)
+        self._lines = Lines(options, "w", name="limits", answer_within_s=ANSWER_WITHIN_S, repeats=False)
         self._away_until: dict[str, float] = {}
         self._log_limit = LogLimit()
 

@@ -50,7 +50,8 @@ class _Call:
 class Line:
     """Calls over one connection, to the server that has a shard.
 
-    `name` is for the log. `reason` is that of the errors that callers get.
+    `name` is for the log. `reason` is that of the errors that callers get. Without `repeats` a call that got no reply
+    fails at once, because a second one would count twice.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class Line:
         name: str,
         answer_within_s: float,
         reason: Reason = Reason.STATE_UNAVAILABLE,
+        repeats: bool = True,
     ) -> None:
+        self._repeats = repeats
         self._address = options.address
         self.shard = shard
         # A key that never exists. While a slot of a cluster is moved, its server refuses a script that names a missing
@@ -125,8 +128,12 @@ class Line:
                     await self._answer(calls)
                 except EngineError as error:
                     self._failed(error)
+                    if self._repeats or self._connection is None:  # without a connection nothing was sent
+                        self._waiting.extendleft(reversed(calls))
+                    else:
+                        for waiting in calls:
+                            self._fail(waiting, str(error))
                     await self._disconnect()
-                    self._waiting.extendleft(reversed(calls))
                     self._sent = ()
                     await self._pause()
                 self._sent = ()
@@ -237,9 +244,10 @@ class Lines:
         name: str,
         answer_within_s: float,
         reason: Reason = Reason.STATE_UNAVAILABLE,
+        repeats: bool = True,
     ) -> None:
         self._lines = [
-            Line(options, shard, name=name, answer_within_s=answer_within_s, reason=reason)
+            Line(options, shard, name=name, answer_within_s=answer_within_s, reason=reason, repeats=repeats)
             for shard in options.shards(kind)
         ]
 

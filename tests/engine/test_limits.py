@@ -10,7 +10,7 @@ import structlog
 from relay.core.log_limit import EVERY_S
 from relay.engine import limits
 from relay.engine.limits import EngineLimits
-from tests.support.engines import WITHIN_S, EngineServer
+from tests.support.engines import WITHIN_S, EngineServer, lossy_link
 
 
 @pytest.fixture
@@ -41,6 +41,25 @@ async def test_a_limit_holds_over_two_nodes(nodes: tuple[EngineLimits, EngineLim
     assert await both[0].hit("session") > 0.0
     assert await both[0].hit("another") == 0.0
     assert not nodes[0].alone
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_request_whose_reply_was_lost_is_counted_once(
+    own_engine: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not sent again: this node decides, and the engine has it."""
+    monkeypatch.setattr(limits, "_AGAIN_AFTER_S", -WITHIN_S)  # the engine is asked again at once
+    async with lossy_link(own_engine.port) as link:
+        node = EngineLimits(own_engine.options(f"redis://127.0.0.1:{link.port}"))
+        counts = node.counts("tokens_per_session", "3/hour")
+        assert await counts.hit("s") == 0.0
+        link.lose_reply_to(b"hit")
+        assert await counts.hit("s") == 0.0
+        assert (link.lost, node.alone) == (1, 1)
+        assert await counts.hit("s") == 0.0
+        assert await counts.hit("s") > 0.0
+        assert node.alone == 1
+        await node.aclose()
 
 
 @pytest.mark.parametrize("fault", ["killed", "stopped"])
