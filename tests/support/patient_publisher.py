@@ -3,10 +3,12 @@
 `python -m tests.support.patient_publisher` takes the orders of `relay.bench.load.publisher`.
 """
 
-import time
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
 
-from relay.bench.load.orders import Published, carry_out, read_order, say, wait_for_end
-from relay.bench.load.publisher import Order, TickPublisher, publish_all, publish_ends
+from relay.bench.load.orders import carry_out
+from relay.bench.load.publisher import Order, TickPublisher, publish
 from relay.client import Publisher, PublishError
 
 
@@ -22,19 +24,12 @@ class PatientPublisher(TickPublisher):
                 raise
 
 
-async def publish(order: Order) -> None:
-    """Publish everything, and then the end marks."""
+@contextlib.asynccontextmanager
+async def patient(order: Order) -> AsyncIterator[PatientPublisher]:
+    """Open a patient publisher until the block ends."""
     async with Publisher(order.url, order.key) as way:
-        publisher = PatientPublisher(order, way)
-        say(ready=True)
-        read_order()  # go
-        started = time.monotonic()
-        counts = await publish_all(publisher, order.ticks, Published().goes_on)
-        say(published=sum(counts), seconds=time.monotonic() - started)
-        await publish_ends(publisher, order.ticks, counts)
-        say(finished=True)
-        wait_for_end()
+        yield PatientPublisher(order, way)
 
 
 if __name__ == "__main__":
-    carry_out(Order, publish)
+    carry_out(Order, partial(publish, opened=patient))

@@ -26,6 +26,7 @@ AHEAD_S = 0.001
 MAX_PAUSE_S = 0.1
 """The longest sleep before the next look for an order."""
 
+Opened = Callable[["Order"], contextlib.AbstractAsyncContextManager["TickPublisher"]]
 Values = Iterable[tuple[int, bytes]]
 """Values to publish, each with the place of its channel."""
 
@@ -129,9 +130,9 @@ async def publish_ends(publisher: TickPublisher, ticks: Ticks, counts: Sequence[
     await publisher.settle()
 
 
-async def publish(order: Order) -> None:
-    """Publish everything, and then the end marks."""
-    async with publisher_of(order) as publisher:
+async def publish(order: Order, opened: Opened = publisher_of) -> None:
+    """Publish everything with what is `opened` for the order, and then the end marks."""
+    async with opened(order) as publisher:
         say(ready=True)
         read_order()  # go
         started = time.monotonic()
