@@ -11,6 +11,7 @@ OTHERS = "compares its time with another machine's, or with times in a file"
 WALL_CLOCK_USERS = {
     "audit/jsonl.py": SHOWN,
     "audit/watch.py": SHOWN,
+    "bench/load/engine_path.py": SIGNED,
     "bench/load/servers.py": SIGNED,
     "bff/backend.py": OTHERS,
     "bff/me.py": SIGNED,

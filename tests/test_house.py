@@ -29,10 +29,10 @@ SHADOWS_STDLIB = {"logging", "token", "types", "secrets", "queue", "http"}
 COMMANDS = Path("relay/cli")
 """A folder below this one is named after its command (`relay token`). Its modules are imported by full name only."""
 MAX_LINES = 500
-MAX_BENCH_LINES = 4900
+MAX_BENCH_LINES = 5050
 """The benchmarks measure the relay; they must not become as large as it is. 4000 held eight of them; the API proxy is a
-ninth, with servers of its own to compare with, Server-Sent Events are a second transport for the readers, and several
-nodes with their engine are measured beside one.
+ninth, with servers of its own to compare with, Server-Sent Events are a second transport for the readers, several
+nodes with their engine are measured beside one, and each figure says what it should be.
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Progress
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.mixed import Mixed
-from relay.bench.load.forwards import nginx_program
+from relay.bench.load.plain_http import nginx_program
 from relay.bench.report import Report
 from relay.cli import main
 from tests.support.bench_process import OnTerminal, measured
+from tests.support.engines import find_program
 
 START_NS = 1_723_161_254_000_000_000
 
@@ -292,6 +294,8 @@ def refused(
         (("connect", "--hold", "-1"), "--hold"),
         (("audit", "--connections", "15001"), "--connections"),
         (("audit", "--runs", "0"), "--runs"),
+        (("nodes", "--rate", "0"), "--rate"),
+        (("nodes", "--idle", "-1"), "--idle"),
         (("replay",), "FILE"),
         (("replay", "/nowhere"), "/nowhere can't be read"),
         (("replay", "pyproject.toml"), "nothing to play in these files"),
@@ -365,6 +369,49 @@ def test_proxy_gets_an_answer_to_each_call(tmp_path: Path) -> None:
         assert "nginx was not measured: it is not installed." in found["notes"]
     else:
         assert nginx["ok"] == 60
+
+
+def test_nodes_measures_an_engine_and_two_workers() -> None:
+    """Each message once and in order, the path to the engine, new connections and idle ones."""
+    find_program("redis")
+    small = (
+        "--messages",
+        "300",
+        "--rate",
+        "3000",
+        "--seconds",
+        "0.2",
+        "--connections",
+        "6",
+        "--parallel",
+        "3",
+    )
+    path = ("--path-messages", "300", "--claims", "20", "--resync", "50")
+    more = ("--subscribers", "4", "--ticks", "20", "--idle", "8")
+    with tempfile.TemporaryDirectory() as short:  # workers have sockets, whose paths are short
+        found = measured(Path(short), "nodes", *small, *path, *more)
+    relay, yardstick = found["relay"], found["yardstick"]
+    assert relay["lost"] == relay["repeated"] == relay["disordered"] == 0
+    one = found["each"][0]["relay"]
+    assert one["node"]["published"]["published"] == 300
+    assert one["node"]["ticked"]["counted"]["groups"][0]["delivered"] == 2000
+    assert one["two"]["fanned"]["counted"]["groups"][0]["ended"] == 4
+    assert (relay["idle"], one["two"]["connected"]["connections"]) == (8, 6)
+    assert relay["path_us_a_message"] > 0
+    assert relay["resync_s"] > 0
+    assert relay["script_ms"] >= 1
+    assert yardstick["p50_ms"] > 0
+    for only_here in ("path_us_a_message", "engine_us_a_message", "idle"):
+        assert yardstick[only_here] is None
+
+
+def test_nodes_without_an_engine_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence with both programs, before anything starts."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    sentence = refused(("nodes",), monkeypatch, capsys)
+    assert "there is no redis-server and no valkey-server on PATH: install one of them" in sentence
 
 
 def test_without_psutil_a_benchmark_says_what_to_install(

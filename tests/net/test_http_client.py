@@ -133,4 +133,4 @@ def test_no_other_module_makes_a_client() -> None:
         and isinstance(node.func.value, ast.Name)
         and (node.func.value.id, node.func.attr) in {("httpx", "AsyncClient"), ("httpx", "Client")}
     }
-    assert makers == {"net/http_client.py", "bench/load/forwards.py"}
+    assert makers == {"net/http_client.py", "bench/load/plain_http.py"}

@@ -108,7 +108,7 @@ def _issuer(sessions: int, folder: Path) -> Iterator[Order]:
 @contextlib.contextmanager
 def empty_route(folder: Path) -> Iterator[Order]:
     """Serve a route that does nothing; yields an order without requests for it."""
-    with Child.run("The yardstick", folder, "relay.bench.load.empty_route") as child:
+    with Child.run("The yardstick", folder, "relay.bench.load.plain_http", "nothing") as child:
         port = child.hear(within_s=STALL_S)["port"]
         yield Order(url=f"http://127.0.0.1:{port}", path="/", pid=child.pid)
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from relay.bench import BenchError
 from relay.bench.benchmarks.benchmark import Benchmark, Seconds, Show, SideName, option
 from relay.bench.benchmarks.issue import send
-from relay.bench.load.forwards import nginx_program
+from relay.bench.load.plain_http import nginx_program
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
 from relay.bench.load.requester import Answered, Order
 from relay.bench.load.servers import own_relay
@@ -56,7 +56,7 @@ class Proxy(Benchmark[Proxied]):
         return f"{self.rate:g} calls/s for {self.seconds:g} s over {self.connections} connections"
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Proxied:
-        with Child.run("The backend", folder, "relay.bench.load.forwards", "backend") as backend:
+        with Child.run("The backend", folder, "relay.bench.load.plain_http", "backend") as backend:
             port = backend.hear(within_s=STALL_S)["port"]
             if name == "relay":
                 with own_relay(
@@ -114,7 +114,7 @@ class Proxy(Benchmark[Proxied]):
 @contextlib.contextmanager
 def _forward(kind: str, backend: int, folder: Path) -> Iterator[tuple[str, int]]:
     """Run a forward to the backend's port; yields its URL and process when it accepts connections."""
-    arguments = ("relay.bench.load.forwards", kind)
+    arguments = ("relay.bench.load.plain_http", kind)
     order = {"backend": backend, "folder": str(folder)}
     with Child.run("The yardstick", folder, *arguments, order=order) as child:
         port = child.hear(within_s=STALL_S)["port"]

@@ -55,28 +55,16 @@ class Publish(Benchmark[Published]):
             with empty_route(folder) as order:
                 return Published(singles=self._send_singles(order, folder, show))
         with own_relay(folder, sessions=self.channels) as running:
-            measured, own_cpu_s = self._publish(running, folder, show)
+            measured, own_cores = publish_with_sdk(
+                running, folder, show, self.channels, self.rate, self.messages
+            )
             bearers = [running.publish_key]
             order = Order(url=running.internal, path="/v1/publish", bearers=bearers, pid=running.pid)
             return Published(
                 measured=measured,
-                own_cores=own_cpu_s * measured.published_per_s / measured.published,
+                own_cores=own_cores,
                 singles=self._send_singles(order, folder, show),
             )
-
-    def _publish(self, running: RunningRelay, folder: Path, show: Show) -> tuple[Measured, float]:
-        channels = [f"trades.BENCH{place}" for place in range(self.channels)]
-        streams = frozenset(range(self.channels))
-        ticks = made_up(channels, rate=self.rate, count=self.messages, streams=streams)
-        with publishing_to(running, folder, ticks, sdk=True) as server:
-            groups = [
-                GroupOrder(target=server.target([name], endpoint="trades"), connections=1, stream=True)
-                for name in channels
-            ]
-            with opened(server, groups, ticks, folder) as delivery:
-                cpu = cpu_of(server.source.pid)
-                measured = deliver(delivery, ticks, show)
-                return measured, cpu_of(server.source.pid) - cpu
 
     def _send_singles(self, order: Order, folder: Path, show: Show) -> Answered | None:
         if not self.singles:
@@ -112,3 +100,19 @@ class Publish(Benchmark[Published]):
         return pace_notes(name, measured, self.rate) + busy_note(
             name, own_cores, program="The SDK's publisher"
         )
+
+
+def publish_with_sdk(
+    relay: RunningRelay, folder: Path, show: Show, channels: int, rate: float, count: float, readers: int = 1
+) -> tuple[Measured, float]:
+    """Publish to stream channels with the SDK, each with so many readers. Returns the SDK's CPU too, in cores."""
+    names = [f"trades.BENCH{place}" for place in range(channels)]
+    ticks = made_up(names, rate=rate, count=count, streams=frozenset(range(channels)))
+    with publishing_to(relay, folder, ticks, sdk=True) as server:
+        targets = [server.target([name], endpoint="trades") for name in names]
+        groups = [GroupOrder(target=target, connections=readers, stream=True) for target in targets]
+        with opened(server, groups, ticks, folder) as delivery:
+            cpu_s = cpu_of(server.source.pid)
+            measured = deliver(delivery, ticks, show)
+            cpu_s = cpu_of(server.source.pid) - cpu_s
+            return measured, cpu_s * measured.published_per_s / measured.published

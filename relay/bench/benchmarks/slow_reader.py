@@ -37,7 +37,6 @@ from relay.bench.load import slow_reader
 from relay.bench.load.clients import Target
 from relay.bench.load.processes import LOOK_S, STALL_S, Child, holds_connection, memory_of
 from relay.bench.load.servers import Server
-from relay.bench.load.slow_reader import Read
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import Ticks
 from relay.bench.report import Figure, busy_note
@@ -58,8 +57,8 @@ class SlowReading:
     """
 
     measured: Measured
-    read: Read
-    caller: Read | None = None
+    read: slow_reader.Read
+    caller: slow_reader.Read | None = None
     dropped_after_s: float | None = None
     stopped_memory_kib: float | None = None
 
@@ -141,10 +140,10 @@ class SlowReader(Benchmark[SlowReading]):
 
         order = slow_reader.Order(target=target, ticks=ticks, seconds=self.seconds)
 
-        def read(name: str, **how: float) -> Read:
+        def read(name: str, **how: float) -> slow_reader.Read:
             with _reader(name, folder, msgspec.structs.replace(order, **how)) as (reader, _):
                 watch(self.seconds + STALL_S, reader)
-                return msgspec.convert(reader.hear(within_s=STALL_S)["result"], Read)
+                return msgspec.convert(reader.hear(within_s=STALL_S)["result"], slow_reader.Read)
 
         show(0, int(seconds), "seconds")
         delivery.start()

@@ -13,6 +13,7 @@ from relay.bench.benchmarks.connect import Connect
 from relay.bench.benchmarks.fanout import Fanout
 from relay.bench.benchmarks.issue import Issue
 from relay.bench.benchmarks.mixed import Mixed
+from relay.bench.benchmarks.nodes import Nodes
 from relay.bench.benchmarks.proxy import Proxy
 from relay.bench.benchmarks.publish import Publish
 from relay.bench.benchmarks.replay import Replay
@@ -22,7 +23,18 @@ from relay.core.errors import ConfigurationError
 
 Kind = type[Benchmark[Any]]
 RECORDED: tuple[Kind, ...] = (Replay, Bandwidth)
-BENCHMARKS: tuple[Kind, ...] = (Fanout, Mixed, SlowReader, Connect, Issue, Audit, Publish, Proxy, *RECORDED)
+BENCHMARKS: tuple[Kind, ...] = (
+    Fanout,
+    Mixed,
+    SlowReader,
+    Connect,
+    Issue,
+    Audit,
+    Publish,
+    Proxy,
+    Nodes,
+    *RECORDED,
+)
 """In the order of `relay bench all`."""
 
 

@@ -39,6 +39,8 @@ BUSY_PAUSE_S = 1.0
 _READ_BYTES = 65_536
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER: on, for no time. Thousands of ports in TIME_WAIT would be missing in the next run."""
+_BIND_ADDRESS_NO_PORT = 24
+"""IP_BIND_ADDRESS_NO_PORT of Linux: the port is chosen when the other side is known."""
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
@@ -48,6 +50,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     `stream` is a ws:// address with its path. `issuer` gives a token for each connection to `endpoint`, for one of
     `sessions` in turn; "": no token is needed. `channels` are all channels to subscribe to at `interval_ms`, of which
     each connection has a hand; without any there is no acknowledgement. `events`: event streams. `compress`: batches.
+    `source` is the address to connect from, "" for the system's choice: one address has 28,000 ports.
     """
 
     stream: str
@@ -58,6 +61,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     interval_ms: int = 0
     events: bool = False
     compress: bool = False
+    source: str = ""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -111,7 +115,7 @@ class Refused(BenchError):  # noqa: N818  # an answer of the server, which some 
 class Link:
     """One client connection; all errors of its socket are OSErrors. `received` is what came after the last answer."""
 
-    def __init__(self, url: str, *, receive_bytes: int = 0) -> None:
+    def __init__(self, url: str, *, receive_bytes: int = 0, source: str = "") -> None:
         self.url = url
         self.received = b""
         self.socket = socket.socket()
@@ -119,11 +123,14 @@ class Link:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_bytes:  # before the connection is made: the window is agreed on then
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if source:
+            self.socket.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
+            self.socket.bind((source, 0))
 
     @classmethod
-    async def open(cls, url: str, *, receive_bytes: int = 0) -> Self:
+    async def open(cls, url: str, *, receive_bytes: int = 0, source: str = "") -> Self:
         """Connect to the host and port of a URL. `receive_bytes` is the kernel's receive buffer, 0: its own choice."""
-        link, parts = cls(url, receive_bytes=receive_bytes), urlsplit(url)
+        link, parts = cls(url, receive_bytes=receive_bytes, source=source), urlsplit(url)
         try:
             await asyncio.get_running_loop().sock_connect(link.socket, (parts.hostname, parts.port))
         except BaseException:
@@ -249,7 +256,7 @@ async def connect(target: Target, hand: Sequence[int], token: Token, *, receive_
     """Open a connection, and wait until its subscriptions are acknowledged. Raises Refused if the server refuses the
     handshake or a subscription.
     """
-    link = await Link.open(target.stream, receive_bytes=receive_bytes)
+    link = await Link.open(target.stream, receive_bytes=receive_bytes, source=target.source)
     try:
         answer = await link.call(_handshake(target, hand, token))
         if answer.status != (200 if target.events else 101):

@@ -55,7 +55,13 @@ class Child:
     @classmethod
     @contextlib.contextmanager
     def run(
-        cls, name: str, folder: Path, *arguments: str, order: object = None, ending: int = signal.SIGTERM
+        cls,
+        name: str,
+        folder: Path,
+        *arguments: str,
+        order: object = None,
+        ending: int = signal.SIGTERM,
+        program: Sequence[str] = (sys.executable, "-m"),
     ) -> Iterator[Self]:
         """Run `python -m …` until the block ends, and send it an order; `ending` is the signal that stops it.
 
@@ -66,7 +72,7 @@ class Child:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RELAY_")}
         with log.open("ab") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*program, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -197,29 +203,31 @@ def require_psutil() -> None:
 
 
 def cpu_of(pid: int) -> float:
-    """Return the CPU seconds, user and system, of a process with all its threads, counted in steps of 10 ms. Raises
-    BenchError if there is no such process, or it belongs to another user.
+    """Return the CPU seconds, user and system, of a process with all its threads and its workers, counted in steps of
+    10 ms. Raises BenchError if there is no such process, or it belongs to another user.
     """
     times = _ask(pid, "CPU", lambda process: process.cpu_times())
-    return float(times.user + times.system)
+    return float(sum(one.user + one.system for one in times))
 
 
 def memory_of(pid: int) -> int:
-    """Return the bytes of memory that a process has in use (RSS); raises what `cpu_of` raises."""
-    return int(_ask(pid, "memory", lambda process: process.memory_info()).rss)
+    """Return the bytes of memory that a process and its workers have in use (RSS); raises what `cpu_of` raises."""
+    return sum(_ask(pid, "memory", lambda process: int(process.memory_info().rss)))
 
 
 def holds_connection(pid: int, port: int) -> bool:
     """Tell whether a process has a TCP connection whose other end has this port; raises what `cpu_of` raises."""
-    connections = _ask(pid, "connections", lambda process: process.net_connections("tcp"))
-    return any(one.raddr and one.raddr.port == port for one in connections)
+    found = _ask(pid, "connections", lambda process: process.net_connections("tcp"))
+    return any(one.raddr and one.raddr.port == port for connections in found for one in connections)
 
 
-def _ask(pid: int, what: str, read: "Callable[[psutil.Process], Result]") -> Result:
+def _ask(pid: int, what: str, read: "Callable[[psutil.Process], Result]") -> list[Result]:
+    """Ask a process and its workers."""
     import psutil
 
     try:
-        return read(psutil.Process(pid))
+        process = psutil.Process(pid)
+        return [read(one) for one in (process, *process.children())]
     except psutil.Error:
         raise BenchError(
             f"The {what} of process {pid} can't be read: it has ended, or is not of this machine."

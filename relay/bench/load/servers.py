@@ -14,6 +14,7 @@ import msgspec
 
 from relay.bench.load import publisher, yardstick
 from relay.bench.load.clients import Target
+from relay.bench.load.engine_server import Engine
 from relay.bench.load.processes import STALL_S, Child
 from relay.bench.load.ticks import Ticks
 from relay.keys.api_keys import new_bearer_key
@@ -56,13 +57,23 @@ class RunningRelay:
 
 @contextlib.contextmanager
 def own_relay(
-    folder: Path, *, sessions: int, program: str = "relay", limits: str = "", sections: str = ""
+    folder: Path,
+    *,
+    sessions: int,
+    program: str = "relay",
+    limits: str = "",
+    sections: str = "",
+    engine: Engine | None = None,
+    workers: int = 0,
 ) -> Iterator[RunningRelay]:
-    """Run a relay in an empty folder until the block ends, with so many sessions that may connect.
+    """Run a relay in a new or empty folder until the block ends, with so many sessions that may connect.
 
     `program` is the module that is run, with the command line of `relay`; `limits` are further ones, and `sections` are
-    further settings. Raises BenchError if it does not start.
+    further settings. With an `engine` there may be `workers`. Raises BenchError if it does not start.
     """
+    folder.mkdir(exist_ok=True)
+    if engine is not None:
+        sections += f'[engine]\nurl = "{engine.url}"\n'
     secret = secrets.token_hex(32)
     publish_key, digest = new_bearer_key("bench")
     text = settings_text(
@@ -74,7 +85,9 @@ def own_relay(
         publishers={"bench": (digest, ["prices.>", "trades.>"])},
         sections=_SECTIONS.format(limits=limits, sections=sections),
     )
-    arguments = (program, "serve", "--config", str(write_folder(folder, text)))
+    arguments = [program, "serve", "--config", str(write_folder(folder, text))]
+    if workers:
+        arguments += ["--workers", str(workers)]
     # SIGINT: the relay stops without a drain
     with Child.run("The relay", folder, *arguments, ending=signal.SIGINT) as child:
         deadline = time.monotonic() + START_WITHIN_S
@@ -88,6 +101,8 @@ def own_relay(
             issuer=f"http://127.0.0.1:{ports['public']}",
             sessions=[_session(secret, f"bench-{number}") for number in range(sessions)],
         )
+        if engine is not None:
+            engine.wait_for_life()
         yield RunningRelay(
             target=target,
             internal=f"http://127.0.0.1:{ports['internal']}",

@@ -1,10 +1,11 @@
-"""What `relay bench proxy` compares the API proxy with, and the backend of all: `python -m relay.bench.load.forwards`.
+"""What the relay's HTTP is compared with, and the proxy's backend: `python -m relay.bench.load.plain_http`.
 
+nothing   POST / gets an empty JSON object: Starlette on uvicorn, with the relay's bounds and security headers
 backend   answers every GET with the same 800 bytes of JSON, as cheaply as Python can
 plain     Starlette, uvicorn and httpx: takes the access token from the cookie, and checks nothing
 nginx     `proxy_pass` with a constant token, in one process; nginx takes this process's place
 
-in   {"backend": port, "folder": "/an/empty/folder"}      the backend needs neither
+in   {"backend": port, "folder": "/an/empty/folder"}      the first two need neither
 out  {"port": p}                                           it serves until it is ended by SIGTERM
 """
 
@@ -26,6 +27,8 @@ from starlette.routing import Route
 
 from relay.bench.load.orders import read_order, say
 from relay.net.sockets import bind, bound_port
+from relay.web.answers import json_answer
+from relay.web.uvicorn_runner import HttpServer
 
 CONNECTIONS = 200
 _BODY = b'{"items":[' + b",".join(b'{"id":%d,"name":"user %d"}' % (i, i) for i in range(30)) + b"]}"
@@ -73,6 +76,18 @@ class _Backend(asyncio.Protocol):
         self._transport.write(_ANSWER * len(whole))
 
 
+async def _nothing() -> None:
+    async def nothing(_request: Request) -> Response:
+        return json_answer(200, {})
+
+    sock = bind("127.0.0.1:0", setting="the yardstick")
+    server = HttpServer(Starlette(routes=[Route("/", nothing, methods=["POST"])]), sock)
+    serving = asyncio.create_task(server.run())
+    await server.started()
+    say(port=bound_port(sock))
+    await serving
+
+
 async def _backend() -> None:
     server = await asyncio.get_running_loop().create_server(_Backend, "127.0.0.1", 0)
     say(port=server.sockets[0].getsockname()[1])
@@ -114,7 +129,7 @@ def _nginx(order: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "backend":
-        uvloop.run(_backend())
+    if sys.argv[1] in ("nothing", "backend"):
+        uvloop.run(_nothing() if sys.argv[1] == "nothing" else _backend())
     else:
         {"plain": _plain, "nginx": _nginx}[sys.argv[1]](read_order())

@@ -1,0 +1,227 @@
+"""`relay bench nodes`: what an engine costs a node, and what a second worker gives.
+
+The relay's side is a node on an engine, and then two workers on it. The yardstick is a relay of one process: without an
+engine where the engine is measured, and on an engine of its own where the workers are.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from relay.bench.benchmarks.benchmark import MAX_TICKS, Benchmark, Parallel, Show, SideName, option
+from relay.bench.benchmarks.connect import IDLE, MAX_CONNECTIONS, connect_all
+from relay.bench.benchmarks.delivery import Measured, deliver, made_up, open_bound_s, opened
+from relay.bench.benchmarks.publish import publish_with_sdk
+from relay.bench.load.connections import Connected, Order
+from relay.bench.load.engine_server import Engine, EngineOrder, EnginePath, own_engine, require_engine
+from relay.bench.load.processes import Child, cpu_of, memory_of
+from relay.bench.load.servers import RunningRelay, own_relay, publishing_to
+from relay.bench.load.subscribers import GroupOrder
+from relay.bench.report import Figure, Row, Run, busy_note
+
+WORKERS = 2
+FANNED = "prices.BENCH"
+READERS, TICKS_S = 10, 1000
+"""Readers of a channel with so many ticks a second, whose latency is compared."""
+EACH_ADDRESS = 9000
+"""Idle connections of one program and one address: the open files of a program are bounded, and so are ports."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneNode:
+    """What one node did: publishing with the SDK at a rate, ticks whose latency counts, and connections."""
+
+    published: Measured
+    own_cores: float
+    engine_us_a_message: float | None
+    script_ms: float | None
+    ticked: Measured
+    connected: Connected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """What the workers did: ticks as fast as they go, connections, and idle ones with their memory."""
+
+    fanned: Measured
+    connected: Connected
+    idle: int | None = None
+    idle_kib: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Several:
+    """One side of one run. Only the relay's side has the path to the engine."""
+
+    node: OneNode
+    two: Workers
+    path: EnginePath | None = None
+
+
+ADDED_MS = {"p50_ms": 2, "p99_ms": 15}
+"""Latency that the engine may add."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nodes(Benchmark[Several]):
+    """A node on Redis or Valkey beside one alone, and two workers beside one.
+
+    It starts a redis-server or valkey-server of its own. The node publishes
+    what the Python SDK sends, takes connections, and delivers ticks; then its
+    path to the engine alone: messages, claims, and all channels after a gap.
+    Two workers get ticks as fast as they go, connections, and idle ones.
+    """
+
+    NAME = "nodes"
+    YARDSTICK = ("one process", "one process: without an engine, and on one of its own beside the workers")
+    QUICK = {
+        "messages": 20_000, "path_messages": 10_000, "connections": 500, "seconds": 2, "subscribers": 200,
+        "ticks": 2000, "resync": 5000, "idle": 500,
+    }  # fmt: skip
+
+    messages: Annotated[int, option("Messages of the SDK.", 1, MAX_TICKS)] = 200_000
+    rate: Annotated[float, option("Of them a second.", 1, 1_000_000)] = 20_000
+    path_messages: Annotated[int, option("Over the path to the engine alone.", 1, MAX_TICKS)] = 100_000
+    claims: Annotated[int, option("Tokens that are used up at once.", 1, 1000)] = 256
+    resync: Annotated[int, option("Channels after a gap.", 1, 100_000)] = 20_000
+    seconds: Annotated[float, option("How long ticks are timed.", 0.1, 600)] = 10
+    connections: Annotated[int, option("New connections.", 1, MAX_CONNECTIONS)] = 2000
+    parallel: Parallel = 50
+    subscribers: Annotated[int, option("Subscribers of ticks as fast as they go.", 1, 5000)] = 1000
+    ticks: Annotated[int, option("Such ticks.", 1, MAX_TICKS)] = 20_000
+    idle: Annotated[int, option("Idle connections over the workers; 0: none.", 0, 200_000)] = 10_000
+
+    def check(self) -> None:
+        require_engine()
+
+    def headline(self) -> str:
+        return (
+            f"{self.messages:,} messages at {self.rate:,.0f} a second, {self.connections:,} connections, "
+            f"{WORKERS} workers with {self.subscribers:,} subscribers"
+        )
+
+    def measure_side(self, name: SideName, folder: Path, show: Show) -> Several:
+        is_relay, sessions = name == "relay", max(self.connections, self.subscribers, READERS)
+        with own_engine(folder / "engine") as engine:
+            alone = engine if is_relay else None
+            with own_relay(folder / "one", sessions=sessions, engine=alone) as running:
+                node = self._node(running, alone, folder, show)
+            path, workers = (self._path(engine, folder, show), WORKERS) if is_relay else (None, 0)
+            with own_relay(folder / "several", sessions=sessions, engine=engine, workers=workers) as running:
+                return Several(node=node, path=path, two=self._workers(running, folder, show, workers))
+
+    def _node(self, running: RunningRelay, engine: Engine | None, folder: Path, show: Show) -> OneNode:
+        cpu_s, load = cpu_of(engine.pid) if engine else 0.0, partial(publish_with_sdk, running, folder, show)
+        published, own_cores = load(READERS, self.rate, self.messages)
+        cpu_s = cpu_of(engine.pid) - cpu_s if engine else 0.0
+        ticked, _ = load(1, TICKS_S, TICKS_S * self.seconds, READERS)
+        return OneNode(
+            published=published,
+            own_cores=own_cores,
+            engine_us_a_message=cpu_s / published.published * 1e6 if engine else None,
+            script_ms=engine.longest_script_ms() if engine else None,
+            ticked=ticked,
+            connected=self._connect(running, folder, show),
+        )
+
+    def _path(self, engine: Engine, folder: Path, show: Show) -> EnginePath:
+        order = EngineOrder(
+            url=engine.url, messages=self.path_messages, channels=100, claims=self.claims, resync=self.resync
+        )
+        with Child.run("The engine's path", folder, "relay.bench.load.engine_path", order=order) as child:
+            within_s = open_bound_s(self.path_messages // 100 + self.resync // 100)
+            return child.result(
+                EnginePath, within_s=within_s, show=lambda done: show(done, self.path_messages, "messages")
+            )
+
+    def _workers(self, running: RunningRelay, folder: Path, show: Show, workers: int) -> Workers:
+        ticks = made_up([FANNED], rate=0, count=self.ticks)
+        with publishing_to(running, folder, ticks) as server:
+            groups = [GroupOrder(target=server.target(ticks.channels), connections=self.subscribers)]
+            with opened(server, groups, ticks, folder) as delivery:
+                fanned = deliver(delivery, ticks, show)
+        done = Workers(fanned=fanned, connected=self._connect(running, folder, show))
+        if not workers or not self.idle:
+            return done
+        return replace(done, idle=self.idle, idle_kib=self._hold(running, folder, show))
+
+    def _connect(self, running: RunningRelay, folder: Path, show: Show) -> Connected:
+        order = self._order(running, self.connections)
+        return connect_all(order, folder, lambda done: show(done, self.connections, "connections"))
+
+    def _hold(self, running: RunningRelay, folder: Path, show: Show) -> float:
+        """Open idle connections, from an address and by a program for each `EACH_ADDRESS` of them. Returns KiB."""
+        before = memory_of(running.pid)
+        with contextlib.ExitStack() as stack:
+            for place, first in enumerate(range(0, self.idle, EACH_ADDRESS)):
+                count = min(EACH_ADDRESS, self.idle - first)
+                order = self._order(running, count, source=f"127.0.0.{2 + place}")
+                child = Child.run("The idle ones", folder, "relay.bench.load.connections", order=order)
+
+                def shown(done: int, first: int = first) -> None:
+                    show(first + done, self.idle, "idle connections")
+
+                stack.enter_context(child).result(Connected, within_s=open_bound_s(count), show=shown)
+            return (memory_of(running.pid) - before) / self.idle / 1024
+
+    def _order(self, running: RunningRelay, count: int, *, source: str = "") -> Order:
+        target = msgspec.structs.replace(running.target, channels=[IDLE], source=source)
+        return Order(target=target, connections=count, parallel=self.parallel, pid=running.pid)
+
+    def figures(self) -> Sequence[Figure[Several]]:
+        return [
+            Figure("messages_per_s", "SDK: messages/s, acknowledged", "node.published.published_per_s"),
+            Figure("node_us_a_message", "SDK: CPU µs a message", _node_us, ",.1f", has_ratio=True),
+            Figure("engine_us_a_message", "engine: CPU µs a message", "node.engine_us_a_message", ".1f", at_most=25),
+            Figure("script_ms", "engine: longest script ms", "node.script_ms", ".1f", at_most=5),
+            Figure("lost", "SDK: lost", "node.published.counted.total.lost"),
+            Figure("repeated", "SDK: repeated", "node.published.counted.total.repeated"),
+            Figure("disordered", "SDK: out of order", "node.published.counted.total.disordered"),
+            Figure("p50_ms", "latency p50 ms", lambda one: _latency(one, "p50_ms"), ".2f"),
+            Figure("p99_ms", "latency p99 ms", lambda one: _latency(one, "p99_ms"), ".2f"),
+            Figure("cpu_us_a_connect", "CPU µs a connect", "node.connected.cpu_us_a_connect", ",.0f", True, 1.15),
+            Figure("connects_per_s", "connects/s", "node.connected.connects_per_s", has_ratio=True),
+            Figure("path_us_a_message", "path: CPU µs a message", "path.cpu_us_a_message", ".1f", at_most=30),
+            Figure("claims_p99_ms", "claims at once: p99 ms", "path.claims_p99_ms", ".1f", at_most=15),
+            Figure("cpu_us_a_claim", "claims at once: CPU µs", "path.cpu_us_a_claim"),
+            Figure("resync_s", "resync s", "path.resync_s", ".3f", at_most=1),
+            Figure("two_deliveries_per_s", "workers: deliveries/s", "two.fanned.deliveries_per_s", has_ratio=True),
+            Figure("two_us_a_delivery", "workers: µs a delivery", "two.fanned.cpu_us_a_delivery", ".2f", True, 1.15),
+            Figure("two_cores", "workers: CPU, cores", "two.fanned.server_cores", ".2f"),
+            Figure("two_connects_per_s", "workers: connects/s", "two.connected.connects_per_s", has_ratio=True),
+            Figure("two_us_a_connect", "workers: µs a connect", "two.connected.cpu_us_a_connect", ",.0f", True, 1.15),
+            Figure("idle", "workers: idle connections", "two.idle"),
+            Figure("idle_kib", "workers: KiB an idle connection", "two.idle_kib", ",.1f"),
+        ]  # fmt: skip
+
+    def is_whole(self, relay: Several) -> bool:
+        measured = (relay.node.published, relay.node.ticked, relay.two.fanned)
+        return all(one.is_whole for one in measured) and not relay.node.published.counted.total.disordered
+
+    def side_notes(self, name: SideName, sides: Sequence[Several]) -> list[str]:
+        found = busy_note(name, [one.node.own_cores for one in sides], program="The SDK's publisher")
+        found += busy_note(name, [one.two.fanned.load_cores for one in sides])
+        cores = [one.two.connected.load_cores for one in sides]
+        return found + busy_note(name, cores, program="The new connections' program")
+
+    def notes(self, runs: Sequence[Run[Several]]) -> list[str]:
+        found = []
+        for row in [Row.of(figure, runs) for figure in self.figures()]:
+            key, name = row.figure.key, row.figure.name
+            if key in ADDED_MS and row.relay is not None and row.yardstick is not None:
+                added = row.relay - row.yardstick
+                found.append(f"The engine adds {added:.2f} ms to the {name}; the aim is {ADDED_MS[key]}.")
+        return found
+
+
+def _node_us(side: Several) -> float:
+    return side.node.published.server_cpu_s / side.node.published.published * 1e6
+
+
+def _latency(side: Several, what: str) -> float | None:
+    return getattr(side.node.ticked.latency(), what, None)

@@ -1,0 +1,126 @@
+"""What a node does over its engine, without sockets, as a program: `python -m relay.bench.load.engine_path`.
+
+It publishes through the broker of a node, claims tokens through its state store, and lets another broker take over all
+channels after a gap. Its own CPU is that of the node's part.
+"""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from typing import Any
+
+from relay.bench.load.engine_server import EngineOrder, EnginePath
+from relay.bench.load.orders import carry_out, say
+from relay.bench.load.subscribers import quantile
+from relay.core.channels import ChannelOptions
+from relay.core.publications import Draft, Publication, parse_draft
+from relay.engine.address import read_address
+from relay.engine.broker import EngineBroker
+from relay.engine.options import EngineOptions
+from relay.engine.state import EngineState
+from relay.stream.fanout import Fanout
+
+DATA = b'{"quote":"%b"}' % (b"1" * 138)
+"""150 bytes."""
+IN_FLIGHT = 256
+"""Messages without an answer: a batch is with the engine, and the next ones are full."""
+WARM_UP = 1000
+CLAIM_ROUNDS = 10
+TOKEN_S = 30.0
+
+
+def drafts(count: int) -> list[Draft]:
+    """Return a draft for each of so many channels."""
+    return [parse_draft(b'{"channel":"prices.%d","data":%b}' % (number, DATA)) for number in range(count)]
+
+
+async def publish(broker: EngineBroker, some: list[Draft], count: int) -> None:
+    """Publish so many messages, and take their answers in order."""
+    waiting: deque[Any] = deque()
+    for number in range(count):
+        waiting.append(broker.publish(some[number % len(some)], ts=int(time.time() * 1000)))
+        while len(waiting) >= IN_FLIGHT:
+            await waiting.popleft()
+            while waiting and waiting[0].done():
+                waiting.popleft().result()
+    for answer in waiting:
+        await answer
+
+
+async def claim(state: EngineState, count: int) -> tuple[float, list[float]]:
+    """Claim so many tokens at once, several times. Returns the CPU seconds, and how long each claim took."""
+    took = []
+
+    async def one(jti: str) -> None:
+        began = time.monotonic()
+        # issued after the begin of the engine's life, which this program may have begun itself
+        issued_at = time.time() + TOKEN_S
+        assert await state.claim(jti, expires_at=issued_at + TOKEN_S, issued_at=issued_at)
+        took.append(time.monotonic() - began)
+
+    cpu_s = time.process_time()
+    for _ in range(CLAIM_ROUNDS):
+        await asyncio.gather(*(one(secrets.token_hex(16)) for _ in range(count)))
+    return time.process_time() - cpu_s, sorted(took)
+
+
+class _Node(Fanout):
+    """A node's hub, which tells when it has so many values."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(lambda _channel: ChannelOptions())
+        self._missing = count
+        self.has_all = asyncio.Event()
+
+    def publish(self, publication: Publication) -> None:
+        super().publish(publication)
+        self._missing -= 1
+        if not self._missing:
+            self.has_all.set()
+
+
+async def resync(options: EngineOptions, count: int) -> float:
+    """Return the seconds in which a node that has missed everything takes over so many channels."""
+    one, other = (EngineBroker(options, max_channels=count) for _ in range(2))
+    try:
+        await publish(one, drafts(count), count)
+        node = _Node(count)
+        await other.load()
+        began = time.monotonic()
+        other.attach(node, after="1-0")  # an entry of an older life: the node has missed all that came after
+        await node.has_all.wait()
+        return time.monotonic() - began
+    finally:
+        await one.aclose()
+        await other.aclose()
+
+
+async def measure(order: EngineOrder) -> EnginePath:
+    """Measure one part after the other, each with keys of its own."""
+    address = read_address(order.url)
+    broker = EngineBroker(EngineOptions(address=address, prefix="path"), max_channels=order.channels)
+    try:
+        some = drafts(order.channels)
+        await publish(broker, some, WARM_UP)
+        cpu_s = time.process_time()
+        await publish(broker, some, order.messages)
+        cpu_s = time.process_time() - cpu_s
+    finally:
+        await broker.aclose()
+    say(progress=order.messages)
+    state = await EngineState.open(EngineOptions(address=address, prefix="claims"))
+    try:
+        claims_cpu_s, took = await claim(state, order.claims)
+    finally:
+        await state.aclose()
+    return EnginePath(
+        cpu_us_a_message=cpu_s / order.messages * 1e6,
+        cpu_us_a_claim=claims_cpu_s / len(took) * 1e6,
+        claims_p99_ms=quantile(took, 0.99, unit=1e-3),
+        resync_s=await resync(EngineOptions(address=address, prefix="resync"), order.resync),
+    )
+
+
+if __name__ == "__main__":
+    carry_out(EngineOrder, measure)

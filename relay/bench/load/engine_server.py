@@ -1,0 +1,125 @@
+"""A Redis or Valkey of the benchmark's own, on a Unix socket in its folder: no port, no file of its data."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from relay.bench import BenchError
+from relay.bench.load.processes import LOOK_S, STALL_S, Child
+from relay.core.errors import ConfigurationError
+from relay.engine.address import read_address
+
+PROGRAMS = ("redis-server", "valkey-server")
+SLOW_US = 1000
+"""Scripts that take longer are in the engine's slow log."""
+MAX_SOCKET_BYTES = 100
+"""The longest path of a Unix socket that every system has."""
+NEW_LIFE_S = 2.5
+"""A relay refuses tokens from before the first two seconds of an engine's life."""
+
+
+class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """The order of `engine_path`: how many messages to publish, tokens to claim at once, and channels to take over."""
+
+    url: str
+    messages: int
+    channels: int
+    claims: int
+    resync: int
+
+
+class EnginePath(msgspec.Struct, frozen=True, kw_only=True):
+    """Its result: CPU of the node a message, from the accepted draft to its answer, and a claim; times of the rest."""
+
+    cpu_us_a_message: float
+    cpu_us_a_claim: float
+    claims_p99_ms: float | None
+    resync_s: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Engine:
+    """A running engine. `url` is the setting `engine.url`."""
+
+    url: str
+    pid: int
+    _born_at: float = 0.0
+
+    def wait_for_life(self) -> None:
+        """Wait until relays accept tokens, after the first one has begun the engine's life."""
+        if not self._born_at:
+            self._born_at = time.monotonic()
+        time.sleep(max(0.0, self._born_at + NEW_LIFE_S - time.monotonic()))
+
+    def longest_script_ms(self) -> float:
+        """Return the longest time that a script took since the start, 1.0 if none took longer than that."""
+        entries = ask(self.url, "SLOWLOG", "GET", -1)
+        scripts = [took_us for _, _, took_us, command, *_ in entries if command[0].startswith(b"EVAL")]
+        return float(max([SLOW_US, *scripts])) / 1000
+
+
+def require_engine() -> str:
+    """Return the program of an engine. Raises ConfigurationError with what to install."""
+    import relay.engine.connection  # noqa: F401  # it says what to install if redis-py is missing
+
+    if found := next(filter(None, map(shutil.which, PROGRAMS)), None):
+        return found
+    raise ConfigurationError(
+        f"This benchmark starts an engine of its own, and there is no {' and no '.join(PROGRAMS)} on PATH: install "
+        "one of them (apt install redis-server, or valkey-server)."
+    )
+
+
+@contextlib.contextmanager
+def own_engine(folder: Path) -> Iterator[Engine]:
+    """Run an engine until the block ends. Raises BenchError if it does not start."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "engine.log"
+    with tempfile.TemporaryDirectory(prefix="relay-bench-") as short:
+        path = Path(short) / "engine"
+        if len(os.fsencode(path)) > MAX_SOCKET_BYTES:
+            raise BenchError(f"{path} is too long for a socket: set TMPDIR to a shorter path, like /tmp.")
+        arguments = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", short]
+        arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(log)]
+        arguments += ["--slowlog-log-slower-than", str(SLOW_US), "--slowlog-max-len", "10000"]
+        with Child.run("The engine", folder, *arguments, program=(require_engine(),)) as child:
+            deadline = time.monotonic() + STALL_S
+            url = f"unix://{path}"
+            while not _answers(url):
+                if time.monotonic() > deadline or child.has_spoken(within_s=LOOK_S / 10):
+                    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else [""]
+                    raise BenchError(f"{child.name} did not start. {lines[-1]}".strip())
+            yield Engine(url=url, pid=child.pid)
+
+
+def ask(url: str, *command: str | int) -> Any:
+    """Return the engine's reply to a command."""
+    from relay.engine.connection import open_connection
+    from relay.engine.options import CONTROL
+
+    async def run() -> Any:
+        connection = await open_connection(read_address(url), CONTROL)
+        try:
+            return (await connection.run([command], within_s=STALL_S))[0]
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def _answers(url: str) -> bool:
+    from relay.engine.connection import EngineError
+
+    try:
+        return bool(ask(url, "PING") == b"PONG")
+    except EngineError:
+        return False
