@@ -57,11 +57,10 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A row of the table. Times are the engine's, in Unix seconds. `figures` are what the node says of itself."""
+    """A row of the table. `seen_at` is the engine's time, in Unix seconds. `figures` are what the node says itself."""
 
     id: str
     seen_at: float
-    began_at: float
     formats: Formats
     writes: int
     has_ended: bool
@@ -242,11 +241,10 @@ class EngineNodes:
 
 def read_node(name: bytes, value: bytes) -> Node:
     """Return the row that stands in a field of the table."""
-    seen, began, oldest, newest, writes, ended, figures = value.split(b" ", 6)
+    seen, _, oldest, newest, writes, ended, figures = value.split(b" ", 6)
     return Node(
         id=name.decode(),
         seen_at=float(seen),
-        began_at=float(began),
         formats=Formats(oldest=int(oldest), newest=int(newest)),
         writes=int(writes),
         has_ended=ended == b"1",

@@ -23,7 +23,7 @@ export function showNodes(answer, { fill, make }) {
   const named = (one) => nodes.filter((other) => other.node === one.node).length;
   const sameFormats = new Set(nodes.map((one) => String(one.reads))).size < 2;
   fill($("nodes"), nodes, (one) => one.id,
-    () => make("tr", {}, make("th", { scope: "row" }, make("span"), make("small")),
+    () => make("tr", {}, make("th", { scope: "row" }, make("span"), make("small"), make("small", { className: "wide" })),
       make("td", {}, make("span"), make("small", { className: "age" }), make("small", { className: "why" })),
       ...Array.from({ length: 7 }, () => make("td", { className: "n" }))),
     (row, one) => {
@@ -31,7 +31,8 @@ export function showNodes(answer, { fill, make }) {
       const formats = sameFormats ? "" : `reads log format ${[...new Set(one.reads)].join(" to ")}, writes ${one.writes}`;
       who.children[0].textContent = one.node ?? one.id;
       who.title = `Writer of the audit log: ${one.id}`;
-      who.children[1].textContent = [named(one) > 1 ? one.id.slice(0, 6) : "", one.release, one.role, formats].filter(Boolean).join(" · ");
+      who.children[1].textContent = [named(one) > 1 ? one.id.slice(0, 6) : "", one.release].filter(Boolean).join(" · ");
+      who.children[2].textContent = [one.role, formats].filter(Boolean).join(" · ");
       const why = one.state === "live" ? reasons(one) : [];
       const word = why.length ? "not ready" : one.state;
       verdict(state.children[0], word, TONES[word]);
