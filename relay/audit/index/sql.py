@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from relay.core.errors import ConfigurationError, RelayError
 
 _MAX_LINE = 16 << 20
 """Bytes of a row of an answer, at most."""
+_AT = re.compile(r'(?<!")\bat\b', re.IGNORECASE)
 _CANDIDATES = 8
 """Names that an error lists."""
 
@@ -128,6 +130,8 @@ def _error(kind: str, text: str) -> RelayError:
     if near:
         sentence += f" Did you mean {', '.join(near.split(', ')[:_CANDIDATES])}?"
     where = next((f" In {line.strip()}" for line in more if line.startswith("LINE ")), "")
+    if kind == "ParserException" and _AT.search(where):
+        sentence += ' The column at is a word of SQL: write "at".'
     return ConfigurationError(f"{sentence}{where}")
 
 

@@ -185,6 +185,7 @@ def test_the_locked_database_opens_nothing(index: Index, tmp_path: Path) -> None
         ("SELECT usr FROM tokens", "Did you mean"),
         ("SELECT * FROM tokns", "There are the views tokens, connections, grants,"),
         ("SELEC 1", "syntax error"),
+        ("SELECT jti, at FROM tokens", 'write "at".'),
         ("SELECT now()", "Cast it"),
     ],
 )
