@@ -85,7 +85,7 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
     except ConfigurationError as error:
         return EngineFacts(fault=str(error))
     try:
-        async with connections_to_all(address, options.places) as servers:
+        async with connections_to_all(address, options.on_each_server) as servers:
             facts = [await _read_server(connection) for connection in servers.values()]
             nodes = await _count_nodes(servers[CONTROL], options)
     except EngineError as error:

@@ -29,7 +29,7 @@ class EngineOptions:
         return shard_names(kind, SHARDS if self.address.kind == "cluster" else 1)
 
     @property
-    def places(self) -> Sequence[str]:
+    def on_each_server(self) -> Sequence[str]:
         """Return the names of shards that are on all servers which have any."""
         return (CONTROL, *self.shards("t"))
 

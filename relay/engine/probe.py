@@ -30,7 +30,7 @@ async def probe(options: EngineOptions) -> None:
     address = options.address
     name = f"engine.url: {address}"
     try:
-        async with connections_to_all(address, options.places) as servers:
+        async with connections_to_all(address, options.on_each_server) as servers:
             for shard, first in servers.items():
                 replid = await _check_server(options, shard, first)
                 second = await open_connection(address, shard)
