@@ -6,7 +6,7 @@ engine where the engine is measured, and on an engine of its own where the worke
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -140,15 +140,15 @@ class Nodes(Benchmark[Several]):
             )
 
     def _workers(self, running: RunningRelay, folder: Path, show: Show, workers: int) -> Workers:
+        # first, because later connections use the memory of earlier ones
+        idle_kib = self._hold(running, folder, show) if workers and self.idle else None
         ticks = made_up([FANNED], rate=0, count=self.ticks)
         with publishing_to(running, folder, ticks) as server:
             groups = [GroupOrder(target=server.target(ticks.channels), connections=self.subscribers)]
             with opened(server, groups, ticks, folder) as delivery:
                 fanned = deliver(delivery, ticks, show)
-        done = Workers(fanned=fanned, connected=self._connect(running, folder, show))
-        if not workers or not self.idle:
-            return done
-        return replace(done, idle=self.idle, idle_kib=self._hold(running, folder, show))
+        connected, idle = self._connect(running, folder, show), self.idle if idle_kib is not None else None
+        return Workers(fanned=fanned, connected=connected, idle=idle, idle_kib=idle_kib)
 
     def _connect(self, running: RunningRelay, folder: Path, show: Show) -> Connected:
         order = self._order(running, self.connections)
