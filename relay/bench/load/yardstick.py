@@ -128,7 +128,7 @@ class BareLoop(Yardstick):
 
     async def _wait(self, due: float) -> None:
         if due > time.monotonic() or self._seq % LOOK_EVERY == 0:  # also if it falls behind
-            self._flush()
+            self._write()
             await super()._wait(due)
 
     def _to(self, channel: int, message: bytes) -> None:
@@ -138,6 +138,9 @@ class BareLoop(Yardstick):
 
     def _flush(self) -> None:
         super()._flush()
+        self._write()
+
+    def _write(self) -> None:
         due, self._due = self._due, {}
         for connection, frames in due.items():
             connection.transport.write(b"".join(frames))
