@@ -8,6 +8,8 @@ import json
 import math
 from typing import Any, Final, NoReturn
 
+import msgspec
+
 MAX_DIGITS: Final = 32
 """Most digits of a whole number in `parse_object`. 64-bit numbers have 20. The time to read one is quadratic."""
 
@@ -29,6 +31,15 @@ def parse(data: bytes) -> Any:
     Raises:
         ValueError: for anything else.
     """
+    if len(data) <= _SAFE_DIGITS:  # so that no whole number in it can be too large
+        try:
+            value = msgspec.json.decode(data)
+            # What comes out byte for byte has one reading: no name twice, no number or text in another spelling. For a
+            # price this takes a quarter of the time of the strict parser, which was a sixth of a publication.
+            if msgspec.json.encode(value) == data:
+                return value
+        except (ValueError, RecursionError, OverflowError):
+            pass  # the strict parser says what is wrong
     return _parse(data, _finite_numbers)
 
 
