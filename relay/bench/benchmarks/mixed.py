@@ -4,24 +4,14 @@ Each delivery goes to another set of subscribers than the last one, so nothing i
 all of them; what can be gained is one write for all that a subscriber has waiting.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from relay.bench.benchmarks.benchmark import MAX_TICKS, Interval, Rate, Seconds, Subscribers, option
-from relay.bench.benchmarks.delivery import (
-    COST,
-    MAX_EACH,
-    PACE,
-    DeliveryBenchmark,
-    Measured,
-    latency_figures,
-    made_up,
-)
+from relay.bench.benchmarks.delivery import MAX_EACH, DeliveryBenchmark, made_up
 from relay.bench.load.servers import Server
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.load.ticks import MANY_TOGETHER, Ticks
-from relay.bench.report import Figure
 from relay.core.errors import ConfigurationError
 
 
@@ -36,6 +26,7 @@ class Mixed(DeliveryBenchmark):
     NAME = "mixed"
     YARDSTICK = ("bare loop", "one write for all that is due to a connection, on websockets and uvloop")
     JOINED = True
+    P99_AT_MOST = 1.5
     QUICK = {"subscribers": 200, "each": 10, "channels": 100, "rate": 1000, "seconds": 2}
 
     subscribers: Subscribers = 1000
@@ -59,9 +50,6 @@ class Mixed(DeliveryBenchmark):
             f"{self.subscribers:,} subscribers of {self.each} of {self.channels} channels each, "
             f"{self.rate:g} ticks/s for {self.seconds:g} s{interval}"
         )
-
-    def figures(self) -> Sequence[Figure[Measured]]:
-        return [*COST, *latency_figures(p99_at_most=1.5), *PACE]
 
     def make_ticks(self) -> Ticks:
         count = max(self.channels, self.rate * self.seconds)
