@@ -278,6 +278,7 @@ PACE: list[Figure[Measured]] = [
 class DeliveryBenchmark(Benchmark[Measured]):
     """A benchmark whose side is one delivery: it names ticks, groups of connections, and the pace."""
 
+    P99_AT_MOST: ClassVar[float | None] = None  # times the yardstick's
     JOINED: ClassVar[bool] = (
         False  # the yardstick is the bare loop, see `relay.bench.load.yardstick.BareLoop`
     )
@@ -314,7 +315,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
                 return deliver(delivery, ticks, show)
 
     def figures(self) -> Sequence[Figure[Measured]]:
-        return [*COST, *latency_figures(), *PACE]
+        return [*COST, *latency_figures(p99_at_most=self.P99_AT_MOST), *PACE]
 
     def is_whole(self, relay: Measured) -> bool:
         return relay.is_whole
