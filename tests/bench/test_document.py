@@ -70,7 +70,9 @@ def test_what_fails_does_not_end_the_others() -> None:
 def test_without_recordings_nothing_is_replayed(tmp_path: Path) -> None:
     """The other benchmarks need nothing."""
     names = [bench.NAME for bench in suite(runs=1, quick=True, files=[])]
-    assert names == ["fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish", "proxy"]
+    assert names == [
+        *("fanout", "mixed", "slow-reader", "connect", "issue", "audit", "publish", "proxy", "nodes")
+    ]
     recording = tmp_path / "recording"
     with pytest.raises(ConfigurationError, match="recording can't be read"):
         suite(runs=1, quick=False, files=[recording])

@@ -138,6 +138,7 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
 async def test_a_question_is_answered_from_the_chains_of_both_workers(relay: Relay) -> None:
     """Who is connected now, and what happened to a token of each: any worker may be asked."""
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
+        await relay.admits()
         for _ in range(10):
             await stack.enter_async_context(relay.connect(await relay.token()))
         listed = (await relay.get_internal("/v1/connections", key=READER)).json()["connections"]

@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from relay.settings.template import settings_text, write_folder
@@ -252,6 +253,14 @@ class Relay:
         """Return the audit log's records."""
         whole, _, _ = self.audit_path.read_bytes().rpartition(b"\n")  # the last line may be half written
         return [json.loads(line) for line in whole.splitlines()]
+
+    async def admits(self) -> None:
+        """Wait until it admits a token. An engine refuses those from the first two seconds of its life."""
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(InvalidStatus):
+                    async with self.connect():
+                        return
 
     async def audited(self, action: str, **wanted: Any) -> dict[str, Any]:
         """Wait until a record with this action, and reason if told, is in the log."""
