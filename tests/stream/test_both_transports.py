@@ -19,6 +19,7 @@ from relay.core.messages import Mode
 from relay.core.revocations import Kind, Target
 from relay.stream.hub_clock import steady_ms
 from relay.stream.outgoing import STALLED_CHECKS
+from relay.stream.sent import REPORT_EVERY_S
 from tests.support.raw_websocket import RawWebSocket, text, until
 from tests.support.stream_node import Node, running_node
 
@@ -375,7 +376,7 @@ async def test_a_long_connection_is_reported_meanwhile(trades: Transport) -> Non
         await trades.begin(wire)
         for _ in channels:
             await wire.message("snapshot")
-        running = asyncio.create_task(node.stream.sent.run(look_every_s=0, report_every_s=0))
+        await node.stream.sent.report_due(time.monotonic() + REPORT_EVERY_S)
         reports: list[dict[str, Any]] = []
 
         def are_reported() -> bool:
@@ -383,7 +384,6 @@ async def test_a_long_connection_is_reported_meanwhile(trades: Transport) -> Non
             return len(reports) == 1
 
         await until(are_reported)
-        running.cancel()
         assert sent_rows(reports[0]) == dict.fromkeys(channels, (1, 1, 1, True))
         node.publish("prices.A")
         await wire.message("update")
