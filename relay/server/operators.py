@@ -17,7 +17,6 @@ from relay.keys.api_keys import May
 from relay.keys.watched_folder import WatchedKeys
 from relay.metrics.prometheus import Exposition, Workers
 from relay.ops.audit_listing import audit_listing_handler, audit_timeline_handler
-from relay.ops.audit_questions import AuditQuestions
 from relay.ops.channel_changes import remove_handler, reset_handler
 from relay.ops.channels import channels_handler
 from relay.ops.connections import connections_handler
@@ -76,7 +75,6 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
     )
     readings = ReadingsSource(parts)
     audit_path = parts.settings.audit.path
-    questions = AuditQuestions(audit_path, memory_mb=parts.settings.audit.index_memory_mb)
 
     figures = NodeFigures(parts)
     if parts.engine is not None:
@@ -106,7 +104,7 @@ def operator_routes(parts: Parts, client_of: Callable[[Request], Client]) -> lis
         ),
         reading("/v1/audit", audit_listing_handler(audit_path)),
         reading("/v1/audit/why", audit_timeline_handler(audit_path)),
-        operators.route("/v1/audit/questions/{question}", questions.serve, method="GET", may=May.READ),
+        operators.route("/v1/audit/questions/{question}", parts.questions.serve, method="GET", may=May.READ),
         reading("/v1/nodes", nodes_handler(partial(all_nodes, parts, figures))),
         reading("/v1/stats", stats_handler(readings.read), merged_stats),
         reading("/metrics", _metrics_handler(exposition, peers)),

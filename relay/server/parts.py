@@ -39,6 +39,7 @@ from relay.limits.requests import RateLimits
 from relay.metrics.tally import Tally
 from relay.net.admission import FIRST_READS_PER_TURN, AdmissionQueue, LoadShedder
 from relay.net.unauthenticated import UnauthenticatedConnections
+from relay.ops.audit_questions import AuditQuestions
 from relay.ops.operators import Operators
 from relay.server.engine import Engine, engine_options, open_engine
 from relay.server.keys import key_source
@@ -110,6 +111,7 @@ class Parts:
     ingest: Ingest
     ingest_sockets: IngestSockets
     operators: Operators
+    questions: AuditQuestions
     csrf: CsrfCheck
     http_unauthenticated: UnauthenticatedConnections
     internal_unauthenticated: UnauthenticatedConnections
@@ -255,6 +257,8 @@ async def make_parts(
         )
         if proxy is not None:
             stack.push_async_callback(proxy.aclose)
+        questions = AuditQuestions(settings.audit.path, memory_mb=settings.audit.index_memory_mb)
+        stack.callback(questions.close)
         yield Parts(
             settings=settings,
             role=role,
@@ -273,6 +277,7 @@ async def make_parts(
             ingest=ingest,
             ingest_sockets=IngestSockets(ingest, client_reader(()), streams=stream_patterns(settings)),
             operators=Operators(operator_terms(settings), auditor=auditor, client_of=client_reader(())),
+            questions=questions,
             csrf=csrf,
             http_unauthenticated=unauthenticated(
                 settings, http_bounds(settings, tls=settings.listen.tls is not None)

@@ -4,7 +4,10 @@ import asyncio
 import fcntl
 import json
 import os
+import signal
+import subprocess
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -12,10 +15,10 @@ from urllib.parse import urlencode
 import pytest
 from starlette.requests import Request
 
-from relay.ops import audit_questions
+from relay.ops import audit_answers, audit_questions
 from relay.ops.audit_questions import AuditQuestions
 from tests.support.operators import OPERATORS, READER, REVOKER, by_command, operate
-from tests.support.relay_process import Relay, running
+from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.shared_relay import recorded
 
 HOSTILE = "<img src=x onerror=alert(1)>' OR 1=1 --"
@@ -53,8 +56,7 @@ async def test_questions_are_answered_as_the_commands_answer_them(watched: Relay
         *("token.issued", "connect.accepted", "connection.closed", "token.denied")
     ]
     assert by_command(watched, HOSTILE) == story
-    address = await ask(watched, "address", name=story[0]["address"])
-    assert HOSTILE in {row["user"] for row in address}
+    assert [row for row in await ask(watched, "address", name="127.0.0.1") if row["user"]] == story
     assert [row["channel"] for row in await ask(watched, "sent", name=HOSTILE)] == ["prices.A"]
     refusals = await ask(watched, "refusals", since="1h")
     assert {
@@ -76,13 +78,29 @@ async def test_questions_are_answered_as_the_commands_answer_them(watched: Relay
     [
         ("sent", "--help"),
         ("sent", "-f/etc/passwd"),
+        ("story", "--version"),
         ("address", "' OR 1=1 --"),
-        ("publisher", "'; SELECT 1; --"),
+        ("publisher", "--file=/etc/passwd"),
     ],
 )
 async def test_a_name_is_no_option_and_no_query(watched: Relay, question: str, name: str) -> None:
-    """It is looked for, and nothing is found."""
-    assert await ask(watched, question, name=name) == []
+    """It is looked for, and in this time nothing is found."""
+    assert await ask(watched, question, name=name, since="1h") == []
+
+
+async def test_the_story_of_a_publisher(watched: Relay) -> None:
+    """What it published, what it was refused, and who only claims to be it; a name that nobody knows is a mistake."""
+    await watched.publish("prices.A", 1)
+    elsewhere = b'{"channel":"elsewhere.A","data":1}'
+    assert (await watched.publish_raw(elsewhere)).status_code == 403
+    assert (await watched.publish_raw(elsewhere, key=PUBLISHER_KEY + "x")).status_code == 401
+    await watched.audited("publish.denied", reason="publisher_unknown")
+    name = PUBLISHER_KEY.partition(".")[0]
+    denied = [row for row in await ask(watched, "publisher", name=name) if row["action"] == "publish.denied"]
+    assert [row["reason"] for row in denied] == ["channel_forbidden", "publisher_unknown"]
+    assert "which nothing proves" in denied[1]["sentence"]
+    answer = await operate(watched, "GET", f"/v1/audit/questions/publisher?name={name}x", key=READER)
+    assert (answer.status_code, f"Did you mean {name}?" in answer.json()["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +150,9 @@ async def test_one_question_at_a_time(watched: Relay) -> None:
 
 async def answered(path: Path, questions: AuditQuestions | None = None) -> tuple[int, str]:
     """Return the status and the message of an answer about the log at `path`, without a relay."""
-    scope = {"type": "http", "query_string": b"", "headers": [], "path_params": {"question": "refusals"}}
-    result = await (questions or AuditQuestions(path, memory_mb=256)).serve(Request(scope), "ops")
+    with nullcontext(questions) if questions else closing(AuditQuestions(path, memory_mb=256)) as asked:
+        scope = {"type": "http", "query_string": b"", "headers": [], "path_params": {"question": "refusals"}}
+        result = await asked.serve(Request(scope), "ops")
     body = json.loads(bytes(result.response.body))
     return result.response.status_code, body.get("message", "")
 
@@ -144,7 +163,7 @@ async def test_what_can_not_be_asked_says_what_to_do(tmp_path: Path, monkeypatch
     log = tmp_path / "audit.jsonl"
     log.touch()
     with monkeypatch.context() as changed:
-        changed.setattr(audit_questions, "MAX_ANSWER", 1)
+        changed.setattr(audit_answers, "MAX_ANSWER", 1)
         status, message = await answered(log)
         assert (status, "longer than" in message) == (503, True), message
     assert (await answered(log))[0] == 200
@@ -158,18 +177,62 @@ async def test_an_index_is_made_to_its_end_although_nobody_waits_for_it(
     """Otherwise a long log could never be asked here. Until then other questions wait; a longest time ends it too."""
     log = tmp_path / "audit.jsonl"
     log.touch()
-    questions = AuditQuestions(log, memory_mb=256)
-    with monkeypatch.context() as changed:
+    with closing(AuditQuestions(log, memory_mb=256)) as questions, monkeypatch.context() as changed:
         changed.setattr(audit_questions, "TIME_S", 0)
         status, message = await answered(log, questions)
         assert (status, "no answer after 0 s" in message) == (503, True), message
         status, message = await answered(log)
         assert (status, "the index is being made" in message) == (429, True), message
         (ended,) = await asyncio.gather(*questions._running)
-        assert (ended.code, ended.answer) == (0, b"[]\n")
-        changed.setattr(audit_questions, "INDEX_S", 0)
+        assert (ended.code, ended.rows) == (0, b"[]\n")
+        changed.setattr(audit_answers, "LONGEST_S", 0)
         assert (await answered(log, questions))[0] == 503
         assert isinstance(
             (await asyncio.gather(*questions._running, return_exceptions=True))[0], TimeoutError
         )
     assert (await answered(log))[0] == 200
+
+
+async def test_one_process_answers_until_it_is_killed(tmp_path: Path) -> None:
+    """It stays, has the lowest priority, and is replaced if it dies; without questions it ends."""
+    log = tmp_path / "audit.jsonl"
+    log.touch()
+    with closing(AuditQuestions(log, memory_mb=256)) as questions:
+        assert (await answered(log, questions))[0] == 200
+        first = process_of(questions)
+        assert (os.getpriority(os.PRIO_PROCESS, first.pid), os.sched_getscheduler(first.pid)) == (
+            19,
+            os.SCHED_IDLE,
+        )
+        assert (await answered(log, questions))[0] == 200
+        assert process_of(questions) is first
+        first.kill()
+        await asyncio.to_thread(first.wait)
+        assert (await answered(log, questions))[0] == 200
+        second = process_of(questions)
+    assert await asyncio.to_thread(second.wait) == -signal.SIGKILL
+
+
+def process_of(questions: AuditQuestions) -> "subprocess.Popen[bytes]":
+    """Return the process that waits for the next question."""
+    process = questions._answers._process
+    assert process is not None
+    return process._process
+
+
+async def test_a_process_that_is_killed_while_it_answers(tmp_path: Path) -> None:
+    """The operator is told, and the next question is answered."""
+    log = tmp_path / "audit.jsonl"
+    log.touch()
+    with closing(AuditQuestions(log, memory_mb=256)) as questions:
+        assert (await answered(log, questions))[0] == 200
+        process = process_of(questions)
+        process.send_signal(signal.SIGSTOP)
+        asking = asyncio.create_task(answered(log, questions))
+        await asyncio.sleep(0)  # it begins; the question is sent before it waits
+        await asyncio.sleep(0)
+        assert questions._answers._process is None
+        process.kill()
+        status, message = await asking
+        assert (status, "was killed" in message) == (503, True), message
+        assert (await answered(log, questions))[0] == 200

@@ -159,18 +159,27 @@ class Index:
             unfinished=self._unfinished,
         )
 
-    def lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[bytes]:
-        """Read the log's lines whose rows fulfil a condition, in the order of the log.
+    def lines(
+        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None
+    ) -> Iterator[bytes]:
+        """Read the log's lines whose rows fulfil a condition, in the order of the log; or only the `newest` of them.
 
         Raises:
             OSError: if the log can't be read.
         """
-        return (line for _, line in self.placed_lines(where, parameters))
+        return (line for _, line in self.placed_lines(where, parameters, newest=newest))
 
-    def placed_lines(self, where: str, parameters: Sequence[object] = ()) -> Iterator[tuple[int, bytes]]:
+    def placed_lines(
+        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None
+    ) -> Iterator[tuple[int, bytes]]:
         """Read the same lines, each with its place in the log."""
-        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY {self.order}"
-        for place, number, start, length in self.rows(query, parameters):
+        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY "
+        if newest is None:
+            found = self.rows(query + self.order, parameters)
+        else:
+            backwards = ", ".join(f"{name} DESC" for name in self.order.split(", "))
+            found = self.rows(f"{query}{backwards} LIMIT {newest}", parameters)[::-1]
+        for place, number, start, length in found:
             yield place, os.pread(self.files[number].file, length, start)
 
     def differing(self, folder: Path) -> int:

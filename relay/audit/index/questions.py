@@ -31,6 +31,22 @@ def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
     )
 
 
+def lines_of_address(index: Index, address: str, *, newest: int | None) -> Iterator[bytes]:
+    """Read the span's lines whose records come from an address, or the `newest` of them."""
+    return _lines_of(index, "address = $1", address, newest)
+
+
+def lines_of_publisher(index: Index, name: str, *, newest: int | None) -> Iterator[bytes]:
+    """Read the span's lines whose records are about a publisher or an operator who claims that name, or the newest."""
+    return _lines_of(index, "(publisher = $1 OR claimed_name = $1)", name, newest)
+
+
+def _lines_of(index: Index, where: str, name: str, newest: int | None) -> Iterator[bytes]:
+    since, until = index.span
+    bounds = f"NOT bad AND moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
+    return index.lines(f"{where} AND {bounds}", [name[:MAX_NAME]], newest=newest)
+
+
 def lines_with_marks(index: Index) -> Iterator[bytes]:
     """Read the lines whose records have an anomaly mark."""
     return index.lines("rare AND len(marks) > 0")

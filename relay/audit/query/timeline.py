@@ -1,4 +1,6 @@
-"""The timeline of a token, a connection, a session or a user: what happened, in order and in plain words."""
+"""The timeline of a token, a connection, a session or a user, an address or a publisher: what happened, in order and in
+plain words.
+"""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -63,6 +65,20 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
     if not ids:
         found = _read(lines, reader, known, _owners, limit, about)
     return [_step(record) for record in found]
+
+
+def of_address(records: Iterable[Record], address: str) -> list[Step]:
+    """Return what came from an address. It leads to no other record: many users can share an address."""
+    return [_step(record) for record in records if record.client.ip == address]
+
+
+def of_publisher(records: Iterable[Record], name: str) -> list[Step]:
+    """Return what a publisher did, and the refusals of keys that only claim to be its own."""
+    return [
+        _step(record)
+        for record in records
+        if name in (record.relay.publisher.id, record.relay.claimed.publisher)
+    ]
 
 
 def recent_timeline(chains: Sequence[Sequence[Path]], about: str, *, limit: int) -> RecentTimeline:

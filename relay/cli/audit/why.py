@@ -1,9 +1,12 @@
-"""`relay audit why`: the timeline of a token, a connection, a session or a user."""
+"""`relay audit why`: the timeline of a token, a connection, a session or a user, an address or a publisher."""
 
 import json
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
+from ipaddress import ip_address
 from typing import Annotated
 
 import typer
@@ -28,30 +31,29 @@ def why(
             metavar="JTI|CONNECTION|SESSION|USER",
             help="A token's id, a connection's id, a session's reference, or a user.",
         ),
-    ],
+    ] = "",
     *,
+    address: Annotated[str, typer.Option("--address", help="Instead: what came from an address.")] = "",
+    publisher: Annotated[str, typer.Option("--publisher", help="Instead: what a publisher did.")] = "",
+    newest: Annotated[
+        int | None, typer.Option("--newest", metavar="N", min=1, help="Only the newest N steps.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
-    index = log.index
-    from relay.audit.index.questions import lines_naming, names
-
-    @cache  # the first pass and the last may ask for the same
-    def lines(known: frozenset[str]) -> list[bytes]:
-        return list(lines_naming(index, known))
-
-    steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
-    if not steps:
-        raise ConfigurationError(unknown("a user, session, token or connection", about, names(index)))
+    if [bool(about), bool(address), bool(publisher)].count(True) != 1:
+        raise ConfigurationError("Give one of JTI|CONNECTION|SESSION|USER, --address and --publisher.")
+    steps = _told(log, about, address=address, publisher=publisher, newest=newest)
     if as_json:
         sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
         return
-    if not sys.stdout.isatty():
+    nothing = f"The log has nothing about {printable(about or address or publisher)} in this time."
+    if not steps or not sys.stdout.isatty():
         print_rows(
             [asdict(step) | {"at": log.shown(step.at)} for step in steps],
             as_json=False,
             columns=_COLUMNS,
-            nothing="",
+            nothing=nothing,
         )
         return
     from rich.console import Console
@@ -70,3 +72,43 @@ def why(
             soft_wrap=True,
         )
         console.print(Text(f"    {printable(step.sentence)}"))
+
+
+def _told(
+    log: Log, about: str, *, address: str, publisher: str, newest: int | None
+) -> Sequence[timeline.Step]:
+    """Return the steps.
+
+    Raises:
+        ConfigurationError: if the whole log knows no such name. In a part of it, that is an answer.
+    """
+    index = log.index
+    from relay.audit.index.questions import (
+        distinct,
+        lines_naming,
+        lines_of_address,
+        lines_of_publisher,
+        names,
+    )
+
+    with suppress(ValueError):
+        address = str(ip_address(address))  # as the log writes it
+    steps: Sequence[timeline.Step]
+    if address:
+        found = log.reader.records(lines_of_address(index, address, newest=newest))
+        kind, steps = "an address", timeline.of_address(found, address)
+    elif publisher:
+        found = log.reader.records(lines_of_publisher(index, publisher, newest=newest))
+        kind, steps = "a publisher", timeline.of_publisher(found, publisher)
+    else:
+
+        @cache  # the first pass and the last may ask for the same
+        def lines(known: frozenset[str]) -> list[bytes]:
+            return list(lines_naming(index, known))
+
+        steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
+        kind, steps = "a user, session, token or connection", steps[-(newest or 0) :]
+    if not steps and log.reader.span == ("", None):
+        known = names(index) if about else distinct(index, "address" if address else "publisher")
+        raise ConfigurationError(unknown(kind, about or address or publisher, known))
+    return steps

@@ -1,16 +1,16 @@
 // Questions to the whole audit log. The answer is a table of texts, and says up to which record it knows the log: it is not live.
 
-const SHOWN = 500; // rows
-const NEWEST = 1000; // rows of an answer that has only the newest
+const SHOWN = 1000; // rows
+const NEWEST = 1000; // steps of a story
 export const LONGEST_MS = 40_000; // the relay ends a question after 30 s
 
 const QUESTIONS = {
-  story: { title: "Story of a user, session, token or connection", about: "Name or id",
+  story: { title: "Story of a user, session, token or connection", about: "Name or id", newest: true,
     columns: ["at", "action", "user", "address", "sentence", "marks"] },
   address: { title: "Story of an address", about: "Address", newest: true,
-    columns: ["at", "action", "reason", "user", "publisher", "endpoint", "detail", "token"] },
-  publisher: { title: "What a publisher published", about: "Publisher", newest: true,
-    columns: ["since", "until", "address", "channel", "count", "first", "last", "dropped"] },
+    columns: ["at", "action", "user", "sentence", "marks", "token"] },
+  publisher: { title: "Story of a publisher", about: "Publisher", newest: true,
+    columns: ["at", "action", "address", "sentence"] },
   channel: { title: "Who published on a channel", about: "Channel or pattern",
     columns: ["publisher", "address", "channel", "count", "first", "last", "since", "until"] },
   sent: { title: "What a user or session was sent", about: "Name or id",
@@ -20,9 +20,9 @@ const QUESTIONS = {
   refusals: { title: "Refusals by day", about: "", columns: ["day", "action", "reason", "count"] },
 };
 const CLASSES = Object.fromEntries([
-  ...["count", "first", "last", "dropped"].map((name) => [name, "n"]),
+  ...["count", "first", "last"].map((name) => [name, "n"]),
   ...["at", "since", "until", "day", "action", "reason"].map((name) => [name, "whole"]),
-  ...["sentence", "detail", "channels"].map((name) => [name, "long"]),
+  ...["sentence", "channels"].map((name) => [name, "long"]),
 ]);
 
 const $ = (id) => document.getElementById(id);

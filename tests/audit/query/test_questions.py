@@ -261,6 +261,21 @@ def test_local_time(small: Day) -> None:
     assert "+05:45" in shown
 
 
+def test_why_of_an_address(small: Day) -> None:
+    """Everything from there, in its order, or only the newest steps; in a time without any, an empty answer."""
+    plain = [json.loads(line) for line in lines(small)]
+    at = next(record["client"]["ip"] for record in plain if record.get("client", {}).get("ip"))
+    from_there = [one["relay"]["chain"]["seq"] for one in plain if one.get("client", {}).get("ip") == at]
+    steps = json.loads(ask(small, "why", "--address", at, "--json").stdout)
+    assert [step["number"] for step in steps] == from_there
+    assert json.loads(ask(small, "why", "--address", at, "--newest", "2", "--json").stdout) == steps[-2:]
+    assert ask(small, "why", "--address", at, "--until", "2020-01-01", "--json").stdout == "[]\n"
+    assert (
+        ask(small, "why", "jti-7", "--until", "2020-01-01").stdout
+        == "The log has nothing about jti-7 in this time.\n"
+    )
+
+
 def test_marks_are_asked_for_by_name(small: Day) -> None:
     """One mark, several, or a name that is none."""
     rows = json.loads(ask(small, "anomalies", "--mark", "replay", "--json").stdout)
@@ -317,6 +332,11 @@ def test_a_candidate_is_read_from_settings(small: Day, tmp_path: Path) -> None:
         (("who", "[/x]"), "know an endpoint '[/x]'. There are "),
         (("why", "jti-12345678901"), "know a user, session, token or connection 'jti-12345678901'."),
         (("why", "jti-1x", "--json"), "Did you mean jti-1"),
+        (("why", "--address", "10.300.0.1"), "know an address '10.300.0.1'"),
+        (
+            ("why", "--publisher", "nobody", "--address", "::1"),
+            "Give one of JTI|CONNECTION|SESSION|USER, --address",
+        ),
         (("tail", "--no-follow", "--user", "nobody at all"), "know a user 'nobody at all'"),
         (("tail", "--no-follow", "--action", "connect.denyed"), "Did you mean connect.denied"),
         (("tail", "--no-follow", "--outcome", "fail"), "Give success or failure"),
