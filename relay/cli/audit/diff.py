@@ -2,7 +2,7 @@
 
 import csv
 import sys
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +11,7 @@ import typer
 from relay.audit.query.records import iso
 from relay.cli.audit.export import safe_cell
 from relay.cli.audit.input import FilesOption, Log, reported
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.periods import Period, parse_periods
 from relay.cli.audit.times import LocalOption
 from relay.cli.options import ConfigOption, JsonOption
@@ -59,7 +59,7 @@ def diff(
         writer.writerow(names)
         writer.writerows([safe_cell(getattr(one, name)) for name in names] for one in found)
         return
-    rows = [asdict(one) for one in found]
+    rows = [fields_of(one) for one in found]
     if not as_json:
         rows = [
             row | ({} if row["channel"] or row["what"] != "published" else {"channel": "(not named)"})

@@ -1,6 +1,5 @@
 """`relay audit holders`: who holds which scope. `relay audit refused`: what was asked and not granted."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -9,7 +8,7 @@ from relay.audit.query.holders import holders
 from relay.audit.query.records import RecordReader, iso
 from relay.audit.query.refused import refused_grants
 from relay.cli.audit.input import FilesOption, Log, query, reported
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.publications import check_pattern
 from relay.cli.audit.times import LocalOption, parse_time
 from relay.cli.options import ConfigOption, JsonOption
@@ -43,7 +42,7 @@ def who_holds(
 
         lines = lines_of_holders(index, at=iso(moment), expires=moment.timestamp())
         rows = [
-            asdict(row)
+            fields_of(row)
             for row in holders(RecordReader().records(lines), at=moment)
             if not channel or any(covers(one, channel) or covers(channel, one) for one in row.channels)
         ]
@@ -64,7 +63,7 @@ def refused(log: Log, *, as_json: JsonOption = False) -> None:
     index = log.index
     from relay.audit.index.questions import lines_of_refused_grants
 
-    rows = [asdict(row) for row in refused_grants(log.reader.records(lines_of_refused_grants(index)))]
+    rows = [fields_of(row) for row in refused_grants(log.reader.records(lines_of_refused_grants(index)))]
     if not as_json:
         rows = [row | {"first": log.shown(row["first"]), "last": log.shown(row["last"])} for row in rows]
     nothing = "Everything that was asked in this time was granted."

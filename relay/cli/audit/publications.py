@@ -1,12 +1,11 @@
 """`relay audit publications`: who published on a channel."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from relay.cli.audit.input import Log, query
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
@@ -42,7 +41,7 @@ def publications(
     index = log.index
     from relay.audit.index.publications import published_on
 
-    rows = [asdict(row) for row in published_on(index, channel)]
+    rows = [fields_of(row) for row in published_on(index, channel)]
     if not as_json:
         rows = [
             row

@@ -1,14 +1,13 @@
 """`relay audit scopes`: which grants were never used, and what other grants would have taken away."""
 
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from relay.cli.audit.input import Log, query
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.options import JsonOption
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import is_pattern
@@ -39,7 +38,7 @@ def scopes(
     from relay.audit.index import privileges
 
     if candidate is not None:
-        rows = [asdict(loss) for loss in privileges.lost_grants(index, _grants(candidate))]
+        rows = [fields_of(loss) for loss in privileges.lost_grants(index, _grants(candidate))]
         nothing = "Nobody would have lost anything."
         print_rows(
             rows,
@@ -50,7 +49,7 @@ def scopes(
         )
         return
     rows = [
-        asdict(grant)
+        fields_of(grant)
         for grant in privileges.grant_uses(index, by_user=users)
         if not (unused and grant.connections)
     ]

@@ -1,6 +1,5 @@
 """`relay audit sent`: what a session was sent. `relay audit recipients`: who was sent a message."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from relay.audit.query.records import RecordReader, iso
 from relay.audit.query.sent import recipients, sent_to
 from relay.cli.audit.input import FilesOption, Log, query, reported
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.times import LocalOption, parse_time
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
@@ -36,7 +35,7 @@ def sent(
     index = log.index
     from relay.audit.index.questions import lines_naming
 
-    rows = [asdict(row) for row in sent_to(log.reader.records(lines_naming(index, [about])), about)]
+    rows = [fields_of(row) for row in sent_to(log.reader.records(lines_naming(index, [about])), about)]
     if not as_json:
         rows = [
             row
@@ -97,7 +96,7 @@ def who_was_sent(
                 )
             spans = {(epochs[0] if epochs else "", seq, seq)}
         rows = [
-            asdict(row)
+            fields_of(row)
             for of, first, last in sorted(spans)
             for row in recipients(records, channel, epoch=of, first=first, last=last)
         ]

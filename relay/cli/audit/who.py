@@ -1,6 +1,5 @@
 """`relay audit who`: the connections of an endpoint at a moment."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from relay.audit.query import connected
 from relay.audit.query.records import iso
 from relay.cli.audit.input import FilesOption, Log, reported
 from relay.cli.audit.known_names import check_endpoint
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.times import LocalOption, parse_time
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
@@ -53,7 +52,7 @@ def who(
         found = connected.connected_at(
             log.reader.records(lines), endpoint, at=moment, since=begin, channel=channel or None
         )
-    rows = [asdict(row) for row in found]
+    rows = [fields_of(row) for row in found]
     if not as_json:
         rows = [
             row

@@ -4,7 +4,6 @@ import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from functools import cache
 from ipaddress import ip_address
 from typing import Annotated
@@ -14,7 +13,7 @@ import typer
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.known_names import unknown
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
@@ -45,12 +44,12 @@ def why(
         raise ConfigurationError("Give one of JTI|CONNECTION|SESSION|USER, --address and --publisher.")
     steps = _told(log, about, address=address, publisher=publisher, newest=newest)
     if as_json:
-        sys.stdout.write(json.dumps([asdict(step) for step in steps]) + "\n")
+        sys.stdout.write(json.dumps([fields_of(step) for step in steps]) + "\n")
         return
     nothing = f"The log has nothing about {printable(about or address or publisher)} in this time."
     if not steps or not sys.stdout.isatty():
         print_rows(
-            [asdict(step) | {"at": log.shown(step.at)} for step in steps],
+            [fields_of(step) | {"at": log.shown(step.at)} for step in steps],
             as_json=False,
             columns=_COLUMNS,
             nothing=nothing,
