@@ -15,6 +15,12 @@ MAX_DIGITS: Final = 32
 
 _SAFE_DIGITS: Final = 308
 """A whole number with so many digits fits in a 64-bit float, whatever they are."""
+_SHORT: Final = 308
+"""Bytes of a value that `parse` tries to write again: a price. A longer text is parsed twice if that fails."""
+_SHORT_OBJECT: Final = 4096
+"""Bytes of an object that `parse_object` tries to write again: the payload of a token."""
+_ONLY_DIGITS: Final = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_TOO_MANY: Final = b"0" * (MAX_DIGITS + 1)
 
 
 class _NotStrictError(ValueError):
@@ -31,15 +37,8 @@ def parse(data: bytes) -> Any:
     Raises:
         ValueError: for anything else.
     """
-    if len(data) <= _SAFE_DIGITS:  # so that no whole number in it can be too large
-        try:
-            value = msgspec.json.decode(data)
-            # What comes out byte for byte has one reading: no name twice, no number or text in another spelling. For a
-            # price this takes a quarter of the time of the strict parser, which was a sixth of a publication.
-            if msgspec.json.encode(value) == data:
-                return value
-        except (ValueError, RecursionError, OverflowError):
-            pass  # the strict parser says what is wrong
+    if len(data) <= _SHORT and (value := _shortest(data)) is not None:
+        return value
     return _parse(data, _finite_numbers)
 
 
@@ -49,10 +48,27 @@ def parse_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: for anything else.
     """
-    value = _parse(data, _bounded_numbers)
+    value = None
+    if len(data) <= _SHORT_OBJECT and _TOO_MANY not in data.translate(_ONLY_DIGITS):
+        value = _shortest(data)
+    if value is None:
+        value = _parse(data, _bounded_numbers)
     if not isinstance(value, dict):
         raise _NotStrictError("not a JSON object")
     return value
+
+
+def _shortest(data: bytes) -> Any:
+    """Return a value that is in its shortest form; None if it is not, or is null. The strict parser says why then.
+
+    What is written again byte for byte has one reading: no name twice, and no number or text in another spelling. This
+    takes a quarter of the time of the strict parser.
+    """
+    try:
+        value = msgspec.json.decode(data)
+        return value if msgspec.json.encode(value) == data else None
+    except (ValueError, RecursionError, OverflowError):
+        return None
 
 
 def _parse(data: bytes, decoder: json.JSONDecoder) -> Any:
@@ -83,7 +99,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _whole(text: str) -> int:
-    if len(text) > MAX_DIGITS:
+    if len(text.removeprefix("-")) > MAX_DIGITS:
         raise _NotStrictError(f"a whole number has more than {MAX_DIGITS} digits")
     return int(text)
 
