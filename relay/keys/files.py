@@ -22,7 +22,6 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +185,8 @@ def _load(folder: Path, kid: str, *, public: bool, private: bool) -> KeyRecord:
         signing = load_private(private_path(folder, kid))
         if record is None:
             # a private file alone is enough: it may come from a secret store with one value for each key
-            return KeyRecord(verify=verify_key(signing.key.public_key()), signing=signing, signs_from=0.0)
-        return replace(record, signing=signing)
+            record = KeyRecord(verify=verify_key(signing.key.public_key()), signing=None, signs_from=0.0)
+        return record.with_private(signing)
     assert record is not None  # one of the two files gave the name
     return record
 

@@ -12,7 +12,7 @@ modification time, changes nothing.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -54,6 +54,13 @@ class KeyRecord:
     def kid(self) -> str:
         """The key's id."""
         return self.verify.kid
+
+    def with_private(self, signing: SigningKey) -> "KeyRecord":
+        """Return the record with its private half, whose signatures its public half then knows."""
+        verify = self.verify
+        if verify.key == signing.key.public_key():  # a kid is a part of the key's hash
+            verify = replace(verify, signer=signing.signer)
+        return replace(self, signing=signing, verify=verify)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

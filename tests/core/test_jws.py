@@ -5,6 +5,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,20 +236,52 @@ def test_headers_that_change_the_meaning(header: dict[str, Any]) -> None:
     assert isinstance(check_signature(token, VERIFY), Refusal)
 
 
-def test_any_flipped_bit_breaks_the_signature() -> None:
-    """Also in the last byte, and with the parts of two good tokens mixed."""
-    header, payload, signature = GOOD.split(".")
+def signed_by_both_halves() -> tuple[str, VerifyKey]:
+    """Return a token, and its key that knows the signer which has made it."""
+    signer = Signer(KEY, algorithm="EdDSA", headers={})
+    return signer.sign(b'{"a":1}'), replace(VERIFY, signer=signer)
+
+
+@pytest.mark.parametrize("key", [VERIFY, signed_by_both_halves()[1]], ids=["a public key", "both halves"])
+def test_any_flipped_bit_breaks_the_signature(key: VerifyKey) -> None:
+    """Also in the last byte, and with the parts of two good tokens mixed; also of a token that the signer remembers."""
+    good = GOOD if key.signer is None else key.signer.sign(b'{"a":1}')
+    header, payload, signature = good.split(".")
     raw = bytearray(base64.urlsafe_b64decode(signature + "=="))
     for place in range(len(raw)):
         twisted = raw.copy()
         twisted[place] ^= 1
         token = parse(f"{header}.{payload}.{b64(bytes(twisted))}")
         assert isinstance(token, Compact)
-        assert check_signature(token, VERIFY) == Refusal(reason=Reason.TOKEN_SIGNATURE)
+        assert check_signature(token, key) == Refusal(reason=Reason.TOKEN_SIGNATURE)
     other = forge({"alg": "EdDSA"}, {"a": 2}, KEY).split(".")
     mixed = parse(f"{header}.{other[1]}.{signature}")
     assert isinstance(mixed, Compact)
-    assert isinstance(check_signature(mixed, VERIFY), Refusal)
+    assert isinstance(check_signature(mixed, key), Refusal)
+    token = parse(good)
+    assert isinstance(token, Compact)
+    assert check_signature(token, key) is None
+
+
+def test_a_signature_that_the_signer_has_made_is_not_checked_the_first_time() -> None:
+    """A key that would call each signature wrong shows it. The second time, and after many others, it is asked."""
+    signer = Signer(KEY, algorithm="EdDSA", headers={})
+    key = VerifyKey(kid="k", algorithm="EdDSA", key="no key", signer=signer)
+    token = parse(signer.sign(b'{"a":1}'))
+    assert isinstance(token, Compact)
+    assert check_signature(token, key) is None
+    assert check_signature(token, key) == Refusal(reason=Reason.TOKEN_SIGNATURE)
+    assert check_signature(token, replace(VERIFY, signer=signer)) is None
+
+
+def test_a_signer_remembers_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are forgotten, and checked like any other."""
+    monkeypatch.setattr("relay.core.jws.MADE", 2)
+    signer = Signer(KEY, algorithm="EdDSA", headers={})
+    key = VerifyKey(kid="k", algorithm="EdDSA", key="no key", signer=signer)
+    tokens = [parse(signer.sign(b'{"a":%d}' % number)) for number in range(6)]
+    known = [isinstance(token, Compact) and check_signature(token, key) is None for token in tokens]
+    assert known == [False, False, True, True, True, True]
 
 
 # --- Public test vectors. They are no part of the project: RELAY_VECTORS names the folder that has them.

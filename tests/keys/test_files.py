@@ -4,12 +4,14 @@ import json
 import os
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from relay.core.errors import ConfigurationError
+from relay.core.tokens import SigningKey
 from relay.keys.files import (
     begin_signing,
     create_signing_key,
@@ -193,6 +195,22 @@ def test_a_stream_has_public_keys_only(tmp_path: Path) -> None:
     assert set(ring.verify) == {made.kid}
 
 
+def test_a_public_key_knows_the_signer_of_its_private_half_alone(tmp_path: Path) -> None:
+    """A signature of this process needs no check; a private key of the same kid but another value is not believed."""
+    made, other = create_signing_key(tmp_path), create_signing_key(tmp_path)
+    ring = load_keys(tmp_path)
+    assert ring.signing is not None
+    assert ring.verify[ring.signing.kid].signer is ring.signing.signer
+    private_path(tmp_path, other.kid).unlink()
+    assert load_keys(tmp_path).verify[other.kid].signer is None
+    record = next(one for one in load_records(tmp_path) if one.kid == made.kid)
+    stranger = SigningKey(kid=made.kid, key=Ed25519PrivateKey.generate())
+    assert (
+        replace(record, verify=replace(record.verify, signer=None)).with_private(stranger).verify.signer
+        is None
+    )
+
+
 def test_a_private_file_alone_is_a_key(tmp_path: Path) -> None:
     """It may come from a secret store; its public side follows from it, and it signs where no newer one does."""
     first, alone = create_signing_key(tmp_path), create_signing_key(tmp_path)
@@ -205,6 +223,7 @@ def test_a_private_file_alone_is_a_key(tmp_path: Path) -> None:
     ring = load_keys(tmp_path)
     assert ring.signing is not None
     assert ring.signing.kid == alone.kid
+    assert ring.verify[alone.kid].signer is ring.signing.signer
 
 
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
