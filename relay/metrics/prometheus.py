@@ -128,7 +128,7 @@ class _Relay(Collector):
         )
         yield CounterMetricFamily(
             "relay_requests_shed",
-            "Requests that were answered with 503 and Retry-After because they would have waited for two seconds.",
+            "Requests that were answered with 503 and Retry-After because they would have waited for five seconds.",
             now.shed,
         )
         yield GaugeMetricFamily(

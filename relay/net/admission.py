@@ -10,6 +10,7 @@ connections.
 """
 
 import asyncio
+import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -34,13 +35,21 @@ CLOSED_PER_TURN = 20
 leaves the hub, its audit event is written, its memory is freed. Thousands end at once when a proxy restarts."""
 
 
-SERVED_WITHIN_S = 2.0
+SERVED_WITHIN_S = 5.0
 """Seconds from its arrival within which a request must be started. One that would wait longer is refused at once, with
 a time to come back: a client gives up after some seconds, and then its place was for nothing."""
 
+GIVES_UP_S = 2 * SERVED_WITHIN_S
+"""Seconds after which a client has given up. The project's clients wait for ten."""
+
 STARTED_PER_S = 1000.0
-"""Work that a queue starts in a second, until it has been measured."""
-_MEASURED_OVER_S = 0.1
+"""Work that a queue starts in a second, until it has been measured. It is more than most machines do: a request that is
+let in by mistake waits, but one that is refused by mistake comes back when the machine has been idle for long."""
+
+_MEASURED_EACH_S = 0.1
+_MEASURED_OVER_S = 2.0
+"""The time constant of the measured rate. In its first second a burst of connections is mostly accepted, and little is
+started: a rate of that second alone was a tenth of the real one."""
 
 MAX_RETRY_AFTER_S = 120.0
 
@@ -61,7 +70,7 @@ class AdmissionQueue:
         self._room = per_turn
         self._scheduled = False
         self.per_s = STARTED_PER_S
-        """Work without priority that was started in a second while other work of this kind waited."""
+        """Work without priority that is started in a second, measured while other work of this kind waits."""
         self._counted_from = 0.0
         self._counted = 0
 
@@ -122,7 +131,7 @@ class AdmissionQueue:
     def _measure(self, started: int) -> None:
         """Count work that was started, and compute the rate while work waits."""
         if not self._without_priority:
-            self._counted_from = 0.0
+            self._counted_from, self.per_s = 0.0, STARTED_PER_S
             return
         now = self._loop.time()
         if not self._counted_from:
@@ -130,8 +139,9 @@ class AdmissionQueue:
             return
         self._counted += started
         seconds = now - self._counted_from
-        if seconds >= _MEASURED_OVER_S:
-            self.per_s = max(1.0, (self.per_s + self._counted / seconds) / 2)
+        if seconds >= _MEASURED_EACH_S:
+            weight = -math.expm1(-seconds / _MEASURED_OVER_S)
+            self.per_s = max(1.0, self.per_s + weight * (self._counted / seconds - self.per_s))
             self._counted_from, self._counted = now, 0
 
 
@@ -146,7 +156,8 @@ class LoadShedder:
     """Decides which requests are refused at once because they could not be started within `SERVED_WITHIN_S`.
 
     Refused clients are told different times to come back: each gets the next free place at the rate at which the queues
-    start requests. So all of them are served as fast as this machine can, and none comes back for nothing.
+    start requests, from the middle of the present queue on. If the rate was measured too low, they find a short queue
+    rather than an idle machine.
     """
 
     def __init__(self, *, accept_queue: AdmissionQueue, admission_queue: AdmissionQueue) -> None:
@@ -159,14 +170,16 @@ class LoadShedder:
     def retry_after_s(self, arrived: float, *ahead: AdmissionQueue) -> float | None:
         """Return the seconds after which a request should come back; None: it can be started in time.
 
-        It came at `arrived`, on the loop's clock, and the queues `ahead` are still before it.
+        It came at `arrived`, on the loop's clock, and the queues `ahead` are still before it. Without them its turn has
+        come, and it is refused only if its client has given up.
         """
         now = self._loop.time()
-        if now - arrived + sum(queue.wait_s for queue in ahead) <= SERVED_WITHIN_S:
+        allowed_s = SERVED_WITHIN_S if ahead else GIVES_UP_S
+        if now - arrived + sum(queue.wait_s for queue in ahead) <= allowed_s:
             return None
         self.refused += 1
         per_s = min(self.accept_queue.per_s, self.admission_queue.per_s)
-        earliest = now + self.accept_queue.wait_s + self.admission_queue.wait_s
+        earliest = now + self.admission_queue.wait_s / 2
         self._promised_until = max(self._promised_until, earliest) + 1 / per_s
         return min(self._promised_until - now, MAX_RETRY_AFTER_S * (0.5 + secrets.randbelow(500) / 1000))
 
