@@ -7,8 +7,13 @@ another one.
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from relay.core.errors import ConfigurationError
 from relay.engine.address import Address
@@ -103,14 +108,14 @@ def _packed(commands: Sequence[Command]) -> bytes:
 class EngineConnection:
     """An open connection to a server. Make one with `open_connection`, and close it with `close`.
 
-    When `moved` ends, another server is the master, and this connection sends no more commands.
+    With `following` it sends no more commands when another server is the master.
     """
 
     def __init__(self, connection: AbstractConnection, server: str) -> None:
         self.server = server
         """Where it leads: host and port, or a path."""
         self._connection = connection
-        self.moved: asyncio.Task[None] | None = None
+        self.following: _Following | None = None
 
     async def run(self, commands: Sequence[Command], *, within_s: float) -> list[Any]:
         """Send commands in one write and return their replies. An error reply is returned as a `RefusedError`.
@@ -120,7 +125,7 @@ class EngineConnection:
                 connection then.
             LoginError: if the engine wants another log-in.
         """
-        if self.moved is not None and self.moved.done():
+        if self.following is not None and self.following.has_left(self.server):
             raise LostError("the Sentinels name another master")
         try:
             async with asyncio.timeout(within_s):
@@ -151,9 +156,8 @@ class EngineConnection:
 
     async def close(self) -> None:
         """Close the connection. This never fails."""
-        if self.moved is not None:
-            self.moved.cancel()
-            await asyncio.wait([self.moved])
+        if self.following is not None:
+            await self.following.release()
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._connection.disconnect(nowait=True)
 
@@ -172,12 +176,11 @@ async def open_connection(address: Address, shard: str) -> EngineConnection:
     failures = []
     for host, port in address.hosts:
         try:
-            master = await _ask_for_master(address, host, port, shard)
+            asking, master = await _ask(address, host, port, shard)
+            await asking.close()
             connection = await _connect(address, *master)
             if address.kind == "sentinel":
-                connection.moved = asyncio.create_task(
-                    _moved(address, shard, master), name="relay-engine-follow"
-                )
+                connection.following = _Following.of(address, connection.server)
             return connection
         except LoginError:
             raise
@@ -206,11 +209,11 @@ async def connections_to_all(
         yield found
 
 
-async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool = False) -> EngineConnection:
+async def _connect(address: Address, host: str, port: int) -> EngineConnection:
     options: dict[str, Any] = {
-        "db": 0 if is_sentinel else address.database,
-        "username": None if is_sentinel else address.user or None,
-        "password": None if is_sentinel else address.password or None,
+        "db": address.database,
+        "username": address.user or None,
+        "password": address.password or None,
         "socket_timeout": None,  # `run` has one limit for all its replies
         "socket_connect_timeout": CONNECT_WITHIN_S,
         "retry": Retry(NoBackoff(), 0),
@@ -222,10 +225,12 @@ async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool 
     if address.kind == "unix":
         connection = UnixDomainSocketConnection(path=address.path, **options)
     elif address.tls:
-        connection = SSLConnection(host=host, port=port, ssl_ca_certs=address.ca_file or None, **options)
+        connection = SSLConnection(host=host, port=port, **options)
     else:
         connection = Connection(host=host, port=port, **options)
     try:
+        if isinstance(connection, SSLConnection):
+            connection.ssl_context.context = _tls_context(address.ca_file)
         async with asyncio.timeout(CONNECT_WITHIN_S):
             await connection.connect()  # type: ignore[no-untyped-call,unused-ignore]  # untyped in redis-py
     except BaseException as error:
@@ -238,35 +243,105 @@ async def _connect(address: Address, host: str, port: int, *, is_sentinel: bool 
         if isinstance(error, RedisError | OSError):
             raise LostError(str(error) or repr(error)) from None
         raise
-    return EngineConnection(connection, f"{host}:{port}" if host else address.path)
+    return EngineConnection(connection, _name(host, port) if host else address.path)
 
 
-async def _moved(address: Address, shard: str, master: tuple[str, int]) -> None:
-    """Ask the Sentinels until one of them names another master."""
-    while True:
-        for host, port in address.hosts:
-            with contextlib.suppress(EngineError):
-                asked = await _connect(address, host, port, is_sentinel=True)
-                try:
-                    while await _master(asked, address, host, shard) == master:  # noqa: ASYNC110  # it tells nobody
-                        await asyncio.sleep(address.follow_every_s)
-                    return
-                finally:
-                    await asked.close()
-        await asyncio.sleep(address.follow_every_s)
+def _tls_context(ca_file: str) -> ssl.SSLContext:
+    return _tls_context_of(ca_file, Path(ca_file).stat().st_mtime_ns if ca_file else 0)
 
 
-async def _ask_for_master(address: Address, host: str, port: int, shard: str) -> tuple[str, int]:
-    """Return the master as a Sentinel knows it, or the one that has a shard as a server of the cluster knows it."""
-    asked = await _connect(address, host, port, is_sentinel=address.kind == "sentinel")
+@lru_cache(maxsize=4)
+def _tls_context_of(ca_file: str, _written_at: int) -> ssl.SSLContext:
+    """Read the certificate authorities once, and again when the file has changed.
+
+    Those of the system take 20 to 50 ms of the event loop (measured), and after a failover a node opens all connections
+    again.
+    """
+    return ssl.create_default_context(cafile=ca_file or None)
+
+
+class _Following:
+    """One task asks the Sentinels who the master is, for all connections that go to the master of an address."""
+
+    _of_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, "_Following"]] = WeakKeyDictionary()
+
+    def __init__(self, address: Address) -> None:
+        self.master = ""
+        """The server that a Sentinel named last."""
+        self.users = 0
+        self.task = asyncio.create_task(self._run(address), name="relay-engine-follow")
+
+    @classmethod
+    def of(cls, address: Address, server: str) -> "_Following":
+        """Return the one of an address, for one more connection: a Sentinel has just named its server."""
+        own = cls._of_loops.setdefault(asyncio.get_running_loop(), {})
+        found = own.get(repr(address))
+        if found is None or found.task.done() or not found.users:
+            found = own[repr(address)] = cls(address)
+        found.users += 1
+        found.master = server
+        return found
+
+    def has_left(self, server: str) -> bool:
+        """Tell whether the Sentinels name another master than `server`, or are not asked any more."""
+        return self.master != server or self.task.done()
+
+    async def release(self) -> None:
+        """Use it for one connection less."""
+        self.users -= 1
+        if not self.users:
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    async def _run(self, address: Address) -> None:
+        while True:
+            for host, port in address.hosts:
+                with contextlib.suppress(EngineError):
+                    asking, master = await _ask(address, host, port, "")
+                    try:
+                        while True:
+                            self.master = _name(*master)
+                            await asyncio.sleep(address.follow_every_s)
+                            master = await _master(asking, address, host, "")
+                    finally:
+                        await asking.close()
+            await asyncio.sleep(address.follow_every_s)
+
+
+def _name(host: str, port: int) -> str:
+    return f"{host}:{port}"
+
+
+async def _ask(
+    address: Address, host: str, port: int, shard: str
+) -> tuple[EngineConnection, tuple[str, int]]:
+    """Connect to a Sentinel or to a server of the cluster, and return the connection and what `_master` says.
+
+    A Sentinel that wants a password gets that of the engine. One that wants none would refuse it.
+    """
+    if address.kind == "sentinel":
+        address = replace(address, database=0)
+        try:
+            return await _asked(replace(address, user="", password=""), host, port, shard)
+        except LoginError as error:
+            if not address.password:
+                raise LoginError("NOAUTH", f"the Sentinel {host}:{port} wants a password") from error
+    return await _asked(address, host, port, shard)
+
+
+async def _asked(
+    address: Address, host: str, port: int, shard: str
+) -> tuple[EngineConnection, tuple[str, int]]:
+    connection = await _connect(address, host, port)
     try:
-        return await _master(asked, address, host, shard)
-    finally:
-        await asked.close()
+        return connection, await _master(connection, address, host, shard)
+    except BaseException:
+        await connection.close()
+        raise
 
 
 async def _master(asked: EngineConnection, address: Address, host: str, shard: str) -> tuple[str, int]:
-    """Ask one of them over an open connection to `host`."""
+    """Ask over an open connection to `host`: the master as a Sentinel knows it, or the one of a shard in a cluster."""
     is_sentinel = address.kind == "sentinel"
     question = (
         ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service) if is_sentinel else ("CLUSTER", "SLOTS")

@@ -10,6 +10,7 @@ import pytest
 from relay.broker.base import Position
 from relay.core.errors import ConfigurationError
 from relay.core.publications import parse_draft
+from relay.engine import connection
 from relay.engine.address import Address, read_address
 from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.connection import open_connection
@@ -17,10 +18,17 @@ from relay.engine.probe import probe
 from relay.engine.state import EngineState
 from tests.support import readme
 from tests.support.certificates import Authority
+from tests.support.engine_invariants import engine_tasks
 from tests.support.engines import KINDS, Engines, EngineServer, engine_server
 from tests.support.ports import free_ports
 
 REFERENCE = readme.ROOT / "relay/engine/README.md"
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may need more than a second for a connection by TLS."""
+    monkeypatch.setattr(connection, "CONNECT_WITHIN_S", 30.0)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +154,10 @@ async def test_the_acl_of_the_reference_is_enough(own_engine: EngineServer) -> N
 
 
 async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tmp_path: Path) -> None:
-    """Of the first one that answers. A Sentinel that does not know the name is an error."""
+    """Of the first one that answers. One task asks for all connections. A name that it does not know is an error.
+
+    A Sentinel that wants a password gets that of the engine.
+    """
     (port,) = free_ports(1)
     (tmp_path / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor prices 127.0.0.1 {own_engine.port} 1\n"
@@ -161,18 +172,33 @@ async def test_the_master_is_asked_of_the_sentinels(own_engine: EngineServer, tm
             sentinel.wait()
             (dead,) = free_ports(1)
             url = f"redis+sentinel://127.0.0.1:{dead},127.0.0.1:{port}"
-            connection = await open_connection(read_address(f"{url}/prices"), "c")
-            (reply,) = await connection.run([("PING",)], within_s=5)
+            master = await open_connection(read_address(f"{url}/prices"), "c")
+            (reply,) = await master.run([("PING",)], within_s=5)
             assert reply == b"PONG"
-            await connection.close()
+            other = await open_connection(read_address(f"{url}/prices"), "j")
+            assert engine_tasks() == ["relay-engine-follow"]
+            await master.close()
+            assert await other.run([("PING",)], within_s=5) == [b"PONG"]
+            await other.close()
+            assert engine_tasks() == []
             with pytest.raises(ConfigurationError, match="knows no master other"):
                 await probe(own_engine.options(f"{url}/other"))
+            sentinel.run("ACL", "SETUSER", "default", "resetpass", ">secret")
+            with pytest.raises(
+                ConfigurationError, match=rf"the Sentinel 127\.0\.0\.1:{port} wants a password"
+            ):
+                await probe(own_engine.options(f"{url}/prices"))
+            own_engine.run("CONFIG", "SET", "requirepass", "secret")
+            await probe(own_engine.options(f"redis+sentinel://:secret@{url.partition('//')[2]}/prices"))
         finally:
             process.kill()
 
 
 async def test_tls_with_a_private_authority_and_an_acl_user(tmp_path: Path) -> None:
-    """The certificate is checked against `ca_file`; without it, or for another name, the engine is refused."""
+    """The certificate is checked against `ca_file`; without it, or for another name, the engine is refused.
+
+    The file is read again when it has changed, and only then.
+    """
     authority = Authority(tmp_path)
     pair = authority.issue("127.0.0.1")
     (port,) = free_ports(1)
@@ -192,3 +218,8 @@ async def test_tls_with_a_private_authority_and_an_acl_user(tmp_path: Path) -> N
         for refused in (url, f"rediss://relay:pw@localhost:{port}?ca_file={authority.path}"):
             with pytest.raises(ConfigurationError, match=r"(?i)certificate"):
                 await probe(engine.options(refused))
+        other = tmp_path / "other"
+        other.mkdir()
+        authority.path.write_bytes(Authority(other).path.read_bytes())
+        with pytest.raises(ConfigurationError, match=r"(?i)certificate"):
+            await probe(options)

@@ -61,9 +61,12 @@ class ScriptedBackend:
 
     @contextlib.asynccontextmanager
     async def answering(
-        self, answer: bytes, *, drip_s: float | None = None, hang: bool = False
+        self, answer: bytes | Callable[[], bytes], *, drip_s: float | None = None, hang: bool = False
     ) -> AsyncIterator[None]:
-        """Answer with these bytes; `drip_s` apart, one at a time; `hang` leaves the connection open after them."""
+        """Answer with these bytes, or with those that are made then.
+
+        With `drip_s` each byte comes so many seconds after the last one. `hang` leaves the connection open after them.
+        """
         self.requests.clear()
 
         handlers: set[asyncio.Task[None]] = set()
@@ -72,7 +75,8 @@ class ScriptedBackend:
             head = await reader.readuntil(b"\r\n\r\n")
             length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0] or b"0")
             self.requests.append(head + await reader.readexactly(length))
-            for piece in [answer] if drip_s is None else [bytes([byte]) for byte in answer]:
+            whole = answer if isinstance(answer, bytes) else answer()
+            for piece in [whole] if drip_s is None else [bytes([byte]) for byte in whole]:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(drip_s or 0)  # being slow is the behaviour that is played here

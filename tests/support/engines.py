@@ -31,6 +31,8 @@ KINDS = ("redis", "valkey")
 ENGINES = (*KINDS, "cluster")
 """What can be an engine: a server, or several."""
 WITHIN_S = 30.0
+_ENVIRONMENT = dict(os.environ)
+"""As it was at the beginning: pytest changes it in one thread while servers are started in others."""
 
 
 @dataclass
@@ -64,7 +66,7 @@ class EngineServer:
         command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "no", "--logfile", str(self.folder / "engine.log")]
         command += ["--unixsocket", str(self.socket), *self.arguments]
-        self.process = subprocess.Popen(command, env=os.environ | self.environment)
+        self.process = subprocess.Popen(command, env=_ENVIRONMENT | self.environment)
         self.wait()
 
     def wait(self) -> None:
