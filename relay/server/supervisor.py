@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -131,7 +131,7 @@ class _Child:
         self.began = self.heard = loop.time()
         self.ends_by = 0.0
         self.is_ready = asyncio.Event()
-        self.ended: asyncio.Task[int] = asyncio.create_task(self._wait(notices))
+        self._ending = asyncio.create_task(self._wait(notices))
         loop.add_reader(notices, self._read, notices)
 
     @property
@@ -139,16 +139,31 @@ class _Child:
         """Its process id."""
         return self.process.pid
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._ending.done()
+
+    async def ended(self) -> int:
+        """Wait for its end, and return its exit code. If one caller is cancelled, the others wait on."""
+        return await asyncio.shield(self._ending)
+
+    def on_end(self, call: Callable[[object], object]) -> None:
+        """Call this when it has ended."""
+        self._ending.add_done_callback(call)
+
     async def started(self) -> bool:
         """Wait until it accepts connections. False: it ended, or was killed because it took too long."""
         ready = asyncio.create_task(self.is_ready.wait())
-        await asyncio.wait((ready, self.ended), timeout=STARTED_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            (ready, self._ending), timeout=STARTED_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+        )
         ready.cancel()
-        if not self.is_ready.is_set() and not self.ended.done():
+        if not self.is_ready.is_set() and not self.has_ended:
             log.error("a worker did not start in time; it is killed", pid=self.pid)
             self.send(signal.SIGKILL)
-            await self.ended
-        return self.is_ready.is_set() and not self.ended.done()
+            await self.ended()
+        return self.is_ready.is_set() and not self.has_ended
 
     def send(self, number: int) -> None:
         """Send a signal, if the process lives."""
@@ -201,7 +216,7 @@ class _Supervisor:
         first, *others = self._slots
         first.child = await self._spawn(first)
         if not await first.child.started():
-            return self._exit_code(await first.child.ended)
+            return self._exit_code(await first.child.ended())
         tasks = [asyncio.create_task(self._keep(slot)) for slot in self._slots]
         tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._replace_on_request())]
         tasks += [asyncio.create_task(self._announce(others))]
@@ -209,7 +224,7 @@ class _Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        codes = [await child.ended for child in list(self._children)]
+        codes = [await child.ended() for child in list(self._children)]
         return next((self._exit_code(code) for code in codes if self._exit_code(code)), 0)
 
     def _exit_code(self, code: int) -> int:
@@ -251,9 +266,9 @@ class _Supervisor:
                             slot.child = child
                             log.info("a worker was started", slot=slot.number, pid=child.pid)
                         else:
-                            log.error("a worker did not start", slot=slot.number, code=await child.ended)
+                            log.error("a worker did not start", slot=slot.number, code=await child.ended())
                 continue
-            await child.ended
+            code = await child.ended()
             if slot.child is child:  # it was not replaced
                 slot.child = None
                 lived_s = asyncio.get_running_loop().time() - child.began
@@ -263,7 +278,7 @@ class _Supervisor:
                     "a worker ended; another one is started",
                     slot=slot.number,
                     pid=child.pid,
-                    code=child.ended.result(),
+                    code=code,
                     lived_s=round(lived_s, 1),
                 )
 
@@ -280,7 +295,7 @@ class _Supervisor:
         for slot in self._slots:
             child = await self._spawn(slot)
             if not await child.started():
-                log.error("a successor did not start; the workers stay as they are", code=await child.ended)
+                log.error("a successor did not start; the workers stay as they are", code=await child.ended())
                 self._retire(successors)
                 return
             successors.append(child)
@@ -301,8 +316,8 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         if loop.time() < child.ends_by:
             timer = loop.call_at(child.ends_by, self._kill_late, child)
-            child.ended.add_done_callback(partial(_cancel, timer))
-        elif not child.ended.done():
+            child.on_end(partial(_cancel, timer))
+        elif not child.has_ended:
             log.error("a replaced worker did not end in time; it is killed", pid=child.pid)
             child.send(signal.SIGKILL)
 
@@ -339,7 +354,7 @@ class _Supervisor:
         )
         child = _Child(process, notices)
         self._children.add(child)
-        child.ended.add_done_callback(partial(self._forget, child, path))
+        child.on_end(partial(self._forget, child, path))
         if self._stopping.is_set():
             child.send(self._stop_signal)
         return child

@@ -144,8 +144,7 @@ def runs(request: pytest.FixtureRequest, pairs: Pairs) -> Iterator[SideBySide]:
                     await nodes.check()
                     return
                 # what never comes is waited for: the longer, the more certain that it does not come
-                nodes.settles_within_s = 2.0 if broken[0] == "D" else nodes.settles_within_s
-                nodes.known_within_s = 1.0
+                nodes.within_s[broken[0]] = 2.0 if broken[0] == "D" else 1.0
                 with pytest.raises(AssertionError, match=rf"^{broken}"):  # noqa: PT012  # a fault may check, too
                     await fault(servers, nodes)
                     await nodes.check()

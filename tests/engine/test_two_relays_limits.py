@@ -9,10 +9,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosedError
 
 from tests.support.engines import EngineServer, engine_server
 from tests.support.operators import OPERATORS, revoke
 from tests.support.relay_process import PUBLISHER_SECRET, Relay, Socket
+from tests.support.reloading import reload
 from tests.support.two_relays import two_relays
 
 SLOW = f"""[publishers.slow]
@@ -69,6 +71,38 @@ async def test_a_sessions_connections_count_over_both(relays: tuple[Relay, Relay
             await socket.send(type="ping", id=1)
             while (await socket.next())["type"] != "pong":
                 pass
+
+
+async def test_a_full_session_is_refused_by_both(relays: tuple[Relay, Relay]) -> None:
+    """Six tokens come to both at the same moment. Two are admitted, the others can be used when there is a place."""
+    for relay in relays:
+        await reload(relay, ("[limits]\n", '[limits]\nover = "refuse"\n'))
+    session, origin = relays[0].session(), {"origin": relays[0].url}
+    admitted: dict[str, contextlib.AsyncExitStack] = {}
+    codes: list[int | None] = []
+
+    async def enter(relay: Relay, token: str) -> None:
+        socket = contextlib.AsyncExitStack()
+        try:
+            await socket.enter_async_context(relay.connect(token, **origin))
+        except ConnectionClosedError as refused:
+            codes.append(refused.rcvd.code if refused.rcvd else None)
+        else:
+            admitted[token] = socket
+
+    async with asyncio.timeout(60):
+        await relays[0].admits()
+        tokens = [await relays[0].token(session) for _ in range(6)]
+        await asyncio.gather(*(enter(relays[n % 2], token) for n, token in enumerate(tokens)))
+        assert (len(admitted), codes) == (2, [4503] * 4)
+        await admitted[next(iter(admitted))].aclose()
+        late = next(token for token in tokens if token not in admitted)
+        while late not in admitted:  # a place that became free is told to the engine a moment later
+            await enter(relays[0], late)
+        for socket in admitted.values():
+            await socket.aclose()
+    for relay in relays:
+        await reload(relay, ('over = "refuse"\n', ""))
 
 
 async def test_a_publishers_quota_holds_over_both(relays: tuple[Relay, Relay]) -> None:

@@ -52,8 +52,8 @@ def recorded(relay: Relay, action: str) -> dict[int, list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def connected(relay: Relay, **options: str) -> AsyncIterator[str]:
-    """Connect with a new token, again while the engine has just begun; return the token."""
+async def connected(relay: Relay, **options: Any) -> AsyncIterator[str]:
+    """Connect with a new token, again while the engine has just begun or the machine is busy; return the token."""
     async with contextlib.AsyncExitStack() as stack:
         while True:
             token = await relay.token()
@@ -84,15 +84,16 @@ async def test_a_token_that_was_used_at_one_worker_is_refused_by_the_other(relay
 
 
 async def test_a_killed_worker_comes_back_and_the_other_one_serves(relay: Relay) -> None:
-    """Its own connections are gone; those of the other stay, and nobody is refused in between."""
+    """Its own connections are gone; those of the other stay, and no attempt to connect is cut in between."""
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
         before = workers_of(relay)
-        tokens = [await relay.token() for _ in range(18)]
-        sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens[:12]]
+        await relay.admits()
+        tokens = [await relay.token() for _ in range(12)]
+        sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens]
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        for token in tokens[12:]:  # connections of the killed worker's slot wait in its accept queue
-            await stack.enter_async_context(relay.connect(token, open_timeout=WITHIN_S))
+        for _ in range(6):  # connections of the killed worker's slot wait in its accept queue
+            await stack.enter_async_context(connected(relay, open_timeout=WITHIN_S))
         await until(lambda: len(workers_of(relay)) == 2, within_s=WITHIN_S)
         assert killed not in workers_of(relay)
         alive = [socket for socket in sockets if socket.websocket.close_code is None]
@@ -184,7 +185,28 @@ async def test_workers_drain_when_their_supervisor_is_killed(relay: Relay) -> No
         relay.process.kill()
         while (await socket_.next())["type"] != "reconnect":
             pass
-        await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), within_s=WITHIN_S)
+        await until(lambda: not any(map(is_alive, pids)), within_s=WITHIN_S)
+    relay.stop()
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether there is such a process."""
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_a_stop_while_workers_are_replaced_ends_all_of_them(relay: Relay) -> None:
+    """Those that have connections drain, and no process is left when their supervisor ends."""
+    relay.start()
+    async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
+        await relay.admits()
+        sockets = [await stack.enter_async_context(relay.connect(await relay.token())) for _ in range(4)]
+        assert relay.process is not None
+        relay.process.send_signal(signal.SIGUSR2)
+        await until(lambda: len(workers_of(relay)) == 4, within_s=WITHIN_S)
+        pids = workers_of(relay)
+        assert await asyncio.to_thread(relay.stop) == 0
+        assert {(await socket_.closed())[0] for socket_ in sockets} == {1012}
+    assert not any(map(is_alive, pids))
 
 
 def test_workers_need_an_engine(tmp_path: Path) -> None:

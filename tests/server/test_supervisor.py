@@ -141,6 +141,32 @@ def test_successors_that_do_not_start_change_nothing(supervised: Supervised) -> 
     assert len(supervised.said) == 2
 
 
+def test_the_supervisor_ends_after_its_workers(supervised: Supervised) -> None:
+    """While they drain it passes signals on. Else systemd, or the end of a container, would kill them."""
+    lingers = supervised.folder / "lingers"
+    lingers.touch()
+    supervised.process.send_signal(signal.SIGTERM)
+    supervised.until(lambda: len(supervised.said) == 4)
+    supervised.process.send_signal(signal.SIGHUP)
+    supervised.until(lambda: len(supervised.said) == 6)
+    lingers.unlink()
+    assert supervised.process.wait(WITHIN_S) == 0
+    assert [text for _, text in supervised.said[2:]] == ["SIGTERM"] * 2 + ["SIGHUP"] * 2
+    supervised.process.communicate()
+
+
+@pytest.mark.parametrize(("file", "said"), [("slow", "starting"), ("drains", "SIGUSR2")])
+def test_a_stop_during_a_replacement_ends_all(supervised: Supervised, file: str, said: str) -> None:
+    """While a successor starts, and while those before it drain: each process gets the signal, and none is left."""
+    (supervised.folder / file).touch()
+    supervised.process.send_signal(signal.SIGUSR2)
+    supervised.until(lambda: said in [text for _, text in supervised.said])
+    assert supervised.end(signal.SIGTERM)[0] == 0
+    ended = [pid for pid, text in supervised.said if text == "SIGTERM"]
+    assert sorted(ended) == sorted({pid for pid, _ in supervised.said})
+    assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]
+
+
 def test_workers_learn_that_their_supervisor_was_killed(supervised: Supervised) -> None:
     """Their standard input ends. Otherwise they would keep the ports."""
     pids = supervised.ready()

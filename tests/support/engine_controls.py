@@ -95,17 +95,17 @@ def no_comparison(nodes: Nodes) -> None:
 
 
 def no_write_in_the_comparison(nodes: Nodes) -> None:
-    """A reader does not ask whether the server may write."""
+    """A reader does not ask whether the server may write.
+
+    It waits for long: after a connection that broke it would write, to begin again.
+    """
     for reader in readers(nodes):
-        reader._ask = _without_writes(reader._ask)
+        reader._ask = _without_writes
 
 
-def _without_writes(ask: Callable[..., Any]) -> Callable[..., Any]:
-    async def asked(connection: Any, *commands: Any) -> list[Any]:
-        replies: list[Any] = await ask(connection, *(one for one in commands if one[0] != "HDEL"))
-        return replies + [0] * (len(commands) - len(replies))
-
-    return asked
+async def _without_writes(connection: Any, *commands: Any) -> list[Any]:
+    replies = await _without_limit(connection, *(one for one in commands if one[0] != "HDEL"))
+    return replies + [0] * (len(commands) - len(replies))
 
 
 def no_following(nodes: Nodes) -> None:

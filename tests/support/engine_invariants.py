@@ -22,6 +22,7 @@ import itertools
 import json
 import random
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -91,8 +92,8 @@ class Nodes:
         self.broken: list[str] = []
         self.refused = 0
         self.rounds = 0
-        self.settles_within_s = self.known_within_s = SETTLES_WITHIN_S
-        """The limits of a check for the last values, and for revocations and results that each node has to know."""
+        self.within_s: defaultdict[str, float] = defaultdict(lambda: SETTLES_WITHIN_S)
+        """How long a check waits for what has to come, by its letter."""
         self.settled_s = 0.0
         """Seconds that the last check waited until both nodes agreed."""
         self._differing: set[int] = set()
@@ -264,7 +265,7 @@ class Nodes:
         """
         pulse = self.states[node].pulse
         try:
-            await self.until(lambda: pulse.silent_s > 4, within_s=self.known_within_s + 8)
+            await self.until(lambda: pulse.silent_s > 4, within_s=self.within_s["F"] + 8)
         except TimeoutError:
             raise AssertionError("F: a node that hears of no revocation does not know it") from None
 
@@ -311,7 +312,7 @@ class Nodes:
         """
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self.settles_within_s):
+            async with asyncio.timeout(self.within_s["D"]):
                 await self._settle(publishing=publishing)
         except TimeoutError:
             values = [{name: value.data for name, value in hub.last.items()} for hub in self.hubs]
@@ -319,9 +320,9 @@ class Nodes:
         self.settled_s = time.monotonic() - began
         self._check_positions()
         await self._check_claims()
-        await self._check_revocations(self.known_within_s)
+        await self._check_revocations(self.within_s["F"])
         try:
-            async with asyncio.timeout(self.known_within_s):
+            async with asyncio.timeout(self.within_s["H"]):
                 await self.logins.check(completing=not self._differing)
         except TimeoutError:
             raise AssertionError("H: a refresh token that was renewed waits") from None

@@ -1,7 +1,8 @@
 """A worker that starts in milliseconds: it says what happens to it, for the tests of the supervisor.
 
-It accepts connections on its socket `http` and answers each with its process id. It ends with 3 at its start if there
-is a file `broken` in its working directory.
+It accepts connections on its socket `http` and answers each with its process id. Files in its working directory change
+it: with `broken` it ends with 3 at its start, with `slow` it does not become ready, with `drains` SIGUSR2 does not end
+it, and as long as there is a file `lingers` no signal does.
 """
 
 import json
@@ -10,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -29,7 +31,10 @@ def notify(text: str) -> None:
 def end(number: int, _frame: FrameType | None) -> None:
     """Say which signal came, and end."""
     say(signal.Signals(number).name)
-    sys.exit(0)
+    while Path("lingers").exists():
+        time.sleep(0.01)  # another process removes it
+    if number != signal.SIGUSR2 or not Path("drains").exists():
+        sys.exit(0)
 
 
 def end_with_supervisor() -> None:
@@ -49,6 +54,10 @@ def main() -> None:
     listener = socket.socket(fileno=json.loads(sys.argv[-1])["sockets"]["http"])
     listener.listen()
     threading.Thread(target=end_with_supervisor, daemon=True).start()
+    if Path("slow").exists():
+        say("starting")
+        while True:
+            signal.pause()
     say("ready")
     notify("READY=1")
     while True:
