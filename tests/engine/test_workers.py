@@ -52,11 +52,14 @@ def recorded(relay: Relay, action: str) -> dict[int, list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def connected(relay: Relay, **options: Any) -> AsyncIterator[str]:
-    """Connect with a new token, again while the engine has just begun or the machine is busy; return the token."""
+async def connected(relay: Relay, given: str = "", **options: Any) -> AsyncIterator[str]:
+    """Connect with this token or new ones, again while the engine has just begun or the machine is busy.
+
+    Return the token.
+    """
     async with contextlib.AsyncExitStack() as stack:
         while True:
-            token = await relay.token()
+            token = given or await relay.token()
             try:
                 await stack.enter_async_context(relay.connect(token, **options))
                 break
@@ -88,12 +91,12 @@ async def test_a_killed_worker_comes_back_and_the_other_one_serves(relay: Relay)
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
         before = workers_of(relay)
         await relay.admits()
-        tokens = [await relay.token() for _ in range(12)]
-        sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens]
+        tokens = [await relay.token() for _ in range(18)]
+        sockets = [await stack.enter_async_context(relay.connect(token)) for token in tokens[:12]]
         killed = min(before)
         os.kill(killed, signal.SIGKILL)
-        for _ in range(6):  # connections of the killed worker's slot wait in its accept queue
-            await stack.enter_async_context(connected(relay, open_timeout=WITHIN_S))
+        for token in tokens[12:]:  # connections of the killed worker's slot wait in its accept queue
+            await stack.enter_async_context(connected(relay, token, open_timeout=WITHIN_S))
         await until(lambda: len(workers_of(relay)) == 2, within_s=WITHIN_S)
         assert killed not in workers_of(relay)
         alive = [socket for socket in sockets if socket.websocket.close_code is None]
