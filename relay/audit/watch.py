@@ -80,18 +80,17 @@ class WatchedAuditor:
     async def note_refusal(self, event: Event) -> None:
         """See `Auditor.note_refusal`.
 
-        The first refusal of each token is waited for, within the budget of a minute. The next one that is waited for
-        says in `relay.answered_early` how many others were answered without.
+        The first refusal of each token is waited for, within the budget of a minute. The next one that has a record
+        says in `relay.answered_early` how many were answered without a wait, itself included.
         """
         kept, is_awaited = self._counted(event)
-        if is_awaited and kept is not None:
-            if self._answered_early:
-                relay = {**kept.relay, "answered_early": self._answered_early}
-                kept, self._answered_early = msgspec.structs.replace(kept, relay=relay), 0
+        self._answered_early += looks_like_theft(event) and not is_awaited
+        if kept is not None and self._answered_early and looks_like_theft(kept):
+            relay = {**kept.relay, "answered_early": self._answered_early}
+            kept, self._answered_early = msgspec.structs.replace(kept, relay=relay), 0
+        if kept is not None and is_awaited:
             await self._auditor.note_refusal(kept)
-            return
-        self._answered_early += looks_like_theft(event)
-        if kept is not None:
+        elif kept is not None:
             self._auditor.note(kept)
 
     def _counted(self, event: Event) -> tuple[Event | None, bool]:
