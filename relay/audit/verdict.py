@@ -1,6 +1,6 @@
 """What a check of an audit log found: the first damage, or up to where the log is whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from relay.audit.chain import Link
@@ -59,6 +59,18 @@ class Verdict:
     closed: bool
     """Whether the last record says that its writer stopped in order."""
     problem: Problem | None
+
+    def followed_by(self, rest: "Verdict") -> "Verdict":
+        """Return the verdict on both, if this is good and `rest` is that on what follows."""
+        return replace(
+            rest,
+            records=self.records + rest.records,
+            proven=rest.proven or self.proven,
+            lost=self.lost + rest.lost,
+            torn=self.torn + rest.torn,
+            unclean=self.unclean + rest.unclean,
+            began=self.began,
+        )
 
     def __str__(self) -> str:
         if self.problem is not None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from relay.audit.chain import GENESIS, MAX_LINE, Link, Sealed, is_intact, parsed_lines, unseal
 from relay.audit.checkpoints import EVERY, Moment, is_genuine
@@ -66,45 +66,90 @@ def verify_files(
     `head` is the last known link of the log. `keys` are the keys that may sign checkpoints; with None, signatures are
     not checked. If the verdict has no `problem`, the log is whole up to `last`.
     """
-    return _verdict(_Check(head, keys), enumerate(files))
+    return verify_parts(
+        [Part(None, enumerate(files))], is_ours=lambda: True, others=lambda: None, head=head, keys=keys
+    )
 
 
-def verify_after(
-    boundary: Sealed,
-    files: Iterable[Iterable[bytes]],
+class Part(NamedTuple):
+    """A part of a log: the checkpoint before it, and its lines by file. The last file may continue in the next part."""
+
+    begin: Sealed | None
+    files: Iterable[tuple[int, Iterable[bytes]]]
+
+
+def verify_parts(
+    parts: Iterable[Part],
     *,
+    is_ours: Callable[[], bool],
+    others: Callable[[], Verdict | None],
     head: Link | None = None,
     keys: Mapping[str, VerifyKey] | None = None,
 ) -> Verdict:
-    """Check the end of a log, which follows a checkpoint. Whether the beginning leads to it is not checked."""
-    check = _Check(head, keys)
-    check.resume(boundary)
-    return _verdict(check, enumerate(files))
+    """Check a log as `verify_files` does, without the parts at its end that another process checks.
 
-
-def verify_halves(
-    halves: tuple[Sequence[Iterable[bytes]], Sequence[Iterable[bytes]]],
-    boundary: Sealed,
-    second: Callable[[], Verdict | None],
-    *,
-    head: Link | None = None,
-    keys: Mapping[str, VerifyKey] | None = None,
-) -> Verdict:
-    """Check a log as `verify_files` does, in two parts, between which stands the checkpoint `boundary`.
-
-    The last file of the first part continues as the first file of the second one. `second` returns what `verify_after`
-    said of the second part, which another process may have checked. It counts only if it is good and the first part
-    leads to the checkpoint as it stands; otherwise the second part is read here.
+    `is_ours` is asked before each part but the first. If it says no, `others` returns what `verify_last_parts` said of
+    that part and all that follow. That counts only if the parts before lead to the checkpoint as it stands; otherwise
+    they are read here.
     """
     check = _Check(head, keys)
-    files, rest = halves
-    beginning = _numbered(enumerate(files))
-    left = _add(check, beginning)
-    if check.problem is None and check.is_after(boundary):
-        verdict = second()
-        if verdict is not None and verdict.ok:
-            return check.joined(verdict)
-    return _verdict(check, enumerate(rest, len(files) - 1), left=left, before=beginning)
+    remaining = iter(parts)
+    is_shared = True
+    for part in remaining:
+        if is_shared and part.begin is not None and not is_ours():
+            verdict = others()
+            if verdict is not None and check.is_after(part.begin):
+                return check.verdict().followed_by(verdict)
+            is_shared = False
+        beginning = _numbered(part.files)
+        left = _add(check, beginning)
+        if check.problem is not None:
+            rest = _numbered(file for later in remaining for file in later.files)
+            return _verdict(check, chain(beginning, rest), left=left)
+    return _verdict(check, ())
+
+
+def verify_last_parts(
+    parts: Sequence[Part],
+    *,
+    is_ours: Callable[[], bool],
+    head: Link | None = None,
+    keys: Mapping[str, VerifyKey] | None = None,
+) -> Verdict | None:
+    """Check parts from the end on, for as long as `is_ours` says so. Return None if one is not good, or none is ours.
+
+    Whether the log leads to them is not checked.
+    """
+    verdict, end = None, None
+    for part in reversed(parts):
+        if part.begin is None or not is_ours():
+            return verdict
+        found = _verify_between(part.begin, (lines for _, lines in part.files), end, head=head, keys=keys)
+        if found is None:
+            return None
+        verdict, end = found if verdict is None else found.followed_by(verdict), part.begin
+    return verdict
+
+
+def _verify_between(
+    begin: Sealed,
+    files: Iterable[Iterable[bytes]],
+    end: Sealed | None,
+    *,
+    head: Link | None,
+    keys: Mapping[str, VerifyKey] | None,
+) -> Verdict | None:
+    """Check what follows the checkpoint `begin`, up to the checkpoint `end`, or with None to the end of the log.
+
+    Return None if it is not good. Whether the log leads to `begin` is not checked.
+    """
+    check = _Check(head, keys)
+    check.resume(begin)
+    _add(check, _numbered(enumerate(files)))
+    if end is None and check.problem is None:
+        check.end()
+    is_good = check.problem is None and (end is None or check.is_after(end))
+    return check.verdict() if is_good else None
 
 
 def _numbered(files: Iterable[tuple[int, Iterable[bytes]]]) -> Iterator[tuple[int, list[bytes]]]:
@@ -125,16 +170,9 @@ def _add(check: "_Check", batches: Iterator[tuple[int, list[bytes]]]) -> Sequenc
 
 
 def _verdict(
-    check: "_Check",
-    files: Iterable[tuple[int, Iterable[bytes]]],
-    *,
-    left: Sequence[bytes] = (),
-    before: Iterable[tuple[int, list[bytes]]] = (),
+    check: "_Check", rest: Iterable[tuple[int, list[bytes]]], *, left: Sequence[bytes] = ()
 ) -> Verdict:
-    """Check what follows, and say what was found. `left` and `before` were not read because of a problem in them."""
-    rest = chain(before, _numbered(files))
-    if check.problem is None:
-        left = _add(check, rest)
+    """Say what was found. `left` and `rest` follow a problem and were not read."""
     if check.problem is None:
         check.end()
     if check.missing is not None:
@@ -194,18 +232,6 @@ class _Check:
         """Tell whether this check stands where `resume` would continue."""
         is_between = self._unread is None and self._ended
         return is_between and self.last == boundary.link and self._last_prev == boundary.prev
-
-    def joined(self, rest: Verdict) -> Verdict:
-        """Return the verdict on the whole log, of which `rest` is the verdict on what follows."""
-        return replace(
-            rest,
-            records=self.records + rest.records,
-            proven=rest.proven or self.proven,
-            lost=self.lost + rest.lost,
-            torn=self.torn + rest.torn,
-            unclean=self.unclean + rest.unclean,
-            began=self.began,
-        )
 
     def verdict(self) -> Verdict:
         """Return what was found."""

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from relay.audit import verify as verification
 from relay.audit.chain import Link, Sealed, unseal
 from relay.audit.verdict import Verdict
-from relay.audit.verify import verify_after, verify_files, verify_halves
+from relay.audit.verify import Part, verify_files, verify_last_parts, verify_parts
 from relay.core.errors import MalformedError
 from relay.core.jws import VerifyKey
 from tests.support.audit_logs import rewritten, with_new_hashes
@@ -38,19 +39,21 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def verdicts(
     lines: Sequence[bytes], head: Link | None = None, *, signed: bool = True
 ) -> tuple[Verdict, Verdict]:
-    """Return the verdict as it is given, and with each line read by itself. In two halves it must be the same."""
+    """Return the verdict as it is given, and with each line read by itself. Of two processes it must be the same."""
     keys = KEYS if signed else None
     fast = verify_files([lines], head=head, keys=keys)
-    for number, line in enumerate(lines, 1):
-        if b'"action":"audit.checkpoint"' in line and is_checkpoint(line):
-            assert in_halves(lines, number, head, keys) == fast
+    cuts = [number for number, line in enumerate(lines, 1) if is_checkpoint(line)]
+    for ours in range(len(cuts) + 1):
+        assert by_two(lines, cuts, ours, head, keys) == fast
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(verification, "parsed_lines", lambda _lines: None)
         return fast, verify_files([lines], head=head, keys=keys)
 
 
 def is_checkpoint(line: bytes) -> bool:
-    """Tell whether a line can stand between two halves."""
+    """Tell whether a line can stand between two parts."""
+    if b'"action":"audit.checkpoint"' not in line:
+        return False
     try:
         sealed = unseal(line)
     except MalformedError:
@@ -58,15 +61,30 @@ def is_checkpoint(line: bytes) -> bool:
     return line.endswith(b"\n") and sealed.intact and sealed.checkpoint is not None
 
 
-def in_halves(
-    lines: Sequence[bytes], number: int, head: Link | None, keys: Mapping[str, VerifyKey] | None
+def by_two(
+    lines: Sequence[bytes],
+    cuts: Sequence[int],
+    ours: int,
+    head: Link | None,
+    keys: Mapping[str, VerifyKey] | None,
 ) -> Verdict:
-    """Return the verdict of two checks: up to the checkpoint that is this line, and from there on."""
-    boundary, first, rest = unseal(lines[number - 1]), lines[:number], lines[number:]
-    return verify_halves(
-        ([iter(first)], [iter(rest)]),
-        boundary,
-        lambda: verify_after(boundary, [rest], head=head, keys=keys),
+    """Return the verdict of two processes: parts begin after these lines, and the first one takes `ours` of them."""
+
+    def parts() -> list[Part]:
+        ends = [0, *cuts, len(lines)]
+        return [
+            Part(unseal(lines[begin - 1]) if begin else None, [(0, iter(lines[begin:end]))])
+            for begin, end in pairwise(ends)
+        ]
+
+    untaken = iter([True] * ours)
+    taken_there = iter([True] * (len(cuts) - ours))
+    return verify_parts(
+        parts(),
+        is_ours=lambda: next(untaken, False),
+        others=lambda: verify_last_parts(
+            parts(), is_ours=lambda: next(taken_there, False), head=head, keys=keys
+        ),
         head=head,
         keys=keys,
     )

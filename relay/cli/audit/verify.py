@@ -20,11 +20,11 @@ import typer
 from relay.audit.chain import MAX_LINE, Link, unseal
 from relay.audit.files import chains as log_chains
 from relay.audit.files import is_written, process_number
-from relay.audit.halves import Boundary, find_boundary, lines_until, second_half
 from relay.audit.index.manifest import Verified, folder_of, write_verified
 from relay.audit.query.records import iso
+from relay.audit.two_processes import find_boundaries, other_process, parts_of
 from relay.audit.verdict import Kind, Problem, Verdict
-from relay.audit.verify import open_log, read_lines, verify_files, verify_halves
+from relay.audit.verify import Part, open_log, verify_files, verify_parts
 from relay.cli.audit.heads import Head, Heads
 from relay.cli.audit.input import NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
@@ -287,40 +287,41 @@ def _first_link(file: Path) -> Link | None:
 
 
 def _check(evidence: _Evidence) -> Verdict:
-    """Check a chain: a long one in two processes, each of them a half."""
+    """Check a chain: a long one in two processes."""
     files, head, keys = evidence.files, evidence.head.link, evidence.keys
-    boundary = find_boundary(files)
+    boundaries = find_boundaries(files)
     with ExitStack() as stack:
         # before the progress bar, which has a thread
         other = (
-            None
-            if boundary is None
-            else stack.enter_context(second_half(files, boundary, head=head, keys=keys))
+            stack.enter_context(other_process(files, boundaries, head=head, keys=keys))
+            if boundaries
+            else None
         )
         logs = [stack.enter_context(open_log(file)) for file in files]
-        first = [read_lines(log) for log in logs[: boundary.file if boundary else None]]
-        if boundary is not None:
-            first.append(lines_until(logs[boundary.file], boundary.offset))
+        parts = parts_of(logs, boundaries)
         if sys.stderr.isatty():
-            first = _shown(first, logs, boundary, stack)
-        if boundary is None or other is None:
-            return verify_files(first, head=head, keys=keys)
-        rest = [read_lines(log) for log in logs[boundary.file :]]
-        return verify_halves((first, rest), unseal(boundary.line), other.verdict, head=head, keys=keys)
+            parts = _shown(parts, logs, 2 if other else 1, stack)
+        return verify_parts(
+            parts,
+            is_ours=other.take if other else lambda: True,
+            others=other.verdict if other else lambda: None,
+            head=head,
+            keys=keys,
+        )
 
 
-def _shown(
-    lines: Sequence[Iterator[bytes]], logs: Sequence[BinaryIO], boundary: Boundary | None, stack: ExitStack
-) -> list[Iterator[bytes]]:
-    """Show a progress bar while the lines are read."""
+def _shown(parts: Sequence[Part], logs: Sequence[BinaryIO], processes: int, stack: ExitStack) -> list[Part]:
+    """Show a progress bar while the lines are read. Each of several processes reads as much as this one."""
     from rich.console import Console
     from rich.progress import Progress
 
     progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-    sizes = [os.fstat(log.fileno()).st_size for log in logs]
-    size = sum(sizes) if boundary is None else sum(sizes[: boundary.file]) + boundary.offset
-    task = progress.add_task("Checking", total=size or None)
-    return [_with_progress(file, progress, task) for file in lines]
+    size = sum(os.fstat(log.fileno()).st_size for log in logs)
+    task = progress.add_task("Checking", total=size / processes or None)
+    return [
+        part._replace(files=[(number, _with_progress(lines, progress, task)) for number, lines in part.files])
+        for part in parts
+    ]
 
 
 def _with_progress(lines: Iterable[bytes], progress: "Progress", task: "TaskID") -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """The check of a long log in two processes: the verdict is always that of one."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.audit.checkpoints import EVERY
-from relay.audit.halves import Boundary, SecondHalf, find_boundary
+from relay.audit.two_processes import OtherProcess, find_boundaries
 from relay.audit.verdict import Verdict
 from relay.audit.writer import LogOptions
 from relay.cli.audit import app, verify
@@ -45,9 +46,8 @@ def in_files(folder: Path, lines: list[bytes]) -> list[Path]:
     return paths
 
 
-def boundary_of(files: list[Path]) -> Boundary | None:
-    """Return where the second half begins."""
-    return find_boundary(files, from_bytes=0)
+cut = partial(find_boundaries, from_bytes=0, part_bytes=1)
+"""Cuts a log of any size, at each checkpoint."""
 
 
 def modified(line: bytes) -> bytes:
@@ -55,6 +55,7 @@ def modified(line: bytes) -> bytes:
     return line.replace(b'"node-1"', b'"node-2"')
 
 
+@pytest.mark.parametrize("ours", [0, 1])
 @pytest.mark.parametrize(
     ("damaged", "damage", "exit_code"),
     [
@@ -77,30 +78,42 @@ def test_the_verdict_is_that_of_one_process(
     damaged: Callable[[int], int],
     damage: Callable[[bytes], bytes],
     exit_code: int,
+    ours: int,
 ) -> None:
-    """A log of three files is damaged in either half, at the checkpoint between them, and next to it."""
+    """A log of three files is damaged at and around a checkpoint between two parts, which this process takes or not."""
     files = in_files(tmp_path, lines)
-    boundary = boundary_of(files)
-    assert boundary is not None
-    assert boundary.file == 1
-    at = damaged(lines.index(boundary.line))
+    boundaries = cut(files)
+    assert [boundary.file for boundary in boundaries] == [1, 1, 1, 2, 2]
+    at = damaged(lines.index(boundaries[1].line))
     lines[at] = damage(lines[at])
     command = ["verify", *map(str, in_files(tmp_path, lines)), "--keys", str(keys), "--json"]
     alone = CliRunner().invoke(app, command)
     assert alone.exit_code == exit_code
     asked: list[Verdict | None] = []
-    verdict = SecondHalf.verdict
+    take, verdict = OtherProcess.take, OtherProcess.verdict
+    left = iter(range(ours))
 
-    def asking(self: SecondHalf) -> Verdict | None:
+    def asking(self: OtherProcess) -> Verdict | None:
         asked.append(verdict(self))
         return asked[-1]
 
-    monkeypatch.setattr(verify, "find_boundary", partial(find_boundary, from_bytes=0))
-    monkeypatch.setattr(SecondHalf, "verdict", asking)
+    monkeypatch.setattr(verify, "find_boundaries", cut)
+    monkeypatch.setattr(OtherProcess, "take", lambda self: next(left, None) is not None and take(self))
+    monkeypatch.setattr(OtherProcess, "verdict", asking)
     both = CliRunner().invoke(app, command)
     assert (both.exit_code, both.stdout) == (alone.exit_code, alone.stdout)
     if exit_code == 0:
         assert [one is not None and one.ok for one in asked] == [True], "the other process was not asked"
+
+
+def test_two_processes_take_each_part_once(
+    keys: Path, lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast each of them is, the records of both are all."""
+    files = in_files(tmp_path, lines)
+    monkeypatch.setattr(verify, "find_boundaries", cut)
+    done = CliRunner().invoke(app, ["verify", *map(str, files), "--keys", str(keys), "--json"])
+    assert (done.exit_code, json.loads(done.stdout)["records"]) == (0, len(lines))
 
 
 def test_a_process_that_dies_is_replaced(
@@ -108,8 +121,9 @@ def test_a_process_that_dies_is_replaced(
 ) -> None:
     """The rest of the log is then checked here."""
     files = in_files(tmp_path, lines)
-    monkeypatch.setattr(verify, "find_boundary", partial(find_boundary, from_bytes=0))
-    monkeypatch.setattr("relay.audit.halves._check", print)  # it sends no verdict, and ends
+    monkeypatch.setattr(verify, "find_boundaries", cut)
+    monkeypatch.setattr(OtherProcess, "take", lambda _self: False)
+    monkeypatch.setattr("relay.audit.two_processes._check", print)  # it sends no verdict, and ends
     done = CliRunner().invoke(app, ["verify", *map(str, files), "--keys", str(keys)])
     assert (done.exit_code, "signed up to" in done.stdout) == (0, True), done.output
 
@@ -117,19 +131,15 @@ def test_a_process_that_dies_is_replaced(
 def test_a_log_without_a_checkpoint_in_its_middle_is_checked_by_one_process(
     lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So is a short one, and any log where the machine has one core for it. A damaged checkpoint is passed over: the
-    next one is in the next file."""
+    """So is a short one, and any log where the machine has one core for it. A damaged checkpoint is passed over."""
     files = in_files(tmp_path, lines)
-    first = boundary_of(files)
-    assert first is not None
-    assert find_boundary(files) is None
-    at = lines.index(first.line)
-    lines[at] = modified(first.line)
-    second = boundary_of(in_files(tmp_path, lines))
-    assert second is not None
-    assert (second.file, lines.index(second.line) > at) == (2, True)
+    boundaries = cut(files)
+    assert find_boundaries(files) == []
+    at = lines.index(boundaries[0].line)
+    lines[at] = modified(lines[at])
+    assert cut(in_files(tmp_path, lines)) == boundaries[1:]
     unsigned = tmp_path / "unsigned.jsonl"
     write_log(unsigned, 100)
-    assert boundary_of([unsigned]) is None
+    assert cut([unsigned]) == []
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {0})
-    assert boundary_of(files) is None
+    assert cut(files) == []
