@@ -84,8 +84,12 @@ async def test_questions_are_answered_as_the_commands_answer_them(watched: Relay
     ],
 )
 async def test_a_name_is_no_option_and_no_query(watched: Relay, question: str, name: str) -> None:
-    """It is looked for, and in this time nothing is found."""
-    assert await ask(watched, question, name=name, since="1h") == []
+    """It is looked for, and nobody has it: that is an error, because a mistyped name must not look innocent."""
+    query = urlencode({"name": name, "since": "1h"})
+    answer = await operate(watched, "GET", f"/v1/audit/questions/{question}?{query}", key=READER)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
+    assert answer.json()["message"].startswith("Neither the settings nor the log know")
+    assert await ask(watched, "channel", name="--help", since="1h") == []
 
 
 async def test_the_story_of_a_publisher(watched: Relay) -> None:

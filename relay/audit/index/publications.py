@@ -70,6 +70,16 @@ def published_on(
     ]
 
 
+def minutes_of(index: Index, channel: str) -> list[tuple[str, int, int, str, str]]:
+    """Return the rows of a channel: epoch, first and last number, and between which times they were published."""
+    return index.rows(
+        f"""
+        SELECT epoch, first, last, since, "until" FROM ({published_rows("lines")})
+        WHERE channel = ? AND last > 0 ORDER BY place""",
+        [channel],
+    )
+
+
 def _summaries(begin: str, end: str | None) -> str:
     """Return the lines of the summaries of a span: those that were written in it, and that of its last minute."""
     if end is None:

@@ -4,7 +4,7 @@ A condition on lines selects at least those that the question's own function nee
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,9 @@ TOP = 10
 """Users and addresses that are listed."""
 
 _REFUSED = "rare AND reason != '' AND outcome = 'failure'"
-_NAMES = ("jti", "connection", "user_id", "session")
+_OF_CONNECTIONS = "'connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed'"
+NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
+"""The columns that name a token, a connection, a user or a session. What is claimed is known too."""
 
 
 def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
@@ -79,9 +81,9 @@ def table(index: Index, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     return index.each(f"SELECT {', '.join(columns)} FROM spanned ORDER BY {index.order}")
 
 
-def names(index: Index) -> set[str]:
-    """Return the users, sessions, tokens and connections that the records of the span name."""
-    return {name for column in _NAMES for name in distinct(index, column)}
+def names(index: Index, columns: Sequence[str] = NAMES) -> set[str]:
+    """Return the names that records of the span have in some columns."""
+    return {name for column in columns for name in distinct(index, column)}
 
 
 def distinct(index: Index, column: str) -> set[str]:
@@ -160,6 +162,27 @@ def _counted(index: Index) -> Stats:
     return found
 
 
+def is_named(index: Index, name: str, columns: Sequence[str] = NAMES) -> bool:
+    """Tell whether a record at any time has this name in one of some columns."""
+    where = " OR ".join(f"{column} = ?" for column in columns)
+    return bool(index.rows(f"SELECT 1 FROM lines WHERE {where} LIMIT 1", [name[:MAX_NAME]] * len(columns)))
+
+
+def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
+    """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
+    since, until = index.span
+    where = f"""
+        NOT bad AND (? IS NULL OR moment <= ?) AND (
+            (rare AND unclean_end)
+            OR action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
+                SELECT connection_key FROM lines WHERE action = 'connect.accepted'
+                    AND (user_id = ? OR session = ? OR jti_key = hash(?) OR connection_key = hash(?))
+                EXCEPT SELECT connection_key FROM lines WHERE action = 'connection.closed' AND moment < '{since}'
+            )
+        )"""
+    return index.lines(where, [until, until, *([about[:MAX_NAME]] * 4)])
+
+
 def endpoints(index: Index) -> set[str]:
     """Return the endpoints that the log names."""
     counts = [summary.counts for _, summary in index.summaries]
@@ -199,49 +222,72 @@ def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Missing:
-    """What an answer may lack: lines that are no record, and of the span the events and bytes that the log lost."""
+    """What an answer may lack: lines that are no record, and of the span the events and bytes that the log lost.
+
+    `killed` counts the relays that ended without closing the log.
+    """
 
     unreadable: int
     lost: int
     cut: int
+    killed: int
 
 
 def missing(index: Index) -> Missing:
     """Return what is missing in the log."""
     summaries = [summary for _, summary in index.summaries]
-    lost = cut = 0
-    if any(summary.lacking for summary in summaries):
-        ((lost, cut),) = index.rows(
-            "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT FROM spanned "
-            f"WHERE rare AND action = '{Action.AUDIT_GAP}'"
+    lost = cut = killed = 0
+    if any(
+        one.counts is None or any(kind[0] == Action.AUDIT_GAP for kind in one.counts) for one in summaries
+    ):
+        ((lost, cut, killed),) = index.rows(
+            "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT, count(*) FILTER (unclean_end) "
+            f"FROM spanned WHERE rare AND action = '{Action.AUDIT_GAP}'"
         )
     unreadable = sum(summary.bad for summary in summaries)
-    return Missing(unreadable=unreadable, lost=lost, cut=cut)
+    return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed)
 
 
 def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
-    """Read the lines of the connections that subscribed to a channel, and of those whose records name not all."""
+    """Read the lines of the connections that may have subscribed to a channel, and those that end or hide many of them.
+
+    Their records name it, or do not name all channels, or subscriptions were only counted while they were open.
+    """
     named = [
         name
         for (name,) in index.rows(
-            "SELECT DISTINCT unnest(channels) FROM lines "
-            "WHERE action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')"
+            f"SELECT DISTINCT unnest(channels) FROM lines WHERE action IN ({_OF_CONNECTIONS})"
         )
         if name == channel or (is_pattern(name) and covers(name, channel))
     ]
-    where = """
-        action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')
-        AND connection IN (
+    floods = index.rows(
+        "SELECT writer, min(since), max(moment) FROM lines "
+        f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
+    )
+    hidden = """
+            UNION SELECT accepted.connection FROM lines AS accepted
+            WHERE action = 'connect.accepted' AND writer = ? AND moment <= ? AND NOT EXISTS (
+                SELECT 1 FROM lines AS closed
+                WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
+                    AND closed.moment < ?
+            )"""
+    where = f"""
+        (rare AND action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}'))
+        OR action IN ({_OF_CONNECTIONS}) AND connection IN (
             SELECT connection FROM lines WHERE list_has_any(channels, ?::VARCHAR[]) OR (
                 "count" > CASE WHEN action LIKE 'connection.c%' THEN 0 ELSE len(channels) END
-                AND action IN ('connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed')
-            )
+                AND action IN ({_OF_CONNECTIONS})
+            ){hidden * len(floods)}
         )"""
-    return index.lines(where, [named])
+    bounds = [bound for writer, first, last in floods for bound in (writer, last, first)]
+    return index.lines(where, [named, *bounds])
 
 
-def lines_of_holders(index: Index, *, at: str, expires: float) -> Iterator[bytes]:
-    """Read the lines of what may be held at a moment: connections, tokens that have not expired, and what ends both."""
+def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> Iterator[bytes]:
+    """Read the lines of what may be held between two times: connections, tokens, and what ends both.
+
+    `expires` is the first of the two times, in Unix seconds.
+    """
     where = """
         moment <= ? AND (
             action IN ('audit.gap', 'session.revoked', 'logout')
@@ -255,7 +301,7 @@ def lines_of_holders(index: Index, *, at: str, expires: float) -> Iterator[bytes
                 )
             )
         )"""
-    return index.lines(where, [at, expires, at, at, at])
+    return index.lines(where, [end, expires, end, end, begin])
 
 
 def lines_of_refused_grants(index: Index) -> Iterator[bytes]:

@@ -129,11 +129,17 @@ def _ending(record: Record) -> str:
     connection, used = record.relay.connection, record.relay.connection.scopes
     lasted = "" if connection.duration_ms is None else f" after {connection.duration_ms / 1000:.1f} s"
     code = connection.close_code
-    name = code if code is None or code not in set(CloseCode) else f"{code} {CloseCode(code).name.lower()}"
+    name = (
+        f" ({code} {CloseCode(code).name.lower()})"
+        if code and code in set(CloseCode)
+        else f" ({code})"
+        if code
+        else ""
+    )
     unused = f" Granted and not used: {', '.join(used.unused)}." if used.unused else ""
     return (
-        f"Ended by the {connection.initiator or 'relay'}{lasted} ({name}), "
-        f"{_counted(connection.messages_out or 0, 'message')} delivered.{unused}"
+        f"Ended by the {connection.initiator or 'relay'}{lasted}{name}, "
+        f"{_counted(connection.messages_out or 0, 'message')} sent.{unused}"
     )
 
 
@@ -142,7 +148,8 @@ def _sent(record: Record) -> str:
     channels = tuple(row.channel for row in own.sent)
     count = sum(row.count for row in own.sent) + own.others.count
     on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
-    return f"The connection was sent {_counted(count, 'message')}{on} since {own.since}."
+    since = f" since {own.since}" if own.since else ""
+    return f"The connection was sent {_counted(count, 'message')}{on}{since}."
 
 
 def _revoked(record: Record) -> str:

@@ -3,7 +3,7 @@
 "Sent" is what the relay wrote to a connection. Nothing here says that anybody saw it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -40,7 +40,10 @@ class Delivery:
 
 @dataclass(slots=True, kw_only=True)
 class Recipient:
-    """A connection that subscribed to a channel, and whether it was sent a message of it."""
+    """A connection that subscribed to a channel, and whether it was sent a message of it.
+
+    `until` is "" if it is open when the log ends. `killed`: its relay ended without closing it, before `until`.
+    """
 
     verdict: Verdict
     user: str
@@ -49,6 +52,28 @@ class Recipient:
     connection: str
     since: str
     until: str
+    killed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreported:
+    """A connection of which the log does not say all that it was sent, from `since` on. `why`: open, killed or lost."""
+
+    connection: str
+    user: str
+    since: str
+    until: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """The messages `first` to `last` of an epoch. `published`: not before this time; "": the log does not say."""
+
+    epoch: str
+    first: int
+    last: int
+    published: str = ""
 
 
 _REPORTS = (Action.CONNECTION_CHANNELS, Action.CONNECTION_CLOSED)
@@ -101,52 +126,131 @@ class _Connection:
     subscribed: bool = False
     perhaps: bool = False
     """Its records do not name all its channels, or not all that it was sent."""
-    rows: list[Sent] = field(default_factory=list)
+    rows: list[tuple[str, Sent]] = field(default_factory=list)
+    """With their epochs."""
+    reported: str = ""
+    """When it was reported last."""
+    covered: str = ""
+    """From when on its last report counts."""
+    again: str = ""
+    """When it subscribed to the channel once more: it may then get older messages again."""
+    hidden: bool = False
+    """It may have subscribed to the channel without a record: subscriptions above the budget are only counted."""
     reports: int = 0
     ended: Record | None = None
+    killed: str = ""
+    """Its relay ended without closing it, before this time."""
+
+    @property
+    def until(self) -> str:
+        """When it ended, "" if it is open."""
+        return self.ended.at if self.ended else self.killed
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it ended and all its reports are there."""
+        return self.ended is not None and self.reports == self.ended.relay.reports
+
+
+class _Connections:
+    """The connections of records. The records are those of the connections' whole lives, in order, and the gaps."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, _Connection] = {}
+        self.open: dict[str, dict[str, _Connection]] = {}
+        """Those of each chain that are open."""
+
+    def add(self, record: Record) -> _Connection | None:
+        """Read a record. Return the connection that it is about."""
+        own = record.relay
+        if own.unclean_end:  # the open connections of this log ended with their process
+            for left in self.open.pop(own.chain.writer, {}).values():
+                left.killed = record.at
+        if record.event.action == Action.CONNECT_ACCEPTED:
+            begun = self.all[own.connection.id] = _Connection(record)
+            self.open.setdefault(own.chain.writer, {})[own.connection.id] = begun
+        connection = self.all.get(own.connection.id) if own.connection.id else None
+        if connection is not None and record.event.action in _REPORTS:
+            connection.reported, connection.covered = record.at, own.since
+            connection.reports += record.event.action == Action.CONNECTION_CHANNELS
+            if record.event.action == Action.CONNECTION_CLOSED:
+                connection.ended, connection.killed = record, ""
+                self.open.get(own.chain.writer, {}).pop(own.connection.id, None)
+        return connection
+
+
+def unreported(records: Iterable[Record], about: str) -> list[Unreported]:
+    """Return the connections of a session, user or token, or the one connection, that lack a part of their reports."""
+    connections, found = _Connections(), []
+    for record in records:
+        connections.add(record)
+    for name, one in connections.all.items():
+        own = one.begun.relay
+        if one.is_whole or about not in (own.session.ref, one.begun.user.id, own.token.jti, name):
+            continue
+        why = "lost" if one.ended else "killed" if one.killed else "open"
+        since = one.begun.at if why == "lost" else one.reported or one.begun.at
+        found.append(
+            Unreported(connection=name, user=one.begun.user.id, since=since, until=one.until, why=why)
+        )
+    return found
 
 
 def recipients(
-    records: Iterable[Record], channel: str, *, epoch: str, first: int, last: int
+    records: Iterable[Record], channel: str, messages: Sequence[Message], *, span: tuple[str, str] = ("", "~")
 ) -> list[Recipient]:
-    """Return the connections that subscribed to a channel, and whether they were sent its messages `first` to `last`.
+    """Return the connections that subscribed to a channel, and whether they were sent its messages.
 
-    `was sent` means each of these messages. The records are those of the connections' whole lives, in order.
+    `was sent` means each of these messages. Of a span of time: those that were open then. The records are those of the
+    connections' whole lives, and the gaps, in order.
     """
-    connections: dict[str, _Connection] = {}
+    connections = _Connections()
     for record in records:
-        own = record.relay
-        if record.event.action == Action.CONNECT_ACCEPTED:
-            connections[own.connection.id] = _Connection(record)
-        connection = connections.get(own.connection.id)
+        own, connection = record.relay, connections.add(record)
+        if record.event.action == Action.SUBSCRIPTIONS_AGGREGATED:
+            for one in connections.open.get(own.chain.writer, {}).values():
+                one.hidden |= Scope(one.begun.relay.token.channels).allows(channel)
         if connection is None:
             continue
         if record.event.action in SUBSCRIBE_ACTIONS:
-            connection.subscribed |= any(covers(name, channel) for name in own.channels)
-            connection.perhaps |= own.count > len(own.channels) and Scope(own.token.channels).allows(channel)
+            is_named = any(covers(name, channel) for name in own.channels)
+            granted = Scope(connection.begun.relay.token.channels)
+            is_unnamed = own.count > len(own.channels) and granted.allows(channel)
+            if (is_named or is_unnamed) and (connection.subscribed or connection.perhaps):
+                connection.again = record.at
+            connection.subscribed |= is_named
+            connection.perhaps |= is_unnamed
         elif record.event.action in _REPORTS:
-            connection.rows += [row for row in own.sent if (row.channel, row.epoch) == (channel, epoch)]
+            connection.rows += [(row.epoch, row) for row in own.sent if row.channel == channel]
             connection.perhaps |= own.others.count > 0
-            connection.reports += record.event.action == Action.CONNECTION_CHANNELS
-            if record.event.action == Action.CONNECTION_CLOSED:
-                connection.ended = record
     return [
         Recipient(
-            verdict=_verdict(connection, first, last),
-            user=connection.begun.user.id,
-            session=connection.begun.relay.session.ref,
-            address=connection.begun.client.ip,
+            verdict=_together({_verdict(one, message) for message in messages}),
+            user=one.begun.user.id,
+            session=one.begun.relay.session.ref,
+            address=one.begun.client.ip,
             connection=identifier,
-            since=connection.begun.at,
-            until=connection.ended.at if connection.ended else "",
+            since=one.begun.at,
+            until=one.until,
+            killed=bool(one.killed),
         )
-        for identifier, connection in connections.items()
-        if connection.subscribed or connection.perhaps or connection.rows
+        for identifier, one in connections.all.items()
+        if (one.subscribed or one.perhaps or one.rows or (one.hidden and not one.is_whole))
+        and one.begun.at <= span[1]
+        and (not one.until or one.until > span[0])
     ]
 
 
-def _verdict(connection: _Connection, first: int, last: int) -> Verdict:
-    rows = sorted(connection.rows, key=lambda row: row.first)
+def _together(verdicts: set[Verdict]) -> Verdict:
+    """Return the verdict on several epochs."""
+    return verdicts.pop() if len(verdicts) == 1 else Verdict.PERHAPS
+
+
+def _verdict(connection: _Connection, message: Message) -> Verdict:
+    first, last = message.first, message.last
+    rows = sorted(
+        (row for epoch, row in connection.rows if epoch == message.epoch), key=lambda row: row.first
+    )
     ended = connection.ended
     # the last messages may have waited in the relay when the connection ended: each has at least one byte
     unsent = 0 if ended is None else ended.relay.connection.unsent_bytes
@@ -157,8 +261,15 @@ def _verdict(connection: _Connection, first: int, last: int) -> Verdict:
             next_needed = row.last + 1
     if next_needed > last:
         return Verdict.PERHAPS if last > newest - unsent else Verdict.SENT
+    if connection.until and connection.until < message.published:
+        return Verdict.NOT
     if any(row.first <= last and row.last >= first for row in rows) or connection.perhaps:
         return Verdict.PERHAPS
-    is_whole = ended is not None and connection.reports == ended.relay.reports
-    # what came after the last report is not known; numbers below the newest that was sent are in no later report
-    return Verdict.NOT if is_whole or (ended is None and newest > last) else Verdict.PERHAPS
+    if connection.is_whole:
+        return Verdict.NOT
+    # What came after the last report is not known, but it has higher numbers. If it subscribed again, older messages
+    # may come: they take long to a slow reader, and may be in two reports.
+    is_past = (
+        ended is None and newest > last and (not connection.again or connection.again < connection.covered)
+    )
+    return Verdict.NOT if is_past and not connection.hidden else Verdict.PERHAPS

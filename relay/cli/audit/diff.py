@@ -13,7 +13,7 @@ from relay.cli.audit.export import safe_cell
 from relay.cli.audit.input import FilesOption, Log, reported
 from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.periods import Period, parse_periods
-from relay.cli.audit.times import LocalOption
+from relay.cli.audit.times import LocalOption, parse_span
 from relay.cli.options import ConfigOption, JsonOption
 from relay.core.errors import ConfigurationError
 
@@ -35,6 +35,12 @@ def diff(
     by: Annotated[
         Literal["role", "user", "publisher"], typer.Option("--by", help="Whose grants and uses are compared.")
     ] = "role",
+    since: Annotated[
+        str, typer.Option("--since", help="Only what is from this time on, of both periods: 30d or a time.")
+    ] = "",
+    until: Annotated[
+        str, typer.Option("--until", help="Only what is before this time, of both periods.")
+    ] = "",
     local: LocalOption = False,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV.")] = False,
@@ -44,29 +50,29 @@ def diff(
     """Show what a role, user or publisher had and used in one period and not in another."""
     if as_json and as_csv:
         raise ConfigurationError("Give one of --json and --csv.")
-    periods = parse_periods(a, b, local=local)
-    until = min(max(period.end for period in periods), _LATEST) + _SUMMARY
-    with reported(Log(file=file, config=config, until=iso(until), local=local)) as log:
+    periods = parse_periods(a, b, local=local, span=parse_span(since, until, local=local))
+    end = min(max(period.end for period in periods), _LATEST) + _SUMMARY
+    with reported(Log(file=file, config=config, until=iso(end), local=local)) as log:
         index = log.index
         from relay.audit.index import differences
 
         bounds = periods[0].bounds, periods[1].bounds
         found = differences.differences(index, *bounds, by=by)
         sys.stderr.writelines(_unknown(log, differences.unknown(index, *bounds), periods))
-    if as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\r\n")
-        names = [field.name for field in fields(differences.Difference)]
-        writer.writerow(names)
-        writer.writerows([safe_cell(getattr(one, name)) for name in names] for one in found)
-        return
-    rows = [fields_of(one) for one in found]
-    if not as_json:
-        rows = [
-            row | ({} if row["channel"] or row["what"] != "published" else {"channel": "(not named)"})
-            for row in rows
-        ]
-    nothing = f"By {by}, both periods have the same grants, uses and refusals."
-    print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing, right=("count",))
+        if as_csv:
+            writer = csv.writer(sys.stdout, lineterminator="\r\n")
+            names = [field.name for field in fields(differences.Difference)]
+            writer.writerow(names)
+            writer.writerows([safe_cell(getattr(one, name)) for name in names] for one in found)
+            return
+        rows = [fields_of(one) for one in found]
+        if not as_json:
+            rows = [
+                row | ({} if row["channel"] or row["what"] != "published" else {"channel": "(not named)"})
+                for row in rows
+            ]
+        nothing = f"By {by}, both periods have the same grants, uses and refusals."
+        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing, right=("count",))
 
 
 def _unknown(log: Log, found: "Unknown", periods: tuple[Period, Period]) -> list[str]:

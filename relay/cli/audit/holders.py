@@ -1,5 +1,6 @@
-"""`relay audit holders`: who holds which scope. `relay audit refused`: what was asked and not granted."""
+"""`relay audit holds`: who holds which scope. `relay audit refused`: what was asked and not granted."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -10,11 +11,23 @@ from relay.audit.query.refused import refused_grants
 from relay.cli.audit.input import FilesOption, Log, query, reported
 from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.publications import check_pattern
-from relay.cli.audit.times import LocalOption, parse_time
+from relay.cli.audit.times import LocalOption, ended, parse_moment_or_span
 from relay.cli.options import ConfigOption, JsonOption
 from relay.core.patterns import covers
 
-_HOLDERS = ("user", "endpoint", "channels", "how", "since", "address", "session", "connection", "jti")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOLDERS = (
+    "user",
+    "endpoint",
+    "channels",
+    "how",
+    "since",
+    "until",
+    "address",
+    "session",
+    "connection",
+    "jti",
+)
 _REFUSED = ("user", "address", "endpoint", "channel", "asked_for", "reason", "count", "first", "last")
 
 
@@ -23,6 +36,10 @@ def who_holds(
     at: Annotated[
         str, typer.Option("--at", help="The moment: 2h for two hours ago, or a time. Default: now.")
     ] = "",
+    since: Annotated[
+        str, typer.Option("--since", help="Who held one at any time from this one on, instead of --at.")
+    ] = "",
+    until: Annotated[str, typer.Option("--until", help="The end of that span of time; else now.")] = "",
     channel: Annotated[
         str,
         typer.Option("--channel", help="Only scopes that this channel, or a part of this pattern, is in."),
@@ -35,23 +52,33 @@ def who_holds(
     """Show who holds which scope: open connections, and tokens that can still be used."""
     if channel:
         check_pattern(channel)
-    moment = parse_time(at or "0s", option="--at", local=local)
+    moment, begin = parse_moment_or_span(at, since, until, local=local)
+    first = begin or moment
     with reported(Log(file=file, config=config, local=local)) as log:
+        log.asked = iso(first), iso(moment)
         index = log.index
         from relay.audit.index.questions import lines_of_holders
 
-        lines = lines_of_holders(index, at=iso(moment), expires=moment.timestamp())
+        lines = lines_of_holders(
+            index, begin=iso(first), end=iso(moment), expires=(first - _EPOCH).total_seconds()
+        )
         rows = [
             fields_of(row)
-            for row in holders(RecordReader().records(lines), at=moment)
+            for row in holders(RecordReader().records(lines), at=moment, since=begin)
             if not channel or any(covers(one, channel) or covers(channel, one) for one in row.channels)
         ]
-    if not as_json:
-        rows = [
-            row | {"since": log.shown(row["since"]), "channels": row["channels"] or ["(service)"]}
-            for row in rows
-        ]
-    print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing="Nobody holds a scope at that moment.")
+        if not as_json:
+            rows = [
+                row
+                | {
+                    "since": log.shown(row["since"]),
+                    "until": ended(row["until"], killed=row["killed"], local=local),
+                    "channels": row["channels"] or ["(service)"],
+                }
+                for row in rows
+            ]
+        when = "at that moment" if begin is None else "in that time"
+        print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing=f"Nobody held a scope {when}.")
 
 
 @query

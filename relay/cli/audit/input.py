@@ -17,7 +17,7 @@ import typer
 from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of, read_verified
 from relay.audit.query.records import RecordReader
-from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_time, shown
+from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_span, shown
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
@@ -71,10 +71,10 @@ class Log:
                     f"{printable(str(path))}: there is no such audit log. Name the settings with --config, or the log "
                     "with --file."
                 )
-        self.reader = RecordReader(
-            since=parse_time(since, option="--since", local=local) if since else None,
-            until=parse_time(until, option="--until", local=local) if until else None,
-        )
+        begin, end = parse_span(since, until, local=local)
+        self.reader = RecordReader(since=begin, until=end)
+        self.asked = self.reader.span
+        """The time that the question is about. What is open then has earlier records too."""
 
     @property
     def named(self) -> list[Path]:
@@ -165,8 +165,27 @@ class Log:
                 f"{_count(lacking.unreadable, 'line')} passed over, because no record is there; see relay audit "
                 "verify.\n"
             )
+        if lacking.killed:
+            sys.stderr.write(
+                f"In this time, a relay ended {_count(lacking.killed, 'time')} without closing the log. Missing may "
+                "be records of its last quarter second, publications of its last minute, and what its connections "
+                "were sent in ten minutes.\n"
+            )
         if is_answered:
-            sys.stderr.write(f"{self._known(self._index)}\n")
+            sys.stderr.write(f"{self._beginning(self._index)}{self._known(self._index)}\n")
+
+    def _beginning(self, index: "Index") -> str:
+        """Return the sentence about a span of time that the log does not have, or not from its begin on."""
+        begin = min((one.earliest for _, one in index.summaries if one.records), default="")
+        end = max((one.latest for _, one in index.summaries), default="")
+        since, until = self.asked
+        if begin and (index.span[0] > end or (until is not None and until < begin)):
+            return (
+                f"The log has no record of this time: it is from {self.shown(begin)} to {self.shown(end)}.\n"
+            )
+        if begin and "" < since < begin:
+            return f"The log begins only at {self.shown(begin)}.\n"
+        return ""
 
     def _known(self, index: "Index") -> str:
         """Return the sentence about what the answer knows, and when the log was verified."""

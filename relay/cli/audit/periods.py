@@ -23,15 +23,23 @@ class Period:
         return iso(self.begin), iso(self.end)
 
 
-def parse_periods(first: str, second: str, *, local: bool = False) -> tuple[Period, Period]:
-    """Return the periods A and B. They are not in a certain order, and share no moment.
+def parse_periods(
+    first: str,
+    second: str,
+    *,
+    local: bool = False,
+    span: tuple[datetime | None, datetime | None] = (None, None),
+) -> tuple[Period, Period]:
+    """Return the periods A and B, as far as they are in a span of time. They share no moment, and have no order.
 
     Raises:
-        ConfigurationError: if one is no period, or they overlap.
+        ConfigurationError: if one is no period, or nothing is left of it, or they overlap.
     """
     now = datetime.now(UTC)
-    a = _parsed(first, name="A", local=local, now=now)
-    b = _parsed(second, name="B", local=local, now=now)
+    a, b = (
+        _within(_parsed(text, name=name, local=local, now=now), span, name=name, text=text)
+        for name, text in (("A", first), ("B", second))
+    )
     begin, end = max(a.begin, b.begin), min(a.end, b.end)
     if begin < end:
         raise ConfigurationError(
@@ -39,6 +47,15 @@ def parse_periods(first: str, second: str, *, local: bool = False) -> tuple[Peri
             "ends."
         )
     return a, b
+
+
+def _within(period: Period, span: tuple[datetime | None, datetime | None], *, name: str, text: str) -> Period:
+    since, until = span
+    begin = period.begin if since is None else max(period.begin, since)
+    end = period.end if until is None else min(period.end, until)
+    if begin >= end:
+        raise ConfigurationError(f"{name}: --since and --until leave nothing of {text[:80]!r}.")
+    return Period(begin=begin, end=end)
 
 
 def _parsed(text: str, *, name: str, local: bool, now: datetime) -> Period:

@@ -1,20 +1,25 @@
 """`relay audit sent`: what a session was sent. `relay audit recipients`: who was sent a message."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
-from relay.audit.query.records import RecordReader, iso
-from relay.audit.query.sent import recipients, sent_to
+from relay.audit.query.records import RecordReader, Sent, iso
+from relay.audit.query.sent import Message, Unreported, recipients, sent_to, unreported
 from relay.cli.audit.input import FilesOption, Log, query, reported
+from relay.cli.audit.known_names import unknown
 from relay.cli.audit.output import fields_of, print_rows
-from relay.cli.audit.times import LocalOption, parse_time
+from relay.cli.audit.times import LocalOption, ended, parse_span, parse_time
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import is_channel
 
 _SENT = ("connection", "user", "channel", "first", "last", "count", "complete", "since", "until", "epoch")
+_LISTED = 10
+"""Connections that are named, of those whose reports are missing."""
 _RECIPIENTS = ("verdict", "user", "session", "address", "since", "until", "connection")
 
 
@@ -33,9 +38,11 @@ def sent(
     An open connection is reported every ten minutes.
     """
     index = log.index
-    from relay.audit.index.questions import lines_naming
+    from relay.audit.index.questions import is_named, lines_naming, lines_of_ends, names
 
     rows = [fields_of(row) for row in sent_to(log.reader.records(lines_naming(index, [about])), about)]
+    if not rows and not is_named(index, about):
+        raise ConfigurationError(unknown("a user, session, token or connection", about, names(index)))
     if not as_json:
         rows = [
             row
@@ -46,6 +53,28 @@ def sent(
         ]
     nothing = f"The log has no report of what {printable(about)} was sent in this time."
     print_rows(rows, as_json=as_json, columns=_SENT, nothing=nothing, right=("first", "last", "count"))
+    since, _ = index.span
+    lacking = [
+        one
+        for one in unreported(RecordReader().records(lines_of_ends(index, about)), about)
+        if not one.until or one.until >= since
+    ]
+    sys.stderr.writelines(_unreported(log, one) for one in lacking[:_LISTED])
+    if len(lacking) > _LISTED:
+        sys.stderr.write(f"So it is with {len(lacking) - _LISTED:,} more connections.\n")
+
+
+def _unreported(log: Log, one: Unreported) -> str:
+    """Return the line about a connection of which the answer does not have everything."""
+    since, until = log.shown(one.since), log.shown(one.until)
+    match one.why:
+        case "open":
+            why = f"from {since} on: it is open, and reported every ten minutes"
+        case "killed":
+            why = f"from {since} on: its relay was killed before {until}"
+        case _:
+            why = f"from {since} to {until}: reports are missing in the log"
+    return printable(f"Not in this answer: what {one.connection} was sent {why}.") + "\n"
 
 
 def who_was_sent(
@@ -58,6 +87,11 @@ def who_was_sent(
     at: Annotated[
         str, typer.Option("--at", help="A time, instead of a number: the messages of that minute.")
     ] = "",
+    since: Annotated[
+        str,
+        typer.Option("--since", help="Only connections that were open from this time on, as 2h or a time."),
+    ] = "",
+    until: Annotated[str, typer.Option("--until", help="Only connections that began up to this time.")] = "",
     local: LocalOption = False,
     as_json: JsonOption = False,
     file: FilesOption = None,
@@ -71,41 +105,93 @@ def who_was_sent(
         raise ConfigurationError(f"{printable(channel)!r} is no channel. Give one without wildcards.")
     if bool(seq) == bool(at):
         raise ConfigurationError("Give --seq, the message's number, or --at, a time: one of the two.")
+    begin, end = parse_span(since, until, local=local)
     with reported(Log(file=file, config=config, local=local)) as log:
         index = log.index
-        from relay.audit.index.publications import published_on
+        from relay.audit.index.publications import minutes_of
         from relay.audit.index.questions import lines_of_subscribers
 
-        spans = {(epoch, seq, seq)}
-        if at:
-            moment = iso(parse_time(at, option="--at", local=local))
-            found = published_on(index, channel, span=(moment, moment))
-            spans = {(one.epoch, one.first, one.last) for one in found if one.channel and one.count}
-            if not spans:
-                raise ConfigurationError(
-                    f"The log does not say that something was published on {printable(channel)} in that minute. Give "
-                    "--seq, or another time: relay audit publications shows when there was something."
-                )
+        minutes = minutes_of(index, channel)
         records = list(RecordReader().records(lines_of_subscribers(index, channel)))
-        epochs = sorted({row.epoch for one in records for row in one.relay.sent if row.channel == channel})
-        if not epoch and not at:
-            if len(epochs) > 1:
-                named = ", ".join(map(printable, epochs))
-                raise ConfigurationError(
-                    f"The log has several epochs of this channel. Give --epoch, one of: {named}."
-                )
-            spans = {(epochs[0] if epochs else "", seq, seq)}
-        rows = [
-            fields_of(row)
-            for of, first, last in sorted(spans)
-            for row in recipients(records, channel, epoch=of, first=first, last=last)
-        ]
-    if not as_json:
-        rows = [
-            row
-            | {"since": log.shown(row["since"])}
-            | {"until": log.shown(row["until"]) or "open when the log ends"}
-            for row in rows
-        ]
-    nothing = f"No connection in this log subscribed to {printable(channel)}."
-    print_rows(rows, as_json=as_json, columns=_RECIPIENTS, nothing=nothing)
+        if at:
+            moment = parse_time(at, option="--at", local=local)
+            messages = _of_minute(minutes, iso(moment), channel)
+        else:
+            sent_rows = [row for one in records for row in one.relay.sent if row.channel == channel]
+            messages = [_numbered(minutes, sent_rows, seq, epoch, channel)]
+        log.asked = "" if begin is None else iso(begin), None if end is None else iso(end)
+        span = log.asked[0], log.asked[1] or "~"
+        rows = [fields_of(row) for row in recipients(records, channel, messages, span=span)]
+        if not as_json:
+            rows = [
+                row
+                | {
+                    "since": log.shown(row["since"]),
+                    "until": ended(row["until"], killed=row["killed"], local=local),
+                }
+                for row in rows
+            ]
+        of = "of this time" if since or until else "in this log"
+        nothing = f"No connection {of} subscribed to {printable(channel)}."
+        print_rows(rows, as_json=as_json, columns=_RECIPIENTS, nothing=nothing)
+
+
+Minutes = Sequence[tuple[str, int, int, str, str]]
+"""Epoch, first and last number, and the times between which they were published."""
+
+
+def _of_minute(minutes: Minutes, moment: str, channel: str) -> list[Message]:
+    """Return the messages of the minutes that a moment is in: of each epoch, all that were published together.
+
+    Raises:
+        ConfigurationError: if there are none.
+    """
+    found: dict[str, Message] = {}
+    for epoch, first, last, since, until in minutes:
+        if since <= moment <= until:
+            one = found.get(epoch, Message(epoch=epoch, first=first, last=last, published=since))
+            found[epoch] = Message(
+                epoch=epoch,
+                first=min(first, one.first),
+                last=max(last, one.last),
+                published=min(since, one.published),
+            )
+    if not found:
+        raise ConfigurationError(
+            f"The log does not say that something was published on {printable(channel)} in that minute. Give --seq, or "
+            "another time: relay audit publications shows when there was something."
+        )
+    return list(found.values())
+
+
+def _numbered(minutes: Minutes, sent_rows: Sequence[Sent], seq: int, epoch: str, channel: str) -> Message:
+    """Return the message with a number, and say if the log knows of none.
+
+    Raises:
+        ConfigurationError: if it may be of several epochs, or not of the one that is given.
+    """
+    newest: dict[str, int] = {}
+    for of, last in [(one[0], one[2]) for one in minutes] + [(row.epoch, row.last) for row in sent_rows]:
+        newest[of] = max(last, newest.get(of, 0))
+    if epoch and newest and epoch not in newest:
+        raise ConfigurationError(
+            f"The log does not know the epoch {printable(epoch)} of {printable(channel)}. It knows {_epochs(newest)}."
+        )
+    having = [epoch] if epoch else [of for of, last in newest.items() if last >= seq]
+    if len(having) > 1:
+        raise ConfigurationError(
+            f"{printable(channel)} had the number {seq} in several epochs. Give --epoch, one of: {_epochs(newest)}."
+        )
+    of = having[0] if having else next(reversed(newest), "")
+    if newest.get(of, 0) < seq:
+        known = f"the highest one is {newest[of]}" if of in newest else "no number is known"
+        sys.stderr.write(
+            f"The log does not know (yet) of a message {seq} on {printable(channel)}: {known}. Publications are "
+            "recorded each minute.\n"
+        )
+    published = [since for name, first, last, since, _ in minutes if name == of and first <= seq <= last]
+    return Message(epoch=of, first=seq, last=seq, published=min(published, default=""))
+
+
+def _epochs(newest: Mapping[str, int]) -> str:
+    return ", ".join(f"{printable(name)} (up to {last})" for name, last in newest.items())

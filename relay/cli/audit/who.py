@@ -1,7 +1,6 @@
 """`relay audit who`: the connections of an endpoint at a moment."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,10 +9,9 @@ from relay.audit.query.records import iso
 from relay.cli.audit.input import FilesOption, Log, reported
 from relay.cli.audit.known_names import check_endpoint
 from relay.cli.audit.output import fields_of, print_rows
-from relay.cli.audit.times import LocalOption, parse_time
+from relay.cli.audit.times import LocalOption, ended, parse_moment_or_span
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
-from relay.core.errors import ConfigurationError
 
 _COLUMNS = ("user", "address", "since", "until", "channels", "subscribed", "connection", "jti")
 
@@ -35,15 +33,10 @@ def who(
     config: ConfigOption = None,
 ) -> None:
     """Show who was connected to an endpoint at a moment, or in a span of time."""
-    if at and (since or until):
-        raise ConfigurationError("--at is a moment, --since and --until are a span: give one of the two.")
-    option = "--until" if until else "--at"
-    moment = parse_time(until or at or "0s", option=option, local=local)
-    begin = parse_time(since, option="--since", local=local) if since else None
-    if until and begin is None:
-        begin = datetime.min.replace(tzinfo=UTC)
-    first = moment if begin is None else begin
+    moment, begin = parse_moment_or_span(at, since, until, local=local)
+    first = begin or moment
     with reported(Log(file=file, config=config, local=local)) as log:
+        log.asked = iso(first), iso(moment)
         index = log.index
         from relay.audit.index import questions
 
@@ -52,24 +45,22 @@ def who(
         found = connected.connected_at(
             log.reader.records(lines), endpoint, at=moment, since=begin, channel=channel or None
         )
-    rows = [fields_of(row) for row in found]
-    if not as_json:
-        rows = [
-            row
-            | {"since": log.shown(row["since"]), "until": _until(row | {"until": log.shown(row["until"])})}
-            | {"subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])]}
-            for row in rows
-        ]
-    when = (
-        f"at {log.shown(iso(moment))}"
-        if begin is None
-        else f"between {since or 'the beginning'} and {until or 'now'}"
-    )
-    nothing = f"Nobody was connected to {printable(endpoint)} {printable(when)}."
-    print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)
-
-
-def _until(row: dict[str, Any]) -> str:
-    if row["killed"]:
-        return f"its relay died before {row['until']}"
-    return row["until"] or "open when the log ends"
+        rows = [fields_of(row) for row in found]
+        if not as_json:
+            rows = [
+                row
+                | {
+                    "since": log.shown(row["since"]),
+                    "until": ended(row["until"], killed=row["killed"], local=local),
+                    "subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])],
+                }
+                for row in rows
+            ]
+        when = (
+            f"at {log.shown(iso(moment))}"
+            if begin is None
+            else f"between {since or 'the beginning'} and {until or 'now'}"
+        )
+        subscribed = f" with {printable(channel)}" if channel else ""
+        nothing = f"Nobody was connected to {printable(endpoint)}{subscribed} {printable(when)}."
+        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)

@@ -79,11 +79,12 @@ def _told(
     """Return the steps.
 
     Raises:
-        ConfigurationError: if the whole log knows no such name. In a part of it, that is an answer.
+        ConfigurationError: if the log knows no such name at any time. In a part of it, that is an answer.
     """
     index = log.index
     from relay.audit.index.questions import (
-        distinct,
+        NAMES,
+        is_named,
         lines_naming,
         lines_of_address,
         lines_of_publisher,
@@ -107,7 +108,7 @@ def _told(
 
         steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
         kind, steps = "a user, session, token or connection", steps[-(newest or 0) :]
-    if not steps and log.reader.span == ("", None):
-        known = names(index) if about else distinct(index, "address" if address else "publisher")
-        raise ConfigurationError(unknown(kind, about or address or publisher, known))
+    columns = NAMES if about else ("address",) if address else ("publisher", "claimed_name")
+    if not steps and not is_named(index, about or address or publisher, columns):
+        raise ConfigurationError(unknown(kind, about or address or publisher, names(index, columns)))
     return steps

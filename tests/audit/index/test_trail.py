@@ -221,12 +221,23 @@ def test_who_was_sent_a_message(day: Day) -> None:
     assert min(told[verdict] for verdict in ("was sent", "may have been sent", "was not sent")) > 100
 
 
+def test_of_a_span_those_connections_are_asked_for_that_were_open(day: Day) -> None:
+    """The others have no row, and the verdicts are the same."""
+    _, _, seq = day.published["prices.C0"][50]
+    every = asked(day, "recipients", "prices.C0", "--seq", str(seq))
+    span = ("--since", text(1200), "--until", text(1800))
+    assert asked(day, "recipients", "prices.C0", "--seq", str(seq), *span) == [
+        one for one in every if one["since"] <= text(1800) and (not one["until"] or one["until"] > text(1200))
+    ]
+
+
 def test_who_was_sent_the_messages_of_a_minute(day: Day) -> None:
     """`was sent` means all of them."""
     minute = next(second for second, _, seq in day.published["prices.C0"] if second > 2000) - 30
     of = {seq for second, _, seq in day.published["prices.C0"] if minute <= second < minute + 60}
     found = asked(day, "recipients", "prices.C0", "--at", text(minute + 20))
     assert {one["verdict"] for one in found} >= {"was sent", "was not sent"}
+    assert len({one["connection"] for one in found}) == len(found), "one row, also with two publishers"
     for one in found:
         sent = day.sent[one["connection"]].get("prices.C0", set())
         assert one["verdict"] != "was sent" or of <= sent
@@ -238,6 +249,17 @@ def test_who_holds_which_scope(day: Day) -> None:
     for second in (500.0, 1500.0, 2500.0, 4000.0, 6000.0):
         found = {(one["how"], one["jti"]) for one in asked(day, "holds", "--at", text(second))}
         assert found == {(how, jti) for how, jti, begin, end in day.held if begin <= second < end}
+    for first, last in ((500.0, 501.0), (1500.0, 2500.0), (0.0, 9000.0)):
+        span = ("--since", text(first), "--until", text(last))
+        ends: dict[tuple[str, str], str] = {}
+        for one in asked(day, "holds", *span):
+            ends[one["how"], one["jti"]] = one["until"]
+        assert ends.keys() == {
+            (how, jti) for how, jti, begin, end in day.held if begin <= last and end > first
+        }
+        for how, jti, _, end in day.held:
+            if how == "connection" and (how, jti) in ends:
+                assert ends[how, jti] == (text(end) if end <= last else "")
     narrow = asked(day, "holds", "--at", text(2500), "--channel", "orders.>")
     assert narrow == []
 
@@ -282,4 +304,4 @@ def test_tables_for_people(day: Day) -> None:
         assert result.exit_code == 0
         assert len(result.stdout.splitlines()) > 2
     result = CliRunner().invoke(app, ["sent", "nobody", "--file", str(day.path)])
-    assert result.stdout == "The log has no report of what nobody was sent in this time.\n"
+    assert "know a user, session, token or connection 'nobody'" in str(result.exception)
