@@ -207,7 +207,7 @@ def test_who_was_sent_a_message(day: Day) -> None:
     """`was sent` is never said of a message that was not sent, and `was not sent` never of one that was."""
     told: Counter[str] = Counter()
     for channel in CHANNELS[:3]:
-        for _, _, seq in random.Random(3).sample(day.published[channel], 12):
+        for _, _, seq in random.Random(3).sample(day.published[channel], 5):
             found = {
                 one["connection"]: one["verdict"]
                 for one in asked(day, "recipients", channel, "--seq", str(seq))
@@ -218,7 +218,7 @@ def test_who_was_sent_a_message(day: Day) -> None:
                 assert was_sent or verdict != "was sent"
                 assert not was_sent or verdict != "was not sent"
                 told[verdict] += 1
-    assert min(told[verdict] for verdict in ("was sent", "may have been sent", "was not sent")) > 100
+    assert min(told[verdict] for verdict in ("was sent", "may have been sent", "was not sent")) > 50
 
 
 def test_of_a_span_those_connections_are_asked_for_that_were_open(day: Day) -> None:
