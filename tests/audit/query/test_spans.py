@@ -44,7 +44,7 @@ def ask(day: Day, question: str, *options: str) -> Result:
 
 def test_these_are_all_questions() -> None:
     """But for `verify`: a part of a chain proves nothing."""
-    assert {"verify", *QUESTIONS} == set(app.info.cls.entries)  # type: ignore[union-attr]
+    assert {"verify", *QUESTIONS} == set(getattr(app.info.cls, "entries", {}))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
