@@ -76,8 +76,7 @@ def gather(groups: Iterable[Group], batch: Batch, positions: Positions) -> Batch
         if not batch:
             batch = dict.fromkeys(group.subscribers, chunk)  # a loop in C; by far the most common case
         else:
-            for subscriber in group.subscribers:
-                _add(batch, subscriber, chunk)
+            _add(batch, group.subscribers, chunk)
         if group.joining:
             # Its snapshots may have values of other channels that are numbered higher. So these have no ids.
             for subscriber, contained in group.joining.items():
@@ -86,7 +85,7 @@ def gather(groups: Iterable[Group], batch: Batch, positions: Positions) -> Batch
                 entered = entered.before(queued.publication for queued in later)
                 group.subscribers[subscriber] = entered
                 if later:
-                    _add(batch, subscriber, _chunk(group.channel, before, later, entered, group.mark))
+                    _add(batch, (subscriber,), _chunk(group.channel, before, later, entered, group.mark))
             group.joining.clear()
         group.delete_if_empty()
     return batch
@@ -107,14 +106,16 @@ def _with_id(queued: QueuedFrame, add_id: Callable[[bytes, bytes], bytes], posit
     return add_id(position, queued.frame)
 
 
-def _add(batch: Batch, subscriber: Subscriber, chunk: Chunk) -> None:
-    chunks = batch.get(subscriber)
-    if chunks is None:
-        batch[subscriber] = chunk
-    elif type(chunks) is list:
-        chunks.append(chunk)
-    else:  # one chunk, or chunks that others share
-        batch[subscriber] = [*as_list(chunks), chunk]
+def _add(batch: Batch, subscribers: Iterable[Subscriber], chunk: Chunk) -> None:
+    find = batch.get
+    for subscriber in subscribers:
+        chunks = find(subscriber)
+        if chunks is None:
+            batch[subscriber] = chunk
+        elif type(chunks) is list:
+            chunks.append(chunk)
+        else:  # one chunk, or chunks that others share
+            batch[subscriber] = [*as_list(chunks), chunk]
 
 
 def share(batch: Batch, packing: Mapping[Subscriber, Pack]) -> None:

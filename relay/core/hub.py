@@ -82,7 +82,7 @@ class Hub:
         self._subscriptions = subscriptions = Subscriptions(options=options)
         # questions that the subscriptions answer
         self.channels = subscriptions.with_value
-        self.matching = subscriptions.matching
+        self.matching, self.match_count = subscriptions.matching, subscriptions.match_count
         self.subscriber_count = subscriptions.subscriber_count
         self.acked_state = subscriptions.acked_state
         self.lacks_history = subscriptions.lacks_history
@@ -90,6 +90,7 @@ class Hub:
         # interval -> the groups that have something queued
         self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
         self._batch: Batch = {}
+        self._order: list[Subscriber] = []  # in which the batch is written, the next one last
         self._packing: dict[Subscriber, Pack] = {}
         self._catching_up = CatchUp(wake_interval)
         self._silence = SilenceDetector()
@@ -140,10 +141,6 @@ class Hub:
         subscriber.write(frame)
 
     # subscriptions
-
-    def match_count(self, pattern: str) -> int:
-        """Return how many channels with a value a pattern matches now."""
-        return len(self.matching(pattern))
 
     def subscribe(
         self, subscriber: Subscriber, requests: Iterable[SubscribeRequest], *, after: Iterable[bytes] = ()
@@ -265,15 +262,22 @@ class Hub:
     def flush(self, max_writes: int) -> bool:
         """Write to at most `max_writes` subscribers. True: there is more to write."""
         if not self._batch:
+            self._order.clear()
             self._gather(0)
-        batch, beat = self._batch, self._beat
+        batch, order, beat = self._batch, self._order, self._beat
         # Summed up in local variables: the counters' attributes would cost a tenth of a delivery.
         writes = deliveries = size = packed = 0
         try:
             for _ in range(min(max_writes, len(batch))):
                 if not batch:  # an overflow ended one connection, and others with it
                     break
-                subscriber, chunks = batch.popitem()
+                if not order:  # those whose values wait longest come first
+                    order.extend(batch)
+                    order.reverse()
+                subscriber = order.pop()
+                chunks = batch.pop(subscriber, None)
+                if chunks is None:  # it has left, or was written to alone
+                    continue
                 if subscriber.backlog is not None or subscriber.pending():
                     self._add_to_backlog(subscriber, chunks)
                     continue
@@ -283,12 +287,16 @@ class Hub:
                     if not chunks.data:
                         if packed * WRITES_A_PACK >= max_writes:
                             batch[subscriber] = chunks
+                            order.append(subscriber)
                             break
                         packed += chunks.pack()
                     data, count = chunks.data, chunks.values
                 else:
-                    data = b"".join([chunk.data for chunk in chunks])
-                    count = sum([chunk.count for chunk in chunks])
+                    frames, count = [], 0
+                    for chunk in chunks:  # one loop costs less than a comprehension for each of them
+                        frames.append(chunk.data)
+                        count += chunk.count
+                    data = b"".join(frames)
                 subscriber.write(data)
                 subscriber.last_beat = beat
                 subscriber.messages += count
@@ -374,9 +382,7 @@ class Hub:
                     subscriber.pause(chunk)
                 self._count_conflated(subscriber, chunk.count)
             else:
-                backlog.queue.append(chunk)
-                backlog.written.setdefault(chunk.channel, chunk.before)
-                backlog.queued_bytes += len(chunk.data)
+                backlog.add(chunk)
         if backlog.queued_bytes > QUEUE_BYTES:
             self._overflow(subscriber)
 
@@ -427,7 +433,7 @@ class Hub:
 
     def _write_slice(self, subscriber: Subscriber, backlog: Backlog, before: Sequence[bytes]) -> bool:
         """Write one slice of a backlog. True: the slice is full and has first values or replays of subscriptions."""
-        frames, size, count, has_first_values = list(before), 0, 0, False
+        frames, size, count, has_first_values, is_lost = list(before), 0, 0, False, False
         encode = subscriber.encode
         while backlog.outdated and size < SLICE_BYTES:
             channel, generation = next(iter(backlog.outdated.items()))
@@ -449,14 +455,10 @@ class Hub:
             channel, _ = backlog.statuses.popitem()
             frames.append(channel.status(encode))
             size += len(frames[-1])
-        while backlog.queue and size < SLICE_BYTES:
-            chunk = backlog.queue.popleft()
-            backlog.written[chunk.channel] = chunk.after
+        for chunk in backlog.take_queued(SLICE_BYTES - size):
             frames.append(chunk.data)
             count += chunk.count
             size += len(chunk.data)
-            backlog.queued_bytes -= len(chunk.data)
-        is_lost = False
         if backlog.replays and size < SLICE_BYTES:
             has_first_values = True
             replayed, is_lost = subscriber.take_replays(backlog, SLICE_BYTES - size)

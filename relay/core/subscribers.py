@@ -1,7 +1,7 @@
 """A connection in the hub: its sink, its subscriptions, and its backlog while it reads too slowly."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +74,21 @@ class Backlog:
     def is_empty(self) -> bool:
         """Tell whether nothing is left to send."""
         return not (self.outdated or self.statuses or self.queue or self.replays)
+
+    def add(self, chunk: "Chunk") -> None:
+        """Queue messages of a `stream` channel."""
+        self.queue.append(chunk)
+        self.written.setdefault(chunk.channel, chunk.before)
+        self.queued_bytes += len(chunk.data)
+
+    def take_queued(self, room: int) -> "Iterator[Chunk]":
+        """Give what is queued, about `room` bytes, to be written now."""
+        while self.queue and room > 0:
+            chunk = self.queue.popleft()
+            self.written[chunk.channel] = chunk.after
+            self.queued_bytes -= len(chunk.data)
+            room -= len(chunk.data)
+            yield chunk
 
     def remove(self, channel: Channel) -> None:
         """Remove what waits of one channel. Its messages in `queue` stay until `purge`."""

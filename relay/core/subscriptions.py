@@ -111,6 +111,10 @@ class Subscriptions:
         """Return the channels with a value that a pattern matches."""
         return self._with_value.matching(pattern)
 
+    def match_count(self, pattern: str) -> int:
+        """Return how many channels with a value a pattern matches now."""
+        return len(self.matching(pattern))
+
     def subscriber_count(self, name: str) -> int:
         """Return how many subscribers a channel has, or would have if it had a value."""
         channel = self._channels.get(name)

@@ -52,6 +52,21 @@ def test_a_flush_stops_after_its_slice() -> None:
     assert all(len(line.writes) == 2 for line in lines)
 
 
+def test_values_that_wait_longest_are_written_first() -> None:
+    """The order of a flush is that of the values, whatever the order of the subscribers, also if one leaves in it."""
+    hub, _ = make_hub()
+    (late, _), (early, _), (_, leaver), (earliest, _) = (joined(hub, [name]) for name in "dcba")
+    for name in "abcd":
+        hub.publish(publication(name, 1))
+    assert hub.flush(1)
+    assert [len(line.writes) for line in (earliest, early, late)] == [1, 0, 0]
+    hub.leave(leaver)
+    hub.publish(publication("a", 2))  # the next flush
+    while hub.flush(1):
+        assert len(early.writes) >= len(late.writes)
+    assert [len(line.writes) for line in (earliest, early, late)] == [2, 1, 1]
+
+
 def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
     """A subscriber that joins while ticks are queued gets the newest value at once, and then newer ones."""
     hub, _ = make_hub()
