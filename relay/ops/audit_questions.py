@@ -20,7 +20,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.audit.index.manifest import folder_of
+from relay.audit.index.manifest import folder_of, is_changed_now
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action
 from relay.ops.audit_answers import MAX_ANSWER, Answer, Answers, TooLongError
@@ -31,7 +31,7 @@ from relay.web.answers import error_answer, json_answer, refusal_answer
 MAX_NAME_CHARS = 256
 """Longest name: as long as a user's name may be in the log."""
 TIME_S = 30
-"""Longest time for an answer. After it, the process goes on with the index."""
+"""Longest time for an answer. After it, the process goes on if it makes the index."""
 _MAX_TIME_CHARS = 40
 _NEWEST = 1000
 """Most steps of a story: an address can have any number of them."""
@@ -114,10 +114,16 @@ class AuditQuestions:
             async with asyncio.timeout(TIME_S):
                 answer = await asyncio.shield(running)
         except TimeoutError:
+            if is_changed_now(folder):
+                return _refused(
+                    sought,
+                    f"The index of the audit log is being made, and there is no answer after {TIME_S} s. It goes on: "
+                    "ask again in a minute.",
+                )
+            running.cancel()
             return _refused(
                 sought,
-                f"There is no answer after {TIME_S} s. If the index of a long log is being made, that goes on: ask "
-                "again in a minute. Otherwise give a shorter time, or run `relay audit` on that machine.",
+                f"There is no answer after {TIME_S} s. Give a shorter time, or run `relay audit` on that machine.",
             )
         except TooLongError:
             return _refused(

@@ -171,6 +171,9 @@ async def test_what_can_not_be_asked_says_what_to_do(tmp_path: Path, monkeypatch
         status, message = await answered(log)
         assert (status, "longer than" in message) == (503, True), message
     assert (await answered(log))[0] == 200
+    with monkeypatch.context() as changed:
+        changed.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        assert ((found := await answered(log))[0], "another user asked first" in found[1]) == (503, True)
     monkeypatch.setattr(audit_questions, "find_spec", lambda _name: None)
     assert ((found := await answered(log))[0], "pip install" in found[1]) == (503, True)
 
@@ -181,20 +184,39 @@ async def test_an_index_is_made_to_its_end_although_nobody_waits_for_it(
     """Otherwise a long log could never be asked here. Until then other questions wait; a longest time ends it too."""
     log = tmp_path / "audit.jsonl"
     log.touch()
+    assert (await answered(log))[0] == 200
     with closing(AuditQuestions(log, memory_mb=256)) as questions, monkeypatch.context() as changed:
         changed.setattr(audit_questions, "TIME_S", 0)
-        status, message = await answered(log, questions)
-        assert (status, "no answer after 0 s" in message) == (503, True), message
-        status, message = await answered(log)
-        assert (status, "the index is being made" in message) == (429, True), message
+        with (tmp_path / "audit-index" / ".lock").open("rb") as lock:  # as the one who makes it
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            status, message = await answered(log, questions)
+            assert (status, "It goes on" in message) == (503, True), message
+            status, message = await answered(log)
+            assert (status, "the index is being made" in message) == (429, True), message
         (ended,) = await asyncio.gather(*questions._running)
         assert (ended.code, ended.rows) == (0, b"[]\n")
         changed.setattr(audit_answers, "LONGEST_S", 0)
+        changed.setattr(audit_questions, "is_changed_now", lambda _folder: True)
         assert (await answered(log, questions))[0] == 503
         assert isinstance(
             (await asyncio.gather(*questions._running, return_exceptions=True))[0], TimeoutError
         )
     assert (await answered(log))[0] == 200
+
+
+async def test_a_question_that_takes_too_long_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not keep others waiting, if it is not the index that takes so long."""
+    log = tmp_path / "audit.jsonl"
+    log.touch()
+    with closing(AuditQuestions(log, memory_mb=256)) as questions:
+        with monkeypatch.context() as changed:
+            changed.setattr(audit_questions, "TIME_S", 0)
+            status, message = await answered(log, questions)
+            assert (status, "Give a shorter time" in message) == (503, True), message
+            await asyncio.wait(questions._running)
+        assert (await answered(log, questions))[0] == 200
 
 
 async def test_one_process_answers_until_it_is_killed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The list has a SHA-256 too. Damage is found by them. Somebody who can write into
 `relay audit verify --index` makes the index again and compares.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -25,6 +26,8 @@ _NUMBER = re.compile(r"-[0-9]{12}\Z")
 """What the name of an older file has after that of its chain."""
 _NAME = "manifest.json"
 _VERIFIED = "verified.json"
+LOCK = ".lock"
+"""The file that the one who changes the index has locked."""
 _BLOCK = 1 << 20
 
 
@@ -117,6 +120,18 @@ def open_folder(path: Path) -> None:
             f"{path}: others may use the index (mode {stat.S_IMODE(found.st_mode):o}), and could have written any "
             "answer into it. Remove the folder; the next question makes it again."
         )
+
+
+def is_changed_now(folder: Path) -> bool:
+    """Tell whether somebody is bringing the index in a folder up to date."""
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def read(folder: Path, duckdb: str) -> list[Part]:

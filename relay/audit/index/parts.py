@@ -227,7 +227,7 @@ class Parts:
     @contextmanager
     def _locked(self) -> Iterator[int]:
         """Be the only one who changes the index. Yield the time of the file system's clock."""
-        lock = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(self._folder / manifest.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             os.utime(lock)

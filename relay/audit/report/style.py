@@ -47,7 +47,7 @@ th, td {
 th { color: var(--muted); font-weight: 600; white-space: nowrap; }
 th:last-child, td:last-child { padding-right: 0; }
 small { font-size: 11px; line-height: 1.35; display: block; }
-.right { text-align: right; }
+.right { text-align: right; overflow-wrap: normal; }
 .unbroken { white-space: nowrap; }
 .pairs { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 24px; margin-top: 10px; }
 figure { min-width: 0; }
