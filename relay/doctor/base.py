@@ -34,13 +34,14 @@ class ClockReading:
 class EngineFacts:
     """What the engine says of itself. With a `fault`, it can't be used, and nothing else is known.
 
-    `ahead_s` is by how many seconds this machine's clock is ahead of it. `maxmemory` is in bytes, 0 for no limit.
+    `ahead_s` is by how many seconds this machine's clock is ahead of it. `memory` is its maxmemory, or without one all
+    of its machine, in bytes; 0 if it does not tell.
     `nodes` is how many nodes have written their row in the last hour and have not ended.
     """
 
     fault: str = ""
     ahead_s: float = 0.0
-    maxmemory: int = 0
+    memory: int = 0
     is_persistent: bool = True
     replicas: int = 0
     needs_replicas: bool = False

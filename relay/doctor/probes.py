@@ -93,7 +93,7 @@ async def read_engine(settings: Settings) -> EngineFacts | None:
     # of a cluster: each shard is on one of its servers, so the weakest one counts, and the memory is that of all
     return EngineFacts(
         ahead_s=max((one.ahead_s for one in facts), key=abs),
-        maxmemory=sum(one.maxmemory for one in facts) if all(one.maxmemory for one in facts) else 0,
+        memory=sum(one.memory for one in facts) if all(one.memory for one in facts) else 0,
         is_persistent=all(one.is_persistent for one in facts),
         replicas=min(one.replicas for one in facts),
         needs_replicas=all(one.needs_replicas for one in facts),
@@ -130,7 +130,7 @@ async def _read_server(connection: "EngineConnection") -> EngineFacts:
     )
     return EngineFacts(
         ahead_s=ours - int(theirs[0]) - int(theirs[1]) / 1e6,
-        maxmemory=int(told.get("maxmemory", 0)),
+        memory=int(told.get("maxmemory", 0)) or int(told.get("total_system_memory", 0)),
         is_persistent=told.get("aof_enabled") == "1"
         or (told.get("rdb_last_save_time", "0") != "0" and told.get("rdb_saves", "0") != "0"),
         replicas=int(told.get("connected_slaves", 0)),

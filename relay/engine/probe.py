@@ -1,6 +1,7 @@
 """The checks of the engine before the relay starts: it must be one on which the promises of this room hold."""
 
 import re
+from collections.abc import Sequence
 
 from relay.core.errors import ConfigurationError
 from relay.engine.connection import (
@@ -76,8 +77,11 @@ async def _check_server(options: EngineOptions, shard: str, connection: EngineCo
             raise _cluster(name) from None
         raise
     if refused := next((one for one in (reply, memory) if isinstance(one, RefusedError)), None):
-        raise _refused(name, refused)
-    replid, _, role, valkey, redis, mode = (str(part, "ascii") for part in reply)
+        raise _refused(name, refused, options.prefix)
+    told = [str(part, "ascii") for part in reply]
+    if told[0] == "NOPERM":
+        raise _forbidden(name, told[1:])
+    replid, _, role, valkey, redis, mode = told
     kind, version, least = ("Valkey", valkey, VALKEY_AT_LEAST) if valkey else ("Redis", redis, REDIS_AT_LEAST)
     if int(version.partition(".")[0] or 0) < least:
         raise ConfigurationError(
@@ -93,26 +97,38 @@ async def _check_server(options: EngineOptions, shard: str, connection: EngineCo
             f"{name} tells scripts no replication id, so a loss of data would not be noticed. This service can't be "
             "the engine: use a Redis or Valkey server."
         )
-    policy = dict(line.split(":", 1) for line in memory.decode().splitlines() if ":" in line).get(
-        "maxmemory_policy", "noeviction"
-    )
+    _check_policy(name, memory.decode())
+    return replid
+
+
+def _check_policy(name: str, memory: str) -> None:
+    told = dict(line.split(":", 1) for line in memory.splitlines() if ":" in line)
+    policy = told.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise ConfigurationError(
             f"{name} has maxmemory-policy {policy}: it would forget used tokens without a word, and they could be used "
             "again. Set maxmemory-policy to noeviction there."
         )
-    return replid
 
 
-def _refused(name: str, error: RefusedError) -> ConfigurationError:
+def _refused(name: str, error: RefusedError, prefix: str) -> ConfigurationError:
     if "READONLY" in str(error):
         return _replica(name)
-    if error.code == "NOPERM" or "can't run this command" in str(error):
+    if error.code == "NOPERM" and " keys " in str(error):
         return ConfigurationError(
-            f"{name} forbids the ACL user what the relay needs ({error}). Its ACL needs INFO, TIME, "
-            "scripts, and reads and writes of the keys."
+            f"{name} forbids the ACL user the keys of the relay. Give it those of engine.prefix there: "
+            f"ACL SETUSER <user> ~{prefix}:*, and ACL SAVE."
         )
+    if error.code == "NOPERM":
+        return _forbidden(name, ["eval" if "'eval'" in str(error) else "info"])
     return ConfigurationError(f"{name} can't be the engine: it refuses a script ({error}).")
+
+
+def _forbidden(name: str, commands: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} forbids the ACL user {', '.join(commands)}, which the relay needs. Allow it there: ACL SETUSER <user> "
+        f"{' '.join(f'+{one}' for one in commands)}, and ACL SAVE. The engine's reference has the whole list."
+    )
 
 
 def _cluster(name: str) -> ConfigurationError:

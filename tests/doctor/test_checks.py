@@ -298,7 +298,7 @@ BY_MACHINE: dict[str, Callable[[Path, Examine], dict[str, list[str]]]] = {
     "clock-unknown": lambda _folder, examined: examined(clocks=[clock(None)]),
     "engine-unusable": lambda _folder, examined: examined(engine=EngineFacts(fault="It does not answer.")),
     "engine-clock": lambda _folder, examined: examined(engine=EngineFacts(ahead_s=-0.2)),
-    "engine-memory": lambda _folder, examined: examined(engine=EngineFacts(maxmemory=64 << 20)),
+    "engine-memory": lambda _folder, examined: examined(engine=EngineFacts(memory=64 << 20)),
     "engine-replicas": lambda _folder, examined: examined(engine=EngineFacts(replicas=1)),
     "engine-persistence": lambda _folder, examined: examined(engine=EngineFacts(is_persistent=False)),
     "old-signing-key": lambda folder, examined: (sign_since(folder, 200), examined())[1],

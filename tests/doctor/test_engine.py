@@ -49,7 +49,7 @@ async def test_each_check_of_a_real_engine(
 
     engine.run("CONFIG", "SET", "maxmemory", 64 << 20)
     (said,) = (await found())["engine-memory"]
-    assert said.startswith("the engine's maxmemory is 64 MiB, and these settings can need ")
+    assert said.startswith("the engine may use 64 MiB, and these settings can need ")
     assert "(the log 72, last values " in said
     need = sum(memory_need(load(folder / "relay.toml"), nodes=2).values())
     engine.run("CONFIG", "SET", "maxmemory", need - 1)
@@ -69,7 +69,7 @@ async def test_each_check_of_a_real_engine(
     servers.replica.run("REPLICAOF", "127.0.0.1", engine.port)
     await until(lambda: has(servers.replica, master_link_status="up") and is_followed(engine))
     assert await found() == {
-        "engine-replicas": ["the engine has 1 replicas, and accepts writes without them"]
+        "engine-replicas": ["the engine has replicas (1), and accepts writes without them"]
     }
     engine.run("CONFIG", "SET", "min-replicas-to-write", 1)
     assert await found() == {}

@@ -1,5 +1,6 @@
 """The address of the engine, and the checks before the start: one sentence that names the setting."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -101,7 +102,10 @@ async def test_an_engine_is_accepted(engines: Engines, kind: str) -> None:
         ([("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")], "maxmemory-policy allkeys-lru.*noeviction"),
         ([("CONFIG", "SET", "requirepass", "secret")], r"wants a password.*engine\.password_file"),
         ([("REPLICAOF", "127.0.0.1", "1")], "replica.*master"),
-        ([("ACL", "SETUSER", "default", "-info")], "ACL"),
+        ([("ACL", "SETUSER", "default", "-info")], r"ACL user info, .* \+info,"),
+        ([("ACL", "SETUSER", "default", "-zadd", "-hscan")], r"ACL user hscan, zadd, .* \+hscan \+zadd,"),
+        ([("ACL", "SETUSER", "default", "-eval")], r"ACL user eval, .* \+eval,"),
+        ([("ACL", "SETUSER", "default", "resetkeys", "~other:*")], r"~t\w+:\*, and ACL SAVE"),
     ],
 )
 async def test_an_engine_that_does_not_fit_is_named(
@@ -130,6 +134,23 @@ async def test_a_wrong_password_and_a_missing_engine_are_named(
         with pytest.raises(ConfigurationError, match=words) as caught:
             await probe(own_engine.options(url))
         assert "hunter2" not in str(caught.value)
+
+
+def test_the_acl_of_the_reference_has_the_commands_of_the_code(engines: Engines) -> None:
+    """Those of the scripts and of the modules, each of which the probe asks for. A cluster needs one more."""
+    (acl,) = (block.text for block in readme.read(REFERENCE).blocks if "-@all" in block.text)
+    allowed = {word[1:] for word in acl.split() if word.startswith("+")}
+    room = REFERENCE.parent
+    scripts = {path.stem: path.read_text() for path in (room / "lua").glob("*.lua")}
+    called = re.findall(r"redis\.call\('(\w+)'", "".join(scripts.values()))
+    named = re.findall(r'"([A-Z]+)"', "".join(path.read_text() for path in room.glob("*.py")))
+    listed = engines("redis").run("EVAL", "return redis.call('COMMAND', 'LIST')", 0)
+    commands = {name.decode() for name in listed} - {
+        "cluster",
+        "readonly",
+    }  # the second is the code of an error, too
+    assert {name.lower() for name in (*called, *named)} & commands == allowed - {"select"}
+    assert set(re.findall(r"\{'([a-z]+)'", scripts["probe"])) == allowed - {"eval", "select"}
 
 
 async def test_the_acl_of_the_reference_is_enough(own_engine: EngineServer) -> None:

@@ -23,13 +23,13 @@ def _clock(deployment: Deployment) -> Iterator[str]:
 
 def _memory(deployment: Deployment) -> Iterator[str]:
     engine = deployment.engine
-    if engine is None or not engine.maxmemory:
+    if engine is None or not engine.memory:
         return
     parts = memory_need(deployment.settings, nodes=max(1, engine.nodes))
-    if engine.maxmemory < (need := sum(parts.values())):
+    if engine.memory < (need := sum(parts.values())):
         listed = ", ".join(f"{name} {size >> 20}" for name, size in parts.items() if size >> 20)
         yield (
-            f"the engine's maxmemory is {engine.maxmemory >> 20} MiB, and these settings can need {need >> 20} MiB "
+            f"the engine may use {engine.memory >> 20} MiB, and these settings can need {need >> 20} MiB "
             f"({listed})"
         )
 
@@ -39,7 +39,7 @@ def _replicas(deployment: Deployment) -> Iterator[str]:
     if engine is None or engine.fault or engine.needs_replicas:
         return
     if engine.replicas:
-        yield f"the engine has {engine.replicas} replicas, and accepts writes without them"
+        yield f"the engine has replicas ({engine.replicas}), and accepts writes without them"
     elif engine.has_sentinels:
         yield "the engine has Sentinels, and accepts writes without a replica"
 
@@ -70,9 +70,10 @@ CHECKS = (
     Check(
         name="engine-memory",
         severity=Severity.WARNING,
-        finds="The engine's maxmemory is below what the settings can need: the finding has the parts.",
-        means="When it is reached, claims and publications get 503. Nothing is evicted.",
-        do="Raise maxmemory, or lower engine.log_bytes, limits.channels or the endpoints' history.messages.",
+        finds="The engine's maxmemory, or without one all memory of its machine, is below what the settings can need.",
+        means="At maxmemory claims and publications get 503, and nothing is evicted. Without one the system kills it.",
+        do="Raise it, or lower the parts that the finding names: engine.log_bytes, limits.channels, or the endpoints' "
+        "history.messages.",
         run=_memory,
     ),
     Check(
