@@ -1,6 +1,7 @@
 """A cluster as the engine: faults of real masters under load, with the same checks as those of one server."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -13,6 +14,8 @@ from relay.engine.health import Health
 from relay.engine.probe import probe
 from relay.engine.shards import SHARDS, place, shard_names, slot_of
 from tests.support.engine_cluster import MASTERS, EngineCluster, engine_cluster, name_of
+from tests.support.engine_controls import lines
+from tests.support.engine_faults import node_off
 from tests.support.engine_invariants import Hub, Nodes, engine_tasks
 from tests.support.engines import EngineServer, until
 
@@ -50,6 +53,17 @@ def master_of(cluster: EngineCluster, shard: str) -> EngineServer:
     return master
 
 
+def begin_to_move(slot: int, old: EngineServer, new: EngineServer) -> None:
+    """Let two masters know that a slot is being moved."""
+    new.run("CLUSTER SETSLOT", slot, "IMPORTING", name_of(old))
+    old.run("CLUSTER SETSLOT", slot, "MIGRATING", name_of(new))
+
+
+def move(key: str | bytes, old: EngineServer, new: EngineServer) -> None:
+    """Move a key."""
+    assert old.run("MIGRATE", "127.0.0.1", new.port, key, 0, 5000) == b"OK"
+
+
 @pytest.mark.parametrize("shard", ["c", shard_of("stream.a")])
 async def test_a_master_is_killed_and_its_replica_takes_its_place(
     own_cluster: EngineCluster, nodes: Nodes, shard: str
@@ -75,16 +89,62 @@ async def test_a_slot_is_moved_while_it_is_published_to(own_cluster: EngineClust
     new = next(one for one in others if one not in (old, master_of(own_cluster, "c")))
     async with nodes.busy():
         await nodes.more()
-        new.run("CLUSTER SETSLOT", slot, "IMPORTING", name_of(old))
-        old.run("CLUSTER SETSLOT", slot, "MIGRATING", name_of(new))
+        begin_to_move(slot, old, new)
         await nodes.failing()
         while keys := old.run("CLUSTER GETKEYSINSLOT", slot, 1):
-            old.run("MIGRATE", "127.0.0.1", new.port, keys[0], 0, 5000)
+            move(keys[0], old, new)
             await asyncio.sleep(0.01)
         for server in (new, old):
             server.run("CLUSTER SETSLOT", slot, "NODE", name_of(new))
         await nodes.more()
     await until(lambda: own_cluster.master_of(shard) is new)
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+async def test_a_move_that_is_given_up_leaves_no_half_of_a_script(
+    own_cluster: EngineCluster, *, is_guarded: bool
+) -> None:
+    """The keys that the script names have not moved, and the history has. So it would be executed up to the history.
+
+    Without the guard's key it is: a number is used up, and its value is in no log.
+    """
+    nodes = Nodes([own_cluster.options()] * 2)
+    await nodes.open()
+    if not is_guarded:
+        for line in lines(nodes):
+            line._guard = []
+    versioned = Draft(channel="stream.a", data=Raw(b"0"), version=1, version_epoch=0)
+    await nodes.brokers[0].publish(versioned, ts=1)  # now each key that the script names exists
+    shard = shard_of("stream.a")
+    slot, old = slot_of(shard), master_of(own_cluster, shard)
+    masters = (master_of(own_cluster, name) for name in shard_names("t", SHARDS))
+    new = next(one for one in masters if one is not old)
+    history = nodes.options.key(shard, "h") + ":stream.a"
+    begin_to_move(slot, old, new)
+    move(history, old, new)
+    assert not await nodes.publish(0, "stream.a")
+    old.run("CLUSTER SETSLOT", slot, "STABLE")
+    move(history, new, old)
+    new.run("CLUSTER SETSLOT", slot, "STABLE")
+    with contextlib.nullcontext() if is_guarded else pytest.raises(AssertionError, match=r"^C: stream\.a"):
+        await nodes.check()
+    await nodes.close()
+
+
+async def test_the_memory_of_a_master_is_full(own_cluster: EngineCluster, nodes: Nodes) -> None:
+    """Its channels get errors, and those of the others are published."""
+    master = master_of(own_cluster, shard_of("stream.a"))
+    async with nodes.busy():
+        master.run("CONFIG", "SET", "maxmemory", 1)
+        await nodes.failing()
+        await nodes.more()
+        master.run("CONFIG", "SET", "maxmemory", 0)
+        await nodes.more()
+
+
+async def test_the_clock_of_a_node_is_wrong(nodes: Nodes) -> None:
+    """It gets no claim from any shard, and everything else goes on."""
+    await node_off(5, nodes)
 
 
 async def test_a_master_loses_its_data(own_cluster: EngineCluster, nodes: Nodes) -> None:
