@@ -17,9 +17,9 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from relay.broker.base import Dropped, Loaded, Outcome, Position, Receiver
 from relay.core.errors import MalformedError, Reason, UnavailableError
@@ -38,6 +38,8 @@ from relay.engine.shards import place
 _ANSWER_WITHIN_S = 2.0
 """Seconds after which a publisher is told that it is unknown whether its message was published. Nothing waits longer
 on a node: a price of three seconds ago is worse than none."""
+_KNOWN_CHANNELS = 65_536
+"""Channels of which it is remembered what is kept of them: matching the patterns takes longer than the rest."""
 _DROPS = {"s": Drop.STALE, "d": Drop.DUPLICATE}
 
 
@@ -48,17 +50,14 @@ class KeptHistory:
     messages: int = 0
     seconds: float = 0.0
 
+    @property
+    def as_argument(self) -> str:
+        """What the script is told."""
+        return f"{self.messages} {int(self.seconds * 1000)}" if self.messages else ""
 
-class _Item(NamedTuple):
-    kind: str
-    channel: str
-    ts: int = 0
-    source_ts: str = ""
-    data: bytes | str = b""
-    version: str = ""
-    key: str = ""
-    history_messages: int = 0
-    history_ms: int = 0
+
+_Item = tuple[str, str, str, bytes | str, str, str, str]
+"""The arguments of the script for an item: kind, channel, times, data, version, key, history (`lua/publish.lua`)."""
 
 
 class Shard:
@@ -85,7 +84,7 @@ class Shard:
         self._options = options
         self._number = number
         self._max_channels = max_channels
-        self._history_of = history_of
+        self._history = lru_cache(_KNOWN_CHANNELS)(lambda channel: history_of(channel).as_argument)
         self._node = secrets.token_hex(8)
         self._batch = 0
         self._generation = 0
@@ -104,12 +103,13 @@ class Shard:
             name="publications",
             answer_within_s=_ANSWER_WITHIN_S,
             failed=_unavailable,
-            size=lambda item: len(item.data),
+            size=lambda item: len(item[3]),
         )
         self._receiver: Receiver | None = None
         self._reader: LogReader | None = None
         self._old_readers: list[LogReader] = []
-        self._delivered: dict[str, Position] = {}
+        self._delivered: dict[str, Publication] = {}
+        """The newest publication of each channel that the receiver was given."""
         self._delay_s: float | None = None
 
     def update(self, *, max_channels: int) -> None:
@@ -144,32 +144,30 @@ class Shard:
 
     def publish(self, draft: Draft, *, ts: int) -> "asyncio.Future[Outcome]":
         """See `Broker.publish`."""
-        kept = self._history_of(draft.channel)
-        item = _Item(
-            "p",
-            draft.channel,
-            ts=ts,
-            source_ts="" if draft.source_ts is None else str(draft.source_ts),
-            data=bytes(draft.data),
-            version="" if draft.version is None else f"{draft.version_epoch or 0} {draft.version}",
-            key=draft.idempotency_key or "",
-            history_messages=kept.messages,
-            history_ms=int(kept.seconds * 1000),
+        return self._batches.submit(
+            (
+                "p",
+                draft.channel,
+                f"{ts} -" if draft.source_ts is None else f"{ts} {draft.source_ts}",
+                bytes(draft.data),
+                "" if draft.version is None else f"{draft.version_epoch or 0} {draft.version}",
+                draft.idempotency_key or "",
+                self._history(draft.channel),
+            )
         )
-        return self._batches.submit(item)
 
     def alive(self, channel: str, *, ts: int) -> "asyncio.Future[Position]":
         """See `Broker.alive`."""
-        return self._batches.submit(_Item("a", channel, ts=ts))
+        return self._batches.submit(_item("a", channel, times=str(ts)))
 
     async def reset(self, channel: str) -> bool:
         """See `Broker.reset`."""
-        return bool(await self._batches.submit(_Item("r", channel)))
+        return bool(await self._batches.submit(_item("r", channel)))
 
     async def remove(self, channel: str, *, at: Position | None = None) -> bool:
         """See `Broker.remove`."""
         expected = "" if at is None else f"{at.epoch} {at.seq}"
-        return bool(await self._batches.submit(_Item("x", channel, data=expected)))
+        return bool(await self._batches.submit(_item("x", channel, data=expected)))
 
     async def load(self) -> Loaded:
         """See `Broker.load`."""
@@ -247,7 +245,7 @@ class Shard:
         generation, _, epoch, answers = reply.split(" ")
         self._seen(int(generation), epoch)
         return [
-            self._outcome(item.kind, epoch, answer)
+            self._outcome(item[0], epoch, answer)
             for item, answer in zip(items, answers.split(","), strict=True)
         ]
 
@@ -284,7 +282,8 @@ class Shard:
         for publication in loaded.values:
             before = self._delivered.get(publication.channel)
             if before is not None and before.epoch == publication.epoch and publication.seq > before.seq + 1:
-                for missed in await self.history(publication.channel, after=before) or ():
+                after = Position(epoch=before.epoch, seq=before.seq)
+                for missed in await self.history(publication.channel, after=after) or ():
                     self._deliver(missed)
             self._deliver(publication)
         generation, _, number = loaded.delivery_position.partition("-")
@@ -300,8 +299,8 @@ class Shard:
         for index in range(2, len(fields), 2):
             kind, value = fields[index], fields[index + 1]
             if kind == b"p":
-                name, _, rest = value.partition(b" ")
-                publication = _numbered(name.decode(), epoch, rest, entry=number)
+                name, seq, ts, source_ts, data = value.split(b" ", 4)
+                publication = _numbered(name.decode(), epoch, (seq, ts, source_ts, data), entry=number)
                 newest_ms = publication.ts
                 self._deliver(publication)
             elif kind == b"a":
@@ -320,7 +319,7 @@ class Shard:
         if before is not None and before.epoch == publication.epoch and publication.seq <= before.seq:
             return
         self.channels.add(publication.channel)
-        self._delivered[publication.channel] = Position(epoch=publication.epoch, seq=publication.seq)
+        self._delivered[publication.channel] = publication
         self._receiver.publish(publication)
 
     def _removed(self, name: str) -> None:
@@ -449,16 +448,21 @@ class EngineBroker:
         return sum(len(other.channels) for other in self.shards if other is not shard)
 
     def _shard(self, channel: str) -> Shard:
-        return self.shards[place(channel, len(self.shards))]
+        shards = self.shards
+        return shards[0] if len(shards) == 1 else shards[place(channel, len(shards))]
+
+
+def _item(kind: str, channel: str, *, times: str = "", data: str = "") -> _Item:
+    return kind, channel, times, data, "", "", ""
 
 
 def _publication(channel: str, value: bytes, *, entry: int = 0) -> Publication:
-    epoch, _, rest = value.partition(b" ")
-    return _numbered(channel, epoch.decode(), rest, entry=entry)
+    epoch, *numbered = value.split(b" ", 4)
+    return _numbered(channel, epoch.decode(), numbered, entry=entry)
 
 
-def _numbered(channel: str, epoch: str, text: bytes, *, entry: int) -> Publication:
-    seq, ts, source_ts, data = text.split(b" ", 3)
+def _numbered(channel: str, epoch: str, numbered: Sequence[bytes], *, entry: int) -> Publication:
+    seq, ts, source_ts, data = numbered
     return Publication(
         channel=channel,
         epoch=epoch,

@@ -106,9 +106,7 @@ async def test_a_node_behind_a_cut_log_takes_the_values_of_now(own_engine: Engin
         assert own_engine.run("XLEN", one.shards[0]._keys[5]) < 300
         assert reader.position is not None
         two.attach(other, after=f"{reader.position[0]}-{reader.position[1]}")
-        two.shards[0]._delivered = {
-            name: Position(epoch=p.epoch, seq=p.seq) for name, p in other.last.items()
-        }
+        two.shards[0]._delivered = dict(other.last)
         await until(lambda: other.value("a") == 299)
         assert other.value("gone") is None
         assert two.resyncs == 1

@@ -1,8 +1,8 @@
 -- Number publications and put them into the log. KEYS: the life, then hashes by channel: number, last value, versions;
 -- the nodes' last batches, the log. ARGV: highest generation seen, an epoch for a new life, the node, the number of its
 -- batch, the most channels, the bytes of the log, the prefixes of the keys of histories and of idempotency keys, the
--- format of the log's entries, then nine for each item: kind, channel, ts, source_ts, data, version, idempotency key,
--- messages and milliseconds of history.
+-- format of the log's entries, then seven for each item: kind, channel, "ts source_ts" (- for none), data, "epoch
+-- version", idempotency key, "messages milliseconds" of history; "" for what an item does not have.
 --
 -- Kinds: p a publication, a a sign of life, r forget versions and keys, x remove the channel (data: "epoch seq", or ""
 -- for any). Returns generation, entry of the log, epoch, and an answer for each item: a number, with s (stale) or d
@@ -10,7 +10,7 @@
 --
 -- Everything is decided before the first write, because Redis does not undo what a script has written.
 local KEYS_LIVE_MS = 300000
-local FIRST, STRIDE = 10, 9
+local FIRST, STRIDE = 10, 7
 local E, Q, V, N, M, L = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local node, batch = ARGV[3], tonumber(ARGV[4])
 local g, epoch, _, is_new = life(E, ARGV[1], ARGV[2])
@@ -50,10 +50,11 @@ for i, name in ipairs(names) do
   channel.keys, channel.history = {}, {}
 end
 
-local answers, entry, histories, idempotency, size = {}, {}, {}, {}, 0
+local answers, entry, size = {}, {}, 0
+local new_keys = {}  -- key and what it has, in turn
 local function tell(kind, text)
-  entry[#entry + 1] = kind
-  entry[#entry + 1] = text
+  local at = #entry
+  entry[at + 1], entry[at + 2] = kind, text
   size = size + #text + 8
 end
 
@@ -61,19 +62,22 @@ local function publish(i, name, channel)
   if not channel.exists then
     if channels >= tonumber(ARGV[5]) then return 'f' end
   end
-  local key = ARGV[i + 6]
+  local key = ARGV[i + 5]
   if key ~= '' then
+    key = ARGV[8] .. name .. ':' .. key
     local seq = channel.keys[key]
-    if seq == nil then
-      local found = redis.call('GET', ARGV[8] .. name .. ':' .. key)
-      local of, number = string.match(found or '', '^(%S+) (%d+)$')
-      if of == epoch and tonumber(number) > channel.keys_from and not channel.forgot then seq = tonumber(number) end
+    if seq == nil and not channel.forgot then
+      local found = redis.call('GET', key)
+      if found then
+        local of, number = string.match(found, '^(%S+) (%d+)$')
+        if of == epoch and tonumber(number) > channel.keys_from then seq = tonumber(number) end
+      end
     end
     if seq then return 'd' .. int(seq) end
   end
   local seq = channel.seq or removed
-  if ARGV[i + 5] ~= '' then
-    local version_epoch, version = string.match(ARGV[i + 5], '^(%d+) (%d+)$')
+  if ARGV[i + 4] ~= '' then
+    local version_epoch, version = string.match(ARGV[i + 4], '^(%d+) (%d+)$')
     version_epoch, version = tonumber(version_epoch), tonumber(version)
     if version_epoch < channel.version_epoch
       or (version_epoch == channel.version_epoch and version <= channel.version) then
@@ -92,24 +96,25 @@ local function publish(i, name, channel)
   end
   seq = seq + 1
   channel.seq = seq
+  local number = string.format('%d', seq)  -- `int` takes twice as long
   if key ~= '' then
     channel.keys[key] = seq
-    idempotency[#idempotency + 1] = {ARGV[8] .. name .. ':' .. key, epoch .. ' ' .. int(seq)}
+    local at = #new_keys
+    new_keys[at + 1], new_keys[at + 2] = key, epoch .. ' ' .. number
   end
-  local head = int(seq) .. ' ' .. ARGV[i + 2] .. ' ' .. (ARGV[i + 3] ~= '' and ARGV[i + 3] or '-') .. ' '
-  channel.value = epoch .. ' ' .. head .. ARGV[i + 4]
-  tell('p', name .. ' ' .. head .. ARGV[i + 4])
-  if ARGV[i + 7] ~= '0' then
-    channel.history[#channel.history + 1] = {int(seq), channel.value, ARGV[i + 7], ARGV[i + 8]}
+  channel.value = number .. ' ' .. ARGV[i + 2] .. ' ' .. ARGV[i + 3]
+  tell('p', name .. ' ' .. channel.value)
+  if ARGV[i + 6] ~= '' then
+    channel.history[#channel.history + 1] = {number, channel.value, ARGV[i + 6]}
   end
-  return int(seq)
+  return number
 end
 
 local function remove(i, name, channel)
   if not channel.exists then return '0' end
-  local value = channel.value or redis.call('HGET', V, name)
+  local value = channel.value and epoch .. ' ' .. channel.value or redis.call('HGET', V, name)
   local of, seq = string.match(value, '^(%S+) (%d+)')
-  if ARGV[i + 4] ~= '' and ARGV[i + 4] ~= of .. ' ' .. seq then return '0' end
+  if ARGV[i + 3] ~= '' and ARGV[i + 3] ~= of .. ' ' .. seq then return '0' end
   if channel.seq then removed = math.max(removed, channel.seq) end
   channels = channels - 1
   known[name] = {
@@ -140,6 +145,7 @@ for i = FIRST, #ARGV, STRIDE do
 end
 
 -- From here on everything is written.
+local new_seqs, new_values, new_versions = {}, {}, {}  -- channel and what it has, in turn
 for _, name in ipairs(names) do
   local channel = known[name]
   if channel.gone or channel.fresh then redis.call('UNLINK', ARGV[7] .. name) end
@@ -149,18 +155,28 @@ for _, name in ipairs(names) do
     redis.call('HDEL', N, name)
   end
   if channel.value then
-    redis.call('HSET', Q, name, int(channel.seq))
-    redis.call('HSET', V, name, channel.value)
+    local at = #new_seqs
+    new_seqs[at + 1], new_seqs[at + 2] = name, int(channel.seq)
+    new_values[at + 1], new_values[at + 2] = name, epoch .. ' ' .. channel.value
+    local key, messages, ms = ARGV[7] .. name, nil, nil
     for _, item in ipairs(channel.history) do
-      redis.call('XADD', ARGV[7] .. name, 'MAXLEN', '~', item[3], item[1] .. '-0', 'v', item[2])
-      redis.call('PEXPIRE', ARGV[7] .. name, item[4])
+      messages, ms = string.match(item[3], '^(%d+) (%d+)$')
+      redis.call('XADD', key, 'MAXLEN', '~', messages, item[1] .. '-0', 'v', epoch .. ' ' .. item[2])
     end
+    if ms then redis.call('PEXPIRE', key, ms) end
   end
   if channel.versioned and channel.exists then
-    redis.call('HSET', N, name, int(channel.version_epoch) .. ' ' .. int(channel.version) .. ' ' .. int(channel.keys_from))
+    local at = #new_versions
+    new_versions[at + 1] = name
+    new_versions[at + 2] = int(channel.version_epoch) .. ' ' .. int(channel.version) .. ' ' .. int(channel.keys_from)
   end
 end
-for _, item in ipairs(idempotency) do redis.call('SET', item[1], item[2], 'PX', KEYS_LIVE_MS) end
+if #new_seqs > 0 then
+  redis.call('HSET', Q, unpack(new_seqs))
+  redis.call('HSET', V, unpack(new_values))
+end
+if #new_versions > 0 then redis.call('HSET', N, unpack(new_versions)) end
+for i = 1, #new_keys, 2 do redis.call('SET', new_keys[i], new_keys[i + 1], 'PX', KEYS_LIVE_MS) end
 if #entry > 0 then
   b = b + 1
   redis.call('XADD', L, int(g) .. '-' .. int(b), ARGV[9], epoch, unpack(entry))
