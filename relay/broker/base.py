@@ -32,6 +32,8 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from relay.core.publications import Draft, Publication
 from relay.core.sequencer import Drop
 
@@ -56,16 +58,14 @@ class Receiver(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The position of a publication in its channel: the sequencer's epoch, and its number."""
 
     epoch: str
     seq: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome for a repeated or outdated publication, and why it was dropped.
 
     `position` is that of the first publication with the same key, or of the channel's newest publication.

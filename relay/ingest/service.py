@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from relay.audit.base import Auditor
@@ -44,8 +45,7 @@ class PublisherTerms:
     quota: QuotaTerms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The position of a published message; of a dropped one, the position of the message that was kept before."""
 
     channel: str
@@ -222,7 +222,7 @@ class Ingest:
         if draft.alive:
             answer = self._broker.alive(channel, ts=now)
         else:
-            size = len(bytes(draft.data))
+            size = len(draft.data)
             answer = self._broker.publish(draft, ts=now)
         if answer.done():
             return self._count(publisher, address, channel, size, answer.result())
