@@ -25,6 +25,7 @@ from relay.client.publishing.messages import (
     MessageOptions,
     encode_alive,
     encode_message,
+    encode_value,
 )
 from relay.client.publishing.send_queue import MAX_MESSAGES, HaltedError, SendQueue
 from relay.client.publishing.transport_options import TransportOptions
@@ -148,7 +149,7 @@ class Publisher:
         Raises:
             PublishError: if it was refused, or if every attempt failed (then `retryable` is true).
         """
-        return await self._settled(encode_message(Message(channel=channel, data=data, **more)))
+        return await self._settled(encode_value(channel, data, **more))
 
     async def alive(self, channel: str) -> Receipt:
         """Report that a channel's value is unchanged and still valid, so that it does not become stale.
@@ -171,7 +172,9 @@ class Publisher:
         if (refusal := self._queue.take_refusal()) is not None:
             await asyncio.sleep(0)  # a caller that tries again at once must not stop the event loop
             raise refusal
-        await self._put(encode_message(Message(channel=channel, data=data, **more)), is_watched=False)
+        item = encode_value(channel, data, **more)
+        self._running()
+        await self._queue.put(item)
 
     async def publish_many(self, messages: Iterable[Message | tuple[str, Any]]) -> list[Result]:
         """Publish many values without waiting for each; returns one result for each, in their order.
@@ -191,7 +194,7 @@ class Publisher:
             except PublishError as error:
                 waiting.append(error)
                 continue
-            waiting.append(await self._put(item, is_watched=True))
+            waiting.append(await self._put(item))
             if self._queue.halts != halts:
                 break
         results: list[Result] = []
@@ -215,14 +218,16 @@ class Publisher:
             raise error
 
     async def _settled(self, item: EncodedMessage) -> Receipt:
-        result = await (await self._put(item, is_watched=True))
+        result = await (await self._put(item))
         if isinstance(result, PublishError):
             raise result
         return result
 
-    async def _put(self, item: EncodedMessage, *, is_watched: bool) -> "asyncio.Future[Result]":
+    async def _put(self, item: EncodedMessage) -> "asyncio.Future[Result]":
         self._running()
-        return await self._queue.put(item, is_watched=is_watched)
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        await self._queue.put(item, future)
+        return future
 
     def _running(self) -> "asyncio.Task[None]":
         if self._task is None:

@@ -6,9 +6,12 @@ change the envelope, and one byte that is not UTF-8 ends the connection and with
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
+
+import msgspec
 
 from relay.client.errors import PublishError
 from relay.core.errors import MalformedError
@@ -51,7 +54,7 @@ class MessageOptions(TypedDict, total=False):
     source_ts: int | None
 
 
-class EncodedMessage(NamedTuple):
+class EncodedMessage(msgspec.Struct, frozen=True, gc=False):
     """A message ready to be sent: the members of its JSON object, without the braces, on one line.
 
     `is_named`: the caller gave a version or a key, by which the relay can recognize a repetition. `is_value` is False
@@ -70,22 +73,48 @@ def encode_message(message: Message) -> EncodedMessage:
     Raises:
         PublishError: if the relay would refuse it: an invalid channel name, bad JSON, too large. Nothing was sent.
     """
-    more = b""
-    is_named = message.version is not None or message.idempotency_key is not None
-    if is_named or message.source_ts is not None or message.version_epoch is not None:
-        more = _more(message)
-    data = _encode_data(message.data)
-    members = b'%b%b,"data":%b' % (_beginning(message.channel), more, data.translate(_NEWLINES))
+    return encode_value(
+        message.channel,
+        message.data,
+        version=message.version,
+        version_epoch=message.version_epoch,
+        idempotency_key=message.idempotency_key,
+        source_ts=message.source_ts,
+    )
+
+
+def encode_value(
+    channel: str,
+    data: Any,
+    *,
+    version: int | None = None,
+    version_epoch: int | None = None,
+    idempotency_key: str | None = None,
+    source_ts: int | None = None,
+) -> EncodedMessage:
+    """Encode the message that has these members. To make a `Message` first would take a tenth of `Publisher.send`.
+
+    Raises:
+        PublishError: as `encode_message`.
+    """
+    options = b""
+    is_named = version is not None or idempotency_key is not None
+    if is_named or source_ts is not None or version_epoch is not None:
+        options = _encode_options(
+            {"version": version, "version_epoch": version_epoch, "source_ts": source_ts}, idempotency_key
+        )
+    encoded = _encode_data(data)
+    members = b'%b%b,"data":%b' % (_beginning(channel), options, encoded.translate(_NEWLINES))
     if len(members) + 2 > MAX_PUBLICATION_BYTES:
         raise PublishError(
             "too_large", f"A publication has at most {MAX_PUBLICATION_BYTES} bytes, not {len(members) + 2}."
         )
     try:
         # As it was given: a line break is white space between tokens, but an error inside a string.
-        check_data(data)
+        check_data(encoded)
     except MalformedError as error:
         raise PublishError("invalid_request", error.detail) from None
-    return EncodedMessage(message.channel, members, is_named, is_value=True)
+    return EncodedMessage(channel, members, is_named, is_value=True)
 
 
 def encode_alive(channel: str) -> EncodedMessage:
@@ -105,13 +134,11 @@ def _beginning(channel: str) -> bytes:
         raise PublishError("invalid_request", error.detail) from None
 
 
-def _more(message: Message) -> bytes:
-    numbers = ("version", "version_epoch", "source_ts")
-    members: dict[str, Any] = {name: getattr(message, name) for name in numbers}
-    for name, value in members.items():
+def _encode_options(numbers: Mapping[str, int | None], idempotency_key: str | None) -> bytes:
+    for name, value in numbers.items():
         if value is not None and (type(value) is not int or not 0 <= value < 1 << 53):
             raise PublishError("invalid_request", f"{name} must be a whole number from 0 to 2^53 - 1.")
-    members["idempotency_key"] = message.idempotency_key
+    members = {**numbers, "idempotency_key": idempotency_key}
     known = {name: value for name, value in members.items() if value is not None}
     return b"," + _encode(known).encode()[1:-1]
 

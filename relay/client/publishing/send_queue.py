@@ -91,10 +91,12 @@ class SendQueue:
         self._unreported: PublishError | None = None
         self._unreported_count = 0
 
-    async def put(self, message: EncodedMessage, *, is_watched: bool) -> "asyncio.Future[Result]":
-        """Add a message at the end, and wait for room. Its future gets a `Result`, never an exception."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Result] = loop.create_future()
+    async def put(self, message: EncodedMessage, future: "asyncio.Future[Result] | None" = None) -> None:
+        """Add a message at the end, and wait for room.
+
+        `future` gets its `Result`, never an exception. Without it, `take_unreported_error` reports an error.
+        """
+        is_watched = future is not None
         halts = self.halts
         while not self._room.is_set():
             await self._room.wait()
@@ -102,13 +104,13 @@ class SendQueue:
                 self.halts != halts and self._failed_with is not None
             ):  # the messages in the queue have failed, so this one fails too
                 self._end(QueuedMessage(message, 0, future, is_watched=is_watched), self._failed_with)
-                return future
+                return
         self._numbers += 1
         self.unsent.append(QueuedMessage(message, self._numbers, future, is_watched=is_watched))
         self._bytes += len(message.members)
         waiting = len(self.unsent)
         if waiting == 1:
-            self.unsent_since = loop.time()
+            self.unsent_since = asyncio.get_running_loop().time()
             self.filled.set()
             self.wake.set()
         elif not waiting % BURST:
@@ -116,7 +118,6 @@ class SendQueue:
             await asyncio.sleep(0)  # a caller that never waits would block all other tasks
         if len(self.sent) + len(self.unsent) >= self._max_messages or self._bytes >= MAX_BYTES:
             self._room.clear()
-        return future
 
     def put_first(self, messages: Iterable[EncodedMessage]) -> None:
         """Add messages without a caller before all unsent ones."""
