@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,11 @@ class Tick(NamedTuple):
     number: int = -1
 
 
+@cache
+def _markers(run: str) -> tuple[bytes, bytes]:
+    return b'"run":"%b","t":' % run.encode(), b'"n":"%b.' % run.encode()
+
+
 class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     """The ticks of one run; `run` is a name of 8 hex digits.
 
@@ -64,7 +70,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def marker(self) -> bytes:
         """What each tick has once, directly before the digits of its time."""
-        return b'"run":"%b","t":' % self.run.encode()
+        return _markers(self.run)[0]
 
     @property
     def end_marker(self) -> bytes:
@@ -76,7 +82,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def number_marker(self) -> bytes:
         """What a message of a `stream` channel has, directly before the nine digits of its number."""
-        return b'"n":"%b.' % self.run.encode()
+        return _markers(self.run)[1]
 
     def due(self) -> Iterator[Tick]:
         """Give all ticks in order."""
@@ -101,8 +107,9 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
 
     def value(self, tick: Tick) -> bytes:
         """Return a tick's JSON object, made now."""
-        number = b'%b%09d",' % (self.number_marker, tick.number) if tick.number >= 0 else b""
-        return b"%b,%b%b%d}" % (tick.data[:-1], number, self.marker, time.monotonic_ns())
+        marker, number_marker = _markers(self.run)
+        number = b'%b%09d",' % (number_marker, tick.number) if tick.number >= 0 else b""
+        return b"%b,%b%b%d}" % (tick.data[:-1], number, marker, time.monotonic_ns())
 
     def end_value(self, channel: int, count: int) -> bytes:
         """Return the JSON object that is a channel's end mark: it has had `count` ticks."""
