@@ -1,5 +1,7 @@
 """The command line: one module a command. A user's mistake is one line on standard error and exit code 2."""
 
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -76,7 +78,32 @@ def relay(
 def main() -> None:
     """Run the command line."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except RelayError as error:
+        _refuse_other_bytes()
         print(error, file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        # without this, the interpreter's last flush fails again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno != errno.EPIPE:
+            print(f"Standard output can't be written: {error.strerror}.", file=sys.stderr)
+        sys.exit(1)
+    except UnicodeEncodeError:
+        _refuse_other_bytes()
+        raise
+
+
+def _refuse_other_bytes() -> None:
+    """Exit if an argument is not UTF-8: whatever it was used for failed because of that."""
+    for text in sys.argv[1:]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            print(f"The argument {text[:80]!a} is not UTF-8.", file=sys.stderr)
+            sys.exit(2)

@@ -309,6 +309,5 @@ def _answering() -> Iterator[None]:
         yield
     except duckdb.Error as error:
         why = str(error).partition("\n")[0]
-        raise RelayError(
-            f"The index of the audit log gave no answer (audit.index_memory_mb: {why})."
-        ) from None
+        setting = "audit.index_memory_mb: " if isinstance(error, duckdb.OutOfMemoryException) else ""
+        raise RelayError(f"The index of the audit log gave no answer ({setting}{why}).") from None

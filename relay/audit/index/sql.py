@@ -143,8 +143,8 @@ def write_parquet(index: Index, answer: Answer, path: Path) -> None:
     """
     with TemporaryDirectory(dir=index.folder, prefix=".sql-") as aside:
         rows = Path(aside) / "rows.json"
-        names = _unlike([name for name, _ in answer.columns])
-        types = [type_ if type_ in _PLAIN else "JSON" for _, type_ in answer.columns]
+        names = unlike([name for name, _ in answer.columns])
+        types = [_kept(type_) for _, type_ in answer.columns]
         with rows.open("wb") as sink:
             for row in answer.rows:
                 sink.write(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n")
@@ -161,6 +161,9 @@ _PLAIN = frozenset(
             "BIGINT",
             "HUGEINT",
             "UBIGINT",
+            "UINTEGER",
+            "USMALLINT",
+            "UTINYINT",
             "DOUBLE",
             "FLOAT",
             "VARCHAR",
@@ -170,7 +173,21 @@ _PLAIN = frozenset(
 )
 
 
-def _unlike(names: list[str]) -> list[str]:
+def _kept(type_: str) -> str:
+    """Return the type of a column in a file, for the values that JSON has of it."""
+    name = type_.partition("(")[0]
+    if name == "DECIMAL":
+        return "DOUBLE"
+    return (
+        "VARCHAR"
+        if name in ("UUID", "INTERVAL", "BLOB", "BIT", "ENUM")
+        else type_
+        if type_ in _PLAIN
+        else "JSON"
+    )
+
+
+def unlike(names: list[str]) -> list[str]:
     """Return names of columns of which no two are alike, whatever their case."""
     found: dict[str, str] = {}
     for name in names:

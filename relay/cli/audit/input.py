@@ -65,7 +65,7 @@ class Log:
         """The files of each chain, in the order of their records; the last one may be written."""
         self._stack = ExitStack()
         self._index: Index | None = None
-        for path in self._files:
+        for path in self.files:
             if not path.exists():
                 raise ConfigurationError(
                     f"{printable(str(path))}: there is no such audit log. Name the settings with --config, or the log "
@@ -79,10 +79,11 @@ class Log:
     @property
     def named(self) -> list[Path]:
         """The files, if no settings name them."""
-        return [] if self.config is not None and self._path is not None else self._files
+        return [] if self.config is not None and self._path is not None else self.files
 
     @property
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """All files of the log."""
         return [path for chain in self.chains for path in chain]
 
     def shown(self, at: str) -> str:
@@ -115,10 +116,10 @@ class Log:
                 raise ConfigurationError(NO_DUCKDB) from None
             folder = self._writable(folder_of(self.newest[-1]))
             try:
-                with _reading(sum(path.stat().st_size for path in self._files)) as progress:
+                with _reading(sum(path.stat().st_size for path in self.files)) as progress:
                     index = Index(
                         folder,
-                        self._files,
+                        self.files,
                         chains=len(self.chains),
                         memory_mb=self._memory_mb,
                         span=self.reader.span,
@@ -165,9 +166,10 @@ class Log:
                 f"{_count(lacking.unreadable, 'line')} passed over, because no record is there; see relay audit "
                 "verify.\n"
             )
-        if lacking.killed:
+        if lacking.killed and is_answered:
+            often = "once" if lacking.killed == 1 else f"{lacking.killed:,} times"
             sys.stderr.write(
-                f"In this time, a relay ended {_count(lacking.killed, 'time')} without closing the log. Missing may "
+                f"In this time, a relay ended {often} without closing the log. Missing may "
                 "be records of its last quarter second, publications of its last minute, and what its connections "
                 "were sent in ten minutes.\n"
             )

@@ -1,21 +1,17 @@
 """`relay audit report`: a page about a span of the log, for an auditor."""
 
-import os
-import stat
 import sys
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated
 
 import typer
 
 from relay.audit.query.records import RecordReader, iso
 from relay.cli.audit.input import Log, query
+from relay.cli.audit.replaced import check_target, replaced
 from relay.cli.audit.times import parse_period
 from relay.cli.audit.verify import HeadOption, check, exit_code, parse_head, unreadable
-from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
 
 
@@ -45,7 +41,7 @@ def report(
 
     If the log is damaged, the page says so, and the exit code is that of `relay audit verify`.
     """
-    _check_target(html)
+    check_target(html, option="--html", logs=log.files)
     given = parse_head(head)
     now = datetime.now(UTC)
     since, until = log.reader.span
@@ -73,7 +69,8 @@ def report(
         span=Span(since=iso(begin), until=iso(end), first=begin.date(), last=end.date()),
         made_at=iso(now),
     )
-    _write(html, page)
+    with replaced(html, option="--html", logs=log.files) as file:
+        file.write_text(page, "utf-8")
     code = exit_code(chains)
     for one in chains:
         if not one.verdict.ok:
@@ -84,42 +81,3 @@ def report(
 
 def _tell(note: str) -> None:
     sys.stderr.write(f"{note}\n")
-
-
-def _check_target(path: Path) -> None:
-    """Refuse to write over anything but a file, as a link to one that belongs to somebody else.
-
-    Raises:
-        ConfigurationError: if something else is there.
-    """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        if not stat.S_ISREG(path.lstat().st_mode):
-            raise ConfigurationError(
-                f"--html: {printable(str(path))} is no regular file, and is not written over. Name another file."
-            )
-
-
-def _write(path: Path, page: str) -> None:
-    """Write the page aside, for its owner alone, and give it its name when it is on the disk.
-
-    Raises:
-        RelayError: if it can't be written.
-    """
-    aside = None
-    try:
-        with NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name[:100]}.", delete=False
-        ) as file:
-            aside = Path(file.name)
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        _check_target(path)
-        aside.replace(path)
-    except OSError as error:
-        raise RelayError(
-            f"--html: {printable(str(path))} can't be written: {error.strerror or error}."
-        ) from None
-    finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)  # it has its name by now, if all went well

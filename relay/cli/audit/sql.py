@@ -12,6 +12,7 @@ import typer
 from relay.cli.audit.export import safe_cell
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
+from relay.cli.audit.replaced import check_target, replaced
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
@@ -43,8 +44,10 @@ def sql(
     """Ask the log a question in SQL, or list the views that can be asked."""
     if as_json + as_csv + (parquet is not None) > 1:
         raise ConfigurationError("Give one of --json, --csv and --parquet.")
+    if parquet is not None:
+        check_target(parquet, option="--parquet", logs=log.files)
     index = log.index
-    from relay.audit.index.sql import asked, write_parquet
+    from relay.audit.index.sql import asked, unlike, write_parquet
     from relay.audit.index.views import VIEWS
 
     if not select.strip():
@@ -59,14 +62,15 @@ def sql(
         with asked(index, select, timeout_s=timeout) as answer:
             names = [name for name, _ in answer.columns]
             if parquet is not None:
-                write_parquet(index, answer, parquet)
+                with replaced(parquet, option="--parquet", logs=log.files) as file:
+                    write_parquet(index, answer, file)
             elif as_csv:
                 writer = csv.writer(sys.stdout, lineterminator="\r\n")
                 writer.writerow(map(safe_cell, names))
                 for row in answer.rows:
                     writer.writerow([safe_cell(_text(value)) for value in row])
             elif as_json:
-                begin = "["
+                begin, names = "[", unlike(names)
                 for row in answer.rows:
                     sys.stdout.write(begin + json.dumps(dict(zip(names, row, strict=True))))
                     begin = ",\n"
@@ -79,6 +83,8 @@ def sql(
                         f"The first {_TABLE_ROWS:,} rows are shown; --csv and --json have all.\n"
                     )
     except OSError as error:
+        if error.filename is None:  # of standard output
+            raise
         raise RelayError(f"{printable(str(error.filename))} can't be written: {error.strerror}.") from None
 
 
@@ -100,6 +106,8 @@ def _text(value: object) -> object:
     """Return a value as a cell."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return json.dumps(value)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return " ".join(value)
     return json.dumps(value) if isinstance(value, list | dict) else value

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -229,7 +231,7 @@ def test_an_answer_can_be_a_table_json_csv_or_parquet(day: Day, tmp_path: Path) 
         return result.stdout
 
     assert told().splitlines() == ["a\tb\tc\td\tb", "=1+1\t2\tx y\t\t1.5"]
-    assert json.loads(told("--json")) == [{"a": "=1+1", "b": 1.5, "c": ["x", "y"], "d": None}]
+    assert json.loads(told("--json")) == [{"a": "=1+1", "b": 2, "c": ["x", "y"], "d": None, "b_2": 1.5}]
     assert list(csv.reader(io.StringIO(told("--csv"))))[1] == ["'=1+1", "2", "x y", "", "1.5"]
     told("--parquet", str(tmp_path / "answer.parquet"))
     with duckdb.connect() as database:
@@ -238,6 +240,81 @@ def test_an_answer_can_be_a_table_json_csv_or_parquet(day: Day, tmp_path: Path) 
         assert [str(value) for value in found.fetchall()[0]] == ["=1+1", "2", "['x', 'y']", "None", "1.5"]
     listed = CliRunner().invoke(app, ["sql", "--file", str(day.path)]).stdout
     assert all(name in listed for name in VIEWS)
+
+
+def test_odd_values_stay_what_they_are(day: Day, tmp_path: Path) -> None:
+    """Types that JSON does not have, two columns with one name, and texts of all languages."""
+    query = """SELECT 1 AS a, 2 AS a, true AS yes, 1.5::DECIMAL(9, 2) AS d, INTERVAL 1 DAY AS i, 'a'::BLOB AS b,
+        NULL AS n, '10:00'::TIME AS t, 'é日😀' AS u, 'nan'::DOUBLE AS x, [1, 2] AS l, uuid() AS id, sum(7) AS s"""
+    path = tmp_path / "odd.parquet"
+    for options in (["--json"], ["--csv"], ["--parquet", str(path)]):
+        result = CliRunner().invoke(app, ["sql", query, *options, "--file", str(day.path)])
+        assert result.exit_code == 0, result.exception
+        if options == ["--json"]:
+            (row,) = json.loads(result.stdout)
+            assert (row["a"], row["a_2"], row["yes"], row["d"], row["u"]) == (1, 2, True, 1.5, "é日😀")
+        elif options == ["--csv"]:
+            assert '1,2,true,1.5,"1 day, 0:00:00",61,,10:00:00,é日😀,nan' in result.stdout
+    names = "typeof(d), i, b, u, l::VARCHAR, length(id), s"
+    found = duckdb.sql(f"SELECT {names} FROM {quoted(path)}").fetchall()
+    assert found == [("DOUBLE", "1 day, 0:00:00", "61", "é日😀", "[1,2]", 36, 7)]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("audit.jsonl", "is a file of the audit log, and is not written over"),
+        ("folder", "is no regular file"),
+        ("link", "is no regular file"),
+        ("absent/x.parquet", "absent/x.parquet can't be written: No such file or directory."),
+    ],
+)
+def test_an_answer_replaces_nothing_but_a_file(tmp_path: Path, target: str, sentence: str) -> None:
+    """Neither the log nor what a link leads to; and the error names the option."""
+    log = make_day(tmp_path / "audit.jsonl", tokens=5).path
+    before = log.read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(log)
+    for command in (["sql", "SELECT 1", "--parquet"], ["report", "--html"]):
+        result = CliRunner().invoke(app, [*command, str(tmp_path / target), "--file", str(log)])
+        assert f"{command[-1]}: " in str(result.exception)
+        assert sentence in str(result.exception)
+    assert log.read_bytes() == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "question", [("stats",), ("export",), ("why", "jti-1", "--json"), ("sql", "SELECT 1", "--csv")]
+)
+def test_a_full_disk_is_one_sentence(day: Day, question: tuple[str, ...]) -> None:
+    """Of whatever question, written at once or at the end."""
+    command = [sys.executable, "-m", "relay", "audit", *question, "--file", str(day.path)]
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1] == "Standard output can't be written: No space left on device."
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("question", ["why", "sql"])
+def test_other_bytes_than_text_are_refused(day: Day, question: str) -> None:
+    """An argument in another encoding, as an old terminal sends it, is named."""
+    command: list[str | bytes] = [
+        sys.executable,
+        "-m",
+        "relay",
+        "audit",
+        question,
+        b"caf\xe9",
+        "--file",
+        str(day.path),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines()[-1] == r"The argument 'caf\udce9' is not UTF-8."
 
 
 def test_a_damaged_copy_is_made_again(day: Day, index: Index) -> None:
