@@ -72,6 +72,7 @@ One tick, from the publisher to the browsers:
 
 One token, from the session to the answer of the issuer:
 
+    web/endpoints.py:DirectRoutes             give a request to its endpoint without the router
     issuer/routes.py:issuer_routes            POST /auth/ws-token
     issuer/routes.py:_authenticated           CSRF (web/csrf.py:check_csrf), limits, and the session
     issuer/routes.py:_issued                  read what is asked for

@@ -18,6 +18,7 @@ from relay.limits.requests import Limited
 from relay.sessions.base import EndedRefusal, identity_of
 from relay.web.answers import json_answer, refusal_answer
 from relay.web.cookies import OwnCookies, clear_cookies
+from relay.web.endpoints import Endpoint
 
 PATH = "/api/auth/me"
 
@@ -51,7 +52,7 @@ def me_route(parts: MeParts) -> Route:
             response.raw_headers.extend(access.cookies)
         return response
 
-    return Route(PATH, me, methods=["GET"])
+    return Route(PATH, Endpoint(me), methods=["GET"])
 
 
 async def _user(

@@ -10,6 +10,7 @@ from relay.core.events import Action
 from relay.sessions.base import EndedRefusal
 from relay.web.answers import refusal_answer
 from relay.web.cookies import clear_cookies
+from relay.web.endpoints import Endpoint
 from relay.web.renewed import SessionRenewal
 
 
@@ -36,4 +37,4 @@ def refresh_route(options: BffOptions, parts: BffParts, renewal: SessionRenewal)
         renewed.set_cookies(request, response)
         return response
 
-    return Route("/api/auth/refresh", refresh, methods=["POST"])
+    return Route("/api/auth/refresh", Endpoint(refresh), methods=["POST"])

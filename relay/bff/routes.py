@@ -26,6 +26,7 @@ from relay.web.answers import error_answer, json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import OwnCookies, clear_cookies, set_cookie
 from relay.web.csrf import CsrfCheck
+from relay.web.endpoints import Endpoint
 
 MAX_BODY_BYTES = 4096
 _STREAMS_GO_ON = "You are logged out here, but open streams could not be ended."
@@ -80,8 +81,8 @@ def bff_routes(options: BffOptions, parts: BffParts) -> list[Route]:
         return await _logout(request, options, parts)
 
     return [
-        Route("/api/auth/login", login, methods=["POST"]),
-        Route("/api/auth/logout", logout, methods=["POST"]),
+        Route("/api/auth/login", Endpoint(login), methods=["POST"]),
+        Route("/api/auth/logout", Endpoint(logout), methods=["POST"]),
     ]
 
 

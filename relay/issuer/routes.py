@@ -22,6 +22,7 @@ from relay.web.answers import json_answer, refusal_answer
 from relay.web.bodies import read_json_object
 from relay.web.cookies import OwnCookies, clear_cookies, read_cookie
 from relay.web.csrf import CsrfCheck
+from relay.web.endpoints import Endpoint
 from relay.web.renewed import RENEWABLE, Renewed, SessionRenewal
 
 MAX_BODY_BYTES = 8192
@@ -64,9 +65,9 @@ def issuer_routes(
         return response
 
     return [
-        Route("/auth/ws-token", ws_token, methods=["POST"]),
-        Route("/api/auth/ws-token", ws_token, methods=["POST"]),
-        Route("/.well-known/jwks.json", keys, methods=["GET"]),
+        Route("/auth/ws-token", Endpoint(ws_token), methods=["POST"]),
+        Route("/api/auth/ws-token", Endpoint(ws_token), methods=["POST"]),
+        Route("/.well-known/jwks.json", Endpoint(keys), methods=["GET"]),
     ]
 
 

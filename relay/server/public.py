@@ -31,6 +31,7 @@ from relay.sessions.life import kept_until
 from relay.web.bounded_protocol import busy_answer
 from relay.web.client_identity import client_reader
 from relay.web.cors import Cors
+from relay.web.endpoints import DirectRoutes
 
 
 def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
@@ -90,6 +91,7 @@ def public_app(parts: Parts, pages: Sequence[BaseRoute]) -> Starlette:
         routes,
         Middleware(Cors, allows=csrf.may_read),  # first: a page must be able to read when to come back
         Middleware(PacedRequests, shedder=parts.shedder, refuse=busy_answer),
+        Middleware(DirectRoutes, routes=routes),
     )
 
 

@@ -26,6 +26,7 @@ from relay.web.answers import refusal_answer
 from relay.web.client_link import ClientLink
 from relay.web.cookies import OwnCookies, clear_cookies
 from relay.web.csrf import CsrfCheck
+from relay.web.endpoints import IndexedRequest
 
 _KNOWN: Final = frozenset(int(status) for status in HTTPStatus)
 
@@ -83,7 +84,7 @@ class ProxyEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
+        request = IndexedRequest(scope, receive)
         client = self._parts.client_of(request)
         checked = self._parts.checks.check(request.method, request.state.target, scope["headers"])
         if isinstance(checked, Denied):
