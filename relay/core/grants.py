@@ -55,6 +55,8 @@ class GrantOptions:
 
     def to_claims(self) -> dict[str, int]:
         """Return the token's claims. An option that limits nothing is left out."""
+        if self == NO_OPTIONS:  # as nearly all grants
+            return {}
         return {
             one.name: getattr(self, one.name)
             for one in fields(self)

@@ -13,7 +13,7 @@ checks in the same order.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -46,6 +46,24 @@ _TIMES = ("iat", "nbf", "exp")
 _CLAIMS = frozenset({*_TEXTS, *_TIMES, "origin", "ver"})
 _OPTIONAL_TIMES = ("session_exp", "session_iat")
 _OPTIONAL = frozenset({*_OPTIONAL_TIMES, *OPTION_CLAIMS, "channels", "asker"})
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_Whole = Annotated[int, msgspec.Meta(gt=0, lt=1 << 53)]
+_WellFormed = msgspec.defstruct(
+    "_WellFormed",
+    [
+        *((name, _Text) for name in _TEXTS),
+        *((name, _Whole) for name in _TIMES),
+        ("origin", str),
+        ("ver", Literal[VERSION]),
+        *((name, _Whole, 1) for name in (*_OPTIONAL_TIMES, *OPTION_CLAIMS)),
+        ("channels", Any, None),  # see `_check_channels`
+        ("asker", _Text, "-"),
+    ],
+    forbid_unknown_fields=True,
+)
+"""What `_wrong_claims` finds nothing wrong in, as msgspec checks it in a tenth of the time. If you change one of them,
+change the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +272,20 @@ def _listed(names: list[str]) -> str:
 
 
 def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
+    if not _is_well_formed(payload):
+        yield from _wrong_claims(payload)
+    yield from _check_channels(payload)
+
+
+def _is_well_formed(payload: Mapping[str, Any]) -> bool:
+    try:
+        msgspec.convert(payload, _WellFormed)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _wrong_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
     def wrong(detail: str) -> Refusal:
         return Refusal(reason=Reason.TOKEN_CLAIMS, detail=detail)
 
@@ -274,7 +306,6 @@ def _check_claims(payload: Mapping[str, Any]) -> Iterator[Refusal]:
         yield wrong("origin must be a string.")
     if "ver" in payload and (type(payload["ver"]) is not int or payload["ver"] != VERSION):
         yield wrong(f"ver must be {VERSION}.")
-    yield from _check_channels(payload)
 
 
 def _is_whole(value: object) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from relay.core import tokens
 from relay.core.errors import Reason
 from relay.core.tokens import (
     examine,
@@ -15,6 +16,7 @@ from relay.core.tokens import (
 from tests.support.jws_forgery import b64, forge
 from tests.support.scoped_tokens import (
     CLAIMS,
+    EXPECTED,
     HEADER,
     KEY,
     KEYS,
@@ -88,6 +90,31 @@ def test_any_signed_claims_are_examined_without_an_error(
         assert header.keys() | payload.keys() <= {*HEADER, *PAYLOAD, "session_exp"}
     for refusal in examine(text, KEYS, now=NOW, expected=None).refusals:
         assert str(refusal).endswith(".")
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*PAYLOAD, "session_exp", "session_iat", "asker", "min_interval_ms", "x"]),
+        wild
+        | st.sampled_from(["", 1, True, 1.0, float(NOW), 0, -1, 2**53 - 1, 2**53, 2**64, 10**31, [], ["a"]]),
+        max_size=3,
+    ),
+    st.sets(st.sampled_from(list(PAYLOAD)), max_size=1),
+)
+@example({"ver": True}, set())
+@example({"ver": 1.0, "iat": float(NOW)}, set())
+@example({"session_exp": None}, set())
+@example({"asker": ""}, set())
+def test_the_quick_check_of_claims_has_the_verdict_of_the_slow_one(
+    changed: dict[str, Any], missing: set[str]
+) -> None:
+    """Whatever the claims are, the check that names each wrong one finds as much with the quick one before it."""
+    payload = {name: value for name, value in (PAYLOAD | changed).items() if name not in missing}
+    text = forge(HEADER, payload, PRIVATE)
+    quick = examine(text, KEYS, now=NOW, expected=EXPECTED).refusals
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "_is_well_formed", lambda _payload: False)
+        assert examine(text, KEYS, now=NOW, expected=EXPECTED).refusals == quick
 
 
 # --- claims
