@@ -1,7 +1,8 @@
 """The policy: what each role may ask for on each endpoint, from the section [grants] of the settings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from relay.core.grants import NO_OPTIONS, GrantOptions, merged
 from relay.core.scope import MAX_CHANNELS, Scope
@@ -34,23 +35,38 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class _Sum:
+    """What several roles grant together on one endpoint. `grants` is False if no role has a grant there."""
+
+    scope: Scope
+    options: GrantOptions
+    grants: bool
+
+
+MAX_SUMS: Final = 1024
+"""Combinations of roles, with an endpoint, whose sum is kept. Roles are texts of the backend: there may be many."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """The grants of all roles: `grants` by role and by endpoint name."""
+    """The grants of all roles: `grants` by role and by endpoint name. Other grants need another policy."""
 
     grants: Mapping[str, Mapping[str, Grant]]
+    _sums: dict[tuple[tuple[str, ...], str], _Sum] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     def scope(self, roles: Iterable[str], endpoint: str) -> Scope:
         """Return everything that any of the roles grants on an endpoint. An unknown role grants nothing."""
-        grants = self._of(roles, endpoint)
-        return Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels)))
+        return self._sum(roles, endpoint).scope
 
     def options(self, roles: Iterable[str], endpoint: str) -> GrantOptions:
         """Return the most generous options that the roles have on an endpoint."""
-        return merged(grant.options for grant in self._of(roles, endpoint))
+        return self._sum(roles, endpoint).options
 
     def permits(self, roles: Iterable[str], endpoint: str) -> bool:
         """Tell whether any of the roles has a grant on an endpoint. For a service nothing else counts."""
-        return bool(self._of(roles, endpoint))
+        return self._sum(roles, endpoint).grants
 
     def granting(self, roles: Iterable[str], endpoint: str, channels: Iterable[str]) -> dict[str, list[str]]:
         """Return the roles that grant each channel or pattern by themselves. For a service the only key is ""."""
@@ -60,9 +76,21 @@ class Policy:
         }
         return by_channel or {"": list(scopes)}
 
-    def _of(self, roles: Iterable[str], endpoint: str) -> list[Grant]:
-        found = (self.grants.get(role, {}).get(endpoint) for role in roles)
-        return [grant for grant in found if grant is not None]
+    def _sum(self, roles: Iterable[str], endpoint: str) -> _Sum:
+        """Add up the grants of roles. Most users have the same few roles, so sums are kept."""
+        key = (tuple(roles), endpoint)
+        if (known := self._sums.get(key)) is not None:
+            return known
+        found = (self.grants.get(role, {}).get(endpoint) for role in key[0])
+        grants = [grant for grant in found if grant is not None]
+        if len(self._sums) >= MAX_SUMS:
+            self._sums.clear()
+        self._sums[key] = made = _Sum(
+            scope=Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels))),
+            options=merged(grant.options for grant in grants),
+            grants=bool(grants),
+        )
+        return made
 
     def decide(
         self, roles: Iterable[str], endpoint: str, asked: tuple[str, ...] | None

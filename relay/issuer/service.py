@@ -2,8 +2,10 @@
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from relay.audit.anomalies import ClientIdentity
 from relay.audit.base import Auditor
@@ -36,8 +38,7 @@ class IssuerOptions:
     allowed_origins: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenRequest:
+class TokenRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What was asked for. `channels` None asks for all that is granted. `origin` is "" without a browser.
 
     `for_itself` says that the client will use the token itself. A server-side caller may hand it on.
@@ -49,8 +50,7 @@ class TokenRequest:
     for_itself: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Issued:
+class Issued(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A token, with the other members of the answer."""
 
     token: str
@@ -170,7 +170,7 @@ class Issuer:
         if isinstance(session, Refusal):
             return session
         if logged_in_at is not None:
-            session = replace(session, issued_at=logged_in_at)
+            session = msgspec.structs.replace(session, issued_at=logged_in_at)
         if session_is_revoked(
             ref=session.ref,
             subject=session.subject,

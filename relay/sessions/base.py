@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+import msgspec
+
 from relay.core.errors import Reason, Refusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Session(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A logged-in user. `ref` is a keyed hash that may appear in tokens and logs; the session's id may not.
 
     `own_id` is False if the backend gives sessions no id. `ref` then names all sessions of the user.

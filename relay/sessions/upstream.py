@@ -13,8 +13,10 @@ Without an answer in time there is no session: the caller answers 503.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from relay.core import strict_json
 from relay.core.errors import Reason, Refusal, UnavailableError
@@ -198,7 +200,7 @@ class UpstreamVerifier:
             # the backend has accepted the token, so its own claims can be trusted
             issued_at, ends = token.payload.get("iat"), token.payload.get("exp")
             began = float(issued_at) if is_unix_seconds(issued_at) else session.token_issued_at
-            session = replace(
+            session = msgspec.structs.replace(
                 session,
                 issued_at=session.issued_at or began or 0.0,
                 token_issued_at=began,
@@ -206,7 +208,7 @@ class UpstreamVerifier:
             )
         if session.issued_at > now + self._options.leeway_s:
             # No revocation would be newer. An unknown time counts as older than each.
-            session = replace(session, issued_at=0.0)
+            session = msgspec.structs.replace(session, issued_at=0.0)
         return session
 
 

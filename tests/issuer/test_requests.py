@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from relay.core.errors import MalformedError, Refusal
 from relay.core.patterns import covers, is_pattern
-from relay.issuer.policy import EndpointTerms, Grant, Policy
+from relay.issuer.policy import MAX_SUMS, EndpointTerms, Grant, Policy
 from relay.issuer.service import IssuerOptions, TokenRequest, parse_request
 
 ORIGIN = "https://app.example.com"
@@ -72,3 +72,16 @@ def test_a_role_with_more_than_fits_is_cut_to_32() -> None:
     policy = Policy({"role": {"prices": Grant(channels=tuple(f"prices.A{index}" for index in range(40)))}})
     granted, rejected = policy.decide(["role"], "prices", None)
     assert (len(granted), rejected) == (32, ())
+
+
+def test_sums_of_roles_stay_right_and_bounded() -> None:
+    """Users with roles of their own don't fill the memory, and each gets what its roles grant, the second time too."""
+    policy = Policy(
+        {f"role-{n}": {"prices": Grant(channels=(f"prices.A{n}",))} for n in range(MAX_SUMS + 10)}
+    )
+    for _ in range(2):
+        for number in range(MAX_SUMS + 10):
+            roles = (f"role-{number}", "unknown")
+            assert policy.decide(roles, "prices", None) == ((f"prices.A{number}",), ())
+            assert not policy.permits(roles, "depth")
+            assert len(policy._sums) <= MAX_SUMS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from limits import parse
 from limits.strategies import FixedWindowRateLimiter, SlidingWindowCounterRateLimiter
 
-from relay.limits.memory import MAX_KEYS, Windows
+from relay.limits.memory import MAX_KEYS, MemoryCounts, Windows
 
 
 class Clock:
@@ -39,6 +39,22 @@ def test_a_request_after_the_wait_is_allowed(amount: int, pause: float) -> None:
     clock.now += max(waits) + 0.001
     assert limiter.hit(limit, "key")
     assert current_for >= previous_for
+
+
+@given(
+    st.sampled_from(["1/second", "3/minute", "7/2 minutes", "20/hour"]),
+    st.lists(st.tuples(st.sampled_from(["a", "a/3", "2001:db8::/64", ""]), st.floats(0, 90))),
+)
+async def test_requests_are_counted_as_the_library_counts_them(
+    rate: str, requests: list[tuple[str, float]]
+) -> None:
+    """The library's limiter, on windows of its own, gives the same verdict on each request."""
+    clock = Clock()
+    counts = MemoryCounts(rate, clock=clock)
+    judge = SlidingWindowCounterRateLimiter(Windows(clock=clock))
+    for key, pause in requests:
+        clock.now += pause
+        assert (await counts.hit(key) == 0.0) is judge.hit(parse(rate), key)
 
 
 def test_a_flood_of_keys_takes_bounded_memory() -> None:
