@@ -26,11 +26,11 @@ async def read_body(request: Request, *, max_bytes: int, too_large: Reason) -> b
             f"Send the body as it is: Content-Encoding {encodings[:40]} is not supported.",
             reason=Reason.BODY_ENCODED,
         )
+    if request.headers.get("content-length") == "0":  # nothing to wait for, and no timer to set
+        return b""
     oversized = MalformedError(f"The body has more than {max_bytes} bytes.", reason=too_large)
     if _content_length(request) > max_bytes:
         raise oversized
-    if request.headers.get("content-length") == "0":  # nothing to wait for, and no timer to set
-        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_WITHIN_S):

@@ -7,7 +7,7 @@ It exists on the routes that log in and out, refresh and give tokens. The user's
 from collections.abc import Callable
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +26,12 @@ ALLOWED_HEADERS: Final = ("content-type", HEADER.lower())
 PREFLIGHT_S: Final = 600
 """Seconds for which a browser remembers a preflight: an origin that is taken out of the settings is out after that. Its
 requests are refused at once, by the check of Origin."""
+
+
+_READABLE: Final = (
+    (b"access-control-allow-credentials", b"true"),
+    (b"access-control-expose-headers", b"Retry-After"),
+)
 
 
 class Cors:
@@ -54,14 +60,14 @@ class Cors:
         else:
             app = self._app
 
+        readable = (
+            () if origin is None else ((b"access-control-allow-origin", origin.encode("latin-1")), *_READABLE)
+        )
+
         async def send_readable(message: Message) -> None:
             if message["type"] == "http.response.start":
-                fields = MutableHeaders(scope=message)
-                fields.add_vary_header("Origin")  # also for other origins: a cache must tell them apart
-                if origin is not None:
-                    fields["Access-Control-Allow-Origin"] = origin
-                    fields["Access-Control-Allow-Credentials"] = "true"
-                    fields["Access-Control-Expose-Headers"] = "Retry-After"
+                # Vary also for other origins: a cache must tell them apart. A second line adds to the first one.
+                message["headers"] = [*message.get("headers", ()), (b"vary", b"Origin"), *readable]
             await send(message)
 
         await app(scope, receive, send_readable)
