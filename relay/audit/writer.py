@@ -448,8 +448,6 @@ def _iso(at: float) -> str:
     return f"{_iso_second(second)}.{microseconds // 1000:03d}Z"
 
 
-@lru_cache(
-    maxsize=16
-)  # the records of a batch are of one second or two, and each takes 4 µs
+@lru_cache(maxsize=16)  # the records of a batch are of one second or two, and each takes 4 µs
 def _iso_second(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -165,12 +165,12 @@ class Signer:
 
     def sign(self, payload: bytes) -> str:
         """Return the compact JWS of `payload`."""
-        signed = self._begin + _encode_part(payload)
+        signed = self._begin + encode_part(payload)
         signature = self._algorithm.sign(signed, self._key)
         if len(self._made) >= MADE:
             self._made_before, self._made = self._made, set()
         self._made.add(_digest(signed, signature))
-        return (signed + b"." + _encode_part(signature)).decode("ascii")
+        return (signed + b"." + encode_part(signature)).decode("ascii")
 
     def has_made(self, signed: bytes, signature: bytes) -> bool:
         """Tell whether this is a signature that the signer has made for `signed`, and forget it.
@@ -190,5 +190,6 @@ def _digest(signed: bytes, signature: bytes) -> bytes:
     return hashlib.sha256(signed + signature).digest()
 
 
-def _encode_part(data: bytes) -> bytes:
+def encode_part(data: bytes) -> bytes:
+    """Encode as unpadded base64url (RFC 7515 §2)."""
     return binascii.b2a_base64(data, newline=False).translate(_TO_URL).rstrip(b"=")

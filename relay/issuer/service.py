@@ -1,6 +1,5 @@
 """The issuer of scoped tokens: checks what a session asks for, mints the token, and records it."""
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from relay.audit.base import Auditor
 from relay.core import tokens
 from relay.core.errors import MalformedError, Reason, Refusal, UnavailableError
 from relay.core.events import Action, Client, Event
+from relay.core.jws import encode_part
 from relay.core.origins import refused_origin
 from relay.core.patterns import is_pattern
 from relay.core.revocations import session_is_revoked
@@ -203,7 +203,7 @@ class Issuer:
                 reason=Reason.NOTHING_GRANTED, detail=f"Roles: {', '.join(session.roles) or 'none'}."
             )
         issued_at = int(now)
-        jti = base64.urlsafe_b64encode(next(self._ids)).rstrip(b"=").decode("ascii")
+        jti = encode_part(next(self._ids)).decode("ascii")
         compared = (
             request.for_itself and terms.has_channels
         )  # the gate compares the client that connects with this one

@@ -67,6 +67,8 @@ def ended(why: Ended, detail: str, *, setting: str = "") -> EndedRefusal:
 
 def is_unix_seconds(value: object) -> TypeGuard[float]:
     """Tell whether `value` is a NumericDate of RFC 7519 §2: a number, which may have a fraction."""
+    if type(value) is int:  # as nearly all are
+        return 0 < value < MILLISECONDS
     return (
         isinstance(value, int | float)
         and not isinstance(value, bool)

@@ -48,10 +48,9 @@ class Cors:
         """Call the application, or answer a preflight."""
         if scope["type"] != "http" or scope["path"] not in PATHS:
             return await self._app(scope, receive, send)
-        headers = Headers(scope=scope)
-        origins = headers.getlist("origin")
+        origins = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
         origin = origins[0] if len(origins) == 1 and self._allows(origins[0]) else None
-        if origin is not None and scope["method"] == "OPTIONS" and _may_follow(headers):
+        if origin is not None and scope["method"] == "OPTIONS" and _may_follow(Headers(scope=scope)):
             answer = Response(status_code=204)
             answer.headers["Access-Control-Allow-Methods"] = "POST"
             answer.headers["Access-Control-Allow-Headers"] = ", ".join(ALLOWED_HEADERS)

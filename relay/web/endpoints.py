@@ -5,6 +5,7 @@ cookies, credentials and the body's type asks for ten. Here they are sorted by n
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -42,12 +43,10 @@ class IndexedHeaders(Headers):
 class IndexedRequest(Request):
     """A request whose headers are `IndexedHeaders`."""
 
-    @property
+    @cached_property  # Starlette's property is a call each time
     def headers(self) -> Headers:
         """The headers of the request."""
-        if not hasattr(self, "_headers"):
-            self._headers: Headers = IndexedHeaders(self.scope["headers"])
-        return self._headers
+        return IndexedHeaders(self.scope["headers"])
 
 
 class Endpoint:
