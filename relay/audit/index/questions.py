@@ -16,6 +16,8 @@ from relay.core.patterns import covers, is_pattern
 
 TOP = 10
 """Users and addresses that are listed."""
+_MOST_LIKE = 50
+"""Names that may be suggested in place of one that nobody knows."""
 
 _REFUSED = "rare AND reason != '' AND outcome = 'failure'"
 _OF_CONNECTIONS = "'connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed'"
@@ -81,9 +83,11 @@ def table(index: Index, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
     return index.each(f"SELECT {', '.join(columns)} FROM spanned ORDER BY {index.order}")
 
 
-def names(index: Index, columns: Sequence[str] = NAMES) -> set[str]:
-    """Return the names that records of the span have in some columns."""
-    return {name for column in columns for name in distinct(index, column)}
+def names_like(index: Index, name: str, columns: Sequence[str] = NAMES) -> set[str]:
+    """Return those names of the span's records, in some columns, that are most like a name: a log can have millions."""
+    every = " UNION ".join(f"SELECT {column} AS name FROM spanned WHERE {column} != ''" for column in columns)
+    like = f"SELECT name FROM ({every}) ORDER BY jaro_winkler_similarity(name, ?) DESC LIMIT {_MOST_LIKE}"
+    return {found for (found,) in index.rows(like, [name[:MAX_NAME]])}
 
 
 def distinct(index: Index, column: str) -> set[str]:

@@ -88,7 +88,7 @@ def _told(
         lines_naming,
         lines_of_address,
         lines_of_publisher,
-        names,
+        names_like,
     )
 
     with suppress(ValueError):
@@ -108,7 +108,8 @@ def _told(
 
         steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
         kind, steps = "a user, session, token or connection", steps[-(newest or 0) :]
+    name = about or address or publisher
     columns = NAMES if about else ("address",) if address else ("publisher", "claimed_name")
-    if not steps and not is_named(index, about or address or publisher, columns):
-        raise ConfigurationError(unknown(kind, about or address or publisher, names(index, columns)))
+    if not steps and not is_named(index, name, columns):
+        raise ConfigurationError(unknown(kind, name, names_like(index, name, columns)))
     return steps
