@@ -289,7 +289,7 @@ class Engine(Section):
     url: SecretStr = Field(
         default=SecretStr(""),
         description="Redis or Valkey that several nodes share, like `redis://host:6379`; empty for a single relay. "
-        "relay/engine/README.md has the other forms.",
+        "relay/engine/README.md has the other forms. `redis+cluster://` is experimental.",
     )
     prefix: str = Field(
         default="r1",

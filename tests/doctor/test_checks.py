@@ -221,6 +221,11 @@ BY_SETTINGS: list[tuple[str, list[tuple[str, str]], str]] = [
             "proxy_per_address": "600001/minute",
         }.items()
     ),
+    (
+        "engine-cluster",
+        [("[listen]", '[engine]\nurl = "redis+cluster://a,b"\n\n[listen]')],
+        "engine.url names a Redis Cluster",
+    ),
 ]
 
 

@@ -26,9 +26,10 @@ WITHIN_S = 30.0
 class Supervised:
     """A supervisor with two small workers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.sockets = Path(tempfile.mkdtemp())  # a test's own folder has too long a path for sockets
+        self.environment = environment or {}
         self.process = self.start("127.0.0.1:0")
         assert self.process.stdout is not None
         shown = self.process.stdout.readline()
@@ -50,7 +51,12 @@ class Supervised:
             stderr=subprocess.PIPE,
             text=True,
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(self.sockets)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "TMPDIR": str(self.sockets),
+                **self.environment,
+            },
         )
 
     @property
@@ -116,6 +122,27 @@ def test_a_killed_worker_is_started_again_and_its_connections_wait(supervised: S
     code, log = supervised.end(signal.SIGTERM)
     assert code == 0
     assert f'"pid": {killed}, "code": -9' in log
+
+
+def test_systemd_is_told_of_all_workers_and_a_silent_one_is_killed(tmp_path: Path) -> None:
+    """READY when all accept connections, signs of life, STOPPING. These workers give no sign of life themselves."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.settimeout(WITHIN_S)
+        systemd.bind(str(tmp_path / "notify"))
+        wanted = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        supervised = Supervised(tmp_path, wanted)
+        told = {systemd.recv(100).decode()}
+        while "READY=1" not in told:
+            told.add(systemd.recv(100).decode())
+        assert told <= {"READY=1", "WATCHDOG=1"}
+        assert len(supervised.ready()) >= 2
+        supervised.until(lambda: len(supervised.ready()) > 3)
+        code, log = supervised.end(signal.SIGTERM)
+        assert code == 0
+        assert "a worker gives no sign of life; it is killed" in log
+        while (line := systemd.recv(100).decode()) != "STOPPING=1":
+            assert line == "WATCHDOG=1"
+    shutil.rmtree(supervised.sockets)
 
 
 def test_successors_accept_before_the_others_stop(supervised: Supervised) -> None:

@@ -9,6 +9,11 @@ WARN_OFFSET_S = 0.1
 """A tenth of the difference at which claims are refused."""
 
 
+def _cluster(deployment: Deployment) -> Iterator[str]:
+    if "+cluster://" in deployment.settings.engine.url.get_secret_value():
+        yield "engine.url names a Redis Cluster"
+
+
 def _unusable(deployment: Deployment) -> Iterator[str]:
     if deployment.engine is not None and deployment.engine.fault:
         yield deployment.engine.fault.rstrip(".")
@@ -84,6 +89,14 @@ CHECKS = (
         do="Set min-replicas-to-write 1 and min-replicas-max-lag 1 on all its servers: the old master then refuses "
         "writes within 3 s, and Sentinels that wait for longer (down-after-milliseconds) leave no window.",
         run=_replicas,
+    ),
+    Check(
+        name="engine-cluster",
+        severity=Severity.NOTE,
+        finds="The engine is a Redis Cluster, which is experimental.",
+        means="Some faults were tried on a single server only: a network that splits, lost replies, wrong clocks.",
+        do="Use one server with replicas and Sentinels (redis+sentinel://) if it is large enough.",
+        run=_cluster,
     ),
     Check(
         name="engine-persistence",
