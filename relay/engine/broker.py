@@ -275,7 +275,14 @@ class Shard:
     # from the log
 
     async def _resync(self) -> LogPosition:
+        while (position := await self._take_over()) is None:
+            pass
+        return position
+
+    async def _take_over(self) -> LogPosition | None:
+        """Give the receiver the values of now, and what it missed of their history. None: do it again."""
         loaded = await self.load()
+        generation, _, number = loaded.delivery_position.partition("-")
         names = {publication.channel for publication in loaded.values}
         for name in [name for name in self._delivered if name not in names]:
             self._removed(name)
@@ -283,10 +290,13 @@ class Shard:
             before = self._delivered.get(publication.channel)
             if before is not None and before.epoch == publication.epoch and publication.seq > before.seq + 1:
                 after = Position(epoch=before.epoch, seq=before.seq)
-                for missed in await self.history(publication.channel, after=after) or ():
-                    self._deliver(missed)
+                missed = await self.history(publication.channel, after=after)
+                # A life that began since `load`, perhaps on another server, does not have it, nor this value.
+                if missed is None and (await self._call_load())[0] != int(generation):
+                    return None
+                for one in missed or ():
+                    self._deliver(one)
             self._deliver(publication)
-        generation, _, number = loaded.delivery_position.partition("-")
         assert self._receiver is not None
         self._receiver.delivered(int(number), self.epoch, log=self._number)
         return int(generation), int(number)

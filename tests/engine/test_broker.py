@@ -112,6 +112,34 @@ async def test_a_node_behind_a_cut_log_takes_the_values_of_now(own_engine: Engin
         assert two.resyncs == 1
 
 
+async def test_a_life_that_begins_while_a_node_catches_up_leaves_no_gap(
+    own_engine: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the node missed of the life before is gone then, so it takes no later value of that life either."""
+    options = own_engine.options()
+    async with node_on(options) as (one, _), node_on(options) as (two, other):
+        await publish(one, "a", 1)
+        await until(lambda: other.value("a") == 1)
+        shard = two.shards[0]
+        assert shard._reader is not None
+        await shard._reader.aclose()  # this node stands still
+        for value in (2, 3):
+            await publish(one, "a", value)
+        history = shard.history
+
+        async def lost(channel: str, *, after: Position) -> object:
+            monkeypatch.setattr(shard, "history", history)
+            own_engine.run("FLUSHALL")
+            await publish(one, "a", 4)
+            return await history(channel, after=after)
+
+        monkeypatch.setattr(shard, "history", lost)
+        two.attach(other, after="1-0")  # an entry of an older life
+        shard._delivered = dict(other.last)
+        await until(lambda: other.value("a") == 4)
+        assert [json.loads(one.data) for one in other.got] == [1, 4]
+
+
 async def test_an_engine_that_is_away_refuses_publications(own_engine: EngineServer) -> None:
     """The publisher is told that it does not know; later ones go on."""
     async with node_on(own_engine.options()) as (broker, node):
