@@ -23,7 +23,7 @@ BLOCK_MS = 500
 least twice a second."""
 _ANSWER_WITHIN_S = 1.0
 _MAX_ENTRIES = 16
-"""Entries of one reply: 4 MiB at most, because an entry has at most 256 KiB."""
+"""Entries of one reply: 1.5 MiB at most, because an entry has at most 96 KiB."""
 _AGAIN_S = (0.05, 0.5)
 """Shortest and longest wait before another attempt to connect. It doubles with each failure in a row."""
 _COMPARE_EVERY_S = 0.5

@@ -37,7 +37,7 @@ MESSAGES_A_TURN = 64
 
 MAX_UNSETTLED = 512
 MAX_UNSETTLED_BYTES = 1 << 20
-"""Messages of one connection that the broker may have, and their data: eight of its batches by number, four by bytes.
+"""Messages of one connection that the broker may have, and their data: eight of its batches by number, ten by bytes.
 Nothing more is read from the connection until the first of them has its answer."""
 
 MIN_WAIT_S = 0.02
