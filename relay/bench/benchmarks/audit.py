@@ -47,11 +47,9 @@ class Audit(Benchmark[Bursts]):
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
         program = "relay" if name == "relay" else "relay.bench.load.unaudited_relay"
         with own_relay(folder, sessions=self.connections, program=program) as running:
+            target = msgspec.structs.replace(running.target, channels=[IDLE])
             order = Order(
-                target=msgspec.structs.replace(running.target, channels=[IDLE]),
-                connections=self.connections,
-                parallel=self.parallel,
-                pid=running.pid,
+                target=target, connections=self.connections, parallel=self.parallel, pid=running.pid
             )
             alone = connect_all(order, folder, lambda done: show(done, self.connections, "connections"))
             return Bursts(alone=alone)

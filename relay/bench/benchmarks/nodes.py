@@ -40,6 +40,7 @@ class OneNode:
     own_cores: float
     engine_us_a_message: float | None
     script_ms: float | None
+    waits: float | None
     ticked: Measured
     connected: Connected
 
@@ -61,6 +62,7 @@ class Several:
     node: OneNode
     two: Workers
     path: EnginePath | None = None
+    script_ms: float | None = None
 
 
 ADDED_MS = {"p50_ms": 2, "p99_ms": 15}
@@ -111,20 +113,25 @@ class Nodes(Benchmark[Several]):
             alone = engine if is_relay else None
             with own_relay(folder / "one", sessions=sessions, engine=alone) as running:
                 node = self._node(running, alone, folder, show)
+            engine.longest_script_ms()
             path, workers = (self._path(engine, folder, show), WORKERS) if is_relay else (None, 0)
+            script_ms = engine.longest_script_ms() if is_relay else None
             with own_relay(folder / "several", sessions=sessions, engine=engine, workers=workers) as running:
-                return Several(node=node, path=path, two=self._workers(running, folder, show, workers))
+                two = self._workers(running, folder, show, workers)
+                return Several(node=node, path=path, script_ms=script_ms, two=two)
 
     def _node(self, running: RunningRelay, engine: Engine | None, folder: Path, show: Show) -> OneNode:
-        cpu_s, load = cpu_of(engine.pid) if engine else 0.0, partial(publish_with_sdk, running, folder, show)
+        load = partial(publish_with_sdk, running, folder, show)
+        cpu_s, waited_s = (cpu_of(engine.pid), engine.waited_s()) if engine else (0.0, 0.0)
         published, own_cores = load(READERS, self.rate, self.messages)
-        cpu_s = cpu_of(engine.pid) - cpu_s if engine else 0.0
+        cpu_s, waited_s = (cpu_of(engine.pid) - cpu_s, engine.waited_s() - waited_s) if engine else (0.0, 0.0)
         ticked, _ = load(1, TICKS_S, TICKS_S * self.seconds, READERS)
         return OneNode(
             published=published,
             own_cores=own_cores,
             engine_us_a_message=cpu_s / published.published * 1e6 if engine else None,
             script_ms=engine.longest_script_ms() if engine else None,
+            waits=waited_s / published.counted.wall_s if engine else None,
             ticked=ticked,
             connected=self._connect(running, folder, show),
         )
@@ -178,12 +185,14 @@ class Nodes(Benchmark[Several]):
             Figure("messages_per_s", "SDK: messages/s, acknowledged", "node.published.published_per_s"),
             Figure("node_us_a_message", "SDK: CPU µs a message", _node_us, ",.1f", has_ratio=True),
             Figure("engine_us_a_message", "engine: CPU µs a message", "node.engine_us_a_message", ".1f", at_most=25),
-            Figure("script_ms", "engine: longest script ms", "node.script_ms", ".1f", at_most=5),
+            Figure("script_ms", "engine alone: longest script ms", "script_ms", ".1f", at_most=5),
+            Figure("busy_script_ms", "engine with all: longest script ms", "node.script_ms", ".1f"),
+            Figure("engine_waits", "engine with all: without a core", "node.waits", ".0%"),
             Figure("lost", "SDK: lost", "node.published.counted.total.lost"),
             Figure("repeated", "SDK: repeated", "node.published.counted.total.repeated"),
             Figure("disordered", "SDK: out of order", "node.published.counted.total.disordered"),
-            Figure("p50_ms", "latency p50 ms", lambda one: _latency(one, "p50_ms"), ".2f"),
-            Figure("p99_ms", "latency p99 ms", lambda one: _latency(one, "p99_ms"), ".2f"),
+            Figure("p50_ms", "latency p50 ms", lambda one: getattr(one.node.ticked.latency(), "p50_ms", None), ".2f"),
+            Figure("p99_ms", "latency p99 ms", lambda one: one.node.ticked.p99_ms(), ".2f"),
             Figure("cpu_us_a_connect", "CPU µs a connect", "node.connected.cpu_us_a_connect", ",.0f", True, 1.15),
             Figure("connects_per_s", "connects/s", "node.connected.connects_per_s", has_ratio=True),
             Figure("path_us_a_message", "path: CPU µs a message", "path.cpu_us_a_message", ".1f", at_most=30),
@@ -192,6 +201,7 @@ class Nodes(Benchmark[Several]):
             Figure("resync_s", "resync s", "path.resync_s", ".3f", at_most=1),
             Figure("two_deliveries_per_s", "workers: deliveries/s", "two.fanned.deliveries_per_s", has_ratio=True),
             Figure("two_us_a_delivery", "workers: µs a delivery", "two.fanned.cpu_us_a_delivery", ".2f", True, 1.15),
+            Figure("two_a_read", "workers: deliveries a read", "two.fanned.deliveries_a_read", ".1f", has_ratio=True),
             Figure("two_cores", "workers: CPU, cores", "two.fanned.server_cores", ".2f"),
             Figure("two_connects_per_s", "workers: connects/s", "two.connected.connects_per_s", has_ratio=True),
             Figure("two_us_a_connect", "workers: µs a connect", "two.connected.cpu_us_a_connect", ",.0f", True, 1.15),
@@ -221,7 +231,3 @@ class Nodes(Benchmark[Several]):
 
 def _node_us(side: Several) -> float:
     return side.node.published.server_cpu_s / side.node.published.published * 1e6
-
-
-def _latency(side: Several, what: str) -> float | None:
-    return getattr(side.node.ticked.latency(), what, None)

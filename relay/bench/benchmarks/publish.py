@@ -60,11 +60,8 @@ class Publish(Benchmark[Published]):
             )
             bearers = [running.publish_key]
             order = Order(url=running.internal, path="/v1/publish", bearers=bearers, pid=running.pid)
-            return Published(
-                measured=measured,
-                own_cores=own_cores,
-                singles=self._send_singles(order, folder, show),
-            )
+            singles = self._send_singles(order, folder, show)
+            return Published(measured=measured, own_cores=own_cores, singles=singles)
 
     def _send_singles(self, order: Order, folder: Path, show: Show) -> Answered | None:
         if not self.singles:

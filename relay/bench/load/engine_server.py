@@ -61,10 +61,15 @@ class Engine:
         time.sleep(max(0.0, self._born_at + NEW_LIFE_S - time.monotonic()))
 
     def longest_script_ms(self) -> float:
-        """Return the longest time that a script took since the start, 1.0 if none took longer than that."""
+        """Return the longest time that a script took since the last call, 1.0 if none took longer than that."""
         entries = ask(self.url, "SLOWLOG", "GET", -1)
+        ask(self.url, "SLOWLOG", "RESET")
         scripts = [took_us for _, _, took_us, command, *_ in entries if command[0].startswith(b"EVAL")]
         return float(max([SLOW_US, *scripts])) / 1000
+
+    def waited_s(self) -> float:
+        """Return how long it could run and had no core since the start (proc(5), schedstat)."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def require_engine() -> str:

@@ -103,12 +103,8 @@ def own_relay(
         )
         if engine is not None:
             engine.wait_for_life()
-        yield RunningRelay(
-            target=target,
-            internal=f"http://127.0.0.1:{ports['internal']}",
-            publish_key=publish_key,
-            pid=child.pid,
-        )
+        internal = f"http://127.0.0.1:{ports['internal']}"
+        yield RunningRelay(target=target, internal=internal, publish_key=publish_key, pid=child.pid)
 
 
 def _session(secret: str, name: str) -> str:

@@ -235,9 +235,8 @@ class Counter:
         buffer, keep = self._buffer, self._keep
         buffer[:keep] = connection.tail
         try:
-            limit = (
-                0 if connection.rest is None else READ_BYTES // 16
-            )  # there must be room when it is inflated
+            # there must be room when it is inflated
+            limit = 0 if connection.rest is None else READ_BYTES // 16
             size = connection.socket.recv_into(self._fresh, limit)
         except BlockingIOError:
             return 0

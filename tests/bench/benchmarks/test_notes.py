@@ -179,6 +179,7 @@ def several(*, latency_ms: float = 1.0, cpu_us: float = 800.0, path: EnginePath 
         own_cores=0.5,
         engine_us_a_message=20.0,
         script_ms=1.0,
+        waits=0.1,
         ticked=side(windows=[Latency(samples=1000, p50_ms=latency_ms, p99_ms=latency_ms)]),
         connected=connected,
     )
