@@ -9,7 +9,7 @@ The cost of a delivery on loopback is mostly the `send` system call, so the desi
   of a server are not masked (RFC 6455 §5.1), so the same bytes fit every WebSocket connection.
 - `publish` only queues frames at the channel's interval groups. `flush` takes what is queued on all channels and
   writes once to each subscriber. On an idle relay that is one publication and one write. Publications that
-  arrive while a flush runs form the next flush. There is no timer and no added delay.
+  arrive while a flush runs form the next flush. The caller may put that off, see `relay.stream.fanout`.
 - A flush is done in slices, so that handshakes, pings and publications are handled between them.
 - Subscribers with a flush interval get the newest value once per interval, and share its bytes too. Those that can read
   packed messages share one for all that the flush has for them.

@@ -1,7 +1,8 @@
 """The hub on the event loop: when it flushes, and where its history comes from.
 
 While one flush is written, publications queue for the next. Each turn of the loop writes one slice and then lets
-handshakes, publications and heartbeats run.
+handshakes, publications and heartbeats run. After a flush in which values shared writes comes a rest of some
+milliseconds, so that more of them do.
 """
 
 import asyncio
@@ -26,7 +27,10 @@ SLICE_S = 0.002
 MAX_SLICES = 4
 """Slices in one turn, if the loop kept prices waiting for as long. A tick to 1000 subscribers then waits for one such
 turn and not for four. More would keep publishers waiting: with 10, recorded bursts came a quarter later than with 3."""
-
+MIN_REST_S = 0.001
+"""The loop's timers count milliseconds."""
+MAX_REST_S = 0.008
+"""As long as 1000 writes take. On a machine that is slow for a moment, longer rests would only add to the delay."""
 
 _TEXT = 0b1000_0000 | Opcode.TEXT  # FIN
 
@@ -61,6 +65,10 @@ class Fanout:
         self._clock = clock
         self._scheduled = False
         self._woken_at = 0.0
+        self._due_at = 0.0  # of the turn that is scheduled
+        self._rest_until = 0.0
+        self._writing_s = 0.0  # in the turns of the running flush
+        self._counted = (0, 0)  # deliveries and writes before it
         self._flushing = False
         self._flush_began_at = (
             0.0  # of the running flush, or of the last one if publications came during it; or 0
@@ -115,10 +123,16 @@ class Fanout:
         return found
 
     def _wake(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._woken_at = self._clock()
+        if self._scheduled:
+            return
+        self._scheduled = True
+        self._woken_at = self._due_at = self._clock()
+        rest_s = self._rest_until - self._woken_at
+        if rest_s < MIN_REST_S or self.hub.flushing:
             self._loop.call_soon(self._turn)
+        else:
+            self._due_at = self._rest_until
+            self._loop.call_later(rest_s, self._turn)
 
     def _wake_interval(self, interval_ms: int) -> None:
         # The flushes of an interval lie on one time grid, so that all its groups share them.
@@ -134,7 +148,7 @@ class Fanout:
         # The more the loop kept publications waiting, the more is written now. If there is much to write and much
         # else to do, half of the loop's time is for prices.
         began = self._clock()
-        waited = began - self._woken_at
+        waited = began - self._due_at
         if not self._flushing:
             # Publications that come while a flush is written wake nobody. They may be as old as that flush.
             self._oldest_at = self._flush_began_at or self._woken_at
@@ -147,11 +161,27 @@ class Fanout:
             ended = self._clock()
             # If the write of one connection ever raises, the loop logs it and the flush continues for the others. The
             # hub does not wake while a flush is unfinished, so without this it would never be flushed again.
-            if more:
-                self._wake()
             self.turns.add(ended - began)
+            self._writing_s += ended - began
             if not self.hub.flushing:
                 self.flushes.add(ended - self._oldest_at)
                 self._flushing = False
                 if not more:
                     self._flush_began_at = 0.0
+                self._rest(ended)
+            if more:
+                self._wake()
+
+    def _rest(self, now: float) -> None:
+        """Put off the next flush if the one that has ended shows that more values will then share a write.
+
+        The rest is as long as the writes that this spared took. Under a load of many channels a write takes 7 µs and a
+        value in it 0.5 µs: 5,000 values/s for 40 readers each fill 0.7 of a core this way, and without rests all of it.
+        If each write has one value nothing is gained by waiting, and there is no rest.
+        """
+        counters, writing_s = self.hub.counters, self._writing_s
+        before, self._counted = self._counted, (counters.deliveries, counters.writes)
+        deliveries, writes = (after - then for after, then in zip(self._counted, before, strict=True))
+        spared = 1 - writes / deliveries if deliveries > writes else 0.0
+        self._rest_until = now + min(MAX_REST_S, writing_s * spared)
+        self._writing_s = 0.0

@@ -1,8 +1,10 @@
 """The hub on the event loop, with real connections: one that fails or leaves does not affect others."""
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from itertools import count
+from typing import ClassVar
 
 import pytest
 from websockets.frames import Opcode
@@ -206,6 +208,57 @@ async def test_flushes_are_timed_from_what_came_first() -> None:
     now = 13.5
     await asyncio.sleep(0)
     assert times() == (4.0 + 0.5, 3, 5)
+
+
+async def test_a_flush_rests_if_waiting_spares_writes() -> None:
+    """The rest is as long as the spared writes took. If each write had one value, the next flush is due at once."""
+    now = 10.0
+
+    class Slow(Socket):
+        def write(self, data: bytes) -> None:
+            nonlocal now
+            now += 0.001
+            super().write(data)
+
+    class Loop:
+        due: ClassVar[list[tuple[float, Callable[[], None]]]] = []
+
+        def call_soon(self, callback: Callable[[], None]) -> None:
+            self.due.append((0.0, callback))
+
+        def call_later(self, delay_s: float, callback: Callable[[], None]) -> None:
+            self.due.append((round(delay_s, 6), callback))
+
+    def waits() -> float:
+        """Let the scheduled turn run when it is due, and return how long that took."""
+        nonlocal now
+        ((delay_s, callback),) = Loop.due
+        Loop.due.clear()
+        now += delay_s
+        callback()
+        return delay_s
+
+    fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: now)
+    fanout._loop = Loop()  # type: ignore[assignment]  # it has what is called
+    sinks = [Slow() for _ in range(4)]
+    for sink in sinks:
+        fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a", "b"]))
+    seqs = count(1)
+
+    def publish(channels: str) -> float:
+        for channel in channels:
+            fanout.hub.publish(Publication(channel=channel, epoch="e", seq=next(seqs), ts=1, data=b"1"))
+        return waits()
+
+    assert publish("ab") == 0.0  # nothing was known
+    assert publish("a") == 0.002  # half of 4 ms: two values shared each of 4 writes
+    assert publish("a") == 0.0
+    assert publish("ab" * 50) == 0.0
+    assert publish("a") == round(0.004 * 0.99, 6)
+    assert [len(sink.writes) for sink in sinks] == [5] * 4
+    assert publish("ab") == 0.0
+    now += 0.0015  # most of the rest is over, and a timer would take longer
+    assert publish("a") == 0.0
 
 
 class Archive(MemoryBroker):
