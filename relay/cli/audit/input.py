@@ -71,6 +71,10 @@ class Log:
                     f"{printable(str(path))}: there is no such audit log. Name the settings with --config, or the log "
                     "with --file."
                 )
+            if path.is_dir():
+                raise ConfigurationError(
+                    f"{printable(str(path))} is a folder. Name the files of the audit log in it, each with --file."
+                )
         begin, end = parse_span(since, until, local=local)
         self.reader = RecordReader(since=begin, until=end)
         self.asked = self.reader.span

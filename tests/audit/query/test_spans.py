@@ -105,3 +105,11 @@ def test_a_span_cuts_both_periods(day: Day) -> None:
     periods = ["2026-11-26T11:00..2026-11-26T12:00", "2026-11-26T12:00..2026-11-26T13:00"]
     same = CliRunner().invoke(app, ["diff", *periods, "--json", "--file", str(day.path)])
     assert cut.stdout == same.stdout != "[]\n"
+
+
+def test_a_folder_is_no_log(day: Day) -> None:
+    """Its files have to be named."""
+    result = CliRunner().invoke(app, ["stats", "--file", str(day.path.parent)])
+    assert str(result.exception) == (
+        f"{day.path.parent} is a folder. Name the files of the audit log in it, each with --file."
+    )
