@@ -23,7 +23,7 @@ def database_of(part: Path, opened: int, sha256: str, copy: Callable[[str, Path]
             return path
     except (OSError, ValueError):
         pass
-    aside = part.with_name(f".{part.name}.duckdb.{os.getpid()}.new")
+    aside = part.with_name(f".{part.name}.duckdb.{os.getpid()}.new")  # its name tells `Parts` to leave it
     aside.unlink(missing_ok=True)
     copy(sources([opened]), aside)
     with aside.open("rb+") as written:

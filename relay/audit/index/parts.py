@@ -99,7 +99,7 @@ class Parts:
             parts += [part for of_file in known.values() for part in of_file if Path(part.log).exists()]
             if parts != before:
                 manifest.write(self._folder, duckdb.__version__, parts)
-            self._remove_others({part.name for part in parts})
+            self._remove_others({part.name for part in parts}, seen_ns)
             self._remove_left(seen_ns)
         return found
 
@@ -212,10 +212,14 @@ class Parts:
         self._stack.callback(os.close, file)
         return file
 
-    def _remove_others(self, names: set[str]) -> None:
+    def _remove_others(self, names: set[str], now_ns: int) -> None:
         for path in self._folder.glob("*.parquet*"):  # and the copies of parts
-            if path.name.partition(".parquet")[0] + ".parquet" not in names:
-                path.unlink(missing_ok=True)
+            if path.name.partition(".parquet")[0] + ".parquet" in names:
+                continue
+            with suppress(FileNotFoundError):
+                # a copy is made without the lock, and may be in the making
+                if ".duckdb." not in path.name or path.lstat().st_mtime_ns < now_ns - _LEFT_NS:
+                    path.unlink()
 
     def _remove_left(self, now_ns: int) -> None:
         """Remove the temporary folders of questions that were killed."""

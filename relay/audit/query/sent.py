@@ -126,8 +126,8 @@ class _Connection:
     subscribed: bool = False
     perhaps: bool = False
     """Its records do not name all its channels, or not all that it was sent."""
-    rows: list[tuple[str, Sent]] = field(default_factory=list)
-    """With their epochs."""
+    rows: list[Sent] = field(default_factory=list)
+    """Of the channel."""
     reported: str = ""
     """When it was reported last."""
     covered: str = ""
@@ -150,6 +150,26 @@ class _Connection:
     def is_whole(self) -> bool:
         """Whether it ended and all its reports are there."""
         return self.ended is not None and self.reports == self.ended.relay.reports
+
+    @property
+    def may_have_it(self) -> bool:
+        """Whether it subscribed to the channel, or may have."""
+        return bool(self.subscribed or self.perhaps or self.rows or (self.hidden and not self.is_whole))
+
+    def read(self, record: Record, channel: str) -> None:
+        """Take over what one of its records says of the channel."""
+        own = record.relay
+        if record.event.action in SUBSCRIBE_ACTIONS:
+            is_named = any(covers(name, channel) for name in own.channels)
+            granted = Scope(self.begun.relay.token.channels)
+            is_unnamed = own.count > len(own.channels) and granted.allows(channel)
+            if (is_named or is_unnamed) and (self.subscribed or self.perhaps):
+                self.again = record.at
+            self.subscribed |= is_named
+            self.perhaps |= is_unnamed
+        elif record.event.action in _REPORTS:
+            self.rows += [row for row in own.sent if row.channel == channel]
+            self.perhaps |= own.others.count > 0
 
 
 class _Connections:
@@ -204,41 +224,42 @@ def recipients(
     `was sent` means each of these messages. Of a span of time: those that were open then. The records are those of the
     connections' whole lives, and the gaps, in order.
     """
-    connections = _Connections()
+    connections, found = _Connections(), []
+
+    def tell(name: str) -> None:
+        """Add what is known of a connection, and forget it: a long log has more of them than memory has room for."""
+        one = connections.all.pop(name)
+        if one.may_have_it and one.begun.at <= span[1] and (not one.until or one.until > span[0]):
+            found.append(_recipient(name, one, messages))
+
     for record in records:
         own, connection = record.relay, connections.add(record)
-        if record.event.action == Action.SUBSCRIPTIONS_AGGREGATED:
+        if own.unclean_end:
+            for name in [name for name, one in connections.all.items() if one.killed]:
+                tell(name)
+        elif record.event.action == Action.SUBSCRIPTIONS_AGGREGATED:
             for one in connections.open.get(own.chain.writer, {}).values():
                 one.hidden |= Scope(one.begun.relay.token.channels).allows(channel)
-        if connection is None:
-            continue
-        if record.event.action in SUBSCRIBE_ACTIONS:
-            is_named = any(covers(name, channel) for name in own.channels)
-            granted = Scope(connection.begun.relay.token.channels)
-            is_unnamed = own.count > len(own.channels) and granted.allows(channel)
-            if (is_named or is_unnamed) and (connection.subscribed or connection.perhaps):
-                connection.again = record.at
-            connection.subscribed |= is_named
-            connection.perhaps |= is_unnamed
-        elif record.event.action in _REPORTS:
-            connection.rows += [(row.epoch, row) for row in own.sent if row.channel == channel]
-            connection.perhaps |= own.others.count > 0
-    return [
-        Recipient(
-            verdict=_together({_verdict(one, message) for message in messages}),
-            user=one.begun.user.id,
-            session=one.begun.relay.session.ref,
-            address=one.begun.client.ip,
-            connection=identifier,
-            since=one.begun.at,
-            until=one.until,
-            killed=bool(one.killed),
-        )
-        for identifier, one in connections.all.items()
-        if (one.subscribed or one.perhaps or one.rows or (one.hidden and not one.is_whole))
-        and one.begun.at <= span[1]
-        and (not one.until or one.until > span[0])
-    ]
+        elif connection is not None:
+            connection.read(record, channel)
+            if connection.ended is not None:
+                tell(own.connection.id)
+    for name in list(connections.all):
+        tell(name)
+    return sorted(found, key=lambda one: one.since)
+
+
+def _recipient(name: str, one: _Connection, messages: Sequence[Message]) -> Recipient:
+    return Recipient(
+        verdict=_together({_verdict(one, message) for message in messages}),
+        user=one.begun.user.id,
+        session=one.begun.relay.session.ref,
+        address=one.begun.client.ip,
+        connection=name,
+        since=one.begun.at,
+        until=one.until,
+        killed=bool(one.killed),
+    )
 
 
 def _together(verdicts: set[Verdict]) -> Verdict:
@@ -248,9 +269,7 @@ def _together(verdicts: set[Verdict]) -> Verdict:
 
 def _verdict(connection: _Connection, message: Message) -> Verdict:
     first, last = message.first, message.last
-    rows = sorted(
-        (row for epoch, row in connection.rows if epoch == message.epoch), key=lambda row: row.first
-    )
+    rows = sorted((row for row in connection.rows if row.epoch == message.epoch), key=lambda row: row.first)
     ended = connection.ended
     # the last messages may have waited in the relay when the connection ended: each has at least one byte
     unsent = 0 if ended is None else ended.relay.connection.unsent_bytes

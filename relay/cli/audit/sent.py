@@ -1,12 +1,13 @@
 """`relay audit sent`: what a session was sent. `relay audit recipients`: who was sent a message."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated
 
 import typer
 
-from relay.audit.query.records import RecordReader, Sent, iso
+from relay.audit.query.records import Record, RecordReader, Sent, iso
 from relay.audit.query.sent import Message, Unreported, recipients, sent_to, unreported
 from relay.cli.audit.input import FilesOption, Log, query, reported
 from relay.cli.audit.known_names import unknown
@@ -114,16 +115,19 @@ def who_was_sent(
         from relay.audit.index.questions import lines_of_subscribers
 
         minutes = minutes_of(index, channel)
-        records = list(RecordReader().records(lines_of_subscribers(index, channel)))
+
+        def records() -> Iterator[Record]:
+            return RecordReader().records(lines_of_subscribers(index, channel))
+
         if at:
             moment = parse_time(at, option="--at", local=local)
             messages = _of_minute(minutes, iso(moment), channel)
         else:
-            sent_rows = [row for one in records for row in one.relay.sent if row.channel == channel]
+            sent_rows = (row for one in records() for row in one.relay.sent if row.channel == channel)
             messages = [_numbered(minutes, sent_rows, seq, epoch, channel)]
         log.asked = "" if begin is None else iso(begin), None if end is None else iso(end)
         span = log.asked[0], log.asked[1] or "~"
-        rows = [fields_of(row) for row in recipients(records, channel, messages, span=span)]
+        rows = [fields_of(row) for row in recipients(records(), channel, messages, span=span)]
         if not as_json:
             rows = [
                 row
@@ -166,14 +170,15 @@ def _of_minute(minutes: Minutes, moment: str, channel: str) -> list[Message]:
     return list(found.values())
 
 
-def _numbered(minutes: Minutes, sent_rows: Sequence[Sent], seq: int, epoch: str, channel: str) -> Message:
+def _numbered(minutes: Minutes, sent_rows: Iterable[Sent], seq: int, epoch: str, channel: str) -> Message:
     """Return the message with a number, and say if the log knows of none.
 
     Raises:
         ConfigurationError: if it may be of several epochs, or not of the one that is given.
     """
     newest: dict[str, int] = {}
-    for of, last in [(one[0], one[2]) for one in minutes] + [(row.epoch, row.last) for row in sent_rows]:
+    numbers = chain(((one[0], one[2]) for one in minutes), ((row.epoch, row.last) for row in sent_rows))
+    for of, last in numbers:
         newest[of] = max(last, newest.get(of, 0))
     if epoch and newest and epoch not in newest:
         raise ConfigurationError(

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -326,3 +328,18 @@ def test_a_damaged_copy_is_made_again(day: Day, index: Index) -> None:
         data[at] ^= 16
     copy.write_bytes(data)
     assert ask(index, 'SELECT count(*), count(DISTINCT "user"), max(jti) FROM tokens') == before
+
+
+def test_a_copy_in_the_making_is_left_alone(day: Day, index: Index) -> None:
+    """Another question that comes meanwhile removes what no question uses, and not what one is writing."""
+    part = next(index.folder.glob("*.parquet"))
+    making = part.with_name(f".{part.name}.duckdb.1.new")
+    unknown = part.with_name(f"other-{part.name}")
+    making.write_bytes(b"half")
+    unknown.write_bytes(b"half")
+    assert CliRunner().invoke(app, ["stats", "--file", str(day.path)]).exit_code == 0
+    assert (making.exists(), unknown.exists()) == (True, False)
+    old = time.time() - 2 * 86_400
+    os.utime(making, (old, old))
+    assert CliRunner().invoke(app, ["stats", "--file", str(day.path)]).exit_code == 0
+    assert not making.exists()
