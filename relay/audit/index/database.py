@@ -209,7 +209,7 @@ class Index:
                 self._database.execute("DROP TABLE again")
         return differing
 
-    def databases(self, aside: Path) -> list[tuple[int, Path]]:
+    def databases(self, aside: Path, progress: Progress = lambda _done: None) -> list[tuple[int, Path]]:
         """Return databases with a table `lines` each, and the numbers of the files that their rows are of.
 
         Those of parts are kept. Those of what was written after the parts are made in the folder `aside`.
@@ -222,6 +222,7 @@ class Index:
             for part, opened in zip(file.parts, file.opened, strict=True):
                 path = self.folder / part.name
                 found.append((number, database_of(path, opened, part.sha256, self._copy)))
+                progress(part.end - part.begin)
             if file.end < file.size:
                 path = aside / f"tail-{number}.duckdb"
                 self._copy(f"tail_{number}", path)

@@ -16,6 +16,7 @@ import msgspec
 
 from relay.audit.index import sandbox
 from relay.audit.index.database import Index
+from relay.audit.index.parts import Progress
 from relay.audit.index.views import VIEWS, statements
 from relay.core.errors import ConfigurationError, RelayError
 
@@ -35,8 +36,12 @@ class Answer:
 
 
 @contextmanager
-def asked(index: Index, query: str, *, timeout_s: int) -> Iterator[Answer]:
+def asked(
+    index: Index, query: str, *, timeout_s: int, progress: Progress = lambda _done: None
+) -> Iterator[Answer]:
     """Ask the views. The rows come while they are read, and end with an error if the query takes too long.
+
+    `progress` is told of the parts of the index that are copied for it.
 
     Raises:
         ConfigurationError: if the query has a mistake.
@@ -44,7 +49,7 @@ def asked(index: Index, query: str, *, timeout_s: int) -> Iterator[Answer]:
         OSError: if the databases can't be written.
     """
     with TemporaryDirectory(dir=index.folder, prefix=".sql-") as aside:
-        databases = index.databases(Path(aside))
+        databases = index.databases(Path(aside), progress)
         setup = {
             "databases": [str(path) for _, path in databases],
             "views": statements([number for number, _ in databases], index.span),

@@ -86,6 +86,11 @@ class Log:
         return [] if self.config is not None and self._path is not None else self.files
 
     @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(path.stat().st_size for path in self.files)
+
+    @property
     def files(self) -> list[Path]:
         """All files of the log."""
         return [path for chain in self.chains for path in chain]
@@ -120,7 +125,7 @@ class Log:
                 raise ConfigurationError(NO_DUCKDB) from None
             folder = self._writable(folder_of(self.newest[-1]))
             try:
-                with _reading(sum(path.stat().st_size for path in self.files)) as progress:
+                with reading(self.size) as progress:
                     index = Index(
                         folder,
                         self.files,
@@ -250,7 +255,7 @@ def reported(log: Log) -> Iterator[Log]:
 
 
 @contextmanager
-def _reading(total: int) -> Iterator[Callable[[int], None]]:
+def reading(total: int) -> Iterator[Callable[[int], None]]:
     """Show the bytes that are in the index, on a terminal, if it takes longer than a second."""
     if not sys.stderr.isatty():
         yield lambda _done: None

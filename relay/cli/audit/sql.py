@@ -4,13 +4,14 @@ import csv
 import itertools
 import json
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from relay.cli.audit.export import safe_cell
-from relay.cli.audit.input import Log, query
+from relay.cli.audit.input import Log, query, reading
 from relay.cli.audit.output import print_rows
 from relay.cli.audit.replaced import check_target, replaced
 from relay.cli.options import JsonOption
@@ -59,7 +60,9 @@ def sql(
         print_rows(rows, as_json=as_json, columns=("view", "column", "meaning"), nothing="")
         return
     try:
-        with asked(index, select, timeout_s=timeout) as answer:
+        with ExitStack() as stack:
+            with reading(log.size) as progress:
+                answer = stack.enter_context(asked(index, select, timeout_s=timeout, progress=progress))
             names = [name for name, _ in answer.columns]
             if parquet is not None:
                 with replaced(parquet, option="--parquet", logs=log.files) as file:
