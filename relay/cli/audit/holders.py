@@ -11,7 +11,7 @@ from relay.audit.query.refused import refused_grants
 from relay.cli.audit.input import FilesOption, Log, query, reported
 from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.audit.publications import check_pattern
-from relay.cli.audit.times import LocalOption, ended, parse_moment_or_span
+from relay.cli.audit.times import LocalOption, parse_moment_or_span
 from relay.cli.options import ConfigOption, JsonOption
 from relay.core.patterns import covers
 
@@ -68,15 +68,7 @@ def who_holds(
             if not channel or any(covers(one, channel) or covers(channel, one) for one in row.channels)
         ]
         if not as_json:
-            rows = [
-                row
-                | {
-                    "since": log.shown(row["since"]),
-                    "until": ended(row["until"], killed=row["killed"], local=local),
-                    "channels": row["channels"] or ["(service)"],
-                }
-                for row in rows
-            ]
+            rows = [log.shown_life(row) | {"channels": row["channels"] or ["(service)"]} for row in rows]
         when = "at that moment" if begin is None else "in that time"
         print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing=f"Nobody held a scope {when}.")
 

@@ -17,7 +17,7 @@ import typer
 from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of, read_verified
 from relay.audit.query.records import RecordReader
-from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, parse_span, shown
+from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, ended, parse_span, shown
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
@@ -98,6 +98,11 @@ class Log:
     def shown(self, at: str) -> str:
         """Return a time as tables show it."""
         return shown(at, local=self.local)
+
+    def shown_life(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row of a connection with its begin and end as tables show them."""
+        until = ended(row["until"], killed=row["killed"], local=self.local)
+        return row | {"since": self.shown(row["since"]), "until": until}
 
     @property
     def newest(self) -> list[Path]:

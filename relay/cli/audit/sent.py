@@ -12,7 +12,7 @@ from relay.audit.query.sent import Message, Unreported, recipients, sent_to, unr
 from relay.cli.audit.input import FilesOption, Log, query, reported
 from relay.cli.audit.known_names import unknown
 from relay.cli.audit.output import fields_of, print_rows
-from relay.cli.audit.times import LocalOption, ended, parse_span, parse_time
+from relay.cli.audit.times import LocalOption, parse_span, parse_time
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
@@ -129,14 +129,7 @@ def who_was_sent(
         span = log.asked[0], log.asked[1] or "~"
         rows = [fields_of(row) for row in recipients(records(), channel, messages, span=span)]
         if not as_json:
-            rows = [
-                row
-                | {
-                    "since": log.shown(row["since"]),
-                    "until": ended(row["until"], killed=row["killed"], local=local),
-                }
-                for row in rows
-            ]
+            rows = [log.shown_life(row) for row in rows]
         of = "of this time" if since or until else "in this log"
         nothing = f"No connection {of} subscribed to {printable(channel)}."
         print_rows(rows, as_json=as_json, columns=_RECIPIENTS, nothing=nothing)

@@ -9,7 +9,7 @@ from relay.audit.query.records import iso
 from relay.cli.audit.input import FilesOption, Log, reported
 from relay.cli.audit.known_names import check_endpoint
 from relay.cli.audit.output import fields_of, print_rows
-from relay.cli.audit.times import LocalOption, ended, parse_moment_or_span
+from relay.cli.audit.times import LocalOption, parse_moment_or_span
 from relay.cli.options import ConfigOption, JsonOption
 from relay.cli.output import printable
 
@@ -48,12 +48,8 @@ def who(
         rows = [fields_of(row) for row in found]
         if not as_json:
             rows = [
-                row
-                | {
-                    "since": log.shown(row["since"]),
-                    "until": ended(row["until"], killed=row["killed"], local=local),
-                    "subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])],
-                }
+                log.shown_life(row)
+                | {"subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])]}
                 for row in rows
             ]
         when = (
