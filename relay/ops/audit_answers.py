@@ -102,12 +102,12 @@ class _Process:
         self._asking, asked = socket.socketpair()
         self._asking.setblocking(False)
         with asked:
-            # not by the event loop: this way, the relay's memory is not copied for a fork
+            # not by the event loop: this way, the relay's memory is not copied for a fork. What the process says before
+            # its first question is in the relay's log
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "relay.cli.audit.answering"],
                 stdin=asked.fileno(),
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
                 env=environment,
                 cwd=Path(__file__).parent,  # no settings are here
                 start_new_session=True,
