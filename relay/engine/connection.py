@@ -145,6 +145,10 @@ class EngineConnection:
             reply = error
         if isinstance(reply, ResponseError):
             text = str(reply)
+            if text.startswith(
+                "Protocol error: unauthenticated"
+            ):  # longer commands get this instead of NOAUTH
+                raise AuthenticationError("Authentication required")
             code = next(
                 (code for kind, code in _CODES.items() if isinstance(reply, kind)), text.partition(" ")[0]
             )

@@ -92,5 +92,6 @@ class Health:
         if pulse.fault:
             return pulse.fault
         if pulse.silent_s > GAP_S:
-            return f"The engine does not answer for {pulse.silent_s:.0f} s."
+            why = f" ({pulse.why.rstrip('.')})" if pulse.why else ""
+            return f"The engine does not answer for {pulse.silent_s:.0f} s{why}."
         return "The engine has only just begun to answer again."

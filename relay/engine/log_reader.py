@@ -122,6 +122,7 @@ class LogReader:
                 if not self._failing:
                     self._failing = True
                     log.warning("the engine's log can't be read", log=self._name, error=str(error))
+                self.pulse.why = str(error)
                 await asyncio.sleep(_UNREADABLE_S / 3 if isinstance(error, UnreadableError) else pause)
                 pause = min(2 * pause, longest)
 
@@ -149,10 +150,19 @@ class LogReader:
             return False
         return asyncio.get_running_loop().time() >= self._compare_due
 
+    def _beat(self, *, has_read: bool) -> None:
+        """Take the answer of the engine as one after which this node has missed nothing."""
+        if self.position is not None and asyncio.get_running_loop().time() >= self._unreadable_until:
+            self.pulse.beat()
+            if self._failing and has_read:
+                self._failing = False
+                log.info("the engine's log can be read again", log=self._name)
+
     async def _entries(self, connection: EngineConnection, position: Position) -> list[Any]:
         generation, number = position
         command = ("XREAD", "COUNT", _MAX_ENTRIES, "BLOCK", BLOCK_MS, "STREAMS", self._log_key)
         (reply,) = await self._ask(connection, (*command, f"{generation}-{number}"))
+        self._beat(has_read=True)
         return reply[0][1] if reply else []
 
     def _take(self, entries: list[Any]) -> bool:
@@ -201,6 +211,8 @@ class LogReader:
         if self.position is None:
             return False
         newest = (int(generation or 0), int(number or 0))
+        if newest == self.position:  # else this node has to read first what it missed
+            self._beat(has_read=False)
         self.behind = max(0, newest[1] - self.position[1]) if newest[0] == self.position[0] else 0
         if newest[0] != self.position[0] or newest[1] < self.position[1]:
             self._start_again()
@@ -215,10 +227,4 @@ class LogReader:
         for reply in replies:
             if isinstance(reply, RefusedError):
                 raise reply
-        # else this node does not know yet what it missed, or will miss the next entries
-        if self.position is not None and asyncio.get_running_loop().time() >= self._unreadable_until:
-            self.pulse.beat()
-            if self._failing:
-                self._failing = False
-                log.info("the engine's log can be read again", log=self._name)
         return replies

@@ -18,6 +18,8 @@ class Pulse:
         self._steady_since = self._at
         self.fault = ""
         """Why this reader can't use what the engine answers, "" if it can."""
+        self.why = ""
+        """What the last attempt to get an answer met, "" if it came."""
         self._longest_gap = 0.0  # before `_steady_since`, in the same disturbance
 
     def beat(self) -> None:
@@ -29,7 +31,7 @@ class Pulse:
             self._longest_gap = max(gap, self._longest_gap) if is_same else gap
             self._steady_since = now
         self._at = now
-        self.fault = ""
+        self.fault = self.why = ""
 
     @property
     def silent_s(self) -> float:
@@ -57,6 +59,11 @@ class Pulses:
     def fault(self) -> str:
         """Why a reader can't use what the engine answers, "" if all can."""
         return next((pulse.fault for pulse in self._pulses if pulse.fault), "")
+
+    @property
+    def why(self) -> str:
+        """What a reader met that got no answer, "" if all had one."""
+        return next((pulse.why for pulse in self._pulses if pulse.why), "")
 
     @property
     def silent_s(self) -> float:

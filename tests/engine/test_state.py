@@ -177,3 +177,28 @@ async def test_a_quiet_minute_refuses_nobody(tmp_path: Path) -> None:
             now = time.time() + ahead
             assert await state.claim(f"jti-{ahead}", expires_at=now + 30, issued_at=now)
         await state.aclose()
+
+
+async def test_a_node_that_can_not_read_what_is_new_is_blind(own_engine: EngineServer) -> None:
+    """The engine answers everything else. Then it wants a password, and `/ready` says so."""
+    options = own_engine.options()
+    one, other = await EngineState.open(options), await EngineState.open(options)
+    try:
+        own_engine.run("ACL", "SETUSER", "default", "-xread")
+        await until(lambda: "xread" in one.pulse.why and "xread" in other.pulse.why)
+        await other.revoke("session", at=time.time(), until=time.time() + 600)
+        await until(lambda: one.is_blind)
+        assert one.revoked_at("session") is None
+        own_engine.run("ACL", "SETUSER", "default", "+xread")
+        await until(lambda: one.revoked_at("session") is not None and not one.is_blind)
+        with own_engine.client() as client:  # it stays logged in
+            client.execute_command("CONFIG", "SET", "requirepass", "secret")
+            client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await until(lambda: one.is_blind)
+            assert "Authentication required" in one.pulse.why
+            client.execute_command("CONFIG", "SET", "requirepass", "")
+        await until(lambda: not one.is_blind)
+        assert not one.pulse.why
+    finally:
+        await one.aclose()
+        await other.aclose()
