@@ -178,18 +178,11 @@ class Delivery:
 
 @contextlib.contextmanager
 def server_of(
-    name: SideName,
-    folder: Path,
-    ticks: Ticks,
-    *,
-    sessions: int,
-    interval_ms: int = 0,
-    waits: bool = True,
-    joined: bool = False,
+    name: SideName, folder: Path, ticks: Ticks, *, sessions: int, **yardstick: Any
 ) -> Iterator[Server]:
     """Run the server of a side, and what publishes to it."""
     if name == "yardstick":
-        with yardstick_server(folder, ticks, interval_ms=interval_ms, waits=waits, joined=joined) as server:
+        with yardstick_server(folder, ticks, **yardstick) as server:
             yield server
     else:
         with own_relay(folder, sessions=sessions) as relay, publishing_to(relay, folder, ticks) as server:
@@ -279,9 +272,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
     """A benchmark whose side is one delivery: it names ticks, groups of connections, and the pace."""
 
     P99_AT_MOST: ClassVar[float | None] = None  # times the yardstick's
-    JOINED: ClassVar[bool] = (
-        False  # the yardstick is the bare loop, see `relay.bench.load.yardstick.BareLoop`
-    )
+    WRITE_EVERY_S: ClassVar[float] = 0.0  # of `relay.bench.load.yardstick.BareLoop`, if that is the yardstick
 
     subscribers: int
     interval_ms: int = 0
@@ -307,7 +298,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
             ticks,
             sessions=sessions,
             interval_ms=self.interval_ms,
-            joined=self.JOINED,
+            write_every_s=self.WRITE_EVERY_S,
         ) as server:
             changes = {member: True} if member and name == "relay" else {}
             groups = [change(one, target=change(one.target, **changes)) for one in self.groups(server)]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jwt
 import msgspec
@@ -142,16 +143,10 @@ def publishing_to(relay: RunningRelay, folder: Path, ticks: Ticks, *, sdk: bool 
 
 @contextlib.contextmanager
 def yardstick_server(
-    folder: Path,
-    ticks: Ticks,
-    *,
-    interval_ms: int = 0,
-    waits: bool = True,
-    joined: bool = False,
-    program: Sequence[str] = ("relay.bench.load.yardstick",),
+    folder: Path, ticks: Ticks, *, program: Sequence[str] = ("relay.bench.load.yardstick",), **order: Any
 ) -> Iterator[Server]:
     """Run the yardstick, which publishes by itself, until the block ends; `program` is its module with arguments."""
-    order = yardstick.Order(ticks=ticks, interval_ms=interval_ms, waits=waits, joined=joined)
-    with Child.run("The yardstick", folder, *program, order=order) as child:
+    to_do = yardstick.Order(ticks=ticks, **order)
+    with Child.run("The yardstick", folder, *program, order=to_do) as child:
         port = child.hear(within_s=STALL_S)["port"]
         yield Server(source=child, pid=child.pid, base=Target(stream=f"ws://127.0.0.1:{port}/"))

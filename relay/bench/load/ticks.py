@@ -55,7 +55,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     Made-up ones go to `channels` in turn: `count` of them, at `rate` a second (0: as fast as they are taken).
     With `script` they come from that file instead, see `script_line`, at about that rate. `pause_s` is the longest time
     in which nothing is due. `streams` are the places of channels of mode `stream`; for made-up ticks all places or
-    none. `together` is how many due ticks may share a request.
+    none. `together` is how many due ticks may share a request. Made-up ones that are due within `burst_s` come at once.
     """
 
     run: str
@@ -65,6 +65,7 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
     script: str = ""
     streams: frozenset[int] = frozenset()
     together: int = TOGETHER
+    burst_s: float = 0.0
     pause_s: float = 0.0
 
     @property
@@ -91,6 +92,8 @@ class Ticks(msgspec.Struct, frozen=True, kw_only=True):
             return
         for number in range(self.count):
             due_s = number / self.rate if self.rate else 0.0
+            if self.burst_s:
+                due_s -= due_s % self.burst_s
             yield Tick(due_s, number % len(self.channels), QUOTE, number if self.streams else -1)
 
     def _scripted(self) -> Iterator[Tick]:

@@ -31,12 +31,12 @@ SUBSCRIBED = '{"type":"subscribed","channels":[],"rejected":[]}'
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What to play. Without `waits` a socket that takes nothing fills the memory; with `joined` see `BareLoop`."""
+    """What to play. Without `waits` a socket that takes nothing fills the memory. `write_every_s` is for `BareLoop`."""
 
     ticks: Ticks
     interval_ms: int = 0
     waits: bool = True
-    joined: bool = False
+    write_every_s: float = 0.0
 
 
 class Yardstick:
@@ -120,15 +120,21 @@ class Yardstick:
 
 
 class BareLoop(Yardstick):
-    """The least that Python needs: what is due to a connection at one time is joined, and written once."""
+    """The least that Python needs: every `write_every_s` what is due to a connection is joined, and written once."""
 
     def __init__(self, order: Order) -> None:
         super().__init__(order)
         self._due: dict[ServerConnection, list[bytes]] = {}
+        self._every_s = order.write_every_s
+        self._write_at = 0.0
 
     async def _wait(self, due: float) -> None:
-        if due > time.monotonic() or self._seq % LOOK_EVERY == 0:  # also if it falls behind
+        self._write_at = self._write_at or due + self._every_s
+        while self._write_at <= max(due, time.monotonic()):
+            await super()._wait(self._write_at)
             self._write()
+            self._write_at = max(self._write_at + self._every_s, time.monotonic())
+        if due > time.monotonic():
             await super()._wait(due)
 
     def _to(self, channel: int, message: bytes) -> None:
@@ -147,7 +153,7 @@ class BareLoop(Yardstick):
 
 
 def _yardstick(order: Order) -> Yardstick:
-    return BareLoop(order) if order.joined else Yardstick(order)
+    return BareLoop(order) if order.write_every_s else Yardstick(order)
 
 
 async def run(order: Order, make: Callable[[Order], Yardstick] = _yardstick) -> None:

@@ -56,6 +56,12 @@ def test_ticks_go_to_the_channels_in_turn_at_their_pace() -> None:
     assert {tick.due_s for tick in Ticks(run="x", channels=["a"], count=3).due()} == {0.0}
 
 
+def test_ticks_come_in_bursts() -> None:
+    """Those that are due within a burst's time are due at its beginning. The pace stays."""
+    ticks = Ticks(run="x", channels=["a"], rate=100, count=7, burst_s=0.025)
+    assert [round(tick.due_s, 3) for tick in ticks.due()] == [0, 0, 0, 0.025, 0.025, 0.05, 0.05]
+
+
 def test_a_script_is_played_as_it_was_written(tmp_path: Path) -> None:
     """Times, channels and data come from the file; only messages of streams get a number."""
     path = tmp_path / "script"
