@@ -51,6 +51,7 @@ WALL_CLOCK_USERS = {
     "state/sqlite.py": "forgets what is over by both clocks",
     "stream/connection.py": SHOWN,
     "stream/gate.py": SIGNED,
+    "stream/handshake.py": SHOWN,
     "stream/heartbeat.py": SHOWN,
     "stream/revoker.py": SIGNED,
     "stream/sent.py": SHOWN,

@@ -110,7 +110,7 @@ PARTS = (
         "websockets.asyncio.server:ServerConnection",
         "relay.stream.connection",
         "__init__ connection_lost connection_made data_received eof_received handshake loop process_event protocol "
-        "recv_messages remote_address request response resume_writing send_data transport",
+        "recv_messages remote_address request request_rcvd response resume_writing send_data server transport",
     ),
     private(
         "websockets", "websockets.asyncio.messages:Assembler", "relay.stream.connection", "frames paused"
@@ -119,8 +119,9 @@ PARTS = (
         "websockets",
         "websockets.server:ServerProtocol",
         "relay.stream.connection relay.stream.handshake",
-        "close_rcvd close_rcvd_then_sent close_sent handshake_exc reader",
+        "accept_called available_extensions close_rcvd close_rcvd_then_sent close_sent handshake_exc reader",
     ),
+    private("websockets", "websockets.utils", "relay.stream.handshake", "accept_key"),
     private("websockets", "websockets.streams:StreamReader", "relay.stream.connection", "eof"),
     private(
         "websockets",
