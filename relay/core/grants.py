@@ -51,6 +51,8 @@ class GrantOptions:
     @classmethod
     def from_claims(cls, payload: Mapping[str, Any]) -> "GrantOptions":
         """Return the options that a token carries. Its claims were checked before."""
+        if OPTION_CLAIMS.keys().isdisjoint(payload):
+            return NO_OPTIONS
         return cls(**{one.name: payload[one.name] for one in fields(cls) if one.name in payload})
 
     def to_claims(self) -> dict[str, int]:

@@ -7,10 +7,14 @@ transport. A transport gives it a `Handshake` (WebSocket: `relay.stream.handshak
 Each refusal is a `Denied` with the exact reason, for the audit log. What the client gets is coarse.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from relay.core import tokens
 from relay.core.errors import Reason, Refusal, UnavailableError
@@ -46,22 +50,25 @@ class GateOptions:
     transports: Collection[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HandshakeRequest:
+class HandshakeRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a handshake asks for.
 
     `transport` is how the token came. With "first_message" it is to come as the first frame, and `token` is "".
     """
 
-    token: str = field(repr=False)
+    token: str
     transport: str
     channels: tuple[str, ...]
     interval_ms: int
     compress: bool = False  # of an event stream; a WebSocket negotiates it
-    since: Mapping[str, Since] = field(default_factory=dict)
+    since: Mapping[str, Since] = {}
     """Where `stream` channels are resumed, if the transport says so with the handshake."""
     last_id: str = ""
     """The last id that the client got, if the transport has ids: see `relay.core.positions`."""
+
+    def __repr__(self) -> str:
+        """Leave the token out."""
+        return f"HandshakeRequest(transport={self.transport!r}, channels={self.channels!r})"
 
 
 class Handshake(Protocol):
@@ -99,8 +106,7 @@ class Handshake(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A handshake that has passed all checks that need no token.
 
     With `same_origin` the origin is that of the token: see `Handshake.same_origin`.
@@ -113,8 +119,7 @@ class Attempt:
     client: Client
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A connection that has passed the gate; its token is used up."""
 
     attempt: Attempt
@@ -122,8 +127,7 @@ class Admitted:
     kid: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A connection that was refused, with what its token says.
 
     `claims` and `kid` are there if the signature was right and the key was not revoked. Otherwise `claimed` has what
@@ -137,7 +141,7 @@ class Denied:
     transport: str = ""
     claims: tokens.Claims | None = None
     kid: str = ""
-    claimed: Mapping[str, str] = field(default_factory=dict)
+    claimed: Mapping[str, str] = {}
 
 
 GateResult = Attempt | Admitted | Denied
@@ -314,7 +318,7 @@ class Gate:
         claimed = tokens.claimed_identity(token)
         if denied.refusal.reason is Reason.TOKEN_KEY_UNKNOWN and self._key_is_revoked(claimed.get("kid", "")):
             detail = "The token names a key that was revoked."
-            denied = replace(denied, refusal=replace(denied.refusal, detail=detail))
+            denied = replace(denied, refusal=dataclasses.replace(denied.refusal, detail=detail))
         return replace(denied, claimed=claimed)
 
     def revocation(self, claims: tokens.Claims, kid: str) -> Reason | None:

@@ -7,9 +7,9 @@ origins need CORS. `OPTIONS` is CORS's question before a request. `HEAD` answers
 
 import http
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
+from msgspec.structs import replace
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
