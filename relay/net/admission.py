@@ -87,12 +87,17 @@ class AdmissionQueue:
         self._append(partial(_admit, admitted), priority=priority)
         await admitted
 
-    def submit(self, call: Callable[[], bool], *, priority: bool = False) -> None:
-        """Call `call` in a turn that has room, at once if this turn has. It returns False if it used no room."""
+    def submit(self, call: Callable[[], bool], *, priority: bool = False) -> bool:
+        """Call `call` in a turn that has room, at once if this turn has. It returns False if it used no room.
+
+        Return whether it waits.
+        """
         if not self._reserve_room():
             self._append(call, priority=priority)
-        elif not call():
+            return True
+        if not call():
             self._room += 1
+        return False
 
     def use(self, places: int) -> None:
         """Use more places of this turn: the work that was let in took longer than one place is for."""

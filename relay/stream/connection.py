@@ -394,8 +394,9 @@ class StreamConnection(Outgoing, ServerConnection):
         """See `asyncio.Protocol`. The first bytes wait in the accept queue."""
         if self.phase is Phase.ACCEPTED:
             self._advance(Event.FIRST_BYTES)
-            self.transport.pause_reading()
-            self._accept_queue.submit(partial(self._read_first, data), priority=True)
+            if self._accept_queue.submit(partial(self._read_first, data), priority=True):
+                self.transport.pause_reading()  # only now: to pause and resume takes two system calls
+                self._reading_paused = True
             return
         if self.phase is Phase.OPEN and data[0] & 0x0F == Opcode.CLOSE:  # or a part of a frame that looks so
             self.transport.pause_reading()
@@ -435,7 +436,9 @@ class StreamConnection(Outgoing, ServerConnection):
         if self.phase is not Phase.QUEUED or self.transport.is_closing():
             return False
         self._advance(Event.READ)
-        self.transport.resume_reading()
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
         self.data_received(first)
         return True
 
