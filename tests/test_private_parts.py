@@ -122,6 +122,8 @@ PARTS = (
         "accept_called available_extensions close_rcvd close_rcvd_then_sent close_sent handshake_exc reader",
     ),
     private("websockets", "websockets.utils", "relay.stream.handshake", "accept_key"),
+    private("websockets", "websockets.protocol:Protocol", "relay.stream.connection", "parse parser"),
+    private("websockets", "websockets.datastructures:Headers", "relay.stream.handshake", "set_insecure"),
     private("websockets", "websockets.streams:StreamReader", "relay.stream.connection", "eof"),
     private(
         "websockets",
@@ -156,13 +158,22 @@ def find(of: str) -> Any:
     return getattr(found, name) if name else found
 
 
+INTERPRETER = ("abc", "asyncio", "collections", "typing")
+"""Modules whose classes have no source to look at, or are nobody's private parts."""
+
+
 @cache
 def names_of(owner: Any) -> frozenset[str]:
     """Return the names of a module; of a class also those that its methods give to an instance."""
     names = set(dir(owner))
     if not isinstance(owner, ModuleType):
         for part in owner.__mro__:
-            if part is not object and part.__module__.partition(".")[0] not in ("asyncio", "typing", "abc"):
+            if part is not object and part.__module__.partition(".")[0] not in (
+                "asyncio",
+                "typing",
+                "abc",
+                "collections",
+            ):
                 names |= {name for name, is_set in attributes(class_tree(part)) if is_set}
     return frozenset(names)
 

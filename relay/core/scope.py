@@ -56,6 +56,8 @@ class Scope:
         A user that has `prices.>` and `prices.BTC-USD`, and reads the latter, does not need the former.
         """
         granting = [pattern for pattern in self.patterns if covers(pattern, name)]
+        if len(granting) == 1:
+            return (granting[0],)
         return tuple(
             pattern
             for pattern in granting

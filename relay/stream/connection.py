@@ -19,7 +19,7 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import CONNECTING, OPEN
+from websockets.protocol import CONNECTING, OPEN, Protocol
 from websockets.protocol import Event as ReceivedEvent
 from websockets.server import ServerProtocol
 
@@ -31,7 +31,7 @@ from relay.net.tls_handshake import TlsHandshake
 from relay.stream.compression import Compressor
 from relay.stream.fanout import encode
 from relay.stream.gate import Admitted, GateResult
-from relay.stream.handshake import refusal_of, refusal_response
+from relay.stream.handshake import refusal_of, refusal_response, usual_request
 from relay.stream.lifecycle import LIVE, READABLE, TIMERS, UNANSWERED, Event, Phase, Timer, next_phase
 from relay.stream.outgoing import CLOSE_TIMEOUT_S, Outgoing
 from relay.web.head_limits import MAX_HEAD_BYTES, too_large
@@ -160,7 +160,7 @@ class StreamConnection(Outgoing, ServerConnection):
 
     def forget_handshake(self) -> None:
         """Free what only the handshake needed: 3.5 KB, with the token in it."""
-        # the request itself stays: without one, the library would take the next frame for it, and its parser holds it
+        # the request itself stays: without one, the library would take the next frame for it; its parser may have it
         if self.request is not None:
             self.request.path, self.request.headers = "", _NO_HEADERS
         self.response = self.gate_result = None
@@ -421,6 +421,10 @@ class StreamConnection(Outgoing, ServerConnection):
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(too_large())
                 return
+            if self._head_bytes == len(data) and (request := usual_request(data)):
+                self._skip_head()
+                self.process_event(request)
+                return
         for start in range(0, len(data), READ_SLICE_BYTES):
             super().data_received(data[start : start + READ_SLICE_BYTES])
             if len(self.recv_messages.frames) > MAX_UNHANDLED_FRAMES:
@@ -430,6 +434,11 @@ class StreamConnection(Outgoing, ServerConnection):
         if self.phase in LIVE and self.pending() > PAUSE_READING_BYTES:
             self._reading_paused = True
             self.transport.pause_reading()
+
+    def _skip_head(self) -> None:
+        """Let the library's parser expect frames: the request was read without it."""
+        self.protocol.parser = Protocol.parse(self.protocol)
+        next(self.protocol.parser)
 
     def _read_first(self, first: bytes) -> bool:
         """Read the first bytes when the accept queue lets them through. Return False if the connection has gone."""

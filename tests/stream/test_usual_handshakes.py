@@ -7,11 +7,11 @@ from email.utils import parsedate_to_datetime
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
 from relay.core.messages import PROTOCOL
-from relay.stream.handshake import WebSocketHandshake, _Accepted
+from relay.stream.handshake import WebSocketHandshake, _Accepted, usual_request
 
 USUAL = {
     "Upgrade": "websocket",
@@ -95,6 +95,64 @@ def test_the_answer_is_the_librarys(edits: list[tuple[str, str | None]], doubled
         listed.append((doubled, fields[doubled]))
     own = answer(head_of(listed, line), by_library=False)
     assert own[:2] == answer(head_of(listed, line), by_library=True)[:2]
+
+
+HEADS = st.builds(
+    lambda line, fields, end: (
+        b"\r\n".join([line, *(name + b":" + value for name, value in fields), b"", b""]) + end
+    ),
+    st.sampled_from(
+        [
+            b"GET /ws/prices?channels=a,b HTTP/1.1",
+            b"GET /\xe9 HTTP/1.1",
+            b"GET  / HTTP/1.1",
+            b"GET /\x01 HTTP/1.1",
+            b"get / HTTP/1.1",
+            b"GET / HTTP/2",
+            b"GET /",
+        ]
+    )
+    | st.binary(max_size=20),
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [b"Host", b"hOST", b"X-A", b"Content-Length", b"Transfer-Encoding", b"a b", b"", b"\xe9"]
+            ),
+            st.sampled_from(
+                [b" a", b"", b" \t\xe9 \t", b"0", b" chunked", b"a\nb: c", b"a\rb", b"\0", b"a:b", b"\x7f"]
+            )
+            | st.binary(max_size=4),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([b"", b"\r\n", b"x", b"GET / HTTP/1.1\r\n\r\n"]),
+)
+
+
+@given(head=HEADS, at=st.integers(0, 60), piece=st.binary(max_size=3), cut=st.integers(0, 2))
+@example(head=head_of([("Host", "relay.example"), *USUAL.items()]), at=0, piece=b"", cut=0)
+@example(head=head_of([("A", str(number)) for number in range(200)]), at=0, piece=b"", cut=0)
+def test_a_head_is_read_as_the_library_reads_it(head: bytes, at: int, piece: bytes, cut: int) -> None:
+    """For any bytes: what is read without the library, the library reads in the same way, and wants no more of it."""
+    data = head[:at] + piece + head[at + cut :]
+    if (request := usual_request(data)) is None:
+        return
+    protocol = ServerProtocol()
+    protocol.receive_data(data)
+    (read,) = protocol.events_received()
+    assert isinstance(read, Request)
+    assert read == request
+    assert list(read.headers.raw_items()) == list(request.headers.raw_items())
+    assert not protocol.reader.buffer
+
+
+def test_a_browsers_head_is_read_without_the_library() -> None:
+    """It is one that the library would read line by line. Less or more than it is the library's."""
+    head = head_of([("Host", "relay.example"), ("Cookie", "a=b; c=d"), *USUAL.items()])
+    request = usual_request(head)
+    assert request is not None
+    assert (request.method, request.path, request.headers["cookie"]) == ("GET", "/ws/prices", "a=b; c=d")
+    assert usual_request(head[:-1]) is usual_request(head + b"\x81") is None
 
 
 @pytest.mark.parametrize("connection", ["Upgrade", "keep-alive, Upgrade", "upgrade"])
