@@ -1,6 +1,6 @@
 """How long a connection lives, and how often it may get a price, as its token and its endpoint allow."""
 
-import secrets
+import random
 import time
 
 from relay.stream.gate import Admitted
@@ -25,7 +25,7 @@ def lifetime_s(max_age_s: float) -> float:
     A random part of the age limit is left out. Otherwise all clients that came back in one moment, after a restart,
     would end in one moment too.
     """
-    return max_age_s - secrets.randbelow(1000) / 1000 * max_age_s * AGE_SPREAD
+    return max_age_s - random.random() * max_age_s * AGE_SPREAD  # noqa: S311  # no secret, and for each connection
 
 
 def expiry(admitted: Admitted, now: float, lifetime_s: float) -> float:
