@@ -89,7 +89,7 @@ One token, from the handshake to the first price:
     stream/listener.py:listen                 the library's server, with the relay's limits
     stream/connection.py:StreamConnection     a new connection; its first bytes wait in the accept queue
     stream/lifecycle.py:next_phase            the phases of a connection, and what leads from one to the next
-    stream/service.py:Stream._process_request the library has read a handshake
+    stream/service.py:Stream._process_request a handshake was read: by `usual_request`, or by the library
     stream/service.py:Stream._handle          the handshake is answered; the token may still come, as the first frame
     stream/service.py:Stream._serve           register the connection, and run its protocol until it ends
     stream/handshake.py:read_handshake        find the token, the channels and the interval in a handshake

@@ -317,6 +317,8 @@ class StreamConnection(Outgoing, ServerConnection):
         if opcode in (Opcode.PING, Opcode.PONG, Opcode.CLOSE) and self.phase in UNANSWERED:
             self.abort()  # a client must wait for the handshake's answer (RFC 6455 §4.1)
             return
+        if self.request is None and self.request_rcvd.cancelled():
+            return  # the time for the handshake was over in this turn, and its task is about to cut the connection
         super().process_event(event)
         if opcode not in (Opcode.PING, Opcode.PONG):
             return

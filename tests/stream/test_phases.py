@@ -1,6 +1,7 @@
 """The phases that real connections go through, by the ways in which they end."""
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
 
@@ -93,6 +94,21 @@ async def test_a_connection_without_a_request_is_counted_and_forgotten(
     assert await reader.read() == b""
     writer.close()
     assert (await finished(node, walks[0]))[0] is Phase.CLOSING
+
+
+async def test_a_request_in_the_turn_in_which_its_time_is_over_is_ignored(node: Node) -> None:
+    """The handler is cancelled and has not run yet: the request raises no error, and gets no answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    await until(lambda: bool(node.stream._addresses))
+    (late,) = node.stream._addresses
+    for task in [task for server in node.servers for task in server.handler_tasks]:
+        task.cancel()
+    late.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    with contextlib.suppress(ConnectionResetError):
+        assert await reader.read() == b""
+    writer.close()
+    assert late.phase is not Phase.OPEN
+    await node.empty()
 
 
 async def test_an_error_of_the_relay_closes_the_connection(
