@@ -263,9 +263,8 @@ class Stream:
         if isinstance(result, Admitted):
             self._uncount(connection)
             connection.forget_handshake()
-            await self._admission_queue.enter(
-                priority=True
-            )  # one commit of the state store answers many claims
+            # one commit of the state store answers many claims
+            await self._admission_queue.enter(priority=True)
             self.registry.add(connection, result)
             await self._serve(connection, result)
 

@@ -52,7 +52,7 @@ EDITS = st.lists(
 
 def select(_protocol: ServerProtocol, offered: object) -> str | None:
     """Select as the listener does."""
-    return PROTOCOL if PROTOCOL in list(offered) else None  # type: ignore[call-overload]
+    return PROTOCOL if PROTOCOL in list(offered) else None  # type: ignore[call-overload]  # a list of texts
 
 
 def answer(head: bytes, *, by_library: bool) -> tuple[bytes, str | None, Response | None]:
@@ -63,7 +63,7 @@ def answer(head: bytes, *, by_library: bool) -> tuple[bytes, str | None, Respons
     if by_library:
         response: Response | None = protocol.accept(request)  # type: ignore[arg-type]  # it is a request
     else:
-        handshake = WebSocketHandshake(request, protocol)  # type: ignore[arg-type]
+        handshake = WebSocketHandshake(request, protocol)  # type: ignore[arg-type]  # it is a request
         handshake.check()
         response = handshake.response
     if response is None:
