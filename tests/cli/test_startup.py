@@ -14,10 +14,15 @@ from relay.cli import app
 from tests.support.command_line import commands
 
 _PROGRAM = """
-import atexit, json, sys
-atexit.register(lambda: print(json.dumps(sorted(sys.modules))))
+import json, os, sys
 from relay.__main__ import main
-main()
+end = os._exit  # of a question to the audit log
+os._exit = sys.exit
+try:
+    main()
+finally:
+    print(json.dumps(sorted(sys.modules)), flush=True)
+    end(0)
 """
 
 

@@ -5,33 +5,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from relay.audit.index import manifest
-from relay.audit.index.parts import sources
+
+SUFFIXES = (".lines.duckdb", ".lines.sha256")
+"""The ends of the names of a copy, and of the file with its sums."""
 
 
-def database_of(part: Path, opened: int, sha256: str, copy: Callable[[str, Path], None]) -> Path:
+def database_of(part: Path, sums: str, copy: Callable[[Path], None]) -> Path:
     """Return the database with the rows of a part. It is made once, and again if its bytes changed.
 
-    `opened` is the file of the part, `sha256` that of its bytes, and `copy` writes the rows of a source as a database.
+    `part` is the folder with the part's name, `sums` are those of the part's sheets, and `copy` writes its rows as a
+    database.
 
     Raises:
         OSError: if it can't be written.
     """
-    path = part.with_name(f"{part.name}.duckdb")
-    sum_ = part.with_name(f"{part.name}.sha256")
+    path, sum_ = (part.with_name(part.name + suffix) for suffix in SUFFIXES)
     try:
-        if sum_.read_text("ascii") == f"{sha256} {_sha256_of(path)}\n":
+        if sum_.read_text("ascii") == f"{sums} {_sha256_of(path)}\n":
             return path
     except (OSError, ValueError):
         pass
-    aside = part.with_name(f".{part.name}.duckdb.{os.getpid()}.new")  # its name tells `Parts` to leave it
+    aside = part.with_name(f".{path.name}.{os.getpid()}.new")
     aside.unlink(missing_ok=True)
-    copy(sources([opened]), aside)
+    copy(aside)
     with aside.open("rb+") as written:
         os.fsync(written.fileno())
     made = _sha256_of(aside)
     aside.replace(path)
     with manifest.replacing(sum_) as file:
-        file.write(f"{sha256} {made}\n".encode())
+        file.write(f"{sums} {made}\n".encode())
     return path
 
 

@@ -1,11 +1,13 @@
 """Questions to an index: DuckDB over its parts, and over the tails of the log's files, which were just read."""
 
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any
 
@@ -13,9 +15,9 @@ import msgspec
 
 from relay.audit.index import manifest
 from relay.audit.index.copies import database_of
+from relay.audit.index.manifest import Part
 from relay.audit.index.native import duckdb
 from relay.audit.index.parts import (
-    Indexed,
     Parts,
     Progress,
     batches,
@@ -26,7 +28,7 @@ from relay.audit.index.parts import (
     summary_of,
 )
 from relay.audit.index.rows import rows_of
-from relay.audit.index.views import NO_ROW, PLACE
+from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows
 from relay.core.errors import RelayError
 
 _SOME_ROWS = 10_000
@@ -52,8 +54,9 @@ class Known:
 class Index:
     """The index of a log, brought up to date. Use it in a `with` block: it keeps the log's files open.
 
-    The view `lines` has a row for each line of the log: `file`, the number of its file, and the columns of `Row`. The
-    view `spanned` has those of them that are records of `span`. `summaries` have the numbers of their files too.
+    Queries name the views of `relay.audit.index.sheets`. `lines` has a row for each line of the log: `file`, the number
+    of its file, and the columns of `Row`. `spanned` has those of them that are records of `span`. A sheet of a part is
+    checked when the first query needs it. `summaries` have the numbers of their files too.
     """
 
     def __init__(
@@ -84,17 +87,20 @@ class Index:
         self.folder = folder
         self.order = "place" if chains < 2 else "moment, place"
         self._unfinished = 0
+        self._views: set[str] = set()
+        self._tails: list[tuple[int, str]] = []
+        self._reread: dict[str, str] = {}
         self.memory_mb = memory_mb
         manifest.open_folder(folder)
         with ExitStack() as stack:
             self._database = stack.enter_context(self._connect(folder))
-            parts = Parts(folder, self._database, stack)
-            self.files = parts.update(logs, progress)
-            self.rebuilt = parts.rebuilt
+            self._parts = Parts(folder, self._database, stack)
+            self.files = self._parts.update(logs, progress)
+            self.rebuilt = self._parts.rebuilt
             self.summaries = [
                 (number, part.summary) for number, found in enumerate(self.files) for part in found.parts
             ]
-            self._make_views(self._load_tails(folder))
+            self._load_tails()
             self._stack = stack.pop_all()
 
     def __enter__(self) -> "Index":
@@ -114,6 +120,7 @@ class Index:
             RelayError: if the database can't answer, as with too little memory.
         """
         with _answering():
+            self._make_views(query)
             return list(self._database.execute(query, list(parameters)).fetchall())
 
     def each(self, query: str) -> Iterator[tuple[Any, ...]]:
@@ -123,6 +130,7 @@ class Index:
             RelayError: if the database can't answer.
         """
         with _answering():
+            self._make_views(query)
             found = self._database.execute(query)
             while some := found.fetchmany(_SOME_ROWS):
                 yield from some
@@ -134,6 +142,7 @@ class Index:
             RelayError: if the database can't.
         """
         with _answering():
+            self._make_views(statement)
             self._database.execute(statement)
 
     def load_table(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
@@ -160,20 +169,21 @@ class Index:
         )
 
     def lines(
-        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None
+        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None, of: str = "lines"
     ) -> Iterator[bytes]:
-        """Read the log's lines whose rows fulfil a condition, in the order of the log; or only the `newest` of them.
+        """Read the log's lines whose rows in a view fulfil a condition, in the order of the log; or only the `newest`.
 
         Raises:
+            RelayError: if the database can't answer.
             OSError: if the log can't be read.
         """
-        return (line for _, line in self.placed_lines(where, parameters, newest=newest))
+        return (line for _, line in self.placed_lines(where, parameters, newest=newest, of=of))
 
     def placed_lines(
-        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None
+        self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None, of: str = "lines"
     ) -> Iterator[tuple[int, bytes]]:
         """Read the same lines, each with its place in the log."""
-        query = f"SELECT place, file, start, length FROM lines WHERE {where} ORDER BY "
+        query = f"SELECT place, file, start, length FROM {of} WHERE {where} ORDER BY "
         if newest is None:
             found = self.rows(query + self.order, parameters)
         else:
@@ -182,31 +192,28 @@ class Index:
         for place, number, start, length in found:
             yield place, os.pread(self.files[number].file, length, start)
 
-    def differing(self, folder: Path) -> int:
+    def differing(self) -> int:
         """Read the log again, and return how many rows of the parts are not what it says.
 
         The sums of a part can't show what somebody wrote who can write the manifest too.
 
         Raises:
+            RelayError: if the log was changed meanwhile.
             OSError: if the log can't be read, or the rows of it can't be written aside.
         """
+        return sum(
+            self._differing(number, part) for number, found in enumerate(self.files) for part in found.parts
+        )
+
+    def _differing(self, number: int, part: Part) -> int:
+        """Return how many rows of a part's sheets are not what its lines say."""
+        self._read_again(number, part, "again")
         differing = 0
-        with TemporaryDirectory(dir=folder, prefix=".again-") as aside:
-            for found in self.files:
-                if not found.parts:
-                    continue
-                rows, at = Path(aside) / "rows.json", 0
-                with rows.open("wb") as sink:
-                    for lines in batches(found.file, 0, found.end, to_end=True):
-                        sink.write(encode_rows(rows_of(lines, at)))
-                        at += sum(map(len, lines))
-                load(self._database, "again", rows)
-                parts = sources(found.opened)
-                differing += self.rows(
-                    f"SELECT (SELECT count(*) FROM (SELECT * FROM {parts} EXCEPT ALL SELECT * FROM again))"
-                    f" + (SELECT count(*) FROM (SELECT * FROM again EXCEPT ALL SELECT * FROM {parts}))"
-                )[0][0]
-                self._database.execute("DROP TABLE again")
+        for sheet, query in SHEETS.items():
+            has, should = f"SELECT * FROM {self._source(number, part, sheet)}", query.format(rows="again")
+            for one, other in ((has, should), (should, has)):
+                differing += self.rows(f"SELECT count(*) FROM (({one}) EXCEPT ALL ({other}))")[0][0]
+        self.execute("DROP TABLE again")
         return differing
 
     def databases(self, aside: Path, progress: Progress = lambda _done: None) -> list[tuple[int, Path]]:
@@ -218,15 +225,19 @@ class Index:
             OSError: if they can't be written.
         """
         found = []
-        for number, file in enumerate(self.files):
-            for part, opened in zip(file.parts, file.opened, strict=True):
-                path = self.folder / part.name
-                found.append((number, database_of(path, opened, part.sha256, self._copy)))
-                progress(part.end - part.begin)
-            if file.end < file.size:
-                path = aside / f"tail-{number}.duckdb"
-                self._copy(f"tail_{number}", path)
-                found.append((number, path))
+        sheets = VIEWS["lines"].sheets
+        for number, part in self._all_parts():
+            rows = " UNION ALL ".join(
+                f"SELECT * FROM {self._source(number, part, sheet)}" for sheet in sheets
+            )
+            sums = " ".join(part.sheets[sheet] for sheet in sheets)
+            copy = partial(self._copy, f"({rows})")
+            found.append((number, database_of(self.folder / part.name, sums, copy)))
+            progress(part.end - part.begin)
+        for number, table in self._tails:
+            path = aside / f"{table}.duckdb"
+            self._copy(table, path)
+            found.append((number, path))
         return found
 
     def write_parquet(self, rows: Path, columns: Mapping[str, str], path: Path) -> None:
@@ -250,7 +261,7 @@ class Index:
             self.execute("DETACH copied")
 
     def _connect(self, folder: Path) -> Any:
-        return duckdb.connect(
+        database = duckdb.connect(
             config={
                 "memory_limit": f"{self.memory_mb}MB",
                 "threads": 2,
@@ -259,42 +270,97 @@ class Index:
                 "autoload_known_extensions": False,
             }
         )
+        database.execute("SET enable_progress_bar = false")  # it would be in the answer
+        return database
 
-    def _load_tails(self, folder: Path) -> list[int]:
-        """Read what was written after the parts, and return the numbers of the files that have such a tail."""
-        numbers = [number for number, found in enumerate(self.files) if found.end < found.size]
-        if numbers:
-            with TemporaryDirectory(dir=folder, prefix=".tail-") as aside:
-                for number in numbers:
-                    self._load_tail(self.files[number], Path(aside) / "rows.json", f"tail_{number}")
-                    self.summaries.append((number, summary_of(self._database, f"tail_{number}")))
-        return numbers
+    def _all_parts(self) -> Iterator[tuple[int, Part]]:
+        """Yield all parts, each with the number of its file."""
+        return ((number, part) for number, found in enumerate(self.files) for part in found.parts)
 
-    def _load_tail(self, found: Indexed, rows: Path, table: str) -> None:
-        at = found.end
-        with rows.open("wb") as sink:
-            for lines in batches(found.file, at, found.size, to_end=False):
-                sink.write(encode_rows(rows_of(lines, at)))
-                at += sum(map(len, lines))
-        self._unfinished += found.size - at
-        load(self._database, table, rows)
+    def _load_tails(self) -> None:
+        """Read what was written after the parts."""
+        for number, found in enumerate(self.files):
+            if found.end < found.size:
+                table = f"tail_{number}"
+                end, _ = self._load(table, found.file, found.end, found.size, to_end=False)
+                self._unfinished += found.size - end
+                self._tails.append((number, table))
+                self.summaries.append((number, summary_of(self._database, table)))
 
-    def _make_views(self, tails: Sequence[int]) -> None:
-        """Make the views of the parts and the tails."""
-        opened = [(number, file) for number, found in enumerate(self.files) for file in found.opened]
-        selects = [f"SELECT {number} AS file, * FROM tail_{number}" for number in tails]
-        if opened:
-            numbers = [number for number, _ in opened]
-            selects.append(
-                f"SELECT {numbers}[file_index::BIGINT + 1] AS file, * FROM {sources(file for _, file in opened)}"
-            )
-        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, {NO_ROW} WHERE false"
-        since, until = self.span
-        self._database.execute(
-            f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every});"
-            f"CREATE TEMP VIEW spanned AS SELECT * FROM lines WHERE NOT bad AND moment >= '{since}'"
-            + ("" if until is None else f" AND moment <= '{until}'")
-        )
+    def _load(self, table: str, file: int, begin: int, end: int, *, to_end: bool) -> tuple[int, str]:
+        """Make a table of the rows of a range of a file. Return where its last line ends, and the lines' SHA-256."""
+        at, digest = begin, hashlib.sha256()
+        rows = self.folder / f".{table}.{os.getpid()}.new"
+        try:
+            with rows.open("wb") as sink:
+                for lines in batches(file, begin, end, to_end=to_end):
+                    sink.write(encode_rows(rows_of(lines, at)))
+                    data = b"".join(lines)
+                    digest.update(data)
+                    at += len(data)
+            load(self._database, table, rows)
+        finally:
+            rows.unlink(missing_ok=True)
+        return at, digest.hexdigest()
+
+    def _read_again(self, number: int, part: Part, table: str) -> None:
+        """Make a table of the rows of a part's lines.
+
+        Raises:
+            RelayError: if these are not the lines that the part was made from.
+        """
+        found = self.files[number]
+        _, log_sha256 = self._load(table, found.file, part.begin, part.end, to_end=True)
+        if log_sha256 != part.log_sha256:
+            raise RelayError("The audit log was changed while it was asked. Ask again.")
+
+    def _source(self, number: int, part: Part, sheet: str) -> str:
+        """Return a sheet of a part as a table of SQL: its file, or if that is damaged, a query to the part's lines."""
+        if self._parts.is_sound(part, sheet):
+            return sources([self._parts.file(part, sheet)])
+        if part.name not in self._reread:
+            table = self._reread[part.name] = f"reread_{len(self._reread)}"
+            self._read_again(number, part, table)
+        return f"({SHEETS[sheet].format(rows=self._reread[part.name])})"
+
+    def _make_views(self, query: str) -> None:
+        """Make the views that a query names, of sheets that are checked now."""
+        for name, view in VIEWS.items():
+            if name not in self._views and re.search(rf"\b{name}\b", query):
+                self._views.add(name)
+                self._database.execute(f"CREATE TEMP VIEW {name} AS {self._selected(view)}")
+
+    def _selected(self, view: View) -> str:
+        """Return the query for the rows of a view."""
+        since, until = self.span if view.is_bounded else ("", None)
+        bounds = [f"moment >= '{since}'"] if since else []
+        bounds += [] if until is None else [f"moment <= '{until}'"]
+        if bounds and view.sheets[0] in SUMS:
+            self._make_views("spanned_keys")
+            rows = SHEETS[view.sheets[0]].format(rows="(SELECT * REPLACE (place AS start) FROM spanned_keys)")
+            return f"SELECT *, start AS place FROM ({rows})" if view.has_places else rows
+        selects = [
+            f"SELECT {number} AS file, * FROM ({SHEETS[sheet].format(rows=table)})"
+            for sheet in view.sheets
+            for number, table in self._tails
+        ]
+        for sheet in view.sheets:
+            sound: list[tuple[int, int]] = []
+            for number, part in self._all_parts():
+                if self._parts.is_sound(part, sheet):
+                    sound.append((number, self._parts.file(part, sheet)))
+                else:
+                    selects.append(f"SELECT {number} AS file, * FROM {self._source(number, part, sheet)}")
+            if sound:
+                numbers, files = zip(*sound, strict=True)
+                selects.append(
+                    f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}"
+                )
+        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, * FROM ({no_rows(view.sheets[0])})"
+        if view.is_bounded and "rare" in view.sheets:
+            bounds.append("NOT bad")
+        found = f"SELECT *, {PLACE} AS place FROM ({every})" if view.has_places else every
+        return f"{found} WHERE {' AND '.join(bounds)}" if bounds else found
 
 
 def _struct(columns: Mapping[str, str]) -> str:
@@ -308,6 +374,8 @@ def _answering() -> Iterator[None]:
     """Turn an error of the database into one of the relay."""
     try:
         yield
+    except OSError as error:
+        raise RelayError(f"The audit log can't be read, or its index not written: {error}.") from None
     except duckdb.Error as error:
         why = str(error).partition("\n")[0]
         setting = "audit.index_memory_mb: " if isinstance(error, duckdb.OutOfMemoryException) else ""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from relay.audit.index.database import Index
-from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, SUBSCRIBED, load_narrowest
+from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, load_narrowest
+from relay.audit.index.rows import SUBSCRIBED
 from relay.audit.index.views import published_rows
 from relay.core.events import Action
 
@@ -22,46 +23,55 @@ By = Literal["role", "user", "publisher"]
 _WHATS = ("granted", "opened", "subscribed", "published", "refused")
 
 _LIVES = f"""
+    CREATE OR REPLACE TEMP TABLE last_tokens AS
+    SELECT jti_key, arg_max(grants_key, place) AS kind FROM spanned_keys WHERE action = '{Action.TOKEN_ISSUED}'
+    GROUP BY jti_key;
     CREATE OR REPLACE TEMP TABLE lives AS
-    SELECT begun.connection_key, begun.jti_key, begun.user_id, begun.endpoint, begun.since,
-        coalesce(begun.closed, killed.moment, '9') AS until
+    SELECT begun.* EXCLUDE (first), first.*, coalesce(begun.closed, killed.moment, '9') AS until
     FROM (
-        SELECT connection_key, arg_min(jti_key, place) AS jti_key, arg_min(user_id, place) AS user_id,
-            arg_min(endpoint, place) AS endpoint, min(moment) AS since, min(place) AS place,
-            arg_min(writer, place) AS writer, min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
-        FROM spanned WHERE connection_key != hash('') AND (
+        SELECT connection_key, min(moment) AS since, min(place) AS place,
+            arg_min({{'jti_key': jti_key, 'user_id': user_id, 'endpoint': endpoint, 'writer': writer}}, place) AS first,
+            min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
+        FROM spanned_keys WHERE connection_key != hash('') AND (
             action IN ({SUBSCRIBED}, '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}')
         ) GROUP BY connection_key
     ) AS begun
-    ASOF LEFT JOIN (SELECT writer, place, moment FROM spanned WHERE unclean_end) AS killed
-        ON killed.writer = begun.writer AND begun.place < killed.place;
+    ASOF LEFT JOIN (SELECT writer, place, moment FROM rare_spanned WHERE unclean_end) AS killed
+        ON killed.writer = begun.first.writer AND begun.place < killed.place;
     CREATE OR REPLACE TEMP TABLE holdings AS
     SELECT jti_key, max(until) AS until FROM (
         SELECT held.jti_key, coalesce(
             lead(held.moment) OVER (PARTITION BY held.connection_key ORDER BY held.place), lives.until) AS until
-        FROM spanned AS held JOIN lives USING (connection_key)
+        FROM spanned_keys AS held JOIN lives USING (connection_key)
         WHERE held.action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}')
     ) GROUP BY jti_key"""
 """When connections were open ('9' is after all times), and until when one held the grants of a token."""
 
 _OF_TOKENS = f"""
     CREATE OR REPLACE TEMP TABLE facts AS
-    SELECT what, user_id, kind, endpoint, name, reason, roles, {{counts}} FROM (
-        SELECT 'granted' AS what, issued.user_id, kind, issued.endpoint, '' AS name, '' AS reason, NULL AS roles,
-            1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
-        FROM spanned AS issued JOIN last_tokens USING (jti_key) LEFT JOIN holdings USING (jti_key)
+    SELECT 'granted' AS what, user_id, kind, endpoint, '' AS name, '' AS reason, NULL::VARCHAR[] AS roles, {{counts}}
+    FROM (
+        SELECT user_id, kind, endpoint, 1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
+        FROM spanned_keys JOIN last_tokens USING (jti_key) LEFT JOIN holdings USING (jti_key)
         WHERE action = '{Action.TOKEN_ISSUED}'
-        UNION ALL
-        SELECT 'opened', user_id, kind, endpoint, '', '', NULL, 1, since, until
-        FROM lives LEFT JOIN last_tokens USING (jti_key)
-        UNION ALL
-        SELECT 'subscribed', asked.user_id, kind, asked.endpoint, unnest(channels), '', NULL, 1, moment,
-            greatest(moment, until)
-        FROM spanned AS asked JOIN lives USING (connection_key)
-        LEFT JOIN last_tokens ON last_tokens.jti_key = asked.jti_key
-        WHERE action IN ({SUBSCRIBED})
-        UNION ALL
-        SELECT 'refused', user_id, kind, endpoint, one.name, one.why, nullif(roles, []), one.n, moment, moment FROM (
+    ) GROUP BY ALL
+    UNION ALL
+    SELECT 'opened', user_id, kind, endpoint, '', '', NULL, {{counts}}
+    FROM (SELECT *, 1 AS n FROM lives LEFT JOIN last_tokens USING (jti_key)) GROUP BY ALL
+    UNION ALL
+    SELECT 'subscribed', user_id, kind, endpoint, unnest(names), '', NULL, a, b, first, last FROM (
+        SELECT use_key AS use, kind, {{counts}} FROM (
+            SELECT use_key, kind, 1 AS n, moment AS since, greatest(moment, until) AS until
+            FROM spanned_keys AS asked JOIN lives USING (connection_key)
+            LEFT JOIN last_tokens ON last_tokens.jti_key = asked.jti_key
+            WHERE action IN ({SUBSCRIBED}) AND use_key != 0
+        ) GROUP BY ALL
+    ) JOIN uses USING (use)
+    UNION ALL
+    SELECT 'refused', user_id, kind, endpoint, name, reason, roles, {{counts}} FROM (
+        SELECT user_id, kind, endpoint, one.name, one.why AS reason, nullif(roles, []) AS roles, one.n, moment AS since,
+            moment AS until
+        FROM (
             SELECT *, unnest(CASE action
                 WHEN '{Action.TOKEN_ISSUED}' THEN list_transform(rejected, lambda name, i:
                     {{{{'name': name, 'why': rejected_reasons[i], 'n': 1::BIGINT}}}})
@@ -72,10 +82,15 @@ _OF_TOKENS = f"""
                 ) || CASE WHEN "count" > len(channels)
                     THEN [{{{{'name': '', 'why': reason, 'n': "count" - len(channels)}}}}] ELSE [] END
                 ELSE [{{{{'name': '', 'why': reason, 'n': 1::BIGINT}}}}] END) AS one
-            FROM spanned WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
+            FROM rare_spanned WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
                 '{Action.CONNECT_DENIED}') OR (action = '{Action.TOKEN_ISSUED}' AND len(rejected) > 0)
         ) LEFT JOIN last_tokens USING (jti_key)
-    ) WHERE user_id != '' GROUP BY ALL HAVING a + b > 0"""
+    ) GROUP BY ALL;
+    CREATE OR REPLACE TEMP TABLE facts AS
+    SELECT what, user_id, kind, endpoint, name, reason, roles, sum(a)::BIGINT AS a, sum(b)::BIGINT AS b,
+        min(first) AS first, max(last) AS last
+    FROM facts WHERE user_id != '' AND a + b > 0 GROUP BY ALL"""
+"""What happened in each period, counted by user and kind of token."""
 
 _BY = f"""
     WITH granted_by AS (
@@ -119,7 +134,7 @@ _OF_PUBLISHERS = f"""
             FROM ({{published}})
             UNION ALL
             SELECT publisher, 'refused', '', reason, greatest("count", 1), moment, moment
-            FROM spanned WHERE action = '{Action.PUBLISH_DENIED}'
+            FROM rare_spanned WHERE action = '{Action.PUBLISH_DENIED}'
         ) WHERE publisher != '' GROUP BY ALL
     ) WHERE (a > 0) != (b > 0)"""
 
@@ -159,7 +174,7 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
     held = " OR ".join(f"since < '{end}' AND until >= '{begin}'" for begin, end in (a, b))
     counts += f", min(since) FILTER ({held}) AS first, max(since) FILTER ({held}) AS last"
     if by == "publisher":
-        rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("spanned")))
+        rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("rare_spanned")))
     else:
         index.execute(KINDS)
         index.execute(_LIVES)

@@ -8,7 +8,7 @@ import msgspec
 
 from relay.audit.index.database import Index, Known
 from relay.audit.index.privileges import GrantUse, grant_uses
-from relay.audit.index.questions import Missing, Stats, missing, refusals_by_day, stats
+from relay.audit.index.questions import Marked, Missing, Stats, marked, missing, refusals_by_day, stats
 from relay.audit.query.explain import explain
 from relay.audit.query.records import Record, RecordReader
 from relay.core.events import Action
@@ -25,20 +25,6 @@ class NotGranted:
     reason: str
     channels: int
     users: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
-    """A record with anomaly marks."""
-
-    at: str
-    marks: tuple[str, ...]
-    action: str
-    reason: str
-    user: str
-    address: str
-    user_agent: str
-    token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +84,11 @@ def findings(index: Index) -> Findings:
         marks=Counter(
             dict(
                 index.rows(
-                    "SELECT mark, count(*) FROM (SELECT unnest(marks) AS mark FROM spanned) GROUP BY 1"
+                    "SELECT mark, count(*) FROM (SELECT unnest(marks) AS mark FROM rare_spanned) GROUP BY 1"
                 )
             )
         ),
-        marked=_marked(index),
+        marked=marked(index, newest=MOST_ROWS),
         calls=_calls(index),
         changes=[_change(line, record) for line, record in changes],
         changes_in_all=changes_in_all,
@@ -120,19 +106,17 @@ _CHANGES = (
 
 def _newest(index: Index, where: str) -> tuple[list[tuple[bytes, Record]], int]:
     """Return the newest records that fulfil a condition, and how many do."""
-    since, until = index.span
-    condition = f"NOT bad AND ({where}) AND moment >= ? AND (? IS NULL OR moment <= ?)"
     kept: deque[tuple[bytes, Record]] = deque(maxlen=MOST_ROWS)
     count = 0
-    for found in RecordReader().with_lines(index.lines(condition, [since, until, until])):
+    for found in RecordReader().with_lines(index.lines(where, of="rare_spanned")):
         kept.append(found)
         count += 1
     return list(reversed(kept)), count
 
 
 def _tokens_by_day(index: Index) -> Counter[str]:
-    query = f"SELECT substr(moment, 1, 10), count(*) FROM spanned WHERE action = '{Action.TOKEN_ISSUED}' GROUP BY 1"
-    return Counter(dict(index.rows(query)))
+    issued = f"FROM spanned_keys WHERE action = '{Action.TOKEN_ISSUED}'"
+    return Counter(dict(index.rows(f"SELECT substr(moment, 1, 10), count(*) {issued} GROUP BY 1")))
 
 
 def _refusals_by_day(index: Index) -> Counter[str]:
@@ -146,7 +130,7 @@ def _not_granted(index: Index) -> list[NotGranted]:
     rows = index.rows(
         f"""
         SELECT endpoint, why, count(*), count(DISTINCT user_id) FROM (
-            SELECT endpoint, user_id, unnest(rejected_reasons) AS why FROM spanned
+            SELECT endpoint, user_id, unnest(rejected_reasons) AS why FROM rare_spanned
             WHERE action = '{Action.TOKEN_ISSUED}'
         ) GROUP BY ALL ORDER BY 3 DESC, 1, 2"""
     )
@@ -156,31 +140,10 @@ def _not_granted(index: Index) -> list[NotGranted]:
     ]
 
 
-def _marked(index: Index) -> list[Marked]:
-    rows = index.rows(
-        f"""
-        SELECT moment, marks, action, reason, user_id, address, user_agent, jti FROM spanned WHERE len(marks) > 0
-        ORDER BY moment DESC, place DESC LIMIT {MOST_ROWS}"""
-    )
-    return [
-        Marked(
-            at=at,
-            marks=tuple(marks),
-            action=action,
-            reason=reason,
-            user=user,
-            address=address,
-            user_agent=user_agent,
-            token=token,
-        )
-        for at, marks, action, reason, user, address, user_agent, token in rows
-    ]
-
-
 def _calls(index: Index) -> list[Calls]:
     rows = index.rows(
         f"""
-        SELECT operator, concat_ws(' ', nullif(method, ''), path), reason, count(*), max(moment) FROM spanned
+        SELECT operator, concat_ws(' ', nullif(method, ''), path), reason, count(*), max(moment) FROM rare_spanned
         WHERE action IN ('{Action.OPERATOR_ACTION}', '{Action.AUDIT_READ}') AND NOT ({_CHANGING})
         GROUP BY ALL ORDER BY 4 DESC, 1, 2, 3"""
     )

@@ -1,6 +1,6 @@
 """The list of an index's parts, and the folder that they are in.
 
-Each part is listed with the SHA-256 of its own bytes, and with that of the bytes of the log that it was made from.
+Each part is listed with the SHA-256 of each of its files, and with that of the bytes of the log that it was made from.
 The list has a SHA-256 too. Damage is found by them. Somebody who can write into the folder can write other sums:
 `relay audit verify --index` makes the index again and compares.
 """
@@ -19,7 +19,7 @@ import msgspec
 
 from relay.core.errors import ConfigurationError
 
-VERSION = 5
+VERSION = 6
 """Of the rows and of this list. Another one makes the index again."""
 
 _NUMBER = re.compile(r"-[0-9]{12}\Z")
@@ -28,7 +28,8 @@ _NAME = "manifest.json"
 _VERIFIED = "verified.json"
 LOCK = ".lock"
 """The file that the one who changes the index has locked."""
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
+"""Bytes that are read at once: they stay in the cache of a core while they are hashed."""
 
 
 class State(msgspec.Struct, frozen=True):
@@ -70,7 +71,8 @@ class Summary(msgspec.Struct, frozen=True):
 class Part(msgspec.Struct, frozen=True):
     """One part: the rows of the bytes from `begin` to `end` of a file of the log.
 
-    `seen_ns` is the time of the last look at the file, by the clock of the file system.
+    `seen_ns` is the time of the last look at the file, by the clock of the file system. `sheets` has the SHA-256 of
+    each of the part's files.
     """
 
     log: str
@@ -80,8 +82,12 @@ class Part(msgspec.Struct, frozen=True):
     end: int
     log_sha256: str
     name: str
-    sha256: str
+    sheets: dict[str, str]
     summary: Summary
+
+    def path(self, folder: Path, sheet: str) -> Path:
+        """Return the file of a sheet."""
+        return folder / f"{self.name}.{sheet}.parquet"
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -224,8 +230,9 @@ def sha256_of_range(file: int, begin: int, end: int) -> str:
     return digest.hexdigest()
 
 
-def blocks(file: int, begin: int, end: int) -> Iterator[bytes]:
-    """Read the bytes between two places of an open file."""
-    while begin < end and (block := os.pread(file, min(_BLOCK, end - begin), begin)):
-        yield block
-        begin += len(block)
+def blocks(file: int, begin: int, end: int) -> Iterator[memoryview]:
+    """Read the bytes between two places of an open file. The bytes of a block are gone when the next one is read."""
+    buffer = memoryview(bytearray(min(_BLOCK, max(0, end - begin))))
+    while begin < end and (length := os.preadv(file, [buffer[: end - begin]], begin)):
+        yield buffer[:length]
+        begin += length

@@ -1,4 +1,4 @@
-"""The parts of an index: brought up to date, and checked before they are used.
+"""The parts of an index: brought up to date, and their sheets checked before they are used.
 
 A file that is complete has one part and is read once. The file that is being written has a few parts, and the tail
 after them is read at each question. A longer tail becomes one more part, and small parts become a larger one, so that
@@ -10,18 +10,20 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from relay.audit.index import manifest
+from relay.audit.index import copies, manifest
 from relay.audit.index.manifest import Part, State, Summary
 from relay.audit.index.native import duckdb
-from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, rows_of
+from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, rows_of
+from relay.audit.index.sheets import SHEETS
 
 Progress = Callable[[int], None]
 """Gets the bytes of the log that came into the index, or were found there, since the last call."""
@@ -32,6 +34,10 @@ _LONGEST_TAIL = 2 << 20
 """Bytes of a tail that are read at each question, at most: some 3,000 records, 0.04 s."""
 _MOST_PARTS = 8
 """Parts of a file that is being written. With one more, the newest become one."""
+_ORDER = "rare, action, start"
+"""The order of rows: by what questions ask for first, so that they pass over groups of rows that have nothing of it."""
+_WHOLE = ("rare", "usual")
+"""The sheets that have all rows."""
 _GROUP = 16_384
 """Rows of a group: a question reads some of the groups only."""
 _MOST_COUNTS = 1000
@@ -39,7 +45,7 @@ _MOST_COUNTS = 1000
 _RECENT_NS = 2_000_000_000
 """A file that was changed so shortly before it was looked at may have changed again without another time."""
 _LEFT_NS = 86_400_000_000_000
-"""Age of a temporary folder that no question uses any more."""
+"""Age of a temporary folder or file that no question uses any more."""
 _CHUNK = 1 << 20
 _MAX_ROW = 8 << 20
 """Bytes of a row, at most: the row of a forged line, with all texts and lists as long as they can be."""
@@ -54,8 +60,6 @@ class Indexed:
     path: Path
     file: int
     parts: Sequence[Part]
-    opened: Sequence[int]
-    """The parts' files. Another question may remove them meanwhile."""
     size: int
 
     @property
@@ -71,7 +75,8 @@ class Parts:
         self._folder = folder
         self._database = database
         self._stack = stack
-        self._opened: dict[str, int] = {}
+        self._opened: dict[str, Mapping[str, int]] = {}
+        self._sound: set[tuple[str, str]] = set()
         self.rebuilt = 0
         """Parts that were made."""
 
@@ -93,13 +98,12 @@ class Parts:
                 of_file = known.pop((state.device, state.inode), [])
                 of_file = self._brought_up_to_date(path, file, state, of_file, seen_ns, progress)
                 parts += of_file
-                opened = [self._opened[part.name] for part in of_file]
-                found.append(Indexed(path=path, file=file, parts=of_file, opened=opened, size=state.size))
+                found.append(Indexed(path=path, file=file, parts=of_file, size=state.size))
             # the files of another question, unless they were deleted
             parts += [part for of_file in known.values() for part in of_file if Path(part.log).exists()]
             if parts != before:
                 manifest.write(self._folder, duckdb.__version__, parts)
-            self._remove_others({part.name for part in parts}, seen_ns)
+            self._remove_others({part.name for part in parts})
             self._remove_left(seen_ns)
         return found
 
@@ -128,13 +132,29 @@ class Parts:
         log = str(path.absolute())
         return [msgspec.structs.replace(part, log=log, state=state, seen_ns=seen_ns) for part in good]
 
+    def file(self, part: Part, sheet: str) -> int:
+        """Return the open file of a sheet. Another question may remove its name meanwhile."""
+        return self._opened[part.name][sheet]
+
+    def is_sound(self, part: Part, sheet: str) -> bool:
+        """Tell whether a sheet of a part is as it was made. One that is not is removed, and the next question makes it.
+
+        The parts of `update` have all their files, but only their sheets that a question needs are read.
+        """
+        if (part.name, sheet) not in self._sound:
+            if manifest.sha256_of(self._opened[part.name][sheet]) != part.sheets[sheet]:
+                part.path(self._folder, sheet).unlink(missing_ok=True)
+                return False
+            self._sound.add((part.name, sheet))
+        return True
+
     def _is_good(self, part: Part, file: int, state: State) -> bool:
-        """Tell whether a part is as it was made, and the log's bytes are those that it was made from."""
-        try:
-            opened = self._open(self._folder / part.name)
-        except OSError:
+        """Tell whether a part has its files, and the log's bytes are those that it was made from."""
+        if part.sheets.keys() != SHEETS.keys():
             return False
-        if manifest.sha256_of(opened) != part.sha256:
+        try:
+            opened = {sheet: self._open(part.path(self._folder, sheet)) for sheet in SHEETS}
+        except OSError:
             return False
         self._opened[part.name] = opened
         was = part.state
@@ -158,7 +178,7 @@ class Parts:
                 end += len(data)
                 progress(len(data))
         if end > begin:
-            load(self._database, "made", rows)
+            load(self._database, "made", rows, order=_ORDER)
         rows.unlink()
         return [self._written(state, begin, end, digest.hexdigest(), name)] if end > begin else []
 
@@ -174,59 +194,73 @@ class Parts:
                 of_part.hexdigest() != part.log_sha256
             ):  # it was changed just now; the next question looks again
                 return parts
-        rows = sources(self._opened[part.name] for part in parts)
-        self._database.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM {rows}")
+        if not all(self.is_sound(part, sheet) for part in parts for sheet in _WHOLE):
+            return parts
+        rows = sources(self._opened[part.name][sheet] for sheet in _WHOLE for part in parts)
+        self._database.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM {rows} ORDER BY {_ORDER}")
         return [self._written(parts[0].state, begin, end, digest.hexdigest(), name)]
 
     def _written(self, state: State, begin: int, end: int, log_sha256: str, name: str) -> Part:
         """Write the rows of the table `made` as a part."""
         self.rebuilt += 1
-        name = f"{name}.{state.inode:x}.{begin:x}-{end:x}.parquet"
-        aside = self._folder / f".{name}.new"
-        # by what questions ask for first, so that they pass over groups of rows that have nothing of it
-        self._database.execute(
-            f"COPY (SELECT * FROM made ORDER BY rare, action, start) TO {quoted(aside)} "
-            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_GROUP})"
-        )
-        summary = summary_of(self._database, "made")
-        self._database.execute("DROP TABLE made")
-        with aside.open("rb+") as written:
-            os.fsync(written.fileno())
-        self._opened[name] = self._open(aside)
-        sha256 = manifest.sha256_of(self._opened[name])
-        aside.replace(self._folder / name)
-        return Part(
+        part = Part(
             log="",
             state=state,
             seen_ns=0,
             begin=begin,
             end=end,
             log_sha256=log_sha256,
-            name=name,
-            sha256=sha256,
-            summary=summary,
+            name=f"{name}.{state.inode:x}.{begin:x}-{end:x}",
+            sheets={},
+            summary=summary_of(self._database, "made"),
         )
+        opened = {}
+        for sheet, query in SHEETS.items():
+            path = part.path(self._folder, sheet)
+            aside = path.with_name(f".{path.name}.new")
+            self._database.execute(
+                f"COPY ({query.format(rows='made')}) TO {quoted(aside)} "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_GROUP})"
+            )
+            with aside.open("rb+") as written:
+                os.fsync(written.fileno())
+            opened[sheet] = self._open(aside)
+            part.sheets[sheet] = manifest.sha256_of(opened[sheet])
+            aside.replace(path)
+            self._sound.add((part.name, sheet))
+        self._database.execute("DROP TABLE made")
+        self._opened[part.name] = opened
+        return part
 
     def _open(self, path: Path) -> int:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._stack.callback(os.close, file)
         return file
 
-    def _remove_others(self, names: set[str], now_ns: int) -> None:
-        for path in self._folder.glob("*.parquet*"):  # and the copies of parts
-            if path.name.partition(".parquet")[0] + ".parquet" in names:
-                continue
-            with suppress(FileNotFoundError):
-                # a copy is made without the lock, and may be in the making
-                if ".duckdb." not in path.name or path.lstat().st_mtime_ns < now_ns - _LEFT_NS:
-                    path.unlink()
+    def _remove_others(self, names: set[str]) -> None:
+        """Remove the files of other parts, also those of other releases, and what killed questions left of theirs.
+
+        A copy is made without the lock. While it is in the making, its name has another end.
+        """
+        ends = (*(f".{sheet}.parquet" for sheet in SHEETS), *copies.SUFFIXES)
+        kept = {name + end for name in names for end in ends}
+        for path in self._folder.iterdir():
+            is_of_part = path.suffix in (".parquet", ".duckdb", ".sha256") or path.name.endswith(
+                ".parquet.new"
+            )
+            if is_of_part and path.name not in kept:
+                path.unlink(missing_ok=True)
 
     def _remove_left(self, now_ns: int) -> None:
-        """Remove the temporary folders of questions that were killed."""
-        for path in self._folder.glob(".*-*"):
+        """Remove the temporary folders and files of questions that were killed."""
+        for path in (*self._folder.glob(".*-*"), *self._folder.glob(".*.new")):
             with suppress(FileNotFoundError):
-                if path.is_dir() and path.lstat().st_mtime_ns < now_ns - _LEFT_NS:
+                if path.lstat().st_mtime_ns >= now_ns - _LEFT_NS:
+                    continue
+                if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -248,21 +282,23 @@ def batches(file: int, start: int, end: int, *, to_end: bool) -> Iterator[list[b
     rest = b""
     while start < end and (data := os.pread(file, min(_CHUNK, end - start), start)):
         start += len(data)
-        *lines, rest = (rest + data).split(b"\n")
+        lines = BytesIO(rest + data).readlines()
+        rest = b"" if lines[-1].endswith(b"\n") else lines.pop()
         if lines:
-            yield [line + b"\n" for line in lines]
+            yield lines
     if rest and to_end:
         yield [rest]
 
 
-def load(database: Any, table: str, rows: Path) -> None:
+def load(database: Any, table: str, rows: Path, *, order: str = "") -> None:
     """Make a table of the rows in a file."""
-    columns = ", ".join(f"'{name}': '{kind}'" for name, kind in COLUMNS.items())
-    values = ", ".join(f'coalesce("{name}", {value}) AS "{name}"' for name, value in DEFAULTS.items())
+    columns = ", ".join(f"'{SHORT[name]}': '{kind}'" for name, kind in COLUMNS.items())
+    values = ", ".join(f'coalesce("{SHORT[name]}", {value}) AS "{name}"' for name, value in DEFAULTS.items())
     derived = ", ".join(f"{value} AS {name}" for name, (_, value) in DERIVED.items())
     database.execute(
         f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT *, {derived} FROM (SELECT {values} FROM "
         f"read_json({quoted(rows)}, format='newline_delimited', columns={{{columns}}}, maximum_object_size={_MAX_ROW}))"
+        + (f" ORDER BY {order}" if order else "")
     )
 
 

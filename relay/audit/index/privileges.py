@@ -1,14 +1,14 @@
 """Least privilege: grants that were never used, and what users would lose under other grants.
 
-DuckDB joins the uses of tokens with the tokens, whatever the order of the files. How patterns cover channels is told by
-`relay.core.scope`, once for each different pair of a token's scope and a channel.
+DuckDB joins the uses of tokens with the tokens, whatever the order of the files, and counts tokens that had and used
+the same. How patterns cover channels is told by `relay.core.scope`, once for each different pair of a token's scope
+and a channel.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.audit.index.database import Index
-from relay.core.events import SUBSCRIBE_ACTIONS, Action
 from relay.core.scope import Scope
 
 Grants = Mapping[str, Mapping[str, Sequence[str]]]
@@ -17,18 +17,49 @@ Grants = Mapping[str, Mapping[str, Sequence[str]]]
 SERVICE = "(service)"
 """The scope of a token for another service, which has no channels. Its use is in that service's log."""
 
-SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
-
-KINDS = f"""
-    CREATE OR REPLACE TEMP TABLE tokens AS
-    SELECT jti_key, user_id, grants_key AS kind, place FROM spanned WHERE action = '{Action.TOKEN_ISSUED}';
+KINDS = """
     CREATE OR REPLACE TEMP TABLE kinds AS
-    SELECT grants_key AS kind, any_value(endpoint) AS endpoint, any_value(roles) AS roles, any_value(scope) AS scope,
+    SELECT kind, any_value(endpoint) AS endpoint, any_value(roles) AS roles, any_value(scope) AS scope,
         any_value(granted) AS granted
-    FROM spanned WHERE action = '{Action.TOKEN_ISSUED}' GROUP BY grants_key;
-    CREATE OR REPLACE TEMP TABLE last_tokens AS
-    SELECT jti_key, arg_max(kind, place) AS kind FROM tokens GROUP BY jti_key"""
-"""Tokens by their kinds: there are few kinds, and a number is joined and counted faster than lists of texts."""
+    FROM kinds_of_parts GROUP BY kind;
+    CREATE OR REPLACE TEMP TABLE uses AS
+    SELECT use, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(names) AS names,
+        any_value(is_told) AS is_told, any_value(is_cut) AS is_cut
+    FROM uses_of_parts GROUP BY use;
+    CREATE OR REPLACE TEMP TABLE tokens AS
+    SELECT user_id, kind, sum(tokens)::BIGINT AS tokens FROM spanned_tokens GROUP BY user_id, kind"""
+"""What the numbers of tokens and uses stand for, and how many tokens a user had: a number is joined and counted faster
+than lists of texts."""
+
+_SPLIT = """
+    CREATE OR REPLACE TEMP TABLE split AS
+    SELECT jti_key, max(uses) AS uses FROM spanned_stories GROUP BY jti_key HAVING count(*) > 1 OR max(uses) > 2"""
+"""Tokens with records in several files of the log, or with more uses than a story has."""
+
+_COMBINED = """
+    CREATE OR REPLACE TEMP TABLE combined AS
+    SELECT *, row_number() OVER () AS number FROM (
+        SELECT {holder} AS holder, kind, [one, other] AS uses, count(*) AS tokens
+        FROM spanned_stories ANTI JOIN split USING (jti_key) WHERE one IS NOT NULL GROUP BY ALL
+        UNION ALL
+        SELECT holder, kind, uses, count(*) FROM (
+            SELECT jti_key, arg_max({holder}, place) AS holder, arg_max(kind, place) AS kind
+            FROM spanned_stories SEMI JOIN split USING (jti_key) GROUP BY jti_key
+        ) JOIN (
+            SELECT jti_key, list_sort(list(DISTINCT use)) AS uses FROM ({uses}) SEMI JOIN split USING (jti_key)
+            GROUP BY jti_key
+        ) USING (jti_key) GROUP BY ALL
+    );
+    CREATE OR REPLACE TEMP TABLE combined_uses AS
+    SELECT number, holder, kind, tokens, uses.*
+    FROM (SELECT * EXCLUDE (uses), unnest(list_distinct(uses)) AS use FROM combined) JOIN uses USING (use)"""
+"""How many tokens (`combined`) were of the same kind and used in the same way, and what these uses are.
+
+The kind is that of the last token with the id.
+"""
+
+_OF_STORIES = "SELECT jti_key, unnest([one, other]) AS use FROM spanned_stories WHERE one IS NOT NULL"
+_OF_RECORDS = "SELECT jti_key, use_key AS use FROM spanned_keys WHERE use_key != 0"
 
 NAMES_BY_ROLE = f"""coalesce(
     CASE WHEN granted = '' THEN NULL ELSE list_filter(
@@ -44,31 +75,23 @@ _GRANTED = """
         SELECT unnest({names}) AS whose, endpoint, name, user_id, tokens FROM (
             SELECT user_id, endpoint, roles, granted, tokens,
                 unnest(CASE WHEN len(scope) = 0 THEN ['{service}'] ELSE scope END) AS name
-            FROM (SELECT user_id, kind, count(*) AS tokens FROM tokens GROUP BY ALL) JOIN kinds USING (kind)
+            FROM tokens JOIN kinds USING (kind)
         )
     ) GROUP BY ALL"""
-
-_USES = f"""
-    CREATE OR REPLACE TEMP TABLE uses AS
-    SELECT jti_key, endpoint, user_id, name, is_told, kind FROM (
-        SELECT jti_key, endpoint, user_id, unnest(channels) AS name, false AS is_told FROM spanned
-        WHERE action IN ({SUBSCRIBED})
-        UNION ALL
-        SELECT jti_key, endpoint, user_id, unnest(used) AS name, true AS is_told FROM spanned
-        WHERE action = '{Action.CONNECTION_CLOSED}'
-    ) LEFT JOIN last_tokens USING (jti_key)"""
-"""The channels that connections subscribed to, and (`is_told`) the grants that they used, as the records say."""
 
 _USED = """
     SELECT whose, endpoint, name, sum(connections)::BIGINT AS connections, count(DISTINCT user_id) AS used_by FROM (
         SELECT unnest({names}) AS whose, used.endpoint, name, user_id, connections FROM (
-            SELECT user_id, endpoint, kind, name, count(*) AS connections FROM (
-                SELECT name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(kind) AS kind
+            SELECT user_id, endpoint, kind, name, sum(tokens) AS connections FROM (
+                SELECT name, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(kind) AS kind,
+                    any_value(tokens) AS tokens
                 FROM (
-                    SELECT jti_key, pattern AS name, endpoint, user_id, kind
-                    FROM uses JOIN narrowest USING (kind, name) WHERE NOT is_told
-                    UNION ALL SELECT jti_key, name, endpoint, user_id, kind FROM uses WHERE is_told
-                ) GROUP BY jti_key, name
+                    SELECT number, pattern AS name, endpoint, user_id, kind, tokens
+                    FROM (SELECT *, unnest(names) AS name FROM combined_uses WHERE NOT is_told)
+                    JOIN narrowest USING (kind, name)
+                    UNION ALL
+                    SELECT number, unnest(names), endpoint, user_id, kind, tokens FROM combined_uses WHERE is_told
+                ) GROUP BY number, name
             ) GROUP BY ALL
         ) AS used LEFT JOIN kinds ON kinds.kind = used.kind
     ) GROUP BY ALL"""
@@ -88,6 +111,14 @@ class GrantUse:
     users: int
     connections: int
     used_by: int
+
+
+def _combine(index: Index, *, holder: str = "NULL") -> None:
+    """Make the tables `kinds`, `uses`, `tokens` and `combined_uses`."""
+    index.execute(KINDS)
+    index.execute(_SPLIT)
+    ((most,),) = index.rows("SELECT coalesce(max(uses), 0) FROM split")
+    index.execute(_COMBINED.format(holder=holder, uses=_OF_STORIES if most <= 2 else _OF_RECORDS))
 
 
 def load_narrowest(index: Index, channels: str) -> None:
@@ -113,9 +144,8 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
     If a session has several roles, those that grant the pattern count. A connection uses a grant when it subscribes,
     so that open connections count too.
     """
-    index.execute(KINDS)
-    index.execute(_USES)
-    load_narrowest(index, "SELECT DISTINCT kind, name FROM uses WHERE NOT is_told")
+    _combine(index)
+    load_narrowest(index, "SELECT DISTINCT kind, unnest(names) AS name FROM combined_uses WHERE NOT is_told")
     names = "[user_id]" if by_user else NAMES_BY_ROLE
     rows = index.rows(
         f"SELECT whose, endpoint, name, coalesce(tokens, 0), coalesce(users, 0), coalesce(connections, 0), "
@@ -159,22 +189,17 @@ class LostGrant:
 def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
     """Return the patterns that the log's tokens would not have had under other grants. Used ones come first."""
     grants = _Candidate(candidate)
-    index.execute(KINDS)
+    _combine(index, holder="holder")
     kinds = index.rows("SELECT kind, roles, endpoint, scope FROM kinds")
     index.load_table(
         "lost",
         {"kind": "UBIGINT", "patterns": "VARCHAR[]"},
         [(kind, lost) for kind, *of in kinds if (lost := grants.lost(*of))],
     )
-    index.execute(
-        f"""
-        CREATE OR REPLACE TEMP TABLE watched AS
-        SELECT jti_key, unnest(channels) AS channel, kind FROM spanned JOIN last_tokens USING (jti_key)
-        WHERE action IN ({SUBSCRIBED}) AND kind IN (SELECT kind FROM lost)"""
-    )
     pairs = index.rows(
-        "SELECT kind, roles, endpoint, scope, patterns, channel FROM (SELECT DISTINCT kind, channel FROM watched) "
-        "JOIN kinds USING (kind) JOIN lost USING (kind)"
+        "SELECT kind, roles, kinds.endpoint, scope, patterns, channel FROM ("
+        "SELECT DISTINCT kind, unnest(names) AS channel FROM combined_uses WHERE NOT is_told"
+        ") JOIN kinds USING (kind) JOIN lost USING (kind)"
     )
     index.load_table(
         "missed",
@@ -188,22 +213,23 @@ def lost_grants(index: Index, candidate: Grants) -> list[LostGrant]:
         ],
     )
     rows = index.rows(
-        f"""
+        """
         SELECT user_id, roles, endpoint, pattern, sum(tokens)::BIGINT, coalesce(sum(connections), 0)::BIGINT,
             list_sort(list_distinct(flatten(list(coalesce(channels, []))))) FROM (
-            SELECT user_id, kind, tokens, unnest(patterns) AS pattern
-            FROM (SELECT user_id, kind, count(*) AS tokens FROM tokens GROUP BY ALL) JOIN lost USING (kind)
+            SELECT user_id, kind, tokens, unnest(patterns) AS pattern FROM tokens JOIN lost USING (kind)
         ) LEFT JOIN (
-            SELECT user_id, kind, pattern, count(DISTINCT jti_key) AS connections, list(DISTINCT channel) AS channels
-            FROM (
-                SELECT jti_key, kind, pattern, channel FROM watched JOIN missed USING (kind, channel)
-                UNION ALL -- the record does not have all channels: count every lost pattern
-                SELECT jti_key, kind, pattern, pattern FROM (
-                    SELECT DISTINCT jti_key FROM spanned
-                    WHERE action IN ({SUBSCRIBED}) AND "count" > len(channels)
-                ) JOIN last_tokens USING (jti_key)
-                JOIN (SELECT kind, unnest(patterns) AS pattern FROM lost) USING (kind)
-            ) JOIN (SELECT DISTINCT jti_key, user_id FROM tokens) USING (jti_key) GROUP BY ALL
+            SELECT user_id, kind, pattern, sum(tokens) AS connections, flatten(list(channels)) AS channels FROM (
+                SELECT any_value(holder) AS user_id, kind, pattern, any_value(tokens) AS tokens,
+                    list(DISTINCT channel) AS channels
+                FROM (
+                    SELECT number, holder, kind, tokens, pattern, channel
+                    FROM (SELECT *, unnest(names) AS channel FROM combined_uses WHERE NOT is_told)
+                    JOIN missed USING (kind, channel)
+                    UNION ALL -- the record does not have all channels: count every lost pattern
+                    SELECT number, holder, kind, tokens, unnest(patterns) AS pattern, pattern
+                    FROM combined_uses JOIN lost USING (kind) WHERE is_cut
+                ) GROUP BY number, kind, pattern
+            ) GROUP BY ALL
         ) USING (user_id, kind, pattern) JOIN kinds USING (kind) GROUP BY user_id, roles, endpoint, pattern"""
     )
     found = [

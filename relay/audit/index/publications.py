@@ -83,6 +83,8 @@ def minutes_of(index: Index, channel: str) -> list[tuple[str, int, int, str, str
 def _summaries(begin: str, end: str | None) -> str:
     """Return the lines of the summaries of a span: those that were written in it, and that of its last minute."""
     if end is None:
-        return f"(SELECT * FROM lines WHERE moment >= '{begin}')"
+        return f"(SELECT * FROM rare_lines WHERE moment >= '{begin}')"
     written = iso(datetime.fromisoformat(end) + timedelta(minutes=1))
-    return f"(SELECT * FROM lines WHERE moment >= '{begin}' AND moment <= '{written}' AND since <= '{end}')"
+    return (
+        f"(SELECT * FROM rare_lines WHERE moment >= '{begin}' AND moment <= '{written}' AND since <= '{end}')"
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relay.audit.index.database import Index
-from relay.audit.index.rows import MAX_NAME
+from relay.audit.index.rows import MAX_NAME, SUBSCRIBED
 from relay.audit.query.records import RecordReader
 from relay.core.events import Action
 from relay.core.patterns import covers, is_pattern
@@ -19,7 +19,7 @@ TOP = 10
 _MOST_LIKE = 50
 """Names that may be suggested in place of one that nobody knows."""
 
-_REFUSED = "rare AND reason != '' AND outcome = 'failure'"
+_REFUSED = "reason != '' AND outcome = 'failure'"
 _OF_CONNECTIONS = "'connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed'"
 NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
 """The columns that name a token, a connection, a user or a session. What is claimed is known too."""
@@ -27,12 +27,71 @@ NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti
 
 def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
     """Read the lines whose records have one of these names: of a token, a connection, a session or a user."""
-    keys, texts = (", ".join([mark] * len(names)) for mark in ("hash(?)", "?"))
-    return index.lines(
-        f"jti_key IN ({keys}) OR connection_key IN ({keys}) OR user_id IN ({texts}) OR session IN ({texts})"
-        f" OR rare AND (claimed_user IN ({texts}) OR claimed_jti IN ({texts}))",
-        [name[:MAX_NAME] for name in names] * 6,
+    # one comparison a query: DuckDB then decodes a column alone, and the others where a row was found
+    conditions = [("keys", "jti_key = hash({})"), ("keys", "connection_key = hash({})")]
+    conditions += [("keys", f"{column} = {{}}") for column in ("user_id", "session")]
+    conditions += [("rare_lines", f"{column} = {{}}") for column in ("claimed_user", "claimed_jti")]
+    found = " UNION ".join(
+        f"SELECT place, moment, file, start, length FROM {view} WHERE {condition.format(f'${number}')}"
+        for number in range(1, len(names) + 1)
+        for view, condition in conditions
     )
+    return index.lines("true", [name[:MAX_NAME] for name in names], of=f"({found})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marked:
+    """A record with anomaly marks."""
+
+    at: str
+    marks: tuple[str, ...]
+    action: str
+    reason: str
+    user: str
+    address: str
+    user_agent: str
+    jti: str
+
+
+def marked(index: Index, *, marks: Collection[str] | None = None, newest: int | None = None) -> list[Marked]:
+    """Return the span's records with anomaly marks, or with one of `marks`: in their order, or the newest first."""
+    order = index.order if newest is None else f"moment DESC, place DESC LIMIT {newest}"
+    rows = index.rows(
+        f"""
+        SELECT moment, marks, action, reason, user_id, address, user_agent, jti FROM rare_spanned
+        WHERE len(marks) > 0 AND ($1 IS NULL OR list_has_any(marks, $1::VARCHAR[])) ORDER BY {order}""",
+        [None if marks is None else list(marks)],
+    )
+    return [
+        Marked(
+            at=at,
+            marks=tuple(of),
+            action=action,
+            reason=reason,
+            user=user,
+            address=address,
+            user_agent=user_agent,
+            jti=jti,
+        )
+        for at, of, action, reason, user, address, user_agent, jti in rows
+    ]
+
+
+def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
+    """Read the lines of the connections to an endpoint that may have been open between two times, and all gaps."""
+    where = f"""
+        action = '{Action.AUDIT_GAP}'
+        OR connection_key IN (
+            SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
+            WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND endpoint = $1 AND accepted.moment <= $2
+        ) AND action IN ({SUBSCRIBED}, '{Action.CONNECTION_CLOSED}')"""
+    return index.lines(where, [endpoint, end, begin], of="keys")
+
+
+_NOT_ENDED = f"""ANTI JOIN (
+    SELECT connection_key, place FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= $3
+) AS ended ON ended.connection_key = accepted.connection_key"""
+"""Leaves out the connections that ended until a time."""
 
 
 def lines_of_address(index: Index, address: str, *, newest: int | None) -> Iterator[bytes]:
@@ -46,36 +105,12 @@ def lines_of_publisher(index: Index, name: str, *, newest: int | None) -> Iterat
 
 
 def _lines_of(index: Index, where: str, name: str, newest: int | None) -> Iterator[bytes]:
-    since, until = index.span
-    bounds = f"NOT bad AND moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
-    return index.lines(f"{where} AND {bounds}", [name[:MAX_NAME]], newest=newest)
-
-
-def lines_with_marks(index: Index) -> Iterator[bytes]:
-    """Read the lines whose records have an anomaly mark."""
-    return index.lines("rare AND len(marks) > 0")
-
-
-def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
-    """Read the lines of the connections to an endpoint that may have been open between two times, and all gaps."""
-    where = """
-        action = 'audit.gap' OR (
-            action IN ('connect.accepted', 'subscribe.accepted', 'connection.closed') AND connection_key IN (
-                SELECT connection_key FROM lines AS accepted
-                WHERE action = 'connect.accepted' AND endpoint = ? AND moment <= ? AND NOT EXISTS (
-                    SELECT 1 FROM lines AS closed
-                    WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
-                        AND closed.moment <= ? AND closed.place > accepted.place
-                )
-            )
-        )"""
-    return index.lines(where, [endpoint, end, begin])
+    return index.lines(where, [name[:MAX_NAME]], newest=newest, of="spanned")
 
 
 def lines(index: Index) -> Iterator[bytes]:
     """Read the lines of the span's records."""
-    since, until = index.span
-    return index.lines("NOT bad AND moment >= ? AND (? IS NULL OR moment <= ?)", [since, until, until])
+    return index.lines("true", of="spanned")
 
 
 def table(index: Index, columns: Iterable[str]) -> Iterator[tuple[Any, ...]]:
@@ -123,15 +158,13 @@ def stats(index: Index) -> Stats:
     for _, action, reason, count in refusals_by_day(index):
         found.refusals[action, reason] += count
     if any(summary.lacking for _, summary in index.summaries):
-        since, until = index.span
-        losing = "rare AND NOT bad AND lost != 0 AND moment >= ? AND (? IS NULL OR moment <= ?)"
-        for record in RecordReader().records(index.lines(losing, [since, until, until])):
+        for record in RecordReader().records(index.lines("lost != 0", of="rare_spanned")):
             found.lost.update(record.relay.lost)
     for column, counts in (("user_id", found.users), ("address", found.addresses)):
         counts.update(
             dict(
                 index.rows(
-                    f"SELECT {column}, count(*) FROM spanned WHERE {_REFUSED} AND {column} != '' "
+                    f"SELECT {column}, count(*) FROM rare_spanned WHERE {_REFUSED} AND {column} != '' "
                     "GROUP BY 1 ORDER BY min(place)"
                 )
             )
@@ -153,11 +186,11 @@ def _counted(index: Index) -> Stats:
             found.first, found.last = ends[0][1], ends[-1][2]
     else:
         ((total, first, last),) = index.rows(
-            "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned"
+            "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned_keys"
         )
         found = Stats(records=total, first=first or "", last=last or "")
         kinds = index.rows(
-            "SELECT file, action, endpoint, count(*), min(start) FROM spanned GROUP BY 1, 2, 3"
+            "SELECT file, action, endpoint, count(*), min(start) FROM spanned_keys GROUP BY 1, 2, 3"
         )
     for _, action, endpoint, count, _ in sorted(kinds, key=lambda kind: (kind[0], kind[4])):
         found.actions[action] += count
@@ -176,22 +209,23 @@ def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
     since, until = index.span
     where = f"""
-        NOT bad AND (? IS NULL OR moment <= ?) AND (
-            (rare AND unclean_end)
+        (? IS NULL OR moment <= ?) AND (
+            action = '{Action.AUDIT_GAP}'
             OR action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
-                SELECT connection_key FROM lines WHERE action = 'connect.accepted'
+                SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
                     AND (user_id = ? OR session = ? OR jti_key = hash(?) OR connection_key = hash(?))
-                EXCEPT SELECT connection_key FROM lines WHERE action = 'connection.closed' AND moment < '{since}'
+                EXCEPT SELECT connection_key FROM keys
+                WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < '{since}'
             )
         )"""
-    return index.lines(where, [until, until, *([about[:MAX_NAME]] * 4)])
+    return index.lines(where, [until, until, *([about[:MAX_NAME]] * 4)], of="keys")
 
 
 def endpoints(index: Index) -> set[str]:
     """Return the endpoints that the log names."""
     counts = [summary.counts for _, summary in index.summaries]
     if None in counts:
-        return {name for (name,) in index.rows("SELECT DISTINCT endpoint FROM lines")} - {""}
+        return {name for (name,) in index.rows("SELECT DISTINCT endpoint FROM keys")} - {""}
     return {kind[1] for of_part in counts for kind in of_part or ()} - {""}
 
 
@@ -206,12 +240,11 @@ def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
     found: list[tuple[int, tuple[str, str, str], int]] = [
         (place, (day, action, reason), count)
         for day, action, reason, count, place in index.rows(
-            f"SELECT {columns}, {many}, min(place) FROM spanned WHERE {_REFUSED} GROUP BY {columns} ORDER BY min(place)"
+            f"SELECT {columns}, {many}, min(place) FROM rare_spanned WHERE {_REFUSED} "
+            f"GROUP BY {columns} ORDER BY min(place)"
         )
     ]
-    since, until = index.span
-    counting = "rare AND NOT bad AND counts AND moment >= ? AND (? IS NULL OR moment <= ?)"
-    for place, line in index.placed_lines(counting, [since, until, until]):
+    for place, line in index.placed_lines("counts", of="rare_spanned"):
         found += [  # denials beyond the budget
             (place, (record.at[:10], action, reason), count)
             for record in RecordReader().records([line])
@@ -246,7 +279,7 @@ def missing(index: Index) -> Missing:
     ):
         ((lost, cut, killed),) = index.rows(
             "SELECT coalesce(sum(lost), 0)::BIGINT, coalesce(sum(cut), 0)::BIGINT, count(*) FILTER (unclean_end) "
-            f"FROM spanned WHERE rare AND action = '{Action.AUDIT_GAP}'"
+            f"FROM rare_spanned WHERE action = '{Action.AUDIT_GAP}'"
         )
     unreadable = sum(summary.bad for summary in summaries)
     return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed)
@@ -265,25 +298,23 @@ def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
         if name == channel or (is_pattern(name) and covers(name, channel))
     ]
     floods = index.rows(
-        "SELECT writer, min(since), max(moment) FROM lines "
+        "SELECT writer, min(since), max(moment) FROM rare_lines "
         f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
     )
-    hidden = """
-            UNION SELECT accepted.connection FROM lines AS accepted
-            WHERE action = 'connect.accepted' AND writer = ? AND moment <= ? AND NOT EXISTS (
-                SELECT 1 FROM lines AS closed
-                WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
-                    AND closed.moment < ?
-            )"""
+    hidden = f"""
+            UNION SELECT accepted.connection_key FROM keys AS accepted ANTI JOIN (
+                SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
+            ) AS ended ON ended.connection_key = accepted.connection_key
+            WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND writer = ? AND moment <= ?"""
     where = f"""
         (rare AND action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}'))
-        OR action IN ({_OF_CONNECTIONS}) AND connection IN (
-            SELECT connection FROM lines WHERE list_has_any(channels, ?::VARCHAR[]) OR (
+        OR action IN ({_OF_CONNECTIONS}) AND connection_key IN (
+            SELECT connection_key FROM lines WHERE list_has_any(channels, ?::VARCHAR[]) OR (
                 "count" > CASE WHEN action LIKE 'connection.c%' THEN 0 ELSE len(channels) END
                 AND action IN ({_OF_CONNECTIONS})
             ){hidden * len(floods)}
         )"""
-    bounds = [bound for writer, first, last in floods for bound in (writer, last, first)]
+    bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
     return index.lines(where, [named, *bounds])
 
 
@@ -292,28 +323,25 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
 
     `expires` is the first of the two times, in Unix seconds.
     """
-    where = """
-        moment <= ? AND (
-            action IN ('audit.gap', 'session.revoked', 'logout')
-            OR jti_key IN (SELECT jti_key FROM lines WHERE action = 'token.issued' AND expires > ? AND moment <= ?)
-            OR action IN ('connect.accepted', 'connection.refreshed', 'connection.closed') AND connection_key IN (
-                SELECT connection_key FROM lines AS accepted
-                WHERE action = 'connect.accepted' AND moment <= ? AND NOT EXISTS (
-                    SELECT 1 FROM lines AS closed
-                    WHERE closed.action = 'connection.closed' AND closed.connection_key = accepted.connection_key
-                        AND closed.moment <= ?
-                )
+    where = f"""
+        moment <= $2 AND (
+            action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')
+            OR jti_key IN (
+                SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
+            )
+            OR connection_key IN (
+                SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED}
+                WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND accepted.moment <= $2
+            ) AND action IN (
+                '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'
             )
         )"""
-    return index.lines(where, [end, expires, end, end, begin])
+    return index.lines(where, [expires, end, begin], of="keys")
 
 
 def lines_of_refused_grants(index: Index) -> Iterator[bytes]:
     """Read the span's lines that say that something was asked and not granted."""
-    since, until = index.span
     where = """
-        NOT bad AND moment >= ? AND (? IS NULL OR moment <= ?) AND (
-            action IN ('token.denied', 'subscribe.denied', 'denials.aggregated')
-            OR action = 'token.issued' AND len(rejected) > 0
-        )"""
-    return index.lines(where, [since, until, until])
+        action IN ('token.denied', 'subscribe.denied', 'denials.aggregated')
+        OR action = 'token.issued' AND len(rejected) > 0"""
+    return index.lines(where, of="rare_spanned")

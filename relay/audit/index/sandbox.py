@@ -57,6 +57,7 @@ def locked(duckdb: Any, setup: dict[str, Any]) -> Any:
         database.execute(f"ATTACH '{quoted}' AS part_{number} (READ_ONLY)")
     for statement in setup["views"]:
         database.execute(statement)
+    database.execute("SET enable_progress_bar = false")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
     return database

@@ -6,7 +6,7 @@ The names are an interface: queries of others use them. A new column may be adde
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.audit.index.rows import COLUMNS, DERIVED
+from relay.audit.index.sheets import PLACE, no_rows
 from relay.core.events import Action
 
 _AT = "try_cast({} AS TIMESTAMP)"
@@ -21,13 +21,6 @@ class View:
     query: str
 
 
-PLACE = "file::BIGINT * 1099511627776 + start"
-"""The place of a line in the whole log. A file has less than a TB."""
-NO_ROW = ", ".join(
-    f'NULL::{kind} AS "{name}"'
-    for name, kind in (COLUMNS | {name: kind for name, (kind, _) in DERIVED.items()}).items()
-)
-"""The columns of a line, as of a log without lines."""
 _GRANTS_JSON = '[{"channel": "VARCHAR", "roles": ["VARCHAR"]}]'
 _PUBLICATIONS_JSON = (
     '[{"channel": "VARCHAR", "epoch": "VARCHAR", "first": "BIGINT", "last": "BIGINT", "count": "BIGINT", '
@@ -44,7 +37,7 @@ def published_rows(lines: str) -> str:
             coalesce(one.alive, 0) AS alive
         FROM (
             SELECT *, unnest(from_json(published, '{_PUBLICATIONS_JSON}')) AS one FROM {lines}
-            WHERE rare AND action = '{Action.PUBLISH_SUMMARY}' AND published != ''
+            WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
         )"""
 
 
@@ -289,12 +282,10 @@ def statements(files: Sequence[int], span: tuple[str, str | None]) -> list[str]:
     Lines that are no record have no time, and belong to each span.
     """
     since, until = span
-    every = " UNION ALL ".join(
-        f"SELECT {file} AS file, * FROM part_{number}.lines" for number, file in enumerate(files)
-    )
+    selects = [f"SELECT {file} AS file, * FROM part_{number}.lines" for number, file in enumerate(files)]
+    every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, * FROM ({no_rows('usual')})"
     bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
     return [
-        f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place "
-        f"FROM ({every or f'SELECT 0 AS file, {NO_ROW} WHERE false'}) WHERE bad OR ({bounds})",
+        f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every}) WHERE bad OR ({bounds})",
         *(f"CREATE TEMP VIEW {name} AS {view.query}" for name, view in VIEWS.items()),
     ]

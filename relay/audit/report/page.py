@@ -266,7 +266,7 @@ def _anomalies(found: "Findings") -> Html:
                     _lines(*one.marks),
                     _lines(one.action, one.reason),
                     _lines(one.user, one.address),
-                    tag("div", tag("code", one.token), tag("small", one.user_agent)),
+                    tag("div", tag("code", one.jti), tag("small", one.user_agent)),
                 )
                 for one in found.marked
             ],

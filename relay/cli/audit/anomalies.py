@@ -5,10 +5,9 @@ from typing import Annotated
 import typer
 
 from relay.audit.anomalies import Anomaly
-from relay.audit.query.marked import marked
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.known_names import unknown
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.options import JsonOption
 from relay.core.errors import ConfigurationError
 
@@ -30,19 +29,11 @@ def anomalies(
         if name not in list(Anomaly):
             raise ConfigurationError(unknown("an anomaly mark", name, list(Anomaly)))
     index = log.index
-    from relay.audit.index.questions import lines_with_marks
+    from relay.audit.index.questions import marked
 
-    lines = lines_with_marks(index)
-    rows = [
-        {
-            "at": record.at if as_json else log.shown(record.at),
-            "marks": record.relay.anomalies,
-            "action": record.event.action,
-            "reason": record.event.reason,
-            "user": record.user.id,
-            "address": record.client.ip,
-            "jti": record.relay.token.jti,
-        }
-        for record in marked(log.reader.records(lines), marks=mark)
-    ]
+    rows = [fields_of(row) for row in marked(index, marks=mark)]
+    if as_json:
+        rows = [{name: row[name] for name in _COLUMNS} for row in rows]
+    else:
+        rows = [row | {"at": log.shown(row["at"])} for row in rows]
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")

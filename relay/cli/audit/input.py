@@ -1,6 +1,7 @@
 """What the queries read: the log's files, and the span of time that they are asked about."""
 
 import functools
+import gc
 import inspect
 import os
 import sys
@@ -8,7 +9,6 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
@@ -153,6 +153,8 @@ class Log:
         sys.stderr.write(
             f"{printable(str(folder))} can't be written, so the whole log is read for this answer alone.\n"
         )
+        from tempfile import TemporaryDirectory
+
         return Path(self._stack.enter_context(TemporaryDirectory(prefix="relay-audit-"))) / folder.name
 
     def close(self) -> None:
@@ -249,6 +251,7 @@ def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:
 def reported(log: Log) -> Iterator[Log]:
     """Say after the answer what it may lack, and close the log."""
     is_answered = False
+    gc.disable()  # an answer has many objects and no cycles
     try:
         yield log
         is_answered = True
@@ -257,6 +260,7 @@ def reported(log: Log) -> Iterator[Log]:
             log.report(is_answered=is_answered)
         finally:
             log.close()
+            gc.enable()
 
 
 @contextmanager

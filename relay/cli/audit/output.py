@@ -33,7 +33,7 @@ def print_rows(
         return
     print_table(
         [name.replace("_", " ") for name in columns],
-        [[_cell(row[name]) for name in columns] for row in rows],
+        [[value if type(value := row[name]) is str else _cell(value) for name in columns] for row in rows],
         right=[name.replace("_", " ") for name in right],
     )
 

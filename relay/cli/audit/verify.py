@@ -228,7 +228,7 @@ def _compare(chains: Sequence[Checked]) -> int:
     files = [file for chain in chains for file in chain.files]
     folder = folder_of(files[-1])
     with Index(folder, files, memory_mb=MEMORY_MB) as made:
-        return made.differing(folder)
+        return made.differing()
 
 
 def _named(files: Sequence[Path], heads: Heads, keys: Path | None) -> list[_Evidence]:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import duckdb
-import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -105,7 +104,7 @@ def test_the_same_answer(files: list[Path], in_one: list[Path], question: tuple[
     """What the parts answer is what the log says, with the same warnings about what is missing."""
     if question[0] != "tail":  # it shows the newest file alone
         assert answer(files, *question) == answer(in_one, *question)
-    assert len(list((files[0].parent / "audit-index").glob("*.parquet"))) == 2
+    assert len(list((files[0].parent / "audit-index").glob("*.rare.parquet"))) == 2
     assert not list((in_one[0].parent / "audit-index").glob("*.parquet"))
 
 
@@ -127,14 +126,14 @@ def test_an_index_that_lies_is_found(files: list[Path]) -> None:
     assert "the index is what the log says" in first.stdout
     folder = files[0].parent / "audit-index"
     forged, *others = manifest.read(folder, duckdb.__version__)
-    part = folder / forged.name
+    part = forged.path(folder, "usual")
     with duckdb.connect() as database:
         database.execute(f"CREATE TABLE rows AS SELECT * FROM read_parquet({quoted(part)})")
         database.execute(
             "UPDATE rows SET user_id = 'somebody' WHERE user_id = (SELECT max(user_id) FROM rows)"
         )
         database.execute(f"COPY rows TO {quoted(part)} (FORMAT parquet)")
-    forged = msgspec.structs.replace(forged, sha256=hashlib.sha256(part.read_bytes()).hexdigest())
+    forged.sheets["usual"] = hashlib.sha256(part.read_bytes()).hexdigest()
     manifest.write(folder, duckdb.__version__, [forged, *others])
     found = CliRunner().invoke(app, ["verify", "--index", "--json", *named])
     assert json.loads(found.stdout)["index_differing"] > 0

@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,33 @@ from relay.audit.files import log_files
 from relay.audit.index import manifest, parts
 from relay.audit.index.database import Index
 from relay.audit.index.rows import Row, rows_of
+from relay.audit.index.sheets import SHEETS
 from relay.audit.jsonl import JsonlAuditor
 from relay.core.errors import ConfigurationError
 from relay.core.events import Event, to_record
 from tests.support.audit_days import make_day
 from tests.support.audit_logs import HOSTILE, an_event
 
+_PLACED = "(SELECT * REPLACE (place AS start) FROM lines)"
+SHEETS_ARE = {
+    "rare": ("SELECT * FROM rare_lines", "SELECT * FROM lines WHERE rare"),
+    "keys": (
+        "SELECT * EXCLUDE (file, place), file, place FROM keys",
+        SHEETS["keys"].replace(" FROM", ", file, place FROM").format(rows="lines"),
+    ),
+    "kinds": ("SELECT DISTINCT * EXCLUDE (file) FROM kinds_of_parts", SHEETS["kinds"].format(rows="lines")),
+    "uses": ("SELECT DISTINCT * EXCLUDE (file) FROM uses_of_parts", SHEETS["uses"].format(rows="lines")),
+    "tokens": (
+        "SELECT user_id, kind, sum(tokens)::BIGINT FROM spanned_tokens GROUP BY 1, 2",
+        SHEETS["tokens"].format(rows="lines"),
+    ),
+    "stories": (
+        "SELECT jti_key, max(place), arg_max(holder, place), arg_max(kind, place), min(one), max(other), "
+        "sum(uses)::BIGINT FROM spanned_stories GROUP BY 1",
+        SHEETS["stories"].format(rows=_PLACED),
+    ),
+}
+"""What each sheet has, and the same of the lines."""
 COLUMNS = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(Row))
 
 
@@ -70,6 +92,11 @@ class Log:
         files = log_files(self.path)
         with Index(self.index, files, memory_mb=128, progress=lambda _done: None) as index:
             self.rebuilt = index.rebuilt
+            asked = list(SHEETS_ARE.items())
+            self.dice.shuffle(asked)  # the damage of a part is found by the one sheet or the other
+            for one, (of_sheet, of_lines) in asked:
+                rows = Counter(map(str, index.rows(of_sheet)))
+                assert rows == Counter(map(str, index.rows(of_lines))), one
             found = [
                 tuple(tuple(value) if isinstance(value, list) else value for value in row)
                 for row in index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
@@ -206,6 +233,54 @@ def test_a_complete_file_is_read_once(
     assert (log.rebuilt, hashed) == (0, [])
 
 
+def test_a_question_reads_what_it_needs(
+    tmp_path: Path, day: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sheets that it does not ask are not even checked. One that is damaged is found when it is asked, and not used."""
+    log = Log(tmp_path, day, random.Random(5))
+    log.rotate()
+    log.check()
+    read: list[str] = []
+
+    def noted(file: int) -> str:
+        read.append(Path(f"/proc/self/fd/{file}").readlink().name.split(".")[-2])
+        return sha256_of(file)
+
+    sha256_of = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", noted)
+    (usual,) = log.index.glob("audit-*.usual.parquet")
+    data = bytearray(usual.read_bytes())
+    data[len(data) // 2] ^= 1
+    usual.write_bytes(data)
+    with Index(log.index, log_files(log.path), memory_mb=128) as index:
+        index.rows("SELECT count(*) FROM rare_lines")
+        assert set(read) == {"rare"}
+        index.rows("SELECT count(*) FROM spanned")
+        assert set(read) == {"rare", "usual"}
+        assert not usual.exists(), "the next question makes it"
+    log.check()
+    assert usual.exists()
+
+
+def test_an_index_of_another_release_is_made_again(
+    tmp_path: Path, day: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are removed, and its numbers are not believed."""
+    log = Log(tmp_path, day, random.Random(6))
+    log.rotate()
+    with monkeypatch.context() as before:
+        before.setattr(manifest, "VERSION", manifest.VERSION - 1)
+        log.check()
+    left = [log.index / f"audit.1.0-5.parquet{end}" for end in ("", ".duckdb", ".sha256")]
+    for path in left:
+        path.touch()
+    log.check()
+    assert log.rebuilt
+    assert not any(path.exists() for path in left)
+    log.check()
+    assert not log.rebuilt
+
+
 async def test_an_answer_is_right_up_to_the_last_record(tmp_path: Path) -> None:
     """While a relay writes, each answer has every record that was acknowledged before it was asked, and none twice."""
     path = tmp_path / "audit.jsonl"
@@ -228,16 +303,19 @@ async def test_an_answer_is_right_up_to_the_last_record(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_question_left_is_removed(tmp_path: Path, day: list[bytes]) -> None:
-    """Its temporary folder has copies of the log's fields: it goes with one of the next questions, after a day."""
+    """Its temporary files have copies of the log's fields: they go with one of the next questions, after a day."""
     log = Log(tmp_path, day, random.Random(4))
     log.check()
     old, new = log.index / ".sql-old", log.index / ".sql-new"
     for folder in (old, new):
         folder.mkdir()
         (folder / "tail.duckdb").touch()
-    os.utime(old, (1, 1))
+    rows = log.index / ".tail_0.1.new"
+    rows.touch()
+    for path in (old, rows):
+        os.utime(path, (1, 1))
     log.check()
-    assert (old.exists(), new.exists()) == (False, True)
+    assert (old.exists(), rows.exists(), new.exists()) == (False, False, True)
 
 
 def test_a_folder_of_others_is_refused(tmp_path: Path, day: list[bytes]) -> None:

@@ -11,7 +11,6 @@ from relay.audit.chain import Link, seal
 from relay.audit.index import privileges, questions
 from relay.audit.index.database import Index
 from relay.audit.query import connected, timeline
-from relay.audit.query.marked import marked
 from relay.audit.query.records import Record, RecordReader
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
@@ -98,8 +97,8 @@ def test_a_claim_is_told_as_one_and_leads_nowhere(tmp_path: Path) -> None:
         "connect.accepted",
     ]
     assert told("other") == ["connect.denied claimed", "connect.accepted"]
-    assert not marked(RecordReader().records(log))
     with indexed(tmp_path, *events) as index:
+        assert not questions.marked(index)
         assert not questions.stats(index).users.total()
 
 

@@ -17,7 +17,6 @@ from relay.audit.index.database import Index
 from relay.audit.index.manifest import folder_of
 from relay.audit.query import connected, timeline
 from relay.audit.query.explain import explain
-from relay.audit.query.marked import marked
 from relay.audit.query.records import Record, RecordReader, from_parsed
 from relay.core.errors import EXPLANATIONS, Reason
 from tests.support.audit_days import BEGIN, GRANTED, Day, make_day
@@ -132,7 +131,8 @@ def test_stats_and_anomalies_count_right(day: Day, index: Index) -> None:
     assert found.records == sum(day.actions.values())
     assert found.actions == day.actions
     assert found.refusals["connect.denied", "token_replayed"] == day.marked
-    assert len(marked(RecordReader().records(questions.lines_with_marks(index)))) == day.marked > 100
+    assert len(questions.marked(index)) == len(questions.marked(index, marks=["replay"])) == day.marked > 100
+    assert not questions.marked(index, marks=["wrong_origin"])
 
 
 def test_a_span_of_time(day: Day) -> None:
