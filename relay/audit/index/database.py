@@ -227,11 +227,8 @@ class Index:
         found = []
         sheets = VIEWS["lines"].sheets
         for number, part in self._all_parts():
-            rows = " UNION ALL ".join(
-                f"SELECT * FROM {self._source(number, part, sheet)}" for sheet in sheets
-            )
             sums = " ".join(part.sheets[sheet] for sheet in sheets)
-            copy = partial(self._copy, f"({rows})")
+            copy = partial(self._copy_part, number, part)
             found.append((number, database_of(self.folder / part.name, sums, copy)))
             progress(part.end - part.begin)
         for number, table in self._tails:
@@ -251,6 +248,12 @@ class Index:
                 f"COPY (SELECT * FROM read_json({quoted(rows)}, format='newline_delimited', "
                 f"columns={_struct(columns)}, maximum_object_size={1 << 25})) TO {quoted(path)} (FORMAT parquet)"
             )
+
+    def _copy_part(self, number: int, part: Part, path: Path) -> None:
+        """Write all rows of a part as a database of its own."""
+        sheets = VIEWS["lines"].sheets
+        rows = " UNION ALL ".join(f"SELECT * FROM {self._source(number, part, sheet)}" for sheet in sheets)
+        self._copy(f"({rows})", path)
 
     def _copy(self, source: str, path: Path) -> None:
         """Write the rows of a table or a part as a database of its own."""

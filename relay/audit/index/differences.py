@@ -27,17 +27,19 @@ _LIVES = f"""
     SELECT jti_key, arg_max(grants_key, place) AS kind FROM spanned_keys WHERE action = '{Action.TOKEN_ISSUED}'
     GROUP BY jti_key;
     CREATE OR REPLACE TEMP TABLE lives AS
-    SELECT begun.* EXCLUDE (first), first.*, coalesce(begun.closed, killed.moment, '9') AS until
+    SELECT begun.connection_key, begun.since, first.jti_key, first.user_id, first.endpoint,
+        coalesce(begun.closed, killed.moment, '9') AS until
     FROM (
-        SELECT connection_key, min(moment) AS since, min(place) AS place,
-            arg_min({{'jti_key': jti_key, 'user_id': user_id, 'endpoint': endpoint, 'writer': writer}}, place) AS first,
+        SELECT connection_key, min(moment) AS since, max(moment) AS latest, min(place) AS place,
             min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
         FROM spanned_keys WHERE connection_key != hash('') AND (
             action IN ({SUBSCRIBED}, '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}')
         ) GROUP BY connection_key
+        HAVING closed IS NULL OR greatest(closed, latest) >= '{{begin}}'
     ) AS begun
+    JOIN spanned_keys AS first USING (place)
     ASOF LEFT JOIN (SELECT writer, place, moment FROM rare_spanned WHERE unclean_end) AS killed
-        ON killed.writer = begun.first.writer AND begun.place < killed.place;
+        ON killed.writer = first.writer AND begun.place < killed.place;
     CREATE OR REPLACE TEMP TABLE holdings AS
     SELECT jti_key, max(until) AS until FROM (
         SELECT held.jti_key, coalesce(
@@ -54,10 +56,10 @@ _OF_TOKENS = f"""
         SELECT user_id, kind, endpoint, 1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
         FROM spanned_keys JOIN last_tokens USING (jti_key) LEFT JOIN holdings USING (jti_key)
         WHERE action = '{Action.TOKEN_ISSUED}'
-    ) GROUP BY ALL
+    ) WHERE {{held}} GROUP BY ALL
     UNION ALL
     SELECT 'opened', user_id, kind, endpoint, '', '', NULL, {{counts}}
-    FROM (SELECT *, 1 AS n FROM lives LEFT JOIN last_tokens USING (jti_key)) GROUP BY ALL
+    FROM (SELECT *, 1 AS n FROM lives LEFT JOIN last_tokens USING (jti_key)) WHERE {{held}} GROUP BY ALL
     UNION ALL
     SELECT 'subscribed', user_id, kind, endpoint, unnest(names), '', NULL, a, b, first, last FROM (
         SELECT use_key AS use, kind, {{counts}} FROM (
@@ -65,7 +67,7 @@ _OF_TOKENS = f"""
             FROM spanned_keys AS asked JOIN lives USING (connection_key)
             LEFT JOIN last_tokens ON last_tokens.jti_key = asked.jti_key
             WHERE action IN ({SUBSCRIBED}) AND use_key != 0
-        ) GROUP BY ALL
+        ) WHERE {{held}} GROUP BY ALL
     ) JOIN uses USING (use)
     UNION ALL
     SELECT 'refused', user_id, kind, endpoint, name, reason, roles, {{counts}} FROM (
@@ -177,8 +179,8 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
         rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("rare_spanned")))
     else:
         index.execute(KINDS)
-        index.execute(_LIVES)
-        index.execute(_OF_TOKENS.format(counts=counts))
+        index.execute(_LIVES.format(begin=min(a[0], b[0])))
+        index.execute(_OF_TOKENS.format(counts=counts, held=held))
         load_narrowest(index, "SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed'")
         whose = "whose" if by == "role" else "[user_id]"
         rows = index.rows(_BY.format(names=NAMES_BY_ROLE, whose=whose))
@@ -229,10 +231,12 @@ def unknown(index: Index, a: Bounds, b: Bounds) -> Unknown:
     ((first, of_a, of_b, unnamed, nameless),) = index.rows(
         f"""
         SELECT coalesce(min(moment), ''), count(*) FILTER ({in_a}), count(*) FILTER ({in_b}),
-            count(*) FILTER (({in_a} OR {in_b}) AND "count" > len(channels)
-                AND action IN ({SUBSCRIBED}, '{Action.SUBSCRIBE_DENIED}')),
+            count(*) FILTER (({in_a} OR {in_b}) AND action IN ({SUBSCRIBED})
+                AND use_key IN (SELECT use FROM uses_of_parts WHERE is_cut))
+                + (SELECT count(*) FROM rare_spanned WHERE ({in_a} OR {in_b}) AND "count" > len(channels)
+                    AND action = '{Action.SUBSCRIBE_DENIED}'),
             count(*) FILTER (({in_a} OR {in_b}) AND action = '{Action.DENIALS_AGGREGATED}')
-        FROM spanned"""
+        FROM spanned_keys"""
     )
     empty = tuple(name for name, count in (("A", of_a), ("B", of_b)) if not count)
     return Unknown(first=first, empty=empty, unnamed=unnamed, nameless=nameless)

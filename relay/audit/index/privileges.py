@@ -25,11 +25,13 @@ KINDS = """
     CREATE OR REPLACE TEMP TABLE uses AS
     SELECT use, any_value(endpoint) AS endpoint, any_value(user_id) AS user_id, any_value(names) AS names,
         any_value(is_told) AS is_told, any_value(is_cut) AS is_cut
-    FROM uses_of_parts GROUP BY use;
+    FROM uses_of_parts GROUP BY use"""
+"""What the numbers of tokens and uses stand for: a number is joined and counted faster than lists of texts."""
+
+_TOKENS = """
     CREATE OR REPLACE TEMP TABLE tokens AS
     SELECT user_id, kind, sum(tokens)::BIGINT AS tokens FROM spanned_tokens GROUP BY user_id, kind"""
-"""What the numbers of tokens and uses stand for, and how many tokens a user had: a number is joined and counted faster
-than lists of texts."""
+"""How many tokens of each kind a user had."""
 
 _SPLIT = """
     CREATE OR REPLACE TEMP TABLE split AS
@@ -116,6 +118,7 @@ class GrantUse:
 def _combine(index: Index, *, holder: str = "NULL") -> None:
     """Make the tables `kinds`, `uses`, `tokens` and `combined_uses`."""
     index.execute(KINDS)
+    index.execute(_TOKENS)
     index.execute(_SPLIT)
     ((most,),) = index.rows("SELECT coalesce(max(uses), 0) FROM split")
     index.execute(_COMBINED.format(holder=holder, uses=_OF_STORIES if most <= 2 else _OF_RECORDS))

@@ -285,10 +285,11 @@ def missing(index: Index) -> Missing:
     return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed)
 
 
-def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
+def lines_of_subscribers(index: Index, channel: str, span: tuple[str, str] = ("", "~")) -> Iterator[bytes]:
     """Read the lines of the connections that may have subscribed to a channel, and those that end or hide many of them.
 
-    Their records name it, or do not name all channels, or subscriptions were only counted while they were open.
+    Their records name it, or do not name all channels, or subscriptions were only counted while they were open. Those
+    that ended before a span of time, or began after it, are left out.
     """
     named = [
         name
@@ -313,9 +314,11 @@ def lines_of_subscribers(index: Index, channel: str) -> Iterator[bytes]:
                 "count" > CASE WHEN action LIKE 'connection.c%' THEN 0 ELSE len(channels) END
                 AND action IN ({_OF_CONNECTIONS})
             ){hidden * len(floods)}
+            EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= ?
+            EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}' AND moment > ?
         )"""
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
-    return index.lines(where, [named, *bounds])
+    return index.lines(where, [named, *bounds, *span])
 
 
 def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> Iterator[bytes]:

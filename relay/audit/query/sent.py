@@ -161,8 +161,9 @@ class _Connection:
         own = record.relay
         if record.event.action in SUBSCRIBE_ACTIONS:
             is_named = any(covers(name, channel) for name in own.channels)
-            granted = Scope(self.begun.relay.token.channels)
-            is_unnamed = own.count > len(own.channels) and granted.allows(channel)
+            is_unnamed = own.count > len(own.channels) and Scope(self.begun.relay.token.channels).allows(
+                channel
+            )
             if (is_named or is_unnamed) and (self.subscribed or self.perhaps):
                 self.again = record.at
             self.subscribed |= is_named

@@ -1,13 +1,13 @@
 """`relay audit sent`: what a session was sent. `relay audit recipients`: who was sent a message."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Annotated
 
 import typer
 
-from relay.audit.query.records import Record, RecordReader, Sent, iso
+from relay.audit.query.records import RecordReader, Sent, having, iso
 from relay.audit.query.sent import Message, Unreported, recipients, sent_to, unreported
 from relay.cli.audit.input import FilesOption, Log, query, reported
 from relay.cli.audit.known_names import unknown
@@ -116,18 +116,20 @@ def who_was_sent(
 
         minutes = minutes_of(index, channel)
 
-        def records() -> Iterator[Record]:
-            return RecordReader().records(lines_of_subscribers(index, channel))
-
         if at:
             moment = parse_time(at, option="--at", local=local)
             messages = _of_minute(minutes, iso(moment), channel)
         else:
-            sent_rows = (row for one in records() for row in one.relay.sent if row.channel == channel)
+            names_it, has_rows = having(channel), having("sent")
+            reports = RecordReader().records(
+                lines_of_subscribers(index, channel), lambda line: has_rows(line) and names_it(line)
+            )
+            sent_rows = (row for one in reports for row in one.relay.sent if row.channel == channel)
             messages = [_numbered(minutes, sent_rows, seq, epoch, channel)]
         log.asked = "" if begin is None else iso(begin), None if end is None else iso(end)
         span = log.asked[0], log.asked[1] or "~"
-        rows = [fields_of(row) for row in recipients(records(), channel, messages, span=span)]
+        records = RecordReader().records(lines_of_subscribers(index, channel, span))
+        rows = [fields_of(row) for row in recipients(records, channel, messages, span=span)]
         if not as_json:
             rows = [log.shown_life(row) for row in rows]
         of = "of this time" if since or until else "in this log"
