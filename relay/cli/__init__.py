@@ -97,11 +97,6 @@ def main() -> None:
     except UnicodeEncodeError:
         _refuse_other_bytes()
         raise
-    except SystemExit as end:
-        if sys.argv[1:2] == ["audit"] and "_duckdb" in sys.modules and isinstance(end.code, int | None):
-            sys.stderr.flush()
-            os._exit(end.code or 0)  # DuckDB takes 40 ms to free what the kernel frees anyway
-        raise
 
 
 def _refuse_other_bytes() -> None:

@@ -13,7 +13,7 @@ import socket
 import sys
 from contextlib import suppress
 
-from relay.cli import main as run
+from relay.__main__ import main as run
 
 _IMPORTED = (
     *(f"relay.cli.audit.{name}" for name in ("output", "publications", "sent", "stats", "who", "why")),
