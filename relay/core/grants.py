@@ -51,9 +51,7 @@ class GrantOptions:
     @classmethod
     def from_claims(cls, payload: Mapping[str, Any]) -> "GrantOptions":
         """Return the options that a token carries. Its claims were checked before."""
-        if OPTION_CLAIMS.keys().isdisjoint(payload):
-            return NO_OPTIONS
-        return cls(**{one.name: payload[one.name] for one in fields(cls) if one.name in payload})
+        return cls(**{name: payload[name] for name in cls.__dataclass_fields__.keys() & payload.keys()})
 
     def to_claims(self) -> dict[str, int]:
         """Return the token's claims. An option that limits nothing is left out."""

@@ -47,7 +47,7 @@ def test_listen_says_what_it_needs(relay: RelayCommand, arguments: list[str]) ->
 MISTAKES: dict[str, tuple[str, ...]] = {
     # what is missing is explained
     "audit who": ("Missing argument 'ENDPOINT'", "The endpoint's name in the settings."),
-    "audit why": ("Missing argument", "A token's id, a connection's id, a session's reference, or a user."),
+    "audit why": ("there is no such audit log", "--file"),
     "bench replay": ("Missing argument 'FILE'", "Recordings, plain or gzip."),
     "keys new": ("Missing option '--dir'", "Folder for the key's files, created if missing."),
     "keys publisher": ("Missing argument 'NAME'", "The publisher's name, such as pricing"),

@@ -41,7 +41,10 @@ def why(
 ) -> None:
     """Show everything that happened to a token, a connection, a session or a user, oldest first."""
     if [bool(about), bool(address), bool(publisher)].count(True) != 1:
-        raise ConfigurationError("Give one of JTI|CONNECTION|SESSION|USER, --address and --publisher.")
+        raise ConfigurationError(
+            "Give one of JTI|CONNECTION|SESSION|USER, --address and --publisher: the id of a token or a connection, "
+            "a session's reference, a user, an address, or a publisher's name."
+        )
     steps = _told(log, about, address=address, publisher=publisher, newest=newest)
     if as_json:
         sys.stdout.write(json.dumps([fields_of(step) for step in steps]) + "\n")
