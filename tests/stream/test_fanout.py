@@ -70,7 +70,7 @@ async def test_a_write_that_fails_stops_nobody_else() -> None:
 
 async def test_a_long_flush_lets_others_in() -> None:
     """With more subscribers than a slice holds, the loop gets its turn before the flush is over."""
-    fanout = Fanout(lambda _name: ChannelOptions())
+    fanout = Fanout(lambda _name: ChannelOptions(), clock=lambda: 0.0)  # a turn that comes late writes more
     sinks = [Socket() for _ in range(2 * WRITES_PER_SLICE + 1)]
     for sink in sinks:
         fanout.hub.subscribe(fanout.hub.join(sink, encode), subscribe_requests(["a"]))
