@@ -74,6 +74,7 @@ async def two_masters(servers: Servers, nodes: Nodes, *, are_replicas_demanded: 
     run = servers.master.run
     async with replicated(servers, nodes) as cut_off:
         await nodes.round()
+        await nodes.settled()
         if are_replicas_demanded:  # from now on a replica that is late, on a busy machine, lets a write fail
             await until(partial(is_followed, servers.master))
             run("CONFIG", "SET", "min-replicas-max-lag", 1)
@@ -81,7 +82,7 @@ async def two_masters(servers: Servers, nodes: Nodes, *, are_replicas_demanded: 
         cut_off()
         if are_replicas_demanded:
             await until(lambda: refuses_writes(servers.master), every_s=0.1)
-            await nodes.silent(0)
+            await nodes.cut_off(0)
         servers.replica.run("REPLICAOF", "NO", "ONE")
         nodes.go_to(servers.replica.port, only=1)
         while not await nodes.revoke(1):  # noqa: ASYNC110  # its connection breaks

@@ -257,17 +257,29 @@ class Nodes:
         self.states.append(await at_last(partial(EngineState.open, self.options)))
         return len(self.states) - 1
 
-    async def silent(self, node: int) -> None:
-        """Wait until a node has heard nothing of other nodes for so long that no busy machine is the reason.
+    async def cut_off(self, node: int) -> None:
+        """Wait until a node knows that it hears of no revocation, because its server does not accept writes.
 
         Raises:
             AssertionError: if it takes what it hears for an answer.
         """
         pulse = self.states[node].pulse
         try:
-            await self.until(lambda: pulse.silent_s > 4, within_s=self.within_s["F"] + 8)
+            await self.until(
+                lambda: self.states[node].is_blind and "NOREPLICAS" in pulse.why,
+                within_s=self.within_s["F"] + 2,
+            )
         except TimeoutError:
             raise AssertionError("F: a node that hears of no revocation does not know it") from None
+
+    async def settled(self) -> None:
+        """Wait until both nodes have read the whole control log, and have nothing to write back.
+
+        A revocation that failed, on a busy machine, lets its node begin to read again, which writes.
+        """
+        for state in self.states:
+            reader = state._reader
+            await self.until(lambda reader=reader: reader.position is not None and not reader._is_asked_again)
 
     async def answered_claim(self, node: int) -> None:
         """Wait until the engine has answered a claim, however it did."""

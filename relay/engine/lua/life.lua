@@ -2,8 +2,11 @@
 -- without having all of it, has another replication id, or has no entry here.
 
 -- Return the generation, the epoch, the time at which the life began (engine's Unix seconds), and whether it began now.
--- `seen` is the highest generation that the caller has seen. With the seconds alone, a second loss within one second
--- would get the same generation.
+-- `seen` is the highest generation that the caller has seen.
+--
+-- No two lives may have the same generation: a node that knows the first one would take the second one for it, and not write
+-- back what was lost in between. After a second loss the caller may be a node that has not seen the life before it. So
+-- the time has microseconds, and while the clock is behind, the caller's random epoch decides.
 local function life(key, seen, epoch)
   local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
   local known = redis.call('HMGET', key, 'replid', 'g', 'epoch', 'since')
@@ -12,8 +15,11 @@ local function life(key, seen, epoch)
   if known[1] == replid and g >= seen then
     return g, known[3], tonumber(known[4]), false
   end
-  local now = tonumber(redis.call('TIME')[1])
-  g = math.max(now, g + 1, seen + 1)
+  local time = redis.call('TIME')
+  local now = tonumber(time[1])
+  local above = math.max(g, seen) + 1
+  g = now * 1000000 + tonumber(time[2])
+  if g < above then g = above + tonumber(string.sub(redis.sha1hex(epoch), 1, 5), 16) end
   redis.call('DEL', key)
   redis.call('HSET', key, 'replid', replid, 'g', string.format('%.0f', g), 'epoch', epoch, 'since', now)
   return g, epoch, now, true
