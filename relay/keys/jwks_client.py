@@ -11,7 +11,6 @@
 """
 
 import asyncio
-import ipaddress
 import socket
 import time
 from collections import OrderedDict
@@ -22,12 +21,13 @@ from urllib.parse import urlsplit
 import structlog
 
 from relay.core import strict_json
-from relay.core.errors import ConfigurationError, MalformedError, Reason, UnavailableError
+from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.core.jwk_set import KeySet, NoKey, PrivateKeyError
 from relay.core.jws import VerifyKey
 from relay.core.token_bucket import TokenBucket
+from relay.keys.jwks_url import check_jwks_url, is_loopback, is_private
 from relay.keys.lifecycle import REFRESH_S
-from relay.net.addresses import Address, network_of, parse_address
+from relay.net.addresses import network_of, parse_address
 from relay.net.backend_faults import TEMPORARY
 from relay.net.http_client import UrlClient
 
@@ -64,33 +64,6 @@ _MAX_MISSED: Final = 1000
 _SKIPPED_LOGGED: Final = 20
 
 log = structlog.get_logger("relay")
-
-
-def check_jwks_url(url: str, *, private_http: bool = False) -> str:
-    """Return `url` if keys may be fetched from it: by https, or by http from this machine.
-
-    With `private_http`, http is allowed to a private address too, and to a host name; `JwksClient` then refuses the
-    name if it leads to a public address.
-
-    Raises:
-        ConfigurationError: otherwise. An attacker who can change the answer on the network could sign any token.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # reading the port checks it
-    except ValueError:
-        raise ConfigurationError("A JWKS URL must be a URL like https://id.example.com/jwks.json.") from None
-    if not host or not url.isascii() or not url.isprintable() or " " in url:
-        raise ConfigurationError("A JWKS URL must be a URL like https://id.example.com/jwks.json.")
-    if parts.username is not None or parts.fragment:
-        raise ConfigurationError("A JWKS URL must have no user, no password and no fragment.")
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
-        return url
-    if parts.scheme != "http" or not private_http:
-        raise ConfigurationError("A JWKS URL must begin with https://; http is for this machine only.")
-    if (address := parse_address(host)) is not None and not _is_private(address):
-        raise ConfigurationError(f"A JWKS URL must begin with https://: {host} is not in a private network.")
-    return url
 
 
 class _Looks:
@@ -135,7 +108,7 @@ class JwksClient:
         check_jwks_url(url, private_http=private_http)
         self._client = UrlClient(url, name="The JWKS address", timeout_s=TIMEOUT_S, max_bytes=MAX_BYTES)
         host = urlsplit(url).hostname or ""
-        self._plain_host = host if url.startswith("http://") and not _is_loopback(host) else ""
+        self._plain_host = host if url.startswith("http://") and not is_loopback(host) else ""
         self._read = read
         self._settle_s = settle_s
         self._clock = clock
@@ -282,7 +255,7 @@ class JwksClient:
             raise _unusable(f"has a host name that can't be resolved: {type(error).__name__}") from None
         for *_, where in found:
             address = parse_address(str(where[0]).partition("%")[0])
-            if address is None or not _is_private(address):
+            if address is None or not is_private(address):
                 raise _unusable(
                     f"is plain http, and {self._plain_host} is not in a private network: use https"
                 )
@@ -303,20 +276,3 @@ def _unusable(what: str) -> UnavailableError:
 
 def _fault(what: str) -> UnavailableError:
     return UnavailableError(Reason.BACKEND_FAULT, str(_unusable(what)))
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-_SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
-"""Addresses behind a carrier's NAT (RFC 6598), which some clouds and VPNs use inside."""
-
-
-def _is_private(address: Address) -> bool:
-    return (address.is_private and not address.is_unspecified) or address in _SHARED

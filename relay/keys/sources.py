@@ -39,7 +39,7 @@ class FetchedKeys:
     """The keys at `tokens.jwks_url`. End it with `aclose`."""
 
     def __init__(self, url: str, *, private_http: bool = False) -> None:
-        """Fetch nothing yet. `private_http`: see `relay.keys.jwks_client.check_jwks_url`.
+        """Fetch nothing yet. `private_http`: see `relay.keys.jwks_url.check_jwks_url`.
 
         Raises:
             ConfigurationError: if keys may not be fetched from `url`.

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
 
 from relay.core.errors import ConfigurationError
-from relay.keys.jwks_client import check_jwks_url
+from relay.keys.jwks_url import check_jwks_url
 
 _INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 """Zero-width characters, which editors and web pages leave behind, and the byte order mark."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.audit.checkpoints import EVERY
-from relay.audit.two_processes import OtherProcess, find_boundaries
+from relay.audit.two_processes import OtherProcess, find_boundaries, start_method
 from relay.audit.verdict import Verdict
 from relay.audit.writer import LogOptions
 from relay.cli.audit import app, verify
@@ -106,11 +109,13 @@ def test_the_verdict_is_that_of_one_process(
         assert [one is not None and one.ok for one in asked] == [True], "the other process was not asked"
 
 
+@pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_two_processes_take_each_part_once(
-    keys: Path, lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keys: Path, lines: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """However fast each of them is, the records of both are all."""
+    """However fast each of them is and however the other one starts, the records of both are all."""
     files = in_files(tmp_path, lines)
+    monkeypatch.setattr("relay.audit.two_processes.start_method", lambda: method)
     monkeypatch.setattr(verify, "find_boundaries", cut)
     done = CliRunner().invoke(app, ["verify", *map(str, files), "--keys", str(keys), "--json"])
     assert (done.exit_code, json.loads(done.stdout)["records"]) == (0, len(lines))
@@ -126,6 +131,18 @@ def test_a_process_that_dies_is_replaced(
     monkeypatch.setattr("relay.audit.two_processes._check", print)  # it sends no verdict, and ends
     done = CliRunner().invoke(app, ["verify", *map(str, files), "--keys", str(keys)])
     assert (done.exit_code, "signed up to" in done.stdout) == (0, True), done.output
+
+
+def test_a_process_with_threads_does_not_fork() -> None:
+    """Their locks would stay locked in the other process."""
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    assert start_method() == "spawn"
+    ended.set()
+    thread.join()
+    alone = [sys.executable, "-c", "from relay.audit.two_processes import *; print(start_method())"]
+    assert subprocess.run(alone, capture_output=True, check=True, text=True).stdout == "fork\n"
 
 
 def test_a_log_without_a_checkpoint_in_its_middle_is_checked_by_one_process(

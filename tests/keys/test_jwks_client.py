@@ -23,8 +23,8 @@ from relay.keys.jwks_client import (
     STALE_S,
     WAIT_S,
     JwksClient,
-    check_jwks_url,
 )
+from relay.keys.jwks_url import check_jwks_url
 from relay.keys.lifecycle import REFRESH_S
 from tests.support.backends import Backend, Clock, ScriptedBackend, http_answer, running_backend
 from tests.support.ports import free_ports

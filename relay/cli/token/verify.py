@@ -31,7 +31,7 @@ from relay.core.jws import VerifyKey
 from relay.core.tokens import SCOPE, SERVICE_SCOPE, Expected, examine
 from relay.keys.files import load_keys
 from relay.keys.jwks import from_jwks
-from relay.keys.jwks_client import check_jwks_url
+from relay.keys.jwks_url import check_jwks_url
 from relay.keys.sources import FetchedKeys
 
 _MAX_JWKS_BYTES = 65_536
