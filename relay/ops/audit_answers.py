@@ -110,12 +110,11 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 env=environment,
                 cwd=Path(__file__).parent,  # no settings are here
-                start_new_session=True,
+                # no session of its own: Linux shares out the CPU between sessions first (autogroups), and a process is
+                # idle beside others of its session only
+                process_group=0,
             )
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICENESS)
-            if sys.platform == "linux":
-                os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
+        leave_cpu_to_others(self._process.pid)
 
     @property
     def is_dead(self) -> bool:
@@ -147,6 +146,14 @@ class _Process:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+
+
+def leave_cpu_to_others(pid: int) -> None:
+    """Let a process of this session have only the CPU that nothing else wants."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
+        if sys.platform == "linux":
+            os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def _read(stream: socket.socket, most: int) -> bytes:

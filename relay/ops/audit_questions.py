@@ -123,7 +123,8 @@ class AuditQuestions:
             running.cancel()
             return _refused(
                 sought,
-                f"There is no answer after {TIME_S} s. Give a shorter time, or run `relay audit` on that machine.",
+                f"There is no answer after {TIME_S} s. Questions get only the CPU that nothing else wants. Give a "
+                "shorter time, ask later, or run `relay audit` on that machine.",
             )
         except TooLongError:
             return _refused(

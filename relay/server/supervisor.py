@@ -350,7 +350,9 @@ class _Supervisor:
             stdin=asyncio.subprocess.PIPE,  # it ends when this process does, however it does
             pass_fds=tuple(descriptors.values()),
             env=environment,
-            start_new_session=True,  # Ctrl-C comes to this process alone, which passes it on
+            # Ctrl-C comes to this process alone, which passes it on. No session of its own: a worker's process for
+            # audit questions has idle CPU only beside others of its session
+            process_group=0,
         )
         child = _Child(process, notices)
         self._children.add(child)

@@ -100,8 +100,12 @@ def supervised(tmp_path: Path) -> Iterator[Supervised]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_are_passed_on(supervised: Supervised, number: signal.Signals) -> None:
-    """Each worker gets each signal once, and the supervisor ends with 0 after them."""
+    """Each worker gets each signal once, and the supervisor ends with 0 after them.
+
+    No worker gets a signal of the terminal itself, as it is in a group of its own. It is in the supervisor's session.
+    """
     first = supervised.ready()
+    assert [(os.getsid(pid), os.getpgid(pid)) for pid in first] == [(os.getsid(0), pid) for pid in first]
     supervised.process.send_signal(signal.SIGHUP)
     supervised.until(lambda: len(supervised.said) == 4)
     assert supervised.end(number)[0] == 0

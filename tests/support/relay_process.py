@@ -32,6 +32,10 @@ SECRET = "test-secret-of-the-backend-0123456789abcdef"
 REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
 PUBLISHER_SECRET = "test-publisher-secret"
 PUBLISHER_KEY = f"pricing.{PUBLISHER_SECRET}"
+EVEN_PRIORITY = os.pathsep.join(
+    filter(None, [str(Path(__file__).with_name("even_priority")), os.environ.get("PYTHONPATH")])
+)
+"""The path of Python modules with which a relay answers questions to its audit log while tests take all CPU."""
 REPORTS = "https://reports.example.com/v1/export"
 """Another service that takes scoped tokens, by the name that is its audience wherever a test runs it."""
 
@@ -87,7 +91,7 @@ class Relay:
     folder: Path
     ports: tuple[int, int, int]
     process: subprocess.Popen[str] | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=lambda: {"PYTHONPATH": EVEN_PRIORITY})
     arguments: tuple[str, ...] = ()
 
     @property
