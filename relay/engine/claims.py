@@ -15,6 +15,7 @@ from relay.core.errors import Reason, UnavailableError
 from relay.core.tokens import MAX_LIFETIME_S
 from relay.engine.batches import Batches
 from relay.engine.connection import RefusedError
+from relay.engine.eviction import Eviction
 from relay.engine.line import Line
 from relay.engine.options import EngineOptions
 from relay.engine.places import SURE_AFTER_S, EnginePlaces, PlacesOf, place_text
@@ -141,6 +142,11 @@ class EngineClaims:
     def writes(self) -> Pulses:
         """The signs of life that the engine has stored."""
         return Pulses([shard.places.writes for shard in self.shards])
+
+    @property
+    def evictions(self) -> Sequence[Eviction]:
+        """Whether the servers of used tokens may evict them."""
+        return [shard.places.eviction for shard in self.shards]
 
     @property
     def waiting(self) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from relay.core.errors import Reason, UnavailableError
 from relay.engine.clock_offset import ClockOffset
+from relay.engine.eviction import Eviction, eviction_fault, eviction_warning
 from relay.engine.pulse import GAP_S, Pulse, Pulses
 
 STALE_AFTER_S = 2.0
@@ -25,8 +26,8 @@ class Health:
     """The health of the engine as one node sees it.
 
     `control` has the answers to the reader of revocations, `logs` those to the readers of publications, one for each
-    shard, and `writes` the signs of life that it has stored. The settings are `engine.blind_s` and
-    `engine.ready_after_s`.
+    shard, and `writes` the signs of life that it has stored. `evictions` has what the servers say of evicting keys. The
+    settings are `engine.blind_s` and `engine.ready_after_s`.
     """
 
     control: Pulse
@@ -35,6 +36,7 @@ class Health:
     offset: ClockOffset
     blind_s: float
     ready_after_s: float
+    evictions: Sequence[Eviction] = ()
 
     @property
     def gate_closed(self) -> Reason | None:
@@ -75,7 +77,17 @@ class Health:
         """Why connections should be made elsewhere, or None."""
         if abs(self.offset.seconds) > MOST_OFFSET_S:
             return f"The clock of this machine is {-self.offset.seconds:+.1f} s off that of the engine."
-        return self._unready(self.control) or self._unready(Pulses(self.logs)) or self._unready(self.writes)
+        return (
+            self._unready(self.control)
+            or self._unready(Pulses(self.logs))
+            or self._unready(self.writes)
+            or eviction_fault(self.evictions)
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """What somebody has to change at the engine although everything works, or None."""
+        return eviction_warning(self.evictions)
 
     @property
     def ingest_unready(self) -> str | None:

@@ -17,6 +17,7 @@ import structlog
 
 from relay.core.errors import UnavailableError
 from relay.engine.connection import RefusedError
+from relay.engine.eviction import ASK_EVERY_S, Eviction
 from relay.engine.line import Line
 from relay.engine.options import EngineOptions
 from relay.engine.pulse import Pulse
@@ -67,6 +68,8 @@ class EnginePlaces:
         self.prefix = options.key(line.shard, "c:")
         self.writes = Pulse(steady)
         """The signs of life that the engine has stored."""
+        self.eviction = Eviction()
+        self._ask_due = 0.0
         self._line = line
         self._submit_leave = submit_leave
         self._tell = tell
@@ -128,6 +131,7 @@ class EnginePlaces:
         while True:
             try:
                 await self._beat()
+                await self._ask_about_eviction()
             except (UnavailableError, RefusedError) as error:  # the line has logged it
                 self.writes.fault = f"The engine stores nothing, so no token can be used. {error}"
             with contextlib.suppress(UnavailableError, RefusedError):  # they stay in the list
@@ -156,6 +160,12 @@ class EnginePlaces:
             await self._send(part)
         self._written_generation = generation
         self._write_due = self._steady() + _WRITE_AGAIN_S
+
+    async def _ask_about_eviction(self) -> None:
+        if self._steady() < self._ask_due:
+            return
+        self._ask_due = self._steady() + ASK_EVERY_S
+        self.eviction.told(await self._line.read("INFO", "memory", "stats"))
 
     async def _send(self, places: Sequence[tuple[str, str, float]]) -> bool:
         """Give a sign of life with some places. False: the engine did not know of this node, or had forgotten it."""

@@ -13,6 +13,7 @@ from relay.engine.connection import (
     connections_to_all,
     open_connection,
 )
+from relay.engine.eviction import NO_EVICTION, info_fields, policy_of
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 
@@ -97,14 +98,13 @@ async def _check_server(options: EngineOptions, shard: str, connection: EngineCo
             f"{name} tells scripts no replication id, so a loss of data would not be noticed. This service can't be "
             "the engine: use a Redis or Valkey server."
         )
-    _check_policy(name, memory.decode())
+    _check_policy(name, memory)
     return replid
 
 
-def _check_policy(name: str, memory: str) -> None:
-    told = dict(line.split(":", 1) for line in memory.splitlines() if ":" in line)
-    policy = told.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
+def _check_policy(name: str, memory: bytes) -> None:
+    policy = policy_of(info_fields(memory))
+    if policy != NO_EVICTION:
         raise ConfigurationError(
             f"{name} has maxmemory-policy {policy}: it would forget used tokens without a word, and they could be used "
             "again. Set maxmemory-policy to noeviction there."

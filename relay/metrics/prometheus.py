@@ -359,6 +359,11 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
     gate = GaugeMetricFamily(
         "relay_gate_closed", "1 while the gate admits no connection because of the engine.", labels=["reason"]
     )
+    evicts = GaugeMetricFamily(
+        "relay_engine_may_evict",
+        "1 while the engine's maxmemory-policy is not noeviction: it may forget used tokens.",
+        labels=[],
+    )
     nodes = GaugeMetricFamily(
         "relay_engine_nodes",
         "Nodes of this engine by state: live, draining, stopped, vanished, unknown. A row stays for an hour.",
@@ -386,8 +391,9 @@ def _engine(now: EngineReading | None) -> Iterator[Metric]:
             behind.add_metric([name], one.behind)
         restarts.add_metric([], now.restarts)
         offset.add_metric([], now.offset_s)
+        evicts.add_metric([], now.may_evict)
         gate.add_metric([Reason.NODE_BLIND.value], now.gate_closed)
-    yield from (silence, generation, resyncs, behind, restarts, offset, gate, nodes, log_format, cut)
+    yield from (silence, generation, resyncs, behind, restarts, offset, gate, evicts, nodes, log_format, cut)
 
 
 def _histogram(name: str, text: str, times: DurationHistogram) -> HistogramMetricFamily:

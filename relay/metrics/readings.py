@@ -74,6 +74,8 @@ class EngineReading:
     offset_s: float
     gate_closed: bool
     is_ready: bool
+    may_evict: bool
+    """Whether a server of the engine may evict keys."""
     nodes: Mapping[str, int]
     """How many nodes are in each state, as the engine last told."""
     log_format: int

@@ -13,9 +13,13 @@ ROLES = ("stream", "issuer", "ingest")
 """What `/ready?role=` may ask for: connections, tokens and the other calls of sessions, publications."""
 
 
-def health_routes(ready: Mapping[str, Callable[[], str | None]]) -> list[Route]:
+def health_routes(
+    ready: Mapping[str, Callable[[], str | None]], warning: Callable[[], str | None] = lambda: None
+) -> list[Route]:
     """Return both routes. `ready` has a function for each role of this process: it returns None, or the reason why new
     work of this role should go to another node. Without `?role=` all of them count.
+
+    `warning` returns what somebody has to change although this process serves, or None.
     """
 
     async def live(_request: Request) -> Response:
@@ -30,10 +34,9 @@ def health_routes(ready: Mapping[str, Callable[[], str | None]]) -> list[Route]:
         else:
             asked = ready.values() if role is None else [ready[role]]
             why = next((found for found in (one() for one in asked) if found is not None), None)
-        return (
-            json_answer(200, {"status": "ok"})
-            if why is None
-            else error_answer(503, "not_ready", why, retryable=True)
-        )
+        if why is not None:
+            return error_answer(503, "not_ready", why, retryable=True)
+        told = warning()
+        return json_answer(200, {"status": "ok"} | ({} if told is None else {"warning": told}))
 
     return [Route("/live", live), Route("/ready", is_ready)]

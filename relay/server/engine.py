@@ -68,6 +68,7 @@ class Engine:
             audit_is_cut=bool(self.nodes.cut),
             offset_s=health.offset.seconds,
             gate_closed=health.gate_closed is not None,
+            may_evict=health.warning is not None,
             is_ready=(health.stream_unready or health.ingest_unready or health.issuer_unready) is None,
         )
 
@@ -79,6 +80,7 @@ class Engine:
             "offset_s": round(self.health.offset.seconds, 3),
             "silent_s": round(max(self.state.silent_s, self.broker.silent_s), 1),
             "gate_closed": self.health.gate_closed,
+            "warning": self.health.warning,
         }
 
 
@@ -126,6 +128,12 @@ async def open_engine(
     def use_format(number: int) -> None:
         state.log_format = broker.log_format = number
 
+    if options.address.kind == "cluster":
+        log.warning(
+            "a Redis Cluster is experimental as an engine: relay/engine/README.md names the faults that were not tried",
+            engine=str(options.address),
+            setting="engine.url",
+        )
     await probe(options)
     async with contextlib.AsyncExitStack() as stack:
         try:
@@ -150,6 +158,7 @@ async def open_engine(
             offset=state.offset,
             blind_s=settings.engine.blind_s,
             ready_after_s=settings.engine.ready_after_s,
+            evictions=state.claims.evictions,
         )
         yield Engine(
             state=state,
@@ -170,6 +179,7 @@ class EngineWatch:
         self._hub = hub
         self._stream = stream
         self._warned = False
+        self._warning: str | None = None
 
     async def run(self) -> None:
         """Look several times a second, until cancelled."""
@@ -190,6 +200,10 @@ class EngineWatch:
                 silent_s=round(health.control.silent_s, 1),
                 setting="engine.blind_s",
             )
+        if health.warning != self._warning:
+            self._warning = health.warning
+            if self._warning is not None:
+                log.error("the engine may evict keys", why=self._warning, setting="engine.url")
         offset_s = health.offset.seconds
         if abs(offset_s) > WARN_OFFSET_S and not self._warned:
             log.warning(

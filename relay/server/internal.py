@@ -1,5 +1,7 @@
 """The internal HTTP application: publishing, health, and the routes that need an operator's key."""
 
+from functools import partial
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -10,7 +12,7 @@ from relay.ingest.openapi import DOCUMENT
 from relay.ingest.routes import ingest_routes
 from relay.ops.health import PATHS, health_routes
 from relay.server.application import application
-from relay.server.nodes import unready
+from relay.server.nodes import unready, warning
 from relay.server.operators import operator_routes, values_route
 from relay.server.parts import Parts
 from relay.web.answers import json_answer
@@ -31,7 +33,7 @@ def internal_app(parts: Parts) -> Starlette:
         )
         routes.append(parts.ingest_sockets.route)
     routes += [
-        *health_routes(unready(parts)),
+        *health_routes(unready(parts), partial(warning, parts)),
         *operator_routes(
             parts, client_of
         ),  # after /v1/channels/NAME/value, which DELETE /v1/channels/NAME matches too

@@ -87,6 +87,11 @@ def unready(parts: Parts) -> dict[str, Callable[[], str | None]]:
     return {role: partial(why, read) for role, read in roles.items()}
 
 
+def warning(parts: Parts) -> str | None:
+    """Return what somebody has to change at the engine although everything works, or None."""
+    return None if parts.engine is None else parts.engine.health.warning
+
+
 def all_nodes(parts: Parts, figures: NodeFigures) -> dict[str, Any]:
     """Return the answer of /v1/nodes: this node as it is now, and the others as the engine last told."""
     now, own = time.time(), parts.audit_log.head.writer

@@ -114,9 +114,10 @@ async def test_all_nodes_are_shown_and_one_that_vanished_with_its_time(page: Pag
     lame = running | {"id": "b", "node": "b", "ready": {"stream": "It is slow.", "ingest": None}}
     gone = running | {"id": "c", "node": HOSTILE, "state": "vanished", "seen_at": own["seen_at"] - 600}
     gone |= {"reads": [1, 1]}
-    body = json.dumps({"at": own["seen_at"], "nodes": [running, lame, gone]})
+    warned = running | {"id": "d", "engine": running["engine"] | {"warning": "It may evict keys."}}
+    body = json.dumps({"at": own["seen_at"], "nodes": [running, lame, gone, warned]})
     await page.route("**/v1/nodes", partial(answer, 200, body))
-    await expect(panel.locator(".count")).to_have_text("2 of 3")
+    await expect(panel.locator(".count")).to_have_text("3 of 4")
     await expect(rows.nth(0)).to_contain_text("live")
     await expect(rows.nth(0)).to_contain_text("reads log format 1 to 2, writes 1")
     for text in ("41", "1,235/s", "12 ms", "7"):
@@ -125,6 +126,7 @@ async def test_all_nodes_are_shown_and_one_that_vanished_with_its_time(page: Pag
     await expect(rows.nth(2)).to_contain_text("vanished10 min ago, at ")
     await expect(rows.nth(2)).to_contain_text(HOSTILE)
     await expect(rows.nth(2)).not_to_contain_text("41")
+    await expect(rows.nth(3)).to_contain_text("liveIt may evict keys.")
 
 
 async def test_the_key_is_nowhere_but_in_memory(page: Page, watched: Relay) -> None:

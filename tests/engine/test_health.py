@@ -10,6 +10,7 @@ import structlog.testing
 from relay.core.errors import Reason, UnavailableError
 from relay.core.publications import Publication
 from relay.engine.clock_offset import ClockOffset
+from relay.engine.eviction import Eviction
 from relay.engine.health import Health
 from relay.engine.pulse import Pulse
 from relay.server.engine import EngineWatch
@@ -32,6 +33,7 @@ class Engine:
         self.clocks = Clocks()
         self.control, self.log, self.writes = (Pulse(lambda: self.clocks.steady) for _ in range(3))
         self.offset = ClockOffset(lambda: self.clocks.wall)
+        self.eviction = Eviction()
         self.health = Health(
             control=self.control,
             writes=self.writes,
@@ -39,6 +41,7 @@ class Engine:
             offset=self.offset,
             blind_s=blind_s,
             ready_after_s=ready_after_s,
+            evictions=[self.eviction],
         )
 
     def silence(self, seconds: float) -> None:
@@ -129,6 +132,27 @@ def test_an_engine_that_stores_nothing_makes_a_stream_and_an_ingest_unready() ->
     assert "just begun" in str(engine.health.stream_unready)
     engine.answer(2.5)
     assert engine.health.stream_unready is engine.health.ingest_unready is None
+
+
+def test_an_engine_that_may_evict_keys_is_a_warning_until_it_has_evicted_some() -> None:
+    """All nodes have the same engine, so none is better. What was evicted before it was asked is no news."""
+    engine = Engine()
+    policy = "maxmemory_policy:{}\r\nevicted_keys:{}\r\n"
+    told = [
+        ("noeviction", 3, "", ""),
+        ("volatile-lru", 3, "policy volatile-lru", ""),
+        ("volatile-lru", 5, "policy volatile-lru", "evicted 2 keys"),
+        ("noeviction", 5, "", ""),
+        ("volatile-lru", 0, "policy volatile-lru", ""),  # it was restarted
+        ("volatile-lru", 1, "policy volatile-lru", "evicted 1 keys"),
+    ]
+    for name, evicted, warning, unready in told:
+        engine.eviction.told(policy.format(name, evicted).encode())
+        assert warning in str(engine.health.warning or "")
+        assert bool(warning) == (engine.health.warning is not None)
+        assert unready in str(engine.health.stream_unready or "")
+        assert bool(unready) == (engine.health.stream_unready is not None)
+        assert engine.health.ingest_unready is engine.health.issuer_unready is None
 
 
 def test_half_of_the_shards_of_a_cluster_may_be_silent() -> None:

@@ -6,13 +6,14 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.support.engines import EngineServer, engine_server
-from tests.support.operators import OPERATORS, revoke
+from tests.support.operators import OPERATORS, READER, revoke
 from tests.support.relay_process import PUBLISHER_SECRET, Relay, Socket
 from tests.support.reloading import reload
 from tests.support.two_relays import two_relays
@@ -161,3 +162,37 @@ async def test_an_engine_whose_memory_is_full_is_told(
         for role in ("stream", "ingest"):
             while (await ready(role)).status_code != 200:  # noqa: ASYNC110  # after two seconds of answers
                 await asyncio.sleep(0.05)
+
+
+async def test_an_engine_that_may_evict_keys_is_told(
+    relays: tuple[Relay, Relay], engine: EngineServer
+) -> None:
+    """Somebody changed the policy while the relays run. They serve until a key was evicted, and say what to do."""
+    one, _ = relays
+
+    async def figures() -> list[Any]:
+        nodes = (await one.get_internal("/v1/nodes", key=READER)).json()["nodes"]
+        return [node["engine"] for node in nodes]
+
+    async with httpx.AsyncClient(trust_env=False, base_url=one.internal_url) as client, asyncio.timeout(60):
+        engine.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        try:
+            while "warning" not in (answer := await client.get("/ready")).json():  # noqa: ASYNC110  # it has no event
+                await asyncio.sleep(0.05)
+            assert answer.status_code == 200
+            assert "Set maxmemory-policy to noeviction" in answer.json()["warning"]
+            while {one["warning"] for one in await figures()} != {answer.json()["warning"]}:  # noqa: ASYNC110  # the other one
+                await asyncio.sleep(0.05)
+            assert "relay_engine_may_evict 1.0" in (await one.get_internal("/metrics", key=READER)).text
+            engine.run("CONFIG", "SET", "maxmemory", engine.run("INFO", "memory")["used_memory"] + 200_000)
+            for number in range(40):
+                engine.run("SET", f"other:{number}", "x" * 10_000)
+            while (answer := await client.get("/ready?role=stream")).status_code == 200:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(0.05)
+            assert "has evicted" in answer.text
+        finally:
+            engine.run("CONFIG", "SET", "maxmemory", "0")
+            engine.run("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        while (await client.get("/ready")).json() != {"status": "ok"}:  # noqa: ASYNC110  # after it has asked again
+            await asyncio.sleep(0.05)
+    assert "the engine may evict keys" in one.log_path.read_text()

@@ -123,6 +123,7 @@ def _metrics(_: Path) -> list[str]:
         proxy=ProxyReading(answers={}, calls=0, connections=0),
         engine=EngineReading(
             logs={"": EngineLogReading(silent_s=0, generation=0, resyncs=0, behind=0)},
+            may_evict=False,
             restarts=0,
             offset_s=0,
             gate_closed=False,

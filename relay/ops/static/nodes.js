@@ -35,7 +35,9 @@ export function showNodes(answer, { fill, make }) {
       who.children[2].textContent = [one.role, formats].filter(Boolean).join(" · ");
       const why = one.state === "live" ? reasons(one) : [];
       const word = why.length ? "not ready" : one.state;
-      verdict(state.children[0], word, TONES[word]);
+      const warning = !why.length && one.state === "live" && one.engine?.warning;
+      if (warning) why.push(warning);
+      verdict(state.children[0], word, warning ? "warn" : TONES[word]);
       const isHere = one.state === "live" || one.state === "draining";
       state.children[1].hidden = isHere;
       if (!isHere) age(state.children[1], Math.max(0, at - one.seen_at), ` ago, at ${new Date(one.seen_at * 1000).toLocaleTimeString("en-GB")}`);
