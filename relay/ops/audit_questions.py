@@ -20,6 +20,7 @@ import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of, is_changed_now
 from relay.core.errors import MalformedError, Reason, Refusal
 from relay.core.events import Action
@@ -81,20 +82,9 @@ class AuditQuestions:
     async def serve(self, request: Request, _operator: str) -> HandlerResult:
         """Answer a question."""
         question, command, sought = _read_question(request)
-        if self._path.exists() and not self._path.is_file():
-            return _refused(
-                sought,
-                f"Questions need an audit log in a file, and audit.path is {str(self._path)!r}, which is none.",
-            )
-        if find_spec("duckdb") is None:
-            return _refused(sought, _NOT_INSTALLED)
         folder = folder_of(self._path)
-        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-            return _refused(
-                sought,
-                f"The relay's user can't write the index of the audit log, {str(folder)!r}: another user asked "
-                "first. Remove that folder, or make the relay's user its owner.",
-            )
+        if hindrance := self._hindrance(folder):
+            return _refused(sought, hindrance)
         try:
             lock = self._locked()
         except BlockingIOError:
@@ -137,9 +127,10 @@ class AuditQuestions:
                 sought, f"The process for the question can't be started, or was killed: {error.strerror}."
             )
         if answer.code == 2:
-            return _recorded(
-                sought, error_answer(400, "invalid_request", answer.notes), Reason.REQUEST_MALFORMED
-            )
+            said = answer.notes
+            if said.startswith(("--since", "--until")):  # here, these are no options
+                said = said.replace("--since", "since").replace("--until", "until")
+            return _recorded(sought, error_answer(400, "invalid_request", said), Reason.REQUEST_MALFORMED)
         if answer.code:
             log.error(
                 "a question to the audit log failed", sought=sought, code=answer.code, said=answer.notes
@@ -150,6 +141,24 @@ class AuditQuestions:
             )
         body = {"question": question, "rows": msgspec.Raw(answer.rows), "notes": answer.notes.splitlines()}
         return _recorded(sought, json_answer(200, body))
+
+    def _hindrance(self, folder: Path) -> str:
+        """Return why nothing can be asked, and what to do; "" if nothing is known to be wrong. `folder`: the index."""
+        if self._path.exists() and not self._path.is_file():
+            return f"Questions need an audit log in a file, and audit.path is {str(self._path)!r}, which is none."
+        if not all(file.exists() for chain in chains(self._path) for file in chain):
+            return (
+                f"The audit log is not at {str(self._path)!r} any more: it was moved or removed. Start the relay "
+                "again, so that it writes a log there."
+            )
+        if find_spec("duckdb") is None:
+            return _NOT_INSTALLED
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            return (
+                f"The relay's user can't write the index of the audit log, {str(folder)!r}: another user asked "
+                "first. Remove that folder, or make the relay's user its owner."
+            )
+        return ""
 
     def _locked(self) -> int:
         """Lock the log's folder, which makes no file, holds over all workers, and ends with this process.
@@ -192,7 +201,7 @@ def _read_question(request: Request) -> tuple[str, Sequence[str], Mapping[str, s
     check_names(query, ("name", "since", "until"))
     name, since, until = (query.get(key, "").strip() for key in ("name", "since", "until"))
     if about and not name:
-        raise MalformedError(f"Give the name of {about}: ?name=…")
+        raise MalformedError(f"name is missing. Give {about}.")
     if name and not about:
         raise MalformedError(f"{question} is about no name. Leave it out.")
     if len(name) > MAX_NAME_CHARS or not name.isprintable():

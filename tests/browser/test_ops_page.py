@@ -248,6 +248,9 @@ async def test_a_question_is_answered_in_a_table(page: Page, watched: Relay, pro
     await expect(form.get_by_role("group", name="Answer")).to_be_visible()
     await expect(page.locator("#question-notes")).to_contain_text("Known up to record")
     assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    assert await page.locator("#answer").evaluate("it => it.scrollWidth") <= 390, (
+        "each row is read as a block"
+    )
     await form.get_by_label("Question").select_option("Refusals by day")
     await expect(form.get_by_label("Name or id")).to_be_hidden()
     await form.get_by_label("Until").fill("7d")

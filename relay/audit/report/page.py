@@ -70,6 +70,7 @@ def report_page(found: "Findings", chains: Sequence[ProvenChain], *, span: Span,
                     ),
                     *(_on_one_line(made_at), f" by relay {__version__}. All times are in UTC."),
                 ),
+                _extent(found, span),
             ),
             _summary(found, chains),
             _proof(found, chains),
@@ -79,6 +80,30 @@ def report_page(found: "Findings", chains: Sequence[ProvenChain], *, span: Span,
             _refusals(found),
             _anomalies(found),
             _administrators(found),
+        ),
+    )
+
+
+def _extent(found: "Findings", span: Span) -> Html:
+    """Say which records there are in the span: days before the log began look like days without events."""
+    stats = found.stats
+    if not stats.records:
+        return tag("p", "The log has no record of this span.")
+    says = tag(
+        "p",
+        f"The log has {stats.records:,} records of this span, from ",
+        *(_on_one_line(stats.first), " to ", _on_one_line(stats.last), "."),
+    )
+    if found.begins <= span.since:
+        return says
+    return tag(
+        "div",
+        says,
+        tag(
+            "p",
+            "The log begins only at ",
+            _on_one_line(found.begins),
+            ". Of the time before, it knows nothing.",
         ),
     )
 
@@ -207,7 +232,9 @@ def _scopes(found: "Findings") -> Html:
                 for one in found.not_granted
             ],
             right=("channels", "users"),
-            nothing="Each token got all channels that were requested.",
+            nothing="Each token got all channels that were requested."
+            if found.grants
+            else "No token was issued.",
         ),
     )
 

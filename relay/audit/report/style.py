@@ -4,12 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --bg: #f3f5f8; --panel: #fff; --line: #dce2ea; --text: #16202e; --muted: #566277;
-  --first: #1459b8; --second: #a54a00; --good: #0b7048; --bad: #b3202b;
+  --edge: #0003; --first: #1459b8; --second: #a54a00; --good: #0b7048; --bad: #b3202b;
 }
 @media screen and (prefers-color-scheme: dark) {
   :root {
     --bg: #0a0e15; --panel: #111823; --line: #223044; --text: #e1e7f0; --muted: #93a1b7;
-    --first: #7db4ff; --second: #f0a45b; --good: #4fd19c; --bad: #ff8289;
+    --edge: #000a; --first: #7db4ff; --second: #f0a45b; --good: #4fd19c; --bad: #ff8289;
   }
 }
 *, *::before, *::after { box-sizing: border-box; }
@@ -38,7 +38,14 @@ code { font: 12px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono
 .facts dd { font-size: 20px; font-weight: 650; }
 .good { color: var(--good); }
 .bad, section > p.bad { color: var(--bad); }
-.scroll { margin-top: 10px; overflow-x: auto; }
+.scroll { /* a shadow at an edge says that the table goes on there */
+  margin-top: 10px; overflow-x: auto;
+  background:
+    linear-gradient(to right, var(--panel) 50%, transparent) left / 24px 100% no-repeat local,
+    linear-gradient(to left, var(--panel) 50%, transparent) right / 24px 100% no-repeat local,
+    linear-gradient(to right, var(--edge), transparent) left / 12px 100% no-repeat scroll,
+    linear-gradient(to left, var(--edge), transparent) right / 12px 100% no-repeat scroll;
+}
 table { width: 100%; border-collapse: collapse; font-size: 13px; }
 th, td {
   padding: 5px 14px 5px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top;
@@ -72,7 +79,7 @@ g:hover .space { fill: var(--line); }
   section { padding: 0; border: 0; margin-top: 20px; }
   h2, h3 { break-after: avoid; }
   tr, figure, .facts { break-inside: avoid; }
-  .scroll { overflow: visible; }
+  .scroll { overflow: visible; background: none; }
   table { width: 100%; font-size: 8.5pt; }
   td, th { max-width: none; min-width: 0; padding-right: 8px; }
   small, td code { font-size: 7pt; }

@@ -27,8 +27,10 @@ def stats(
 
     if by_day:
         columns = ("day", "action", "reason", "count")
-        rows = [dict(zip(columns, row, strict=True)) for row in questions.refusals_by_day(index)]
-        rows.sort(key=lambda row: str(row["day"]))
+        rows = [
+            dict(zip(columns, row, strict=True))
+            for row in sorted(questions.refusals_by_day(index), key=lambda row: (row[0], -row[3]))
+        ]
         print_rows(
             rows,
             as_json=as_json,

@@ -2,6 +2,7 @@
 
 const SHOWN = 1000; // rows
 const NEWEST = 1000; // steps of a story
+const SOON_MS = 3000; // after this time without an answer, the page says what may take so long
 export const LONGEST_MS = 40_000; // the relay ends a question after 30 s
 
 const QUESTIONS = {
@@ -74,6 +75,9 @@ export class Questions {
     const given = Object.fromEntries(["name", "since", "until"].map((name) => [name, $(`question-${name}`).value.trim()]));
     if (!asked.about) given.name = "";
     const turn = this.#begin("Reading the log…");
+    const late = setTimeout(() => {
+      $("question-state").textContent = "Reading the log… The first question to a long log makes its index, which may take minutes.";
+    }, SOON_MS);
     $("question-send").disabled = true;
     try {
       const query = new URLSearchParams(Object.entries(given).filter(([, value]) => value));
@@ -84,6 +88,7 @@ export class Questions {
       $("question-state").textContent = "";
       $("question-error").textContent = this.reason(error);
     } finally {
+      clearTimeout(late);
       if (turn === this.#turn) $("question-send").disabled = false;
     }
   }
@@ -98,7 +103,11 @@ export class Questions {
     $("answer").hidden = !rows.length;
     $("answer-head").replaceChildren(...columns.map((name) => this.make("th", { scope: "col", className: CLASSES[name] ?? "", text: name })));
     $("answer-rows").replaceChildren(...shown.map((row) => this.make("tr", {},
-      ...columns.map((name) => this.make("td", { className: CLASSES[name] ?? "", text: cell(row[name]) })))));
+      ...columns.map((name) => {
+        const made = this.make("td", { className: CLASSES[name] ?? "", text: cell(row[name]) });
+        made.dataset.name = name; // before the value, where a row is a block
+        return made;
+      }))));
   }
 }
 
