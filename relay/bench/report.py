@@ -97,13 +97,8 @@ class Row:
         """Return the row as text."""
         figure = self.figure
         ratio = _shown(self.ratio, ".2f") if figure.has_ratio else ""
-        return (
-            figure.name,
-            _shown(self.relay, figure.form),
-            _shown(self.yardstick, figure.form),
-            ratio,
-            self.aim,
-        )
+        shown = _shown(self.relay, figure.form), _shown(self.yardstick, figure.form)
+        return (figure.name, *shown, ratio, self.aim)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

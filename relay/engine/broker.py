@@ -38,6 +38,8 @@ from relay.engine.shards import place
 _ANSWER_WITHIN_S = 2.0
 """Seconds after which a publisher is told that it is unknown whether its message was published. Nothing waits longer
 on a node: a price of three seconds ago is worse than none."""
+_PER_READ = 128
+"""Last values, or entries of a history, in one reply. It has 8 MiB at most: while the engine copies it, claims wait."""
 _KNOWN_CHANNELS = 65_536
 """Channels of which it is remembered what is kept of them: matching the patterns takes longer than the rest."""
 _DROPS = {"s": Drop.STALE, "d": Drop.DUPLICATE}
@@ -176,7 +178,7 @@ class Shard:
             values: dict[str, bytes] = {}
             cursor: bytes | int = 0
             while True:
-                cursor, pairs = await self._line.read("HSCAN", self._keys[2], cursor, "COUNT", 1000)
+                cursor, pairs = await self._line.read("HSCAN", self._keys[2], cursor, "COUNT", _PER_READ)
                 values |= {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
                 if int(cursor) == 0:
                     break
@@ -188,8 +190,13 @@ class Shard:
 
     async def history(self, channel: str, *, after: Position) -> Sequence[Publication] | None:
         """See `Broker.history`."""
-        entries = await self._line.read("XRANGE", self._history_prefix + channel, f"({after.seq}-0", "+")
-        found = [_publication(channel, fields[1]) for _, fields in entries]
+        found: list[Publication] = []
+        key, last = self._history_prefix + channel, f"{after.seq}-0"
+        while entries := await self._line.read("XRANGE", key, f"({last}", "+", "COUNT", _PER_READ):
+            found += [_publication(channel, fields[1]) for _, fields in entries]
+            if len(entries) < _PER_READ:
+                break
+            last = entries[-1][0].decode()
         wanted = range(after.seq + 1, after.seq + 1 + len(found))
         whole = [(one.epoch, one.seq) for one in found] == [(after.epoch, seq) for seq in wanted]
         return found if found and whole else None

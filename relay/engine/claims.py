@@ -26,6 +26,8 @@ from relay.state.base import NoPlaceError, Place
 
 ANSWER_WITHIN_S = 2.0
 """Seconds that a claim may take before the gate answers 503. Clients do not wait longer."""
+_NEXT = b"n"
+"""The answer to a claim that the script left to its next call. The first one of a call is never left."""
 _RETRY = {
     b"l": "The engine lost data or was replaced: this token may have been used before. Its client needs a new one.",
     b"c": "The clocks of this node and of the engine differ by more than a second.",
@@ -78,12 +80,12 @@ class ClaimShard:
     async def claim(self, jti: str, issued_at: float, place: Place | None) -> bool:
         """See `EngineClaims.claim`."""
         claim = _Claim(jti, issued_at, "" if place is None else place_text(place))
-        answer, *replaced = await self.batches.submit(claim)
+        answer, *replaced = await self._answer(claim)
         if answer == b"o" and place is not None:
             began = time.monotonic()
             await asyncio.sleep(SURE_AFTER_S)
             claim = _Claim(jti, issued_at, place_text(place, heard_within_s=time.monotonic() - began))
-            answer, *replaced = await self.batches.submit(claim)
+            answer, *replaced = await self._answer(claim)
         if answer in _RETRY:
             raise _unavailable(_RETRY[answer])
         if answer in (b"f", b"o"):
@@ -91,6 +93,11 @@ class ClaimShard:
         if replaced and place is not None:
             self.places.replaced(place.session, replaced)
         return answer == b"1"
+
+    async def _answer(self, claim: _Claim) -> Sequence[bytes]:
+        while (answer := await self.batches.submit(claim))[0] == _NEXT:
+            pass
+        return answer
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -48,8 +48,9 @@ _RESULT_KEPT_S = 2 * SPENT_AFTER_S
 _MAX_ENDED = 10_000
 """Ended log-ins that a node can write back, some 1 KB each."""
 _MAX_LEASES = 10_000
-_PER_RESTORE = 16
-_PER_END = 100
+_PER_RESTORE = 8
+"""Families that one call writes back. Each has up to 32 tokens and 32 sessions, with an index of their own."""
+_PER_END = 32
 """Families that one call ends: a millisecond of script."""
 _UNKNOWN = Family(session="", subject="", logged_in_at=0)
 

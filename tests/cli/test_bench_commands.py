@@ -399,8 +399,8 @@ def test_nodes_measures_an_engine_and_two_workers() -> None:
     assert (relay["idle"], one["two"]["connected"]["connections"]) == (8, 6)
     assert relay["path_us_a_message"] > 0
     assert relay["resync_s"] > 0
-    assert min(relay["script_ms"], relay["busy_script_ms"]) >= 1
-    assert relay["engine_waits"] >= 0
+    assert relay["script_ms"] > 0
+    assert one["two"]["paced"]["counted"]["groups"][0]["delivered"] == 24
     assert yardstick["p50_ms"] > 0
     for only_here in ("path_us_a_message", "engine_us_a_message", "idle"):
         assert yardstick[only_here] is None

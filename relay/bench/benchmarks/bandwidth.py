@@ -32,14 +32,8 @@ class Bandwidth(Replay):
         def bytes_a_value(side: Measured) -> float:
             return side.counted.total.bytes / max(1, side.counted.total.delivered)
 
-        size = Figure(
-            "bytes_a_value",
-            "bytes a value",
-            bytes_a_value,
-            ",.1f",
-            has_ratio=True,
-            at_most=None if self.each else 0.33,  # sets of their own share nothing
-        )
+        at_most = None if self.each else 0.33  # sets of their own share nothing
+        size = Figure("bytes_a_value", "bytes a value", bytes_a_value, ",.1f", True, at_most)
         return [size, *COST, *latency_figures(), *PACE]
 
     def _kinds(self) -> list[str]:

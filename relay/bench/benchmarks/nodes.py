@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,8 @@ from relay.bench.report import Figure, Row, Run, busy_note
 
 WORKERS = 2
 FANNED = "prices.BENCH"
+PACE = 30
+"""Ticks a second at which one worker and two make as many writes, and so does the load generator keep up."""
 READERS, TICKS_S = 10, 1000
 """Readers of a channel with so many ticks a second, whose latency is compared."""
 EACH_ADDRESS = 9000
@@ -39,16 +42,16 @@ class OneNode:
     published: Measured
     own_cores: float
     engine_us_a_message: float | None
-    script_ms: float | None
-    waits: float | None
     ticked: Measured
     connected: Connected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workers:
-    """What the workers did: ticks as fast as they go, connections, and idle ones with their memory."""
+    """What so many processes did: ticks at a pace and as fast as they go, connections, idle ones with their memory."""
 
+    processes: int
+    paced: Measured
     fanned: Measured
     connected: Connected
     idle: int | None = None
@@ -62,7 +65,6 @@ class Several:
     node: OneNode
     two: Workers
     path: EnginePath | None = None
-    script_ms: float | None = None
 
 
 ADDED_MS = {"p50_ms": 2, "p99_ms": 15}
@@ -76,7 +78,8 @@ class Nodes(Benchmark[Several]):
     It starts a redis-server or valkey-server of its own. The node publishes
     what the Python SDK sends, takes connections, and delivers ticks; then its
     path to the engine alone: messages, claims, and all channels after a gap.
-    Two workers get ticks as fast as they go, connections, and idle ones.
+    Two workers get ticks at a pace and as fast as they go, connections, and
+    idle ones.
     """
 
     NAME = "nodes"
@@ -113,32 +116,32 @@ class Nodes(Benchmark[Several]):
             alone = engine if is_relay else None
             with own_relay(folder / "one", sessions=sessions, engine=alone) as running:
                 node = self._node(running, alone, folder, show)
-            engine.longest_script_ms()
             path, workers = (self._path(engine, folder, show), WORKERS) if is_relay else (None, 0)
-            script_ms = engine.longest_script_ms() if is_relay else None
             with own_relay(folder / "several", sessions=sessions, engine=engine, workers=workers) as running:
                 two = self._workers(running, folder, show, workers)
-                return Several(node=node, path=path, script_ms=script_ms, two=two)
+                return Several(node=node, path=path, two=two)
 
     def _node(self, running: RunningRelay, engine: Engine | None, folder: Path, show: Show) -> OneNode:
         load = partial(publish_with_sdk, running, folder, show)
-        cpu_s, waited_s = (cpu_of(engine.pid), engine.waited_s()) if engine else (0.0, 0.0)
+        cpu_s = cpu_of(engine.pid) if engine else 0.0
         published, own_cores = load(READERS, self.rate, self.messages)
-        cpu_s, waited_s = (cpu_of(engine.pid) - cpu_s, engine.waited_s() - waited_s) if engine else (0.0, 0.0)
+        cpu_s = cpu_of(engine.pid) - cpu_s if engine else 0.0
         ticked, _ = load(1, TICKS_S, TICKS_S * self.seconds, READERS)
         return OneNode(
             published=published,
             own_cores=own_cores,
             engine_us_a_message=cpu_s / published.published * 1e6 if engine else None,
-            script_ms=engine.longest_script_ms() if engine else None,
-            waits=waited_s / published.counted.wall_s if engine else None,
             ticked=ticked,
             connected=self._connect(running, folder, show),
         )
 
     def _path(self, engine: Engine, folder: Path, show: Show) -> EnginePath:
         order = EngineOrder(
-            url=engine.url, messages=self.path_messages, channels=100, claims=self.claims, resync=self.resync
+            url=engine.url,
+            pid=engine.pid,
+            messages=self.path_messages,
+            claims=self.claims,
+            resync=self.resync,
         )
         with Child.run("The engine's path", folder, "relay.bench.load.engine_path", order=order) as child:
             within_s = open_bound_s(self.path_messages // 100 + self.resync // 100)
@@ -149,16 +152,27 @@ class Nodes(Benchmark[Several]):
     def _workers(self, running: RunningRelay, folder: Path, show: Show, workers: int) -> Workers:
         # first, because later connections use the memory of earlier ones
         idle_kib = self._hold(running, folder, show) if workers and self.idle else None
-        ticks = made_up([FANNED], rate=0, count=self.ticks)
+        return Workers(
+            processes=workers or 1,
+            paced=self._deliver(running, folder, show, PACE, PACE * self.seconds),
+            fanned=self._deliver(running, folder, show, 0, self.ticks),
+            connected=self._connect(running, folder, show, workers or 1),
+            idle=self.idle if idle_kib is not None else None,
+            idle_kib=idle_kib,
+        )
+
+    def _deliver(
+        self, running: RunningRelay, folder: Path, show: Show, rate: float, count: float
+    ) -> Measured:
+        ticks = made_up([FANNED], rate=rate, count=count)
         with publishing_to(running, folder, ticks) as server:
             groups = [GroupOrder(target=server.target(ticks.channels), connections=self.subscribers)]
             with opened(server, groups, ticks, folder) as delivery:
-                fanned = deliver(delivery, ticks, show)
-        connected, idle = self._connect(running, folder, show), self.idle if idle_kib is not None else None
-        return Workers(fanned=fanned, connected=connected, idle=idle, idle_kib=idle_kib)
+                return deliver(delivery, ticks, show)
 
-    def _connect(self, running: RunningRelay, folder: Path, show: Show) -> Connected:
-        order = self._order(running, self.connections)
+    def _connect(self, running: RunningRelay, folder: Path, show: Show, processes: int = 1) -> Connected:
+        # each process has as many on their way: what comes together is claimed and recorded together
+        order = self._order(running, self.connections, parallel=self.parallel * processes)
         return connect_all(order, folder, lambda done: show(done, self.connections, "connections"))
 
     def _hold(self, running: RunningRelay, folder: Path, show: Show) -> float:
@@ -167,7 +181,7 @@ class Nodes(Benchmark[Several]):
         with contextlib.ExitStack() as stack:
             for place, first in enumerate(range(0, self.idle, EACH_ADDRESS)):
                 count = min(EACH_ADDRESS, self.idle - first)
-                order = self._order(running, count, source=f"127.0.0.{2 + place}")
+                order = self._order(running, count, source=f"127.0.0.{2 + place}", parallel=self.parallel)
                 child = Child.run("The idle ones", folder, "relay.bench.load.connections", order=order)
 
                 def shown(done: int, first: int = first) -> None:
@@ -176,18 +190,16 @@ class Nodes(Benchmark[Several]):
                 stack.enter_context(child).result(Connected, within_s=open_bound_s(count), show=shown)
             return (memory_of(running.pid) - before) / self.idle / 1024
 
-    def _order(self, running: RunningRelay, count: int, *, source: str = "") -> Order:
+    def _order(self, running: RunningRelay, count: int, *, parallel: int, source: str = "") -> Order:
         target = msgspec.structs.replace(running.target, channels=[IDLE], source=source)
-        return Order(target=target, connections=count, parallel=self.parallel, pid=running.pid)
+        return Order(target=target, connections=count, parallel=parallel, pid=running.pid)
 
     def figures(self) -> Sequence[Figure[Several]]:
         return [
             Figure("messages_per_s", "SDK: messages/s, acknowledged", "node.published.published_per_s"),
             Figure("node_us_a_message", "SDK: CPU µs a message", _node_us, ",.1f", has_ratio=True),
             Figure("engine_us_a_message", "engine: CPU µs a message", "node.engine_us_a_message", ".1f", at_most=25),
-            Figure("script_ms", "engine alone: longest script ms", "script_ms", ".1f", at_most=5),
-            Figure("busy_script_ms", "engine with all: longest script ms", "node.script_ms", ".1f"),
-            Figure("engine_waits", "engine with all: without a core", "node.waits", ".0%"),
+            Figure("script_ms", "engine: longest script, CPU ms", "path.script_ms", ".1f", at_most=5),
             Figure("lost", "SDK: lost", "node.published.counted.total.lost"),
             Figure("repeated", "SDK: repeated", "node.published.counted.total.repeated"),
             Figure("disordered", "SDK: out of order", "node.published.counted.total.disordered"),
@@ -199,18 +211,21 @@ class Nodes(Benchmark[Several]):
             Figure("claims_p99_ms", "claims at once: p99 ms", "path.claims_p99_ms", ".1f", at_most=15),
             Figure("cpu_us_a_claim", "claims at once: CPU µs", "path.cpu_us_a_claim"),
             Figure("resync_s", "resync s", "path.resync_s", ".3f", at_most=1),
-            Figure("two_deliveries_per_s", "workers: deliveries/s", "two.fanned.deliveries_per_s", has_ratio=True),
-            Figure("two_us_a_delivery", "workers: µs a delivery", "two.fanned.cpu_us_a_delivery", ".2f", True, 1.15),
-            Figure("two_a_read", "workers: deliveries a read", "two.fanned.deliveries_a_read", ".1f", has_ratio=True),
-            Figure("two_cores", "workers: CPU, cores", "two.fanned.server_cores", ".2f"),
-            Figure("two_connects_per_s", "workers: connects/s", "two.connected.connects_per_s", has_ratio=True),
+            Figure("two_us_a_delivery", "workers: µs a delivery", "two.paced.cpu_us_a_delivery", ".2f", True, 1.15),
+            Figure("two_a_read", "workers: deliveries a read", "two.paced.deliveries_a_read", ".2f", has_ratio=True),
+            _capacity("two_deliveries_cpu", "deliveries", "paced.cpu_us_a_delivery"),
             Figure("two_us_a_connect", "workers: µs a connect", "two.connected.cpu_us_a_connect", ",.0f", True, 1.15),
+            _capacity("two_connects_cpu", "connects", "connected.cpu_us_a_connect"),
+            Figure("two_connects_per_s", "workers: connects/s", "two.connected.connects_per_s", has_ratio=True),
+            Figure("flat_deliveries_per_s", "flat out: deliveries/s", "two.fanned.deliveries_per_s", has_ratio=True),
+            Figure("flat_us_a_delivery", "flat out: µs a delivery", "two.fanned.cpu_us_a_delivery", ".2f", True),
+            Figure("flat_a_read", "flat out: deliveries a read", "two.fanned.deliveries_a_read", ".1f", True),
             Figure("idle", "workers: idle connections", "two.idle"),
             Figure("idle_kib", "workers: KiB an idle connection", "two.idle_kib", ",.1f"),
         ]  # fmt: skip
 
     def is_whole(self, relay: Several) -> bool:
-        measured = (relay.node.published, relay.node.ticked, relay.two.fanned)
+        measured = (relay.node.published, relay.node.ticked, relay.two.paced, relay.two.fanned)
         return all(one.is_whole for one in measured) and not relay.node.published.counted.total.disordered
 
     def side_notes(self, name: SideName, sides: Sequence[Several]) -> list[str]:
@@ -227,6 +242,16 @@ class Nodes(Benchmark[Several]):
                 added = row.relay - row.yardstick
                 found.append(f"The engine adds {added:.2f} ms to the {name}; the aim is {ADDED_MS[key]}.")
         return found
+
+
+def _capacity(key: str, unit: str, cost: str) -> Figure[Several]:
+    """Return how many a second the processes make if each has a core: the load generator uses none of it."""
+
+    def of(side: Several) -> float | None:
+        cpu_us = attrgetter(cost)(side.two)
+        return side.two.processes * 1e6 / cpu_us if cpu_us else None
+
+    return Figure(key, f"workers: {unit}/s, load not counted", of, has_ratio=True, at_least=1.7)
 
 
 def _node_us(side: Several) -> float:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,8 +18,6 @@ from relay.core.errors import ConfigurationError
 from relay.engine.address import read_address
 
 PROGRAMS = ("redis-server", "valkey-server")
-SLOW_US = 1000
-"""Scripts that take longer are in the engine's slow log."""
 MAX_SOCKET_BYTES = 100
 """The longest path of a Unix socket that every system has."""
 NEW_LIFE_S = 2.5
@@ -28,22 +25,23 @@ NEW_LIFE_S = 2.5
 
 
 class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The order of `engine_path`: how many messages to publish, tokens to claim at once, and channels to take over."""
+    """The order of `engine_path`: how many messages to publish, tokens to claim at once, channels to take over."""
 
     url: str
+    pid: int
     messages: int
-    channels: int
     claims: int
     resync: int
 
 
 class EnginePath(msgspec.Struct, frozen=True, kw_only=True):
-    """Its result: CPU of the node a message, from the accepted draft to its answer, and a claim; times of the rest."""
+    """Its result: CPU of the node a message and a claim, CPU of the engine for its longest script, other times."""
 
     cpu_us_a_message: float
     cpu_us_a_claim: float
     claims_p99_ms: float | None
     resync_s: float
+    script_ms: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,17 +57,6 @@ class Engine:
         if not self._born_at:
             self._born_at = time.monotonic()
         time.sleep(max(0.0, self._born_at + NEW_LIFE_S - time.monotonic()))
-
-    def longest_script_ms(self) -> float:
-        """Return the longest time that a script took since the last call, 1.0 if none took longer than that."""
-        entries = ask(self.url, "SLOWLOG", "GET", -1)
-        ask(self.url, "SLOWLOG", "RESET")
-        scripts = [took_us for _, _, took_us, command, *_ in entries if command[0].startswith(b"EVAL")]
-        return float(max([SLOW_US, *scripts])) / 1000
-
-    def waited_s(self) -> float:
-        """Return how long it could run and had no core since the start (proc(5), schedstat)."""
-        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def require_engine() -> str:
@@ -95,7 +82,6 @@ def own_engine(folder: Path) -> Iterator[Engine]:
             raise BenchError(f"{path} is too long for a socket: set TMPDIR to a shorter path, like /tmp.")
         arguments = ["--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700", "--dir", short]
         arguments += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(log)]
-        arguments += ["--slowlog-log-slower-than", str(SLOW_US), "--slowlog-max-len", "10000"]
         with Child.run("The engine", folder, *arguments, program=(require_engine(),)) as child:
             deadline = time.monotonic() + STALL_S
             url = f"unix://{path}"
@@ -106,25 +92,15 @@ def own_engine(folder: Path) -> Iterator[Engine]:
             yield Engine(url=url, pid=child.pid)
 
 
-def ask(url: str, *command: str | int) -> Any:
-    """Return the engine's reply to a command."""
-    from relay.engine.connection import open_connection
+def _answers(url: str) -> bool:
+    from relay.engine.connection import EngineError, open_connection
     from relay.engine.options import CONTROL
 
-    async def run() -> Any:
-        connection = await open_connection(read_address(url), CONTROL)
-        try:
-            return (await connection.run([command], within_s=STALL_S))[0]
-        finally:
-            await connection.close()
-
-    return asyncio.run(run())
-
-
-def _answers(url: str) -> bool:
-    from relay.engine.connection import EngineError
+    async def ask() -> None:
+        await (await open_connection(read_address(url), CONTROL)).close()
 
     try:
-        return bool(ask(url, "PING") == b"PONG")
+        asyncio.run(ask())
     except EngineError:
         return False
+    return True

@@ -5,6 +5,7 @@
     out  {"ready": true}
     in   {"go": true}     out  {"published": n}                 now and then
     in   {"stop": true}   out  {"published": n, "seconds": s}   after the last tick, or after the order to stop
+                          all is acknowledged then; without a pace that counts in the seconds
                           out  {"finished": true}               all end marks are out
 """
 
@@ -118,7 +119,6 @@ async def publish_all(publisher: TickPublisher, ticks: Ticks, goes_on: Callable[
         batch.append(tick)
         counts[tick.channel] += 1
     await publisher.publish((one.channel, ticks.value(one)) for one in batch)
-    await publisher.settle()
     return counts
 
 
@@ -137,7 +137,10 @@ async def publish(order: Order, opened: Opened = publisher_of) -> None:
         read_order()  # go
         started = time.monotonic()
         counts = await publish_all(publisher, order.ticks, Published().goes_on)
-        say(published=sum(counts), seconds=time.monotonic() - started)
+        paced_s = time.monotonic() - started
+        await publisher.settle()
+        seconds = paced_s if order.ticks.rate else time.monotonic() - started
+        say(published=sum(counts), seconds=seconds)
         await publish_ends(publisher, order.ticks, counts)
         say(finished=True)
         wait_for_end()

@@ -21,7 +21,7 @@ from relay.bench.load.ticks import Ticks
 from relay.keys.api_keys import new_bearer_key
 from relay.settings.template import settings_text, write_folder
 
-START_WITHIN_S = 30.0
+START_WITHIN_S = 60.0
 SESSION_S = 3600
 
 _SECTIONS = """\

@@ -2,8 +2,8 @@
 -- epoch for a new life, the caller's time (Unix seconds), the node, the prefix of places, the prefix of the minutes'
 -- keys, then for each token: jti, nonce, time of issue (Unix seconds), place. Returns the generation, then for each
 -- token: "1" used up now, "0" was used before, "l" it may have been used in an earlier life, "c" the clocks differ too
--- much, "f" the session is full, "o" it is full because of other nodes. After "1" come the connections whose places were
--- taken.
+-- much, "f" the session is full, "o" it is full because of other nodes, "n" this call has read enough of full sessions,
+-- the caller asks again. After "1" come the connections whose places were taken.
 --
 -- A place is "", or "most mode seconds connection session". The mode "r" replaces the oldest connection of a full session.
 -- Connections of nodes that were not heard of for these seconds don't count. Without a nonce the place, as "connection
@@ -16,6 +16,7 @@
 -- if the server's clock were ahead for a moment. A hash is removed here, where the clocks are compared.
 local KEPT_MINUTES, GONE_AFTER_MS = 3, 86400000
 local KEPT, KEPT_MS = 900, 900000
+local TO_READ = 1000  -- places of full sessions: a millisecond
 local FIRST, STRIDE = 7, 4
 local now = engine_time()
 local differs = math.abs(now - tonumber(ARGV[3])) > 1
@@ -31,6 +32,13 @@ local function of(number)
 end
 local function session_key(session)
   return ARGV[5] .. int(tonumber(g)) .. ':' .. session
+end
+
+local to_read = TO_READ
+local function places_of(key)
+  local all = redis.call('HGETALL', key)
+  to_read = to_read - #all / 2
+  return all
 end
 
 local nodes
@@ -51,7 +59,7 @@ local function find(place)
   local found = {key = session_key(session), connection = connection, over = {}, replaced = {}}
   found.is_taken = redis.call('HEXISTS', found.key, connection) == 1
   if found.is_taken or redis.call('HLEN', found.key) < tonumber(most) then return found end
-  local all, open, elsewhere = redis.call('HGETALL', found.key), {}, false
+  local all, open, elsewhere = places_of(found.key), {}, false
   for i = 1, #all, 2 do
     local kind, at, till, by = string.match(all[i + 1], '^(%a) (%S+) (%S+) (%S+)$')
     if tonumber(till) < now then
@@ -86,7 +94,7 @@ end
 
 -- Return the connections that a place has replaced.
 local function replaced_by(place)
-  local all, replaced = redis.call('HGETALL', place.key), {}
+  local all, replaced = places_of(place.key), {}
   for i = 1, #all, 2 do
     if string.match(all[i + 1], '^x %S+ %S+ (%S+)$') == place.connection then replaced[#replaced + 1] = all[i] end
   end
@@ -129,6 +137,8 @@ for i = FIRST, #ARGV, STRIDE do
     answer = 'c'
   elseif tonumber(ARGV[i + 2]) <= since + 2 then
     answer = 'l'
+  elseif to_read <= 0 and ARGV[i + 3] ~= '' then
+    answer = 'n'
   else
     if ARGV[i + 3] ~= '' then place, answer = find(ARGV[i + 3]) end
     if not answer then

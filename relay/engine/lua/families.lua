@@ -69,7 +69,7 @@ local function index(key, row)
   local ms = int((tonumber(row.ends) - now) * 1000)
   redis.call('PEXPIRE', key, ms, 'NX')
   redis.call('PEXPIRE', key, ms, 'GT')
-  for _, over in ipairs(redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)) do
+  for _, over in ipairs(redis.call('ZRANGE', key, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)) do
     redis.call('ZREM', key, over)
   end
 end

@@ -42,7 +42,8 @@ local till = now + tonumber(ARGV[12])
 if seq > 0 and known_began <= began and (known_seq ~= seq or known_hash ~= hash or till - known_until > 60) then
   local at = string.format('%.3f %.0f', now, till)
   redis.call('HSET', H, node, int(seq) .. ' ' .. hash .. ' ' .. at .. ' ' .. ARGV[2] .. ' ' .. ARGV[13])
-  local heads = redis.call('HGETALL', H)
+  -- Some of them at each write, from any place on: there may be as many as the logs of a year.
+  local heads = redis.call('HSCAN', H, redis.call('TIME')[2], 'COUNT', 100)[2]
   for i = 1, #heads, 2 do
     if tonumber(string.match(heads[i + 1], '^%d+ %S+ %S+ (%S+)')) < now then redis.call('HDEL', H, heads[i]) end
   end

@@ -2,7 +2,7 @@
 -- an epoch for a new life, entries of the log, the format of its entries, then for each: connection and session. To
 -- tell twice does no harm.
 local g, epoch, _, is_new = life(KEYS[1], ARGV[1], ARGV[2])
-if is_new then redis.call('DEL', KEYS[2]) end
+if is_new then redis.call('UNLINK', KEYS[2]) end
 local b = tonumber(redis.call('HGET', KEYS[1], 'b')) or 0
 for i = 5, #ARGV do
   b = b + 1

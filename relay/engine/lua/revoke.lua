@@ -3,7 +3,7 @@
 -- for each: target, at, until (Unix seconds). The later values count. What is known already is not told again, so a
 -- node can write back what it knows. Returns the generation and the number of the log's last entry.
 local g, epoch, _, is_new = life(KEYS[1], ARGV[1], ARGV[2])
-if is_new then redis.call('DEL', KEYS[3]) end
+if is_new then redis.call('UNLINK', KEYS[3]) end
 local b = tonumber(redis.call('HGET', KEYS[1], 'b')) or 0
 for i = 5, #ARGV, 3 do
   local target, at, till = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])

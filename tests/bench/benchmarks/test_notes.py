@@ -171,28 +171,34 @@ def test_a_proxy_run_with_failures_says_whose_they_were() -> None:
     ]
 
 
-def several(*, latency_ms: float = 1.0, cpu_us: float = 800.0, path: EnginePath | None = None) -> Several:
+def several(
+    *, latency_ms: float = 1.0, cpu_us: float = 800.0, path: EnginePath | None = None, processes: int = 1
+) -> Several:
     """Return a side of `nodes` that went well."""
     connected = msgspec.structs.replace(bursts().alone, cpu_us_a_connect=cpu_us)
     node = OneNode(
         published=GOOD,
         own_cores=0.5,
         engine_us_a_message=20.0,
-        script_ms=1.0,
-        waits=0.1,
         ticked=side(windows=[Latency(samples=1000, p50_ms=latency_ms, p99_ms=latency_ms)]),
         connected=connected,
     )
-    return Several(node=node, path=path, two=Workers(fanned=GOOD, connected=connected))
+    return Several(
+        node=node, path=path, two=Workers(processes=processes, paced=GOOD, fanned=GOOD, connected=connected)
+    )
 
 
 def test_nodes_tell_what_the_engine_adds_and_what_is_above_its_aim() -> None:
     """Latency is the median of the differences; an aim that is a ratio needs both sides."""
-    path = EnginePath(cpu_us_a_message=31.0, cpu_us_a_claim=9, claims_p99_ms=9.0, resync_s=0.1)
-    run = Run(relay=several(latency_ms=2.5, cpu_us=1000.0, path=path), yardstick=several(cpu_us=800.0))
+    path = EnginePath(cpu_us_a_message=31.0, cpu_us_a_claim=9, claims_p99_ms=9.0, resync_s=0.1, script_ms=2.0)
+    ours = several(latency_ms=2.5, cpu_us=1000.0, path=path, processes=2)
+    run = Run(relay=ours, yardstick=several(cpu_us=800.0))
     report = Nodes(runs=1).report([run])
     aims = {row.figure.key: row.aim for row in report.rows}
     assert report.notes[0].startswith("The engine adds 1.50 ms to the latency p50 ms; the aim is 2.")
     assert aims["path_us_a_message"] == "at most 30, missed"
     assert aims["cpu_us_a_connect"] == "at most 1.15, missed"
     assert aims["claims_p99_ms"] == "at most 15"
+    capacity = next(row for row in report.rows if row.figure.key == "two_connects_cpu")
+    assert (capacity.relay, capacity.yardstick, capacity.ratio) == (2000, 1250, 1.6)
+    assert capacity.aim == "at least 1.7, missed"
