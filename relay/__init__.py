@@ -80,7 +80,7 @@ One token, from the session to the answer of the issuer:
     issuer/service.py:Issuer.issue            grant, mint, record; without a record there is no token
     sessions/base.py:SessionVerifier.verify   who is behind the credential?
     sessions/signed.py:SignedVerifier.verify  one verifier: a JWT in a cookie
-    issuer/policy.py:Policy.decide            cut the request down to the grants of the session's roles
+    issuer/policy.py:Grants.decide            cut the request down to the grants of the session's roles
     core/tokens.py:mint                       sign the scoped token
     audit/jsonl.py:JsonlAuditor.record        wait until the record is in the file
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+import msgspec
 from jwt import PyJWS
 from jwt.algorithms import Algorithm
 from jwt.exceptions import PyJWTError
@@ -68,14 +69,19 @@ class VerifyKey:
         return algorithm.verify(signed, key, signature)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compact:
-    """The parts of a token. Only its form has been checked."""
+class Compact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The parts of a token. Only its form has been checked.
 
-    text: str = field(repr=False)
+    `header` is the same object for the next tokens with the same header, which are nearly all of one key.
+    """
+
+    text: str
     header: Mapping[str, Any]
     payload: Mapping[str, Any]
-    signature: bytes = field(repr=False)
+    signature: bytes
+
+    def __repr__(self) -> str:
+        return f"Compact(header={self.header!r}, payload={self.payload!r})"  # the rest is a credential
 
 
 def decode_part(part: str) -> bytes:

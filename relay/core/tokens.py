@@ -79,8 +79,7 @@ class SigningKey:
         object.__setattr__(self, "signer", Signer(self.key, algorithm=ALGORITHM, headers=headers))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The claims of one scoped token. Times are whole Unix seconds; `origin` is "" if the token has none.
 
     `channels` is empty for tokens of `SERVICE_SCOPE` only.
@@ -119,8 +118,7 @@ class Claims:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a token must say to be accepted. With `origin` None the origin is not compared here."""
 
     issuer: str

@@ -35,12 +35,25 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sum:
-    """What several roles grant together on one endpoint. `grants` is False if no role has a grant there."""
+class Grants:
+    """What several roles grant together on one endpoint: all their channels, and the most generous options.
+
+    `any` tells whether a role has a grant there. For a service nothing else counts.
+    """
 
     scope: Scope
     options: GrantOptions
-    grants: bool
+    any: bool
+
+    def decide(self, asked: tuple[str, ...] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Cut the channels that were asked for down to the grants. Returns the granted and the rejected ones.
+
+        A pattern that is wider than the grants is in both: what is left of it, and the pattern itself (`Scope.cut`).
+        `asked` None asks for everything: the first 32 patterns of the grants.
+        """
+        if asked is None:
+            return self.scope.patterns[:MAX_CHANNELS], ()
+        return self.scope.cut(asked)
 
 
 MAX_SUMS: Final = 1024
@@ -52,32 +65,24 @@ class Policy:
     """The grants of all roles: `grants` by role and by endpoint name. Other grants need another policy."""
 
     grants: Mapping[str, Mapping[str, Grant]]
-    _sums: dict[tuple[tuple[str, ...], str], _Sum] = field(
+    _sums: dict[tuple[tuple[str, ...], str], Grants] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
 
-    def scope(self, roles: Iterable[str], endpoint: str) -> Scope:
-        """Return everything that any of the roles grants on an endpoint. An unknown role grants nothing."""
-        return self._sum(roles, endpoint).scope
-
-    def options(self, roles: Iterable[str], endpoint: str) -> GrantOptions:
-        """Return the most generous options that the roles have on an endpoint."""
-        return self._sum(roles, endpoint).options
-
-    def permits(self, roles: Iterable[str], endpoint: str) -> bool:
-        """Tell whether any of the roles has a grant on an endpoint. For a service nothing else counts."""
-        return self._sum(roles, endpoint).grants
-
     def granting(self, roles: Iterable[str], endpoint: str, channels: Iterable[str]) -> dict[str, list[str]]:
         """Return the roles that grant each channel or pattern by themselves. For a service the only key is ""."""
-        scopes = {role: self.scope((role,), endpoint) for role in roles if self.permits((role,), endpoint)}
+        grants = {role: found for role in roles if (found := self.sum_of((role,), endpoint)).any}
         by_channel = {
-            channel: [role for role, scope in scopes.items() if scope.allows(channel)] for channel in channels
+            channel: [role for role, found in grants.items() if found.scope.allows(channel)]
+            for channel in channels
         }
-        return by_channel or {"": list(scopes)}
+        return by_channel or {"": list(grants)}
 
-    def _sum(self, roles: Iterable[str], endpoint: str) -> _Sum:
-        """Add up the grants of roles. Most users have the same few roles, so sums are kept."""
+    def sum_of(self, roles: Iterable[str], endpoint: str) -> Grants:
+        """Add up the grants of roles on an endpoint. An unknown role grants nothing.
+
+        Most users have the same few roles, so sums are kept.
+        """
         key = (tuple(roles), endpoint)
         if (known := self._sums.get(key)) is not None:
             return known
@@ -85,22 +90,9 @@ class Policy:
         grants = [grant for grant in found if grant is not None]
         if len(self._sums) >= MAX_SUMS:
             self._sums.clear()
-        self._sums[key] = made = _Sum(
+        self._sums[key] = made = Grants(
             scope=Scope(tuple(dict.fromkeys(pattern for grant in grants for pattern in grant.channels))),
             options=merged(grant.options for grant in grants),
-            grants=bool(grants),
+            any=bool(grants),
         )
         return made
-
-    def decide(
-        self, roles: Iterable[str], endpoint: str, asked: tuple[str, ...] | None
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Cut the channels that were asked for down to the grants. Returns the granted and the rejected ones.
-
-        A pattern that is wider than the grants is in both: what is left of it, and the pattern itself (`Scope.cut`).
-        `asked` None asks for everything: the first 32 patterns of the grants.
-        """
-        scope = self.scope(roles, endpoint)
-        if asked is None:
-            return scope.patterns[:MAX_CHANNELS], ()
-        return scope.cut(asked)

@@ -195,18 +195,18 @@ class Issuer:
         Raises:
             UnavailableError: if it can't be signed or recorded; then there is no token.
         """
-        granted, rejected = self._policy.decide(session.roles, request.endpoint, request.channels)
+        grants = self._policy.sum_of(session.roles, request.endpoint)
+        granted, rejected = grants.decide(request.channels)
         terms = self.options.endpoints[request.endpoint]
-        may = bool(granted) if terms.has_channels else self._policy.permits(session.roles, request.endpoint)
-        if not may:
+        has_channels = terms.has_channels
+        if not (granted if has_channels else grants.any):
             return Refusal(
                 reason=Reason.NOTHING_GRANTED, detail=f"Roles: {', '.join(session.roles) or 'none'}."
             )
         issued_at = int(now)
         jti = encode_part(next(self._ids)).decode("ascii")
-        compared = (
-            request.for_itself and terms.has_channels
-        )  # the gate compares the client that connects with this one
+        # the gate compares the client that connects with this one
+        compared = request.for_itself and has_channels
         claims = tokens.Claims(
             issuer=self.options.issuer,
             audience=terms.audience,
@@ -219,7 +219,7 @@ class Issuer:
             expires_at=issued_at + self.options.ttl_s,
             session_expires_at=session.expires_at,
             session_issued_at=int(session.issued_at) or None,
-            options=self._policy.options(session.roles, request.endpoint),
+            options=grants.options,
             asker=self._client_identity.claim(jti, client) if compared else None,
             scope=terms.scope,
         )
@@ -230,8 +230,7 @@ class Issuer:
             raise UnavailableError(Reason.INTERNAL_ERROR, str(error)) from error
         refused = dict.fromkeys(rejected, Reason.CHANNEL_FORBIDDEN)
         if request.channels is None:  # everything: the patterns for which one token has no room are refused
-            whole = self._policy.scope(session.roles, request.endpoint).patterns
-            refused |= dict.fromkeys(whole[len(granted) :], Reason.CHANNELS_TOO_MANY)
+            refused = dict.fromkeys(grants.scope.patterns[len(granted) :], Reason.CHANNELS_TOO_MANY)
         by: Mapping[str, list[str]] = {}
         if len(session.roles) > 1:  # with one role it is clear which role grants a channel
             by = self._policy.granting(session.roles, request.endpoint, granted)

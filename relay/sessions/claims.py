@@ -98,13 +98,14 @@ def check_times(payload: Mapping[str, Any], *, now: float, leeway_s: float, grac
         return None
     if ends is None:
         return invalid("It has no exp, so it would never end.")
-    for name in ("exp", "nbf", "iat"):
-        if problem := time_problem(name, payload.get(name)):
-            return invalid(problem)
+    if problem := time_problem("exp", ends):
+        return invalid(problem)
     for name in ("nbf", "iat"):
-        ahead = (payload.get(name) or 0) - now
-        if ahead > leeway_s:
-            return _from_the_future(name, ahead, leeway_s)
+        begins = payload.get(name)
+        if problem := time_problem(name, begins):
+            return invalid(problem)
+        if begins is not None and begins > now + leeway_s:
+            return _from_the_future(name, begins - now, leeway_s)
     return None
 
 

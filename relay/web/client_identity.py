@@ -13,7 +13,8 @@ def client_reader(trusted: Sequence[Network]) -> Callable[[HTTPConnection], Clie
     """Return a function from a request to its `Client`. X-Forwarded-For is read from `trusted` proxies only."""
 
     def read(request: HTTPConnection) -> Client:
-        peer = canonical_address(request.client.host) if request.client else ""
+        at = request.scope.get("client")  # Starlette's `client` makes an object each time
+        peer = canonical_address(at[0]) if at else ""
         return Client(
             address=client_address(peer, request.headers.getlist("x-forwarded-for"), trusted),
             peer=peer,

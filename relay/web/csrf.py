@@ -57,7 +57,7 @@ class CsrfCheck:
 def check_csrf(request: Request, options: CsrfOptions) -> Refusal | None:
     """Return why the request may come from another site, or None if it is proven to come from the application."""
     headers = request.headers
-    bearer_alone = is_bearer(request) and "cookie" not in headers
+    bearer_alone = "cookie" not in headers and is_bearer(request)
     proven_by_header = headers.get(HEADER) == "1"
     origins = headers.getlist("origin")
     if origins:

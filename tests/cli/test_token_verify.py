@@ -6,12 +6,12 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from relay.core.tokens import Claims, SigningKey, mint
 from relay.keys.files import create_signing_key, load_keys

@@ -1,7 +1,9 @@
 """Options of a grant: merged over roles, carried by the token, narrowed by the endpoint."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 import relay
 from relay.core.errors import Reason
@@ -61,7 +63,7 @@ def test_roles_without_a_grant_limit_nothing() -> None:
 def test_a_token_carries_its_options() -> None:
     """They come back from a token as they were put into it; one that limits nothing is left out."""
     for options in (GrantOptions(min_interval_ms=250), NO_OPTIONS):
-        claims = replace(CLAIMS, options=options)
+        claims = msgspec.structs.replace(CLAIMS, options=options)
         expected = Expected(issuer=claims.issuer, audience=claims.audience, origin=None)
         found = verify(mint(claims, KEY), KEYS, now=NOW, expected=expected)
         assert isinstance(found, tuple)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def test_a_token_of_a_later_login_passes(target: Target) -> None:
 )
 def test_a_token_is_refused(target: Target, what: str, logged_in: int | None, issued: int) -> None:
     """Everything that is not certain to come from a later log-in."""
-    claims = replace(
+    claims = msgspec.structs.replace(
         CLAIMS,
         issued_at=SECOND + issued,
         session_issued_at=None if logged_in is None else SECOND + logged_in,
@@ -68,7 +69,7 @@ def test_a_token_is_refused(target: Target, what: str, logged_in: int | None, is
 def test_a_token_that_is_named_is_refused_whenever_it_was_issued() -> None:
     """And no other one."""
     assert cut_off(CLAIMS, TOKEN)
-    assert not cut_off(replace(CLAIMS, jti="jti-2"), TOKEN)
+    assert not cut_off(msgspec.structs.replace(CLAIMS, jti="jti-2"), TOKEN)
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.sampled_from(Kind), st.sampled_from(Kind))

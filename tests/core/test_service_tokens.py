@@ -1,9 +1,9 @@
 """Scoped tokens for other services: a scope of their own, and no channels."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from relay.core.errors import Reason, Refusal
 from relay.core.tokens import SERVICE_SCOPE, Claims, Expected, examine, mint, verify

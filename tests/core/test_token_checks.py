@@ -1,10 +1,10 @@
 """Scoped tokens: time, what they are for, and their examination."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec.structs import replace
 
 from relay.core.errors import Reason
 from relay.core.tokens import (

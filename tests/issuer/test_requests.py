@@ -60,17 +60,19 @@ def test_any_body_is_decided(body: dict[str, Any], origin: str, bearer: bool) ->
 def test_nothing_is_granted_beyond_the_roles(granted: list[str], asked: list[str] | None) -> None:
     """Every granted channel lies in a pattern of the role; all that was asked for is in it or named as rejected."""
     policy = Policy({"role": {"prices": Grant(channels=tuple(granted))}})
-    given_, rejected = policy.decide(["role", "unknown"], "prices", None if asked is None else tuple(asked))
+    given_, rejected = policy.sum_of(["role", "unknown"], "prices").decide(
+        None if asked is None else tuple(asked)
+    )
     assert all(any(covers(pattern, channel) for pattern in granted) for channel in given_)
     if asked is not None:
         assert set(asked) - set(rejected) <= set(given_)
-    assert policy.decide(["role"], "depth", None) == ((), ())
+    assert policy.sum_of(["role"], "depth").decide(None) == ((), ())
 
 
 def test_a_role_with_more_than_fits_is_cut_to_32() -> None:
     """A request without channels gets the first 32 patterns, as many as a token can hold."""
     policy = Policy({"role": {"prices": Grant(channels=tuple(f"prices.A{index}" for index in range(40)))}})
-    granted, rejected = policy.decide(["role"], "prices", None)
+    granted, rejected = policy.sum_of(["role"], "prices").decide(None)
     assert (len(granted), rejected) == (32, ())
 
 
@@ -82,6 +84,6 @@ def test_sums_of_roles_stay_right_and_bounded() -> None:
     for _ in range(2):
         for number in range(MAX_SUMS + 10):
             roles = (f"role-{number}", "unknown")
-            assert policy.decide(roles, "prices", None) == ((f"prices.A{number}",), ())
-            assert not policy.permits(roles, "depth")
+            assert policy.sum_of(roles, "prices").decide(None) == ((f"prices.A{number}",), ())
+            assert not policy.sum_of(roles, "depth").any
             assert len(policy._sums) <= MAX_SUMS

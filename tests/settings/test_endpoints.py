@@ -48,8 +48,8 @@ def test_sockets_and_services_are_told_apart(file: Path) -> None:
     assert {found.name for found in gate_options(settings).endpoints.values()} == set(settings.sockets)
     terms = issuer_options(settings).endpoints["reports"]
     assert (terms.audience, terms.scope, terms.channels) == (REPORTS, SERVICE_SCOPE, ())
-    assert policy(settings).permits(["trader"], "reports")
-    assert not policy(settings).permits(["guest", "nobody"], "reports")
+    assert policy(settings).sum_of(["trader"], "reports").any
+    assert not policy(settings).sum_of(["guest", "nobody"], "reports").any
 
 
 def test_a_socket_may_say_that_it_is_one(file: Path) -> None:
