@@ -10,7 +10,9 @@
 """
 
 import asyncio
+import importlib.util
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -26,6 +28,15 @@ from relay.net.backend_faults import backend_fault
 
 MAX_ANSWER_BYTES: Final = 65_536
 """Longest answer that `UrlClient` reads by default: a user with all roles, or two JWTs, have a few KB."""
+
+KEPT_S: Final = 30.0
+"""Seconds for which `UrlClient` keeps an idle connection. In each call the pool asks the kernel about each idle one:
+with the 100 that a crowd of log-ins leaves, that took milliseconds."""
+
+if importlib.util.find_spec("sniffio") is None:
+    # httpcore 1.0.9 imports it for each of its locks, eight times a call. Python does not remember that a module is
+    # missing, and searches the path for 40 µs each time, unless this tells it so.
+    sys.modules["sniffio"] = None  # type: ignore[assignment]  # as the import system has it
 
 _CUT_OFF = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 _FAILED = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError)
@@ -250,6 +261,7 @@ class UrlClient:
                 ssl_context=certificates if isinstance(certificates, ssl.SSLContext) else None,
                 max_connections=self._connections,
                 max_keepalive_connections=kept,
+                keepalive_expiry=KEPT_S,
                 network_backend=_WatchedNetwork(),
             )
         return self._pools[kept]

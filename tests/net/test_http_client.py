@@ -2,8 +2,10 @@
 
 import ast
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ import pytest
 
 import relay
 from relay.core.errors import UnavailableError
+from relay.net import http_client
 from relay.net.http_client import MAX_ANSWER_BYTES, UrlClient, async_client, blocking_client
 from tests.support.backends import End, KeepAliveBackend, ScriptedBackend, http_answer, kept_answer
 
@@ -104,6 +107,34 @@ async def test_a_get_is_repeated_once_and_a_post_on_a_new_connection_never() -> 
                 await (address.post({"a": 1}) if post else address.get())
         assert len(server.requests) == times
     await address.aclose()
+
+
+async def test_an_idle_connection_is_kept_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connections that a crowd leaves do not stay open: the pool looks at each of them in each call."""
+    monkeypatch.setattr(http_client, "KEPT_S", 0.0)
+    async with KeepAliveBackend(OK, OK).running() as server:
+        address = UrlClient(server.origin, name="The server", timeout_s=20)
+        for _ in range(2):
+            await address.get()
+        assert [number for number, _ in server.requests] == [1, 2]
+        await address.aclose()
+
+
+async def test_a_call_searches_for_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that tries to import a missing package in each call costs more than the call."""
+    searched = []
+
+    class Finder(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> None:
+            searched.append(name)
+
+    async with KeepAliveBackend(OK, OK).running() as server:
+        address = UrlClient(server.origin, name="The server", timeout_s=20)
+        await address.get()
+        monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+        await address.get()
+        await address.aclose()
+    assert not searched
 
 
 async def test_a_long_answer_is_refused() -> None:
