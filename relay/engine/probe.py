@@ -1,9 +1,11 @@
 """The checks of the engine before the relay starts: it must be one on which the promises of this room hold."""
 
 import re
+import ssl
 from collections.abc import Sequence
 
 from relay.core.errors import ConfigurationError
+from relay.engine.address import Address
 from relay.engine.connection import (
     EngineConnection,
     EngineError,
@@ -31,6 +33,7 @@ async def probe(options: EngineOptions) -> None:
     """
     address = options.address
     name = f"engine.url: {address}"
+    _check_ca_file(address)
     try:
         async with connections_to_all(address, options.on_each_server) as servers:
             for shard, first in servers.items():
@@ -50,8 +53,37 @@ async def probe(options: EngineOptions) -> None:
             "engine.password_file."
         ) from None
     except EngineError as error:
+        what, advice = _explained(str(error), address)
+        raise ConfigurationError(f"{name} {what} ({str(error).rstrip(' .')}). {advice}") from None
+
+
+def _explained(error: str, address: Address) -> tuple[str, str]:
+    """Return what an error at the first connection says of the server, and what to do."""
+    if "DB index is out of range" in error:
+        return (
+            f"has no database {address.database}",
+            "Correct its number in engine.url, or raise databases there.",
+        )
+    if "unknown command 'SENTINEL'" in error:
+        return "is no Sentinel", "Name the Sentinels in engine.url, or use redis://host:port for this server."
+    if "cluster support disabled" in error:
+        return "is no cluster", "Use redis://host:port for this server."
+    if "did not answer" in error and address.tls:
+        return "does not answer", "Start the engine with TLS on this port, or use redis:// in engine.url."
+    if "onnection closed by server" in error and not address.tls:
+        return "closes the connection", "If it wants TLS on this port, use rediss:// in engine.url."
+    return "does not answer", "Start the engine, or correct engine.url."
+
+
+def _check_ca_file(address: Address) -> None:
+    if not address.ca_file:
+        return
+    try:
+        ssl.create_default_context(cafile=address.ca_file)
+    except OSError as error:
         raise ConfigurationError(
-            f"{name} does not answer ({error}). Start the engine, or correct engine.url."
+            f"engine.url: ca_file {address.ca_file} can't be read ({error.strerror or error}). Set it to a PEM file "
+            "with the certificate authority of the engine."
         ) from None
 
 
@@ -114,6 +146,10 @@ def _check_policy(name: str, memory: bytes) -> None:
 def _refused(name: str, error: RefusedError, prefix: str) -> ConfigurationError:
     if "READONLY" in str(error):
         return _replica(name)
+    if error.code == "OOM":
+        return ConfigurationError(
+            f"{name} has no memory left, so it stores nothing. Raise maxmemory there, or remove other data."
+        )
     if error.code == "NOPERM" and " keys " in str(error):
         return ConfigurationError(
             f"{name} forbids the ACL user the keys of the relay. Give it those of engine.prefix there: "

@@ -100,6 +100,7 @@ async def test_an_engine_is_accepted(engines: Engines, kind: str) -> None:
     ("commands", "words"),
     [
         ([("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")], "maxmemory-policy allkeys-lru.*noeviction"),
+        ([("CONFIG", "SET", "maxmemory", "1")], "no memory left.*Raise maxmemory"),
         ([("CONFIG", "SET", "requirepass", "secret")], r"wants a password.*engine\.password_file"),
         ([("REPLICAOF", "127.0.0.1", "1")], "replica.*master"),
         ([("ACL", "SETUSER", "default", "-info")], r"ACL user info, .* \+info,"),
@@ -130,10 +131,25 @@ async def test_a_wrong_password_and_a_missing_engine_are_named(
         (f"redis://127.0.0.1:{free_ports(1)[0]}", "does not answer.*Start the engine"),
         (f"unix://{tmp_path}/none.sock", "does not answer"),
         (f"redis+sentinel://127.0.0.1:{free_ports(1)[0]}/prices", "no Sentinel names the master"),
+        (
+            f"rediss://127.0.0.1:{own_engine.port}?ca_file={tmp_path}/none.pem",
+            r"ca_file .*none\.pem can't be read",
+        ),
     ]:
         with pytest.raises(ConfigurationError, match=words) as caught:
             await probe(own_engine.options(url))
         assert "hunter2" not in str(caught.value)
+
+
+async def test_a_server_that_is_not_what_the_address_says_is_named(own_engine: EngineServer) -> None:
+    """With what to do: it answers, and something else is wrong."""
+    for url, words in [
+        ("redis://127.0.0.1:{}/99", r"has no database 99 \(DB index is out of range\)\. Correct its number"),
+        ("redis+sentinel://127.0.0.1:{}/prices", "is no Sentinel .*use redis://host:port"),
+        ("redis+cluster://127.0.0.1:{}", "is no cluster .*Use redis://host:port"),
+    ]:
+        with pytest.raises(ConfigurationError, match=words):
+            await probe(own_engine.options(url.format(own_engine.port)))
 
 
 def test_the_acl_of_the_reference_has_the_commands_of_the_code(engines: Engines) -> None:
