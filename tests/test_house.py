@@ -150,6 +150,19 @@ def test_every_test_says_what_it_proves() -> None:
     assert not silent, silent
 
 
+def test_no_text_leaves_the_plural_to_its_reader() -> None:
+    """`counted` writes "1 line" and "2 lines" at one place. Docstrings may have a bracket, as in http(s)."""
+    found = [
+        f"{path}:{node.lineno}"
+        for path in modules("relay")
+        for node in ast.walk(ast.parse("\n".join(lines_of(path))))
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+        if isinstance(part, ast.Constant) and re.search(r"[a-z]\(e?s\)", str(part.value))
+    ]
+    assert found == []
+
+
 def test_modules_stay_short() -> None:
     """No module is longer than the limit: a longer one has more than one subject."""
     lengths = {str(path): len(lines_of(path)) for path in modules("relay", "tests", "examples")}

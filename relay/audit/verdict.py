@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from relay.audit.chain import Link
+from relay.core.quantities import counted
 
 
 class Kind(StrEnum):
@@ -83,11 +84,13 @@ class Verdict:
         if self.signed is not None:
             known.append(f"signed up to record {self.signed}" if self.signed else "signed nowhere")
         if self.unclean:
-            known.append(f"with {self.unclean} end(s) without closing, each of them marked")
+            known.append(f"with {counted(self.unclean, 'end')} without closing, marked in the log")
         if self.torn:
-            known.append(f"with {self.torn} torn line(s) after a crash or a full disk, all accounted for")
+            known.append(
+                f"with {counted(self.torn, 'torn line')} after a crash or a full disk, accounted for"
+            )
         if self.lost:
-            known.append(f"with {self.lost} event(s) reported as lost")
+            known.append(f"with {counted(self.lost, 'event')} reported as lost")
         if not self.proven:
             known.append("end unproven (--head with a head kept elsewhere proves it)")
         elif self.proven == self.last.seq:

@@ -26,6 +26,7 @@ from relay.audit.verdict import Kind, Problem, Verdict
 from relay.core.errors import MalformedError
 from relay.core.events import Action
 from relay.core.jws import VerifyKey
+from relay.core.quantities import counted
 
 _BATCH = 32
 """Lines that are parsed in one call. Few, because each can have `MAX_LINE` bytes."""
@@ -446,7 +447,7 @@ class _Check:
             sentence = f"{gone} {verb} missing before this one (record {link.seq})."
             if sealed.gap is not None and sealed.gap.cut:
                 sentence += (
-                    f" It says that another program cut {sealed.gap.cut} bytes off the file while the relay "
+                    f" It says that another program cut {counted(sealed.gap.cut, 'byte')} off the file while the relay "
                     "was writing, as logrotate's copytruncate does: give the copy before this file."
                 )
             self.missing = (link.writer, range(expected, link.seq))

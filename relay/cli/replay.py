@@ -20,6 +20,7 @@ from relay.cli.output import run_to_exit, say_wait
 from relay.client import BatchError, Publisher, PublishError
 from relay.client.receipts import Result
 from relay.core.errors import RelayError
+from relay.core.quantities import counted
 from relay.recordings import Replay
 from relay.recordings.lines import Message
 
@@ -213,17 +214,13 @@ class _Report:
         if self._most_behind_s >= 0.1:
             parts.append(f"at most {self._most_behind_s:.1f} s behind")
         parts += [
-            f"{_many(count, 'line')} of {kind} skipped" for kind, count in sorted(tally.skipped.items())
+            f"{counted(count, 'line')} of {kind} skipped" for kind, count in sorted(tally.skipped.items())
         ]
         if tally.malformed:
-            parts.append(_many(tally.malformed, "malformed line"))
+            parts.append(counted(tally.malformed, "malformed line"))
         if refused:
             parts.append(f"{refused:,} refused")
         return ", ".join(parts)
 
     def _counts(self) -> str:
-        return " and ".join(_many(self.published[kind], kind) for kind in ("quote", "trade"))
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+        return " and ".join(counted(self.published[kind], kind) for kind in ("quote", "trade"))

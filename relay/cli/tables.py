@@ -1,7 +1,8 @@
 """The one printer of tables: ids, times and names of settings are never broken.
 
 Into a pipe each record is one line, with tabs between its cells and the columns' names in the first line. On a terminal
-it is a table, or a block of lines for each record if the table is wider than the terminal.
+it is a table, or a block of lines for each record, one for each cell with a text, if the table is wider than the
+terminal.
 """
 
 import sys
@@ -42,6 +43,8 @@ def print_table(
     width = max(map(len, columns))
     for row in cells:
         for name, cell in zip(columns, row, strict=True):
+            if not cell:
+                continue
             # soft: the terminal wraps a long line, and a copy of it is whole
             console.print(Text(f"{name:>{width}}  ", style="dim") + Text(cell), soft_wrap=True)
         console.print()

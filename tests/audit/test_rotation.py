@@ -389,7 +389,7 @@ async def test_a_process_that_died_is_marked(path: Path) -> None:
     assert [gap.get("unclean_end") for gap in gap_records(path)] == [True]
     verdict = all_verified(path)
     assert (verdict.ok, verdict.unclean, verdict.lost) == (True, 1, 0)
-    assert "1 end(s) without closing" in str(verdict)
+    assert "1 end without closing" in str(verdict)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

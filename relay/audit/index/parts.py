@@ -170,16 +170,18 @@ class Parts:
         """Read a file of the log from a place on, and write a part of it; none if no line is finished."""
         rows = self._folder / ".rows.json"
         digest, end = hashlib.sha256(), begin
-        with rows.open("wb") as sink:
-            for lines in batches(file, begin, state.size, to_end=is_complete):
-                data = b"".join(lines)
-                digest.update(data)
-                sink.write(encode_rows(rows_of(lines, end)))
-                end += len(data)
-                progress(len(data))
-        if end > begin:
-            load(self._database, "made", rows, order=_ORDER)
-        rows.unlink()
+        try:
+            with rows.open("wb") as sink:
+                for lines in batches(file, begin, state.size, to_end=is_complete):
+                    data = b"".join(lines)
+                    digest.update(data)
+                    sink.write(encode_rows(rows_of(lines, end)))
+                    end += len(data)
+                    progress(len(data))
+            if end > begin:
+                load(self._database, "made", rows, order=_ORDER)
+        finally:
+            rows.unlink(missing_ok=True)  # of a full disk too, which the log is on
         return [self._written(state, begin, end, digest.hexdigest(), name)] if end > begin else []
 
     def _merged(self, file: int, parts: list[Part], *, name: str) -> list[Part]:

@@ -4,11 +4,13 @@ A condition on lines selects at least those that the question's own function nee
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from relay.audit.index.database import Index
+from relay.audit.index.manifest import Summary
 from relay.audit.index.rows import MAX_NAME, SUBSCRIBED
 from relay.audit.query.records import RecordReader
 from relay.core.events import Action
@@ -78,9 +80,10 @@ def marked(index: Index, *, marks: Collection[str] | None = None, newest: int | 
 
 
 def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
-    """Read the lines of the connections to an endpoint that may have been open between two times, and all gaps."""
+    """Read the lines of the connections to an endpoint that may have been open between two times, and those that say
+    what the log lacks."""
     where = f"""
-        action = '{Action.AUDIT_GAP}'
+        action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')
         OR connection_key IN (
             SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND endpoint = $1 AND accepted.moment <= $2
@@ -229,14 +232,18 @@ def endpoints(index: Index) -> set[str]:
     return {kind[1] for of_part in counts for kind in of_part or ()} - {""}
 
 
-def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
-    """Count the span's refusals: a day (UTC), an action, a reason, and how many, in the order of the first of them.
+def refusals_by_day(
+    index: Index, *, day_of: Callable[[str], str] | None = None
+) -> list[tuple[str, str, str, int]]:
+    """Count the span's refusals: a day, an action, a reason, and how many, in the order of the first of them.
 
-    Denials that were only counted belong to the day of the record that counts them.
+    `day_of` returns the day of a record's time. None: in UTC. Denials that were only counted belong to the day of the
+    record that counts them.
     """
     # the record of a refused frame or batch has the number of its publications
     many = f'sum(CASE WHEN action = \'{Action.PUBLISH_DENIED}\' AND "count" != 0 THEN "count" ELSE 1 END)::BIGINT'
-    columns = "substr(moment, 1, 10), action, reason"
+    time = "substr(moment, 1, 10)" if day_of is None else "substr(moment, 1, 16) || ':00Z'"
+    columns = f"{time}, action, reason"
     found: list[tuple[int, tuple[str, str, str], int]] = [
         (place, (day, action, reason), count)
         for day, action, reason, count, place in index.rows(
@@ -246,14 +253,14 @@ def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
     ]
     for place, line in index.placed_lines("counts", of="rare_spanned"):
         found += [  # denials beyond the budget
-            (place, (record.at[:10], action, reason), count)
+            (place, (record.at if day_of else record.at[:10], action, reason), count)
             for record in RecordReader().records([line])
             for action, reasons in record.relay.denied.items()
             for reason, count in reasons.items()
         ]
     counts: Counter[tuple[str, str, str]] = Counter()
-    for _, key, count in sorted(found, key=lambda one: one[0]):
-        counts[key] += count
+    for _, (at, action, reason), count in sorted(found, key=lambda one: one[0]):
+        counts[day_of(at) if day_of else at, action, reason] += count
     return [(*key, count) for key, count in counts.items()]
 
 
@@ -261,13 +268,15 @@ def refusals_by_day(index: Index) -> list[tuple[str, str, str, int]]:
 class Missing:
     """What an answer may lack: lines that are no record, and of the span the events and bytes that the log lost.
 
-    `killed` counts the relays that ended without closing the log.
+    `killed` counts the relays that ended without closing the log, and `absent` the records between two others of a
+    chain that are not there.
     """
 
     unreadable: int
     lost: int
     cut: int
     killed: int
+    absent: int
 
 
 def missing(index: Index) -> Missing:
@@ -282,7 +291,27 @@ def missing(index: Index) -> Missing:
             f"FROM rare_spanned WHERE action = '{Action.AUDIT_GAP}'"
         )
     unreadable = sum(summary.bad for summary in summaries)
-    return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed)
+    return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed, absent=_absent(summaries))
+
+
+def _absent(summaries: Iterable[Summary]) -> int:
+    """Count the records that are missing between two parts of a chain, as those of a file that was removed.
+
+    The number of each part's last record and of its records tell. A part with records of several chains says nothing.
+    """
+    chains: dict[str, list[tuple[int, int]]] = {}
+    unclear: set[str] = set()
+    for one in summaries:
+        if len(one.seqs) != 1:
+            unclear |= one.seqs.keys()
+        for writer, seq in one.seqs.items():
+            chains.setdefault(writer, []).append((seq, one.records))
+    return sum(
+        max(0, seq - records - before)
+        for writer, parts in chains.items()
+        if writer and writer not in unclear
+        for (before, _), (seq, records) in pairwise(sorted(parts))
+    )
 
 
 def lines_of_subscribers(index: Index, channel: str, span: tuple[str, str] = ("", "~")) -> Iterator[bytes]:
@@ -327,17 +356,15 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
     `expires` is the first of the two times, in Unix seconds.
     """
     where = f"""
-        moment <= $2 AND (
-            action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')
-            OR jti_key IN (
-                SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
-            )
-            OR connection_key IN (
-                SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED}
-                WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND accepted.moment <= $2
-            ) AND action IN (
-                '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'
-            )
+        action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')
+        OR jti_key IN (
+            SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
+        )
+        OR connection_key IN (
+            SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED}
+            WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND accepted.moment <= $2
+        ) AND action IN (
+            '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'
         )"""
     return index.lines(where, [expires, end, begin], of="keys")
 

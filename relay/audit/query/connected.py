@@ -1,6 +1,7 @@
 """The connections of an endpoint at a moment."""
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -26,6 +27,8 @@ class Connected:
     subscribed: tuple[str, ...]
     """The channels that its records name. `more` of them are only counted there."""
     more: int
+    only_counted: bool
+    """Subscriptions of its process were only counted while it was open, as a budget says. Some may be its own."""
     killed: bool
 
 
@@ -47,7 +50,7 @@ def connected_at(
 ) -> list[Connected]:
     """Return the connections to an endpoint that were open at a moment, or at any time from `since` on until then.
 
-    The oldest is the first. With `channel`: those that subscribed to it, and those that may have, because their records
+    The oldest is the first. With `channel`: those that subscribed to it, and those that may have, because the records
     do not name all their channels.
     """
     last = iso(at)
@@ -56,28 +59,33 @@ def connected_at(
     begun: dict[str, Record] = {}
     ended: dict[str, str] = {}
     killed: set[str] = set()
+    floods: dict[str, list[tuple[str, str]]] = {}
+
+    def end(connection: str, record: Record) -> None:
+        if record.at <= moment:
+            del begun[connection]
+        else:
+            ended[connection] = record.at
+
     for record in records:
-        connection = record.relay.connection.id
+        connection, writer = record.relay.connection.id, record.relay.chain.writer
         if record.event.action == Action.CONNECT_ACCEPTED:
             if record.relay.endpoint == endpoint and record.at <= last:
                 begun[connection] = record
                 _subscribe(subscriptions.setdefault(connection, _Subscriptions()), record)
-        elif record.event.action == Action.SUBSCRIBE_ACCEPTED:
-            if connection in begun and record.at <= last:
-                _subscribe(subscriptions[connection], record)
+        elif record.event.action == Action.SUBSCRIBE_ACCEPTED and connection in begun and record.at <= last:
+            _subscribe(subscriptions[connection], record)
         elif record.event.action == Action.CONNECTION_CLOSED and connection in begun:
-            if record.at <= moment:
-                del begun[connection]
-            else:
-                ended[connection] = record.at
+            end(connection, record)
+        elif record.event.action == Action.SUBSCRIPTIONS_AGGREGATED:
+            floods.setdefault(writer, []).append((record.at, record.relay.since))
         elif record.relay.unclean_end:  # the open connections of this log ended with their process
-            writer = record.relay.chain.writer
-            for left in [one for one, open_ in begun.items() if open_.relay.chain.writer == writer]:
-                if record.at <= moment:
-                    del begun[left]
-                elif left not in ended:
-                    ended[left] = record.at
-                    killed.add(left)
+            left = {
+                one for one, accepted in begun.items() if accepted.relay.chain.writer == writer
+            } - ended.keys()
+            for one in left:
+                end(one, record)
+            killed |= left
     found = [
         Connected(
             user=record.user.id,
@@ -89,17 +97,30 @@ def connected_at(
             channels=record.relay.token.channels,
             subscribed=tuple(subscriptions[connection].named),
             more=subscriptions[connection].more,
+            only_counted=_was_flooded(floods, record, min(last, ended.get(connection, last))),
             killed=connection in killed,
         )
         for connection, record in begun.items()
-        if channel is None or _may_have(subscriptions[connection], channel, record.relay.token.channels)
     ]
+    if channel is not None:
+        found = [one for one in found if _may_have(one, channel)]
     return sorted(found, key=lambda one: one.since)  # the files of several chains come one after the other
 
 
-def _may_have(subscriptions: _Subscriptions, channel: str, granted: tuple[str, ...]) -> bool:
+def _was_flooded(floods: Mapping[str, Sequence[tuple[str, str]]], accepted: Record, end: str) -> bool:
+    """Tell whether subscriptions were only counted between the begin of a connection and `end`.
+
+    A flood is the time of its record, and the time since when it counted.
+    """
+    of_chain = floods.get(accepted.relay.chain.writer, ())
+    first = bisect_left(of_chain, (accepted.at, ""))
+    return first < len(of_chain) and of_chain[first][1] <= end
+
+
+def _may_have(connection: Connected, channel: str) -> bool:
     """Tell whether a connection subscribed to a channel, or had it perhaps among those that are only counted."""
-    return channel in subscriptions.named or (subscriptions.more > 0 and Scope(granted).allows(channel))
+    is_hidden = connection.more > 0 or connection.only_counted
+    return channel in connection.subscribed or (is_hidden and Scope(connection.channels).allows(channel))
 
 
 def _subscribe(subscriptions: _Subscriptions, record: Record) -> None:

@@ -5,6 +5,7 @@ from relay.audit.query.records import Record
 from relay.core.closes import CloseCode
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import ACTION_EXPLANATIONS, Action
+from relay.core.quantities import counted
 
 _SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()} | {
     Action.TOKEN_DENIED.value: "No token was given.",
@@ -24,7 +25,7 @@ def explain(record: Record) -> str:
     sentences = [_what(record)]
     # the first sentence already says that the client closed its connection
     if record.event.reason and record.event.reason != Reason.CLIENT_CLOSED:
-        sentences.append(_explained(record.event.reason))
+        sentences.append(explained(record.event.reason))
         if (detail := record.relay.detail) and detail != sentences[-1]:
             sentences.append(detail)
     if claimed := _claimed(record):
@@ -85,7 +86,9 @@ def _elsewhere(record: Record) -> str:
             lost = ", ".join(f"{count} {action}" for action, count in own.lost.items())
             return f"Events could not be recorded: {lost}."
         case Action.AUDIT_GAP if own.cut:
-            return f"Another program cut {own.cut} bytes off the log while the relay was writing it."
+            return (
+                f"Another program cut {counted(own.cut, 'byte')} off the log while the relay was writing it."
+            )
         case Action.AUDIT_GAP if own.unclean_end:
             return "The relay before this one ended without closing the log; its connections ended with it."
     return _SENTENCES.get(record.event.action, record.event.action)  # written by a newer relay
@@ -94,12 +97,12 @@ def _elsewhere(record: Record) -> str:
 def _publications(record: Record) -> str:
     own = record.relay
     if record.event.action == Action.PUBLISH_DENIED:
-        return f"{own.publisher.id or 'Somebody'} was refused {_counted(own.count or 1, 'publication')}."
+        return f"{own.publisher.id or 'Somebody'} was refused {counted(own.count or 1, 'publication')}."
     rows = own.publications
     count = sum(row.count for row in rows) + own.others.count
     channels = tuple(row.channel for row in rows if row.count)
     on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
-    return f"{own.publisher.id} published {_counted(count, 'message')}{on}."
+    return f"{own.publisher.id} published {counted(count, 'message')}{on}."
 
 
 def _claimed(record: Record) -> str:
@@ -119,7 +122,7 @@ def _claimed(record: Record) -> str:
 def _issued(record: Record) -> str:
     own = record.relay
     asked = ", ".join(own.asked.channels) or "all that is granted"
-    refused = "".join(f" Not {no.channel}: {_explained(no.reason)}" for no in own.rejected)
+    refused = "".join(f" Not {no.channel}: {explained(no.reason)}" for no in own.rejected)
     roles = f" as {', '.join(own.session.roles)}" if own.session.roles else ""
     granted = ", ".join(own.token.channels) or "the service"
     return f"A token for {own.endpoint}{roles}: requested {asked}, granted {granted}.{refused}"
@@ -139,7 +142,7 @@ def _ending(record: Record) -> str:
     unused = f" Granted and not used: {', '.join(used.unused)}." if used.unused else ""
     return (
         f"Ended by the {connection.initiator or 'relay'}{lasted}{name}, "
-        f"{_counted(connection.messages_out or 0, 'message')} sent.{unused}"
+        f"{counted(connection.messages_out or 0, 'message')} sent.{unused}"
     )
 
 
@@ -149,7 +152,7 @@ def _sent(record: Record) -> str:
     count = sum(row.count for row in own.sent) + own.others.count
     on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
     since = f" since {own.since}" if own.since else ""
-    return f"The connection was sent {_counted(count, 'message')}{on}{since}."
+    return f"The connection was sent {counted(count, 'message')}{on}{since}."
 
 
 def _revoked(record: Record) -> str:
@@ -160,7 +163,7 @@ def _revoked(record: Record) -> str:
         "key": f"All tokens of the key {own.token.kid} were",
     }.get(own.revoked, "The session was")
     by = f" by operator {own.operator.id}" if own.operator.id else ""
-    return f"{what} cut off{by}; {_counted(own.connections, 'connection')} closed."
+    return f"{what} cut off{by}; {counted(own.connections, 'connection')} closed."
 
 
 def _operator(record: Record) -> str:
@@ -168,16 +171,13 @@ def _operator(record: Record) -> str:
     return f"Operator {operator}" if operator else "Somebody without an operator's key"
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _names(channels: tuple[str, ...], count: int) -> str:
     more = count - len(channels)
     return ", ".join(channels) + (f" and {more} more" if more > 0 else "")
 
 
-def _explained(reason: str) -> str:
+def explained(reason: str) -> str:
+    """Return the sentence about a reason."""
     try:
         return EXPLANATIONS[Reason(reason)]
     except (ValueError, KeyError):

@@ -36,18 +36,17 @@ class Holder:
 def holders(records: Iterable[Record], *, at: datetime, since: datetime | None = None) -> list[Holder]:
     """Return who holds a scope at a moment, or at any time from `since` on until then. The oldest is the first."""
     last = iso(at)
-    held = _Held(first=last if since is None else iso(since))
+    held = _Held(first=last if since is None else iso(since), last=last)
     for record in records:
-        if record.at <= last:
-            held.add(record)
+        held.add(record)
     return sorted(held.rest(), key=lambda one: one.since)
 
 
 class _Held:
-    """What is held while records are read, and what was held from `first` on and ended."""
+    """What is held while records are read, and what was held from `first` on and ended, if it began until `last`."""
 
-    def __init__(self, *, first: str) -> None:
-        self._first = first
+    def __init__(self, *, first: str, last: str) -> None:
+        self._first, self._last = first, last
         self._tokens: dict[str, Record] = {}
         self._of_session: dict[str, set[str]] = {}
         self._of_user: dict[str, set[str]] = {}
@@ -57,16 +56,17 @@ class _Held:
 
     def add(self, record: Record) -> None:
         """Read the next record."""
-        own = record.relay
+        own, begins = record.relay, record.at <= self._last
         match record.event.action:
-            case Action.TOKEN_ISSUED:
+            case Action.TOKEN_ISSUED if begins:
                 self._tokens[own.token.jti] = record
                 self._of_session.setdefault(own.session.ref, set()).add(own.token.jti)
                 self._of_user.setdefault(record.user.id, set()).add(own.token.jti)
             case Action.CONNECT_ACCEPTED | Action.CONNECTION_REFRESHED:
                 self._end_token(own.token.jti, record.at)
                 self._end_connection(own.connection.id, record.at)
-                self._open[own.connection.id] = record
+                if begins:
+                    self._open[own.connection.id] = record
             case Action.CONNECTION_CLOSED:
                 self._end_connection(own.connection.id, record.at)
             case Action.SESSION_REVOKED | Action.LOGOUT if not record.event.reason:

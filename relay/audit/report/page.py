@@ -13,6 +13,7 @@ from relay.audit.report.style import STYLE
 from relay.audit.verdict import Verdict
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import Action
+from relay.core.quantities import counted
 
 if TYPE_CHECKING:
     from relay.audit.index.findings import Findings
@@ -171,14 +172,14 @@ def _gaps(found: "Findings") -> Html:
     for record in found.gaps:
         own = record.relay
         says = [f"{count:,} {action} could not be recorded" for action, count in own.lost.items()]
-        says += [f"another program cut off {own.cut:,} bytes"] if own.cut else []
+        says += [f"another program cut off {counted(own.cut, 'byte')}"] if own.cut else []
         says += ["the relay before this one ended without closing the log"] if own.unclean_end else []
         rows.append((record.at, own.chain.writer, own.chain.seq, "; ".join(says) or "nothing is missing"))
     bad = found.missing.unreadable
     return _section(
         "Gaps",
         "What the log itself says that it does not have.",
-        tag("p", f"{bad:,} line(s) of the whole log are no record.", class_="bad") if bad else "",
+        tag("p", f"Lines of the whole log that are no record: {bad:,}.", class_="bad") if bad else "",
         _table(
             ("at", "chain", "record", "what is missing"),
             rows,

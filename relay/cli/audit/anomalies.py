@@ -36,4 +36,4 @@ def anomalies(
         rows = [{name: row[name] for name in _COLUMNS} for row in rows]
     else:
         rows = [row | {"at": log.shown(row["at"])} for row in rows]
-    print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing="There are no anomalies.")
+    print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=log.nothing("There are no anomalies."))

@@ -72,7 +72,7 @@ def diff(
                 for row in rows
             ]
         nothing = f"By {by}, both periods have the same grants, uses and refusals."
-        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing, right=("count",))
+        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=log.nothing(nothing), right=("count",))
 
 
 def _unknown(log: Log, found: "Unknown", periods: tuple[Period, Period]) -> list[str]:

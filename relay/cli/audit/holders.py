@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from relay.audit.query.explain import explained
 from relay.audit.query.holders import holders
 from relay.audit.query.records import RecordReader, iso
 from relay.audit.query.refused import refused_grants
@@ -69,8 +70,13 @@ def who_holds(
         ]
         if not as_json:
             rows = [log.shown_life(row) | {"channels": row["channels"] or ["(service)"]} for row in rows]
-        when = "at that moment" if begin is None else "in that time"
-        print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing=f"Nobody held a scope {when}.")
+        within = f" that {channel} is in" if channel else ""
+        nothing = f"Nobody holds a scope{within} now."
+        if at or begin is not None:
+            nothing = (
+                f"Nobody held a scope{within} {'in that time' if begin is not None else 'at that moment'}."
+            )
+        print_rows(rows, as_json=as_json, columns=_HOLDERS, nothing=log.nothing(nothing))
 
 
 @query
@@ -85,5 +91,6 @@ def refused(log: Log, *, as_json: JsonOption = False) -> None:
     rows = [fields_of(row) for row in refused_grants(log.reader.records(lines_of_refused_grants(index)))]
     if not as_json:
         rows = [row | {"first": log.shown(row["first"]), "last": log.shown(row["last"])} for row in rows]
-    nothing = "Everything that was asked in this time was granted."
-    print_rows(rows, as_json=as_json, columns=_REFUSED, nothing=nothing, right=("count",))
+        rows = [row | {"meaning": explained(row["reason"])} for row in rows]
+    nothing = log.nothing("Everything that was asked in this time was granted.")
+    print_rows(rows, as_json=as_json, columns=(*_REFUSED, "meaning"), nothing=nothing, right=("count",))

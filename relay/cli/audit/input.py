@@ -1,5 +1,6 @@
 """What the queries read: the log's files, and the span of time that they are asked about."""
 
+import errno
 import functools
 import gc
 import inspect
@@ -17,10 +18,11 @@ import typer
 from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of, read_verified
 from relay.audit.query.records import RecordReader
-from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, ended, parse_span, shown
+from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, ended, is_future, parse_span, shown
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
+from relay.core.quantities import counted
 from relay.settings.audit_log import LEAST_MEMORY_MB, MEMORY_MB, MOST_MEMORY_MB, AuditLog, audit_log
 
 if TYPE_CHECKING:
@@ -140,6 +142,11 @@ class Log:
                         progress=progress,
                     )
             except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise RelayError(
+                        f"The disk of {printable(str(folder))} is full: the index needs about a tenth of the log's "
+                        "size, and more while it is made. Make room, or ask a copy of the log on another disk: --file."
+                    ) from None
                 raise RelayError(
                     f"The audit log can't be read, or its index not written: {printable(str(error))}."
                 ) from None
@@ -171,19 +178,24 @@ class Log:
         lacking = missing(self._index)
         if lacking.lost:
             sys.stderr.write(
-                f"{_count(lacking.lost, 'event')} of this time could not be recorded; see relay audit stats.\n"
+                f"{counted(lacking.lost, 'event')} of this time could not be recorded; see relay audit stats.\n"
             )
         if lacking.cut:
             sys.stderr.write(
-                f"{_count(lacking.cut, 'byte')} of this time were cut off the log; see relay audit verify.\n"
+                f"{counted(lacking.cut, 'byte')} of this time were cut off the log; see relay audit verify.\n"
             )
         if lacking.unreadable:
             sys.stderr.write(
-                f"{_count(lacking.unreadable, 'line')} passed over, because no record is there; see relay audit "
+                f"{counted(lacking.unreadable, 'line')} passed over, because no record is there; see relay audit "
                 "verify.\n"
             )
+        if lacking.absent:
+            sys.stderr.write(
+                f"In the middle of the log, {counted(lacking.absent, 'record')} missing, as if a file of it were not "
+                "there; see relay audit verify.\n"
+            )
         if lacking.killed and is_answered:
-            often = "once" if lacking.killed == 1 else f"{lacking.killed:,} times"
+            often = "once" if lacking.killed == 1 else counted(lacking.killed, "time")
             sys.stderr.write(
                 f"In this time, a relay ended {often} without closing the log. Missing may "
                 "be records of its last quarter second, publications of its last minute, and what its connections "
@@ -192,15 +204,30 @@ class Log:
         if is_answered:
             sys.stderr.write(f"{self._beginning(self._index)}{self._known(self._index)}\n")
 
-    def _beginning(self, index: "Index") -> str:
-        """Return the sentence about a span of time that the log does not have, or not from its begin on."""
+    def nothing(self, sentence: str) -> str:
+        """Return the sentence for an empty answer: an empty log, or one of another time, does not say "nobody"."""
+        begin, _, is_outside = self._extent(self.index)
+        if not begin:
+            return "The log has no records."
+        return "The log has no record of this time." if is_outside else sentence
+
+    def _extent(self, index: "Index") -> tuple[str, str, bool]:
+        """Return the times of the first and the last record, and whether the time of the question is outside."""
         begin = min((one.earliest for _, one in index.summaries if one.records), default="")
         end = max((one.latest for _, one in index.summaries), default="")
-        since, until = self.asked
-        if begin and (index.span[0] > end or (until is not None and until < begin)):
+        until = self.asked[1]
+        return begin, end, index.span[0] > end or (until is not None and until < begin)
+
+    def _beginning(self, index: "Index") -> str:
+        """Return the sentence about a span of time that the log does not have, or not from its begin on."""
+        begin, end, is_outside = self._extent(index)
+        since, _ = self.asked
+        if begin and is_outside:
             return (
                 f"The log has no record of this time: it is from {self.shown(begin)} to {self.shown(end)}.\n"
             )
+        if is_future(since):
+            return "That time is in the future: the answer is what the log says now.\n"
         if begin and "" < since < begin:
             return f"The log begins only at {self.shown(begin)}.\n"
         return ""
@@ -212,7 +239,7 @@ class Log:
             return "The log has no records."
         upto = f"record {next(iter(known.last.values()), known.records)}"
         if len(known.last) > 1:
-            upto = f"{known.records} records of {len(known.last)} chains, up to the one"
+            upto = f"{known.records:,} records of {len(known.last)} chains, up to the one"
         unfinished = ", and a line that is being written" if known.unfinished else ""
         verified = read_verified(index.folder)
         proof = (
@@ -221,10 +248,6 @@ class Log:
             else "Not verified yet: relay audit verify."
         )
         return printable(f"Known up to {upto} of {self.shown(known.at)}{unfinished}. {proof}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def query(command: Callable[Concatenate[Log, P], None]) -> Callable[..., None]:

@@ -49,5 +49,5 @@ def publications(
             | ({} if row["channel"] else {"channel": "(not named: see limits.publications_recorded)"})
             for row in rows
         ]
-    nothing = f"Nobody published on {printable(channel)} in this time, as far as the log tells."
+    nothing = log.nothing(f"Nobody published on {printable(channel)} in this time, as far as the log tells.")
     print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing, right=("count", "first", "last"))

@@ -39,25 +39,26 @@ def scopes(
 
     if candidate is not None:
         rows = [fields_of(loss) for loss in privileges.lost_grants(index, _grants(candidate))]
-        nothing = "Nobody would have lost anything."
         print_rows(
             rows,
             as_json=as_json,
             columns=_LOSS_COLUMNS,
-            nothing=nothing,
+            nothing=log.nothing("Nobody would have lost anything."),
             right=("tokens", "connections"),
         )
         return
-    rows = [
-        fields_of(grant)
-        for grant in privileges.grant_uses(index, by_user=users)
-        if not (unused and grant.connections)
-    ]
+    grants = privileges.grant_uses(index, by_user=users)
+    rows = [fields_of(grant) for grant in grants if not (unused and grant.connections)]
+    nothing = "No token was issued in this time."
+    if grants:
+        nothing = "Each scope that tokens gave a user was used by that user."
+        if not users:
+            nothing = "Each scope that tokens gave a role was used by somebody. --users tells who did not."
     print_rows(
         rows,
         as_json=as_json,
         columns=_GRANT_COLUMNS,
-        nothing="Every grant of an issued token was used." if unused else "No token was issued.",
+        nothing=log.nothing(nothing),
         right=("tokens", "users", "connections", "used_by"),
     )
 

@@ -55,7 +55,9 @@ def sent(
             for row in rows
         ]
     nothing = f"The log has no report of what {printable(about)} was sent in this time."
-    print_rows(rows, as_json=as_json, columns=_SENT, nothing=nothing, right=("first", "last", "count"))
+    print_rows(
+        rows, as_json=as_json, columns=_SENT, nothing=log.nothing(nothing), right=("first", "last", "count")
+    )
     since, _ = index.span
     lacking = [
         one
@@ -134,7 +136,7 @@ def who_was_sent(
             rows = [log.shown_life(row) for row in rows]
         of = "of this time" if since or until else "in this log"
         nothing = f"No connection {of} subscribed to {printable(channel)}."
-        print_rows(rows, as_json=as_json, columns=_RECIPIENTS, nothing=nothing)
+        print_rows(rows, as_json=as_json, columns=_RECIPIENTS, nothing=log.nothing(nothing))
 
 
 Minutes = Sequence[tuple[str, int, int, str, str]]

@@ -10,6 +10,7 @@ from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
+from relay.core.quantities import counted
 
 
 @query
@@ -17,7 +18,10 @@ def stats(
     log: Log,
     *,
     by_day: Annotated[
-        bool, typer.Option("--by-day", help="Count the refusals of each day (UTC) instead.")
+        bool,
+        typer.Option(
+            "--by-day", help="Count the refusals of each day instead: UTC, or with --local this machine's."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -27,15 +31,15 @@ def stats(
 
     if by_day:
         columns = ("day", "action", "reason", "count")
-        rows = [
-            dict(zip(columns, row, strict=True))
-            for row in sorted(questions.refusals_by_day(index), key=lambda row: (row[0], -row[3]))
-        ]
+        day_of = (lambda at: log.shown(at)[:10]) if log.local and not as_json else None
+        counts = questions.refusals_by_day(index, day_of=day_of)
+        counts.sort(key=lambda row: (row[0], -row[3]))
+        rows = [dict(zip(columns, row, strict=True)) for row in counts]
         print_rows(
             rows,
             as_json=as_json,
             columns=columns,
-            nothing="Nothing was refused in this time.",
+            nothing=log.nothing("Nothing was refused in this time."),
             right=["count"],
         )
         return
@@ -61,7 +65,7 @@ def stats(
         if found.records
         else ""
     )
-    sys.stdout.write(f"{found.records:,} records{span}\n")
+    sys.stdout.write(f"{counted(found.records, 'record')}{span}\n")
     for name, rows in tables.items():
         if rows:
             title = name.replace("_", " ")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from relay.audit.query.records import iso
 from relay.core.errors import ConfigurationError
 
 _AGO = re.compile(r"([0-9]{1,6})([smhd])", re.ASCII)
@@ -104,6 +105,11 @@ def shown(at: str, *, local: bool) -> str:
         return datetime.fromisoformat(at).astimezone().isoformat(timespec="milliseconds")
     except (ValueError, OverflowError):
         return at
+
+
+def is_future(at: str) -> bool:
+    """Tell whether a record's time is later than now."""
+    return at > iso(datetime.now(UTC))
 
 
 def ended(at: str, *, killed: bool, local: bool) -> str:

@@ -30,6 +30,7 @@ from relay.cli.audit.input import NO_DUCKDB
 from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
+from relay.core.quantities import counted
 from relay.keys.files import load_records
 from relay.settings.audit_log import MEMORY_MB
 
@@ -174,7 +175,7 @@ def verify(
             _print(one.name, one.verdict, one.end)
     if differing is not None and not as_json:
         typer.echo(
-            f"the index differs from the log in {differing} row(s): remove the folder"
+            f"the index differs from the log in {counted(differing, 'row')}: remove the folder"
             if differing
             else "the index is what the log says"
         )

@@ -1,6 +1,6 @@
 """`relay audit who`: the connections of an endpoint at a moment."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ def who(
     ] = "",
     until: Annotated[str, typer.Option("--until", help="The end of that span of time; else now.")] = "",
     channel: Annotated[
-        str, typer.Option("--channel", help="Only connections that subscribed to this channel.")
+        str, typer.Option("--channel", help="Only connections that subscribed to this channel, or may have.")
     ] = "",
     local: LocalOption = False,
     as_json: JsonOption = False,
@@ -48,9 +48,7 @@ def who(
         rows = [fields_of(row) for row in found]
         if not as_json:
             rows = [
-                log.shown_life(row)
-                | {"subscribed": [*row["subscribed"], *([f"and {row['more']} more"] if row["more"] else [])]}
-                for row in rows
+                log.shown_life(row) | {"subscribed": [*row["subscribed"], *_unnamed(row)]} for row in rows
             ]
         when = (
             f"at {log.shown(iso(moment))}"
@@ -59,4 +57,10 @@ def who(
         )
         subscribed = f" with {printable(channel)}" if channel else ""
         nothing = f"Nobody was connected to {printable(endpoint)}{subscribed} {printable(when)}."
-        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=nothing)
+        print_rows(rows, as_json=as_json, columns=_COLUMNS, nothing=log.nothing(nothing))
+
+
+def _unnamed(row: dict[str, Any]) -> list[str]:
+    """Return what the records of a connection say of subscriptions that they do not name."""
+    more = [f"and {row['more']} more"] if row["more"] else []
+    return more + (["and perhaps others, which were only counted"] if row["only_counted"] else [])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -19,6 +20,8 @@ from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
 
 _COLUMNS = ("at", "action", "user", "address", "marks", "token", "connection", "sentence")
+
+_INDENT = "    "
 
 
 @query
@@ -73,7 +76,10 @@ def why(
             head + Text(f"  {printable(client)}", style="dim") + Text(printable(anomalies), style="bold red"),
             soft_wrap=True,
         )
-        console.print(Text(f"    {printable(step.sentence)}"))
+        sentence = textwrap.fill(
+            printable(step.sentence), max(console.width - len(_INDENT), 20), break_on_hyphens=False
+        )
+        console.print(Text(textwrap.indent(sentence, _INDENT)), soft_wrap=True)
 
 
 def _told(

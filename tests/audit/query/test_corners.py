@@ -3,15 +3,20 @@
 import json
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
+from typer.testing import CliRunner
 
 from relay.audit.chain import Link, seal
 from relay.audit.index import privileges, questions
 from relay.audit.index.database import Index
 from relay.audit.query import connected, timeline
-from relay.audit.query.records import Record, RecordReader
+from relay.audit.query.holders import holders
+from relay.audit.query.records import Record, RecordReader, iso
+from relay.cli.audit import app
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
@@ -66,6 +71,55 @@ def test_who_knows_that_a_relay_was_killed() -> None:
     }
     assert open_at(9.01) == {}
     assert open_at(10) == {"new": ("", False)}
+
+
+def test_who_names_connections_whose_subscriptions_were_only_counted() -> None:
+    """They may have had the channel, if their tokens allow it and they were open while it was counted."""
+    scope = {"token": {"jti": "j", "channels": ["prices.>"]}}
+    log = written(
+        ("08:00:00", connection(Action.CONNECT_ACCEPTED, "named", channels=["prices.A"], count=1)),
+        ("08:00:10", connection(Action.CONNECT_ACCEPTED, "ended", **scope)),
+        ("08:00:20", connection(Action.CONNECT_ACCEPTED, "flooded", **scope)),
+        ("08:00:30", connection(Action.CONNECT_ACCEPTED, "other")),
+        ("08:00:40", connection(Action.CONNECTION_CLOSED, "ended")),
+        (
+            "08:02:00",
+            Event(action=Action.SUBSCRIPTIONS_AGGREGATED, relay={"since": "2026-11-26T08:01:00+00:00"}),
+        ),
+        ("08:03:00", connection(Action.CONNECT_ACCEPTED, "later", **scope)),
+    )
+
+    def with_channel(minutes: float, *, since: datetime | None = None) -> list[tuple[str, bool]]:
+        at = BEGIN + timedelta(hours=8, minutes=minutes)
+        found = connected.connected_at(log, "prices", at=at, since=since, channel="prices.A")
+        return [(row.connection, row.only_counted) for row in found]
+
+    assert with_channel(0.9) == [("named", False)]
+    assert with_channel(1.5) == [("named", True), ("flooded", True)]
+    assert with_channel(4, since=BEGIN) == [("named", True), ("flooded", True)]
+
+
+def test_holders_of_a_past_moment_have_the_end_that_came_later(tmp_path: Path) -> None:
+    """The log knows it: a connection that was closed since then is not shown as open."""
+    issued = Event(
+        action=Action.TOKEN_ISSUED,
+        user="u",
+        endpoint="prices",
+        relay={"token": {"jti": "t", "exp": 2_000_000_000}},
+    )
+    with indexed(
+        tmp_path,
+        ("08:00:00", connection(Action.CONNECT_ACCEPTED, "closed")),
+        ("08:00:01", issued),
+        ("08:00:02", connection(Action.CONNECT_ACCEPTED, "open")),
+        ("08:02:00", connection(Action.CONNECT_ACCEPTED, "later")),
+        ("08:03:00", connection(Action.CONNECTION_CLOSED, "closed")),
+        ("08:04:00", connection(Action.CONNECT_ACCEPTED, "t")),
+    ) as index:
+        at = BEGIN + timedelta(hours=8, minutes=1)
+        lines = questions.lines_of_holders(index, begin=iso(at), end=iso(at), expires=at.timestamp())
+        found = {row.jti: row.until[11:19] for row in holders(RecordReader().records(lines), at=at)}
+    assert found == {"closed": "08:03:00", "t": "08:04:00", "open": ""}
 
 
 def forged(**claimed: str) -> Event:
@@ -219,6 +273,25 @@ def test_every_answer_says_what_the_log_lacks(tmp_path: Path) -> None:
         assert ("Known up to record 1 of 2026-11-26T08:00:00.000Z" in result.stderr) is (
             result.returncode == 0
         )
+
+
+@pytest.mark.parametrize(
+    ("files", "absent"), [((0, 1, 2), 0), ((1, 2), 0), ((0, 1), 0), ((0, 2), 4), ((0, 1, 1, 2), 0)]
+)
+def test_a_file_that_is_missing_in_the_middle_is_told(
+    tmp_path: Path, files: tuple[int, ...], absent: int
+) -> None:
+    """Older files may be archived, and a file may be given twice. A hole between two files is neither."""
+    lines = log_lines(
+        *[("08:00:00", connection(Action.CONNECT_ACCEPTED, str(number))) for number in range(12)]
+    )
+    paths = [tmp_path / f"audit-{place}.jsonl" for place in range(len(files))]
+    for path, part in zip(paths, files, strict=True):
+        path.write_bytes(b"".join(line + b"\n" for line in lines[4 * part : 4 * part + 4]))
+    with Index(tmp_path / "audit-index", paths, memory_mb=128) as index:
+        assert questions.missing(index).absent == absent
+    told = CliRunner().invoke(app, ["stats", *(f"--file={path}" for path in paths)]).stderr
+    assert ("In the middle of the log, 4 records missing" in told) is bool(absent)
 
 
 def test_tail_loses_nothing_when_the_log_goes_on_in_another_file(tmp_path: Path) -> None:

@@ -256,6 +256,9 @@ def test_local_time(small: Day) -> None:
     for question in (("anomalies",), ("scopes",), ("why", "jti-7")):
         by_utc = ask(small, *question, *hour, "--json").stdout
         assert ask(small, *question, *there, "--json", environment=at_katmandu).stdout == by_utc
+    by_day = ask(small, "stats", "--by-day", "--local", environment=at_katmandu).stdout
+    days = {row.split("\t")[0] for row in by_day.splitlines()[1:]}
+    assert days == {"2026-11-26", "2026-11-27"}, "a day there ends 05:45 earlier"
     shown = ask(small, "tail", "--no-follow", *there, environment=at_katmandu).stdout
     assert "2026-11-26T18:" in shown
     assert "+05:45" in shown
@@ -395,7 +398,11 @@ def test_no_unused_grant_is_not_no_token(small: Day, tmp_path: Path) -> None:
         + "\n"
     )
     done = ask(small, "scopes", "--unused", "--file", str(log))
-    assert done.stdout == "Every grant of an issued token was used.\n"
+    assert (
+        done.stdout == "Each scope that tokens gave a role was used by somebody. --users tells who did not.\n"
+    )
+    done = ask(small, "scopes", "--unused", "--users", "--file", str(log))
+    assert done.stdout == "Each scope that tokens gave a user was used by that user.\n"
 
 
 def test_a_story_has_the_detail_of_a_refusal() -> None:

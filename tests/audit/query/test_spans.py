@@ -1,6 +1,8 @@
 """Spans of time: every question takes one, refuses one that is none, and says what of it the log does not have."""
 
+import re
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -71,6 +73,20 @@ def test_a_span_that_the_log_does_not_have_is_told(day: Day, question: str) -> N
     assert result.exit_code == 0, result.exception
     assert "The log has no record of this time: it is from 2026-11-26T00:" in result.stderr
     assert "Traceback" not in result.output
+    assert not re.search("Nobody|Every|Each|no anomalies", result.stdout)
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["scopes", "scopes --unused", "holds", "refused", "publications prices.>", "anomalies", "diff"],
+)
+def test_an_empty_log_says_that_it_is_empty(tmp_path: Path, question: str) -> None:
+    """It does not say that nobody did anything, or that every grant was used."""
+    empty = tmp_path / "audit.jsonl"
+    empty.touch()
+    arguments = QUESTIONS["diff"] if question == "diff" else tuple(question.split())
+    result = CliRunner().invoke(app, [*arguments, "--file", str(empty)])
+    assert (result.exit_code, result.stdout) == (0, "The log has no records.\n"), result.exception
 
 
 def test_a_span_that_begins_before_the_log_is_told(day: Day) -> None:
