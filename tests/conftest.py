@@ -8,7 +8,7 @@ import httpx
 import pytest
 from hypothesis import settings
 
-from tests.support import cleared_cookies
+from tests.support import cleared_cookies, compression_ways
 from tests.support.engines import Engines
 
 # a busy machine says nothing about a property, and a suite that every change waits for is kept short
@@ -41,6 +41,19 @@ async def _checked_send_async(client: httpx.AsyncClient, *arguments: Any, **opti
 
 httpx.Client.send = _checked_send  # type: ignore[method-assign,assignment]  # watched, not replaced
 httpx.AsyncClient.send = _checked_send_async  # type: ignore[method-assign,assignment]  # watched, not replaced
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the clients with and without compression."""
+    if "compression" in metafunc.fixturenames:
+        compression_ways.parametrize(metafunc)
+
+
+@pytest.fixture
+def compression(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the clients of this test ask for compression, and the servers answer with it."""
+    monkeypatch.setattr(compression_ways.way, "compressed", request.param)
+    return bool(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,8 @@ async function make(name, source, external) {
   const [{ text }] = outputFiles;
   await writeFile(`${folder}/${name}`, text);
   const small = text.replace(/\.\/relay-(\w+)\.js/, './relay-$1.min.js');
-  const compress = { passes: 3, directives: false, unsafe_arrows: true, pure_getters: true, keep_fargs: false };
+  // Without `conditionals`, because `if` repeats itself, which gzip likes
+  const compress = { passes: 3, directives: false, unsafe_arrows: true, pure_getters: true, keep_fargs: false, conditionals: false };
   const { code } = await minify(small, { module: true, ecma: 2020, compress });
   await writeFile(`${folder}/${name.replace(/js$/, 'min.js')}`, `${code}\n`);
 }

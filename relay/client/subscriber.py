@@ -69,6 +69,8 @@ class Subscriber:
         tls: a TLS context for `wss`, for instance with a private certificate authority.
         open_timeout_s: how long the handshake, and then the welcome, may take, in seconds.
         backoff: the waits between attempts.
+        compress: whether connections ask the relay to compress what an interval collects. By default they do if a
+            channel has an interval when they are opened. Later a connection can't ask any more.
         since: the positions to resume from, by channel: `positions` of an earlier run, or a `Receipt.position`.
             It has an effect on `stream` endpoints only: others keep no history.
 
@@ -90,6 +92,7 @@ class Subscriber:
         tls: ssl.SSLContext | None = None,
         open_timeout_s: float = 10.0,
         backoff: Backoff | None = None,
+        compress: bool | None = None,
         since: Mapping[str, Position] | None = None,
     ) -> None:
         self._url = check_base_url(url, ("ws", "wss"))
@@ -97,6 +100,7 @@ class Subscriber:
         self._origin = origin
         self._tls = tls if self._url.startswith("wss:") else None
         self._open_timeout_s = open_timeout_s
+        self._compress = compress
         self._reconnects = ReconnectPolicy(backoff or Backoff(), is_renewable=callable(token))
         self._desired = DesiredSubscriptions()
         self._queue = EventQueue(self._desired, since)
@@ -267,13 +271,15 @@ class Subscriber:
             self._put(self._reconnects.without_token(error))
             return
         query, asked = self._desired.query(self._queue.positions.resumable())
+        compress = self._desired.has_interval if self._compress is None else self._compress
+        members = "&".join(filter(None, (query, "compress=1" if compress else "")))
         opened = await open_stream(
-            f"{self._url}?{query}" if query else self._url,
+            f"{self._url}?{members}" if members else self._url,
             token,
             origin=self._origin,
             tls=self._tls,
             timeout_s=self._open_timeout_s,
-            compress=any(asked.values()),
+            compress=compress,
         )
         if isinstance(opened, Retry):
             self._put(self._reconnects.refused(opened))

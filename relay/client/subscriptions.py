@@ -44,6 +44,11 @@ class DesiredSubscriptions:
         """The channels and patterns."""
         return self._wanted.keys()
 
+    @property
+    def has_interval(self) -> bool:
+        """Whether a channel is wanted with an interval. Only what an interval collects is compressed."""
+        return any(self._wanted.values())
+
     def add(self, names: Iterable[str], interval_ms: int) -> None:
         """Add `names`.
 
@@ -90,8 +95,7 @@ class DesiredSubscriptions:
             asked[name] = interval_ms
         if not quoted:
             return "", asked
-        compress = "&compress=1" if interval_ms else ""  # what comes at once is not compressed
-        return f"channels={','.join(quoted)}&interval_ms={interval_ms}{compress}", asked
+        return f"channels={','.join(quoted)}&interval_ms={interval_ms}", asked
 
     def missing(self, asked: Mapping[str, int]) -> dict[str, int]:
         """Return the names that are wanted and were not `asked` for, with their intervals in milliseconds."""

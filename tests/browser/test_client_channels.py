@@ -33,19 +33,11 @@ def data_of(event: dict[str, Any]) -> tuple[str, int]:
     return event["type"], event["data"]
 
 
-plain_and_compressed = pytest.mark.parametrize("interval_ms", [0, 100], ids=["plain", "compressed"])
-"""Frames that come one by one, and compressed batches, for which a client asks with an interval."""
-
-
-async def follow(
-    tab: Tab, relay: ScriptedRelay, channels: str = BTC, *, interval_ms: int = 0, heartbeat_ms: int = 5000
-) -> Peer:
+async def follow(tab: Tab, relay: ScriptedRelay, channels: str = BTC, *, heartbeat_ms: int = 5000) -> Peer:
     """Start a stream that follows `channels` from its first connection on."""
-    await tab.start(relay, follow=channels, interval_ms=interval_ms)
+    await tab.start(relay, follow=channels)
     peer = await relay.accept()
-    asked = {"compress": ["1"]} if interval_ms else {}
-    assert peer.query == {"channels": [channels], "interval_ms": [str(interval_ms)], **asked}
-    assert bool(peer.connection.protocol.extensions) == bool(interval_ms)
+    assert peer.query == {"channels": [channels], "interval_ms": ["0"]}
     await peer.welcome(heartbeat_ms=heartbeat_ms)
     await tab.state("open")
     return peer
@@ -77,14 +69,14 @@ async def test_later_subscriptions_are_sent_as_frames_and_again_after_a_reconnec
         }""",
         BTC,
     )
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     frames = [await peer.next(), await peer.next()]
     assert {(tuple(f["channels"]), f["interval_ms"]) for f in frames} == {
         (("prices.ETH-USD",), 250),
         (("prices.SOL-USD",), 0),
     }
     await tab.page.evaluate("end()")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     assert (await peer.next()).items() >= {"type": "unsubscribe", "channels": ["prices.SOL-USD"]}.items()
     await peer.close(1012)
     await tab.wait_out(await tab.state("waiting"))
@@ -98,7 +90,7 @@ async def test_hundreds_of_subscriptions_in_one_turn_are_a_few_frames(tab: Tab, 
     """A page of widgets stays below the server's frames a second and channels a frame."""
     peer = await follow(tab, relay)
     await tab.page.evaluate("() => { for (let i = 0; i < 500; i++) follow(`prices.S${i}`); }")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     assert [len((await peer.next())["channels"]) for _ in range(6)] == [85] * 5 + [75]
 
 
@@ -111,7 +103,7 @@ async def test_leaving_and_coming_back_at_once_keeps_the_value_and_sends_nothing
     await tab.next("onSnapshot")
     await tab.page.evaluate("(btc) => { follow(btc)(); follow(btc); }", BTC)
     assert data_of(await tab.next("onSnapshot")) == ("snapshot", 1)
-    await tab.page.clock.run_for(1000)
+    await tab.clock.run_for(1000)
     await tab.page.evaluate("stream.ping()&&0")
     assert (await peer.next())["type"] == "ping"
 
@@ -122,13 +114,13 @@ async def test_several_readers_of_a_channel_share_one_subscription(tab: Tab, rel
     await tab.page.evaluate(
         "() => { window.ends = [500, 100, 500].map((ms) => follow('prices.ETH-USD', { interval_ms: ms })); }"
     )
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     await peer.send(snapshot(1, channel="prices.ETH-USD"))
     assert [(await tab.next("onSnapshot"))["channel"] for _ in range(3)] == ["prices.ETH-USD"] * 3
     asked = [await peer.next()]
     for ends in ("ends[1]()", "ends[0]()", "ends[2]()"):
         await tab.page.evaluate(f"() => {{ {ends}; }}")
-        await tab.page.clock.run_for(250)
+        await tab.clock.run_for(250)
     asked += [await peer.next(), await peer.next()]
     assert [(f["type"], f["channels"], f.get("interval_ms")) for f in asked] == [
         ("subscribe", ["prices.ETH-USD"], 100),
@@ -151,7 +143,7 @@ async def test_unrequested_channels_serve_later_readers_or_are_unsubscribed(
     await tab.next("heartbeat")
     await tab.page.evaluate("(btc) => { follow(btc); }", BTC)
     assert data_of(await tab.next("onSnapshot")) == ("snapshot", 1)
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     frames = [await peer.next(), await peer.next()]
     assert [(f["type"], f["channels"]) for f in frames] == [
         ("unsubscribe", ["prices.ETH-USD"]),
@@ -159,24 +151,18 @@ async def test_unrequested_channels_serve_later_readers_or_are_unsubscribed(
     ]
 
 
-@plain_and_compressed
-async def test_duplicates_are_dropped_by_epoch_and_seq(
-    tab: Tab, relay: ScriptedRelay, interval_ms: int
-) -> None:
+async def test_duplicates_are_dropped_by_epoch_and_seq(tab: Tab, relay: ScriptedRelay) -> None:
     """Arrival is at least once; a new epoch counts from one again."""
-    peer = await follow(tab, relay, interval_ms=interval_ms)
+    peer = await follow(tab, relay)
     await peer.send(snapshot(5), update(5), update(4), update(6), update(6), snapshot(6), update(9))
     await peer.send(snapshot(1, epoch="e2"), update(1), update(2))
     seen = [data_of(await tab.next("onSnapshot", "onUpdate")) for _ in range(5)]
     assert seen == [("snapshot", 5), ("update", 6), ("update", 9), ("snapshot", 1), ("update", 2)]
 
 
-@plain_and_compressed
-async def test_a_pattern_gets_its_channels_and_no_others(
-    tab: Tab, relay: ScriptedRelay, interval_ms: int
-) -> None:
+async def test_a_pattern_gets_its_channels_and_no_others(tab: Tab, relay: ScriptedRelay) -> None:
     """`*` is one segment and a last `>` the rest, as on the server."""
-    peer = await follow(tab, relay, "a.*.c", interval_ms=interval_ms)
+    peer = await follow(tab, relay, "a.*.c")
     await tab.page.evaluate("() => { follow('a.b.>', { onSnapshot: (f) => report(['rest', f.channel]) }); }")
     for channel in ("a.b.c", "a.b.c.d", "a.b", "axb.c", "a.x.c", "a.+.c"):
         await peer.send(snapshot(1, channel=channel))
@@ -192,9 +178,9 @@ async def test_prices_become_stale_after_one_and_a_half_silent_heartbeats_and_li
     peer = await follow(tab, relay)
     await peer.send(snapshot(1))
     assert await tab.next("onStatus") == {"channel": BTC, "state": "live"}
-    await tab.page.clock.run_for(7_499)
+    await tab.clock.run_for(7_499)
     assert tab.events.empty()
-    await tab.page.clock.run_for(1)
+    await tab.clock.run_for(1)
     assert await tab.next("silence") is True
     assert await tab.next("onStatus") == {"channel": BTC, "state": "stale"}
     await peer.send({"type": "heartbeat", "ts": 1_790_000_009_000})
@@ -205,9 +191,9 @@ async def test_prices_become_stale_after_one_and_a_half_silent_heartbeats_and_li
 async def test_a_link_is_dead_after_two_and_a_half_silent_heartbeats(tab: Tab, relay: ScriptedRelay) -> None:
     """The network may take minutes to say so; the client closes and takes a new connection itself."""
     peer = await follow(tab, relay)
-    await tab.page.clock.run_for(12_499)
+    await tab.clock.run_for(12_499)
     assert await tab.page.evaluate("stream.state") == "open"
-    await tab.page.clock.run_for(1)
+    await tab.clock.run_for(1)
     change = await tab.state("waiting")
     assert (change["code"], change["reason"]) == (1006, "dead_link")
     assert await peer.gone() == 1000
@@ -219,7 +205,7 @@ async def test_heartbeats_keep_a_quiet_link_alive(tab: Tab, relay: ScriptedRelay
     """Nothing to say is not silence."""
     peer = await follow(tab, relay)
     for _ in range(5):
-        await tab.page.clock.run_for(5_000)
+        await tab.clock.run_for(5_000)
         await peer.send({"type": "heartbeat", "ts": 1_790_000_000_000})
         await tab.next("heartbeat")
     assert await tab.page.evaluate("stream.state") == "open"
@@ -228,11 +214,11 @@ async def test_heartbeats_keep_a_quiet_link_alive(tab: Tab, relay: ScriptedRelay
 async def test_a_page_that_slept_gives_the_link_one_more_heartbeat(tab: Tab, relay: ScriptedRelay) -> None:
     """After a closed lid the timer fires before the frames that have arrived; that is no proof of a dead link."""
     peer = await follow(tab, relay)
-    await tab.page.clock.fast_forward(600_000)
+    await tab.clock.fast_forward(600_000)
     assert await tab.next("silence") is True
     await peer.send({"type": "heartbeat", "ts": 1_790_000_600_000})
     assert await tab.next("silence") is False
-    await tab.page.clock.run_for(5_000)
+    await tab.clock.run_for(5_000)
     assert await tab.page.evaluate("stream.state") == "open"
 
 
@@ -254,12 +240,11 @@ async def test_every_channel_is_stale_from_the_disconnect_until_its_next_snapsho
     assert await tab.next("onStatus", "onSnapshot") == {"channel": BTC, "state": "live"}
 
 
-@plain_and_compressed
 async def test_a_quiet_publisher_makes_its_channel_stale_and_an_update_live_again(
-    tab: Tab, relay: ScriptedRelay, interval_ms: int
+    tab: Tab, relay: ScriptedRelay
 ) -> None:
     """The server judges publishers: in the ack, and in status frames."""
-    peer = await follow(tab, relay, interval_ms=interval_ms)
+    peer = await follow(tab, relay)
     ack = {"channel": BTC, "mode": "latest", "interval_ms": 0, "epoch": "e1", "seq": 1, "state": "stale"}
     await peer.send({"type": "subscribed", "channels": [ack], "rejected": []}, snapshot(1), update(2))
     assert data_of(await tab.next("onSnapshot", "onStatus")) == ("snapshot", 1)
@@ -284,7 +269,7 @@ async def test_ages_are_on_the_servers_clock(tab: Tab, relay: ScriptedRelay) -> 
     """The page's own clock may be a year off."""
     peer = await follow(tab, relay)
     assert await tab.page.evaluate("stream.serverNow()") == 1_790_000_000_000
-    await tab.page.clock.run_for(1_500)
+    await tab.clock.run_for(1_500)
     assert await tab.page.evaluate("stream.serverNow()") == 1_790_000_001_500
     await peer.send({"type": "heartbeat", "ts": 1_790_000_001_540})
     await tab.next("heartbeat")
@@ -298,7 +283,7 @@ async def test_the_servers_clock_is_followed_up_and_down(tab: Tab, relay: Script
     await tab.start(relay, follow=BTC)
     peer = await relay.accept()
     for step in SCHEDULES[name]:
-        await tab.page.clock.run_for(step.wait_ms)
+        await tab.clock.run_for(step.wait_ms)
         await peer.send(step.frame)
         await tab.next({"update": "onUpdate", "snapshot": "onSnapshot"}.get(kind := step.frame["type"], kind))
         assert await tab.page.evaluate("stream.serverNow()") == pytest.approx(T0 + step.expected, abs=1), step
@@ -318,14 +303,14 @@ async def test_frames_that_were_too_fast_are_sent_again_when_the_server_allows(
     """The server says so without an id, of a frame that it did not look at."""
     peer = await follow(tab, relay)
     await tab.page.evaluate("() => { follow('prices.ETH-USD'); }")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     assert (await peer.next())["channels"] == ["prices.ETH-USD"]
     await peer.send(
         {"type": "error", "code": "rate_limited", "message": "", "retryable": True, "retry_after_ms": 700}
     )
     await peer.send({"type": "heartbeat", "ts": 1})
     await tab.next("heartbeat")
-    await tab.page.clock.run_for(700)
+    await tab.clock.run_for(700)
     assert (await peer.next())["channels"] == ["prices.ETH-USD"]
 
 
@@ -339,7 +324,7 @@ async def test_a_reader_that_throws_stops_nobody_else(tab: Tab, relay: ScriptedR
     await peer.send(snapshot(1))
     assert data_of(await tab.next("onSnapshot")) == ("snapshot", 1)
     with pytest.raises(Exception, match="mine"):  # the page's clock hands on what its timers throw
-        await tab.page.clock.run_for(10)
+        await tab.clock.run_for(10)
 
 
 async def test_frames_that_the_client_does_not_know_change_nothing(tab: Tab, relay: ScriptedRelay) -> None:
@@ -360,7 +345,7 @@ async def test_ping_measures_the_round_trip_and_ends_with_the_connection(
     peer = await follow(tab, relay)
     await tab.page.evaluate("() => { stream.ping().then((ms) => report(['rtt', ms])); }")
     asked = await peer.next()
-    await tab.page.clock.run_for(12)
+    await tab.clock.run_for(12)
     await peer.send({"type": "pong", "id": asked["id"], "ts": 1})
     assert await tab.next("rtt") == 12
     await tab.page.evaluate("() => { stream.ping().then((ms) => report(['rtt', String(ms)])); }")

@@ -35,6 +35,46 @@ async def test_every_attempt_carries_a_new_token_as_subprotocol_and_none_in_the_
     assert (await relay.accept()).offered == "relay.v1, bearer.token-2"
 
 
+@pytest.mark.plain_only("It is about what the page asks for by itself, or is told to ask for.")
+async def test_compression_is_asked_for_where_an_interval_collects_values(
+    tab: Tab, relay: ScriptedRelay
+) -> None:
+    """Whichever channel has one, and also if the URL names none, because a channel is resumed."""
+    start = """({ compress, intervals }) => {
+      stream.close();
+      again({ compress });
+      intervals.forEach((interval_ms) => follow(`prices.${interval_ms}`, { interval_ms }));
+    }"""
+    await tab.start(relay)
+    await (await relay.accept()).welcome()
+    for compress, intervals, asks in (
+        (None, [], False),
+        (None, [0], False),
+        (None, [100], True),
+        (None, [0, 100], True),
+        (True, [], True),
+        (True, [0], True),
+        (False, [100], False),
+    ):
+        given = {} if compress is None else {"compress": compress}
+        await tab.page.evaluate(start, {"intervals": intervals, **given})
+        for is_resumed in (False, True):
+            peer = await relay.accept()
+            assert peer.compressed == asks, (compress, intervals, is_resumed)
+            assert ("channels" in peer.query) == (bool(intervals) and not is_resumed)
+            if is_resumed:
+                break
+            await peer.welcome()
+            ack = [{"channel": f"prices.{ms}", "mode": "stream"} for ms in intervals]
+            await peer.send({"type": "subscribed", "channels": ack, "rejected": []})
+            first = {"type": "snapshot", "epoch": "e1", "seq": 1, "ts": 1, "data": 1}
+            await peer.send(*({"channel": f"prices.{ms}", **first} for ms in intervals))
+            for _ in intervals:
+                await tab.next("onSnapshot")
+            await peer.close(1012)
+            await tab.wait_out(await tab.state("waiting"))
+
+
 async def test_the_back_off_doubles_from_half_a_second_to_twenty_with_full_jitter(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
@@ -64,7 +104,7 @@ async def test_ten_good_seconds_start_the_back_off_anew_and_less_does_not(
         peer = await relay.accept()
         await peer.welcome(heartbeat_ms=600_000)
         await tab.state("open")
-        await tab.page.clock.run_for(good_ms)
+        await tab.clock.run_for(good_ms)
         await peer.close(1012)
         change = await tab.state("waiting")
         waits.append(round(change["retryInMs"]))
@@ -95,7 +135,7 @@ async def test_these_close_codes_stop(tab: Tab, relay: ScriptedRelay, code: int)
     await peer.close(code, "why")
     signed_out = {"signedOut": True} if code == 4501 else {}
     assert await tab.state("stopped") == {"state": "stopped", "code": code, "reason": "why"} | signed_out
-    await tab.page.clock.run_for(60_000)
+    await tab.clock.run_for(60_000)
     assert await tab.page.evaluate("[window.tokens, stream.state]") == [1, "stopped"]
 
 
@@ -153,7 +193,7 @@ async def test_a_server_that_never_says_welcome_is_left(tab: Tab, relay: Scripte
     await tab.start(relay, transports=["first_message"])
     peer = await relay.accept()
     await peer.next()
-    await tab.page.clock.run_for(10_000)
+    await tab.clock.run_for(10_000)
     change = await tab.state("waiting")
     assert (change["code"], change["reason"]) == (1006, "no_welcome")
     assert await peer.gone() == 1000
@@ -168,10 +208,11 @@ async def test_closing_closes_the_socket_and_nothing_follows(tab: Tab, relay: Sc
     await tab.page.evaluate("stream.on('state', () => stream.close()); stream.close()")
     assert await tab.state("closed") == {"state": "closed", "code": 1000, "reason": ""}
     assert await peer.gone() == 1000
-    await tab.page.clock.run_for(60_000)
+    await tab.clock.run_for(60_000)
     assert await tab.page.evaluate("[window.tokens, stream.state]") == [1, "closed"]
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_closing_while_a_token_is_asked_for_opens_no_socket(tab: Tab, relay: ScriptedRelay) -> None:
     """What comes back afterwards belongs to nobody, and the request is aborted."""
     aborted = await tab.page.evaluate(

@@ -112,7 +112,7 @@ async def test_timers_that_a_hidden_tab_holds_back_do_not_make_a_live_link_dead(
         # the timers that are due in this minute fire at its end, once, after the frames
         await peer.send(HEARTBEAT)
         await tab.next("heartbeat")
-        await tab.page.clock.fast_forward(60_000)
+        await tab.clock.fast_forward(60_000)
         await peer.send(HEARTBEAT)
         assert await tab.next("silence", "state", "heartbeat") in (True, HEARTBEAT)
     assert await tab.page.evaluate("stream.state") == "open"
@@ -129,12 +129,12 @@ async def test_a_page_that_is_seen_again_comes_back_at_once(tab: Tab, relay: Scr
     assert (await tab.state("waiting"))["retryInMs"] > 10_000
     await tab.page.evaluate("window.refusal = null")
     await tab.hide(hidden=False)
-    await tab.page.clock.run_for(500)
+    await tab.clock.run_for(500)
     peer = await relay.accept()
     await peer.welcome()
     await peer.send({"type": "reconnect", "delay_ms": 3000})
     await peer.close(1012)
     await tab.state("waiting")
     await tab.hide(hidden=False)
-    await tab.page.clock.run_for(2999)
+    await tab.clock.run_for(2999)
     assert await tab.page.evaluate("stream.state") == "waiting"

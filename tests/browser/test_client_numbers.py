@@ -39,7 +39,7 @@ async def tokens_after(tab: Tab, wait_ms: int) -> list[int]:
     """Return how many tokens were requested just before `wait_ms` and just after it."""
     counts = []
     for step in (max(0, wait_ms - 2), 4):
-        await tab.page.clock.run_for(step)
+        await tab.clock.run_for(step)
         counts.append(await tab.page.evaluate("tokens"))
     return counts
 
@@ -54,7 +54,7 @@ async def test_the_delay_of_a_restart_is_at_most_five_minutes(tab: Tab, relay: S
         assert round(change["retryInMs"]) == wait_ms, delay_ms
         await tab.wait_out(change)
         peer = await welcomed(tab, relay, 300_000)
-        await tab.page.clock.run_for(10_000)  # a good connection resets the back-off
+        await tab.clock.run_for(10_000)  # a good connection resets the back-off
 
 
 async def test_a_refresh_comes_in_the_first_half_of_what_is_left_and_of_five_minutes(
@@ -84,7 +84,7 @@ async def test_a_refused_refresh_waits_at_most_five_minutes_and_at_least_the_bac
         peer = await start(tab, relay)
         await peer.send({"type": "token_expiring", "expires_in_ms": 2})
         await tab.next("token_expiring")
-        await tab.page.clock.run_for(1)
+        await tab.clock.run_for(1)
         frame = await peer.next()
         await peer.send(refused | {"id": frame["id"], "retry_after_ms": retry_after_ms})
         await tab.next("error")
@@ -99,17 +99,17 @@ async def test_a_refused_subscription_waits_at_most_five_minutes(
     peer = await start(tab, relay)
     cases = [*CASES, *((value, 250) for value in NO_NUMBERS)]
     for number, (retry_after_ms, wait_ms) in enumerate(cases):
-        await tab.page.clock.run_for(250)
+        await tab.clock.run_for(250)
         await tab.page.evaluate("(name) => { follow(name); }", f"prices.{number}")
-        await tab.page.clock.run_for(1)
+        await tab.clock.run_for(1)
         asked = await peer.next()
         await peer.send(refusal.frame(asked["id"], retry_after_ms))
         await peer.send({"type": "heartbeat", "ts": 1})
         await tab.next("heartbeat")
-        await tab.page.clock.run_for(max(250, wait_ms) - 3)
+        await tab.clock.run_for(max(250, wait_ms) - 3)
         await tab.page.evaluate("stream.ping()&&0")
         assert (await peer.next())["type"] == "ping", retry_after_ms
-        await tab.page.clock.run_for(4)
+        await tab.clock.run_for(4)
         again = await peer.next()
         assert again["channels"] == asked["channels"], retry_after_ms
         acknowledged = {"type": "subscribed", "id": again["id"], "channels": [], "rejected": []}
@@ -124,7 +124,7 @@ async def test_a_heartbeat_interval_is_at_most_five_minutes(tab: Tab, relay: Scr
         await tab.start(relay)
         await welcomed(tab, relay, heartbeat_ms)
         silent_ms = 3 * (interval_ms or 5000) // 2
-        await tab.page.clock.run_for(silent_ms - 1)
+        await tab.clock.run_for(silent_ms - 1)
         assert "silence" not in tab.rest(), heartbeat_ms
-        await tab.page.clock.run_for(2)
+        await tab.clock.run_for(2)
         assert await tab.next("silence") is True, heartbeat_ms

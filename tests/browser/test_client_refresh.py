@@ -34,7 +34,7 @@ async def test_a_warned_connection_is_refreshed_with_a_new_token_and_goes_on(
     """Each time that the server warns; the socket stays the same."""
     peer = await expiring(tab, relay, follow=BTC)
     for number in (2, 3):
-        await tab.page.clock.run_for(30_000)
+        await tab.clock.run_for(30_000)
         frame = await peer.next()
         assert (frame["type"], frame["token"]) == ("refresh", f"token-{number}")
         await peer.send({"type": "refreshed", "id": frame["id"], "expires_at": 1}, EXPIRING)
@@ -48,9 +48,9 @@ async def test_the_refresh_comes_at_a_random_moment_of_the_first_half_of_what_is
 ) -> None:
     """After a restart all connections are of one age, and would ask the issuer in one moment."""
     await expiring(tab, relay)
-    await tab.page.clock.run_for(29_900)
+    await tab.clock.run_for(29_900)
     assert await tab.page.evaluate("tokens") == 1
-    await tab.page.clock.run_for(100)
+    await tab.clock.run_for(100)
     assert await tab.page.evaluate("tokens") == 2
 
 
@@ -59,25 +59,25 @@ async def test_a_refused_refresh_is_told_and_tried_again_with_another_token(
 ) -> None:
     """The old end stands; there is time left, and the back-off sees to it that nobody is hammered."""
     peer = await expiring(tab, relay)
-    await tab.page.clock.run_for(30_000)
+    await tab.clock.run_for(30_000)
     for wait_ms, number in ((500, 3), (1000, 4), (2000, 5)):
         frame = await peer.next()
         await peer.send(REFUSED | {"id": frame["id"]})
         assert (await tab.next("error"))["code"] == "invalid_token"
-        await tab.page.clock.run_for(wait_ms)
+        await tab.clock.run_for(wait_ms)
         assert await tab.page.evaluate("[tokens, stream.state]") == [number, "open"]
 
 
 async def test_a_refresh_that_was_too_fast_is_sent_again(tab: Tab, relay: ScriptedRelay) -> None:
     """The server did not look at it, and says so without an id."""
     peer = await expiring(tab, relay)
-    await tab.page.clock.run_for(30_000)
+    await tab.clock.run_for(30_000)
     await peer.next()
     await peer.send(
         {"type": "error", "code": "rate_limited", "message": "", "retryable": True, "retry_after_ms": 700}
     )
     await tab.next("error")
-    await tab.page.clock.run_for(700)
+    await tab.clock.run_for(700)
     assert (await peer.next())["token"] == "token-3"
 
 
@@ -85,12 +85,12 @@ async def test_an_issuer_that_is_away_is_asked_again_when_it_says(tab: Tab, rela
     """The connection is not to blame and goes on."""
     peer = await expiring(tab, relay)
     await tab.page.evaluate("window.refusal = { status: 503, code: 'unavailable', retryAfterMs: 4000 }")
-    await tab.page.clock.run_for(30_000)
+    await tab.clock.run_for(30_000)
     assert await tab.next("error", "state") == {"code": "not_refreshed", "message": "unavailable"}
     await tab.page.evaluate("window.refusal = null")
-    await tab.page.clock.run_for(3999)
+    await tab.clock.run_for(3999)
     assert await tab.page.evaluate("tokens") == 1
-    await tab.page.clock.run_for(501)
+    await tab.clock.run_for(501)
     assert (await peer.next())["token"] == "token-2"
 
 
@@ -103,9 +103,9 @@ async def test_a_session_that_ended_lets_the_connection_live_to_its_end_and_then
     await tab.page.evaluate(
         f"window.refusal = {{ status: {status}, code: 'invalid_session', retryable: false }}"
     )
-    await tab.page.clock.run_for(30_000)
+    await tab.clock.run_for(30_000)
     assert await tab.next("error", "state") == {"code": "not_refreshed", "message": "invalid_session"}
-    await tab.page.clock.run_for(29_000)
+    await tab.clock.run_for(29_000)
     await peer.send({"type": "snapshot", "channel": BTC, "epoch": "e1", "seq": 1, "ts": 1, "data": 1})
     assert (await tab.next("onSnapshot", "error", "state"))["seq"] == 1
     await peer.close(4001, "token_expired")
@@ -124,7 +124,7 @@ async def test_a_connection_that_ends_first_is_not_refreshed(tab: Tab, relay: Sc
     assert peer.offered.endswith("token-2")
     await peer.welcome(heartbeat_ms=600_000)
     await tab.state("open")
-    await tab.page.clock.run_for(60_000)
+    await tab.clock.run_for(60_000)
     assert await tab.page.evaluate("tokens") == 2
 
 
@@ -150,7 +150,7 @@ async def test_no_token_is_left_in_the_pages_memory(tab: Tab, relay: ScriptedRel
     await tab.state("open")
     await peer.send(EXPIRING)
     await tab.next("token_expiring")
-    await tab.page.clock.run_for(30_000)
+    await tab.clock.run_for(30_000)
     frame = await peer.next()
     await peer.send({"type": "refreshed", "id": frame["id"], "expires_at": 1})
     await tab.next("refreshed")

@@ -109,7 +109,7 @@ async def test_a_jump_is_asked_for_again_on_the_same_connection(tab: Tab, relay:
     assert await seqs(tab, 1) == [6]
     await peer.send({"type": "heartbeat", "ts": 1})
     await tab.next("heartbeat")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     left, asked = await peer.next(), await peer.next()
     assert (left["type"], left["channels"]) == ("unsubscribe", [BTC])
     assert asked["since"] == {BTC: {"epoch": "e1", "seq": 6}}
@@ -130,7 +130,7 @@ async def test_channels_of_a_pattern_resume_by_their_names_which_are_left_again(
     await peer.send(ack(BTC, ETH, id=asked["id"], seq=6, recovered=True), *updates(6))
     await peer.send(ack("trades.*", id=pattern["id"]), *updates(6, channel=ETH))
     assert await seqs(tab, 2) == [6, 6]
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     left = await peer.next()
     assert (left["type"], left["channels"]) == ("unsubscribe", [BTC, ETH])
 
@@ -158,10 +158,10 @@ async def test_a_thousand_channels_resume_within_the_servers_frames_a_second(
     assert [frame["type"] for frame in asked] == ["subscribe"] * 13
     assert len({name for frame in asked for name in frame.get("since", ())}) == 1000
     assert max(len(json.dumps(frame)) for frame in asked) < 16_384
-    await tab.page.clock.run_for(1300)
+    await tab.clock.run_for(1300)
     await tab.page.evaluate("stream.ping()&&0")
     assert (await peer.next())["type"] == "ping"  # and so nothing was sent before it
-    await tab.page.clock.run_for(100)
+    await tab.clock.run_for(100)
     assert (await peer.next())["type"] == "unsubscribe"
 
 
@@ -222,7 +222,7 @@ async def test_a_resume_that_came_too_fast_is_asked_for_again(tab: Tab, relay: S
     slow_down = {"type": "error", "code": "rate_limited", "message": "", "retryable": True}
     await peer.send(slow_down | {"retry_after_ms": 700}, {"type": "heartbeat", "ts": 1})
     await tab.next("heartbeat")
-    await tab.page.clock.run_for(700)
+    await tab.clock.run_for(700)
     await peer.next()
     assert (await peer.next())["since"] == {BTC: {"epoch": "e1", "seq": 5}}
 
@@ -264,14 +264,14 @@ async def test_a_channel_that_is_left_and_followed_again_begins_with_a_new_snaps
     """Messages that were on their way when the client left are no value to begin with, and no gap follows them."""
     peer = await follow(tab, relay)
     await tab.page.evaluate("leave()")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     assert (await peer.next())["type"] == "unsubscribe"
     await peer.send(*updates(6, 7), {"type": "heartbeat", "ts": 1})
     await tab.next("heartbeat")
     await tab.page.evaluate("(btc) => { follow(btc); }", BTC)
     await peer.send(*updates(8), {"type": "heartbeat", "ts": 1})
     await tab.next("heartbeat")
-    await tab.page.clock.run_for(250)
+    await tab.clock.run_for(250)
     asked = await peer.next()
     assert asked["channels"] == [BTC]
     await peer.send(ack(BTC, id=asked["id"], seq=11), snapshot(11), *updates(12))

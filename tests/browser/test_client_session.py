@@ -13,6 +13,7 @@ import pytest
 from playwright.async_api import BrowserContext, Page, Route
 
 from tests.support.chromium import require_playwright
+from tests.support.compression_ways import way
 from tests.support.scripted_relay import ScriptedRelay, Tab
 
 require_playwright()
@@ -25,10 +26,10 @@ BUSY = {"status": 503, "json": {"code": "unavailable", "message": "Later.", "ret
 LIFE_S = 100
 
 _START = """
-async () => {
+async (compress) => {
   const { createStream, fetchToken } = await import('/client/relay-client.js');
   const onSignedOut = (change) => window.report(['signedOut', change]);
-  window.stream = createStream({ getToken: fetchToken(), onSignedOut });
+  window.stream = createStream({ getToken: fetchToken(), onSignedOut, compress });
   window.stream.on('state', (value) => window.report(['state', value]));
 }
 """
@@ -91,7 +92,7 @@ def issuer(relay: ScriptedRelay) -> Issuer:
 async def started(tab: Tab, issuer: Issuer) -> Tab:
     """Start the tab's stream."""
     await issuer.serve(tab.page.context)
-    await tab.page.evaluate(_START)
+    await tab.page.evaluate(_START, way.compressed)
     return tab
 
 
@@ -145,7 +146,7 @@ async def test_a_session_that_can_not_be_renewed_ends_in_signed_out(
     change = {"status": 401, "reason": "invalid_session", "signedOut": True}
     assert await tab.state("stopped") == {"state": "stopped", **change}
     assert await tab.next("signedOut") == change
-    await tab.page.clock.run_for(60_000)
+    await tab.clock.run_for(60_000)
     assert issuer.paths == paths
     assert tab.rest() == []
 
@@ -174,15 +175,15 @@ async def test_one_visible_tab_renews_at_four_fifths_of_a_sessions_life(
         await opened(other, issuer, relay)
         for each in (tab, other):
             await each.page.evaluate(_LISTEN)
-        await tab.page.clock.run_for(79_000)
+        await tab.clock.run_for(79_000)
         assert issuer.paths == ["ws-token"] * 2
         for _ in range(2):
-            await tab.page.clock.run_for(1000)
+            await tab.clock.run_for(1000)
             assert await issuer.next() == "refresh"
             for each in (tab, other):
                 assert await each.next("news") is False
             await tab.page.evaluate(_UNLOCKED)  # the other one has had its turn
-            await tab.page.clock.run_for(79_000)
+            await tab.clock.run_for(79_000)
         assert issuer.asked.empty()
 
 
@@ -193,13 +194,13 @@ async def test_a_hidden_tab_renews_nothing_and_a_tab_that_slept_renews_at_once(
     issuer.tokens[:] = [issuer.grant(LIFE_S)]
     await opened(tab, issuer, relay)
     await tab.hide(hidden=True)
-    await tab.page.clock.fast_forward(3_600_000)
+    await tab.clock.fast_forward(3_600_000)
     assert issuer.paths.count("refresh") == 0
     await tab.hide(hidden=False)
     while await issuer.next() != "refresh":
         pass
     # the clock of a visible tab jumps: the computer slept, and its timers with it
-    await tab.page.clock.fast_forward(3_600_000)
+    await tab.clock.fast_forward(3_600_000)
     while await issuer.next() != "refresh":
         pass
 
@@ -209,9 +210,9 @@ async def test_a_renewal_that_is_refused_signs_out(tab: Tab, issuer: Issuer, rel
     issuer.tokens[:] = [issuer.grant(LIFE_S)]
     issuer.refreshes[:] = [BUSY, REFUSED]
     await opened(tab, issuer, relay)
-    await tab.page.clock.run_for(81_000)
+    await tab.clock.run_for(81_000)
     assert await issuer.next() == "refresh"
-    await tab.page.clock.run_for(16_000)
+    await tab.clock.run_for(16_000)
     assert await issuer.next() == "refresh"
     assert await tab.next("signedOut") == {"reason": "signed_out", "signedOut": True}
 
@@ -245,6 +246,7 @@ async () => {
 """
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_a_page_without_a_stream_keeps_its_session(tab: Tab, issuer: Issuer) -> None:
     """It learns who is logged in, renews at 80 of 100 seconds, and is told once of a log-out in another tab."""
     issuer.users[:] = [BUSY, {"status": 200, "json": {"user": "ann", **_life(LIFE_S)}}]
@@ -252,11 +254,11 @@ async def test_a_page_without_a_stream_keeps_its_session(tab: Tab, issuer: Issue
     await tab.page.evaluate(_KEEP)
     async with asyncio.timeout(20):
         while issuer.paths != ["me", "me"]:
-            await tab.page.clock.run_for(15_000)
+            await tab.clock.run_for(15_000)
     assert await tab.next("user") == "ann"
     await tab.page.evaluate(_LISTEN)
     for _ in range(2):
-        await tab.page.clock.run_for(81_000)
+        await tab.clock.run_for(81_000)
         assert await tab.next("news") is False
     assert issuer.paths == ["me", "me", "refresh", "refresh"]
     for _ in range(2):
@@ -265,13 +267,14 @@ async def test_a_page_without_a_stream_keeps_its_session(tab: Tab, issuer: Issue
     assert "signedOut" not in tab.rest()
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_a_page_without_a_session_is_told(tab: Tab, issuer: Issuer) -> None:
     """The route has tried the refresh cookie. A keeper that was stopped tells nothing."""
     issuer.users[:] = [REFUSED]
     await issuer.serve(tab.page.context)
     await tab.page.evaluate(_KEEP)
     assert await tab.next("signedOut") is None
-    await tab.page.clock.run_for(60_000)
+    await tab.clock.run_for(60_000)
     assert issuer.paths == ["me"]
 
 
@@ -287,6 +290,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_mistakes_of_the_program_throw_at_once(tab: Tab) -> None:
     """They say what is missing, instead of a page that tries without an end."""
     found = await tab.page.evaluate(

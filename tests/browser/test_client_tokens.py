@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.chromium import require_playwright
 from tests.support.client_cases import MAX_JITTER_S, REFUSALS, RETRY_AFTER
+from tests.support.compression_ways import way
 from tests.support.scripted_relay import ScriptedRelay, Tab
 
 require_playwright()
@@ -13,11 +14,11 @@ require_playwright()
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 _START = """
-async () => {
+async (compress) => {
   const { createStream, fetchToken } = await import('/client/relay-client.js');
   window.stream?.close();
   const getToken = fetchToken({ endpoint: 'prices', channels: ['prices.>'] });
-  window.stream = createStream({ getToken });
+  window.stream = createStream({ getToken, compress });
   window.stream.on('state', (value) => window.report(['state', value]));
 }
 """
@@ -44,13 +45,14 @@ async def outcome(tab: Tab) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_only_a_relays_own_refusal_stops_the_stream_and_its_retryable_is_obeyed(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
     """A proxy answers 404, or a page with status 200, while a deployment runs. A stopped page stays dark after it."""
     for case in REFUSALS:
         await issue(tab, {"status": case.status, "content_type": case.content_type, "body": case.body})
-        await tab.page.evaluate(_START)
+        await tab.page.evaluate(_START, way.compressed)
         change = await outcome(tab)
         assert change["state"] == ("stopped" if case.is_final else "waiting"), case.name
         assert change["status"] == case.status, case.name
@@ -63,7 +65,7 @@ async def test_a_proxys_answer_is_followed_by_another_request(tab: Tab, relay: S
     page = {"status": 200, "content_type": "text/html", "body": "<h1>Sign in to the network</h1>"}
     good = {"status": 200, "json": {"wsToken": "from-the-issuer", "endpoint": relay.endpoint}}
     asked = await issue(tab, proxy, page, good)
-    await tab.page.evaluate(_START)
+    await tab.page.evaluate(_START, way.compressed)
     for status in (404, 200):
         change = await outcome(tab)
         assert change["status"] == status
@@ -73,6 +75,7 @@ async def test_a_proxys_answer_is_followed_by_another_request(tab: Tab, relay: S
     assert asked == [{"endpoint": "prices", "channels": ["prices.>"]}] * 3
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_retry_after_is_waited_for_with_some_jitter_and_never_longer_than_five_minutes(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
@@ -80,14 +83,14 @@ async def test_retry_after_is_waited_for_with_some_jitter_and_never_longer_than_
     refusal = {"code": "rate_limited", "message": "Slow down.", "retryable": True}
     for case in RETRY_AFTER:
         asked = await issue(tab, {"status": 429, "headers": {"retry-after": case.header}, "json": refusal})
-        await tab.page.evaluate(_START)
+        await tab.page.evaluate(_START, way.compressed)
         change = await outcome(tab)
         assert (change["status"], change["reason"]) == (429, "rate_limited")
         told_ms = (case.wait_s or 0) * 1000
         assert told_ms <= change["retryInMs"] <= told_ms + MAX_JITTER_S * 1000, case.header
-        await tab.page.clock.run_for(max(0, int(change["retryInMs"]) - 1))
+        await tab.clock.run_for(max(0, int(change["retryInMs"]) - 1))
         assert len(asked) == 1, case.header
-        await tab.page.clock.run_for(2)
+        await tab.clock.run_for(2)
         assert (await outcome(tab))["state"] == "waiting"
         assert len(asked) == 2, case.header
 
@@ -97,7 +100,7 @@ async def test_a_token_function_that_throws_is_called_again_and_the_state_says_w
 ) -> None:
     """Whatever it throws, or returns in place of a token."""
     await tab.page.evaluate(
-        """async (endpoint) => {
+        """async ([endpoint, compress]) => {
           const { createStream } = await import('/client/relay-client.js');
           const results = [
             () => { throw TypeError('Failed to fetch'); },
@@ -109,10 +112,10 @@ async def test_a_token_function_that_throws_is_called_again_and_the_state_says_w
             () => Promise.reject({ status: 401, retryAfterMs: 'soon' }),
             () => ({ wsToken: 'token-1', endpoint }),
           ];
-          window.stream = createStream({ getToken: () => results.shift()() });
+          window.stream = createStream({ getToken: () => results.shift()(), compress });
           window.stream.on('state', (value) => window.report(['state', value]));
         }""",
-        relay.endpoint,
+        [relay.endpoint, way.compressed],
     )
     reasons = []
     for _ in range(7):
@@ -135,6 +138,7 @@ async def test_a_token_function_can_stop_the_stream(tab: Tab, relay: ScriptedRel
     assert await tab.state("stopped") == stopped
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(
     tab: Tab, relay: ScriptedRelay
 ) -> None:
@@ -147,7 +151,7 @@ async def test_an_issuer_that_does_not_answer_is_given_up_and_asked_again(
         }"""
     )
     await tab.state("connecting")
-    await tab.page.clock.run_for(10_000)
+    await tab.clock.run_for(10_000)
     assert (await tab.state("waiting"))["reason"] == "The issuer does not answer."
 
 

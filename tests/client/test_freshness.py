@@ -16,9 +16,11 @@ from relay.client.frames import (
     parse_server_frame,
 )
 from relay.client.freshness import Freshness, ServerClock
-from tests.support.scripted_servers import WELCOME, stay, stream_server, value, welcome
+from tests.support.scripted_servers import send, stay, stream_server, value, welcome
 from tests.support.sdk_subscriber import following, says, subscriber, take
 from tests.support.server_clocks import SCHEDULES, T0
+
+pytestmark = pytest.mark.usefixtures("compression")
 
 
 def _frame(kind: str, seq: int, **members: Any) -> Snapshot | Update:
@@ -161,9 +163,9 @@ async def test_a_silent_link_is_told_before_it_is_dead() -> None:
     """After 1.5 silent heartbeats every channel is stale, on the server's clock; after 2.5 the link is given up."""
 
     async def talk(connection: Any) -> None:
-        await connection.send(json.dumps(WELCOME | {"heartbeat_ms": 40}))
-        await connection.send(json.dumps(value("snapshot", 1)))
-        await connection.wait_closed()
+        await welcome(connection, heartbeat_ms=40)
+        await send(connection, **value("snapshot", 1))
+        await stay(connection)
 
     async with stream_server(talk, says(value("snapshot", 1))) as stream, subscriber(stream.url) as prices:
         await prices.subscribe("prices.A")
@@ -183,11 +185,11 @@ async def test_a_sign_of_life_makes_live_again() -> None:
     go_on = asyncio.Event()
 
     async def talk(connection: Any) -> None:
-        await connection.send(json.dumps(WELCOME | {"heartbeat_ms": 400}))
-        await connection.send(json.dumps(value("snapshot", 1)))
+        await welcome(connection, heartbeat_ms=400)
+        await send(connection, **value("snapshot", 1))
         await go_on.wait()
-        await connection.send(json.dumps({"type": "heartbeat", "ts": 1_002_000}))
-        await connection.wait_closed()
+        await send(connection, type="heartbeat", ts=1_002_000)
+        await stay(connection)
 
     async with stream_server(talk) as stream, subscriber(stream.url) as prices:
         _, _, stale = await take(prices, 3)

@@ -49,6 +49,8 @@ from tests.support.scripted_servers import (
 )
 from tests.support.sdk_subscriber import closes, following, says, subscriber, take
 
+pytestmark = pytest.mark.usefixtures("compression")
+
 BUSY = {"code": "unavailable", "message": "Later.", "retryable": True}
 
 
@@ -67,6 +69,7 @@ async def test_only_a_relays_own_error_ends_a_subscriber(case: RefusalCase) -> N
             assert isinstance(again, Welcome)
 
 
+@pytest.mark.plain_only("No stream is opened.")
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.name)
 async def test_only_a_relays_own_error_is_a_final_refusal_of_a_token(case: RefusalCase) -> None:
     """An issuer's refusal is retryable unless a relay says that it is not."""
@@ -76,6 +79,7 @@ async def test_only_a_relays_own_error_is_a_final_refusal_of_a_token(case: Refus
     assert caught.value.retryable is not case.is_final
 
 
+@pytest.mark.plain_only("No stream is opened.")
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case.name)
 async def test_only_a_relays_own_error_ends_publishing(case: RefusalCase) -> None:
     """Both transports publish after everything but a relay's own final error."""

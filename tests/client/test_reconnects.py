@@ -24,6 +24,8 @@ from tests.support.scripted_servers import (
 )
 from tests.support.sdk_subscriber import closes, following, says, subscriber, take
 
+pytestmark = pytest.mark.usefixtures("compression")
+
 
 async def test_it_reconnects_and_asks_again() -> None:
     """After a restart a new token opens a new connection, with the same channels and without repeats."""

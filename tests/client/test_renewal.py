@@ -1,8 +1,7 @@
 """Connections that are refreshed before their end, and those that can't be."""
 
 import asyncio
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from relay.client import (
-    Backoff,
     Closed,
     Event,
     Problem,
@@ -28,6 +26,8 @@ from tests.support.relay_process import Relay, running
 from tests.support.scripted_servers import TOKEN, read, send, stay, stream_server, value, welcome
 from tests.support.sdk_subscriber import following, fresh, subscriber, take
 
+pytestmark = pytest.mark.usefixtures("compression")
+
 SHORT = """
 [endpoints.short]
 path = "/ws/short"
@@ -37,6 +37,13 @@ max_age_s = 8
 [grants.visitor]
 short = ["prices.>"]
 """
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """Run one relay."""
+    with running(tmp_path_factory.mktemp("relay"), extra=SHORT) as relay:
+        yield relay
 
 
 def visitor(relay: Relay, tokens: Callable[[int], str | TokenError | None] = lambda _: None) -> Subscriber:
@@ -54,7 +61,7 @@ def visitor(relay: Relay, tokens: Callable[[int], str | TokenError | None] = lam
                 return text
         return (await fetch_token(relay.url, session, endpoint="short")).token
 
-    return Subscriber(f"{relay.stream_url}/ws/short", token, backoff=Backoff(first_s=0, cap_s=0))
+    return subscriber(f"{relay.stream_url}/ws/short", token)
 
 
 async def until(events: Subscriber, *kinds: type[Event]) -> list[Event]:
@@ -65,13 +72,12 @@ async def until(events: Subscriber, *kinds: type[Event]) -> list[Event]:
     return got
 
 
-async def test_a_connection_outlives_its_age(tmp_path: Path) -> None:
+async def test_a_connection_outlives_its_age(shared: Relay) -> None:
     """Refreshed in time, one connection goes on, and nothing else happens to it."""
-    with running(tmp_path, extra=SHORT) as relay:
-        async with visitor(relay) as events:
-            await events.subscribe("prices.A")
-            got = await until(events, Refreshed, Closed)
-        record = await relay.audited("connection.refreshed")
+    async with visitor(shared) as events:
+        await events.subscribe("prices.A")
+        got = await until(events, Refreshed, Closed)
+    record = await shared.audited("connection.refreshed")
     opened, refreshed = got[0], got[-1]
     assert isinstance(opened, Welcome)
     assert isinstance(refreshed, Refreshed)
@@ -80,23 +86,21 @@ async def test_a_connection_outlives_its_age(tmp_path: Path) -> None:
     assert record["relay"]["token"]["transport"] == "refresh"
 
 
-async def test_a_refused_refresh_is_tried_again(tmp_path: Path) -> None:
+async def test_a_refused_refresh_is_tried_again(shared: Relay) -> None:
     """The relay refuses one token: an event, the old end stands, and another token is taken in time."""
-    with running(tmp_path, extra=SHORT) as relay:
-        async with visitor(relay, lambda number: TOKEN if number == 2 else None) as events:
-            got = await until(events, Refreshed, Closed)
+    async with visitor(shared, lambda number: TOKEN if number == 2 else None) as events:
+        got = await until(events, Refreshed, Closed)
     assert isinstance(got[-1], Refreshed)
     [failed] = [event for event in got if isinstance(event, RefreshFailed)]
     assert (failed.code, failed.status) == ("invalid_token", None)
     assert failed.retry_in_s is not None
 
 
-async def test_without_a_refresh_the_connection_ends_and_comes_back(tmp_path: Path) -> None:
+async def test_without_a_refresh_the_connection_ends_and_comes_back(shared: Relay) -> None:
     """An issuer that says no ends the attempts; at its age the connection is closed, and a new one opened."""
     no = TokenError("invalid_session", "Log in.", status=401)
-    with running(tmp_path, extra=SHORT) as relay:
-        async with visitor(relay, lambda number: no if number == 2 else None) as events:
-            got = await until(events, Closed) + await until(events, Welcome)
+    async with visitor(shared, lambda number: no if number == 2 else None) as events:
+        got = await until(events, Closed) + await until(events, Welcome)
     [failed] = [event for event in got if isinstance(event, RefreshFailed)]
     assert (failed.code, failed.status, failed.retry_in_s) == ("invalid_session", 401, None)
     [closed] = [event for event in got if isinstance(event, Closed)]
@@ -217,6 +221,7 @@ async def test_a_failing_token_function_is_reported_and_called_again() -> None:
         assert "LookupError: no vault" in failed.reason
 
 
+@pytest.mark.plain_only("No connection is opened.")
 async def test_a_refresh_whose_sending_was_given_up_is_sent_again() -> None:
     """A caller that stops waiting at that moment does not lose the token that was just fetched."""
     awake = asyncio.Event()

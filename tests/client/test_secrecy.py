@@ -17,7 +17,10 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
+from tests.support.compression_ways import way
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, running
+
+pytestmark = pytest.mark.usefixtures("compression")
 
 BAD_TOKEN = "canary1.canary2.canary3"
 
@@ -40,10 +43,15 @@ async def test_the_whole_story_at_debug_shows_no_secret(
             tokens.append(scoped.token)
             return scoped.token
 
-        prices = Subscriber(f"{relay.stream_url}/ws/prices", token, backoff=Backoff(first_s=0, cap_s=0))
+        prices = Subscriber(
+            f"{relay.stream_url}/ws/prices",
+            token,
+            backoff=Backoff(first_s=0, cap_s=0),
+            compress=way.compressed,
+        )
         async with prices, Publisher(relay.internal_url, PUBLISHER_KEY) as publisher:
             said.append(repr((prices, publisher)))
-            await prices.subscribe("prices.A")
+            await prices.subscribe("prices.A", interval_ms=50 if way.compressed else 0)
             async for event in prices:
                 said.append(repr(event))
                 if isinstance(event, Welcome):

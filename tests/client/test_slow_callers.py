@@ -15,6 +15,8 @@ from relay.client.subscriptions import DesiredSubscriptions
 from tests.support.scripted_servers import TOKEN, send, stay, stream_server, value, welcome
 from tests.support.sdk_subscriber import following, says, subscriber, take
 
+pytestmark = pytest.mark.usefixtures("compression")
+
 FLOOD = 5 * MAX_EVENTS
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,15 +24,25 @@ from relay.client import (
     Welcome,
     fetch_token,
 )
+from tests.support.compression_ways import way
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 from tests.support.sdk_subscriber import following
 from tests.support.tcp_proxies import Proxy, proxy_to
+
+pytestmark = pytest.mark.usefixtures("compression")
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
     """Run one relay for the tests that leave it alone."""
     with running(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """Run one relay for the tests that end it and start it again."""
+    with running(tmp_path_factory.mktemp("restarted")) as relay:
         yield relay
 
 
@@ -53,7 +62,11 @@ def trades(relay: Relay, base: str = "", *, names: list[str] | None = None, **op
         return scoped.token
 
     return Subscriber(
-        f"{base or relay.stream_url}/ws/trades", token, backoff=Backoff(first_s=0.2, cap_s=0.2), **options
+        f"{base or relay.stream_url}/ws/trades",
+        token,
+        backoff=Backoff(first_s=0.2, cap_s=0.2),
+        compress=way.compressed,
+        **options,
     )
 
 
@@ -114,7 +127,7 @@ async def test_messages_beyond_the_history_are_a_gap(shared: Relay, publisher: P
     async with proxy_to(shared.ports[1]) as proxy, trades(shared, proxy.url) as events:
         await events.subscribe("trades.OLD")
         await numbers(events, "trades.OLD", 3)
-        epoch = events.positions["trades.OLD"].epoch
+        before = events.positions["trades.OLD"]
         proxy.cut()
         await until(events, Closed)
         await publish(publisher, "trades.OLD", 4, 40)
@@ -122,7 +135,7 @@ async def test_messages_beyond_the_history_are_a_gap(shared: Relay, publisher: P
         got, others = await numbers(events, "trades.OLD", 40)
     assert got == [40]
     assert [event for event in others if isinstance(event, Gap)] == [
-        Gap(channel="trades.OLD", epoch=epoch, seq=3)
+        Gap(channel="trades.OLD", epoch=before.epoch, seq=before.seq)
     ]
 
 
@@ -174,48 +187,46 @@ async def test_subscribing_twice_changes_nothing(shared: Relay, publisher: Publi
     assert not [event for event in others if isinstance(event, Gap)]
 
 
-async def test_a_relay_that_lost_its_memory_is_a_gap(tmp_path: Path) -> None:
+async def test_a_relay_that_lost_its_memory_is_a_gap(restarted: Relay) -> None:
     """After kill -9 the epoch is a new one: a gap is told, then the stream goes on, and prices with it."""
-    with running(tmp_path) as relay:
-        async with Publisher(relay.internal_url, PUBLISHER_KEY) as publisher:
-            await publish(publisher, "trades.A", 1, 3)
-            async with trades(relay) as events:
-                await events.subscribe("trades.A")
-                _, before = await numbers(events, "trades.A", 3)
-                await asyncio.to_thread(relay.kill)
-                lost = await until(events, Closed)
-                assert isinstance(lost[-1], Closed)
-                assert lost[-1].code == 1006
-                lost += await until(events, Closed)
-                states: list[str | None] = []
-                for event in (*before, *lost):  # on a busy machine the ack may call the channel stale already
-                    states += [item.state for item in event.channels] if isinstance(event, Subscribed) else []
-                    states += [event.state] if isinstance(event, Status) else []
-                assert states[-1] == "stale"
-                await asyncio.to_thread(relay.start)
-                await publish(publisher, "trades.A", 4, 5)
-                got, others = await numbers(events, "trades.A", 5)
+    async with Publisher(restarted.internal_url, PUBLISHER_KEY) as publisher:
+        await publish(publisher, "trades.A", 1, 3)
+        async with trades(restarted) as events:
+            await events.subscribe("trades.A")
+            _, before = await numbers(events, "trades.A", 3)
+            await asyncio.to_thread(restarted.kill)
+            lost = await until(events, Closed)
+            assert isinstance(lost[-1], Closed)
+            assert lost[-1].code == 1006
+            lost += await until(events, Closed)
+            states: list[str | None] = []
+            for event in (*before, *lost):  # on a busy machine the ack may call the channel stale already
+                states += [item.state for item in event.channels] if isinstance(event, Subscribed) else []
+                states += [event.state] if isinstance(event, Status) else []
+            assert states[-1] == "stale"
+            await asyncio.to_thread(restarted.start)
+            await publish(publisher, "trades.A", 4, 5)
+            got, others = await numbers(events, "trades.A", 5)
     assert got[-1] == 5
     assert sum(isinstance(event, Gap) for event in others) == 1
 
 
-async def test_a_drained_relay_is_come_back_to(tmp_path: Path) -> None:
+async def test_a_drained_relay_is_come_back_to(restarted: Relay) -> None:
     """SIGTERM names a time to come back; a new token opens the next connection, and values go on."""
-    with running(tmp_path) as relay:
-        async with Publisher(relay.internal_url, PUBLISHER_KEY) as publisher, trades(relay) as events:
-            await publish(publisher, "trades.A", 1, 1)
-            await events.subscribe("trades.A")
-            await numbers(events, "trades.A", 1)
-            assert relay.process is not None
-            relay.process.send_signal(signal.SIGTERM)
-            [*_, closed] = await until(events, Closed)
-            assert isinstance(closed, Closed)
-            assert (closed.code, closed.reason) == (1012, "restart")
-            assert closed.retry_in_s > 0
-            await asyncio.to_thread(relay.stop)
-            await asyncio.to_thread(relay.start)
-            await publish(publisher, "trades.A", 2, 2)
-            assert (await numbers(events, "trades.A", 2))[0] == [2]
+    async with Publisher(restarted.internal_url, PUBLISHER_KEY) as publisher, trades(restarted) as events:
+        await publish(publisher, "trades.A", 1, 1)
+        await events.subscribe("trades.A")
+        await numbers(events, "trades.A", 1)
+        assert restarted.process is not None
+        restarted.process.send_signal(signal.SIGTERM)
+        [*_, closed] = await until(events, Closed)
+        assert isinstance(closed, Closed)
+        assert (closed.code, closed.reason) == (1012, "restart")
+        assert closed.retry_in_s > 0
+        await asyncio.to_thread(restarted.stop)
+        await asyncio.to_thread(restarted.start)
+        await publish(publisher, "trades.A", 2, 2)
+        assert (await numbers(events, "trades.A", 2))[0] == [2]
 
 
 async def test_leaving_a_channel_and_coming_back_is_no_gap(shared: Relay, publisher: Publisher) -> None:

@@ -10,6 +10,7 @@ from websockets.asyncio.server import ServerConnection
 
 from relay.client import (
     Backoff,
+    Position,
     Problem,
     RefreshFailed,
     Snapshot,
@@ -32,7 +33,10 @@ from tests.support.scripted_servers import (
 )
 from tests.support.sdk_subscriber import following, fresh, says, subscriber, take
 
+pytestmark = pytest.mark.usefixtures("compression")
 
+
+@pytest.mark.plain_only("It is about what a subscriber asks for by itself.")
 @pytest.mark.parametrize("interval_ms", [0, 100])
 async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates(interval_ms: int) -> None:
     """Token in the subprotocol, channels in the URL; then welcome, ack, snapshot and updates as events.
@@ -45,7 +49,10 @@ async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates(interval_ms:
     }
     script = says(ack, value("snapshot", 1), value("update", 2))
     origin = "https://app.example.com"
-    async with stream_server(script) as stream, subscriber(stream.url, origin=origin) as prices:
+    async with (
+        stream_server(script) as stream,
+        subscriber(stream.url, origin=origin, compress=None) as prices,
+    ):
         await prices.subscribe(["prices.A", "prices.=F^/:~+-"], interval_ms=interval_ms)
         first, second, third, fourth = await take(prices, 4)
     assert isinstance(first, Welcome)
@@ -65,8 +72,41 @@ async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates(interval_ms:
     }
 
 
-@pytest.mark.parametrize("batched", [False, True], ids=["plain", "compressed"])
-async def test_repeats_and_heartbeats_are_not_handed_out(batched: bool) -> None:
+@pytest.mark.plain_only("It is about what a subscriber asks for by itself, or is told to ask for.")
+@pytest.mark.parametrize(
+    ("compress", "intervals", "asks"),
+    [
+        (None, [], False),
+        (None, [0], False),
+        (None, [100], True),
+        (None, [0, 100], True),
+        (True, [], True),
+        (True, [0], True),
+        (False, [100], False),
+    ],
+)
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_compression_is_asked_for_where_an_interval_collects_values(
+    compress: bool | None, intervals: list[int], asks: bool, is_resumed: bool
+) -> None:
+    """Whichever channel has one, and also if the URL names none, because a channel is resumed."""
+    names = {f"prices.{interval}": interval for interval in intervals}
+    since = {name: Position(channel=name, epoch="e1", seq=1) for name in names} if is_resumed else {}
+    async with (
+        stream_server(says()) as stream,
+        subscriber(stream.url, compress=compress, since=since) as prices,
+    ):
+        for name, interval_ms in names.items():
+            await prices.subscribe(name, interval_ms=interval_ms)
+        await following(prices)
+    [request] = stream.handshakes
+    query = parse_qs(urlsplit(request.path).query)
+    assert query.get("compress", []) == ["1"] * asks
+    assert ("channels" in query) == (bool(names) and not is_resumed)
+    assert stream.extensions == [asks]
+
+
+async def test_repeats_and_heartbeats_are_not_handed_out() -> None:
     """Duplicates by epoch and seq, heartbeats and frames of unknown types stay inside."""
     frames = [
         value("snapshot", 5),
@@ -77,8 +117,7 @@ async def test_repeats_and_heartbeats_are_not_handed_out(batched: bool) -> None:
         value("snapshot", 1, epoch="e2"),
         value("update", 2),
     ]
-    async with stream_server(says(*frames, batched=batched)) as stream, subscriber(stream.url) as prices:
-        await prices.subscribe("prices.A", interval_ms=50 if batched else 0)
+    async with stream_server(says(*frames)) as stream, subscriber(stream.url) as prices:
         events = (await take(prices, 5))[1:]
     assert [event.seq for event in events if isinstance(event, Snapshot | Update)] == [5, 6, 1, 2]
 
@@ -151,7 +190,7 @@ async def test_bad_names_and_addresses_are_refused_at_once() -> None:
 
 async def test_a_broken_frame_of_a_batch_is_told_and_the_others_are_read() -> None:
     """As if each had come for itself."""
-    script = says(7, value("update", 1), batched=True)  # type: ignore[arg-type]  # no frame
+    script = says(7, value("update", 1))  # type: ignore[arg-type]  # no frame
     async with stream_server(script) as stream, subscriber(stream.url) as prices:
         _, told, update = await take(prices, 3)
     assert isinstance(told, Problem)

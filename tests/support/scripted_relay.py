@@ -17,6 +17,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from tests.support.compression_ways import messages, way
 from tests.support.scripted_servers import DEFLATE
 
 if TYPE_CHECKING:
@@ -35,9 +36,16 @@ class Peer:
 
     @property
     def query(self) -> dict[str, list[str]]:
-        """What the URL asked for."""
+        """What the URL asked for. The tests run with `compress=1` and without it."""
         assert self.connection.request is not None
-        return parse_qs(urlsplit(self.connection.request.path).query)
+        query = parse_qs(urlsplit(self.connection.request.path).query)
+        query.pop("compress", None)
+        return query
+
+    @property
+    def compressed(self) -> bool:
+        """Whether compression was asked for, and is negotiated."""
+        return bool(self.connection.protocol.extensions)
 
     @property
     def offered(self) -> str:
@@ -46,9 +54,9 @@ class Peer:
         return self.connection.request.headers.get("Sec-WebSocket-Protocol", "")
 
     async def send(self, *frames: dict[str, Any]) -> None:
-        """Send each frame as JSON, or all of them as one batch to a client that has asked for it."""
-        for frame in [{"type": "batch", "frames": frames}] if self.query.get("compress") else frames:
-            await self.connection.send(json.dumps(frame))
+        """Send each frame as JSON: values as one batch to a client that has asked for it, as a relay does."""
+        for message in messages(frames, batched=bool(self.connection.protocol.extensions)):
+            await self.connection.send(json.dumps(message))
 
     async def welcome(self, *, heartbeat_ms: int = 5000, ts: int = 1_790_000_000_000) -> None:
         """Say welcome, as a relay does to a token that it accepts."""
@@ -92,17 +100,20 @@ class ScriptedRelay:
     """Status, content type and body of a refused upgrade."""
 
     origin: str = ""
+    path: str = "/ws/prices"
     _peers: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue)
 
     @property
     def endpoint(self) -> str:
         """The address for WebSockets."""
-        return self.origin.replace("http", "ws") + "/ws/prices"
+        return self.origin.replace("http", "ws") + self.path
 
     async def accept(self) -> Peer:
         """Return the next connection; nothing was sent on it."""
         async with asyncio.timeout(PATIENCE_S):
-            return await self._peers.get()
+            peer = await self._peers.get()
+        assert peer.compressed or not way.compressed, "The page did not ask for compression."
+        return peer
 
     async def handle(self, connection: ServerConnection) -> None:
         """Hand the connection to the test and keep it."""
@@ -115,7 +126,7 @@ class ScriptedRelay:
             return _response(200, "text/html", b"<!doctype html><title>client</title>")
         if request.path in ("/client/relay-client.js", "/client/relay-session.js"):
             return _response(200, "text/javascript", (CLIENT.parent / request.path[8:]).read_bytes())
-        if not request.path.startswith("/ws/"):
+        if not request.path.startswith(self.path):
             return _response(404, "text/plain", b"")
         if self.refusing:
             self.refusing -= 1
@@ -130,21 +141,45 @@ def _response(status: int, kind: str, body: bytes) -> Response:
     return Response(status, "", headers, body)
 
 
+@dataclass(slots=True)
+class ScriptedSite:
+    """One server for the relays of all tests. A page of an earlier test can't reach the relay of a later one."""
+
+    relay: ScriptedRelay = field(default_factory=ScriptedRelay)
+    _tests: int = 0
+
+    def new_relay(self) -> ScriptedRelay:
+        """Begin a test."""
+        self._tests += 1
+        self.relay = ScriptedRelay(origin=self.relay.origin, path=f"/ws/{self._tests}/prices")
+        return self.relay
+
+    async def handle(self, connection: ServerConnection) -> None:
+        """Hand a connection to the relay that it is for."""
+        assert connection.request is not None
+        if urlsplit(connection.request.path).path == self.relay.path:
+            await self.relay.handle(connection)
+
+    def answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer a request."""
+        return self.relay.answer(connection, request)
+
+
 @asynccontextmanager
-async def scripted_relay() -> AsyncIterator[ScriptedRelay]:
-    """Run a relay that does what the test says, on a free port."""
-    relay = ScriptedRelay()
+async def scripted_site() -> AsyncIterator[ScriptedSite]:
+    """Run relays that do what the tests say, on a free port."""
+    site = ScriptedSite()
     async with serve(
-        relay.handle,
+        site.handle,
         "127.0.0.1",
         0,
-        process_request=relay.answer,
+        process_request=site.answer,
         select_subprotocol=lambda _, offered: "relay.v1" if "relay.v1" in offered else None,  # type: ignore[arg-type, return-value]  # NewType of str
         compression=None,
         ping_interval=None,
     ) as server:
-        relay.origin = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
-        yield relay
+        site.relay.origin = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        yield site
 
 
 _START = """
@@ -152,16 +187,19 @@ async ({ endpoint, follow, interval_ms, options }) => {
   const { createStream } = await import('/client/relay-client.js');
   window.tokens = 0;
   window.refusal = null;
-  window.stream = createStream({
-    getToken: async () => {
-      if (window.refusal) throw Object.assign(new Error('refused'), window.refusal);
-      return { wsToken: `token-${++window.tokens}`, endpoint };
-    },
-    ...options,
-  });
-  for (const event of ['state', 'silence', 'welcome', 'heartbeat', 'subscribed', 'error', 'snapshot', 'update',
-    'token_expiring', 'refreshed'])
-    window.stream.on(event, (value) => window.report([event, value]));
+  window.again = (options) => {
+    window.stream = createStream({
+      getToken: async () => {
+        if (window.refusal) throw Object.assign(new Error('refused'), window.refusal);
+        return { wsToken: `token-${++window.tokens}`, endpoint };
+      },
+      ...options,
+    });
+    for (const event of ['state', 'silence', 'welcome', 'heartbeat', 'subscribed', 'error', 'snapshot', 'update',
+      'token_expiring', 'refreshed'])
+      window.stream.on(event, (value) => window.report([event, value]));
+  };
+  window.again(options);
   window.follow = (channels, options = {}) => {
     const tell = (kind) => (value) => window.report([kind, value]);
     return window.stream.subscribe(channels, {
@@ -174,6 +212,29 @@ async ({ endpoint, follow, interval_ms, options }) => {
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The stopped clock of a page and of the other pages of its profile.
+
+    `page.clock` notes each step, and repeats all of them in each document that the profile opens later. Here many tests
+    share a page, and each begins at the same time.
+    """
+
+    page: "Page"
+
+    async def run_for(self, ms: int) -> None:
+        """Let this time pass, with all that is due in it."""
+        await self._step("runFor", ms)
+
+    async def fast_forward(self, ms: int) -> None:
+        """Jump, and fire what is due once, as after a sleep."""
+        await self._step("fastForward", ms)
+
+    async def _step(self, name: str, ms: int) -> None:
+        for page in self.page.context.pages:
+            await page.evaluate("([name, ms]) => __pwClock.controller[name](ms)", [name, ms])
+
+
 @dataclass(slots=True, kw_only=True)
 class Tab:
     """A page with one stream, and everything that the stream has reported, in order."""
@@ -181,12 +242,14 @@ class Tab:
     page: "Page"
     events: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue)
 
-    async def open(self, relay: ScriptedRelay) -> None:
-        """Load the page with its clock stopped."""
-        await self.page.expose_function("report", lambda event: self.events.put_nowait(tuple(event)))
-        await self.page.clock.install(time="2026-01-01T00:00:00Z")
-        await self.page.goto(relay.origin + "/")
-        await self.page.clock.pause_at("2026-01-01T01:00:00Z")
+    @property
+    def clock(self) -> Clock:
+        """The page's clock."""
+        return Clock(self.page)
+
+    def report(self, event: list[Any]) -> None:
+        """Take what the stream has reported."""
+        self.events.put_nowait((event[0], event[1]))
 
     async def start(
         self, relay: ScriptedRelay, *, follow: str = "", interval_ms: int = 0, **options: Any
@@ -199,7 +262,7 @@ class Tab:
             "endpoint": relay.endpoint,
             "follow": follow,
             "interval_ms": interval_ms,
-            "options": options,
+            "options": {"compress": way.compressed} | options,
         }
         await self.page.evaluate(_START, start)
 
@@ -234,4 +297,4 @@ class Tab:
 
     async def wait_out(self, change: dict[str, Any]) -> None:
         """Let the time pass that a `waiting` state named."""
-        await self.page.clock.run_for(int(change["retryInMs"]) + 1)
+        await self.clock.run_for(int(change["retryInMs"]) + 1)

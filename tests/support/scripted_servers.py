@@ -19,6 +19,7 @@ from websockets.http11 import Request as Handshake
 from websockets.http11 import Response as Refusal
 
 from relay.web.uvicorn_runner import HttpServer
+from tests.support.compression_ways import messages, way
 
 DEFLATE = ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)
 """What the relay negotiates. Other than the relay, these servers then compress each of their frames."""
@@ -87,6 +88,8 @@ class Stream:
     url: str = ""
     handshakes: list[Handshake] = field(default_factory=list)
     waiting: list[Script] = field(default_factory=list)
+    extensions: list[bool] = field(default_factory=list)
+    """Of each connection: whether it negotiated compression."""
 
     def process(self, _connection: ServerConnection, request: Handshake) -> Refusal | None:
         self.handshakes.append(request)
@@ -97,6 +100,7 @@ class Stream:
         return None
 
     async def handle(self, connection: ServerConnection) -> None:
+        self.extensions.append(bool(connection.protocol.extensions))
         await self.waiting.pop(0)(connection)
 
 
@@ -125,11 +129,18 @@ async def stream_server(
         host, port = server.sockets[0].getsockname()[:2]
         stream.url = f"ws://{host}:{port}/ws/prices"
         yield stream
+    assert all(stream.extensions) or not way.compressed, "A connection did not ask for compression."
 
 
 async def send(connection: ServerConnection, **frame: Any) -> None:
     """Send one frame."""
-    await connection.send(json.dumps(frame))
+    await send_all(connection, frame)
+
+
+async def send_all(connection: ServerConnection, *frames: Any) -> None:
+    """Send these frames: values as one batch to a client that has asked for it, as a relay does."""
+    for message in messages(frames, batched=bool(connection.protocol.extensions)):
+        await connection.send(json.dumps(message))
 
 
 async def welcome(connection: ServerConnection, **members: Any) -> None:

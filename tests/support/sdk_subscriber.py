@@ -11,12 +11,8 @@ from relay.client import (
     Event,
     Subscriber,
 )
-from tests.support.scripted_servers import (
-    TOKEN,
-    send,
-    stay,
-    welcome,
-)
+from tests.support.compression_ways import way
+from tests.support.scripted_servers import TOKEN, send_all, stay, welcome
 
 
 async def following(events: Subscriber) -> Event:
@@ -32,20 +28,19 @@ async def fresh() -> str:
 
 def subscriber(url: str, token: Any = fresh, **options: Any) -> Subscriber:
     """Return a subscriber without waits between its attempts."""
+    options = {"compress": way.compressed} | options
     return Subscriber(url, token, backoff=Backoff(first_s=0, cap_s=0), **options)
 
 
 def says(
     *frames: dict[str, Any],
     then: Callable[[ServerConnection], Awaitable[Any]] = stay,
-    batched: bool = False,
 ) -> Any:
-    """Return a script that welcomes, sends `frames` and then does one more thing. `batched` sends them as one batch."""
+    """Return a script that welcomes, sends `frames` and then does one more thing."""
 
     async def talk(connection: ServerConnection) -> None:
         await welcome(connection)
-        for frame in [{"type": "batch", "frames": frames}] if batched else frames:
-            await send(connection, **frame)
+        await send_all(connection, *frames)
         await then(connection)
 
     return talk

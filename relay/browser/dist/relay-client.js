@@ -55,13 +55,13 @@ function fetchToken({ path = "/auth/ws-token", endpoint, channels, refreshPath }
 
 // src/events.js
 var CODES = { 400: 1008, 401: 3e3, 403: 3003, 404: 3003, 409: 4503 };
-function openEvents(url, subscriptions, token, { onopen, onmessage, onclose }) {
+function openEvents(url, subscriptions, compress, token, { onopen, onmessage, onclose }) {
   const controller = new AbortController();
   const headers = { accept: "text/event-stream", authorization: `Bearer ${token}` };
   if (subscriptions.channels.length) headers["relay-subscribe"] = JSON.stringify(subscriptions);
   async function read() {
     const { signal } = controller;
-    const asked = subscriptions.interval_ms ? "?compress=1" : "";
+    const asked = compress ? "?compress=1" : "";
     const response = await fetch(url.replace(/^ws/, "http") + asked, { headers, cache: "no-store", signal });
     const field = (name) => (
       /** @type {any} */
@@ -152,6 +152,7 @@ function createStream({
   getToken,
   channels,
   url,
+  compress,
   transports = ["subprotocol", "sse", "first_message"],
   WebSocket = globalThis.WebSocket,
   onSignedOut
@@ -205,7 +206,7 @@ function createStream({
   }
   function inform(some, handler, event, value) {
     const able = some.filter((reader) => reader[handler]);
-    for (const reader of able) call(reader[handler], value);
+    able.forEach((reader) => call(reader[handler], value));
     if (!able.length) emit(event, value);
   }
   function enter(next, detail) {
@@ -258,7 +259,7 @@ function createStream({
     refusals++;
     if (transport === "sse") socket = openFixed({ endpoint, wsToken });
     else {
-      const opened = openSocket(WebSocket, url ?? endpoint, firstChannels(), transport, wsToken, {
+      const opened = openSocket(WebSocket, url ?? endpoint, firstQuery(), transport, wsToken, {
         onopen,
         onmessage: (text) => opened === socket && receive(text),
         onclose: (code, reason) => opened === socket && ended(code, reason)
@@ -282,7 +283,7 @@ function createStream({
     const channels2 = names.slice(0, HEADER_CHANNELS);
     const interval_ms = Math.min(wants.size && 1e3, ...wants.values());
     const id = ++lastId;
-    const opened = openEvents(url ?? endpoint, { channels: channels2, interval_ms, since }, wsToken, {
+    const opened = openEvents(url ?? endpoint, { channels: channels2, interval_ms, since }, compress ?? interval_ms, wsToken, {
       onopen: () => opened === socket && onopen(),
       onmessage(text) {
         if (opened === successor) {
@@ -310,11 +311,12 @@ function createStream({
     });
     return opened;
   }
-  function firstChannels() {
+  function firstQuery() {
     const [interval, names = []] = !mustResume && missing()[0] || [];
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
-    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? "&compress=1" : ""}`] : [];
+    const query = first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}`] : [];
+    return compress ?? [...readers].some((reader) => reader.interval) ? [...query, "compress=1"] : query;
   }
   function welcome(frame) {
     welcomed = heard;
@@ -370,7 +372,7 @@ function createStream({
     fixed = 0;
     sent.clear();
     requests.clear();
-    for (const resolve of pings.values()) resolve(NaN);
+    pings.forEach((resolve) => resolve(NaN));
     pings.clear();
     mustResume = ordered;
     silent = false;

@@ -8,18 +8,19 @@ const CODES = { 400: 1008, 401: 3000, 403: 3003, 404: 3003, 409: 4503 };
 /**
  * @param {string} url
  * @param {{ channels: string[], interval_ms: number, since: object }} subscriptions fixed for the connection's life
+ * @param {unknown} compress whether it is asked for
  * @param {string} token
  * @param {import('./socket.js').Events} events
  * @returns {import('./socket.js').Connection}
  */
-export function openEvents(url, subscriptions, token, { onopen, onmessage, onclose }) {
+export function openEvents(url, subscriptions, compress, token, { onopen, onmessage, onclose }) {
   const controller = new AbortController();
   const headers = { accept: 'text/event-stream', authorization: `Bearer ${token}` };
   if (subscriptions.channels.length) headers['relay-subscribe'] = JSON.stringify(subscriptions);
 
   async function read() {
     const { signal } = controller;
-    const asked = subscriptions.interval_ms ? '?compress=1' : '';
+    const asked = compress ? '?compress=1' : '';
     const response = await fetch(url.replace(/^ws/, 'http') + asked, { headers, cache: 'no-store', signal });
     const field = (name) => /** @type {any} */ (response.headers.get(name));
     if (!/event-stream/.test(field('content-type'))) {

@@ -32,8 +32,7 @@
  *   `unsubscribe` would be the first value of the next subscription.
  * - Every number of a server that becomes a timer is limited to 300 s, because a browser fires a timer above 2^31 ms
  *   at once. A negative number counts as 0, and anything that is no number as not sent.
- * - A connection whose first channels have an interval asks for compressed batches, whose frames are read as if each had
- *   come alone.
+ * - A connection asks for compressed batches if a channel has an interval. Their frames are read as if each had come alone.
  * - A message costs one JSON.parse and a few look-ups in a Map.
  */
 
@@ -137,6 +136,11 @@ export interface StreamOptions {
    * Default: `['subprotocol', 'sse', 'first_message']`.
    */
   transports?: Transport[];
+  /**
+   * Whether connections ask the relay to compress what an interval collects. Default: if a channel has an `interval_ms`
+   * when a connection is opened. Later the connection can't ask any more.
+   */
+  compress?: boolean;
   /** The session has ended, so the user has to log in. Called once, after the state `stopped`. */
   onSignedOut?: (change: StateChange) => void;
   /** The WebSocket class, if there is no global one. An example is that of the package `ws` in node. */

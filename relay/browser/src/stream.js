@@ -52,6 +52,7 @@ export function createStream({
   getToken,
   channels,
   url,
+  compress,
   transports = ['subprotocol', 'sse', 'first_message'],
   WebSocket = globalThis.WebSocket,
   onSignedOut,
@@ -107,7 +108,7 @@ export function createStream({
 
   function inform(some, handler, event, value) {
     const able = some.filter((reader) => reader[handler]);
-    for (const reader of able) call(reader[handler], value);
+    able.forEach((reader) => call(reader[handler], value));
     if (!able.length) emit(event, value);
   }
 
@@ -164,7 +165,7 @@ export function createStream({
     refusals++;
     if (transport === 'sse') socket = openFixed({ endpoint, wsToken });
     else {
-      const opened = openSocket(WebSocket, url ?? endpoint, firstChannels(), transport, wsToken, {
+      const opened = openSocket(WebSocket, url ?? endpoint, firstQuery(), transport, wsToken, {
         onopen,
         onmessage: (text) => opened === socket && receive(text),
         onclose: (code, reason) => opened === socket && ended(code, reason),
@@ -192,7 +193,7 @@ export function createStream({
     const channels = names.slice(0, HEADER_CHANNELS);
     const interval_ms = Math.min(wants.size && 1000, ...wants.values());
     const id = ++lastId;
-    const opened = openEvents(url ?? endpoint, { channels, interval_ms, since }, wsToken, {
+    const opened = openEvents(url ?? endpoint, { channels, interval_ms, since }, compress ?? interval_ms, wsToken, {
       onopen: () => opened === socket && onopen(),
       onmessage(text) {
         if (opened === successor) {
@@ -222,11 +223,13 @@ export function createStream({
   }
 
   // The URL saves a round trip
-  function firstChannels() {
+  function firstQuery() {
     const [interval, names = []] = (!mustResume && missing()[0]) || []; // a URL has no `since`
     const first = names.slice(0, URL_CHANNELS);
     for (const name of first) sent.set(name, interval);
-    return first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}${interval ? '&compress=1' : ''}`] : [];
+    const query = first.length ? [`channels=${first.map(encodeURIComponent)}`, `interval_ms=${interval}`] : [];
+    // Frames can't ask for it later
+    return (compress ?? [...readers].some((reader) => reader.interval)) ? [...query, 'compress=1'] : query;
   }
 
   function welcome(frame) {
@@ -290,7 +293,7 @@ export function createStream({
     fixed = 0;
     sent.clear();
     requests.clear();
-    for (const resolve of pings.values()) resolve(NaN);
+    pings.forEach((resolve) => resolve(NaN));
     pings.clear();
     mustResume = ordered;
     silent = false;
