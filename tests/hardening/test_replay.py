@@ -88,9 +88,9 @@ async def test_the_three_ways_count_together(relay: Relay) -> None:
         assert await first_message(relay, token) == 3000
 
 
-async def first_message(relay: Relay, token: str) -> int | None:
+async def first_message(relay: Relay, token: str, path: str = "/ws/prices") -> int | None:
     """Send a token as the first frame and return the close code, or None if it was good."""
-    url = f"{relay.stream_url}/ws/prices"
+    url = f"{relay.stream_url}{path}"
     async with connect(url, additional_headers={"Origin": relay.url}, proxy=None) as websocket:
         await websocket.send(json.dumps({"type": "auth", "token": token}))
         with contextlib.suppress(ConnectionClosed):
@@ -144,7 +144,7 @@ async def test_a_used_token_stays_used_after_kill_9(tmp_path: Path) -> None:
 
 
 async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
-    """When the thief has the answer, the record is in the file: of a second use, and of a use elsewhere."""
+    """When the thief has the answer, the record is in the file: each reason, over each transport that can have it."""
     relay, listed = make_relay(tmp_path), "https://listed.example"
     settings = relay.folder / "relay.toml"
     settings.write_text(
@@ -169,6 +169,9 @@ async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
             ),
             ("token_origin", "/ws/prices", [*upgrade(relay, origin=listed), bearing(fresh)]),
             ("origin_missing", "/ws/prices", [*upgrade(relay, origin=""), bearing(fresh)]),
+            ("origin_refused", "/ws/prices", event_headers(fresh_too, origin="https://else.example")),
+            ("token_origin", "/ws/prices", event_headers(fresh_too, origin=listed)),
+            ("origin_missing", "/ws/prices", event_headers(fresh_too, origin="")),
         ):
             assert (await knock(relay, path, fields=fields)).status in (401, 403)
             found.append(reason)
@@ -176,13 +179,23 @@ async def test_what_looks_like_theft_survives_kill_9(tmp_path: Path) -> None:
         by_first_message = await relay.token()
         assert await first_message(relay, by_first_message) is None
         assert await first_message(relay, by_first_message) == 3000
-        assert refusals(relay) == [*found, "token_replayed"]
+        found.append("token_replayed")
+        assert refusals(relay) == found
+        assert await first_message(relay, await relay.token(), "/ws/trades") == 3003
+        found.append("token_audience")
+        assert refusals(relay) == found
         async with relay.connect() as socket:
             await socket.read("error")  # it has asked for no channel
-            await socket.send(type="refresh", id=1, token=used_to_refresh)
-            assert (await socket.read("error"))["code"] == "invalid_token"
-            relay.kill()
-        assert refusals(relay) == [*found, "token_replayed", "token_replayed"]
+            for reason, code, token in (
+                ("token_audience", "forbidden", await relay.token(endpoint="trades")),
+                ("token_replayed", "invalid_token", used_to_refresh),
+            ):
+                await socket.send(type="refresh", id=1, token=token)
+                assert (await socket.read("error"))["code"] == code
+                found.append(reason)
+                if reason == "token_replayed":
+                    relay.kill()
+                assert refusals(relay) == found
     finally:
         relay.kill()
 

@@ -77,7 +77,7 @@ g:hover .space { fill: var(--line); }
   body { background: #fff; font-size: 10pt; -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   main { max-width: none; padding: 0; }
   section { padding: 0; border: 0; margin-top: 20px; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, h2 + p { break-after: avoid; }
   tr, figure, .facts { break-inside: avoid; }
   .scroll { overflow: visible; background: none; }
   table { width: 100%; font-size: 8.5pt; }

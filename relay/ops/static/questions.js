@@ -104,16 +104,16 @@ export class Questions {
     $("answer-head").replaceChildren(...columns.map((name) => this.make("th", { scope: "col", className: CLASSES[name] ?? "", text: name })));
     $("answer-rows").replaceChildren(...shown.map((row) => this.make("tr", {},
       ...columns.map((name) => {
-        const made = this.make("td", { className: CLASSES[name] ?? "", text: cell(row[name]) });
+        const made = this.make("td", { className: CLASSES[name] ?? "", text: cell(row[name], name) });
         made.dataset.name = name; // before the value, where a row is a block
         return made;
       }))));
   }
 }
 
-function cell(value) {
+function cell(value, name) {
   if (value === null || value === undefined) return "";
   if (Array.isArray(value)) return value.join(", ");
   if (typeof value === "boolean") return value ? "yes" : "no";
-  return typeof value === "number" ? value.toLocaleString("en") : String(value);
+  return name === "count" ? value.toLocaleString("en") : String(value); // other numbers are names: of a publication, for example
 }
