@@ -32,7 +32,7 @@ PACE = 30
 READERS, TICKS_S = 10, 1000
 """Readers of a channel with so many ticks a second, whose latency is compared."""
 EACH_ADDRESS = 9000
-"""Idle connections of one program and one address: the open files of a program are bounded, and so are ports."""
+"""Idle connections of one program and one address: open files and ports are bounded. Each has its own session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Nodes(Benchmark[Several]):
     parallel: Parallel = 50
     subscribers: Annotated[int, option("Subscribers of ticks as fast as they go.", 1, 5000)] = 1000
     ticks: Annotated[int, option("Such ticks.", 1, MAX_TICKS)] = 20_000
-    idle: Annotated[int, option("Idle connections over the workers; 0: none.", 0, 200_000)] = 10_000
+    idle: Annotated[int, option("Idle connections over the workers; 0: none.", 0, 10 * EACH_ADDRESS)] = 10_000
 
     def check(self) -> None:
         require_engine()
@@ -111,7 +111,8 @@ class Nodes(Benchmark[Several]):
         )
 
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Several:
-        is_relay, sessions = name == "relay", max(self.connections, self.subscribers, READERS)
+        is_relay, idle = name == "relay", min(self.idle, EACH_ADDRESS)
+        sessions = max(self.connections, self.subscribers, READERS, idle)
         with own_engine(folder / "engine") as engine:
             alone = engine if is_relay else None
             with own_relay(folder / "one", sessions=sessions, engine=alone) as running:
@@ -154,16 +155,14 @@ class Nodes(Benchmark[Several]):
         idle_kib = self._hold(running, folder, show) if workers and self.idle else None
         return Workers(
             processes=workers or 1,
-            paced=self._deliver(running, folder, show, PACE, PACE * self.seconds),
-            fanned=self._deliver(running, folder, show, 0, self.ticks),
+            paced=self._fan(running, folder, show, PACE, PACE * self.seconds),
+            fanned=self._fan(running, folder, show, 0, self.ticks),
             connected=self._connect(running, folder, show, workers or 1),
             idle=self.idle if idle_kib is not None else None,
             idle_kib=idle_kib,
         )
 
-    def _deliver(
-        self, running: RunningRelay, folder: Path, show: Show, rate: float, count: float
-    ) -> Measured:
+    def _fan(self, running: RunningRelay, folder: Path, show: Show, rate: float, count: float) -> Measured:
         ticks = made_up([FANNED], rate=rate, count=count)
         with publishing_to(running, folder, ticks) as server:
             groups = [GroupOrder(target=server.target(ticks.channels), connections=self.subscribers)]
