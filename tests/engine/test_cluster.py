@@ -1,6 +1,7 @@
 """A cluster as the engine: faults of real masters under load, with the same checks as those of one server."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -78,6 +79,27 @@ async def test_a_master_is_killed_and_its_replica_takes_its_place(
         await until(own_cluster.is_replicated)
         await nodes.more()
     assert own_cluster.master_of(shard) is not master
+
+
+@pytest.mark.parametrize("shard", ["c", shard_of("stream.a")])
+async def test_a_master_stands_still_until_its_replica_has_its_place(
+    own_cluster: EngineCluster, nodes: Nodes, shard: str
+) -> None:
+    """Its connections stay open. When it goes on, it takes itself for the master for a moment."""
+    master = master_of(own_cluster, shard)
+    replica = own_cluster.replica_of(master)
+    assert master.process is not None
+    async with nodes.busy():
+        await nodes.more()
+        master.process.send_signal(signal.SIGSTOP)
+        try:
+            await until(lambda: replica.run("INFO", "replication")["role"] == "master")
+            await nodes.more()
+        finally:
+            master.process.send_signal(signal.SIGCONT)
+        await until(own_cluster.is_replicated)
+        await nodes.more()
+    assert own_cluster.master_of(shard) is replica
 
 
 async def test_a_slot_is_moved_while_it_is_published_to(own_cluster: EngineCluster, nodes: Nodes) -> None:
