@@ -13,6 +13,11 @@ from relay.core.positions import Positions
 from relay.core.sent import Mark
 from relay.core.subscribers import Pack, Subscriber
 
+SMALL_GROUP = 8
+"""A group has few subscribers if the batch has so many times as many."""
+ADDED_A_WRITE = 16
+"""Chunks that are added for each write of a slice, at most: adding one takes a twentieth of a write."""
+
 
 @final
 @dataclass(slots=True, eq=False)  # compared and hashed by identity, as keys of `share`
@@ -89,6 +94,17 @@ def gather(groups: Iterable[Group], batch: Batch, positions: Positions) -> Batch
             group.joining.clear()
         group.delete_if_empty()
     return batch
+
+
+def are_few(groups: Iterable[Group], batch: Batch, max_writes: int) -> bool:
+    """Tell whether `groups` are cheap to add to a batch that is being written.
+
+    A subscriber that the flush has not reached yet then gets their values with the same write. Without this, values
+    wait for the whole flush and the rest after it. But what many subscribers share costs less as one chunk of the next
+    flush, and so does a channel that publishes more often than flushes begin.
+    """
+    readers = [len(group.subscribers) for group in groups]
+    return max(readers, default=0) * SMALL_GROUP <= len(batch) and sum(readers) <= ADDED_A_WRITE * max_writes
 
 
 def _chunk(

@@ -8,8 +8,9 @@ The cost of a delivery on loopback is mostly the `send` system call, so the desi
 - A publication is encoded once per transport that has subscribers, when the first of them needs it. WebSocket frames
   of a server are not masked (RFC 6455 §5.1), so the same bytes fit every WebSocket connection.
 - `publish` only queues frames at the channel's interval groups. `flush` takes what is queued on all channels and
-  writes once to each subscriber. On an idle relay that is one publication and one write. Publications that
-  arrive while a flush runs form the next flush. The caller may put that off, see `relay.stream.fanout`.
+  writes once to each subscriber. On an idle relay that is one publication and one write. Publications that arrive
+  while a flush runs form the next one, which the caller may put off (`relay.stream.fanout`). But those with few
+  subscribers still go out with what the flush has for them.
 - A flush is done in slices, so that handshakes, pings and publications are handled between them.
 - Subscribers with a flush interval get the newest value once per interval, and share its bytes too. Those that can read
   packed messages share one for all that the flush has for them.
@@ -24,7 +25,7 @@ history. If the history loses a message before it was written, the connection en
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from relay.core import messages
-from relay.core.batch import Batch, Chunk, Chunks, SharedChunks, as_list, gather, share
+from relay.core.batch import Batch, Chunk, Chunks, SharedChunks, are_few, as_list, gather, share
 from relay.core.catch_up import CATCH_UP_MS, CatchUp
 from relay.core.channels import INTERVALS_MS, Channel, ChannelOptions, Encoder, Group, IdEncoder
 from relay.core.counters import Counters
@@ -87,10 +88,10 @@ class Hub:
         self.acked_state = subscriptions.acked_state
         self.lacks_history = subscriptions.lacks_history
         self._subscribers: dict[Subscriber, None] = {}
-        # interval -> the groups that have something queued
-        self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}
+        self._queued: dict[int, list[Group]] = {interval: [] for interval in INTERVALS_MS}  # groups to flush
         self._batch: Batch = {}
-        self._order: list[Subscriber] = []  # in which the batch is written, the next one last
+        self._has_packed = False  # whether the batch may have messages for all readers of a set
+        self._order: list[Subscriber] = []  # in which this flush writes, the next one last
         self._packing: dict[Subscriber, Pack] = {}
         self._catching_up = CatchUp(wake_interval)
         self._silence = SilenceDetector()
@@ -99,7 +100,7 @@ class Hub:
     @property
     def flushing(self) -> bool:
         """Whether a flush has begun and is not finished."""
-        return bool(self._batch)
+        return bool(self._batch and self._order)
 
     # subscribers
 
@@ -237,8 +238,7 @@ class Hub:
         if not was_stale:
             self._queue_status(channel)
         is_idle = not self._batch and not self._queued[0]
-        groups = [group for group in channel.groups.values() if group.queue]
-        self._batch = gather(groups, self._batch, self.positions)
+        self._batch = gather([g for g in channel.groups.values() if g.queue], self._batch, self.positions)
         if is_idle and self._batch:
             self._wake()
         subscribers = [one for one in self._subscribers if channel in one.channels]
@@ -263,17 +263,16 @@ class Hub:
         """Write to at most `max_writes` subscribers. True: there is more to write."""
         if not self._batch:
             self._order.clear()
+            self._has_packed = False
+        if not self._has_packed and (not self._order or are_few(self._queued[0], self._batch, max_writes)):
             self._gather(0)
         batch, order, beat = self._batch, self._order, self._beat
+        if not order:  # those whose values wait longest come first
+            order.extend(reversed(batch))
         # Summed up in local variables: the counters' attributes would cost a tenth of a delivery.
         writes = deliveries = size = packed = 0
         try:
-            for _ in range(min(max_writes, len(batch))):
-                if not batch:  # an overflow ended one connection, and others with it
-                    break
-                if not order:  # those whose values wait longest come first
-                    order.extend(batch)
-                    order.reverse()
+            for _ in range(min(max_writes, len(order))):
                 subscriber = order.pop()
                 chunks = batch.pop(subscriber, None)
                 if chunks is None:  # it has left, or was written to alone
@@ -322,6 +321,7 @@ class Hub:
         self._gather(interval_ms)
         if self._packing:
             share(self._batch, self._packing)
+            self._has_packed = True
         if is_idle and self._batch:
             self._wake()
         return False

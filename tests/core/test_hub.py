@@ -67,6 +67,26 @@ def test_values_that_wait_longest_are_written_first() -> None:
     assert [len(line.writes) for line in (earliest, early, late)] == [2, 1, 1]
 
 
+def test_few_readers_get_what_comes_during_a_flush_with_the_same_write() -> None:
+    """A value that has few readers goes out with what the flush has for them. One that has many waits for the next."""
+    hub, woken = make_hub()
+    names = [f"own{number}" for number in range(16)]
+    lines = [joined(hub, ["all", name])[0] for name in names]
+    hub.publish(publication("all", 1))
+    assert hub.flush(4)
+    for name in names:
+        hub.publish(publication(name, 1))
+    assert hub.flush(4)
+    assert [len(line.writes) for line in lines] == [1] * 8 + [0] * 8
+    hub.publish(publication("all", 2))
+    flush(hub)
+    assert len(woken) == 1
+    assert [len(line.writes) for line in lines] == [2] * 16
+    for line, name in zip(lines, names, strict=True):
+        one, own, two = ("snapshot", "all", 1), ("snapshot", name, 1), ("update", "all", 2)
+        assert line.seqs() == [one, own, two]
+
+
 def test_a_joiner_enters_without_a_gap_or_a_repeat() -> None:
     """A subscriber that joins while ticks are queued gets the newest value at once, and then newer ones."""
     hub, _ = make_hub()

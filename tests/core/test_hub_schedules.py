@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from relay.core import batch
 from relay.core.catch_up import CATCH_UP_MS
 from relay.core.channels import INTERVALS_MS, ChannelOptions, Encoder
 from relay.core.hub import Hub
@@ -320,8 +321,12 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_any_order_of_things(seed: int) -> None:
-    """In any order of events each reader gets what it must get, and a reader that has left leaves nothing."""
+def test_any_order_of_things(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In any order of events each reader gets what it must get, and a reader that has left leaves nothing.
+
+    So few readers have small groups only by chance. In two thirds of the seeds, larger ones count as small.
+    """
+    monkeypatch.setattr(batch, "SMALL_GROUP", (batch.SMALL_GROUP, 1, 0)[seed % 3])
     model = Model(seed)
     for _ in range(200):
         model.step()

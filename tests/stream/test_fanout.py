@@ -211,13 +211,14 @@ async def test_flushes_are_timed_from_what_came_first() -> None:
 
 
 async def test_a_flush_rests_if_waiting_spares_writes() -> None:
-    """The rest is as long as the spared writes took. If each write had one value, the next flush is due at once."""
-    now = 10.0
+    """The rest takes twice as long as the spared writes. If each write had one value, the next flush is due at once,
+    and so it is after a flush that took long."""
+    now, write_s = 10.0, 0.001
 
     class Slow(Socket):
         def write(self, data: bytes) -> None:
             nonlocal now
-            now += 0.001
+            now += write_s
             super().write(data)
 
     class Loop:
@@ -251,14 +252,20 @@ async def test_a_flush_rests_if_waiting_spares_writes() -> None:
         return waits()
 
     assert publish("ab") == 0.0  # nothing was known
-    assert publish("a") == 0.002  # half of 4 ms: two values shared each of 4 writes
+    assert publish("a") == 0.004  # half of 4 ms, twice: two values shared each of 4 writes
     assert publish("a") == 0.0
     assert publish("ab" * 50) == 0.0
-    assert publish("a") == round(0.004 * 0.99, 6)
+    assert publish("a") == round(2 * 0.004 * 0.99, 6)
     assert [len(sink.writes) for sink in sinks] == [5] * 4
     assert publish("ab") == 0.0
-    now += 0.0015  # most of the rest is over, and a timer would take longer
+    now += 0.0035  # most of the rest is over, and a timer would take longer
     assert publish("a") == 0.0
+    write_s = 0.004
+    assert publish("ab") == 0.0
+    assert publish("ab") == 0.014  # 30 ms after the flush began, which took 16 ms
+    write_s = 0.0075
+    assert publish("ab") == 0.014
+    assert publish("ab") == 0.0
 
 
 class Archive(MemoryBroker):
