@@ -32,6 +32,7 @@ DELIVERY_S = 100e-6
 MAX_EACH = 256
 """Channels of one connection, each of which ends with an end mark."""
 LATE_FACTOR, LATE_S = 2.0, 10.0
+MAX_VALUES_A_WRITE = 100.0  # of a bare loop, however seldom the relay wrote
 KEPT_PACE = 0.97
 """Share of the asked rate below which the pace was not kept."""
 
@@ -265,7 +266,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
     """A benchmark whose side is one delivery: it names ticks, groups of connections, and the pace."""
 
     P99_AT_MOST: ClassVar[float | None] = None  # times the yardstick's
-    WRITE_EVERY_S: ClassVar[float] = 0.0  # of `relay.bench.load.yardstick.BareLoop`, if that is the yardstick
+    pace: list[float] | None = None  # of a `BareLoop`, if that is the yardstick: values a read of each relay
 
     subscribers: int
     interval_ms: int = 0
@@ -291,12 +292,15 @@ class DeliveryBenchmark(Benchmark[Measured]):
             ticks,
             sessions=sessions,
             interval_ms=self.interval_ms,
-            write_every_s=self.WRITE_EVERY_S,
+            values_a_write=min(self.pace[-1], MAX_VALUES_A_WRITE) if self.pace else 0.0,
         ) as server:
             changes = {member: True} if member and name == "relay" else {}
             groups = [change(one, target=change(one.target, **changes)) for one in self.groups(server)]
             with opened(server, groups, ticks, folder) as delivery:
-                return deliver(delivery, ticks, show)
+                side = deliver(delivery, ticks, show)
+        if name == "relay" and self.pace is not None:
+            self.pace.append(side.deliveries_a_read or 1.0)
+        return side
 
     def figures(self) -> Sequence[Figure[Measured]]:
         return [*COST, *latency_figures(p99_at_most=self.P99_AT_MOST), *PACE]
