@@ -28,7 +28,8 @@ from relay.audit.index.parts import (
     summary_of,
 )
 from relay.audit.index.rows import rows_of
-from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows
+from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, whole
+from relay.audit.query.records import epoch_ms
 from relay.core.errors import RelayError
 
 _SOME_ROWS = 10_000
@@ -252,7 +253,9 @@ class Index:
     def _copy_part(self, number: int, part: Part, path: Path) -> None:
         """Write all rows of a part as a database of its own."""
         sheets = VIEWS["lines"].sheets
-        rows = " UNION ALL ".join(f"SELECT * FROM {self._source(number, part, sheet)}" for sheet in sheets)
+        rows = " UNION ALL BY NAME ".join(
+            whole(sheet, f"SELECT * FROM {self._source(number, part, sheet)}") for sheet in sheets
+        )
         self._copy(f"({rows})", path)
 
     def _copy(self, source: str, path: Path) -> None:
@@ -336,34 +339,35 @@ class Index:
     def _selected(self, view: View) -> str:
         """Return the query for the rows of a view."""
         since, until = self.span if view.is_bounded else ("", None)
-        bounds = [f"moment >= '{since}'"] if since else []
-        bounds += [] if until is None else [f"moment <= '{until}'"]
+        bound = (lambda at: str(epoch_ms(at))) if "keys" in view.sheets else "'{}'".format
+        bounds = [f"moment >= {bound(since)}"] if since else []
+        bounds += [] if until is None else [f"moment <= {bound(until)}"]
         if bounds and view.sheets[0] in SUMS:
             self._make_views("spanned_keys")
             rows = SHEETS[view.sheets[0]].format(rows="(SELECT * REPLACE (place AS start) FROM spanned_keys)")
             return f"SELECT *, start AS place FROM ({rows})" if view.has_places else rows
-        selects = [
-            f"SELECT {number} AS file, * FROM ({SHEETS[sheet].format(rows=table)})"
-            for sheet in view.sheets
-            for number, table in self._tails
-        ]
-        for sheet in view.sheets:
-            sound: list[tuple[int, int]] = []
-            for number, part in self._all_parts():
-                if self._parts.is_sound(part, sheet):
-                    sound.append((number, self._parts.file(part, sheet)))
-                else:
-                    selects.append(f"SELECT {number} AS file, * FROM {self._source(number, part, sheet)}")
-            if sound:
-                numbers, files = zip(*sound, strict=True)
-                selects.append(
-                    f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}"
-                )
-        every = " UNION ALL ".join(selects) or f"SELECT 0 AS file, * FROM ({no_rows(view.sheets[0])})"
+        every = " UNION ALL BY NAME ".join(self._rows_of(sheet) for sheet in view.sheets)
         if view.is_bounded and "rare" in view.sheets:
             bounds.append("NOT bad")
         found = f"SELECT *, {PLACE} AS place FROM ({every})" if view.has_places else every
         return f"{found} WHERE {' AND '.join(bounds)}" if bounds else found
+
+    def _rows_of(self, sheet: str) -> str:
+        """Return the query for a sheet of all parts and tails."""
+        selects = [
+            f"SELECT {number} AS file, * FROM ({SHEETS[sheet].format(rows=table)})"
+            for number, table in self._tails
+        ]
+        sound: list[tuple[int, int]] = []
+        for number, part in self._all_parts():
+            if self._parts.is_sound(part, sheet):
+                sound.append((number, self._parts.file(part, sheet)))
+            else:
+                selects.append(f"SELECT {number} AS file, * FROM {self._source(number, part, sheet)}")
+        if sound:
+            numbers, files = zip(*sound, strict=True)
+            selects.append(f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}")
+        return whole(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
 
 
 def _struct(columns: Mapping[str, str]) -> str:

@@ -10,7 +10,9 @@ from typing import Literal
 from relay.audit.index.database import Index
 from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, load_narrowest
 from relay.audit.index.rows import SUBSCRIBED
+from relay.audit.index.sheets import EPOCH_MS, NEVER
 from relay.audit.index.views import published_rows
+from relay.audit.query.records import epoch_ms, iso_of
 from relay.core.events import Action
 
 Bounds = tuple[str, str]
@@ -20,6 +22,7 @@ Bounds = tuple[str, str]
 By = Literal["role", "user", "publisher"]
 """To whom the facts belong."""
 
+_RARE = f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_spanned)"
 _WHATS = ("granted", "opened", "subscribed", "published", "refused")
 
 _LIVES = f"""
@@ -28,17 +31,17 @@ _LIVES = f"""
     GROUP BY jti_key;
     CREATE OR REPLACE TEMP TABLE lives AS
     SELECT begun.connection_key, begun.since, first.jti_key, first.user_id, first.endpoint,
-        coalesce(begun.closed, killed.moment, '9') AS until
+        coalesce(begun.closed, killed.moment, {NEVER}) AS until
     FROM (
         SELECT connection_key, min(moment) AS since, max(moment) AS latest, min(place) AS place,
             min(moment) FILTER (action = '{Action.CONNECTION_CLOSED}') AS closed
         FROM spanned_keys WHERE connection_key != hash('') AND (
             action IN ({SUBSCRIBED}, '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}')
         ) GROUP BY connection_key
-        HAVING closed IS NULL OR greatest(closed, latest) >= '{{begin}}'
+        HAVING closed IS NULL OR greatest(closed, latest) >= {{begin}}
     ) AS begun
     JOIN spanned_keys AS first USING (place)
-    ASOF LEFT JOIN (SELECT writer, place, moment FROM rare_spanned WHERE unclean_end) AS killed
+    ASOF LEFT JOIN (SELECT writer, place, moment FROM {_RARE} WHERE unclean_end) AS killed
         ON killed.writer = first.writer AND begun.place < killed.place;
     CREATE OR REPLACE TEMP TABLE holdings AS
     SELECT jti_key, max(until) AS until FROM (
@@ -47,13 +50,13 @@ _LIVES = f"""
         FROM spanned_keys AS held JOIN lives USING (connection_key)
         WHERE held.action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}')
     ) GROUP BY jti_key"""
-"""When connections were open ('9' is after all times), and until when one held the grants of a token."""
+"""When connections were open, and until when one held the grants of a token."""
 
 _OF_TOKENS = f"""
     CREATE OR REPLACE TEMP TABLE facts AS
     SELECT 'granted' AS what, user_id, kind, endpoint, '' AS name, '' AS reason, NULL::VARCHAR[] AS roles, {{counts}}
     FROM (
-        SELECT user_id, kind, endpoint, 1 AS n, moment AS since, greatest(moment, coalesce(until, '')) AS until
+        SELECT user_id, kind, endpoint, 1 AS n, moment AS since, greatest(moment, until) AS until
         FROM spanned_keys JOIN last_tokens USING (jti_key) LEFT JOIN holdings USING (jti_key)
         WHERE action = '{Action.TOKEN_ISSUED}'
     ) WHERE {{held}} GROUP BY ALL
@@ -84,7 +87,8 @@ _OF_TOKENS = f"""
                 ) || CASE WHEN "count" > len(channels)
                     THEN [{{{{'name': '', 'why': reason, 'n': "count" - len(channels)}}}}] ELSE [] END
                 ELSE [{{{{'name': '', 'why': reason, 'n': 1::BIGINT}}}}] END) AS one
-            FROM rare_spanned WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
+            FROM {_RARE}
+            WHERE action IN ('{Action.TOKEN_DENIED}', '{Action.SUBSCRIBE_DENIED}',
                 '{Action.CONNECT_DENIED}') OR (action = '{Action.TOKEN_ISSUED}' AND len(rejected) > 0)
         ) LEFT JOIN last_tokens USING (jti_key)
     ) GROUP BY ALL;
@@ -131,12 +135,12 @@ _BY = f"""
 _OF_PUBLISHERS = f"""
     SELECT * FROM (
         SELECT publisher, what, '', name, reason, {{counts}} FROM (
-            SELECT publisher, 'published' AS what, channel AS name, '' AS reason, "count" + dropped + alive AS n, since,
-                "until"
+            SELECT publisher, 'published' AS what, channel AS name, '' AS reason, "count" + dropped + alive AS n,
+                {EPOCH_MS.format("since")} AS since, {EPOCH_MS.format('"until"')} AS "until"
             FROM ({{published}})
             UNION ALL
             SELECT publisher, 'refused', '', reason, greatest("count", 1), moment, moment
-            FROM rare_spanned WHERE action = '{Action.PUBLISH_DENIED}'
+            FROM {_RARE} WHERE action = '{Action.PUBLISH_DENIED}'
         ) WHERE publisher != '' GROUP BY ALL
     ) WHERE (a > 0) != (b > 0)"""
 
@@ -168,18 +172,18 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
     those that granted anything of its token, and a refusal to all roles of the session. A refusal whose credential
     proves nobody belongs to nobody.
     """
+    within = [f"since < {epoch_ms(end)} AND until >= {epoch_ms(begin)}" for begin, end in (a, b)]
     counts = ", ".join(
-        f"coalesce(sum(n) FILTER (since < '{end}' AND until >= '{begin}'), 0)::BIGINT AS {name}"
-        for name, (begin, end) in (("a", a), ("b", b))
+        f"coalesce(sum(n) FILTER ({period}), 0)::BIGINT AS {name}"
+        for name, period in zip("ab", within, strict=True)
     )
-    # those of records outside both periods are not asked for
-    held = " OR ".join(f"since < '{end}' AND until >= '{begin}'" for begin, end in (a, b))
+    held = " OR ".join(within)  # those of records outside both periods are not asked for
     counts += f", min(since) FILTER ({held}) AS first, max(since) FILTER ({held}) AS last"
     if by == "publisher":
         rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("rare_spanned")))
     else:
         index.execute(KINDS)
-        index.execute(_LIVES.format(begin=min(a[0], b[0])))
+        index.execute(_LIVES.format(begin=epoch_ms(min(a[0], b[0]))))
         index.execute(_OF_TOKENS.format(counts=counts, held=held))
         load_narrowest(index, "SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed'")
         whose = "whose" if by == "role" else "[user_id]"
@@ -193,8 +197,8 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
             channel=channel,
             reason=reason,
             count=in_a or in_b,
-            first=first,
-            last=last,
+            first=iso_of(first),
+            last=iso_of(last),
         )
         for whose, what, endpoint, channel, reason, in_a, in_b, first, last in rows
     ]
@@ -227,16 +231,18 @@ class Unknown:
 
 def unknown(index: Index, a: Bounds, b: Bounds) -> Unknown:
     """Return what the log does not say about two periods."""
-    in_a, in_b = (f"(moment >= '{begin}' AND moment < '{end}')" for begin, end in (a, b))
+    in_a, in_b = (f"(moment >= {epoch_ms(begin)} AND moment < {epoch_ms(end)})" for begin, end in (a, b))
     ((first, of_a, of_b, unnamed, nameless),) = index.rows(
         f"""
-        SELECT coalesce(min(moment), ''), count(*) FILTER ({in_a}), count(*) FILTER ({in_b}),
+        SELECT min(moment), count(*) FILTER ({in_a}), count(*) FILTER ({in_b}),
             count(*) FILTER (({in_a} OR {in_b}) AND action IN ({SUBSCRIBED})
                 AND use_key IN (SELECT use FROM uses_of_parts WHERE is_cut))
-                + (SELECT count(*) FROM rare_spanned WHERE ({in_a} OR {in_b}) AND "count" > len(channels)
+                + (SELECT count(*) FROM {_RARE} WHERE ({in_a} OR {in_b}) AND "count" > len(channels)
                     AND action = '{Action.SUBSCRIBE_DENIED}'),
             count(*) FILTER (({in_a} OR {in_b}) AND action = '{Action.DENIALS_AGGREGATED}')
         FROM spanned_keys"""
     )
     empty = tuple(name for name, count in (("A", of_a), ("B", of_b)) if not count)
-    return Unknown(first=first, empty=empty, unnamed=unnamed, nameless=nameless)
+    return Unknown(
+        first="" if first is None else iso_of(first), empty=empty, unnamed=unnamed, nameless=nameless
+    )

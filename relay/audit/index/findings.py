@@ -10,7 +10,7 @@ from relay.audit.index.database import Index, Known
 from relay.audit.index.privileges import GrantUse, grant_uses
 from relay.audit.index.questions import Marked, Missing, Stats, marked, missing, refusals_by_day, stats
 from relay.audit.query.explain import explain
-from relay.audit.query.records import Record, RecordReader
+from relay.audit.query.records import Record, RecordReader, iso_of
 from relay.core.events import Action
 
 MOST_ROWS = 500
@@ -121,7 +121,8 @@ def _newest(index: Index, where: str) -> tuple[list[tuple[bytes, Record]], int]:
 
 def _tokens_by_day(index: Index) -> Counter[str]:
     issued = f"FROM spanned_keys WHERE action = '{Action.TOKEN_ISSUED}'"
-    return Counter(dict(index.rows(f"SELECT substr(moment, 1, 10), count(*) {issued} GROUP BY 1")))
+    days = index.rows(f"SELECT floor(moment / 86400000)::BIGINT AS day, count(*) {issued} GROUP BY day")
+    return Counter({iso_of(day * 86_400_000)[:10]: count for day, count in days})
 
 
 def _refusals_by_day(index: Index) -> Counter[str]:

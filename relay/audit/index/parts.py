@@ -23,7 +23,7 @@ from relay.audit.index import copies, manifest
 from relay.audit.index.manifest import Part, State, Summary
 from relay.audit.index.native import duckdb
 from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, rows_of
-from relay.audit.index.sheets import SHEETS
+from relay.audit.index.sheets import SHEETS, whole
 
 Progress = Callable[[int], None]
 """Gets the bytes of the log that came into the index, or were found there, since the last call."""
@@ -198,8 +198,13 @@ class Parts:
                 return parts
         if not all(self.is_sound(part, sheet) for part in parts for sheet in _WHOLE):
             return parts
-        rows = sources(self._opened[part.name][sheet] for sheet in _WHOLE for part in parts)
-        self._database.execute(f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM {rows} ORDER BY {_ORDER}")
+        rows = " UNION ALL BY NAME ".join(
+            whole(sheet, f"SELECT * FROM {sources(self._opened[part.name][sheet] for part in parts)}")
+            for sheet in _WHOLE
+        )
+        self._database.execute(
+            f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM ({rows}) ORDER BY {_ORDER}"
+        )
         return [self._written(parts[0].state, begin, end, digest.hexdigest(), name)]
 
     def _written(self, state: State, begin: int, end: int, log_sha256: str, name: str) -> Part:

@@ -74,7 +74,7 @@ def minutes_of(index: Index, channel: str) -> list[tuple[str, int, int, str, str
     """Return the rows of a channel: epoch, first and last number, and between which times they were published."""
     return index.rows(
         f"""
-        SELECT epoch, first, last, since, "until" FROM ({published_rows("lines")})
+        SELECT epoch, first, last, since, "until" FROM ({published_rows("rare_lines")})
         WHERE channel = ? AND last > 0 ORDER BY place""",
         [channel],
     )

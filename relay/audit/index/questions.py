@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from relay.audit.index.database import Index
+from relay.audit.index.database import Index, Span
 from relay.audit.index.manifest import Summary
-from relay.audit.index.rows import MAX_NAME, SUBSCRIBED
-from relay.audit.query.records import RecordReader
+from relay.audit.index.rows import MAX_NAME, SUBSCRIBED, TOLD
+from relay.audit.index.sheets import EPOCH_MS, NEVER
+from relay.audit.query.records import RecordReader, epoch_ms, iso_of
 from relay.core.events import Action
-from relay.core.patterns import covers, is_pattern
+from relay.core.patterns import covers
+from relay.core.scope import Scope
 
 TOP = 10
 """Users and addresses that are listed."""
@@ -22,7 +24,7 @@ _MOST_LIKE = 50
 """Names that may be suggested in place of one that nobody knows."""
 
 _REFUSED = "reason != '' AND outcome = 'failure'"
-_OF_CONNECTIONS = "'connect.accepted', 'subscribe.accepted', 'connection.channels', 'connection.closed'"
+_OF_CONNECTIONS = f"{SUBSCRIBED}, {TOLD}"
 NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
 """The columns that name a token, a connection, a user or a session. What is claimed is known too."""
 
@@ -30,13 +32,16 @@ NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti
 def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
     """Read the lines whose records have one of these names: of a token, a connection, a session or a user."""
     # one comparison a query: DuckDB then decodes a column alone, and the others where a row was found
-    conditions = [("keys", "jti_key = hash({})"), ("keys", "connection_key = hash({})")]
-    conditions += [("keys", f"{column} = {{}}") for column in ("user_id", "session")]
-    conditions += [("rare_lines", f"{column} = {{}}") for column in ("claimed_user", "claimed_jti")]
+    conditions = [f"keys WHERE {column}_key = hash({{}})" for column in ("jti", "connection")]
+    conditions += [f"keys WHERE {column} = {{}}" for column in ("user_id", "session")]
+    conditions += [
+        f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_lines) WHERE {column} = {{}}"
+        for column in ("claimed_user", "claimed_jti")
+    ]
     found = " UNION ".join(
-        f"SELECT place, moment, file, start, length FROM {view} WHERE {condition.format(f'${number}')}"
+        f"SELECT {index.order}, file, start, length FROM {condition.format(f'${number}')}"
         for number in range(1, len(names) + 1)
-        for view, condition in conditions
+        for condition in conditions
     )
     return index.lines("true", [name[:MAX_NAME] for name in names], of=f"({found})")
 
@@ -88,7 +93,7 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
             SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND endpoint = $1 AND accepted.moment <= $2
         ) AND action IN ({SUBSCRIBED}, '{Action.CONNECTION_CLOSED}')"""
-    return index.lines(where, [endpoint, end, begin], of="keys")
+    return index.lines(where, [endpoint, epoch_ms(end), epoch_ms(begin)], of="keys")
 
 
 _NOT_ENDED = f"""ANTI JOIN (
@@ -191,7 +196,9 @@ def _counted(index: Index) -> Stats:
         ((total, first, last),) = index.rows(
             "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned_keys"
         )
-        found = Stats(records=total, first=first or "", last=last or "")
+        found = Stats(records=total)
+        if total:
+            found.first, found.last = iso_of(first), iso_of(last)
         kinds = index.rows(
             "SELECT file, action, endpoint, count(*), min(start) FROM spanned_keys GROUP BY 1, 2, 3"
         )
@@ -212,16 +219,17 @@ def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
     since, until = index.span
     where = f"""
-        (? IS NULL OR moment <= ?) AND (
+        moment <= ? AND (
             action = '{Action.AUDIT_GAP}'
             OR action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
                 SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
                     AND (user_id = ? OR session = ? OR jti_key = hash(?) OR connection_key = hash(?))
                 EXCEPT SELECT connection_key FROM keys
-                WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < '{since}'
+                WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
             )
         )"""
-    return index.lines(where, [until, until, *([about[:MAX_NAME]] * 4)], of="keys")
+    bounds = NEVER if until is None else epoch_ms(until), epoch_ms(since) if since else -NEVER
+    return index.lines(where, [bounds[0], *([about[:MAX_NAME]] * 4), bounds[1]], of="keys")
 
 
 def endpoints(index: Index) -> set[str]:
@@ -314,21 +322,15 @@ def _absent(summaries: Iterable[Summary]) -> int:
     )
 
 
-def lines_of_subscribers(index: Index, channel: str, span: tuple[str, str] = ("", "~")) -> Iterator[bytes]:
+def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) -> Iterator[bytes]:
     """Read the lines of the connections that may have subscribed to a channel, and those that end or hide many of them.
 
     Their records name it, or do not name all channels, or subscriptions were only counted while they were open. Those
     that ended before a span of time, or began after it, are left out.
     """
-    named = [
-        name
-        for (name,) in index.rows(
-            f"SELECT DISTINCT unnest(channels) FROM lines WHERE action IN ({_OF_CONNECTIONS})"
-        )
-        if name == channel or (is_pattern(name) and covers(name, channel))
-    ]
+    named, unnamed, told, granted = _naming(index, channel)
     floods = index.rows(
-        "SELECT writer, min(since), max(moment) FROM rare_lines "
+        f"SELECT writer, {EPOCH_MS.format('min(since)')}, {EPOCH_MS.format('max(moment)')} FROM rare_lines "
         f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
     )
     hidden = f"""
@@ -336,18 +338,61 @@ def lines_of_subscribers(index: Index, channel: str, span: tuple[str, str] = (""
                 SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
             ) AS ended ON ended.connection_key = accepted.connection_key
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND writer = ? AND moment <= ?"""
+    # a report counts while its connection is open; with other clocks or a name that is there twice, it may count
     where = f"""
-        (rare AND action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}'))
+        action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')
         OR action IN ({_OF_CONNECTIONS}) AND connection_key IN (
-            SELECT connection_key FROM lines WHERE list_has_any(channels, ?::VARCHAR[]) OR (
-                "count" > CASE WHEN action LIKE 'connection.c%' THEN 0 ELSE len(channels) END
-                AND action IN ({_OF_CONNECTIONS})
-            ){hidden * len(floods)}
+            SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
+            UNION SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
+                AND connection_key IN (
+                    SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
+            UNION SELECT connection_key FROM (
+                SELECT connection_key, min(place) AS first, max(place) AS last, min(moment) AS since,
+                    max(moment) AS until
+                FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])) GROUP BY connection_key
+            ) AS told JOIN (
+                SELECT connection_key, min(place) FILTER (begins) AS begin, max(place) FILTER (begins) AS last_begin,
+                    min(moment) FILTER (begins) AS since, max(moment) FILTER (begins) AS last_since,
+                    min(place) FILTER (NOT begins) AS "end", min(moment) FILTER (NOT begins) AS until
+                FROM (SELECT *, action = '{Action.CONNECT_ACCEPTED}' AS begins FROM keys)
+                WHERE action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_CLOSED}') AND connection_key IN (
+                    SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
+                GROUP BY connection_key
+            ) AS life USING (connection_key)
+            WHERE (told.last >= life.begin OR told.until >= life.since) AND ("end" IS NULL OR told.first <= "end"
+                OR told.since <= life.until OR last_begin >= "end" OR last_since > life.until){hidden * len(floods)}
             EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= ?
             EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}' AND moment > ?
         )"""
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
-    return index.lines(where, [named, *bounds, *span])
+    begin, end = span
+    times = epoch_ms(begin) if begin else -NEVER, NEVER if end is None else epoch_ms(end)
+    return index.lines(where, [named, unnamed, granted, told, told, *bounds, *times], of="keys")
+
+
+def lines_of_reports(index: Index, channel: str) -> Iterator[bytes]:
+    """Read the lines that may say what a connection was sent of a channel."""
+    _, _, told, _ = _naming(index, channel)
+    return index.lines("names_key IN (SELECT unnest(?::UBIGINT[]))", [told], of="keys")
+
+
+def _naming(index: Index, channel: str) -> tuple[list[int], list[int], list[int], list[int]]:
+    """Return the `names_key` of records by what they say of a channel.
+
+    Those of subscriptions that name it, and those that may have it among the channels that they do not name; those of
+    reports that name it or may have it; and those of connections whose token grants it.
+    """
+    named, unnamed, told, granted = list[int](), list[int](), list[int](), list[int]()
+    for key, channels, scope, is_told, is_cut in index.rows(
+        "SELECT DISTINCT names, channels, scope, is_told, is_cut FROM named_of_parts"
+    ):
+        if scope is not None and Scope(tuple(scope)).allows(channel):
+            granted.append(key)
+        if any(covers(name, channel) for name in channels):
+            (told if is_told else named).append(key)
+        elif is_cut:
+            (told if is_told else unnamed).append(key)
+    return named, unnamed, told, granted
 
 
 def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> Iterator[bytes]:
@@ -366,7 +411,7 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
         ) AND action IN (
             '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'
         )"""
-    return index.lines(where, [expires, end, begin], of="keys")
+    return index.lines(where, [expires, epoch_ms(end), epoch_ms(begin)], of="keys")
 
 
 def lines_of_refused_grants(index: Index) -> Iterator[bytes]:

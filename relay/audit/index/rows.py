@@ -5,7 +5,7 @@ from typing import get_type_hints
 
 import msgspec
 
-from relay.audit.query.records import Publications, Record, RelayFields
+from relay.audit.query.records import Publications, Record, RelayFields, record_of
 from relay.core.events import MAX_LIST, MAX_TEXT, SUBSCRIBE_ACTIONS, Action
 
 _MOST = (1 << 63) - 1
@@ -108,6 +108,39 @@ _USUAL = ", ".join(
     )
 )
 
+USUAL_VALUES = {
+    name: DEFAULTS[name]
+    for name in (
+        *(
+            "bad",
+            "outcome",
+            "detail",
+            "method",
+            "rejected",
+            "rejected_reasons",
+            "publisher",
+            "operator",
+            "revoked",
+        ),
+        *(
+            "connections",
+            "claimed_user",
+            "claimed_jti",
+            "claimed_name",
+            "marks",
+            "counts",
+            "published",
+            "lost",
+            "cut",
+        ),
+        "unclean_end",
+    )
+} | {"outcome": "'success'"}
+"""The columns that have the same value in all rows that are not `rare`, and that value, as SQL has it."""
+
+TOLD = f"'{Action.CONNECTION_CHANNELS}', '{Action.CONNECTION_CLOSED}'"
+"""Actions whose records have what a connection was sent."""
+
 SUBSCRIBED = ", ".join(f"'{action}'" for action in sorted(SUBSCRIBE_ACTIONS))
 """Actions whose records have the channels that a connection subscribed to."""
 
@@ -124,23 +157,34 @@ DERIVED = {
         'THEN hash(endpoint, user_id, channels, "count" > len(channels)) '
         f"WHEN action = '{Action.CONNECTION_CLOSED}' AND len(used) > 0 THEN hash(endpoint, user_id, used) ELSE 0 END",
     ),
+    "names_key": (
+        "UBIGINT",
+        f"CASE WHEN action = '{Action.CONNECT_ACCEPTED}' THEN hash(channels, \"count\" > len(channels), scope) "
+        f'WHEN action IN ({SUBSCRIBED}) AND "count" + len(channels) > 0 '
+        'THEN hash(channels, "count" > len(channels)) '
+        f'WHEN action IN ({TOLD}) AND "count" + len(channels) > 0 THEN hash(channels, "count" > 0, 0) ELSE 0 END',
+    ),
     "rare": (
         "BOOLEAN",
-        f"action NOT IN ({_USUAL}) OR outcome != 'success' OR len(marks) > 0 OR len(rejected) > 0 OR counts "
-        "OR claimed_user != '' OR claimed_jti != '' OR lost != 0 OR cut != 0 OR unclean_end",
+        f"action NOT IN ({_USUAL}) OR "
+        + " OR ".join(
+            f"len({name}) > 0" if COLUMNS[name] == "VARCHAR[]" else f"{name} != {value}"
+            for name, value in USUAL_VALUES.items()
+        ),
     ),
 }
 """Columns that are made of the others, with their types and how they are made.
 
-Numbers are found and joined faster than texts. Rows that are not `rare` are almost all, and say only that something
-usual went well: a question about anything else passes over them. Lines that are no record are rare too.
+Numbers are found and joined faster than texts. `use_key` stands for the channels or grants that a connection of a user
+used, and `names_key` for the channels that a record of any connection names. Rows that are not `rare` are almost all,
+and say only that something usual went well: a question about anything else passes over them. Lines that are no record
+are rare too.
 """
 
 MAX_NAME = 4096
 """Characters that the index keeps of a text. The relay writes 256 at most; only a forged line has more."""
 _LONG = 64 << 10
 
-_decode = msgspec.json.Decoder(Record).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -149,8 +193,8 @@ def rows_of(lines: Iterable[bytes], start: int) -> Iterator[Row]:
     for line in lines:
         length = len(line)
         try:
-            record = _decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            record = record_of(line)
+        except ValueError:
             if line.strip():
                 yield Row(start, length, bad=True)
         else:

@@ -3,8 +3,8 @@
 It is started as a file, with Python's own modules and DuckDB alone. Limits of memory, CPU and files hold before DuckDB
 is loaded. DuckDB is locked before the query is read: no file can be opened, and no setting changed.
 
-Standard input has a line of JSON with what to open, and after it the query. Standard output has lines of JSON: the
-columns, each row, and the number of rows at the end; or an error.
+Standard input has a line of JSON with the limits, one with what to open, and after them the query. Standard output has
+lines of JSON: the columns, each row, and the number of rows at the end; or an error.
 """
 
 import json
@@ -21,10 +21,10 @@ _SOME = 1000
 
 def main() -> None:
     """Answer the query of standard input."""
-    setup = json.loads(sys.stdin.readline())
-    memory = (setup["memory_mb"] + _OVERHEAD_MB) << 20
+    limits = json.loads(sys.stdin.readline())
+    memory = (limits["memory_mb"] + _OVERHEAD_MB) << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (setup["cpu_s"], setup["cpu_s"] + 1))
+    resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_s"], limits["cpu_s"] + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
@@ -33,7 +33,7 @@ def main() -> None:
         import duckdb  # type: ignore[no-redef]  # the same
 
     try:
-        database = locked(duckdb, setup)
+        database = locked(duckdb, json.loads(sys.stdin.readline()))
         _answer(database, sys.stdin.read())
     except duckdb.Error as error:
         _write({"error": str(error), "kind": type(error).__name__})

@@ -48,14 +48,8 @@ def asked(
         RelayError: if it takes too long or too much memory.
         OSError: if the databases can't be written.
     """
+    limits = {"memory_mb": index.memory_mb, "cpu_s": timeout_s * 2}  # it has two threads
     with TemporaryDirectory(dir=index.folder, prefix=".sql-") as aside:
-        databases = index.databases(Path(aside), progress)
-        setup = {
-            "databases": [str(path) for _, path in databases],
-            "views": statements([number for number, _ in databases], index.span),
-            "memory_mb": index.memory_mb,
-            "cpu_s": timeout_s * 2,  # it has two threads
-        }
         process = subprocess.Popen(
             [sys.executable, "-I", sandbox.__file__],
             stdin=subprocess.PIPE,
@@ -71,10 +65,17 @@ def asked(
             process.kill()
 
         timer = threading.Timer(timeout_s, kill)
-        timer.start()
         try:
             assert process.stdin is not None
             with suppress(BrokenPipeError), process.stdin as sink:  # it says why below
+                sink.write(json.dumps(limits).encode() + b"\n")
+                sink.flush()  # it loads DuckDB while the copies are checked here
+                databases = index.databases(Path(aside), progress)
+                setup = limits | {
+                    "databases": [str(path) for _, path in databases],
+                    "views": statements([number for number, _ in databases], index.span, query),
+                }
+                timer.start()
                 sink.write(json.dumps(setup).encode() + b"\n" + query.encode())
             lines = _lines(process, killed, timeout_s)
             first = next(lines)

@@ -5,8 +5,9 @@ skipped; `relay audit verify` checks whether a log is whole. The garbage collect
 no cycles: that would take as long as reading them.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -192,7 +193,11 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     relay: RelayFields = RelayFields()
 
 
-_decoder = msgspec.json.Decoder(Record)
+_decode = msgspec.json.Decoder(Record).decode
+_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+_is_usual_time = re.compile(
+    r"[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3])(?::[0-5]\d){2}\.\d{3}Z", re.ASCII
+).fullmatch
 _ENDS = (b"}\n", b"}")
 """The ends of lines that are not torn."""
 
@@ -229,7 +234,7 @@ class RecordReader:
         self, lines: Iterable[bytes], matches: Callable[[bytes], bool] | None = None
     ) -> Iterator[tuple[bytes, Record]]:
         """Yield the same records, each with its line."""
-        decode, since, until = _decoder.decode, self._since, self._until
+        since, until = self._since, self._until
         self.unreadable = self.lost = 0
         for line in lines:
             is_gap = _GAP in line
@@ -237,14 +242,36 @@ class RecordReader:
                 self.unreadable += not line.endswith(_ENDS)
                 continue
             try:
-                record = decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                record = record_of(line)
+            except ValueError:
                 self.unreadable += bool(line.strip())
                 continue
             if record.at >= since and (until is None or record.at <= until):
                 if is_gap:
                     self.lost += sum(record.relay.lost.values())
                 yield line, record
+
+
+def record_of(line: bytes) -> Record:
+    """Return the record of a line.
+
+    Raises:
+        ValueError: if the line is no record of the relay. Its time must have the one form that has the order of times.
+    """
+    try:
+        record = _decode(line)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if _is_usual_time(record.at) or _is_time(record.at):
+        return record
+    raise ValueError(f"{record.at!a} is no time of a record.")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return iso(datetime.fromisoformat(text)) == text
+    except (ValueError, OverflowError):
+        return False
 
 
 def from_parsed(parsed: Mapping[str, Any]) -> Record | None:
@@ -258,6 +285,16 @@ def from_parsed(parsed: Mapping[str, Any]) -> Record | None:
 def iso(at: datetime) -> str:
     """Return a time in the form of a record's `@timestamp`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def epoch_ms(at: str) -> int:
+    """Return a record's `@timestamp` in milliseconds since 1970."""
+    return (datetime.fromisoformat(at) - _BEGIN) // timedelta(milliseconds=1)
+
+
+def iso_of(ms: int) -> str:
+    """Return the `@timestamp` of a time in milliseconds since 1970."""
+    return iso(_BEGIN + timedelta(milliseconds=ms))
 
 
 def having(*texts: str) -> Callable[[bytes], bool]:

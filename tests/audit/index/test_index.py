@@ -4,6 +4,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -16,6 +17,7 @@ from relay.audit.index.database import Index
 from relay.audit.index.rows import Row, rows_of
 from relay.audit.index.sheets import SHEETS
 from relay.audit.jsonl import JsonlAuditor
+from relay.audit.query.records import epoch_ms, iso_of
 from relay.core.errors import ConfigurationError
 from relay.core.events import Event, to_record
 from tests.support.audit_days import make_day
@@ -30,6 +32,7 @@ SHEETS_ARE = {
     ),
     "kinds": ("SELECT DISTINCT * EXCLUDE (file) FROM kinds_of_parts", SHEETS["kinds"].format(rows="lines")),
     "uses": ("SELECT DISTINCT * EXCLUDE (file) FROM uses_of_parts", SHEETS["uses"].format(rows="lines")),
+    "named": ("SELECT DISTINCT * EXCLUDE (file) FROM named_of_parts", SHEETS["named"].format(rows="lines")),
     "tokens": (
         "SELECT user_id, kind, sum(tokens)::BIGINT FROM spanned_tokens GROUP BY 1, 2",
         SHEETS["tokens"].format(rows="lines"),
@@ -41,6 +44,8 @@ SHEETS_ARE = {
     ),
 }
 """What each sheet has, and the same of the lines."""
+TIMES = ("", "2024-02-29T23:59:59.999Z", "1969-12-31T23:59:59.001Z", "2026-02-30T00:00:00.000Z")
+"""Times of records that are odd, and one that is none. The first is another text for each record."""
 COLUMNS = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(Row))
 
 
@@ -57,9 +62,9 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
         make_day(tmp_path_factory.mktemp("day") / "audit.jsonl", tokens=60).path.read_bytes().splitlines(True)
     )
     head = Link(writer="x" * 16, seq=0, hash="0" * 64)
-    for text in HOSTILE.values():
+    for text, at in product(HOSTILE.values(), TIMES):
         record = to_record(
-            an_event(relay={"detail": text[:1000]}), timestamp=text[:50], event_id="i", node="n"
+            an_event(relay={"detail": text[:1000]}), timestamp=at or text[:50], event_id="i", node="n"
         )
         line, head = seal({**record, "user": {"id": text[:200]}}, head)
         lines.append(line + b"\n")
@@ -102,6 +107,10 @@ class Log:
                 for row in index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
             ]
             lines = list(index.lines("true"))
+            times = index.rows(
+                "SELECT moment, ms FROM (SELECT place, moment AS ms FROM keys) JOIN lines USING (place)"
+            )
+            assert all(epoch_ms(text) == ms and iso_of(ms) == text for text, ms in times)
         plain = [
             (number, *msgspec.structs.astuple(row))
             for number, file in enumerate(files)
@@ -343,7 +352,7 @@ def test_a_log_larger_than_the_memory(tmp_path: Path) -> None:
     head, lines = Link(writer="w" * 16, seq=0, hash="0" * 64), []
     for number in range(3000):
         record = to_record(
-            Event(action=an_event().action, user=f"user-{number}"), timestamp="t", event_id="i", node="n"
+            Event(action=an_event().action, user=f"user-{number}"), timestamp=TIMES[1], event_id="i", node="n"
         )
         line, head = seal(record, head)
         lines.append(line + b"\n")

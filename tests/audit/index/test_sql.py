@@ -168,7 +168,7 @@ def test_the_locked_database_opens_nothing(index: Index, tmp_path: Path) -> None
     setup = {
         "memory_mb": 128,
         "databases": [str(path) for _, path in databases],
-        "views": statements([number for number, _ in databases], index.span),
+        "views": statements([number for number, _ in databases], index.span, ""),
     }
     after = sorted(tmp_path.iterdir())
     with sandbox.locked(duckdb, setup) as database:

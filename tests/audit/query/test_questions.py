@@ -148,11 +148,12 @@ def test_a_span_of_time(day: Day) -> None:
 
 
 def test_what_is_no_record_is_counted() -> None:
-    """And the rest is read."""
+    """And the rest is read. A record without a time in the form that has the order of times is none."""
     reader = RecordReader()
     good = b'{"@timestamp":"2026-01-01T00:00:00.000Z","event":{"action":"logout"}}\n'
-    found = list(reader.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n"]))
-    assert ([record.event.action for record in found], reader.unreadable) == (["logout"], 3)
+    times = [good.replace(b"01-01T", no) for no in (b"02-30T", b"01-01 ", b"1-1T", b"01-01T0")]
+    found = list(reader.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n", *times]))
+    assert ([record.event.action for record in found], reader.unreadable) == (["logout"], 7)
 
 
 # the commands
