@@ -193,12 +193,14 @@ async def test_a_hidden_tab_renews_nothing_and_a_tab_that_slept_renews_at_once(
     """A laptop that was closed for an hour asks for nothing in its sleep."""
     issuer.tokens[:] = [issuer.grant(LIFE_S)]
     await opened(tab, issuer, relay)
+    await tab.page.evaluate(_LISTEN)
     await tab.hide(hidden=True)
     await tab.clock.fast_forward(3_600_000)
     assert issuer.paths.count("refresh") == 0
     await tab.hide(hidden=False)
     while await issuer.next() != "refresh":
         pass
+    assert await tab.next("news") is False  # the tab has the answer, and waits for the next renewal
     # the clock of a visible tab jumps: the computer slept, and its timers with it
     await tab.clock.fast_forward(3_600_000)
     while await issuer.next() != "refresh":
