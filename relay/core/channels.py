@@ -373,10 +373,15 @@ class Group:
         self.joining: dict[Subscriber, int] = {}
 
     def queue_value(self) -> None:
-        """Queue the channel's newest value. In a group with an interval it replaces the value that is queued."""
+        """Queue the channel's newest value. In a group with an interval it replaces the value that is queued.
+
+        A status that is queued there comes after the value: its subscribers may know no older one.
+        """
         channel = self.channel
+        has_status = False
         if self.interval_ms:
-            self.queue = [queued for queued in self.queue if queued.value is None]
+            has_status = any(queued.value is None for queued in self.queue)
+            self.queue = []
         known = self.flushed_generation if self.interval_ms else self.queued_generation
         # An `update` does not name the epoch, so a client can't tell a new epoch from a seq that goes back.
         # Each epoch therefore begins with a snapshot.
@@ -384,9 +389,13 @@ class Group:
         frame = channel.update(self.encode) if is_known else channel.snapshot(self.encode)
         self._queue(frame, channel.newest)
         self.queued_generation = channel.generation
+        if has_status:
+            self.queue_status()
 
     def queue_status(self) -> None:
-        """Queue a `status` frame."""
+        """Queue a `status` frame. In a group with an interval it replaces the status that is queued."""
+        if self.interval_ms:
+            self.queue = [queued for queued in self.queue if queued.value is not None]
         self._queue(self.channel.status(self.encode), None)
 
     def drain(self) -> tuple[int, list[QueuedFrame]]:

@@ -384,6 +384,23 @@ def test_heartbeats_and_statuses_reach_each_transport_as_its_frames() -> None:
     assert lines[1].writes[-1] is lines[2].writes[-1]
 
 
+def test_a_status_between_two_values_of_an_interval_follows_the_newest() -> None:
+    """With an interval, no state of a channel comes before its first value, and only the last one after it."""
+    hub, _ = make_hub()
+    line, subscriber = joined(hub, [])
+    hub.subscribe(subscriber, subscribe_requests([">"], 50))
+    hub.publish(publication("a", 1, ts=1))
+    hub.mark_stale(now_ms=1_000_000)
+    hub.publish(publication("a", 2, ts=1_000_000))
+    hub.publish(publication("a", 3, ts=1_000_001))
+    hub.flush_interval(50)
+    flush(hub)
+    assert [(frame["type"], frame.get("seq"), frame.get("state")) for frame in line.frames()] == [
+        ("snapshot", 3, None),
+        ("status", None, "live"),
+    ]
+
+
 names = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map(".".join)
 patterns = st.builds(
     lambda front, last: ".".join([*front, last]),
