@@ -234,18 +234,19 @@ def _row(record: Record, start: int, length: int) -> Row:
         tuple([one.reason for one in own.rejected]) if own.rejected else (),
         _encode(own.granted).decode() if own.granted else "",
         connection.id,
-        own.channels or tuple([one.channel for one in own.publications or own.sent]),
-        _clamped(own.count or own.others.count),
+        own.channels
+        or (tuple([one.channel for one in told]) if (told := own.publications or own.sent) else ()),
+        _clamped(count) if (count := own.count or own.others.count) else 0,
         connection.scopes.used,
         connection.scopes.unused,
-        _clamped_or_none(connection.close_code),
+        None if connection.close_code is None else _clamped(connection.close_code),
         connection.initiator,
-        _clamped_or_none(connection.duration_ms),
-        _clamped_or_none(connection.messages_out),
+        None if connection.duration_ms is None else _clamped(connection.duration_ms),
+        None if connection.messages_out is None else _clamped(connection.messages_out),
         own.publisher.id,
         own.operator.id,
         own.revoked,
-        _clamped(own.connections),
+        _clamped(own.connections) if own.connections else 0,
         claimed.user,
         claimed.jti,
         claimed.publisher or claimed.operator,
@@ -254,7 +255,7 @@ def _row(record: Record, start: int, length: int) -> Row:
         own.since,
         _published(own) if own.publications or own.others.count else "",
         _clamped(sum(own.lost.values())) if own.lost else 0,
-        _clamped(own.cut),
+        _clamped(own.cut) if own.cut else 0,
         own.unclean_end,
         own.chain.writer,
         _clamped(own.chain.seq),
@@ -280,8 +281,4 @@ def _clipped(row: Row) -> Row:
 
 
 def _clamped(number: int) -> int:
-    return max(-_MOST, min(number, _MOST)) if number else 0
-
-
-def _clamped_or_none(number: int | None) -> int | None:
-    return None if number is None else _clamped(number)
+    return number if -_MOST <= number <= _MOST else _MOST if number > 0 else -_MOST

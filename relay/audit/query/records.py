@@ -5,12 +5,16 @@ skipped; `relay audit verify` checks whether a log is whole. The garbage collect
 no cycles: that would take as long as reading them.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+"""An empty mapping that records share. Each record would make one of its own, three times, for a default of `{}`."""
 
 
 class Session(msgspec.Struct, frozen=True, gc=False):
@@ -154,11 +158,11 @@ class RelayFields(msgspec.Struct, frozen=True, gc=False):
     """The `connection.channels` records of a connection that ended."""
     operator: Identified = Identified()
     method: str = ""
-    sought: dict[str, str] = {}
+    sought: Mapping[str, str] = _NONE
     revoked: str = ""
     connections: int = 0
-    denied: dict[str, dict[str, int]] = {}
-    lost: dict[str, int] = {}
+    denied: Mapping[str, dict[str, int]] = _NONE
+    lost: Mapping[str, int] = _NONE
     changed: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
@@ -195,9 +199,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 _decode = msgspec.json.Decoder(Record).decode
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
-_is_usual_time = re.compile(
-    r"[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3])(?::[0-5]\d){2}\.\d{3}Z", re.ASCII
-).fullmatch
+_SECONDS = frozenset(f"{number:02}." for number in range(60))
+_THOUSANDTHS = frozenset(f"{number:03}Z" for number in range(1000))
 _ENDS = (b"}\n", b"}")
 """The ends of lines that are not torn."""
 
@@ -262,12 +265,16 @@ def record_of(line: bytes) -> Record:
         record = _decode(line)
     except RecursionError as error:
         raise ValueError(str(error)) from None
-    if _is_usual_time(record.at) or _is_time(record.at):
+    at = record.at
+    if at[17:20] in _SECONDS and at[20:] in _THOUSANDTHS and _is_minute(at[:17]):
         return record
-    raise ValueError(f"{record.at!a} is no time of a record.")
+    raise ValueError(f"{at!a} is no time of a record.")
 
 
-def _is_time(text: str) -> bool:
+@lru_cache  # the next record is mostly of the same minute
+def _is_minute(begin: str) -> bool:
+    """Tell whether a time of a record begins so, up to the colon before its seconds."""
+    text = f"{begin}00.000Z"
     try:
         return iso(datetime.fromisoformat(text)) == text
     except (ValueError, OverflowError):

@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.audit.index import privileges, questions
 from relay.audit.index.database import Index
 from relay.audit.index.manifest import folder_of
 from relay.audit.query import connected, timeline
 from relay.audit.query.explain import explain
-from relay.audit.query.records import Record, RecordReader, from_parsed
+from relay.audit.query.records import Record, RecordReader, from_parsed, iso
 from relay.core.errors import EXPLANATIONS, Reason
 from tests.support.audit_days import BEGIN, GRANTED, Day, make_day
 
@@ -154,6 +156,23 @@ def test_what_is_no_record_is_counted() -> None:
     times = [good.replace(b"01-01T", no) for no in (b"02-30T", b"01-01 ", b"1-1T", b"01-01T0")]
     found = list(reader.records([b"torn {", good, b"\xff\n", b"\n", b"[]\n", *times]))
     assert ([record.event.action for record in found], reader.unreadable) == (["logout"], 7)
+
+
+@given(
+    at=st.datetimes().map(lambda at: at.isoformat(timespec="milliseconds") + "Z"),
+    where=st.integers(0, 24),
+    length=st.integers(0, 2),
+    other=st.text("0123456789-:.TZ+ \u0664", max_size=2),
+)
+def test_what_is_a_time_of_a_record(at: str, where: int, length: int, other: str) -> None:
+    """One that is the same after it was read and written, and no other text."""
+    for text in (at, at[:where] + other + at[where + length :]):
+        try:
+            is_time = iso(datetime.fromisoformat(text)) == text
+        except (ValueError, OverflowError):
+            is_time = False
+        line = json.dumps({"@timestamp": text, "event": {"action": "logout"}}).encode()
+        assert len(list(RecordReader().records([line]))) == is_time
 
 
 # the commands
