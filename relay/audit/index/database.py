@@ -28,7 +28,7 @@ from relay.audit.index.parts import (
     summary_of,
 )
 from relay.audit.index.rows import rows_of
-from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, whole
+from relay.audit.index.sheets import COPIED, PLACE, SHEETS, SUMS, VIEWS, View, no_rows, whole
 from relay.audit.query.records import epoch_ms
 from relay.core.errors import RelayError
 
@@ -262,7 +262,7 @@ class Index:
         """Write the rows of a table or a part as a database of its own."""
         self.execute(f"ATTACH {quoted(path)} AS copied")
         try:
-            self.execute(f"CREATE TABLE copied.lines AS SELECT * FROM {source}")
+            self.execute(f"CREATE TABLE copied.lines AS SELECT {COPIED} FROM {source}")
         finally:
             self.execute("DETACH copied")
 

@@ -6,7 +6,7 @@ The names are an interface: queries of others use them. A new column may be adde
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from relay.audit.index.sheets import PLACE, no_rows
+from relay.audit.index.sheets import COPIED, PLACE, no_rows
 from relay.core.events import Action
 
 _AT = "try_cast({} AS TIMESTAMP)"
@@ -39,6 +39,21 @@ def published_rows(lines: str) -> str:
             SELECT *, unnest(from_json(published, '{_PUBLICATIONS_JSON}')) AS one FROM {lines}
             WHERE action = '{Action.PUBLISH_SUMMARY}' AND published != ''
         )"""
+
+
+_ENDS = f"""
+    SELECT begun.connection_key, ended.used, ended.moment IS NULL AND killed.moment IS NULL AS is_open
+    FROM (
+        SELECT connection_key, writer, place FROM lines
+        WHERE action = '{Action.CONNECT_ACCEPTED}' AND connection != ''
+    ) AS begun
+    LEFT JOIN (
+        SELECT connection_key, min(moment) AS moment, any_value(used) AS used
+        FROM lines WHERE action = '{Action.CONNECTION_CLOSED}' GROUP BY connection_key
+    ) AS ended ON ended.connection_key = begun.connection_key
+    ASOF LEFT JOIN (SELECT writer, place, moment FROM lines WHERE unclean_end) AS killed
+        ON killed.writer = begun.writer AND begun.place < killed.place"""
+"""The query for what `grants` needs of connections: what each one used, and whether it is open."""
 
 
 VIEWS = {
@@ -137,22 +152,25 @@ VIEWS = {
             "held": "whether it holds when the log ends: the connection is open, or the token can still be used",
         },
         query=f"""
-            SELECT token.at, token.jti, token."user", token.session, coalesce(list_filter(
-                    from_json(nullif(granted.granted, ''), '{_GRANTS_JSON}'),
-                    lambda one: coalesce(nullif(one.channel, ''), '(service)') = token.name
-                )[-1].roles, token.roles) AS roles, token.endpoint, token.name AS scope, token.expires,
-                token.connection, list_contains(opened.used, token.name) AS used,
-                CASE WHEN token.used_at IS NULL THEN coalesce(token.expires > newest.at, false)
-                    ELSE opened.connection IS NOT NULL AND opened.until IS NULL END AS held
+            SELECT "at", jti, "user", session, coalesce(list_filter(
+                    from_json(nullif(granted, ''), '{_GRANTS_JSON}'),
+                    lambda one: coalesce(nullif(one.channel, ''), '(service)') = name
+                )[-1].roles, roles) AS roles, endpoint, name AS scope, expires,
+                connection, list_contains(names_used, name) AS used, held
             FROM (
                 SELECT *, unnest(CASE WHEN len(scope) = 0 THEN ['(service)'] ELSE scope END) AS name
-                FROM keyed_tokens
-            ) AS token
-            LEFT JOIN (
-                SELECT jti_key, any_value(granted) AS granted FROM lines WHERE granted != '' GROUP BY jti_key
-            ) AS granted ON granted.jti_key = token.jti_key
-            LEFT JOIN keyed_connections AS opened ON opened.connection_key = token.connection_key
-            CROSS JOIN (SELECT max(try_cast(moment AS TIMESTAMP)) AS at FROM lines) AS newest""",
+                FROM (
+                    SELECT token.*, granted.granted, opened.used AS names_used,
+                        CASE WHEN token.used_at IS NULL THEN coalesce(token.expires > newest.at, false)
+                            ELSE opened.is_open IS TRUE END AS held
+                    FROM keyed_tokens AS token
+                    LEFT JOIN (
+                        SELECT jti_key, any_value(granted) AS granted FROM lines WHERE granted != '' GROUP BY jti_key
+                    ) AS granted ON granted.jti_key = token.jti_key
+                    LEFT JOIN ({_ENDS}) AS opened ON opened.connection_key = token.connection_key
+                    CROSS JOIN (SELECT {_AT.format("max(moment)")} AS at FROM lines) AS newest
+                )
+            )""",
     ),
     "denials": View(
         row="something that was refused: a request, a connection, a call, or a channel of a request",
@@ -299,7 +317,9 @@ def statements(files: Sequence[int], span: tuple[str, str | None], query: str) -
     """
     named = {name for name in VIEWS if name in query.lower()} or set(VIEWS)
     since, until = span
-    selects = [f"SELECT {file} AS file, * FROM part_{number}.lines" for number, file in enumerate(files)]
+    selects = [
+        f"SELECT {file} AS file, {COPIED} FROM part_{number}.lines" for number, file in enumerate(files)
+    ]
     every = " UNION ALL ".join(selects) or no_rows("usual")
     bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
     return [

@@ -93,6 +93,19 @@ def test_each_view_has_the_columns_that_are_documented(index: Index) -> None:
     assert columns == {name: list(view.columns) for name, view in VIEWS.items()}
 
 
+def test_keys_join_what_names_join(index: Index) -> None:
+    """In the part, in the tail, and from one to the other."""
+    ((pairs, wrong, held),) = ask(
+        index,
+        """SELECT count(*), count(*) FILTER (token.connection IS DISTINCT FROM opened.connection),
+                count(*) FILTER ((opened.until IS NULL) IS DISTINCT FROM (token.jti IN (
+                    SELECT jti FROM grants WHERE held)))
+            FROM tokens AS token JOIN connections AS opened ON opened.jti = token.jti""",
+    )
+    assert pairs > 100
+    assert (wrong, held) == (0, 0)
+
+
 def test_views_are_what_was_counted(day: Day, index: Index) -> None:
     """Tokens, used grants, open connections, refusals, publications, gaps: against the counts that the day kept."""
     noon = BEGIN + timedelta(hours=12)
