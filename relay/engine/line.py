@@ -230,7 +230,9 @@ class Line:
             waiting.future.exception()
 
     def _error(self, why: str) -> UnavailableError:
-        return UnavailableError(self._reason, f"The engine did not answer: {why}.", setting="engine.url")
+        return UnavailableError(
+            self._reason, f"The engine did not answer: {why.rstrip('.')}.", setting="engine.url"
+        )
 
 
 class Lines:

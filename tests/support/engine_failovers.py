@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from tests.support.engine_faults import Fault, start
-from tests.support.engine_invariants import Nodes
+from tests.support.engine_invariants import Nodes, at_last
 from tests.support.engine_pairs import SERVICE, Servers, has, is_followed
 from tests.support.engines import EngineServer, lossy_link, until
 
@@ -69,18 +69,19 @@ async def old_master_back_as_replica(servers: Servers, nodes: Nodes) -> None:
 async def two_masters(servers: Servers, nodes: Nodes, *, are_replicas_demanded: bool = True) -> None:
     """The network splits: a node stays with the old master, the other one goes to the new one.
 
-    With `min-replicas-to-write` the old one refuses writes after `min-replicas-max-lag` and two seconds at most.
+    With `min-replicas-to-write` the old one refuses writes after `min-replicas-max-lag` and two seconds at most. Leases
+    and results of this time, which the new one never hears of, count there when their node comes to it.
     """
     run = servers.master.run
     async with replicated(servers, nodes) as cut_off:
         await nodes.round()
         await nodes.settled()
-        if are_replicas_demanded:  # from now on a replica that is late, on a busy machine, lets a write fail
-            await until(partial(is_followed, servers.master))
-            run("CONFIG", "SET", "min-replicas-max-lag", 1)
-            run("CONFIG", "SET", "min-replicas-to-write", 1)
         cut_off()
         if are_replicas_demanded:
+            await nodes.logins.hold()
+            await nodes.logins.round()
+            run("CONFIG", "SET", "min-replicas-max-lag", 1)
+            run("CONFIG", "SET", "min-replicas-to-write", 1)
             await until(lambda: refuses_writes(servers.master), every_s=0.1)
             await nodes.cut_off(0)
         servers.replica.run("REPLICAOF", "NO", "ONE")
@@ -89,6 +90,10 @@ async def two_masters(servers: Servers, nodes: Nodes, *, are_replicas_demanded: 
             await asyncio.sleep(0.01)
         for number in range(3):
             await nodes.claim(f"split-{number}", time.time() + 5)
+        if are_replicas_demanded:
+            await at_last(partial(nodes.families[1].find, b""))  # its connection breaks too
+            await nodes.logins.hold(1)
+            await nodes.logins.try_held()
         servers.master.run("REPLICAOF", "127.0.0.1", servers.replica.port)
         nodes.go_to(servers.replica.port)
 

@@ -19,18 +19,18 @@ class Logins:
 
     def __init__(self, nodes: Sequence[EngineFamilies]) -> None:
         self._nodes = nodes
-        self._held: dict[bytes, bytes] = {}
+        self._held: dict[bytes, tuple[int, bytes]] = {}
         self._renewed: list[bytes] = []
         self._numbers = itertools.count(1)
         self.broken: list[str] = []
 
-    async def hold(self) -> None:
-        """Take a lease on the first node, and keep it."""
+    async def hold(self, node: int = 0) -> None:
+        """Log in on a node, take a lease there, and keep it."""
         token = self._new_token()
-        await self._begin(token)
-        taken = await self._take(0, token)
+        await self._begin(token, node)
+        taken = await self._take(node, token)
         assert isinstance(taken, Redeem), taken
-        self._held[token] = taken.lease
+        self._held[token] = (node, taken.lease)
 
     async def round(self) -> None:
         """Let a log-in be refreshed on both nodes at once, and try the tokens of leases that are held."""
@@ -49,7 +49,7 @@ class Logins:
                 self._renewed.append(token)
             elif is_stored is False:
                 self.broken.append("H: the result of a refresh was refused")
-        await self._try_held()
+        await self.try_held()
 
     async def run(self, end: asyncio.Event) -> None:
         """Do rounds until `end` is set."""
@@ -62,20 +62,21 @@ class Logins:
 
         With `completing` the calls with the held leases end first.
         """
-        await self._try_held()
+        await self.try_held()
         assert not self.broken, self.broken[0]
         if not completing:
             return
-        for token, lease in self._held.items():
-            assert await self._complete(0, token, lease), "H: the result of a held lease was refused"
+        for token, (node, lease) in self._held.items():
+            assert await self._complete(node, token, lease), "H: the result of a held lease was refused"
         for token in (*self._held, *self._renewed[-20:]):
             taken = await self._taken_at_last(token)
             assert isinstance(taken, Succeeded), f"H: a refresh token was renewed, and is then {taken}"
         self._held.clear()
 
-    async def _try_held(self) -> None:
-        for token in self._held:
-            if isinstance(await self._take(1, token), Redeem):
+    async def try_held(self) -> None:
+        """Ask the other node for each lease that is held."""
+        for token, (node, _) in self._held.items():
+            if isinstance(await self._take(1 - node, token), Redeem):
                 self.broken.append("H: another node may redeem a refresh token whose lease is held")
 
     async def _taken_at_last(self, token: bytes) -> Taken | None:
@@ -88,9 +89,9 @@ class Logins:
     def _new_token(self) -> bytes:
         return next(self._numbers).to_bytes(16)
 
-    async def _begin(self, token: bytes) -> None:
+    async def _begin(self, token: bytes, node: int = 0) -> None:
         login = Family(session=f"ref-{token.hex()}", subject="u1", logged_in_at=1_000)
-        await self._nodes[0].begin(token, login, address="192.0.2.1", keep_s=DAY_S)
+        await self._nodes[node].begin(token, login, address="192.0.2.1", keep_s=DAY_S)
 
     async def _take(self, node: int, token: bytes) -> Taken | None:
         """Return what a node may do, or None for an error."""

@@ -7,11 +7,13 @@ it, and as long as there is a file `lingers` no signal does.
 
 import json
 import os
+import select
 import signal
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -48,22 +50,33 @@ def main() -> None:
     """Accept connections until a signal comes, or until the supervisor has gone."""
     if Path("broken").exists():
         sys.exit(3)
+    # select returns for a signal that comes just before it, and accept would not
+    waked, waking = socket.socketpair()
+    waking.setblocking(False)
+    signal.set_wakeup_fd(waking.fileno())
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, end)
     signal.signal(signal.SIGHUP, lambda *_: say("SIGHUP"))
     listener = socket.socket(fileno=json.loads(sys.argv[-1])["sockets"]["http"])
+    listener.setblocking(False)  # another worker may take the connection
     listener.listen()
     threading.Thread(target=end_with_supervisor, daemon=True).start()
+    wanted = [waked]
     if Path("slow").exists():
         say("starting")
-        while True:
-            signal.pause()
-    say("ready")
-    notify("READY=1")
+    else:
+        wanted.append(listener)
+        say("ready")
+        notify("READY=1")
     while True:
-        accepted, _ = listener.accept()
-        with accepted:
-            accepted.sendall(str(os.getpid()).encode())
+        found, _, _ = select.select(wanted, [], [])
+        if waked in found:
+            waked.recv(1)
+        if listener in found:
+            with suppress(BlockingIOError):
+                accepted, _ = listener.accept()
+                with accepted:
+                    accepted.sendall(str(os.getpid()).encode())
 
 
 if __name__ == "__main__":
