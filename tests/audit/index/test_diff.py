@@ -231,7 +231,7 @@ def test_a_period_that_the_log_does_not_have_is_told(made: Made) -> None:
     empty = asked(made, "2024-01-01..2024-02-01", "2025-01-01..9999-12-31T23:59:59", "--by", "publisher")
     assert "no record of B" not in empty.stderr
     same = asked(made, "2024-01-01..2024-02-01", "2024-02-01..2024-03-01", "--by", "user")
-    assert same.stdout == "By user, both periods have the same grants, uses and refusals.\n"
+    assert same.stdout == "The log has no record of this time.\n"
     assert "\tA\t" in asked(made, "..2026-11-02", "2d..").stdout
 
 
