@@ -119,8 +119,7 @@ VIEWS = {
                 {_AT.format("coalesce(ended.moment, killed.moment)")} AS until, ended.reason,
                 ended.moment IS NULL AND killed.moment IS NOT NULL AS killed, ended.initiator, ended.close_code,
                 ended.duration_ms, ended.messages_out,
-                list_distinct(begun.channels || coalesce(later.channels, [])) AS channels, ended.used, ended.unused,
-                begun.connection_key
+                list_distinct(begun.channels || coalesce(later.channels, [])) AS channels, ended.used, ended.unused
             FROM (SELECT * FROM lines WHERE action = '{Action.CONNECT_ACCEPTED}' AND connection != '') AS begun
             LEFT JOIN (
                 SELECT connection_key, min(moment) AS moment, any_value(reason) AS reason,
@@ -298,14 +297,6 @@ VIEWS = {
 }
 
 
-_KEYED = ("tokens", "connections")
-"""Views whose queries have more columns, by which `grants` joins them: numbers are joined faster than texts."""
-
-
-def _quoted(name: str) -> str:
-    return f'"{name}"'
-
-
 def statements(files: Sequence[int], span: tuple[str, str | None], query: str) -> list[str]:
     """Return the statements that make the views of the attached databases, with the records of a span of time.
 
@@ -322,21 +313,13 @@ def statements(files: Sequence[int], span: tuple[str, str | None], query: str) -
     ]
     every = " UNION ALL ".join(selects) or no_rows("usual")
     bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
+    queries = {name: VIEWS[name].query for name in VIEWS if name in named}
+    if {"tokens", "grants"} & named:  # grants join tokens by a number, which is faster than by a text
+        queries = {"keyed_tokens": VIEWS["tokens"].query} | queries
+        if "tokens" in named:
+            columns = ", ".join(f'"{name}"' for name in VIEWS["tokens"].columns)
+            queries["tokens"] = f"SELECT {columns} FROM keyed_tokens"
     return [
         f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every}) WHERE bad OR ({bounds})",
-        *(
-            f"CREATE TEMP VIEW keyed_{name} AS {VIEWS[name].query}"
-            for name in _KEYED
-            if {name, "grants"} & named
-        ),
-        *(
-            f"CREATE TEMP VIEW {name} AS "
-            + (
-                f"SELECT {', '.join(map(_quoted, view.columns))} FROM keyed_{name}"
-                if name in _KEYED
-                else view.query
-            )
-            for name, view in VIEWS.items()
-            if name in named
-        ),
+        *(f"CREATE TEMP VIEW {name} AS {query}" for name, query in queries.items()),
     ]
