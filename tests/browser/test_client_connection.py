@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.chromium import require_playwright
-from tests.support.client_cases import FINAL_CLOSES, RETRIED_CLOSES
+from tests.support.client_cases import COMPRESSION_ASKED, FINAL_CLOSES, RETRIED_CLOSES
 from tests.support.scripted_relay import ScriptedRelay, Tab
 
 require_playwright()
@@ -47,15 +47,7 @@ async def test_compression_is_asked_for_where_an_interval_collects_values(
     }"""
     await tab.start(relay)
     await (await relay.accept()).welcome()
-    for compress, intervals, asks in (
-        (None, [], False),
-        (None, [0], False),
-        (None, [100], True),
-        (None, [0, 100], True),
-        (True, [], True),
-        (True, [0], True),
-        (False, [100], False),
-    ):
+    for compress, intervals, asks in COMPRESSION_ASKED:
         given = {} if compress is None else {"compress": compress}
         await tab.page.evaluate(start, {"intervals": intervals, **given})
         for is_resumed in (False, True):

@@ -21,7 +21,7 @@ from relay.client import (
     Welcome,
 )
 from relay.core.errors import ConfigurationError, MalformedError
-from tests.support.client_cases import BROKEN_FRAMES, REFUSED_REQUESTS, RefusedRequest
+from tests.support.client_cases import BROKEN_FRAMES, COMPRESSION_ASKED, REFUSED_REQUESTS, RefusedRequest
 from tests.support.scripted_servers import (
     TOKEN,
     read,
@@ -73,18 +73,7 @@ async def test_a_subscriber_yields_welcome_ack_snapshot_and_updates(interval_ms:
 
 
 @pytest.mark.plain_only("It is about what a subscriber asks for by itself, or is told to ask for.")
-@pytest.mark.parametrize(
-    ("compress", "intervals", "asks"),
-    [
-        (None, [], False),
-        (None, [0], False),
-        (None, [100], True),
-        (None, [0, 100], True),
-        (True, [], True),
-        (True, [0], True),
-        (False, [100], False),
-    ],
-)
+@pytest.mark.parametrize(("compress", "intervals", "asks"), COMPRESSION_ASKED)
 @pytest.mark.parametrize("is_resumed", [False, True])
 async def test_compression_is_asked_for_where_an_interval_collects_values(
     compress: bool | None, intervals: list[int], asks: bool, is_resumed: bool

@@ -160,3 +160,14 @@ FINAL_CLOSES = (1003, 1008, 1009, 3003, 4500, 4501, 4503, 4504, 4999)
 
 RETRIED_CLOSES = (1000, 1001, 1006, 1011, 1012, 1013, 3000, 3008, 3999, 4001, 4008, 4012, 4029, 4499)
 """Close codes after which it connects again: restarts, lost links, refused tokens, and unknown codes below 4500."""
+
+COMPRESSION_ASKED: list[tuple[bool | None, list[int], bool]] = [
+    (None, [], False),
+    (None, [0], False),
+    (None, [100], True),
+    (None, [0, 100], True),
+    (True, [], True),
+    (True, [0], True),
+    (False, [100], False),
+]
+"""A client's option `compress`, the intervals of its channels in ms, and whether it asks for compression."""
