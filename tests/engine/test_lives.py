@@ -1,4 +1,4 @@
-"""The lives of the engine's data: no two have the same generation, whoever begins them."""
+"""The lives of the engine's data: no two have the same generation, whichever node begins them."""
 
 import contextlib
 import hashlib
