@@ -6,6 +6,7 @@ The second table takes one control away and does a fault, which has to be seen. 
 import asyncio
 import contextlib
 import hashlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +19,9 @@ from relay.engine import claims, places
 from relay.engine.places import EnginePlaces
 from relay.engine.scripts import Script
 from relay.engine.state import EngineState
-from relay.state.base import NoPlaceError
+from relay.state.base import NoPlaceError, Place
 from tests.support.engines import KINDS, Engines, EngineServer, LossyLink, lossy_link, until
-from tests.support.session_places import MOST, Node, Opened, two_nodes
+from tests.support.session_places import MOST, NOW, Node, Opened, two_nodes
 
 
 @dataclass
@@ -183,6 +184,49 @@ async def test_sessions_leave_nothing_in_the_engine(kind: str, engines: Engines)
         await nodes.until(lambda: not nodes.held())
 
 
+LARGE = 3000
+"""Places of a session, above the number that is read at once."""
+
+
+def fill_one(nodes: Setting, session: str, count: int, node: str) -> set[str]:
+    """Give a session so many places, the older the smaller their numbers. Return their connections."""
+    generation = nodes.one.engine.claims.shards[0].places.generation
+    now = time.time()
+    held = {f"c{number}": f"o {now - count + number} {now + 900} {node}" for number in range(count)}
+    key = f"{nodes.prefix}:{{j.0}}:c:{generation}:{session}"
+    nodes.server.run("HSET", key, *(text for place in held.items() for text in place))
+    return set(held)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_limit_of_a_very_large_session_holds(kind: str, engines: Engines) -> None:
+    """Of its places a thousand are read. The oldest of them is replaced, and those of a node that is gone are freed."""
+    async with two_linked_nodes(engines(kind), replace=True, within_s=30) as nodes:
+        node = nodes.other.engine.claims.shards[0].places.node
+
+        async def claim(session: str, connection: str, *, replaces: bool = True) -> list[str]:
+            place = Place(session=session, connection=connection, most=LARGE, replaces=replaces)
+            told: list[str] = []
+            for one in (nodes.one, nodes.other):
+                one.engine.claims.connect(lambda _size: (), lambda _session, name: not told.append(name))
+            assert await nodes.one.engine.claim(connection, expires_at=NOW + 30, issued_at=NOW, place=place)
+            return told
+
+        held = fill_one(nodes, "s", LARGE, node)
+        for number in range(20):
+            told = await claim("s", f"new{number}")
+            (replaced,) = set(told) & held
+            assert int(replaced[1:]) < LARGE - 500, "not one of the newest"
+            held.remove(replaced)
+        with pytest.raises(NoPlaceError):
+            await claim("s", "refused", replaces=False)
+        nodes.links[0].lose_reply_to(vars(claims)["script"]("claim").sha.encode())
+        assert len(set(await claim("s", "repeated")) & held) == 1
+        fill_one(nodes, "gone", LARGE, "killed")
+        for number in range(3):
+            assert await claim("gone", f"after{number}", replaces=False) == []
+
+
 # each control taken away
 
 
@@ -228,8 +272,18 @@ def no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replaced connection is simply removed from its session."""
-    mark = "'HSET', place.key, connection, 'x ' .. times .. place.connection"
-    without(monkeypatch, "claim", mark, "'HDEL', place.key, connection")
+    mark = "written[#written + 1] = 'x ' .. times .. place.connection .. place.took[i]"
+    without(
+        monkeypatch,
+        "claim",
+        f"written[#written + 1] = connection\n    {mark}",
+        "redis.call('HDEL', place.key, connection)",
+    )
+
+
+def no_names_of_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place does not tell which connections it has replaced."""
+    without(monkeypatch, "claim", "{ARGV[4], unpack(place.replaced)}", "{ARGV[4]}")
 
 
 def no_marks_of_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +299,7 @@ TABLE: list[tuple[Fault, Remove]] = [
     (killed, no_certainty),
     (stopped, no_farewell),
     (gone_while_away, no_second_try),
-    (lost_reply, no_marks),
+    (lost_reply, no_names_of_replaced),
     (not_told, no_marks),
     (replaced_in_its_handshake, no_marks_of_reservations),
 ]

@@ -10,13 +10,15 @@
 -- session", is given back.
 --
 -- A session is a hash: of a connection "o time until node", of one whose place was taken "x time until by". It is kept
--- until that node gives it back, so that it gets no place again and a repeated call gets the same answer.
+-- until that node gives it back, so that it gets no place again. Then come the connections whose places it took itself, so
+-- that a repeated call gets the same answer.
 --
 -- The tokens of a minute are in one hash. A key of its own with a time to live for each token would be gone too early
 -- if the server's clock were ahead for a moment. A hash is removed here, where the clocks are compared.
 local KEPT_MINUTES, GONE_AFTER_MS = 3, 86400000
 local KEPT, KEPT_MS = 900, 900000
 local TO_READ = 1000  -- places of full sessions: a millisecond
+local HEARD_WITHIN = 10  -- as in beat.lua
 local FIRST, STRIDE = 7, 4
 local now = engine_time()
 local differs = math.abs(now - tonumber(ARGV[3])) > 1
@@ -35,8 +37,17 @@ local function session_key(session)
 end
 
 local to_read = TO_READ
-local function places_of(key)
-  local all = redis.call('HGETALL', key)
+-- Return the places of a full session, or of a very large one a thousand, from where its hash has the token.
+local function places_of(key, size, jti)
+  local all
+  if size <= TO_READ then
+    all = redis.call('HGETALL', key)
+  else
+    local start = int(tonumber(string.sub(redis.sha1hex(jti), 1, 8), 16))
+    local cursor, found = unpack(redis.call('HSCAN', key, start, 'COUNT', TO_READ))
+    all = found
+    if cursor == '0' then all = redis.call('HSCAN', key, 0, 'COUNT', TO_READ)[2] end  -- the end of the hash
+  end
   to_read = to_read - #all / 2
   return all
 end
@@ -54,51 +65,50 @@ end
 
 -- Return what to write for a place, or nil and the answer. Nothing is written here. A session that is not full is not
 -- read: it may have thousands of connections.
-local function find(place)
-  local most, mode, within, connection, session = string.match(place, '^(%d+) (%a) (%S+) (%S+) (.*)$')
-  local found = {key = session_key(session), connection = connection, over = {}, replaced = {}}
-  found.is_taken = redis.call('HEXISTS', found.key, connection) == 1
-  if found.is_taken or redis.call('HLEN', found.key) < tonumber(most) then return found end
-  local all, open, elsewhere = places_of(found.key), {}, false
+local function find(text, jti)
+  local most, mode, within, connection, session = string.match(text, '^(%d+) (%a) (%S+) (%S+) (.*)$')
+  local place = {key = session_key(session), connection = connection, over = {}, replaced = {}, took = {}}
+  place.written = redis.call('HGET', place.key, connection)
+  local size = redis.call('HLEN', place.key)
+  if place.written or size < tonumber(most) then return place end
+  local all, open, elsewhere = places_of(place.key, size, jti), {}, size > TO_READ
   for i = 1, #all, 2 do
-    local kind, at, till, by = string.match(all[i + 1], '^(%a) (%S+) (%S+) (%S+)$')
-    if tonumber(till) < now then
-      found.over[#found.over + 1] = all[i]
+    local kind, at, till, by, took = string.match(all[i + 1], '^(%a) (%S+) (%S+) (%S+)(.*)$')
+    -- A node that comes back writes its places again.
+    if tonumber(till) < now or (kind == 'o' and not is_heard(by, HEARD_WITHIN)) then
+      place.over[#place.over + 1] = all[i]
     elseif kind == 'o' and is_heard(by, tonumber(within)) then
-      open[#open + 1] = {tonumber(at), all[i]}
+      open[#open + 1] = {tonumber(at), all[i], took}
       elsewhere = elsewhere or by ~= ARGV[4]
     end
   end
-  local many = #open + 1 - tonumber(most)
-  if many <= 0 then return found end
+  local many = size - (#all / 2 - #open) + 1 - tonumber(most)
+  if many <= 0 then return place end
+  if size > TO_READ then many = 1 end  -- of those that were not read some may have been replaced
   if mode ~= 'r' then return nil, elsewhere and 'o' or 'f' end
   table.sort(open, function(one, other)
     if one[1] ~= other[1] then return one[1] < other[1] end
     return one[2] < other[2]
   end)
-  for i = 1, many do found.replaced[#found.replaced + 1] = open[i][2] end
-  return found
+  for i = 1, math.min(many, #open) do
+    place.replaced[i] = open[i][2]
+    place.took[i] = open[i][3]
+  end
+  return place
 end
 
 local order = 0
 local function take(place)
-  for _, connection in ipairs(place.over) do redis.call('HDEL', place.key, connection) end
+  if #place.over > 0 then redis.call('HDEL', place.key, unpack(place.over)) end
   order = order + 1  -- the tokens of one call come one after the other
   local times = string.format('%.6f %.3f ', now + order / 1000000, now + KEPT)
-  redis.call('HSET', place.key, place.connection, 'o ' .. times .. ARGV[4])
-  for _, connection in ipairs(place.replaced) do
-    redis.call('HSET', place.key, connection, 'x ' .. times .. place.connection)
+  local written = {place.connection, 'o ' .. times .. table.concat({ARGV[4], unpack(place.replaced)}, ' ')}
+  for i, connection in ipairs(place.replaced) do
+    written[#written + 1] = connection
+    written[#written + 1] = 'x ' .. times .. place.connection .. place.took[i]
   end
+  redis.call('HSET', place.key, unpack(written))
   redis.call('PEXPIRE', place.key, KEPT_MS)
-end
-
--- Return the connections that a place has replaced.
-local function replaced_by(place)
-  local all, replaced = places_of(place.key), {}
-  for i = 1, #all, 2 do
-    if string.match(all[i + 1], '^x %S+ %S+ (%S+)$') == place.connection then replaced[#replaced + 1] = all[i] end
-  end
-  return replaced
 end
 
 local kept = {}
@@ -140,17 +150,18 @@ for i = FIRST, #ARGV, STRIDE do
   elseif to_read <= 0 and ARGV[i + 3] ~= '' then
     answer = 'n'
   else
-    if ARGV[i + 3] ~= '' then place, answer = find(ARGV[i + 3]) end
+    if ARGV[i + 3] ~= '' then place, answer = find(ARGV[i + 3], ARGV[i]) end
     if not answer then
       -- The caller's nonce tells a call that is repeated, because its reply was lost, from another use of the token.
       answer = use(ARGV[i], ARGV[i + 1]) == ARGV[i + 1] and '1' or '0'
       if answer == '1' and place then
-        if not place.is_taken then
+        local replaced = table.concat(place.replaced, ' ')
+        if not place.written then
           take(place)
         elseif is_known then  -- the call is repeated
-          place.replaced = replaced_by(place)
+          replaced = string.match(place.written, '^%a %S+ %S+ %S+ (.+)$') or ''
         end
-        if #place.replaced > 0 then answer = '1 ' .. table.concat(place.replaced, ' ') end
+        if replaced ~= '' then answer = '1 ' .. replaced end
       end
     end
   end
