@@ -64,7 +64,7 @@ def _explained(error: str, address: Address) -> tuple[str, str]:
             f"has no database {address.database}",
             "Correct its number in engine.url, or raise databases there.",
         )
-    if "unknown command 'SENTINEL'" in error:
+    if re.search("unknown command ['`]SENTINEL", error):
         return "is no Sentinel", "Name the Sentinels in engine.url, or use redis://host:port for this server."
     if "cluster support disabled" in error:
         return "is no cluster", "Use redis://host:port for this server."

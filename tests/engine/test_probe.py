@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from relay.broker.base import Position
 from relay.core.errors import ConfigurationError
 from relay.core.publications import parse_draft
 from relay.engine import connection
+from relay.engine import probe as probing
 from relay.engine.address import Address, read_address
 from relay.engine.broker import EngineBroker, KeptHistory
 from relay.engine.connection import open_connection
 from relay.engine.probe import probe
+from relay.engine.scripts import script
 from relay.engine.state import EngineState
 from tests.support import readme
 from tests.support.certificates import Authority
@@ -117,6 +120,26 @@ async def test_an_engine_that_does_not_fit_is_named(
         own_engine.run(*command)
     with pytest.raises(ConfigurationError, match=rf"engine\.url: 127\.0\.0\.1:\d+ .*{words}"):
         await probe(own_engine.options())
+
+
+@pytest.mark.parametrize(
+    ("info", "is_redis_6", "words"),
+    [
+        ("'redis_version:6.2.14\\r\\n'", True, r"Redis 6\.2\.14, which is too old"),
+        ("{err = 'NOPERM'}", True, "Redis of an unknown version, which is too old"),
+        ("'redis_version:7.2.4\\r\\nvalkey_version:7.2.9\\r\\n'", False, r"Valkey 7\.2\.9, which is too old"),
+    ],
+)
+async def test_a_server_that_is_too_old_is_named(
+    info: str, is_redis_6: bool, words: str, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the version that is needed. The script sees what such a server shows: before Redis 7 it can check no ACL."""
+    real = script("probe")
+    seen = f"pcall = function() return {info} end" + (", acl_check_cmd = false" if is_redis_6 else "")
+    text = f"local redis = setmetatable({{{seen}}}, {{__index = redis}})\n{real.text}"
+    monkeypatch.setattr(probing, "script", lambda _name: replace(real, text=text))
+    with pytest.raises(ConfigurationError, match=rf"{words}\. Use Redis 7 or Valkey 8, or a later version"):
+        await probe(engines("redis").options())
 
 
 async def test_a_wrong_password_and_a_missing_engine_are_named(

@@ -18,13 +18,19 @@ if redis.acl_check_cmd then  -- since Redis 7
   if #forbidden > 1 then return forbidden end
 end
 
-local replication, server = redis.call('INFO', 'replication'), redis.call('INFO', 'server')
+local server = redis.pcall('INFO', 'server')
+server = type(server) == 'string' and server or ''
+local version = string.match(server, 'redis_version:(%S+)') or ''
+if not redis.acl_check_cmd and (tonumber(string.match(version, '^%d+')) or 0) < 7 then
+  return {'', '', '', '', version, ''}  -- too old, whatever else the user may do there
+end
+local replication = redis.call('INFO', 'replication')
 redis.call('SET', key, 'probe', 'PX', 1000)
 return {
   string.match(replication, 'master_replid:(%S+)') or '',
   string.format('%.6f', engine_time()),
   string.match(replication, 'role:(%S+)') or '',
   string.match(server, 'valkey_version:(%S+)') or '',
-  string.match(server, 'redis_version:(%S+)') or '',
+  version,
   string.match(server, '_mode:(%S+)') or '',
 }
