@@ -72,7 +72,7 @@ ON_REDIS: list[Fault] = [
 TABLE: list[tuple[Fault, Remove, str]] = [
     (failovers.two_masters_that_demand_no_replica, controls.nothing, "E:"),
     (failovers.two_masters, controls.no_write_in_the_comparison, "F:"),
-    (failovers.sentinel_failover, controls.no_following, "E:"),
+    (failovers.sentinel_failover_that_the_old_master_ignores, controls.no_following, "E:"),
     (failovers.failover_to_a_replica_that_lags, controls.no_life, "B:"),
     (faults.flushall, controls.no_fence, "E:"),
     (faults.restart_empty, controls.no_fence, "E:"),

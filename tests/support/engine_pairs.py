@@ -45,6 +45,7 @@ class Servers:
                 server.start()
             for name, value in _SETTINGS.items():
                 server.run("CONFIG", "SET", name, value)
+            server.run("ACL", "SETUSER", "default", "+@all")
             server.run("REPLICAOF", "NO", "ONE")
             server.run("FLUSHALL")
 

