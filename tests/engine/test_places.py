@@ -207,8 +207,13 @@ async def test_the_limit_of_a_very_large_session_holds(kind: str, engines: Engin
         async def claim(session: str, connection: str, *, replaces: bool = True) -> list[str]:
             place = Place(session=session, connection=connection, most=LARGE, replaces=replaces)
             told: list[str] = []
+
+            def on_replaced(_session: str, name: str) -> bool:
+                told.append(name)
+                return True
+
             for one in (nodes.one, nodes.other):
-                one.engine.claims.connect(lambda _size: (), lambda _session, name: not told.append(name))
+                one.engine.claims.connect(lambda _size: (), on_replaced)
             assert await nodes.one.engine.claim(connection, expires_at=NOW + 30, issued_at=NOW, place=place)
             return told
 
