@@ -65,6 +65,17 @@ def test_the_kubernetes_probes_call_the_pods_address(name: str) -> None:
         assert container[probe]["httpGet"] == {"path": path, "port": "internal"}
 
 
+def test_the_ingress_leads_to_all_that_the_proxies_pass_on() -> None:
+    """A path that is missing there would be answered by the application."""
+    *_, ingress = loaded("kubernetes.yaml")
+    paths = [one["path"] for rule in ingress["spec"]["rules"] for one in rule["http"]["paths"]]
+    caddy = (EXAMPLES / "Caddyfile.nodes").read_text()
+    passed_on = re.findall(r"(?:@relay path|handle) (/.*?)(?: \{)?\n", caddy)
+    names = [one.removesuffix("/*") for line in passed_on for one in line.split()]
+    assert len(names) == 6
+    assert [name for name in names if not any(f"{name}/".startswith(f"{path}/") for path in paths)] == []
+
+
 def test_a_pod_has_time_to_leave_the_services_and_to_drain() -> None:
     """Before SIGKILL: the wait of preStop, the drain, and the writing of the log."""
     pod = loaded("kubernetes-nodes.yaml")[0]["spec"]["template"]["spec"]
