@@ -119,7 +119,8 @@ async def test_a_lost_reply_changes_nothing(own_engine: EngineServer) -> None:
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(lossy_link(own_engine.port))
         options = own_engine.options(f"redis://127.0.0.1:{proxy.port}")
-        node = await stack.enter_async_context(engine_node(options, Clocks()))
+        clocks = Clocks()
+        node = await stack.enter_async_context(engine_node(options, clocks))
         proxy.lose_reply_to(b"begin")
         await node.begin()
         proxy.lose_reply_to(b"take")
@@ -128,7 +129,13 @@ async def test_a_lost_reply_changes_nothing(own_engine: EngineServer) -> None:
         assert await node.complete("t0", lease, "t1")
         proxy.lose_reply_to(b"end_sessions")
         assert list(await node.store.end_sessions(session="ref-1")) == ["ref-1"]
-        assert proxy.lost == 4
+        await node.begin("s0")
+        lease = await node.lease("s0")
+        proxy.lose_reply_to(b"spend")
+        await node.store.spend(key("s0"), lease)
+        lose(own_engine, clocks)
+        assert isinstance(await taken_at_last(node, "s0"), Refused)
+        assert proxy.lost == 5
 
 
 async def test_a_wrong_clock_gets_no_lease_and_loses_no_result(own_engine: EngineServer) -> None:

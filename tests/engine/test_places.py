@@ -127,6 +127,22 @@ async def lost_reply(nodes: Setting) -> None:
     assert [one.code for one in (*opened[1:], newest)] == [None] * MOST
 
 
+async def lost_sign_of_life(nodes: Setting) -> None:
+    """The reply to the places that a node writes back is lost: they are written once more."""
+    nodes.links[1].lose_reply_to(vars(claims)["script"]("beat").sha.encode())
+    await nodes.until(lambda: nodes.links[1].lost)
+    await flushed(nodes)
+
+
+async def lost_reply_to_the_log(nodes: Setting) -> None:
+    """The reply to what the other node is told is lost: it is told twice, and one connection ends."""
+    opened = await nodes.fill()
+    nodes.links[0].lose_reply_to(vars(claims)["script"]("replaced").sha.encode())
+    newest = await nodes.one.open("s")
+    await nodes.until(lambda: nodes.links[0].lost and opened[0].code == CloseCode.REPLACED)
+    assert [one.code for one in (*opened[1:], newest)] == [None] * MOST
+
+
 async def not_told(nodes: Setting) -> None:
     """A node never hears that a connection of it was replaced: it hears when it writes its places again."""
     opened = await nodes.fill()
@@ -152,8 +168,8 @@ async def replaced_in_its_handshake(nodes: Setting) -> None:
     assert not nodes.one.registry.connections
 
 
-REFUSING: list[Fault] = [flushed, killed, stopped, gone_while_away]
-REPLACING: list[Fault] = [lost_reply, not_told, replaced_in_its_handshake]
+REFUSING: list[Fault] = [flushed, lost_sign_of_life, killed, stopped, gone_while_away]
+REPLACING: list[Fault] = [lost_reply, lost_reply_to_the_log, not_told, replaced_in_its_handshake]
 
 
 @pytest.fixture(autouse=True)

@@ -279,10 +279,12 @@ end
 
 function operations.spend(token, lease, given, id, known, session, subject, login, kept_s)
   local before = known == '1' and about(session, subject, login) or nil
-  local row = leased(token, lease, tonumber(given), id, before, '', tonumber(kept_s))
+  local row = load(token)
+  if row and row.done == lease and row.ended ~= '1' then return reply('ok', copy(row)) end  -- the same call again
+  row = leased(token, lease, tonumber(given), id, before, '', tonumber(kept_s))
   if not row then return reply('ok') end
   row.list[#row.list].redeemed = math.floor(now)
-  save(row, {lease = '', leased = '0', g = int(g), tokens = packed(row.list)})
+  save(row, {lease = '', leased = '0', done = lease, g = int(g), tokens = packed(row.list)})
   redis.call('HDEL', P .. 'f:' .. row.id, 'sealed')
   return reply('ok', copy(row))
 end
