@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -57,21 +58,39 @@ def lines_of(path: Path) -> list[str]:
     return (ROOT / path).read_text("utf-8").splitlines()
 
 
+@dataclass(frozen=True, slots=True)
+class Syntax:
+    """What the rules ask of a module's syntax tree.
+
+    The trees of a thousand modules are a million objects. Kept, they make each pass of the garbage collector slow.
+    """
+
+    documented: bool
+    imports: list[str]
+    """Full names, wherever they are imported."""
+    undocumented_tests: list[str]
+    bracketed_plurals: list[int]
+    """The lines of f-strings with a plural as in "line(s)"."""
+
+
 @cache
-def tree(path: Path) -> ast.Module:
-    """Return a module's syntax tree."""
-    return ast.parse((ROOT / path).read_text("utf-8"), filename=str(path))
-
-
-def imported(module: ast.Module) -> list[str]:
-    """Return the full names that a module imports, wherever it imports them."""
-    names: list[str] = []
+def syntax(path: Path) -> Syntax:
+    """Parse a module once for all rules."""
+    module = ast.parse((ROOT / path).read_text("utf-8"), filename=str(path))
+    found = Syntax(ast.get_docstring(module) is not None, [], [], [])
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            found.imports.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return names
+            found.imports.extend(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if node.name.startswith("test_") and not ast.get_docstring(node):
+                found.undocumented_tests.append(node.name)
+        elif isinstance(node, ast.JoinedStr):
+            texts = (str(part.value) for part in node.values if isinstance(part, ast.Constant))
+            if any(re.search(r"[a-z]\(e?s\)", text) for text in texts):
+                found.bracketed_plurals.append(node.lineno)
+    return found
 
 
 # --- places and names -----------------------------------------------------------------------------
@@ -111,7 +130,7 @@ def test_no_module_imports_from_a_test() -> None:
     wrong = [
         f"{path}: {name}"
         for path in modules("relay", "tests", "examples")
-        for name in imported(tree(path))
+        for name in syntax(path).imports
         if name.startswith("tests.") and re.search(r"\.(test_\w+|conftest)(\.|$)", name)
     ]
     assert not wrong, wrong
@@ -133,33 +152,19 @@ def test_every_module_says_what_it_is_for() -> None:
     paths = [
         path for path in modules("relay", "tests", "examples") if path.parts[0] == "relay" or lines_of(path)
     ]
-    wrong = [str(path) for path in paths if not ast.get_docstring(tree(path))]
+    wrong = [str(path) for path in paths if not syntax(path).documented]
     assert not wrong, wrong
 
 
 def test_every_test_says_what_it_proves() -> None:
     """Each test has a docstring that states the behaviour that it checks."""
-    silent = [
-        f"{path}: {node.name}"
-        for path in modules("tests")
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
-        and not ast.get_docstring(node)
-    ]
+    silent = [f"{path}: {name}" for path in modules("tests") for name in syntax(path).undocumented_tests]
     assert not silent, silent
 
 
 def test_no_text_leaves_the_plural_to_its_reader() -> None:
     """`counted` writes "1 line" and "2 lines" at one place. Docstrings may have a bracket, as in http(s)."""
-    found = [
-        f"{path}:{node.lineno}"
-        for path in modules("relay")
-        for node in ast.walk(ast.parse("\n".join(lines_of(path))))
-        if isinstance(node, ast.JoinedStr)
-        for part in node.values
-        if isinstance(part, ast.Constant) and re.search(r"[a-z]\(e?s\)", str(part.value))
-    ]
+    found = [f"{path}:{line}" for path in modules("relay") for line in syntax(path).bracketed_plurals]
     assert found == []
 
 
