@@ -1,6 +1,7 @@
 """Settings for all tests."""
 
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from tests.support import cleared_cookies, compression_ways
 from tests.support.engines import Engines
+from tests.support.long_files import LONGEST_FIRST
 
 # a busy machine says nothing about a property, and a suite that every change waits for is kept short
 settings.register_profile("relay", deadline=None, max_examples=60)
@@ -47,6 +49,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run the tests of the clients with and without compression."""
     if "compression" in metafunc.fixturenames:
         compression_ways.parametrize(metafunc)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that no worker is still busy with one of them when the others are done.
+
+    Then come those with the fewest tests: they start processes and browsers. Tables of quick tests are last.
+    """
+    counts = Counter(item.path for item in items)
+    long = {name: place for place, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> tuple[int, int]:
+        return long.get(item.location[0], len(long)), counts[item.path]
+
+    items.sort(key=place)
 
 
 @pytest.fixture

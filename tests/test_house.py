@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.long_files import LONGEST_FIRST
+
 ROOT = Path(__file__).parents[1]
 TOP_LEVEL = {
     "CHANGELOG.md",
@@ -134,6 +136,11 @@ def test_no_module_imports_from_a_test() -> None:
         if name.startswith("tests.") and re.search(r"\.(test_\w+|conftest)(\.|$)", name)
     ]
     assert not wrong, wrong
+
+
+def test_the_long_test_files_exist() -> None:
+    """Each file that the suite starts with exists under that name, and is named once."""
+    assert sorted(LONGEST_FIRST) == sorted({str(path) for path in modules("tests")} & set(LONGEST_FIRST))
 
 
 def test_no_package_is_empty() -> None:
