@@ -8,9 +8,10 @@ import contextlib
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
-from tests.support.engine_invariants import CHANNELS, Nodes
+from tests.support.engine_invariants import CHANNELS, Nodes, at_last
 from tests.support.engine_pairs import Servers
 from tests.support.engines import EngineServer, until
 
@@ -211,6 +212,7 @@ async def empty_with_a_wrong_clock(seconds: int, servers: Servers, nodes: Nodes)
         await start(servers.master)
         for node in (0, 1):
             await nodes.answered_claim(node)
+            await at_last(partial(nodes.families[node].find, b""))
         await nodes.more()
         servers.clock.move(0)
         await nodes.more()
