@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
-
 from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Runs, Show, SideName, option
 from relay.bench.benchmarks.connect import (
     CONNECT_FIGURES,
-    IDLE,
     MAX_CONNECTIONS,
     Bursts,
     busy_connections_note,
     connect_all,
+    idle_order,
 )
-from relay.bench.load.connections import Order
 from relay.bench.load.servers import own_relay
 from relay.bench.report import Figure, Run, median
 
@@ -47,18 +44,14 @@ class Audit(Benchmark[Bursts]):
     def measure_side(self, name: SideName, folder: Path, show: Show) -> Bursts:
         program = "relay" if name == "relay" else "relay.bench.load.unaudited_relay"
         with own_relay(folder, sessions=self.connections, program=program) as running:
-            target = msgspec.structs.replace(running.target, channels=[IDLE])
-            order = Order(
-                target=target, connections=self.connections, parallel=self.parallel, pid=running.pid
-            )
-            alone = connect_all(order, folder, lambda done: show(done, self.connections, "connections"))
-            return Bursts(alone=alone)
+            order = idle_order(running, self.connections, self.parallel)
+            return Bursts(alone=connect_all(order, folder, show))
 
     def figures(self) -> Sequence[Figure[Bursts]]:
         return CONNECT_FIGURES
 
     def side_notes(self, name: SideName, sides: Sequence[Bursts]) -> list[str]:
-        return busy_connections_note(name, sides)
+        return busy_connections_note(name, [one.alone for one in sides])
 
     def notes(self, runs: Sequence[Run[Bursts]]) -> list[str]:
         costs = [run.relay.alone.cpu_us_a_connect - run.yardstick.alone.cpu_us_a_connect for run in runs]

@@ -1,7 +1,7 @@
 """`relay bench connect`: what a token and a connection cost, and whether subscribers feel a burst of them."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from relay.bench.benchmarks.benchmark import Benchmark, Parallel, Rate, Show, Si
 from relay.bench.benchmarks.delivery import Measured, made_up, open_bound_s, opened, server_of
 from relay.bench.load.connections import Arrived, Connected, Order
 from relay.bench.load.processes import LOOK_S, STALL_S, Child
+from relay.bench.load.servers import RunningRelay
 from relay.bench.load.subscribers import GroupOrder
 from relay.bench.report import Figure, busy_note
 
@@ -83,7 +84,7 @@ class Connect(Benchmark[Bursts]):
                 parallel=self.parallel,
                 pid=server.pid,
             )
-            alone = connect_all(order, folder, lambda done: show(done, total, "connections"))
+            alone = connect_all(order, folder, show, total)
             if not self.hold:
                 return Bursts(alone=alone)
             held = server.target(ticks.channels)
@@ -126,7 +127,9 @@ class Connect(Benchmark[Bursts]):
 
     def side_notes(self, name: SideName, sides: Sequence[Bursts]) -> list[str]:
         held = [one.held for one in sides if one.held is not None]
-        found = busy_connections_note(name, sides) + busy_note(name, [one.load_cores for one in held])
+        found = busy_connections_note(name, [one.alone for one in sides]) + busy_note(
+            name, [one.load_cores for one in held]
+        )
         refusals = sum((Counter(one.beside.refusals) for one in sides if one.beside), Counter[str]())
         if refusals:
             told = ", ".join(f"{what} ({count:,})" for what, count in refusals.most_common(4))
@@ -138,13 +141,25 @@ def _p99(key: str, when: str, window: int) -> Figure[Bursts]:
     return Figure(key, f"prices p99 ms, {when}", lambda b: b.held.p99_ms(window) if b.held else None, ".1f")
 
 
-def connect_all(order: Order, folder: Path, show: Callable[[int], None]) -> Connected:
+def idle_order(
+    running: RunningRelay, connections: int, parallel: int, *, rate: float = 0.0, source: str = ""
+) -> Order:
+    """Return the order to connect to a channel without ticks."""
+    target = msgspec.structs.replace(running.target, channels=[IDLE], source=source)
+    return Order(target=target, connections=connections, parallel=parallel, pid=running.pid, rate=rate)
+
+
+def connect_all(order: Order, folder: Path, show: Show, total: int = 0) -> Connected:
     """Open new connections, and close them when all are open."""
-    show(0)
+
+    def shown(done: int) -> None:
+        show(done, total or order.connections, "connections")
+
+    shown(0)
     with Child.run("The new connections", folder, "relay.bench.load.connections", order=order) as child:
-        return child.result(Connected, within_s=open_bound_s(order.connections), show=show)
+        return child.result(Connected, within_s=open_bound_s(order.connections), show=shown)
 
 
-def busy_connections_note(name: SideName, sides: Sequence[Bursts]) -> list[str]:
+def busy_connections_note(name: SideName, made: Sequence[Connected]) -> list[str]:
     """Return a sentence if the program that opens connections was busy in one of a side's runs."""
-    return busy_note(name, [one.alone.load_cores for one in sides], program="The new connections' program")
+    return busy_note(name, [one.load_cores for one in made], program="The new connections' program")

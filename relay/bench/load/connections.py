@@ -45,7 +45,8 @@ _PING = re.compile(rb"\x89([\x00-\x7d])")
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """`connections`, of which `parallel` are opened at the same time; 0: browsers, all at once.
+    """`connections`, of which `parallel` are opened at the same time; 0: browsers, all at once. With a `rate` so many
+    are opened a second, `parallel` at once.
 
     `pid` is the server's process, whose CPU and memory are read.
     """
@@ -54,6 +55,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     parallel: int
     pid: int
+    rate: float = 0.0
 
 
 class Connected(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,7 +104,14 @@ async def connect_all(order: Order) -> tuple[Connected, list[Link]]:
             await take_all(target, hands, parallel=order.parallel, first=start) if target.issuer else None
         )
         taken_at, taken_cpu = time.monotonic(), cpu_of(order.pid)
-        links += await open_all(target, hands, parallel=order.parallel, tokens=tokens)
+        size = order.parallel if order.rate else PORTION
+        for place in range(0, len(hands), size):
+            if order.rate:
+                await asyncio.sleep(max(0.0, taken_at + place / order.rate - time.monotonic()))
+            part = slice(place, place + size)
+            links += await open_all(
+                target, hands[part], parallel=order.parallel, tokens=tokens and tokens[part]
+            )
         tokens_cpu_s += taken_cpu - cpu
         connects_s += time.monotonic() - taken_at
         await asyncio.sleep(SETTLE_S)

@@ -10,6 +10,7 @@ import math
 import secrets
 import time
 from collections import deque
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -117,7 +118,7 @@ class _Node(Fanout):
 async def resync(options: EngineOptions, count: int) -> float:
     """Return the seconds in which a node that has missed everything takes over so many channels."""
     one, other = (EngineBroker(options, max_channels=count) for _ in range(2))
-    try:
+    async with aclosing(one), aclosing(other):
         await publish(one, drafts(count), count)
         node = _Node(count)
         await other.load()
@@ -125,29 +126,21 @@ async def resync(options: EngineOptions, count: int) -> float:
         other.attach(node, after="1-0")  # an entry of an older life: the node has missed all that came after
         await node.has_all.wait()
         return time.monotonic() - began
-    finally:
-        await one.aclose()
-        await other.aclose()
 
 
 async def measure(order: EngineOrder) -> EnginePath:
     """Measure one part after the other, each with keys of its own."""
     address = read_address(order.url)
-    broker = EngineBroker(EngineOptions(address=address, prefix="path"), max_channels=CHANNELS)
-    try:
+    options = EngineOptions(address=address, prefix="path")
+    async with aclosing(EngineBroker(options, max_channels=CHANNELS)) as broker:
         some = drafts(CHANNELS)
         await publish(broker, some, WARM_UP)
         cpu_s = time.process_time()
         await publish(broker, some, order.messages)
         cpu_s = time.process_time() - cpu_s
-    finally:
-        await broker.aclose()
     say(progress=order.messages)
-    state = await EngineState.open(EngineOptions(address=address, prefix="claims"))
-    try:
+    async with aclosing(await EngineState.open(EngineOptions(address=address, prefix="claims"))) as state:
         claims_cpu_s, took = await claim(state, order.claims)
-    finally:
-        await state.aclose()
     return EnginePath(
         cpu_us_a_message=cpu_s / order.messages * 1e6,
         cpu_us_a_claim=claims_cpu_s / len(took) * 1e6,

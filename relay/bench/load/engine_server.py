@@ -20,8 +20,8 @@ from relay.engine.address import read_address
 PROGRAMS = ("redis-server", "valkey-server")
 MAX_SOCKET_BYTES = 100
 """The longest path of a Unix socket that every system has."""
-NEW_LIFE_S = 2.5
-"""A relay refuses tokens from before the first two seconds of an engine's life."""
+NEW_LIFE_S = 3.0
+"""A relay refuses tokens from before the first two seconds of an engine's life. A token knows only whole seconds."""
 
 
 class EngineOrder(msgspec.Struct, frozen=True, kw_only=True):

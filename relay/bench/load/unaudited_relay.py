@@ -7,13 +7,7 @@ import runpy
 from unittest.mock import patch
 
 from relay.audit.watch import WatchedAuditor
-from relay.core.events import Event
-
-
-def _forget(_auditor: WatchedAuditor, _event: Event) -> None:
-    """Take the place of `WatchedAuditor.note`."""
-
 
 if __name__ == "__main__":
-    with patch.object(WatchedAuditor, "note", _forget):
+    with patch.object(WatchedAuditor, "note", lambda *_: None):
         runpy.run_module("relay", run_name="__main__")

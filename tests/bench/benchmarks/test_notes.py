@@ -184,7 +184,9 @@ def several(
         connected=connected,
     )
     return Several(
-        node=node, path=path, two=Workers(processes=processes, paced=GOOD, fanned=GOOD, connected=connected)
+        node=node,
+        path=path,
+        two=Workers(processes=processes, paced=GOOD, fanned=GOOD, connected=connected, rushed=connected),
     )
 
 
