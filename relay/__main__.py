@@ -12,6 +12,7 @@ def main() -> None:
         gc.disable()  # modules have no cycles to collect
         from relay.cli import main as run
 
+        gc.freeze()
         gc.enable()
         run()
     except KeyboardInterrupt:

@@ -1,11 +1,11 @@
 """What each question to a long audit log costs: CPU, time and memory of the whole command, from a warm index.
 
-    python -m tests.support.question_costs FOLDER [--records 1000000] [--rounds 3] [--against CHECKOUT]
+    python -m tests.support.question_costs FOLDER [--records 1000000] [--rounds 3] [--against CHECKOUT] [--warm]
 
 The log is made in FOLDER if there is none, by the relay's own record functions: eight days, one file each. Printed are
-what the index cost to build and the tail of the last file to read, and of each question the medians of all rounds.
-With a checkout of the relay as it was before, that one is asked the same in the same round. It has no DuckDB, so that
-it reads the whole log.
+what the index cost to build and the tail of a log to read, and of each question the medians of all rounds. With a
+checkout of the relay as it was before, that one is asked the same in the same round. It has no DuckDB, so that it reads
+the whole log. `--rounds 0` asks no questions, and `--warm` takes the index as it is.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from datetime import datetime, timedelta
 from multiprocessing import Process
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from relay.core.events import Action, Client, Event
@@ -31,6 +32,11 @@ A_TOKEN: Final = 3.12
 """Records of a token, on average, in a day that `make_day` makes."""
 HELD_BACK: Final = 2000
 """Records at the end of the log that are written after the index is made."""
+BASE: Final = 4000
+"""Records of a short log that tails are added to. In a long one, the check of the records before the tail takes longer
+than the tail."""
+TAILS: Final = (2000, 20_000)
+TAIL_ROUNDS: Final = 7
 ROOT: Final = Path(__file__).parents[2]
 
 SETTINGS: Final = """
@@ -54,7 +60,7 @@ trader.prices = ["prices.>"]
 """
 
 OLD: Final = ("why", "who", "anomalies", "stats", "scopes")
-"""The questions that a relay without an index knows."""
+"""The questions that a relay without an index knows. `scopes --unused` is the same work as `scopes`."""
 
 QUESTIONS: Final = (
     ("why", "d3-jti-777"),
@@ -169,24 +175,18 @@ def _reports(begin: datetime, count: int) -> Iterator[tuple[datetime, Event]]:
 
 
 def index_costs(folder: Path) -> None:
-    """Make the index, and print what a record of it and of the tail cost."""
+    """Make the index, and print what a record of it cost."""
     path = folder / "audit.jsonl"
-    with path.open("rb") as file:
-        file.seek(-HELD_BACK * 2000, os.SEEK_END)
-        held_back = b"".join(file.readlines()[-HELD_BACK:])
+    held_back = b"".join(_last_lines(path, HELD_BACK))
     os.truncate(path, path.stat().st_size - len(held_back))
     shutil.rmtree(folder / "audit-index", ignore_errors=True)
     made = cost(["stats"], folder)
-    cost(["stats"], folder)  # a file that was just changed is looked at twice
-    time.sleep(3)
-    cost(["stats"], folder)
-    warm = median(cost(["stats"], folder).cpu_s for _ in range(3))
     with path.open("ab") as end:
         end.write(held_back)
     cost(["stats"], folder)
-    time.sleep(3)
+    time.sleep(3)  # a file that was just changed is looked at twice
     cost(["stats"], folder)
-    tail = median(cost(["stats"], folder).cpu_s for _ in range(3))
+    warm = median(cost(["stats"], folder).cpu_s for _ in range(3))
     records = 0
     for log in folder.glob("audit*.jsonl"):
         with log.open("rb") as file:
@@ -194,9 +194,39 @@ def index_costs(folder: Path) -> None:
     size = sum(file.stat().st_size for file in (folder / "audit-index").glob("*.parquet"))
     sys.stdout.write(
         f"{records:,} records; the index has {size / 1e6:.0f} MB, took {(made.cpu_s - warm) / records * 1e6:.1f} us of "
-        f"CPU a record ({made.wall_s:.0f} s) and {made.memory_mb:.0f} MB of memory. "
-        f"A record of the tail takes {(tail - warm) / HELD_BACK * 1e6:.1f} us.\n"
+        f"CPU a record ({made.wall_s:.0f} s) and {made.memory_mb:.0f} MB of memory.\n"
     )
+
+
+def tail_costs(folder: Path) -> None:
+    """Print what a record costs that came after the index was made: in the first question, and in the next one.
+
+    Each round has a log and an index of its own, and asks with and without the tail, one after the other.
+    """
+    lines = _last_lines(folder / "audit.jsonl", BASE + TAILS[-1])
+    for count in TAILS:
+        first, again = [], []
+        for _ in range(TAIL_ROUNDS):
+            with TemporaryDirectory(dir=folder) as aside:
+                path = Path(aside, "audit.jsonl")
+                path.write_bytes(b"".join(lines[:BASE]))
+                asked = ["stats", "--file", str(path)]
+                cost(asked, folder)
+                without = cost(asked, folder).cpu_s
+                with path.open("ab") as end:
+                    end.write(b"".join(lines[BASE : BASE + count]))
+                first.append((cost(asked, folder).cpu_s - without) / count * 1e6)
+                again.append((cost(asked, folder).cpu_s - without) / count * 1e6)
+        sys.stdout.write(
+            f"A record of a tail of {count:,} takes {median(first):.1f} us ({min(first):.1f} to {max(first):.1f}) in "
+            f"the first question, and {median(again):.1f} us in the next one.\n"
+        )
+
+
+def _last_lines(path: Path, count: int) -> list[bytes]:
+    with path.open("rb") as file:
+        file.seek(-count * 2000, os.SEEK_END)
+        return file.readlines()[-count:]
 
 
 def main() -> None:
@@ -206,6 +236,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--against", type=Path)
+    parser.add_argument("--warm", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     if not (options.folder / "relay.toml").exists():
@@ -216,14 +247,16 @@ def main() -> None:
     for checkout in (ROOT, options.against):
         if checkout is not None:
             compileall.compile_dir(checkout / "relay", quiet=2)
-    index_costs(options.folder)
+    if not options.warm:
+        index_costs(options.folder)
+        tail_costs(options.folder)
     sys.stdout.write("CPU      time     memory   before                              question\n")
-    for question in QUESTIONS:
+    for question in QUESTIONS if options.rounds else ():
         now, then = [], []
         cost(question, options.folder)
         for _ in range(options.rounds):
             now.append(cost(question, options.folder))
-            if options.against is not None and question[0] in OLD:
+            if options.against is not None and question[0] in OLD and "--unused" not in question:
                 then.append(cost(question, options.folder, checkout=options.against.resolve()))
         cpu_s, wall_s = median(one.cpu_s for one in now), median(one.wall_s for one in now)
         text = f"{cpu_s:5.2f} s  {wall_s:5.2f} s  {max(one.memory_mb for one in now):4.0f} MB  "

@@ -15,7 +15,7 @@ import msgspec
 
 from relay.audit.index import manifest
 from relay.audit.index.copies import database_of
-from relay.audit.index.manifest import Part
+from relay.audit.index.manifest import ALL, Part
 from relay.audit.index.native import duckdb
 from relay.audit.index.parts import (
     Parts,
@@ -28,7 +28,7 @@ from relay.audit.index.parts import (
     summary_of,
 )
 from relay.audit.index.rows import rows_of
-from relay.audit.index.sheets import COPIED, PLACE, SHEETS, SUMS, VIEWS, View, no_rows, whole
+from relay.audit.index.sheets import COPIED, PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
 from relay.audit.query.records import epoch_ms
 from relay.core.errors import RelayError
 
@@ -191,7 +191,15 @@ class Index:
             backwards = ", ".join(f"{name} DESC" for name in self.order.split(", "))
             found = self.rows(f"{query}{backwards} LIMIT {newest}", parameters)[::-1]
         for place, number, start, length in found:
-            yield place, os.pread(self.files[number].file, length, start)
+            yield place, self.line(number, start, length)
+
+    def line(self, file: int, start: int, length: int) -> bytes:
+        """Read a line of the log, where a row says that it is.
+
+        Raises:
+            OSError: if the log can't be read.
+        """
+        return os.pread(self.files[file].file, length, start)
 
     def differing(self) -> int:
         """Read the log again, and return how many rows of the parts are not what it says.
@@ -228,6 +236,11 @@ class Index:
         found = []
         sheets = VIEWS["lines"].sheets
         for number, part in self._all_parts():
+            if part.is_small:
+                path = aside / f"{part.name}.duckdb"
+                self._copy(self._source(number, part, ALL), path)
+                found.append((number, path))
+                continue
             sums = " ".join(part.sheets[sheet] for sheet in sheets)
             copy = partial(self._copy_part, number, part)
             found.append((number, database_of(self.folder / part.name, sums, copy)))
@@ -322,12 +335,15 @@ class Index:
 
     def _source(self, number: int, part: Part, sheet: str) -> str:
         """Return a sheet of a part as a table of SQL: its file, or if that is damaged, a query to the part's lines."""
-        if self._parts.is_sound(part, sheet):
-            return sources([self._parts.file(part, sheet)])
-        if part.name not in self._reread:
-            table = self._reread[part.name] = f"reread_{len(self._reread)}"
-            self._read_again(number, part, table)
-        return f"({SHEETS[sheet].format(rows=self._reread[part.name])})"
+        kept = ALL if part.is_small else sheet
+        if self._parts.is_sound(part, kept):
+            rows = sources([self._parts.file(part, kept)])
+        else:
+            if part.name not in self._reread:
+                table = self._reread[part.name] = f"reread_{len(self._reread)}"
+                self._read_again(number, part, table)
+            rows, kept = self._reread[part.name], ALL
+        return rows if kept == sheet else f"({SHEETS[sheet].format(rows=rows)})"
 
     def _make_views(self, query: str) -> None:
         """Make the views that a query names, of sheets that are checked now."""
@@ -360,14 +376,14 @@ class Index:
         ]
         sound: list[tuple[int, int]] = []
         for number, part in self._all_parts():
-            if self._parts.is_sound(part, sheet):
+            if not part.is_small and self._parts.is_sound(part, sheet):
                 sound.append((number, self._parts.file(part, sheet)))
             else:
                 selects.append(f"SELECT {number} AS file, * FROM {self._source(number, part, sheet)}")
         if sound:
             numbers, files = zip(*sound, strict=True)
             selects.append(f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}")
-        return whole(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
+        return viewed(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
 
 
 def _struct(columns: Mapping[str, str]) -> str:

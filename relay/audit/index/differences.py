@@ -22,7 +22,7 @@ Bounds = tuple[str, str]
 By = Literal["role", "user", "publisher"]
 """To whom the facts belong."""
 
-_RARE = f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_spanned)"
+_RARE = f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment), hash(jti) AS jti_key FROM rare_spanned)"
 _WHATS = ("granted", "opened", "subscribed", "published", "refused")
 
 _LIVES = f"""

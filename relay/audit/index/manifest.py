@@ -19,13 +19,15 @@ import msgspec
 
 from relay.core.errors import ConfigurationError
 
-VERSION = 7
+VERSION = 8
 """Of the rows and of this list. Another one makes the index again."""
 
 _NUMBER = re.compile(r"-[0-9]{12}\Z")
 """What the name of an older file has after that of its chain."""
 _NAME = "manifest.json"
 _VERIFIED = "verified.json"
+ALL = "all"
+"""The one sheet of a small part."""
 LOCK = ".lock"
 """The file that the one who changes the index has locked."""
 _BLOCK = 256 << 10
@@ -72,7 +74,7 @@ class Part(msgspec.Struct, frozen=True):
     """One part: the rows of the bytes from `begin` to `end` of a file of the log.
 
     `seen_ns` is the time of the last look at the file, by the clock of the file system. `sheets` has the SHA-256 of
-    each of the part's files.
+    each of the part's files. A small part has one file with all columns, `ALL`, instead of a file for each sheet.
     """
 
     log: str
@@ -84,6 +86,11 @@ class Part(msgspec.Struct, frozen=True):
     name: str
     sheets: dict[str, str]
     summary: Summary
+
+    @property
+    def is_small(self) -> bool:
+        """Tell whether all rows and columns are in one file."""
+        return ALL in self.sheets
 
     def path(self, folder: Path, sheet: str) -> Path:
         """Return the file of a sheet."""

@@ -1,8 +1,9 @@
 """The parts of an index: brought up to date, and their sheets checked before they are used.
 
 A file that is complete has one part and is read once. The file that is being written has a few parts, and the tail
-after them is read at each question. A longer tail becomes one more part, and small parts become a larger one, so that
-each line is read once, and a question reads a short tail and few parts.
+after them is read at each question. A longer tail becomes a small part, which is fast to make and is made again with
+the tail after it, until it is long enough for sheets. Several parts become a larger one. So almost every line is read
+once, and a question reads a short tail and few parts.
 """
 
 import fcntl
@@ -20,7 +21,7 @@ from typing import Any
 import msgspec
 
 from relay.audit.index import copies, manifest
-from relay.audit.index.manifest import Part, State, Summary
+from relay.audit.index.manifest import ALL, Part, State, Summary
 from relay.audit.index.native import duckdb
 from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, rows_of
 from relay.audit.index.sheets import SHEETS, whole
@@ -30,14 +31,17 @@ Progress = Callable[[int], None]
 
 _COMPLETE = re.compile(r".*-[0-9]{12}\.[^.]*")
 """Names of files that the relay does not write to any more: see `relay.audit.files`."""
-_LONGEST_TAIL = 2 << 20
-"""Bytes of a tail that are read at each question, at most: some 3,000 records, 0.04 s."""
+_LONGEST_TAIL = 64 << 10
+"""Bytes of a tail that are read at each question, at most: some 90 records."""
+_LONGEST_SMALL = 2 << 20
+"""Bytes of a small part, at most: some 3,000 records, which are made again with each tail that is added to them."""
 _MOST_PARTS = 8
 """Parts of a file that is being written. With one more, the newest become one."""
 _ORDER = "rare, action, start"
 """The order of rows: by what questions ask for first, so that they pass over groups of rows that have nothing of it."""
 _WHOLE = ("rare", "usual")
 """The sheets that have all rows."""
+_SMALL: Mapping[str, str] = {ALL: "SELECT * FROM {rows}"}
 _GROUP = 16_384
 """Rows of a group: a question reads some of the groups only."""
 _MOST_COUNTS = 1000
@@ -119,8 +123,12 @@ class Parts:
             good.append(part)
             progress(part.end - part.begin)
         begin = good[-1].end if good else 0
-        if state.size - begin > (0 if is_complete else _LONGEST_TAIL):
+        has_small = bool(good) and good[-1].is_small
+        if state.size - begin > (0 if is_complete else _LONGEST_TAIL) or (is_complete and has_small):
+            if has_small:
+                begin = good.pop().begin
             good += self._made(file, begin, state, progress, name=path.stem, is_complete=is_complete)
+        small = [good.pop()] if good and good[-1].is_small else []
         first = len(good) - 1
         while first > 0 and (
             is_complete
@@ -130,7 +138,9 @@ class Parts:
         if first < len(good) - 1:
             good[first:] = self._merged(file, good[first:], name=path.stem)
         log = str(path.absolute())
-        return [msgspec.structs.replace(part, log=log, state=state, seen_ns=seen_ns) for part in good]
+        return [
+            msgspec.structs.replace(part, log=log, state=state, seen_ns=seen_ns) for part in (*good, *small)
+        ]
 
     def file(self, part: Part, sheet: str) -> int:
         """Return the open file of a sheet. Another question may remove its name meanwhile."""
@@ -150,10 +160,10 @@ class Parts:
 
     def _is_good(self, part: Part, file: int, state: State) -> bool:
         """Tell whether a part has its files, and the log's bytes are those that it was made from."""
-        if part.sheets.keys() != SHEETS.keys():
+        if part.sheets.keys() not in (SHEETS.keys(), {ALL}):
             return False
         try:
-            opened = {sheet: self._open(part.path(self._folder, sheet)) for sheet in SHEETS}
+            opened = {sheet: self._open(part.path(self._folder, sheet)) for sheet in part.sheets}
         except OSError:
             return False
         self._opened[part.name] = opened
@@ -182,7 +192,10 @@ class Parts:
                 load(self._database, "made", rows, order=_ORDER)
         finally:
             rows.unlink(missing_ok=True)  # of a full disk too, which the log is on
-        return [self._written(state, begin, end, digest.hexdigest(), name)] if end > begin else []
+        if end == begin:
+            return []
+        is_small = not is_complete and end - begin <= _LONGEST_SMALL
+        return [self._written(state, begin, end, digest.hexdigest(), name, _SMALL if is_small else SHEETS)]
 
     def _merged(self, file: int, parts: list[Part], *, name: str) -> list[Part]:
         """Write the rows of several parts as one."""
@@ -205,9 +218,11 @@ class Parts:
         self._database.execute(
             f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM ({rows}) ORDER BY {_ORDER}"
         )
-        return [self._written(parts[0].state, begin, end, digest.hexdigest(), name)]
+        return [self._written(parts[0].state, begin, end, digest.hexdigest(), name, SHEETS)]
 
-    def _written(self, state: State, begin: int, end: int, log_sha256: str, name: str) -> Part:
+    def _written(
+        self, state: State, begin: int, end: int, log_sha256: str, name: str, sheets: Mapping[str, str]
+    ) -> Part:
         """Write the rows of the table `made` as a part."""
         self.rebuilt += 1
         part = Part(
@@ -222,7 +237,7 @@ class Parts:
             summary=summary_of(self._database, "made"),
         )
         opened = {}
-        for sheet, query in SHEETS.items():
+        for sheet, query in sheets.items():
             path = part.path(self._folder, sheet)
             aside = path.with_name(f".{path.name}.new")
             self._database.execute(
@@ -249,7 +264,7 @@ class Parts:
 
         A copy is made without the lock. While it is in the making, its name has another end.
         """
-        ends = (*(f".{sheet}.parquet" for sheet in SHEETS), *copies.SUFFIXES)
+        ends = (*(f".{sheet}.parquet" for sheet in (*SHEETS, ALL)), *copies.SUFFIXES)
         kept = {name + end for name in names for end in ends}
         for path in self._folder.iterdir():
             is_of_part = path.suffix in (".parquet", ".duckdb", ".sha256") or path.name.endswith(

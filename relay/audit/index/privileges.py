@@ -41,8 +41,10 @@ _SPLIT = """
 _COMBINED = """
     CREATE OR REPLACE TEMP TABLE combined AS
     SELECT *, row_number() OVER () AS number FROM (
-        SELECT {holder} AS holder, kind, [one, other] AS uses, count(*) AS tokens
-        FROM spanned_stories ANTI JOIN split USING (jti_key) WHERE one IS NOT NULL GROUP BY ALL
+        SELECT holder, kind, [one, other] AS uses, tokens FROM (
+            SELECT {holder} AS holder, kind, one, other, count(*) AS tokens
+            FROM spanned_stories ANTI JOIN split USING (jti_key) WHERE one IS NOT NULL GROUP BY ALL
+        )
         UNION ALL
         SELECT holder, kind, uses, count(*) FROM (
             SELECT jti_key, arg_max({holder}, place) AS holder, arg_max(kind, place) AS kind

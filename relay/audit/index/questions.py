@@ -23,27 +23,50 @@ TOP = 10
 _MOST_LIKE = 50
 """Names that may be suggested in place of one that nobody knows."""
 
-_REFUSED = "reason != '' AND outcome = 'failure'"
+_REFUSALS = """
+    CREATE OR REPLACE TEMP TABLE refusals AS
+    SELECT place, file, start, length, moment, action, reason, user_id, address, "count", counts,
+        reason != '' AND outcome = 'failure' AS is_one
+    FROM rare_spanned WHERE counts OR is_one"""
+"""The span's records that are a refusal, or count those that have no record."""
 _OF_CONNECTIONS = f"{SUBSCRIBED}, {TOLD}"
 NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
 """The columns that name a token, a connection, a user or a session. What is claimed is known too."""
 
 
-def lines_naming(index: Index, names: Collection[str]) -> Iterator[bytes]:
-    """Read the lines whose records have one of these names: of a token, a connection, a session or a user."""
-    # one comparison a query: DuckDB then decodes a column alone, and the others where a row was found
-    conditions = [f"keys WHERE {column}_key = hash({{}})" for column in ("jti", "connection")]
-    conditions += [f"keys WHERE {column} = {{}}" for column in ("user_id", "session")]
-    conditions += [
-        f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_lines) WHERE {column} = {{}}"
-        for column in ("claimed_user", "claimed_jti")
-    ]
-    found = " UNION ".join(
-        f"SELECT {index.order}, file, start, length FROM {condition.format(f'${number}')}"
-        for number in range(1, len(names) + 1)
-        for condition in conditions
-    )
-    return index.lines("true", [name[:MAX_NAME] for name in names], of=f"({found})")
+class Naming:
+    """Reads the lines whose records have one of some names: of a token, a connection, a session or a user.
+
+    Later calls may have more names, which are those of tokens and connections. Each name is searched once.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._searched: set[str] = set()
+        self._found: dict[tuple[int, ...], bytes] = {}
+
+    def __call__(self, names: Collection[str]) -> list[bytes]:
+        """Return the lines in the order of the log."""
+        if new := [name for name in names if name not in self._searched]:
+            values = ", ".join(f"${number}" for number in range(1, len(new) + 1))
+            hashes = ", ".join(f"hash(${number})" for number in range(1, len(new) + 1))
+            # one comparison a query: DuckDB then decodes a column alone, and the others where a row was found
+            conditions = [f"keys WHERE {column}_key IN ({hashes})" for column in ("jti", "connection")]
+            if not self._searched:
+                conditions += [f"keys WHERE {column} IN ({values})" for column in ("user_id", "session")]
+                conditions.append(
+                    f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_lines) "
+                    f"WHERE claimed_user IN ({values}) OR claimed_jti IN ({values})"
+                )
+            query = " UNION ALL ".join(
+                f"SELECT {self._index.order}, file, start, length FROM {condition}"
+                for condition in conditions
+            )
+            for found in self._index.rows(query, [name[:MAX_NAME] for name in new]):
+                if found not in self._found:
+                    self._found[found] = self._index.line(*found[-3:])
+            self._searched |= {*new}
+        return [self._found[place] for place in sorted(self._found)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +110,23 @@ def marked(index: Index, *, marks: Collection[str] | None = None, newest: int | 
 def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -> Iterator[bytes]:
     """Read the lines of the connections to an endpoint that may have been open between two times, and those that say
     what the log lacks."""
-    where = f"""
-        action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')
-        OR connection_key IN (
+    found = _either(
+        f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')",
+        f"""connection_key IN (
             SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND endpoint = $1 AND accepted.moment <= $2
-        ) AND action IN ({SUBSCRIBED}, '{Action.CONNECTION_CLOSED}')"""
-    return index.lines(where, [endpoint, epoch_ms(end), epoch_ms(begin)], of="keys")
+        ) AND action IN ({SUBSCRIBED}, '{Action.CONNECTION_CLOSED}')""",
+    )
+    return index.lines("true", [endpoint, epoch_ms(end), epoch_ms(begin)], of=found)
+
+
+def _either(*conditions: str) -> str:
+    """Return a query for the rows of `keys` that fulfil one of some conditions.
+
+    With OR, DuckDB looks at all rows. So it passes over the groups of rows that have no such action.
+    """
+    selects = (f"SELECT place, moment, file, start, length FROM keys WHERE {one}" for one in conditions)
+    return f"({' UNION '.join(selects)})"
 
 
 _NOT_ENDED = f"""ANTI JOIN (
@@ -168,15 +201,11 @@ def stats(index: Index) -> Stats:
     if any(summary.lacking for _, summary in index.summaries):
         for record in RecordReader().records(index.lines("lost != 0", of="rare_spanned")):
             found.lost.update(record.relay.lost)
+    # after the refusals by day, which make the table
     for column, counts in (("user_id", found.users), ("address", found.addresses)):
-        counts.update(
-            dict(
-                index.rows(
-                    f"SELECT {column}, count(*) FROM rare_spanned WHERE {_REFUSED} AND {column} != '' "
-                    "GROUP BY 1 ORDER BY min(place)"
-                )
-            )
-        )
+        where = f"is_one AND {column} != ''"
+        query = f"SELECT {column}, count(*) FROM refusals WHERE {where} GROUP BY 1 ORDER BY min(place)"
+        counts.update(dict(index.rows(query)))
     return found
 
 
@@ -218,18 +247,17 @@ def is_named(index: Index, name: str, columns: Sequence[str] = NAMES) -> bool:
 def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
     since, until = index.span
-    where = f"""
-        moment <= ? AND (
-            action = '{Action.AUDIT_GAP}'
-            OR action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
-                SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
-                    AND (user_id = ? OR session = ? OR jti_key = hash(?) OR connection_key = hash(?))
-                EXCEPT SELECT connection_key FROM keys
-                WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
-            )
-        )"""
-    bounds = NEVER if until is None else epoch_ms(until), epoch_ms(since) if since else -NEVER
-    return index.lines(where, [bounds[0], *([about[:MAX_NAME]] * 4), bounds[1]], of="keys")
+    found = _either(
+        f"action = '{Action.AUDIT_GAP}'",
+        f"""action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
+            SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
+                AND (user_id = $1 OR session = $1 OR jti_key = hash($1) OR connection_key = hash($1))
+            EXCEPT SELECT connection_key FROM keys
+            WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < $2
+        )""",
+    )
+    bounds = epoch_ms(since) if since else -NEVER, NEVER if until is None else epoch_ms(until)
+    return index.lines("moment <= $3", [about[:MAX_NAME], *bounds], of=found)
 
 
 def endpoints(index: Index) -> set[str]:
@@ -248,6 +276,7 @@ def refusals_by_day(
     `day_of` returns the day of a record's time. None: in UTC. Denials that were only counted belong to the day of the
     record that counts them.
     """
+    index.execute(_REFUSALS)
     # the record of a refused frame or batch has the number of its publications
     many = f'sum(CASE WHEN action = \'{Action.PUBLISH_DENIED}\' AND "count" != 0 THEN "count" ELSE 1 END)::BIGINT'
     time = "substr(moment, 1, 10)" if day_of is None else "substr(moment, 1, 16) || ':00Z'"
@@ -255,11 +284,10 @@ def refusals_by_day(
     found: list[tuple[int, tuple[str, str, str], int]] = [
         (place, (day, action, reason), count)
         for day, action, reason, count, place in index.rows(
-            f"SELECT {columns}, {many}, min(place) FROM rare_spanned WHERE {_REFUSED} "
-            f"GROUP BY {columns} ORDER BY min(place)"
+            f"SELECT {columns}, {many}, min(place) FROM refusals WHERE is_one GROUP BY {columns}"
         )
     ]
-    for place, line in index.placed_lines("counts", of="rare_spanned"):
+    for place, line in index.placed_lines("counts", of="refusals"):
         found += [  # denials beyond the budget
             (place, (record.at if day_of else record.at[:10], action, reason), count)
             for record in RecordReader().records([line])
@@ -339,9 +367,8 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
             ) AS ended ON ended.connection_key = accepted.connection_key
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND writer = ? AND moment <= ?"""
     # a report counts while its connection is open; with other clocks or a name that is there twice, it may count
-    where = f"""
-        action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')
-        OR action IN ({_OF_CONNECTIONS}) AND connection_key IN (
+    of_connections = f"""
+        action IN ({_OF_CONNECTIONS}) AND connection_key IN (
             SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
             UNION SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
                 AND connection_key IN (
@@ -367,7 +394,8 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
     begin, end = span
     times = epoch_ms(begin) if begin else -NEVER, NEVER if end is None else epoch_ms(end)
-    return index.lines(where, [named, unnamed, granted, told, told, *bounds, *times], of="keys")
+    found = _either(of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')")
+    return index.lines("true", [named, unnamed, granted, told, told, *bounds, *times], of=found)
 
 
 def lines_of_reports(index: Index, channel: str) -> Iterator[bytes]:
@@ -400,18 +428,19 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
 
     `expires` is the first of the two times, in Unix seconds.
     """
-    where = f"""
-        action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')
-        OR jti_key IN (
+    found = _either(
+        f"action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')",
+        f"""jti_key IN (
             SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
-        )
-        OR connection_key IN (
+        )""",
+        f"""connection_key IN (
             SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED}
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND accepted.moment <= $2
         ) AND action IN (
             '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'
-        )"""
-    return index.lines(where, [expires, epoch_ms(end), epoch_ms(begin)], of="keys")
+        )""",
+    )
+    return index.lines("true", [expires, epoch_ms(end), epoch_ms(begin)], of=found)
 
 
 def lines_of_refused_grants(index: Index) -> Iterator[bytes]:

@@ -78,11 +78,6 @@ PLACE = "file::BIGINT * 1099511627776 + start"
 
 _DERIVED = ", ".join(f"{value} AS {name}" for name, (_, value) in DERIVED.items() if name != "rare")
 _USUALLY = ", ".join(f'{value}::{COLUMNS[name]} AS "{name}"' for name, value in USUAL_VALUES.items())
-_WHOLE: Mapping[str, str] = {
-    "rare": f"SELECT *, {_DERIVED} FROM (SELECT *, true AS rare FROM ({{rows}}))",
-    "usual": f"SELECT *, {_DERIVED} FROM (SELECT *, false AS rare, {_USUALLY} FROM ({{rows}}))",
-}
-"""The queries that give the rows of these sheets all columns, though not in the same order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,11 +105,16 @@ VIEWS: Mapping[str, View] = {
 """The views that questions ask. Lines that are no record are in `lines` and `rare_lines` alone."""
 
 
+def viewed(sheet: str, rows: str) -> str:
+    """Return the query for the rows of a sheet, which another one selects, with the columns that a view has."""
+    return f"SELECT *, {_USUALLY} FROM ({rows})" if sheet == "usual" else rows
+
+
 def whole(sheet: str, rows: str) -> str:
-    """Return the query for the rows of a sheet, which another one selects, with all columns that a view has."""
-    return _WHOLE[sheet].format(rows=rows) if sheet in _WHOLE else rows
+    """Return the query for the rows of `rare` or `usual` with all columns, though not in the same order."""
+    return f"SELECT *, {_DERIVED} FROM (SELECT *, {sheet == 'rare'} AS rare FROM ({viewed(sheet, rows)}))"
 
 
 def no_rows(sheet: str) -> str:
     """Return the query for a view of a sheet without rows."""
-    return whole(sheet, f"SELECT 0 AS file, * FROM ({SHEETS[sheet].format(rows=f'({_NO_ROW})')})")
+    return viewed(sheet, f"SELECT 0 AS file, * FROM ({SHEETS[sheet].format(rows=f'({_NO_ROW})')})")

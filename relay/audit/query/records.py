@@ -199,6 +199,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 _decode = msgspec.json.Decoder(Record).decode
 _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+_MINUTES = frozenset(f"{number // 60:02}:{number % 60:02}:" for number in range(24 * 60))
 _SECONDS = frozenset(f"{number:02}." for number in range(60))
 _THOUSANDTHS = frozenset(f"{number:03}Z" for number in range(1000))
 _ENDS = (b"}\n", b"}")
@@ -266,15 +267,20 @@ def record_of(line: bytes) -> Record:
     except RecursionError as error:
         raise ValueError(str(error)) from None
     at = record.at
-    if at[17:20] in _SECONDS and at[20:] in _THOUSANDTHS and _is_minute(at[:17]):
+    if (
+        at[17:20] in _SECONDS
+        and at[20:] in _THOUSANDTHS
+        and at[11:17] in _MINUTES
+        and _begins_with_day(at[:11])
+    ):
         return record
     raise ValueError(f"{at!a} is no time of a record.")
 
 
-@lru_cache  # the next record is mostly of the same minute
-def _is_minute(begin: str) -> bool:
-    """Tell whether a time of a record begins so, up to the colon before its seconds."""
-    text = f"{begin}00.000Z"
+@lru_cache  # the next record is mostly of the same day
+def _begins_with_day(begin: str) -> bool:
+    """Tell whether a time of a record begins so, up to the T after its day."""
+    text = f"{begin}00:00:00.000Z"
     try:
         return iso(datetime.fromisoformat(text)) == text
     except (ValueError, OverflowError):

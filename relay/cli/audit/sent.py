@@ -39,9 +39,9 @@ def sent(
     An open connection is reported every ten minutes.
     """
     index = log.index
-    from relay.audit.index.questions import is_named, lines_naming, lines_of_ends, names_like
+    from relay.audit.index.questions import Naming, is_named, lines_of_ends, names_like
 
-    rows = [fields_of(row) for row in sent_to(log.reader.records(lines_naming(index, [about])), about)]
+    rows = [fields_of(row) for row in sent_to(log.reader.records(Naming(index)([about])), about)]
     if not rows and not is_named(index, about):
         raise ConfigurationError(
             unknown("a user, session, token or connection", about, names_like(index, about))

@@ -5,7 +5,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from ipaddress import ip_address
 from typing import Annotated
 
@@ -93,8 +92,8 @@ def _told(
     index = log.index
     from relay.audit.index.questions import (
         NAMES,
+        Naming,
         is_named,
-        lines_naming,
         lines_of_address,
         lines_of_publisher,
         names_like,
@@ -110,12 +109,7 @@ def _told(
         found = log.reader.records(lines_of_publisher(index, publisher, newest=newest))
         kind, steps = "a publisher", timeline.of_publisher(found, publisher)
     else:
-
-        @cache  # the first pass and the last may ask for the same
-        def lines(known: frozenset[str]) -> list[bytes]:
-            return list(lines_naming(index, known))
-
-        steps = timeline.timeline_of(lambda known: lines(frozenset(known)), about, reader=log.reader)
+        steps = timeline.timeline_of(Naming(index), about, reader=log.reader)
         kind, steps = "a user, session, token or connection", steps[-(newest or 0) :]
     name = about or address or publisher
     columns = NAMES if about else ("address",) if address else ("publisher", "claimed_name")

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.audit.chain import Link, seal
-from relay.audit.index import manifest
+from relay.audit.index import manifest, parts
 from relay.audit.index.parts import quoted
 from relay.cli.audit import app
 from relay.core.errors import Reason
@@ -97,6 +97,11 @@ def in_one(files: list[Path]) -> list[Path]:
     path = folder / "audit.jsonl"
     path.write_bytes(b"".join(file.read_bytes() for file in files))
     return [path]
+
+
+@pytest.fixture(autouse=True)
+def _long_tails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_LONGEST_TAIL", 2 << 20)
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=" ".join)

@@ -14,7 +14,7 @@ from relay.audit.chain import Link, seal
 from relay.audit.files import log_files
 from relay.audit.index import manifest, parts
 from relay.audit.index.database import Index
-from relay.audit.index.rows import Row, rows_of
+from relay.audit.index.rows import DERIVED, Row, rows_of
 from relay.audit.index.sheets import SHEETS
 from relay.audit.jsonl import JsonlAuditor
 from relay.audit.query.records import epoch_ms, iso_of
@@ -23,19 +23,20 @@ from relay.core.events import Event, to_record
 from tests.support.audit_days import make_day
 from tests.support.audit_logs import HOSTILE, an_event
 
-_PLACED = "(SELECT * REPLACE (place AS start) FROM lines)"
+_ALL = f"(SELECT *, {', '.join(f'{value} AS {name}' for name, (_, value) in DERIVED.items())} FROM lines)"
+_PLACED = f"(SELECT * REPLACE (place AS start) FROM {_ALL})"
 SHEETS_ARE = {
-    "rare": ("SELECT * FROM rare_lines", "SELECT * FROM lines WHERE rare"),
+    "rare": ("SELECT * FROM rare_lines", f"SELECT * EXCLUDE ({', '.join(DERIVED)}) FROM {_ALL} WHERE rare"),
     "keys": (
         "SELECT * EXCLUDE (file, place), file, place FROM keys",
-        SHEETS["keys"].replace(" FROM", ", file, place FROM").format(rows="lines"),
+        SHEETS["keys"].replace(" FROM", ", file, place FROM").format(rows=_ALL),
     ),
-    "kinds": ("SELECT DISTINCT * EXCLUDE (file) FROM kinds_of_parts", SHEETS["kinds"].format(rows="lines")),
-    "uses": ("SELECT DISTINCT * EXCLUDE (file) FROM uses_of_parts", SHEETS["uses"].format(rows="lines")),
-    "named": ("SELECT DISTINCT * EXCLUDE (file) FROM named_of_parts", SHEETS["named"].format(rows="lines")),
+    "kinds": ("SELECT DISTINCT * EXCLUDE (file) FROM kinds_of_parts", SHEETS["kinds"].format(rows=_ALL)),
+    "uses": ("SELECT DISTINCT * EXCLUDE (file) FROM uses_of_parts", SHEETS["uses"].format(rows=_ALL)),
+    "named": ("SELECT DISTINCT * EXCLUDE (file) FROM named_of_parts", SHEETS["named"].format(rows=_ALL)),
     "tokens": (
         "SELECT user_id, kind, sum(tokens)::BIGINT FROM spanned_tokens GROUP BY 1, 2",
-        SHEETS["tokens"].format(rows="lines"),
+        SHEETS["tokens"].format(rows=_ALL),
     ),
     "stories": (
         "SELECT jti_key, max(place), arg_max(holder, place), arg_max(kind, place), min(one), max(other), "
@@ -51,8 +52,9 @@ COLUMNS = ", ".join(f'"{field.name}"' for field in msgspec.structs.fields(Row))
 
 @pytest.fixture(autouse=True)
 def _short_tails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a part grow after a few records, and a second look be needed for each file that was just changed."""
-    monkeypatch.setattr(parts, "_LONGEST_TAIL", 20_000)
+    """Let the parts of a few records be small ones, and those of some more have sheets."""
+    monkeypatch.setattr(parts, "_LONGEST_TAIL", 10_000)
+    monkeypatch.setattr(parts, "_LONGEST_SMALL", 40_000)
 
 
 @pytest.fixture(scope="module")
