@@ -1,8 +1,9 @@
 """A cluster as the engine: faults of real masters under load, with the same checks as those of one server."""
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 from msgspec import Raw
@@ -12,12 +13,13 @@ from relay.core.publications import Draft
 from relay.engine.broker import EngineBroker
 from relay.engine.health import Health
 from relay.engine.probe import probe
+from relay.engine.scripts import script
 from relay.engine.shards import SHARDS, place, shard_names, slot_of
 from tests.support.engine_cluster import MASTERS, EngineCluster, engine_cluster, name_of
 from tests.support.engine_controls import lines
 from tests.support.engine_faults import node_off
 from tests.support.engine_invariants import Hub, Nodes, engine_tasks
-from tests.support.engines import EngineServer, until
+from tests.support.engines import EngineServer, LossyLink, until
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,26 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineClus
 @pytest.fixture
 async def nodes(own_cluster: EngineCluster) -> AsyncIterator[Nodes]:
     """Two nodes that work. After the fault everything holds, and no task is left."""
-    options = own_cluster.options()
-    both = Nodes([options, options])
+    async with working(own_cluster) as both:
+        yield both
+
+
+@pytest.fixture
+async def linked_nodes(own_cluster: EngineCluster) -> AsyncIterator[Nodes]:
+    """The same, with a link to each server that a test may break."""
+    async with own_cluster.linked() as links, working(own_cluster, links) as both:
+        yield both
+
+
+@contextlib.asynccontextmanager
+async def working(cluster: EngineCluster, links: Sequence[LossyLink] = ()) -> AsyncIterator[Nodes]:
+    """Let two nodes work. At the end everything holds, and no task is left."""
+    options = cluster.options()
+    both = Nodes([options, options], links)
     await both.open()
     yield both
-    async with asyncio.timeout(60):
-        await until(own_cluster.is_replicated)
+    async with asyncio.timeout(120):
+        await until(cluster.is_replicated)
         await both.check()
     await both.close()
     assert engine_tasks() == []
@@ -156,6 +172,69 @@ async def test_a_move_that_is_given_up_leaves_no_half_of_a_script(
     if is_guarded:
         await nodes.check()
     await nodes.close()
+
+
+@pytest.mark.parametrize("shard", ["c", shard_of("stream.a")])
+async def test_a_replica_takes_over_in_order(own_cluster: EngineCluster, nodes: Nodes, shard: str) -> None:
+    """As when a service is updated, one server after the other."""
+    master = master_of(own_cluster, shard)
+    replica = own_cluster.replica_of(master)
+    async with nodes.busy():
+        await nodes.more()
+        replica.run("CLUSTER FAILOVER")
+        await until(lambda: own_cluster.master_of(shard) is replica and own_cluster.is_replicated())
+        await nodes.more()
+
+
+async def test_connections_are_killed_in_a_loop(own_cluster: EngineCluster, nodes: Nodes) -> None:
+    """Of all servers."""
+    async with nodes.busy():
+        for _ in range(5):
+            for server in own_cluster.servers:
+                server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await nodes.more(1)
+
+
+async def test_replies_are_lost(linked_nodes: Nodes) -> None:
+    """One to each script that has many callers. A claim is no replay, and a publication keeps its position."""
+    nodes = linked_nodes
+    async with nodes.busy():
+        for name in ("publish", "claim", "revoke", "families"):
+            lost = sum(link.lost for link in nodes.links)
+            for link in nodes.links:
+                link.lose_reply_to(script(name).sha.encode())
+            await nodes.until(lambda before=lost: sum(link.lost for link in nodes.links) > before)
+            for link in nodes.links:
+                link.lose_reply_to(b"")
+            await nodes.more()
+
+
+async def test_servers_are_behind_a_black_hole(linked_nodes: Nodes) -> None:
+    """In one direction, or in both: no connection is closed, and nothing comes through."""
+    nodes = linked_nodes
+    async with nodes.busy():
+        await nodes.more()
+        for directions in ({"requests"}, {"replies"}, {"requests", "replies"}):
+            for link in nodes.links:
+                link.swallows = directions
+            await nodes.blind()
+            await nodes.failing()
+            for link in nodes.links:
+                link.swallows = set()
+            await nodes.more()
+
+
+async def test_replies_take_200_ms_and_then_connections_are_dead(linked_nodes: Nodes) -> None:
+    """Everything goes on, and dead connections are replaced."""
+    nodes = linked_nodes
+    async with nodes.busy():
+        for link in nodes.links:
+            link.delay_s = 0.2
+        await nodes.more()
+        for link in nodes.links:
+            link.delay_s = 0
+            link.silence()
+        await nodes.more()
 
 
 async def test_the_memory_of_a_master_is_full(own_cluster: EngineCluster, nodes: Nodes) -> None:

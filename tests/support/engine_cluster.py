@@ -3,14 +3,14 @@
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from relay.engine.address import read_address
 from relay.engine.options import EngineOptions
 from relay.engine.shards import SLOTS, slot_of
-from tests.support.engines import WITHIN_S, EngineServer, engine_server
+from tests.support.engines import WITHIN_S, EngineServer, LossyLink, engine_server, lossy_link, until
 from tests.support.ports import free_ports
 
 MASTERS = 3
@@ -58,6 +58,27 @@ class EngineCluster:
         """Return the replica of a master."""
         port = int(master.run("INFO", "replication")["slave0"]["port"])
         return next(server for server in self.servers if server.port == port)
+
+    @contextlib.asynccontextmanager
+    async def linked(self) -> AsyncIterator[list[LossyLink]]:
+        """Announce links in the place of the servers, and yield them: nodes that ask for a master get its link."""
+        async with contextlib.AsyncExitStack() as stack:
+            links = [await stack.enter_async_context(lossy_link(server.port)) for server in self.servers]
+            await self._announce([link.port for link in links])
+            try:
+                yield links
+            finally:
+                await self._announce([0] * len(links))
+
+    async def _announce(self, ports: list[int]) -> None:
+        wanted = {port or server.port for port, server in zip(ports, self.servers, strict=True)}
+        for port, server in zip(ports, self.servers, strict=True):
+            server.run("CONFIG", "SET", "cluster-announce-port", port)
+
+        def named(asked: EngineServer) -> set[int]:
+            return {int(one[1]) for _, _, *each in asked.run("CLUSTER SLOTS") for one in each}
+
+        await until(lambda: all(named(server) == wanted for server in self.servers), every_s=0.05)
 
     def form(self) -> None:
         """Make one cluster of the servers that have just been started."""
