@@ -21,7 +21,7 @@ class Batches(Generic[Item, Result]):
     """Calls `send(items) -> results`, one batch after the other.
 
     Each item of a batch gets the `UnavailableError` that `send` raises. A result that is an error is raised to its
-    caller. `size` returns the bytes of an item. An item that waited for `answer_within_s` is not sent. `failed` makes
+    caller. An item that waited for `answer_within_s` is not sent. `failed` makes
     the error of an item, from one sentence.
     """
 
@@ -32,11 +32,9 @@ class Batches(Generic[Item, Result]):
         name: str,
         answer_within_s: float,
         failed: Callable[[str], UnavailableError],
-        size: Callable[[Item], int] = lambda _item: 0,
         max_waiting: int = 20_000,
     ) -> None:
         self._send = send
-        self._size = size
         self._answer_within_s = answer_within_s
         self._failed = failed
         self._max_waiting = max_waiting
@@ -49,12 +47,14 @@ class Batches(Generic[Item, Result]):
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def submit(self, item: Item) -> "asyncio.Future[Result]":
-        """Queue an item and return the future of its result. A caller that goes away does not remove the item."""
+    def submit(self, item: Item, size: int = 0) -> "asyncio.Future[Result]":
+        """Queue an item of `size` bytes and return the future of its result.
+
+        A caller that goes away does not remove the item.
+        """
         loop = asyncio.get_running_loop()
         if self._closed or len(self._waiting) >= self._max_waiting:
             raise self._failed("The relay stops." if self._closed else "Too many calls wait for the engine.")
-        size = self._size(item)
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, future, loop.time(), size))
         self._wake.set()

@@ -105,7 +105,6 @@ class Shard:
             name="publications",
             answer_within_s=_ANSWER_WITHIN_S,
             failed=_unavailable,
-            size=lambda item: len(item[3]),
         )
         self._receiver: Receiver | None = None
         self._reader: LogReader | None = None
@@ -155,7 +154,8 @@ class Shard:
                 "" if draft.version is None else f"{draft.version_epoch or 0} {draft.version}",
                 draft.idempotency_key or "",
                 self._history(draft.channel),
-            )
+            ),
+            len(draft.data),
         )
 
     def alive(self, channel: str, *, ts: int) -> "asyncio.Future[Position]":
@@ -257,6 +257,8 @@ class Shard:
         ]
 
     def _outcome(self, kind: str, epoch: str, answer: str) -> Outcome | bool | MalformedError:
+        if kind == "p" and answer.isdecimal():  # nearly all
+            return Position(epoch=epoch, seq=int(answer))
         if kind in ("r", "x"):
             return answer == "1"
         if answer == "f":

@@ -97,15 +97,12 @@ class PublisherCounts:
         """Count a published message of `size` bytes."""
         self.published += 1
         self.bytes += size
-        self._heard()
-
-    def _heard(self) -> None:
         self.last_at, self.heard_at = time.time(), time.monotonic()
 
     def count_alive(self) -> None:
         """Count a sign of life."""
         self.alive += 1
-        self._heard()
+        self.last_at, self.heard_at = time.time(), time.monotonic()
 
 
 CheckKey = Callable[[str, Mapping[str, Sequence[str]]], str | None]
