@@ -1,40 +1,184 @@
-"""Copies of parts as database files of DuckDB, which a process can read that may open no other file."""
+"""Copies of what views need of the index: databases of DuckDB, which a process can read that may open no other file.
 
+There is one for each kind of rows, with the columns that views need. It is made when the first query needs it. A
+long part has its own copies, and short ones share some: a query to hundreds of databases would take a minute to plan.
+"""
+
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from relay.audit.index import manifest
+from relay.audit.index.manifest import Part
+from relay.audit.index.native import duckdb
+from relay.audit.index.rows import COLUMNS, USUAL_VALUES
+from relay.core.events import Action
 
-SUFFIXES = (".lines.duckdb", ".lines.sha256")
-"""The ends of the names of a copy, and of the file with its sums."""
+_DATABASE, _SUM = ".duckdb", ".sha256"
+"""The ends of the names of a copy, and of the file with its sum and what it was made of."""
+_LONG = 32 << 20
+"""Bytes of the log in a group of parts, from which on it has no more."""
+_MOST = 128
+"""Parts of a group."""
 
 
-def database_of(part: Path, sums: str, copy: Callable[[Path], None]) -> Path:
-    """Return the database with the rows of a part. It is made once, and again if its bytes changed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """Some columns of the rows of a sheet: of all of them, or of those of one action."""
 
-    `part` is the folder with the part's name, `sums` are those of the part's sheets, and `copy` writes its rows as a
-    database.
+    sheet: str
+    columns: tuple[str, ...]
+    action: str = ""
+
+    @property
+    def query(self) -> str:
+        """The query that makes it of the sheet's rows with all columns. Times are read faster than their texts."""
+        columns = ", ".join(
+            "try_cast(moment AS TIMESTAMP) AS moment" if name == "moment" else f'"{name}"'
+            for name in self.columns
+        )
+        where = f" WHERE action = '{self.action}'" if self.action else ""
+        return f"SELECT file::UTINYINT AS file, {columns} FROM {{rows}}{where}"
+
+    def read(self, table: str, files: Sequence[int]) -> str:
+        """Return the query that reads a copy, with the numbers of its files and what is the same in all its rows."""
+        same = {"action": f"'{self.action}'"} if self.action else {}
+        if self.sheet == "usual":
+            same |= {name: f"{value}::{COLUMNS[name]}" for name, value in USUAL_VALUES.items()}
+        more = "".join(f', {value} AS "{name}"' for name, value in same.items())
+        return f"SELECT * REPLACE ({list(files)}[file + 1] AS file){more} FROM {table}"
+
+
+_KEYS = ("jti_key", "connection_key")
+
+COPIES: Mapping[str, Copy] = {
+    "rare": Copy(sheet="rare", columns=(*COLUMNS, *_KEYS)),
+    "issued": Copy(
+        sheet="usual",
+        action=Action.TOKEN_ISSUED,
+        columns=(
+            *(
+                "start",
+                "moment",
+                "user_id",
+                "session",
+                "roles",
+                "jti",
+                "jti_key",
+                "endpoint",
+                "scope",
+                "asked",
+            ),
+            *("granted", "expires", "address", "origin", "user_agent"),
+        ),
+    ),
+    "accepted": Copy(
+        sheet="usual",
+        action=Action.CONNECT_ACCEPTED,
+        columns=(
+            *("start", "moment", "user_id", "jti", *_KEYS, "connection", "endpoint", "address", "user_agent"),
+            *("transport", "channels", "writer"),
+        ),
+    ),
+    "refreshed": Copy(
+        sheet="usual",
+        action=Action.CONNECTION_REFRESHED,
+        columns=("start", "moment", *_KEYS, "connection"),
+    ),
+    "subscribed": Copy(
+        sheet="usual",
+        action=Action.SUBSCRIBE_ACCEPTED,
+        columns=("start", "moment", "connection_key", "channels"),
+    ),
+    "closed": Copy(
+        sheet="usual",
+        action=Action.CONNECTION_CLOSED,
+        columns=(
+            *("start", "moment", "connection_key", "reason", "initiator", "close_code", "duration_ms"),
+            *("messages_out", "used", "unused"),
+        ),
+    ),
+    "of_sessions": Copy(sheet="usual", columns=("moment", "action", "session", "user_id")),
+}
+"""The copies, and what each has. A view names those that it needs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """A database with copies of these names. Rows have the places in `files` of the numbers of the log's files."""
+
+    path: Path
+    files: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+def groups(parts: Iterable[tuple[int, Part]]) -> list[list[tuple[int, Part]]]:
+    """Return parts, each with the number of its file, in the groups that have their copies together.
+
+    A group ends where it is long enough, or at a part with a certain sum. So it stays as it is when files come or go.
+    """
+    found: list[list[tuple[int, Part]]] = []
+    is_open, size = False, 0
+    for number, part in parts:
+        if not is_open:
+            found.append([])
+            size = 0
+        found[-1].append((number, part))
+        size += part.end - part.begin
+        is_open = size < _LONG and len(found[-1]) < _MOST and not part.log_sha256.startswith("0")
+    return found
+
+
+def database_of(folder: Path, name: str, parts: Iterable[Part], write: Callable[[Path], None]) -> Path:
+    """Return a copy of a group of parts. It is made once, and again if its bytes changed.
 
     Raises:
         OSError: if it can't be written.
     """
-    path, sum_ = (part.with_name(part.name + suffix) for suffix in SUFFIXES)
+    made_of = _made_of(name, parts)
+    path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.{name}{_DATABASE}"
+    sum_ = path.with_suffix(_SUM)
     try:
-        if sum_.read_text("ascii") == f"{sums} {_sha256_of(path)}\n":
+        if sum_.read_text("utf-8") == f"{made_of}{_sha256_of(path)}\n":
             return path
     except (OSError, ValueError):
         pass
-    aside = part.with_name(f".{path.name}.{os.getpid()}.new")
+    aside = folder / f".{path.name}.{os.getpid()}.new"
     aside.unlink(missing_ok=True)
-    copy(aside)
+    write(aside)
     with aside.open("rb+") as written:
         os.fsync(written.fileno())
     made = _sha256_of(aside)
+    with manifest.replacing(sum_) as file:  # first: a copy without it is removed by other questions
+        file.write(f"{made_of}{made}\n".encode())
     aside.replace(path)
-    with manifest.replacing(sum_) as file:
-        file.write(f"{sums} {made}\n".encode())
     return path
+
+
+def remove_others(folder: Path, parts: Iterable[Part]) -> None:
+    """Remove the copies of other parts, and those that another release made."""
+    known = {line for name in COPIES for line in _made_of(name, parts).splitlines()}
+    for path in folder.glob(f"*{_DATABASE}"):
+        sum_, made_of = path.with_suffix(_SUM), list[str]()
+        with suppress(OSError, ValueError):
+            made_of = sum_.read_text("utf-8").splitlines()[:-1]
+        if not made_of or not known.issuperset(made_of):
+            path.unlink(missing_ok=True)
+            sum_.unlink(missing_ok=True)
+
+
+def _made_of(name: str, parts: Iterable[Part]) -> str:
+    """Return what a copy is made of, in lines: the query, and the sum of the sheet of each part."""
+    copy = COPIES[name]
+    query = hashlib.sha256(copy.query.encode()).hexdigest()
+    lines = [
+        f"{name} {query} {duckdb.__version__}",
+        *(f"{part.name} {part.sheets[copy.sheet]}" for part in parts),
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _sha256_of(path: Path) -> str:

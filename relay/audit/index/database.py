@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from relay.audit.index import manifest
-from relay.audit.index.copies import database_of
+from relay.audit.index.copies import COPIES, Copied, database_of, groups
 from relay.audit.index.manifest import ALL, Part
 from relay.audit.index.native import duckdb
 from relay.audit.index.parts import (
@@ -28,8 +28,8 @@ from relay.audit.index.parts import (
     summary_of,
 )
 from relay.audit.index.rows import rows_of
-from relay.audit.index.sheets import COPIED, PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
-from relay.audit.query.records import epoch_ms
+from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
+from relay.audit.query.records import epoch_ms, iso_of
 from relay.core.errors import RelayError
 
 _SOME_ROWS = 10_000
@@ -225,8 +225,17 @@ class Index:
         self.execute("DROP TABLE again")
         return differing
 
-    def databases(self, aside: Path, progress: Progress = lambda _done: None) -> list[tuple[int, Path]]:
-        """Return databases with a table `lines` each, and the numbers of the files that their rows are of.
+    def newest(self) -> str:
+        """Return the time of the newest record of the span, or ""."""
+        if self.span == ("", None):
+            return self.known().at
+        ((newest,),) = self.rows("SELECT max(moment) FROM spanned_keys")
+        return "" if newest is None else iso_of(newest)
+
+    def databases(
+        self, copies: Sequence[str], aside: Path, progress: Progress = lambda _done: None
+    ) -> list[Copied]:
+        """Return databases with some copies of all rows: see `relay.audit.index.copies`.
 
         Those of parts are kept. Those of what was written after the parts are made in the folder `aside`.
 
@@ -234,21 +243,27 @@ class Index:
             OSError: if they can't be written.
         """
         found = []
-        sheets = VIEWS["lines"].sheets
-        for number, part in self._all_parts():
-            if part.is_small:
-                path = aside / f"{part.name}.duckdb"
-                self._copy(self._source(number, part, ALL), path)
-                found.append((number, path))
-                continue
-            sums = " ".join(part.sheets[sheet] for sheet in sheets)
-            copy = partial(self._copy_part, number, part)
-            found.append((number, database_of(self.folder / part.name, sums, copy)))
-            progress(part.end - part.begin)
-        for number, table in self._tails:
-            path = aside / f"{table}.duckdb"
-            self._copy(table, path)
-            found.append((number, path))
+        for group in groups((number, part) for number, part in self._all_parts() if not part.is_small):
+            parts = [part for _, part in group]
+            files = tuple(number for number, _ in group)
+            for name in copies:
+                path = database_of(self.folder, name, parts, partial(self._copy_parts, group, name))
+                found.append(Copied(path=path, files=files, names=(name,)))
+            progress(sum(part.end - part.begin for part in parts))
+        small = [
+            (number, self._source(number, part, ALL)) for number, part in self._all_parts() if part.is_small
+        ]
+        for at, (number, rows) in enumerate([*small, *self._tails]):
+            path = aside / f"{at}.duckdb"
+            where = {"rare": "rare", "usual": "NOT rare"}
+            self._copy(
+                {
+                    name: f"(SELECT 0 AS file, * FROM {rows} WHERE {where[COPIES[name].sheet]})"
+                    for name in copies
+                },
+                path,
+            )
+            found.append(Copied(path=path, files=(number,), names=tuple(copies)))
         return found
 
     def write_parquet(self, rows: Path, columns: Mapping[str, str], path: Path) -> None:
@@ -263,19 +278,18 @@ class Index:
                 f"columns={_struct(columns)}, maximum_object_size={1 << 25})) TO {quoted(path)} (FORMAT parquet)"
             )
 
-    def _copy_part(self, number: int, part: Part, path: Path) -> None:
-        """Write all rows of a part as a database of its own."""
-        sheets = VIEWS["lines"].sheets
-        rows = " UNION ALL BY NAME ".join(
-            whole(sheet, f"SELECT * FROM {self._source(number, part, sheet)}") for sheet in sheets
-        )
-        self._copy(f"({rows})", path)
+    def _copy_parts(self, group: Sequence[tuple[int, Part]], name: str, path: Path) -> None:
+        """Write a copy of a group of parts as a database of its own. `file` is the place in the group."""
+        sheet = COPIES[name].sheet
+        selects = self._rows_of_parts(sheet, [(number, at, part) for at, (number, part) in enumerate(group)])
+        self._copy({name: f"({whole(sheet, ' UNION ALL BY NAME '.join(selects))})"}, path)
 
-    def _copy(self, source: str, path: Path) -> None:
-        """Write the rows of a table or a part as a database of its own."""
+    def _copy(self, rows: Mapping[str, str], path: Path) -> None:
+        """Write copies, by name, of tables with all columns as a database of its own."""
         self.execute(f"ATTACH {quoted(path)} AS copied")
         try:
-            self.execute(f"CREATE TABLE copied.lines AS SELECT {COPIED} FROM {source}")
+            for name, table in rows.items():
+                self.execute(f"CREATE TABLE copied.{name} AS {COPIES[name].query.format(rows=table)}")
         finally:
             self.execute("DETACH copied")
 
@@ -374,16 +388,22 @@ class Index:
             f"SELECT {number} AS file, * FROM ({SHEETS[sheet].format(rows=table)})"
             for number, table in self._tails
         ]
+        selects += self._rows_of_parts(sheet, [(number, number, part) for number, part in self._all_parts()])
+        return viewed(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
+
+    def _rows_of_parts(self, sheet: str, parts: Iterable[tuple[int, int, Part]]) -> list[str]:
+        """Return the queries for a sheet of parts: each with the number of its file, and what `file` is in its rows."""
+        selects = []
         sound: list[tuple[int, int]] = []
-        for number, part in self._all_parts():
+        for number, shown, part in parts:
             if not part.is_small and self._parts.is_sound(part, sheet):
-                sound.append((number, self._parts.file(part, sheet)))
+                sound.append((shown, self._parts.file(part, sheet)))
             else:
-                selects.append(f"SELECT {number} AS file, * FROM {self._source(number, part, sheet)}")
+                selects.append(f"SELECT {shown} AS file, * FROM {self._source(number, part, sheet)}")
         if sound:
             numbers, files = zip(*sound, strict=True)
             selects.append(f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}")
-        return viewed(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
+        return selects
 
 
 def _struct(columns: Mapping[str, str]) -> str:

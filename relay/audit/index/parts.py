@@ -108,6 +108,8 @@ class Parts:
             if parts != before:
                 manifest.write(self._folder, duckdb.__version__, parts)
             self._remove_others({part.name for part in parts})
+            if [(part.name, part.sheets) for part in parts] != [(part.name, part.sheets) for part in before]:
+                copies.remove_others(self._folder, [part for part in parts if not part.is_small])
             self._remove_left(seen_ns)
         return found
 
@@ -260,17 +262,10 @@ class Parts:
         return file
 
     def _remove_others(self, names: set[str]) -> None:
-        """Remove the files of other parts, also those of other releases, and what killed questions left of theirs.
-
-        A copy is made without the lock. While it is in the making, its name has another end.
-        """
-        ends = (*(f".{sheet}.parquet" for sheet in (*SHEETS, ALL)), *copies.SUFFIXES)
-        kept = {name + end for name in names for end in ends}
+        """Remove the files of other parts, also those of other releases, and what killed questions left of theirs."""
+        kept = {f"{name}.{sheet}.parquet" for name in names for sheet in (*SHEETS, ALL)}
         for path in self._folder.iterdir():
-            is_of_part = path.suffix in (".parquet", ".duckdb", ".sha256") or path.name.endswith(
-                ".parquet.new"
-            )
-            if is_of_part and path.name not in kept:
+            if path.name.endswith((".parquet", ".parquet.new")) and path.name not in kept:
                 path.unlink(missing_ok=True)
 
     def _remove_left(self, now_ns: int) -> None:

@@ -69,9 +69,6 @@ _NO_ROW = "SELECT {} WHERE false".format(
     ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in _TYPES.items())
 )
 
-COPIED = _named((*COLUMNS, "jti_key", "connection_key"))
-"""The columns that copies have for `relay audit sql`, as SQL has them. The views join by the keys."""
-
 PLACE = "file::BIGINT * 1099511627776 + start"
 """The place of a line in the whole log. A file has less than a TB."""
 

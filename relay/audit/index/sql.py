@@ -17,7 +17,7 @@ import msgspec
 from relay.audit.index import sandbox
 from relay.audit.index.database import Index
 from relay.audit.index.parts import Progress
-from relay.audit.index.views import VIEWS, statements
+from relay.audit.index.views import VIEWS, copies_for, named, statements
 from relay.core.errors import ConfigurationError, RelayError
 
 _MAX_LINE = 16 << 20
@@ -70,10 +70,11 @@ def asked(
             with suppress(BrokenPipeError), process.stdin as sink:  # it says why below
                 sink.write(json.dumps(limits).encode() + b"\n")
                 sink.flush()  # it loads DuckDB while the copies are checked here
-                databases = index.databases(Path(aside), progress)
+                names = named(query)
+                copied = index.databases(copies_for(names), Path(aside), progress)
                 setup = limits | {
-                    "databases": [str(path) for _, path in databases],
-                    "views": statements([number for number, _ in databases], index.span, query),
+                    "databases": [str(one.path) for one in copied],
+                    "views": statements(names, copied, index.span, index.newest()),
                 }
                 timer.start()
                 sink.write(json.dumps(setup).encode() + b"\n" + query.encode())

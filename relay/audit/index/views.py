@@ -3,21 +3,21 @@
 The names are an interface: queries of others use them. A new column may be added; none changes its meaning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from relay.audit.index.sheets import COPIED, PLACE, no_rows
+from relay.audit.index.copies import COPIES, Copied
+from relay.audit.index.sheets import PLACE, no_rows, whole
 from relay.core.events import Action
-
-_AT = "try_cast({} AS TIMESTAMP)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """A view: what a row is, what its columns are, and the query that makes it of `lines`."""
+    """A view: what a row is, what its columns are, and the query that makes it of `lines`, which has these copies."""
 
     row: str
     columns: dict[str, str]
+    copies: tuple[str, ...] = ("rare",)
     query: str
 
 
@@ -41,6 +41,7 @@ def published_rows(lines: str) -> str:
         )"""
 
 
+_OF_TOKENS = ("rare", "issued", "accepted", "refreshed")
 _ENDS = f"""
     SELECT begun.connection_key, ended.used, ended.moment IS NULL AND killed.moment IS NULL AS is_open
     FROM (
@@ -76,17 +77,18 @@ VIEWS = {
             "used_at": "when it was used up; NULL: never",
             "connection": "the connection that used it",
         },
+        copies=_OF_TOKENS,
         query=f"""
-            SELECT {_AT.format("issued.moment")} AS at, issued.jti, issued.user_id AS "user", issued.session,
+            SELECT issued.moment AS at, issued.jti, issued.user_id AS "user", issued.session,
                 issued.roles, issued.endpoint, issued.scope, issued.asked, issued.rejected,
                 make_timestamp((issued.expires * 1000000)::BIGINT) AS expires, issued.address, issued.origin,
-                issued.user_agent, {_AT.format("used.moment")} AS used_at, used.connection, issued.jti_key,
+                issued.user_agent, used.moment AS used_at, used.connection, issued.jti_key,
                 used.connection_key
             FROM lines AS issued LEFT JOIN (
                 SELECT jti_key, min(moment) AS moment, arg_min(connection, place) AS connection,
                     arg_min(connection_key, place) AS connection_key
                 FROM lines
-                WHERE action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}') AND jti != ''
+                WHERE action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}') AND jti_key != hash('')
                 GROUP BY jti_key
             ) AS used ON used.jti_key = issued.jti_key
             WHERE issued.action = '{Action.TOKEN_ISSUED}'""",
@@ -113,10 +115,11 @@ VIEWS = {
             "used": "the grants that it used; NULL: it has not ended",
             "unused": "the grants that it did not use",
         },
+        copies=("rare", "accepted", "subscribed", "closed"),
         query=f"""
             SELECT begun.connection, begun.jti, begun.user_id AS "user", begun.endpoint, begun.address,
-                begun.user_agent, begun.transport, {_AT.format("begun.moment")} AS since,
-                {_AT.format("coalesce(ended.moment, killed.moment)")} AS until, ended.reason,
+                begun.user_agent, begun.transport, begun.moment AS since,
+                coalesce(ended.moment, killed.moment) AS until, ended.reason,
                 ended.moment IS NULL AND killed.moment IS NOT NULL AS killed, ended.initiator, ended.close_code,
                 ended.duration_ms, ended.messages_out,
                 list_distinct(begun.channels || coalesce(later.channels, [])) AS channels, ended.used, ended.unused
@@ -150,6 +153,7 @@ VIEWS = {
             "used": "whether that connection used this grant; NULL: it is open, or the token was not used",
             "held": "whether it holds when the log ends: the connection is open, or the token can still be used",
         },
+        copies=(*_OF_TOKENS, "closed"),
         query=f"""
             SELECT "at", jti, "user", session, coalesce(list_filter(
                     from_json(nullif(granted, ''), '{_GRANTS_JSON}'),
@@ -167,7 +171,7 @@ VIEWS = {
                         SELECT jti_key, any_value(granted) AS granted FROM lines WHERE granted != '' GROUP BY jti_key
                     ) AS granted ON granted.jti_key = token.jti_key
                     LEFT JOIN ({_ENDS}) AS opened ON opened.connection_key = token.connection_key
-                    CROSS JOIN (SELECT {_AT.format("max(moment)")} AS at FROM lines) AS newest
+                    CROSS JOIN newest
                 )
             )""",
     ),
@@ -195,12 +199,12 @@ VIEWS = {
             "claimed_name": "the publisher or operator that it claims",
         },
         query=f"""
-            SELECT {_AT.format("moment")} AS at, action, reason, detail, user_id AS "user", session, address, origin,
+            SELECT moment AS at, action, reason, detail, user_id AS "user", session, address, origin,
                 endpoint, jti, connection, channels, greatest("count", 1) AS "count", marks, publisher, operator,
                 claimed_user, claimed_jti, claimed_name
             FROM lines WHERE outcome = 'failure' AND action != '{Action.AUDIT_GAP}'
             UNION ALL
-            SELECT {_AT.format("moment")}, action, why, '', user_id, session, address, origin, endpoint, jti, '',
+            SELECT moment, action, why, '', user_id, session, address, origin, endpoint, jti, '',
                 [channel], 1, marks, '', '', '', '', ''
             FROM (
                 SELECT *, unnest(rejected) AS channel, unnest(rejected_reasons) AS why FROM lines
@@ -224,7 +228,7 @@ VIEWS = {
             "alive": "how many said only that the value still holds",
         },
         query=f"""
-            SELECT {_AT.format("since")} AS since, {_AT.format('"until"')} AS "until", publisher, address, channel,
+            SELECT try_cast(since AS TIMESTAMP) AS since, "until", publisher, address, channel,
                 epoch, first, last, "count", bytes, dropped, alive
             FROM ({published_rows("lines")})""",
     ),
@@ -240,14 +244,15 @@ VIEWS = {
             "refused": "refusals",
             "revoked_at": "when it was revoked or logged out",
         },
+        copies=("rare", "of_sessions"),
         query=f"""
-            SELECT session, max(user_id) AS "user", {_AT.format("min(moment)")} AS first,
-                {_AT.format("max(moment)")} AS last,
+            SELECT session, max(user_id) AS "user", min(moment) AS first,
+                max(moment) AS last,
                 count(*) FILTER (action = '{Action.TOKEN_ISSUED}') AS tokens,
                 count(*) FILTER (action = '{Action.CONNECT_ACCEPTED}') AS connections,
                 count(*) FILTER (outcome = 'failure') AS refused,
-                {_AT.format("max(moment) FILTER (ends)")} AS revoked_at
-            FROM (SELECT *, action IN ('{Action.SESSION_REVOKED}', '{Action.LOGOUT}') AS ends FROM lines)
+                max(moment) FILTER (ends) AS revoked_at
+            FROM (SELECT *, action IN ('{Action.SESSION_REVOKED}', '{Action.LOGOUT}') AS ends FROM session_lines)
             WHERE session != '' GROUP BY session""",
     ),
     "operators": View(
@@ -266,7 +271,7 @@ VIEWS = {
             "connections": "connections that were closed",
         },
         query=f"""
-            SELECT {_AT.format("moment")} AS at, operator, action, method, path, outcome, reason, address, revoked,
+            SELECT moment AS at, operator, action, method, path, outcome, reason, address, revoked,
                 user_id AS "user", connections
             FROM lines WHERE action IN ('{Action.OPERATOR_ACTION}', '{Action.AUDIT_READ}')
                 OR (action = '{Action.SESSION_REVOKED}' AND operator != '')""",
@@ -285,7 +290,7 @@ VIEWS = {
             "seq": "the record's number in it",
         },
         query=f"""
-            SELECT {_AT.format("moment")} AS at, unnest(kinds) AS kind, unnest(counts_) AS "count", file, start, length,
+            SELECT moment AS at, unnest(kinds) AS kind, unnest(counts_) AS "count", file, start, length,
                 writer, seq
             FROM (
                 SELECT *, list_filter(['lost', 'cut', 'unclean end', 'no record'], lambda kind, i:
@@ -297,29 +302,53 @@ VIEWS = {
 }
 
 
-def statements(files: Sequence[int], span: tuple[str, str | None], query: str) -> list[str]:
-    """Return the statements that make the views of the attached databases, with the records of a span of time.
+def named(query: str) -> list[str]:
+    """Return the views that a query names, because each takes time to make; or all, if it names none."""
+    return [name for name in VIEWS if name in query.lower()] or list(VIEWS)
 
-    Those are made that a query names, because each takes 10 ms; or all, if it names none.
 
-    `files` has for each database the number of the file that its rows are of.
+def copies_for(names: Iterable[str]) -> list[str]:
+    """Return the copies that views need."""
+    return list(dict.fromkeys(copy for name in names for copy in VIEWS[name].copies))
 
-    Lines that are no record have no time, and belong to each span.
+
+def statements(
+    names: Sequence[str], copied: Sequence[Copied], span: tuple[str, str | None], newest: str
+) -> list[str]:
+    """Return the statements that make views of the attached copies, with the records of a span of time.
+
+    `newest` is the time of the newest of these. Lines that are no record have no time, and belong to each span.
     """
-    named = {name for name in VIEWS if name in query.lower()} or set(VIEWS)
     since, until = span
-    selects = [
-        f"SELECT {file} AS file, {COPIED} FROM part_{number}.lines" for number, file in enumerate(files)
-    ]
-    every = " UNION ALL ".join(selects) or no_rows("usual")
-    bounds = f"moment >= '{since}'" + ("" if until is None else f" AND moment <= '{until}'")
-    queries = {name: VIEWS[name].query for name in VIEWS if name in named}
-    if {"tokens", "grants"} & named:  # grants join tokens by a number, which is faster than by a text
-        queries = {"keyed_tokens": VIEWS["tokens"].query} | queries
-        if "tokens" in named:
-            columns = ", ".join(f'"{name}"' for name in VIEWS["tokens"].columns)
-            queries["tokens"] = f"SELECT {columns} FROM keyed_tokens"
-    return [
-        f"CREATE TEMP VIEW lines AS SELECT *, {PLACE} AS place FROM ({every}) WHERE bad OR ({bounds})",
-        *(f"CREATE TEMP VIEW {name} AS {query}" for name, query in queries.items()),
-    ]
+    bounds = [f"moment >= TIMESTAMP '{since}'"] if since else []
+    bounds += [] if until is None else [f"moment <= TIMESTAMP '{until}'"]
+    where = f" WHERE bad OR ({' AND '.join(bounds)})" if bounds else ""
+
+    def rows(copies: Iterable[str]) -> str:
+        """Return the query for the rows of copies."""
+        of_each = [
+            " UNION ALL ".join(
+                COPIES[name].read(f"part_{number}.{name}", one.files)
+                for number, one in enumerate(copied)
+                if name in one.names
+            )
+            for name in copies
+        ]
+        none = f"SELECT * REPLACE (moment::TIMESTAMP AS moment) FROM ({whole('rare', no_rows('rare'))})"
+        every = " UNION ALL BY NAME ".join(f"({one})" for one in of_each if one) or none
+        return f"SELECT *, {PLACE} AS place FROM ({every}){where}"
+
+    queries = {}
+    if others := [name for name in names if name != "sessions"]:
+        queries["lines"] = rows(copies_for(others))
+    if "sessions" in names:
+        queries["session_lines"] = rows(VIEWS["sessions"].copies)
+    if {"tokens", "grants"} & {*names}:  # grants join tokens by a number, which is faster than by a text
+        queries["keyed_tokens"] = VIEWS["tokens"].query
+        queries["newest"] = f"SELECT try_cast('{newest}' AS TIMESTAMP) AS at"
+    for name in names:
+        queries[name] = VIEWS[name].query
+    if "tokens" in names:
+        columns = ", ".join(f'"{name}"' for name in VIEWS["tokens"].columns)
+        queries["tokens"] = f"SELECT {columns} FROM keyed_tokens"
+    return [f"CREATE TEMP VIEW {name} AS {query}" for name, query in queries.items()]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from operator import itemgetter
 from pathlib import Path
-from time import monotonic
+from threading import Timer
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
@@ -23,6 +23,7 @@ from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
 from relay.core.quantities import counted
+from relay.net.sockets import open_files, raise_file_limit
 from relay.settings.audit_log import LEAST_MEMORY_MB, MEMORY_MB, MOST_MEMORY_MB, AuditLog, audit_log
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class Log:
                 from relay.audit.index.database import Index
             except ModuleNotFoundError:
                 raise ConfigurationError(NO_DUCKDB) from None
+            raise_file_limit()
             folder = self._writable(folder_of(self.newest[-1]))
             try:
                 with reading(self.size) as progress:
@@ -146,6 +148,12 @@ class Log:
                     raise RelayError(
                         f"The disk of {printable(str(folder))} is full: the index needs about a tenth of the log's "
                         "size, and more while it is made. Make room, or ask a copy of the log on another disk: --file."
+                    ) from None
+                if error.errno == errno.EMFILE:
+                    raise RelayError(
+                        f"The log has {counted(len(self.files), 'file')}, and its index nine for each of them; a "
+                        f"process may have {open_files():,} open here. Raise that (ulimit -Hn), or name some of the "
+                        "files with --file."
                     ) from None
                 raise RelayError(
                     f"The audit log can't be read, or its index not written: {printable(str(error))}."
@@ -297,16 +305,13 @@ def reading(total: int) -> Iterator[Callable[[int], None]]:
 
     progress = Progress(console=Console(stderr=True), transient=True)
     task = progress.add_task("Indexing", total=total)
-    show_at = monotonic() + _SHOW_AFTER_S
-
-    def show(done: int) -> None:
-        progress.update(task, advance=done)
-        if monotonic() >= show_at:
-            progress.start()
-
+    starter = Timer(_SHOW_AFTER_S, progress.start)  # a first step may take longer than that
+    starter.start()
     try:
-        yield show
+        yield lambda done: progress.update(task, advance=done)
     finally:
+        starter.cancel()
+        starter.join()
         progress.stop()
 
 

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from relay.audit.chain import seal
 from relay.audit.index import sandbox
+from relay.audit.index.copies import COPIES
 from relay.audit.index.database import Index
 from relay.audit.index.parts import quoted
 from relay.audit.index.sql import asked
@@ -167,7 +168,7 @@ ATTACKS = [
     "SET allowed_directories = ['/']",
     "SET memory_limit = '100GB'",
     "RESET lock_configuration",
-    "DELETE FROM part_0.lines",
+    "DELETE FROM part_0.rare",
     "CREATE TABLE part_0.more AS SELECT 1",
 ]
 
@@ -177,11 +178,11 @@ def test_the_locked_database_opens_nothing(index: Index, tmp_path: Path) -> None
     secret = tmp_path / "secret.csv"
     secret.write_text("canary\n")
     before = sorted(path.name for path in index.folder.iterdir())
-    databases = index.databases(tmp_path)
+    copied = index.databases(list(COPIES), tmp_path)
     setup = {
         "memory_mb": 128,
-        "databases": [str(path) for _, path in databases],
-        "views": statements([number for number, _ in databases], index.span, ""),
+        "databases": [str(one.path) for one in copied],
+        "views": statements(list(VIEWS), copied, index.span, ""),
     }
     after = sorted(tmp_path.iterdir())
     with sandbox.locked(duckdb, setup) as database:
@@ -335,12 +336,38 @@ def test_other_bytes_than_text_are_refused(day: Day, question: str) -> None:
 def test_a_damaged_copy_is_made_again(day: Day, index: Index) -> None:
     """Flipped bits in the database that the query's process reads change no answer."""
     before = ask(index, 'SELECT count(*), count(DISTINCT "user"), max(jti) FROM tokens')
-    (copy,) = index.folder.glob("*.duckdb")
+    (copy,) = index.folder.glob("*.issued.duckdb")
     data = bytearray(copy.read_bytes())
     for at in range(0, len(data), len(data) // 50):
         data[at] ^= 16
     copy.write_bytes(data)
     assert ask(index, 'SELECT count(*), count(DISTINCT "user"), max(jti) FROM tokens') == before
+
+
+def test_files_share_copies_and_a_removed_one_leaves_none(tmp_path: Path) -> None:
+    """Of many short files, each row stays that of its file. What was copied of a removed file is removed."""
+    lines = make_day(tmp_path / "audit.jsonl", tokens=40).path.read_bytes().splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").unlink()
+    files = [tmp_path / f"audit-{number:012}.jsonl" for number in range(1, 21)]
+    for number, path in enumerate(files):
+        path.write_bytes(b"".join([*lines[number::20], b"no record\n"]))
+    query = (
+        "SELECT (SELECT count(*) FROM tokens), (SELECT list(file ORDER BY file) FROM gaps WHERE length = 10)"
+    )
+    with Index(tmp_path / "audit-index", files, memory_mb=128) as index:
+        ((tokens, numbers),) = ask(index, query)
+        ((again, _),) = ask(index, query)
+        copied = set(index.folder.glob("*.duckdb"))
+    assert tokens == again > 0
+    assert set(numbers) == set(range(20))
+    assert len(copied) < 20 * 4
+    files.pop(0).unlink()
+    with Index(tmp_path / "audit-index", files, memory_mb=128) as index:
+        left = set(index.folder.glob("*.duckdb"))
+        assert left < copied
+        ((fewer, numbers),) = ask(index, query)
+        assert set(index.folder.glob("*.duckdb")) & copied == left
+    assert (fewer <= tokens, set(numbers)) == (True, set(range(19)))
 
 
 def test_a_copy_in_the_making_is_left_alone(day: Day, index: Index) -> None:
