@@ -11,9 +11,10 @@ raises the first refusal.
 import argparse
 import asyncio
 import os
+import sys
 import time
 
-from relay.client import Publisher, PublishError
+from relay.client import ClientError, ConfigurationError, Publisher, PublishError
 
 
 async def main(url: str, key: str, channel: str, count: int) -> None:
@@ -46,4 +47,7 @@ if __name__ == "__main__":
     parser.add_argument("--channel", default="prices.EXAMPLE")
     parser.add_argument("--count", type=int, default=100)
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.key, options.channel, max(options.count, 1)))
+    try:
+        asyncio.run(main(options.url, options.key, options.channel, max(options.count, 1)))
+    except (ClientError, ConfigurationError) as error:
+        sys.exit(str(error))

@@ -9,10 +9,11 @@ scoped token, valid for 30 seconds and one connection, and a new one for each at
 
 import argparse
 import asyncio
+import sys
 
 import httpx
 
-from relay.client import Closed, ScopedToken, Snapshot, Subscriber, Update, fetch_token
+from relay.client import ClientError, Closed, ScopedToken, Snapshot, Subscriber, Update, fetch_token
 
 
 async def log_in(url: str, email: str, password: str) -> str:
@@ -59,4 +60,9 @@ if __name__ == "__main__":
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("channels", nargs="*", default=["prices.>"])
     options = parser.parse_args()
-    asyncio.run(main(options.url, options.email, options.password, options.channels, options.count))
+    try:
+        asyncio.run(main(options.url, options.email, options.password, options.channels, options.count))
+    except httpx.HTTPError as error:
+        sys.exit(f"The log-in at {options.url} failed: {error}")
+    except ClientError as error:
+        sys.exit(str(error))

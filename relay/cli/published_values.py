@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from relay.client import Backoff, ClientError, PublishError, Snapshot, Status, Update
+from relay.client.responses import read_problem
 from relay.net.http_client import async_client
 
 EVERY_S = 0.25
@@ -34,12 +35,6 @@ class _Answer(msgspec.Struct):
     ts: int
     values: tuple[_Value, ...]
     more: bool = False
-
-
-class _Error(msgspec.Struct):
-    code: str
-    message: str = ""
-    retryable: bool = False
 
 
 class PublishedValues:
@@ -149,7 +144,9 @@ def _parse(status: int, body: bytes) -> _Answer:
     """Return the answer. Raise `PublishError` for a final refusal, and `OSError` for one that may pass."""
     if status == 200:
         return msgspec.json.decode(body, type=_Answer)
-    error = msgspec.json.decode(body, type=_Error)  # a proxy's page is no final refusal
-    if error.retryable:
-        raise OSError(error.message)
-    raise PublishError(error.code, error.message, status=status)
+    problem = read_problem(status, body, None)
+    if problem.retryable:
+        raise OSError(problem.message)
+    # the address takes operators' keys too, and its own text speaks of those
+    message = "The publisher key is wrong." if problem.code == "invalid_key" else problem.message
+    raise PublishError(problem.code, message, status=status)

@@ -31,6 +31,7 @@ from relay.client.publisher import BatchError, Publisher
 from relay.client.publishing.messages import Message
 from relay.client.receipts import Position, Receipt, Result
 from relay.client.subscriber import Subscriber
+from relay.core.errors import ConfigurationError
 
 __all__ = [
     "Acknowledged",
@@ -38,6 +39,7 @@ __all__ = [
     "BatchError",
     "ClientError",
     "Closed",
+    "ConfigurationError",
     "Event",
     "Gap",
     "HandshakeError",

@@ -30,6 +30,12 @@ class Problem(NamedTuple):
     retry_after_s: float | None
 
 
+_ELSEWHERE = (
+    "The relay has nothing at this address. Check the path and the port: public HTTP, WebSockets and publishers have a "
+    "port each."
+)
+
+
 def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
     """Return a `Problem` for any response that is not a success.
 
@@ -45,7 +51,8 @@ def read_problem(status: int, body: bytes, retry_after: str | None) -> Problem:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         message = f"The server answered {status} without a reason: it may not be a relay."
         return Problem("unexpected_answer", message, True, wait)
-    return Problem(sent.code, sent.message, sent.retryable, wait)
+    message = _ELSEWHERE if sent.code == "not_found" else sent.message
+    return Problem(sent.code, message, sent.retryable, wait)
 
 
 def read_json(body: bytes) -> dict[str, Any] | None:

@@ -165,7 +165,7 @@ def mint(claims: Claims, key: SigningKey) -> str:
     if claims.asker is not None:
         payload["asker"] = claims.asker
     if refusal := next(_check_claims(payload), None) or next(_check_lifetime(payload), None):
-        raise ValueError(f"these claims can't be minted: {refusal}")
+        raise ValueError(f"these claims can't be minted: {str(refusal).removesuffix('.')}")
     text = key.signer.sign(msgspec.json.encode(payload))
     if len(text) > MAX_TOKEN_BYTES:
         raise ValueError(f"the token would have {len(text)} bytes, more than {MAX_TOKEN_BYTES}")

@@ -5,6 +5,7 @@ demo ends with an error if that does not help.
 """
 
 import contextlib
+import itertools
 import random
 import signal
 import tempfile
@@ -22,13 +23,16 @@ from relay.core.errors import RelayError
 from relay.demo.deployment import DemoDeployment, create_deployment, write_settings
 from relay.demo.market import INSTRUMENTS, Market
 from relay.demo.processes import DemoProcess
-from relay.recordings import Replay
+from relay.recordings import LineProblem, Replay
 
 PUBLISH_ATTEMPTS, PUBLISH_WAIT_S, PUBLISH_TIMEOUT_S = 60, 1.0, 5.0
 """Attempts of the market at a relay that restarts: every half second on average, for longer than a start may take."""
 
 ACCESS_S = 60
 """Life of an access token: in a real deployment 15 minutes, here so short that users see how it is renewed."""
+
+MAX_PROBLEMS = 5
+"""Lines of a recording that are named before a summary. A file of another kind has thousands."""
 
 _Batches = AsyncIterator[Sequence[tuple[str, Mapping[str, object]]]]
 
@@ -106,12 +110,21 @@ def _market(options: DemoOptions, report: Callable[[str], None]) -> tuple[str, i
     """Return the market's name, how many symbols it has (0 if that is unknown), and its quotes."""
     if not options.replay:
         return "simulated market", len(INSTRUMENTS), Market(random.Random()).batches  # noqa: S311  # prices, no secrets
+    numbers = itertools.count()
+
+    def note(problem: LineProblem) -> None:
+        number = next(numbers)
+        if number < MAX_PROBLEMS:
+            report(str(problem))
+        elif number == MAX_PROBLEMS:
+            report("More lines of the recording can't be read.")
+
     replay = Replay(
         options.replay,
         speed=options.speed,
         loop=True,
         trades=None,  # the page shows prices, and the simulated market has no trades either
-        on_problem=lambda problem: report(str(problem)),
+        on_problem=note,
     )
     names = ", ".join(path.name.removesuffix(".gz") for path in options.replay)
     return f"recorded: {names} at {options.speed:g}x", 0, replay.batches

@@ -7,15 +7,16 @@ so that no repr, log or dump shows them.
 The other rooms never see the settings: `relay.server.options` gives each of them its own options.
 """
 
+import difflib
 import itertools
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -368,6 +369,8 @@ def _message(item: Any) -> str:
     kind, place = item["type"], item["loc"]
     if kind == "missing" and len(place) == 1:
         return f"is missing; write a section [{place[0]}], as README.md has one"
+    if kind == "extra_forbidden" and (near := difflib.get_close_matches(str(place[-1]), _keys_beside(place))):
+        return f"unknown key; did you mean {near[0]}?"
     if kind in _MESSAGES:
         # a text is written in double quotes in the file
         values = {
@@ -377,6 +380,23 @@ def _message(item: Any) -> str:
         return _MESSAGES[kind].format(**values)
     text: str = item["msg"]
     return text.removeprefix("Value error, ")
+
+
+def _keys_beside(place: Sequence[Any]) -> set[str]:
+    """Return the keys that exist where an unknown one was found."""
+    models: set[type[BaseModel]] = {Settings}
+    for part in place[:-1]:
+        # a part that is no key is a name, as of an endpoint, or the library's mark for one of several forms
+        kinds = [model.model_fields[part].annotation for model in models if part in model.model_fields]
+        models = {model for kind in kinds for model in _models(kind)} or models
+    return {key for model in models for key in model.model_fields}
+
+
+def _models(kind: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield kind
+    for part in get_args(kind):
+        yield from _models(part)
 
 
 def _names(found: Iterable[str]) -> str:

@@ -13,9 +13,9 @@ from tests.support.listen_command import COMMAND, environment
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """Run one relay for each test: one of them restarts it."""
+    """Run one relay. The test that ends it starts it again."""
     with running(tmp_path_factory.mktemp("relay")) as relay:
         yield relay
 
@@ -83,6 +83,15 @@ async def publish_again_and_again(relay: Relay, channel: str) -> None:
         await relay.publish(channel, number)
 
 
+async def test_the_public_listener_is_another_address(relay: Relay) -> None:
+    """The command says that the port is wrong, and ends."""
+    async with listening(relay.url, "prices.A") as process:
+        async with asyncio.timeout(20):
+            _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"nothing at this address" in errors
+
+
 async def test_count_ends_it(relay: Relay) -> None:
     """With exit code 0."""
     await relay.publish("prices.A", 1)
@@ -96,7 +105,7 @@ async def test_count_ends_it(relay: Relay) -> None:
     ("channel", "key", "code", "sentence"),
     [
         ("orders.1", PUBLISHER_KEY, 1, "may not read orders.1"),
-        ("prices.A", "pricing.wrong", 1, "key"),
+        ("prices.A", "pricing.wrong", 1, "The publisher key is wrong."),
         ("a..b", PUBLISHER_KEY, 2, "not a channel"),
         ("prices.A", "", 2, "--publisher-key"),
     ],

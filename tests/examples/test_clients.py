@@ -48,6 +48,22 @@ async def test_prices_are_published(relay: Relay) -> None:
         assert frame["seq"] == 32
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("publish_prices.py", ("--key", ""), "The publisher key does not have the form name.secret"),
+        ("publish_prices.py", ("--key", "a.b", "--url", "nonsense"), "is not an address of a relay"),
+        ("read_prices.py", ("--url", "http://127.0.0.1:9"), "The log-in at http://127.0.0.1:9 failed"),
+    ],
+)
+def test_a_mistake_is_one_line(name: str, arguments: tuple[str, ...], sentence: str) -> None:
+    """The example ends without a traceback."""
+    done = run(name, *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 async def test_prices_are_read(tmp_path: Path) -> None:
     """The reader logs in, takes a token for each attempt, and stops after the given number of values."""
     with demo_backend(tmp_path) as backend, running(tmp_path, bff=f'backend = "{backend}"') as relay:

@@ -85,7 +85,7 @@ def mint(
     try:
         text = tokens.mint(claims, key)
     except ValueError as error:
-        raise ConfigurationError(f"No token can have these values: {error}.") from None
+        raise ConfigurationError(f"There is no token: {error}.") from None
     path = settings.audit.path if audit is None else audit
     _check_log(path)
     with quiet_log():
