@@ -157,6 +157,7 @@ async def visitor(browser: "Browser", example: Example) -> AsyncIterator[Visitor
     await context.add_init_script(NOTE_FETCHED)
     yield visitor
     assert await visitor.tokens_found() == set()
+    assert [error for error in visitor.errors if "Content Security Policy" in error] == []
     await context.close()
 
 
@@ -210,6 +211,22 @@ async def test_b_with_a_session(visitor: Visitor) -> None:
     await live(page)
     assert (backend.calls["/auth/me"], backend.calls["/prices"], backend.calls["/auth/refresh"]) == (1, 1, 0)
     assert visitor.errors == []
+
+
+async def test_b_with_injected_markup(visitor: Visitor) -> None:
+    """Injected markup runs no code, loads nothing, sends nothing to another server and moves no address."""
+    page = await visitor.logged_in("/settings")
+    await page.evaluate("""() => {
+        window.refused = new Set();
+        addEventListener('securitypolicyviolation', (event) => refused.add(event.effectiveDirective));
+        document.body.insertAdjacentHTML('beforeend', '<img src="data:," onerror="window.injected = true">');
+        document.head.insertAdjacentHTML('beforeend', '<base href="https://evil.invalid/">');
+        fetch('https://evil.invalid/').catch(() => {});
+    }""")
+    await page.wait_for_function("refused.size === 4")
+    wanted = ["base-uri", "connect-src", "img-src", "script-src-attr"]
+    assert await page.evaluate("[[...refused].sort(), window.injected]") == [wanted, None]
+    visitor.errors.clear()
 
 
 async def test_c_at_the_log_in_with_a_session(visitor: Visitor) -> None:

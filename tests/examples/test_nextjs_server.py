@@ -175,6 +175,25 @@ async def test_row_27_the_boundary(server: httpx.AsyncClient, own: dict[str, str
         assert found == (None if own else wanted), (path, headers, own, answer.status_code)
 
 
+async def test_each_page_has_a_policy_with_a_new_nonce(example: Example, server: httpx.AsyncClient) -> None:
+    """Each script of each page has the nonce of this answer, the page of unknown addresses included."""
+    session = await cookies_of(example, ROOT_USER)
+    pages = {path for path, kind in entrances(example).items() if kind == "page"} - {"/_global-error"}
+    nonces = []
+    for path in [*pages, "/no/such/page", "/login?ended=1"]:
+        answer = await server.get(path, headers=session)
+        if answer.status_code == 307:  # the log-in, with a session
+            continue
+        [policy] = answer.headers.get_list("content-security-policy")
+        [nonce] = re.findall(r"script-src 'nonce-([\w+/=]{40,})' 'strict-dynamic';", policy)
+        assert "connect-src 'self'; object-src 'none'; base-uri 'none'" in policy
+        scripts = re.findall("<script[^>]*>", answer.text)
+        assert scripts
+        assert [script for script in scripts if f'nonce="{nonce}"' not in script] == [], path
+        nonces.append(nonce)
+    assert len(nonces) == len(set(nonces)) >= 5
+
+
 async def test_row_25_return_to(server: httpx.AsyncClient) -> None:
     """The page to go on to is one of the application, in each of hundreds of spellings."""
 

@@ -1,6 +1,8 @@
 import Link from 'next/link';
+import { connection } from 'next/server';
 
-export default function NotFound() {
+export default async function NotFound() {
+  await connection(); // a page of the build would have no nonce
   return (
     <main className="card">
       <h1>There is no such page</h1>
