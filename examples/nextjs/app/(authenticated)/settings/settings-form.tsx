@@ -21,7 +21,7 @@ export function SettingsForm({ note }: { note: string }) {
   }, null);
 
   return (
-    <form action={submit} method="post">
+    <form action={submit}>
       <label>
         Note
         <input name="note" defaultValue={last?.note ?? note} autoComplete="off" />

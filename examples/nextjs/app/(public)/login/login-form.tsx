@@ -11,9 +11,9 @@ export function LoginForm({ returnTo }: { returnTo: string }) {
     return problem;
   }, null);
 
-  // method: if the form is sent before this code runs, the password is not in the URL
+  // if the form is sent before this code runs, React keeps it and sends it then: the password is never in the URL
   return (
-    <form action={submit} method="post">
+    <form action={submit}>
       <label>
         E-mail
         <input name="email" type="email" autoComplete="username" required />
