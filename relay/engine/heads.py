@@ -20,6 +20,8 @@ WITHOUT_LIMIT_S = 400 * 86_400.0
 _NEARLY_S = 3600.0
 """Seconds before a head's end from which a missing file is no damage: the relay deletes it at about this time."""
 _WITHIN_S = 2.0
+_STEP = 1000
+"""Heads that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,21 +90,26 @@ async def read_heads(options: EngineOptions) -> Sequence[KnownHead]:
     try:
         connection = await open_connection(options.address, CONTROL)
         try:
-            (seconds, micros), fields = await connection.run(
-                [("TIME",), ("HGETALL", options.key(CONTROL, "heads"))], within_s=_WITHIN_S
-            )
+            fields: dict[bytes, bytes] = {}
+            cursor = b"0"
+            while (
+                True
+            ):  # in steps: containers with new volumes leave thousands, and the engine has prices to deliver
+                scan = ("HSCAN", options.key(CONTROL, "heads"), cursor, "COUNT", _STEP)
+                (seconds, micros), found = await connection.run([("TIME",), scan], within_s=_WITHIN_S)
+                if isinstance(found, RefusedError):
+                    raise found
+                cursor, some = found
+                fields |= zip(some[::2], some[1::2], strict=True)
+                if cursor == b"0":
+                    break
         finally:
             await connection.close()
-        if isinstance(fields, RefusedError):
-            raise fields
     except EngineError as error:
         raise _unavailable(str(error)) from None
     now = int(seconds) + int(micros) / 1e6
     try:
-        return [
-            _head(str(name, "utf-8"), str(value, "utf-8"), now)
-            for name, value in zip(fields[::2], fields[1::2], strict=True)
-        ]
+        return [_head(str(name, "utf-8"), str(value, "utf-8"), now) for name, value in fields.items()]
     except (ValueError, MalformedError):
         key = options.key(CONTROL, "heads")
         raise _unavailable(f"{key} has a head that no relay has written") from None

@@ -104,6 +104,17 @@ def test_what_can_not_be_read(tmp_path: Path, name: str) -> None:
     assert result.stderr.rstrip("\n").isprintable()
 
 
+def test_missing_keys_are_those_of_the_audit_log(path: Path, lines: Lines, tmp_path: Path) -> None:
+    """Which setting names them; a new key would prove nothing."""
+    (tmp_path / "keys").mkdir()
+    for folder, what in (("keys", "has no key. "), ("absent", "there is no folder ")):
+        result = CliRunner().invoke(app, ["verify", "--file", str(path), "--keys", str(tmp_path / folder)])
+        assert result.exit_code == 2
+        assert what in result.stderr
+        assert "audit.keys_dir" in result.stderr
+        assert "keys new" not in result.stderr
+
+
 @pytest.mark.parametrize("head", ["x", "w:0:" + "0" * 64, "w:1:" + "0" * 63, ":::", "\x1b[31m"])
 def test_a_malformed_head_is_a_usage_error(path: Path, lines: Lines, head: str) -> None:
     """A head that is none is refused with its form; exit code 2."""

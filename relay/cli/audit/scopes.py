@@ -9,6 +9,7 @@ import typer
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.output import fields_of, print_rows
 from relay.cli.options import JsonOption
+from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
 from relay.core.patterns import is_pattern
 
@@ -72,7 +73,8 @@ def _grants(path: Path) -> dict[str, dict[str, list[str]]]:
     try:
         grants = tomllib.loads(path.read_text("utf-8")).get("grants")
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"--candidate: {path} can't be read: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(f"--candidate: {printable(str(path))} can't be read: {why}.") from None
     if not isinstance(grants, dict):
         raise ConfigurationError(f"--candidate: {path} has no [grants].")
     for role, by_endpoint in grants.items():

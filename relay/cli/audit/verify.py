@@ -31,7 +31,7 @@ from relay.cli.options import ConfigOption, JsonOption, load_settings
 from relay.core.errors import ConfigurationError, MalformedError
 from relay.core.jws import VerifyKey
 from relay.core.quantities import counted
-from relay.keys.files import load_records
+from relay.keys.files import key_names, load_records
 from relay.settings.audit_log import MEMORY_MB
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ class Exit(IntEnum):
     REWRITTEN = 17
     BAD_CHECKPOINT = 18
     OTHER_INDEX = 19
+
+
+_WHICH_KEYS = (
+    "Take the folder that the relay has as audit.keys_dir, or a copy of its public keys; a relay makes it at its first "
+    "start."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +144,10 @@ def verify(
         list[Path] | None,
         typer.Argument(metavar="FILE", help="The log's files. Default: all files that the settings name."),
     ] = None,
+    file: Annotated[
+        list[Path] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="The same as FILE, as questions have it."),
+    ] = None,
     head: HeadOption = "",
     keys: Annotated[
         Path | None,
@@ -159,7 +169,9 @@ def verify(
     on: the log is damaged, and relay/audit/README.md has a table of codes.
     """
     try:
-        found = check(files or (), tell=_tell, head=parse_head(head), keys=keys, config=config)
+        found = check(
+            [*(files or ()), *(file or ())], tell=_tell, head=parse_head(head), keys=keys, config=config
+        )
         differing = _compare(found) if index else None
     except ConfigurationError as error:
         _give_up(str(error))
@@ -234,7 +246,7 @@ def _compare(chains: Sequence[Checked]) -> int:
 
 def _named(files: Sequence[Path], heads: Heads, keys: Path | None) -> list[_Evidence]:
     """Take the files of the arguments: a chain for each process that their names tell, in the order of the records."""
-    known = None if keys is None else {record.kid: record.verify for record in load_records(keys)}
+    known = None if keys is None else _keys_of(keys, option="--keys")
     found: dict[int, list[Path]] = {}
     for file in sorted(files, key=_first):
         found.setdefault(process_number(file), []).append(file)
@@ -250,11 +262,29 @@ def _configured(settings: "Settings", heads: Heads, keys: Path | None) -> list[_
     chains = [
         [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
     ]
-    known = {record.kid: record.verify for record in load_records(keys or settings.audit.keys_dir)}
+    known = (
+        _keys_of(keys, option="--keys")
+        if keys
+        else _keys_of(settings.audit.keys_dir, option="audit.keys_dir")
+    )
     return [
         _Evidence(files=chain, head=head, keys=known, complete=True)
         for chain, head in zip(chains, heads.of(chains), strict=True)
     ]
+
+
+def _keys_of(folder: Path, *, option: str) -> dict[str, VerifyKey]:
+    """Return the public keys in a folder. Without the one that signed them, no checkpoint can be checked.
+
+    Raises:
+        ConfigurationError: if there are none, or one can't be read.
+        OSError: if the folder can't be read.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{option}: there is no folder {_escaped(folder)}. {_WHICH_KEYS}")
+    if not key_names({entry.name for entry in folder.iterdir()}):
+        raise ConfigurationError(f"{option}: {_escaped(folder)} has no key. {_WHICH_KEYS}")
+    return {record.kid: record.verify for record in load_records(folder)}
 
 
 def _removed(file: Path, sentence: str) -> Checked:
