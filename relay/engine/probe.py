@@ -68,6 +68,8 @@ def _explained(error: str, address: Address) -> tuple[str, str]:
         return "is no Sentinel", "Name the Sentinels in engine.url, or use redis://host:port for this server."
     if "cluster support disabled" in error:
         return "is no cluster", "Use redis://host:port for this server."
+    if "Protocol error" in error:
+        return "is no Redis or Valkey", "Correct the port in engine.url."
     if "did not answer" in error and address.tls:
         return "does not answer", "Start the engine with TLS on this port, or use redis:// in engine.url."
     if "onnection closed by server" in error and not address.tls:

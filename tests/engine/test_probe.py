@@ -1,5 +1,6 @@
 """The address of the engine, and the checks before the start: one sentence that names the setting."""
 
+import asyncio
 import re
 import shutil
 import subprocess
@@ -173,6 +174,17 @@ async def test_a_server_that_is_not_what_the_address_says_is_named(own_engine: E
     ]:
         with pytest.raises(ConfigurationError, match=words):
             await probe(own_engine.options(url.format(own_engine.port)))
+
+
+async def test_a_server_of_another_kind_is_named(own_engine: EngineServer) -> None:
+    """As when engine.url has the port of a web server."""
+    http = await asyncio.start_server(
+        lambda _reader, writer: writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "127.0.0.1", 0
+    )
+    async with http:
+        port = http.sockets[0].getsockname()[1]
+        with pytest.raises(ConfigurationError, match=r"is no Redis or Valkey .*Correct the port"):
+            await probe(own_engine.options(f"redis://127.0.0.1:{port}"))
 
 
 def test_the_acl_of_the_reference_has_the_commands_of_the_code(engines: Engines) -> None:
