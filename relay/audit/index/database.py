@@ -25,9 +25,9 @@ from relay.audit.index.parts import (
     load,
     quoted,
     sources,
-    summary_of,
+    summary_of_rows,
 )
-from relay.audit.index.rows import rows_of
+from relay.audit.index.rows import Row, rows_of
 from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
 from relay.audit.query.records import epoch_ms, iso_of
 from relay.core.errors import RelayError
@@ -315,19 +315,28 @@ class Index:
         for number, found in enumerate(self.files):
             if found.end < found.size:
                 table = f"tail_{number}"
-                end, _ = self._load(table, found.file, found.end, found.size, to_end=False)
+                rows: list[Row] = []
+                end, _ = self._load(table, found.file, found.end, found.size, to_end=False, kept=rows)
                 self._unfinished += found.size - end
                 self._tails.append((number, table))
-                self.summaries.append((number, summary_of(self._database, table)))
+                self.summaries.append((number, summary_of_rows(rows)))
 
-    def _load(self, table: str, file: int, begin: int, end: int, *, to_end: bool) -> tuple[int, str]:
-        """Make a table of the rows of a range of a file. Return where its last line ends, and the lines' SHA-256."""
+    def _load(
+        self, table: str, file: int, begin: int, end: int, *, to_end: bool, kept: list[Row] | None = None
+    ) -> tuple[int, str]:
+        """Make a table of the rows of a range of a file, which `kept` gets too.
+
+        Return where its last line ends, and the lines' SHA-256.
+        """
         at, digest = begin, hashlib.sha256()
         rows = self.folder / f".{table}.{os.getpid()}.new"
         try:
             with rows.open("wb") as sink:
                 for lines in batches(file, begin, end, to_end=to_end):
-                    sink.write(encode_rows(rows_of(lines, at)))
+                    found = list(rows_of(lines, at))
+                    if kept is not None:
+                        kept += found
+                    sink.write(encode_rows(found))
                     data = b"".join(lines)
                     digest.update(data)
                     at += len(data)
@@ -402,8 +411,16 @@ class Index:
                 selects.append(f"SELECT {shown} AS file, * FROM {self._source(number, part, sheet)}")
         if sound:
             numbers, files = zip(*sound, strict=True)
-            selects.append(f"SELECT {list(numbers)}[file_index::BIGINT + 1] AS file, * FROM {sources(files)}")
+            selects.append(f"SELECT {_number_of(numbers)} AS file, * FROM {sources(files)}")
         return selects
+
+
+def _number_of(numbers: Sequence[int]) -> str:
+    """Return the number of the log's file that a row is of, as SQL, if these are the numbers of its sources."""
+    first, last = numbers[0], numbers[-1]
+    if all(number == min(first + index, last) for index, number in enumerate(numbers)):
+        return f"least(file_index::BIGINT + {first}, {last})"
+    return f"{list(numbers)}[file_index::BIGINT + 1]"  # a fifth of the time of a question about connections
 
 
 def _struct(columns: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ import msgspec
 from relay.audit.index import copies, manifest
 from relay.audit.index.manifest import ALL, Part, State, Summary
 from relay.audit.index.native import duckdb
-from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, rows_of
+from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, Row, rows_of
 from relay.audit.index.sheets import SHEETS, whole
 
 Progress = Callable[[int], None]
@@ -180,24 +180,30 @@ class Parts:
         self, file: int, begin: int, state: State, progress: Progress, *, name: str, is_complete: bool
     ) -> list[Part]:
         """Read a file of the log from a place on, and write a part of it; none if no line is finished."""
+        is_small = not is_complete and state.size - begin <= _LONGEST_SMALL
         rows = self._folder / ".rows.json"
-        digest, end = hashlib.sha256(), begin
+        digest, end, kept = hashlib.sha256(), begin, list[Row]()
         try:
             with rows.open("wb") as sink:
                 for lines in batches(file, begin, state.size, to_end=is_complete):
                     data = b"".join(lines)
                     digest.update(data)
-                    sink.write(encode_rows(rows_of(lines, end)))
+                    found = list(rows_of(lines, end))
+                    if is_small:
+                        kept += found
+                    sink.write(encode_rows(found))
                     end += len(data)
                     progress(len(data))
-            if end > begin:
+            if end == begin:
+                return []
+            if is_small:
+                source, summary = f"({selected(rows)})", summary_of_rows(kept)
+            else:
                 load(self._database, "made", rows, order=_ORDER)
+                source, summary = "made", summary_of(self._database, "made")
+            return [self._written(_part(state, begin, end, digest.hexdigest(), name, summary), source)]
         finally:
             rows.unlink(missing_ok=True)  # of a full disk too, which the log is on
-        if end == begin:
-            return []
-        is_small = not is_complete and end - begin <= _LONGEST_SMALL
-        return [self._written(state, begin, end, digest.hexdigest(), name, _SMALL if is_small else SHEETS)]
 
     def _merged(self, file: int, parts: list[Part], *, name: str) -> list[Part]:
         """Write the rows of several parts as one."""
@@ -220,31 +226,21 @@ class Parts:
         self._database.execute(
             f"CREATE OR REPLACE TEMP TABLE made AS SELECT * FROM ({rows}) ORDER BY {_ORDER}"
         )
-        return [self._written(parts[0].state, begin, end, digest.hexdigest(), name, SHEETS)]
+        summary = summary_of(self._database, "made")
+        return [self._written(_part(parts[0].state, begin, end, digest.hexdigest(), name, summary), "made")]
 
-    def _written(
-        self, state: State, begin: int, end: int, log_sha256: str, name: str, sheets: Mapping[str, str]
-    ) -> Part:
-        """Write the rows of the table `made` as a part."""
+    def _written(self, part: Part, source: str) -> Part:
+        """Write rows as a part: those of the table `made`, or those that a query selects as a small part."""
         self.rebuilt += 1
-        part = Part(
-            log="",
-            state=state,
-            seen_ns=0,
-            begin=begin,
-            end=end,
-            log_sha256=log_sha256,
-            name=f"{name}.{state.inode:x}.{begin:x}-{end:x}",
-            sheets={},
-            summary=summary_of(self._database, "made"),
-        )
+        is_small = source != "made"
+        sheets, compression = (_SMALL, "uncompressed") if is_small else (SHEETS, "zstd")
         opened = {}
         for sheet, query in sheets.items():
             path = part.path(self._folder, sheet)
             aside = path.with_name(f".{path.name}.new")
             self._database.execute(
-                f"COPY ({query.format(rows='made')}) TO {quoted(aside)} "
-                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_GROUP})"
+                f"COPY ({query.format(rows=source)}) TO {quoted(aside)} "
+                f"(FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {_GROUP})"
             )
             with aside.open("rb+") as written:
                 os.fsync(written.fileno())
@@ -252,7 +248,7 @@ class Parts:
             part.sheets[sheet] = manifest.sha256_of(opened[sheet])
             aside.replace(path)
             self._sound.add((part.name, sheet))
-        self._database.execute("DROP TABLE made")
+        self._database.execute("DROP TABLE IF EXISTS made")
         self._opened[part.name] = opened
         return part
 
@@ -309,13 +305,18 @@ def batches(file: int, start: int, end: int, *, to_end: bool) -> Iterator[list[b
 
 def load(database: Any, table: str, rows: Path, *, order: str = "") -> None:
     """Make a table of the rows in a file."""
+    query = f"{selected(rows)} ORDER BY {order}" if order else selected(rows)
+    database.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}")
+
+
+def selected(rows: Path) -> str:
+    """Return the query for the rows in a file, with all columns."""
     columns = ", ".join(f"'{SHORT[name]}': '{kind}'" for name, kind in COLUMNS.items())
     values = ", ".join(f'coalesce("{SHORT[name]}", {value}) AS "{name}"' for name, value in DEFAULTS.items())
     derived = ", ".join(f"{value} AS {name}" for name, (_, value) in DERIVED.items())
-    database.execute(
-        f"CREATE OR REPLACE TEMP TABLE {table} AS SELECT *, {derived} FROM (SELECT {values} FROM "
+    return (
+        f"SELECT *, {derived} FROM (SELECT {values} FROM "
         f"read_json({quoted(rows)}, format='newline_delimited', columns={{{columns}}}, maximum_object_size={_MAX_ROW}))"
-        + (f" ORDER BY {order}" if order else "")
     )
 
 
@@ -327,6 +328,24 @@ def summary_of(database: Any, table: str) -> Summary:
             arg_max(moment, start), min(moment), max(moment), max(seq), count(*) FILTER (lost != 0 OR cut != 0)
         FROM {table} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
     ).fetchall()
+    return _summary(found)
+
+
+def summary_of_rows(rows: Iterable[Row]) -> Summary:
+    """Sum up some rows, faster than DuckDB begins to."""
+    return _summary(
+        [
+            (
+                *(row.bad, row.writer, row.action, row.endpoint, 1, row.start, row.moment, row.start),
+                *(row.moment, row.moment, row.moment, row.seq, row.lost != 0 or row.cut != 0),
+            )
+            for row in rows
+        ]
+    )
+
+
+def _summary(found: Sequence[tuple[Any, ...]]) -> Summary:
+    """Sum up groups of rows of the same kind, as the query of `summary_of` has them."""
     records = [row for row in found if not row[0]]
     seqs: dict[str, int] = {}
     counts: dict[tuple[str, str], tuple[int, int]] = {}
@@ -359,6 +378,21 @@ def quoted(path: Path) -> str:
     """Return a path as SQL has it."""
     text = str(path).replace("'", "''")
     return f"'{text}'"
+
+
+def _part(state: State, begin: int, end: int, log_sha256: str, name: str, summary: Summary) -> Part:
+    """Return a part whose files are to be written."""
+    return Part(
+        log="",
+        state=state,
+        seen_ns=0,
+        begin=begin,
+        end=end,
+        log_sha256=log_sha256,
+        name=f"{name}.{state.inode:x}.{begin:x}-{end:x}",
+        sheets={},
+        summary=summary,
+    )
 
 
 def _size(part: Part) -> int:

@@ -111,6 +111,7 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
     """Read the lines of the connections to an endpoint that may have been open between two times, and those that say
     what the log lacks."""
     found = _either(
+        index,
         f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')",
         f"""connection_key IN (
             SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
@@ -120,13 +121,13 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
     return index.lines("true", [endpoint, epoch_ms(end), epoch_ms(begin)], of=found)
 
 
-def _either(*conditions: str) -> str:
+def _either(index: Index, *conditions: str) -> str:
     """Return a query for the rows of `keys` that fulfil one of some conditions.
 
     With OR, DuckDB looks at all rows. So it passes over the groups of rows that have no such action.
     """
-    selects = (f"SELECT place, moment, file, start, length FROM keys WHERE {one}" for one in conditions)
-    return f"({' UNION '.join(selects)})"
+    columns = f"{index.order}, file, start, length"
+    return f"({' UNION '.join(f'SELECT {columns} FROM keys WHERE {one}' for one in conditions)})"
 
 
 _NOT_ENDED = f"""ANTI JOIN (
@@ -248,8 +249,9 @@ def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
     since, until = index.span
     found = _either(
-        f"action = '{Action.AUDIT_GAP}'",
-        f"""action IN ('connect.accepted', 'connection.channels', 'connection.closed') AND connection_key IN (
+        index,
+        f"moment <= $3 AND action = '{Action.AUDIT_GAP}'",
+        f"""moment <= $3 AND action IN ('connect.accepted', {TOLD}) AND connection_key IN (
             SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
                 AND (user_id = $1 OR session = $1 OR jti_key = hash($1) OR connection_key = hash($1))
             EXCEPT SELECT connection_key FROM keys
@@ -257,7 +259,7 @@ def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
         )""",
     )
     bounds = epoch_ms(since) if since else -NEVER, NEVER if until is None else epoch_ms(until)
-    return index.lines("moment <= $3", [about[:MAX_NAME], *bounds], of=found)
+    return index.lines("true", [about[:MAX_NAME], *bounds], of=found)
 
 
 def endpoints(index: Index) -> set[str]:
@@ -394,7 +396,9 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
     begin, end = span
     times = epoch_ms(begin) if begin else -NEVER, NEVER if end is None else epoch_ms(end)
-    found = _either(of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')")
+    found = _either(
+        index, of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')"
+    )
     return index.lines("true", [named, unnamed, granted, told, told, *bounds, *times], of=found)
 
 
@@ -429,6 +433,7 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
     `expires` is the first of the two times, in Unix seconds.
     """
     found = _either(
+        index,
         f"action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')",
         f"""jti_key IN (
             SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2

@@ -1,5 +1,7 @@
 """A record in plain words, for `relay audit why` and for the operators' page."""
 
+from collections.abc import Mapping
+
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly
 from relay.audit.query.records import Record
 from relay.core.closes import CloseCode
@@ -16,6 +18,8 @@ _SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()
 }
 """The sentences for records whose details add nothing."""
 
+_CLOSES: Mapping[int | None, str] = {code.value: code.name.lower() for code in CloseCode}
+"""The names of close codes."""
 _LISTED = 8
 """Channels of a summary or a report that its sentence names."""
 
@@ -132,13 +136,8 @@ def _ending(record: Record) -> str:
     connection, used = record.relay.connection, record.relay.connection.scopes
     lasted = "" if connection.duration_ms is None else f" after {connection.duration_ms / 1000:.1f} s"
     code = connection.close_code
-    name = (
-        f" ({code} {CloseCode(code).name.lower()})"
-        if code and code in set(CloseCode)
-        else f" ({code})"
-        if code
-        else ""
-    )
+    named = f" {_CLOSES[code]}" if code in _CLOSES else ""
+    name = f" ({code}{named})" if code else ""
     unused = f" Granted and not used: {', '.join(used.unused)}." if used.unused else ""
     return (
         f"Ended by the {connection.initiator or 'relay'}{lasted}{name}, "

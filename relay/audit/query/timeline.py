@@ -5,7 +5,6 @@ plain words.
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from relay.audit.query.explain import explain
@@ -57,14 +56,12 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
     """
     known = {about}
     for _ in range(_PASSES):
-        found = _read(lines, reader, known, _ids, limit, about)
+        found, owned = _read(lines, reader, known, limit, about)
         ids = set().union(*(_ids(record) for record in found if not known.isdisjoint(_ids(record))))
         if ids <= known:
             break
         known |= ids
-    if not ids:
-        found = _read(lines, reader, known, _owners, limit, about)
-    return [_step(record) for record in found]
+    return [_step(record) for record in (found if ids else owned)]
 
 
 def of_address(records: Iterable[Record], address: str) -> list[Step]:
@@ -103,36 +100,39 @@ def recent_timeline(chains: Sequence[Sequence[Path]], about: str, *, limit: int)
 
 
 def _read(
-    lines: Lines,
-    reader: RecordReader,
-    names: set[str],
-    names_of: Callable[[Record], set[str]],
-    limit: int | None,
-    about: str,
-) -> list[Record]:
-    """Return the records that have one of `names`, and those that claim `about`."""
+    lines: Lines, reader: RecordReader, names: set[str], limit: int | None, about: str
+) -> tuple[list[Record], list[Record]]:
+    """Return the records of tokens and connections with one of `names`, and those of users and sessions.
+
+    Both have the records that claim `about`.
+    """
     claims_left = math.inf if limit is None else _MAX_CLAIMED
-
-    def wanted(record: Record) -> bool:
-        nonlocal claims_left
-        if not names.isdisjoint(names_of(record)):
-            return True
+    found: list[Record] = []
+    owned: list[Record] = []
+    for record in reader.records(lines(names), having(*names)):
+        is_found = not names.isdisjoint(_ids(record))
+        is_owned = not names.isdisjoint(_owners(record))
         claimed = record.relay.claimed
-        if about not in (claimed.jti, claimed.user):
-            return False
-        claims_left -= 1
-        reader.is_cut |= claims_left < 0
-        return claims_left >= 0
-
-    return list(islice(filter(wanted, reader.records(lines(names), having(*names))), limit))
+        if not is_found and about in (claimed.jti, claimed.user):
+            claims_left -= 1
+            reader.is_cut |= claims_left < 0
+            is_found = claims_left >= 0
+            is_owned |= is_found
+        if is_found:
+            found.append(record)
+        if is_owned and (limit is None or len(owned) < limit):
+            owned.append(record)
+        if len(found) == limit:
+            break
+    return found, owned
 
 
 def _ids(record: Record) -> set[str]:
     return {record.relay.token.jti, record.relay.connection.id} - {""}
 
 
-def _owners(record: Record) -> set[str]:
-    return {record.user.id, record.relay.session.ref}
+def _owners(record: Record) -> tuple[str, str]:
+    return record.user.id, record.relay.session.ref
 
 
 def _step(record: Record) -> Step:
