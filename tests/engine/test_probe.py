@@ -178,9 +178,12 @@ async def test_a_server_that_is_not_what_the_address_says_is_named(own_engine: E
 
 async def test_a_server_of_another_kind_is_named(own_engine: EngineServer) -> None:
     """As when engine.url has the port of a web server."""
-    http = await asyncio.start_server(
-        lambda _reader, writer: writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "127.0.0.1", 0
-    )
+
+    def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    http = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with http:
         port = http.sockets[0].getsockname()[1]
         with pytest.raises(ConfigurationError, match=r"is no Redis or Valkey .*Correct the port"):
