@@ -15,6 +15,7 @@ const config: NextConfig = {
       {
         source: '/:path*',
         headers: [
+          // for answers that are no page; proxy.ts replaces it on pages
           { key: 'Content-Security-Policy', value: "base-uri 'none'; object-src 'none'; frame-ancestors 'none'" },
           { key: 'Referrer-Policy', value: 'same-origin' },
           { key: 'X-Content-Type-Options', value: 'nosniff' },
