@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 import struct
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,10 @@ from starlette.routing import Route
 
 from relay.net.sockets import bind, bound_port
 from relay.web.uvicorn_runner import HttpServer
+from tests.support import preloaded
 from tests.support.certificates import Pair
 from tests.support.ports import free_ports
+from tests.support.preloaded import EVEN_PRIORITY
 from tests.support.relay_process import SECRET
 
 
@@ -30,10 +31,9 @@ def demo_backend(folder: Path) -> Iterator[str]:
     """Run the demo's backend, which signs with the same secret as the tests' sessions; gives its origin."""
     secret = folder / "backend-secret"
     secret.write_text(SECRET)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "relay.demo.backend", "--port", "0", "--secret-file", str(secret)],
-        stdout=subprocess.PIPE,
-        text=True,
+    process = preloaded.start(
+        *("relay.demo.backend", "--port", "0", "--secret-file", str(secret)),
+        environment=os.environ | {"PYTHONPATH": EVEN_PRIORITY},
     )
     assert process.stdout is not None
     try:

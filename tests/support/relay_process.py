@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,17 +24,14 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
 from relay.settings.template import settings_text, write_folder
-from tests.support import cleared_cookies
+from tests.support import cleared_cookies, preloaded
 from tests.support.ports import free_ports
+from tests.support.preloaded import EVEN_PRIORITY
 
 SECRET = "test-secret-of-the-backend-0123456789abcdef"
 REF_KEY = "test-ref-key-0123456789abcdef0123456789abcdef"
 PUBLISHER_SECRET = "test-publisher-secret"
 PUBLISHER_KEY = f"pricing.{PUBLISHER_SECRET}"
-EVEN_PRIORITY = os.pathsep.join(
-    filter(None, [str(Path(__file__).with_name("even_priority")), os.environ.get("PYTHONPATH")])
-)
-"""The path of Python modules with which a relay answers questions to its audit log while tests take all CPU."""
 REPORTS = "https://reports.example.com/v1/export"
 """Another service that takes scoped tokens, by the name that is its audience wherever a test runs it."""
 
@@ -90,7 +86,7 @@ class Relay:
 
     folder: Path
     ports: tuple[int, int, int]
-    process: subprocess.Popen[str] | None = None
+    process: preloaded.Forked | subprocess.Popen[str] | None = None
     environment: dict[str, str] = field(default_factory=lambda: {"PYTHONPATH": EVEN_PRIORITY})
     arguments: tuple[str, ...] = ()
 
@@ -117,16 +113,10 @@ class Relay:
     def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
         with self.log_path.open("a") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "relay", "serve"),
-                    *("--config", str(self.folder / "relay.toml")),
-                    *self.arguments,
-                ],
-                stdout=subprocess.PIPE,
+            self.process = preloaded.start(
+                *("relay", "serve", "--config", str(self.folder / "relay.toml"), *self.arguments),
+                environment={**os.environ, **self.environment},
                 stderr=log,
-                text=True,
-                env={**os.environ, **self.environment},
             )
         assert self.process.stdout is not None
         lines = [self.process.stdout.readline() for _ in range(3)]
