@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 from relay.limits.requests import Rates
 from relay.server.reload import named_settings
 from relay.settings.sections import Limits
+from tests.support.engines import until
 from tests.support.operators import OPERATORS, OPS, READER, operate
 from tests.support.proxied_backend import ProxiedBackend, call, ok
 from tests.support.publisher_socket import publishing
@@ -38,6 +40,13 @@ rate = "{}"
 def relay(tmp_path: Path) -> Iterator[Relay]:
     """A relay without TLS, with three operators."""
     with running(tmp_path, extra=OPERATORS) as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    """The relay of the tests after which the settings are what they were."""
+    with running(tmp_path_factory.mktemp("shared"), extra=OPERATORS) as relay:
         yield relay
 
 
@@ -319,19 +328,29 @@ async def test_the_rest_needs_a_restart_and_is_named(relay: Relay) -> None:
     ],
 )
 async def test_a_bad_file_changes_nothing(
-    relay: Relay, old: str, new: str, why: str, named: list[str]
+    shared: Relay, old: str, new: str, why: str, named: list[str]
 ) -> None:
     """One log line says why, and a record names the settings without their values. The next good file counts."""
-    restored = (new, old)
+    relay, restored, before = shared, (new, old), len(failures(shared))
+    right = (relay.folder / "relay.toml").read_text()
     said = await reload(relay, (old, new), ('may = ["revoke"]', 'may = ["read"]'))
     assert why in said["reason"]
     assert said["level"] == "error"
     assert "\n" not in said["reason"]
     assert (await operate(relay, "POST", "/v1/channels/reset", key=OPS, body={})).status_code == 400
     assert (await relay.publish_raw(b"{}", key=PUBLISHER_KEY)).status_code == 400
-    record = await relay.audited("reload.failed", outcome="failure")
+    await until(lambda: len(failures(relay)) > before)
+    record = failures(relay)[-1]
+    assert record["event"]["outcome"] == "failure"
     assert record["relay"]["settings"] == named
     assert record["relay"]["detail"] == "Nothing was changed. The process log says why."
     assert "XYZ" not in str(record)
     said = await reload(relay, restored)
     assert said["changed"] == ["operators.revoker.may"]
+    (relay.folder / "relay.toml").write_text(right)
+    await reload(relay)
+
+
+def failures(relay: Relay) -> list[dict[str, Any]]:
+    """Return the records of files that could not be used."""
+    return [record for record in relay.audit() if record["event"]["action"] == "reload.failed"]
