@@ -29,9 +29,11 @@ from relay.audit.index.parts import (
 )
 from relay.audit.index.rows import Row, rows_of
 from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
-from relay.audit.query.records import epoch_ms, iso_of
+from relay.audit.query.records import epoch_ms, iso_of, record_of
 from relay.core.errors import RelayError
 
+_FIRST = 64 << 10
+"""Bytes in which a file's first line ends; only a forged one is longer."""
 _SOME_ROWS = 10_000
 """Rows of an answer that are fetched at a time."""
 
@@ -168,6 +170,15 @@ class Index:
             last={writer: last[writer] for writer in sorted(last) if writer},
             unfinished=self._unfinished,
         )
+
+    def first_seq(self, number: int, writer: str) -> int | None:
+        """Return the number in its chain of a file's first record. None: it is none, or of another chain."""
+        line, *_ = next(batches(self.files[number].file, 0, _FIRST, to_end=True), [b""])
+        try:
+            chain = record_of(line).relay.chain
+        except ValueError:
+            return None
+        return chain.seq if chain.writer == writer else None
 
     def lines(
         self, where: str, parameters: Sequence[object] = (), *, newest: int | None = None, of: str = "lines"

@@ -6,11 +6,9 @@ A condition on lines selects at least those that the question's own function nee
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 from relay.audit.index.database import Index, Span
-from relay.audit.index.manifest import Summary
 from relay.audit.index.rows import MAX_NAME, SUBSCRIBED, TOLD
 from relay.audit.index.sheets import EPOCH_MS, NEVER
 from relay.audit.query.records import RecordReader, epoch_ms, iso_of
@@ -329,27 +327,32 @@ def missing(index: Index) -> Missing:
             f"FROM rare_spanned WHERE action = '{Action.AUDIT_GAP}'"
         )
     unreadable = sum(summary.bad for summary in summaries)
-    return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed, absent=_absent(summaries))
+    return Missing(unreadable=unreadable, lost=lost, cut=cut, killed=killed, absent=_absent(index))
 
 
-def _absent(summaries: Iterable[Summary]) -> int:
-    """Count the records that are missing between two parts of a chain, as those of a file that was removed.
+def _absent(index: Index) -> int:
+    """Count the records that are missing between two others of a chain, as those of a file that was removed.
 
-    The number of each part's last record and of its records tell. A part with records of several chains says nothing.
+    The number of each part's last record and of its records tell, and the number of the log's first record. A part with
+    records of several chains says nothing.
     """
-    chains: dict[str, list[tuple[int, int]]] = {}
+    chains: dict[str, list[tuple[int, int, int]]] = {}
     unclear: set[str] = set()
-    for one in summaries:
+    for number, one in index.summaries:
         if len(one.seqs) != 1:
             unclear |= one.seqs.keys()
         for writer, seq in one.seqs.items():
-            chains.setdefault(writer, []).append((seq, one.records))
-    return sum(
-        max(0, seq - records - before)
-        for writer, parts in chains.items()
-        if writer and writer not in unclear
-        for (before, _), (seq, records) in pairwise(sorted(parts))
-    )
+            chains.setdefault(writer, []).append((seq, one.records, number))
+    absent = 0
+    for writer in chains.keys() - unclear - {""}:
+        parts = sorted(chains[writer])
+        seq, records, number = parts[0]
+        before = index.first_seq(number, writer)
+        before = seq - records if before is None else before - 1
+        for seq, records, _ in parts:
+            absent += max(0, seq - records - before)
+            before = seq
+    return absent
 
 
 def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) -> Iterator[bytes]:

@@ -199,8 +199,8 @@ class Log:
             )
         if lacking.absent:
             sys.stderr.write(
-                f"In the middle of the log, {counted(lacking.absent, 'record')} missing, as if a file of it were not "
-                "there; see relay audit verify.\n"
+                f"In the middle of the log, {counted(lacking.absent, 'record')} missing, as if lines or a file were "
+                "removed; see relay audit verify.\n"
             )
         if lacking.killed and is_answered:
             often = "once" if lacking.killed == 1 else counted(lacking.killed, "time")

@@ -294,6 +294,17 @@ def test_a_file_that_is_missing_in_the_middle_is_told(
     assert ("In the middle of the log, 4 records missing" in told) is bool(absent)
 
 
+def test_lines_that_were_removed_from_the_only_file_are_told(tmp_path: Path) -> None:
+    """Its first record need not be that of the log, because older files may be archived."""
+    lines = log_lines(
+        *[("08:00:00", connection(Action.CONNECT_ACCEPTED, str(number))) for number in range(12)]
+    )
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines[2:5] + lines[8:]))
+    with Index(tmp_path / "audit-index", [path], memory_mb=128) as index:
+        assert questions.missing(index).absent == 3
+
+
 def test_tail_loses_nothing_when_the_log_goes_on_in_another_file(tmp_path: Path) -> None:
     """What was written between the last look at the old file and the change comes too, and before the new file's."""
     path = tmp_path / "audit.jsonl"
