@@ -161,9 +161,11 @@ def _proof(found: "Findings", chains: Sequence[ProvenChain]) -> Html:
             "Later, ",
             tag("code", "relay audit verify --head HEAD"),
             " proves that the log still begins with what this page is about. All counts below are of records up to ",
-            tag("code", known or "none"),
+            tag("code", known),
             ".",
-        ),
+        )
+        if known
+        else "",
     )
 
 
@@ -175,11 +177,14 @@ def _gaps(found: "Findings") -> Html:
         says += [f"another program cut off {counted(own.cut, 'byte')}"] if own.cut else []
         says += ["the relay before this one ended without closing the log"] if own.unclean_end else []
         rows.append((record.at, own.chain.writer, own.chain.seq, "; ".join(says) or "nothing is missing"))
-    bad = found.missing.unreadable
+    holes = [
+        ("Lines of the whole log that are no record", found.missing.unreadable),
+        ("Records that are missing between others of the log", found.missing.absent),
+    ]
     return _section(
         "Gaps",
         "What the log itself says that it does not have.",
-        tag("p", f"Lines of the whole log that are no record: {bad:,}.", class_="bad") if bad else "",
+        *(tag("p", f"{what}: {count:,}.", class_="bad") for what, count in holes if count),
         _table(
             ("at", "chain", "record", "what is missing"),
             rows,
