@@ -122,19 +122,19 @@ class Backend:
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
-        self._login = self._client(options.login_path, _LOGIN, "bff.login_path")
-        self._refresh = self._client(options.refresh_path, _REFRESH, "bff.refresh.path")
-        self._me = self._client(options.me_path, _ME, "bff.me_path")
-        self._logout = options.logout_path and self._client(options.logout_path, _LOGOUT, "bff.logout_path")
+        self._login = self._client(options.login_path, _LOGIN)
+        self._refresh = self._client(options.refresh_path, _REFRESH)
+        self._me = self._client(options.me_path, _ME)
+        self._logout = options.logout_path and self._client(options.logout_path, _LOGOUT)
 
-    def _client(self, path: str, name: str, setting: str) -> UrlClient:
+    def _client(self, path: str, name: str) -> UrlClient:
         options = self._options
         return UrlClient(
             options.origin + path,
             name=name,
             timeout_s=options.timeout_s,
             connections=CONNECTIONS,
-            setting=setting,
+            setting="bff.backend",  # where it has no answer; what it answers depends on the path
         )
 
     async def login(self, credentials: Mapping[str, object], client: Client) -> LoggedIn | Rejected:
