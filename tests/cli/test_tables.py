@@ -21,7 +21,12 @@ print_table(("member", "value", "meaning"), [("jti", "j" * {extra}, "2026-11-26 
 
 
 def printed(columns: int, *, extra: int, program: str = PRINT) -> str:
-    """Return what a terminal of so many columns shows."""
+    """Return the text that a terminal of so many columns shows."""
+    return re.sub(r"\x1b\[[\d;]*m", "", sent(columns, extra=extra, program=program))
+
+
+def sent(columns: int, *, extra: int, program: str = PRINT) -> str:
+    """Return what is sent to a terminal of so many columns, with its styles."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": str(columns), "TERM": "xterm"}
     with subprocess.Popen(
@@ -36,7 +41,7 @@ def printed(columns: int, *, extra: int, program: str = PRINT) -> str:
             pass
         os.close(ours)
         assert process.wait() == 0
-    return re.sub(r"\x1b\[[\d;]*m", "", shown.decode())
+    return shown.decode()
 
 
 @pytest.mark.parametrize("columns", [80, 120])
@@ -58,6 +63,11 @@ def test_only_sentences_are_wrapped(extra: int, is_table: bool) -> None:
     assert "2026-11-26 12:00:00 UTC:" in shown
     assert all(len(line) <= 80 for line in shown.splitlines()) == is_table
     assert ("meaning  2026" in shown) != is_table
+
+
+def test_a_block_has_dim_names_and_bright_values() -> None:
+    """The values are what somebody reads."""
+    assert f"\x1b[2m  jti  \x1b[0m{'j' * 22}\r\n" in sent(80, extra=300)
 
 
 def test_a_pipe_gets_one_record_a_line() -> None:
