@@ -143,7 +143,7 @@ async def test_nothing_granted_is_403(relay: Relay, roles: list[str]) -> None:
     """A session without a grant gets no token, and the record has the reason nothing_granted."""
     answer = await relay.ask_as(sub="roleless", roles=roles)
     assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
-    assert (await relay.audited("token.denied", reason="nothing_granted"))["user"]["id"] == "roleless"
+    await relay.audited("token.denied", reason="nothing_granted", user="roleless")
 
 
 async def test_channels_outside_the_grant_are_403(relay: Relay) -> None:

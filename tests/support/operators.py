@@ -33,7 +33,7 @@ async def operate(
     relay: Relay, method: str, path: str, *, key: str = OPS, body: Any = None
 ) -> httpx.Response:
     """Call the internal listener with an operator's key."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client:
         return await client.request(
             method, f"{relay.internal_url}{path}", headers={"Authorization": f"Bearer {key}"}, json=body
         )

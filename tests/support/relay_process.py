@@ -256,14 +256,19 @@ class Relay:
                     async with self.connect():
                         return
 
-    async def audited(self, action: str, **wanted: Any) -> dict[str, Any]:
-        """Wait until a record with this action, and reason if told, is in the log."""
-        async with asyncio.timeout(10):
+    async def audited(self, action: str, *, user: str = "", **wanted: Any) -> dict[str, Any]:
+        """Wait until a record with this action, and reason and user if told, is in the log, and return the first one.
+
+        Where tests share the relay, others may have caused such records: name a user of the test's own.
+        """
+        async with asyncio.timeout(30):
             while True:
                 for record in self.audit():
                     event = record["event"]
-                    if event["action"] == action and all(
-                        event.get(key) == value for key, value in wanted.items()
+                    if (
+                        event["action"] == action
+                        and (not user or record.get("user", {}).get("id") == user)
+                        and all(event.get(key) == value for key, value in wanted.items())
                     ):
                         return record
                 await asyncio.sleep(0.01)  # the log is a file: there is nothing to await
