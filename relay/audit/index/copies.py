@@ -1,7 +1,7 @@
 """Copies of what views need of the index: databases of DuckDB, which a process can read that may open no other file.
 
-There is one for each kind of rows, with the columns that views need. It is made when the first query needs it. A
-long part has its own copies, and short ones share some: a query to hundreds of databases would take a minute to plan.
+There is one for each kind of rows, with the columns that views need. It is made when the first query needs it. Parts
+share their copies, because a query to hundreds of databases would take a minute to plan.
 """
 
 import hashlib
@@ -19,8 +19,10 @@ from relay.core.events import Action
 
 _DATABASE, _SUM = ".duckdb", ".sha256"
 """The ends of the names of a copy, and of the file with its sum and what it was made of."""
-_LONG = 32 << 20
-"""Bytes of the log in a group of parts, from which on it has no more."""
+_LONG = 1 << 30
+"""Bytes of complete files in a group of parts, from which on it has no more. A new file makes its group again."""
+_LONG_WRITTEN = 32 << 20
+"""The same for the parts of a file that is being written: each new part makes its group again."""
 _MOST = 128
 """Parts of a group."""
 
@@ -121,14 +123,17 @@ def groups(parts: Iterable[tuple[int, Part]]) -> list[list[tuple[int, Part]]]:
     A group ends where it is long enough, or at a part with a certain sum. So it stays as it is when files come or go.
     """
     found: list[list[tuple[int, Part]]] = []
-    is_open, size = False, 0
+    is_open, was_complete, size = False, False, 0
     for number, part in parts:
-        if not is_open:
+        is_complete = manifest.is_complete(Path(part.log))
+        if not is_open or is_complete != was_complete:
             found.append([])
             size = 0
         found[-1].append((number, part))
         size += part.end - part.begin
-        is_open = size < _LONG and len(found[-1]) < _MOST and not part.log_sha256.startswith("0")
+        longest = _LONG if is_complete else _LONG_WRITTEN
+        is_open = size < longest and len(found[-1]) < _MOST and not part.log_sha256.startswith("0")
+        was_complete = is_complete
     return found
 
 

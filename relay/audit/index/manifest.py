@@ -109,6 +109,11 @@ def folder_of(newest: Path) -> Path:
     return newest.with_name(f"{_NUMBER.sub('', newest.stem).partition('.')[0]}-index")
 
 
+def is_complete(file: Path) -> bool:
+    """Tell whether the relay does not write to a file of the log any more: see `relay.audit.files`."""
+    return _NUMBER.search(file.stem) is not None
+
+
 def open_folder(path: Path) -> None:
     """Make the folder of an index if there is none, and check who can write into it.
 

@@ -9,7 +9,6 @@ once, and a question reads a short tail and few parts.
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,8 +28,6 @@ from relay.audit.index.sheets import SHEETS, whole
 Progress = Callable[[int], None]
 """Gets the bytes of the log that came into the index, or were found there, since the last call."""
 
-_COMPLETE = re.compile(r".*-[0-9]{12}\.[^.]*")
-"""Names of files that the relay does not write to any more: see `relay.audit.files`."""
 _LONGEST_TAIL = 64 << 10
 """Bytes of a tail that are read at each question, at most: some 90 records."""
 _LONGEST_SMALL = 2 << 20
@@ -117,7 +114,7 @@ class Parts:
         self, path: Path, file: int, state: State, parts: list[Part], seen_ns: int, progress: Progress
     ) -> list[Part]:
         """Return the parts of a file: those that are what the file says now, and one of what comes after them."""
-        is_complete = _COMPLETE.fullmatch(path.name) is not None
+        is_complete = manifest.is_complete(path)
         good: list[Part] = []
         for part in parts:
             if part.begin != (good[-1].end if good else 0) or not self._is_good(part, file, state):
