@@ -63,9 +63,9 @@ class Batches(Generic[Item, Result]):
     async def aclose(self) -> None:
         """Fail what waits, and end the task."""
         self._closed = True
-        await self.task.aclose()
         for future in (*self._sent, *(future for _, future, _, _ in self._waiting)):
             _fail(future, self._failed("The relay stops."))
+        await self.task.aclose()
 
     async def _run(self) -> None:
         while True:

@@ -34,6 +34,7 @@ from relay.engine.options import EngineOptions
 from relay.engine.pulse import Pulse
 from relay.engine.scripts import script
 from relay.engine.shards import place
+from relay.engine.tasks import close_all
 
 _ANSWER_WITHIN_S = 2.0
 """Seconds after which a publisher is told that it is unknown whether its message was published. Nothing waits longer
@@ -222,11 +223,8 @@ class Shard:
 
     async def aclose(self) -> None:
         """Close the connections. What waits is not published."""
-        for reader in (*self._old_readers, self._reader):
-            if reader is not None:
-                await reader.aclose()
-        await self._batches.aclose()
-        await self._line.aclose()
+        readers = [reader.aclose for reader in (*self._old_readers, self._reader) if reader is not None]
+        await close_all(*readers, self._batches.aclose, self._line.aclose)
 
     # to the engine
 
@@ -460,8 +458,7 @@ class EngineBroker:
 
     async def aclose(self) -> None:
         """Close the connections. What waits is not published."""
-        for shard in self.shards:
-            await shard.aclose()
+        await close_all(*(shard.aclose for shard in self.shards))
 
     def _channels_elsewhere(self, shard: Shard) -> int:
         return sum(len(other.channels) for other in self.shards if other is not shard)

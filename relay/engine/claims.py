@@ -22,6 +22,7 @@ from relay.engine.places import SURE_AFTER_S, EnginePlaces, PlacesOf, place_text
 from relay.engine.pulse import Pulses
 from relay.engine.scripts import script
 from relay.engine.shards import place as place_of
+from relay.engine.tasks import close_all
 from relay.state.base import NoPlaceError, Place
 
 ANSWER_WITHIN_S = 2.0
@@ -101,11 +102,7 @@ class ClaimShard:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        try:
-            await self.places.aclose()
-        finally:  # it calls the engine, and may be cancelled
-            await self.batches.aclose()
-            await self._line.aclose()
+        await close_all(self.batches.aclose, self._line.aclose)
 
     def _head(self) -> list[str | float]:
         return [*self.places.head(), self._prefix]
@@ -191,7 +188,11 @@ class EngineClaims:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await asyncio.gather(*(shard.aclose() for shard in self.shards))
+        tasks = [shard.places.task.aclose for shard in self.shards]
+        await close_all(*tasks, self._say_goodbye, *(shard.aclose for shard in self.shards))
+
+    async def _say_goodbye(self) -> None:
+        await asyncio.gather(*(shard.places.say_goodbye() for shard in self.shards))
 
     def _places_in(
         self, shard: ClaimShard, open_places: PlacesOf, size: int

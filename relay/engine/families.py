@@ -22,7 +22,7 @@ from relay.engine.connection import RefusedError
 from relay.engine.line import Line
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
-from relay.engine.tasks import LastingTask
+from relay.engine.tasks import LastingTask, close_all
 from relay.engine.texts import to_bytes, to_text
 from relay.state.families import (
     SPENT_AFTER_S,
@@ -120,8 +120,7 @@ class EngineFamilies:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._watching.aclose()
-        await self._line.aclose()
+        await close_all(self._watching.aclose, self._line.aclose)
 
     async def begin(self, token: bytes, family: Family, *, address: str, keep_s: float) -> None:
         """See `Families.begin`."""

@@ -19,7 +19,7 @@ from relay.engine.connection import Command, EngineConnection, EngineError, Refu
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import Script
 from relay.engine.shards import place
-from relay.engine.tasks import LastingTask
+from relay.engine.tasks import LastingTask, close_all
 
 _MAX_CALLS = 32
 """Calls in one write. The engine answers them one after the other."""
@@ -98,12 +98,11 @@ class Line:
     async def aclose(self) -> None:
         """Close the connection. Calls that wait fail."""
         self._closed = True
-        await self.task.aclose()
         if self._overdue is not None:
             self._overdue.cancel()
         for waiting in (*self._sent, *self._waiting):
             self._fail(waiting, "the relay stops")
-        await self._disconnect()
+        await close_all(self.task.aclose, self._disconnect)
 
     async def _submit(self, called: Script | None, keys: Sequence[str], arguments: Command) -> Any:
         loop = asyncio.get_running_loop()
@@ -264,5 +263,4 @@ class Lines:
 
     async def aclose(self) -> None:
         """Close the connections. Calls that wait fail."""
-        for line in self._lines:
-            await line.aclose()
+        await close_all(*(line.aclose for line in self._lines))

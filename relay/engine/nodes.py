@@ -29,7 +29,7 @@ from relay.engine.heads import AuditPosition
 from relay.engine.line import Line
 from relay.engine.options import CONTROL, EngineOptions
 from relay.engine.scripts import script
-from relay.engine.tasks import LastingTask
+from relay.engine.tasks import LastingTask, close_all
 
 EVERY_S = 2.0
 """Seconds between two writes of a node."""
@@ -171,10 +171,7 @@ class EngineNodes:
 
     async def aclose(self) -> None:
         """Close the connection."""
-        if self.task is not None:
-            await self.task.aclose()
-        if self._line is not None:
-            await self._line.aclose()
+        await close_all(*(part.aclose for part in (self.task, self._line) if part is not None))
 
     async def _run(self) -> None:
         while True:

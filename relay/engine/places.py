@@ -108,9 +108,8 @@ class EnginePlaces:
         connection, _, session = text.partition(" ")
         self.on_replaced(session, connection)
 
-    async def aclose(self) -> None:
-        """End the task, and tell the engine that this node has no connections any more."""
-        await self.task.aclose()
+    async def say_goodbye(self) -> None:
+        """Tell the engine that this node has no connections any more. The task must have ended."""
         try:
             async with asyncio.timeout(_FAREWELL_WITHIN_S):
                 await self._line.call(script("beat"), self.keys, [*self.head(), "bye"])

@@ -15,7 +15,7 @@ from relay.engine.connection import RefusedError
 from relay.engine.line import Lines
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
-from relay.engine.tasks import LastingTask
+from relay.engine.tasks import LastingTask, close_all
 from relay.limits.quotas import Quota
 
 LEASE_S = 0.05
@@ -54,9 +54,8 @@ class EngineQuotas:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        if self._task is not None:
-            await self._task.aclose()
-        await self._lines.aclose()
+        task = [] if self._task is None else [self._task.aclose]
+        await close_all(*task, self._lines.aclose)
 
     async def share(self) -> None:
         """Tell the engine what was used since the last time, and take over the level that all nodes share.

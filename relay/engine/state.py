@@ -19,6 +19,7 @@ from relay.engine.log_reader import Fields, LogReader, Position
 from relay.engine.options import CONTROL, EngineOptions
 from relay.engine.pulse import GAP_S, Pulse
 from relay.engine.scripts import script
+from relay.engine.tasks import close_all
 from relay.engine.texts import to_text
 from relay.state.base import Place
 
@@ -168,11 +169,7 @@ class EngineState:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._reader.aclose()
-        try:
-            await self.claims.aclose()
-        finally:  # it calls the engine, and may be cancelled
-            await self._line.aclose()
+        await close_all(self._reader.aclose, self.claims.aclose, self._line.aclose)
 
     async def _begin(self) -> Position:
         """Read all revocations, and write back those that the engine does not have. Return where the log goes on."""

@@ -5,6 +5,7 @@ a reader ended, revocations and prices would stop unseen. So there is one place 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
@@ -73,6 +74,13 @@ class LastingTask:
             pause = shortest if loop.time() - began > _LASTED_S else pause
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+
+
+async def close_all(*closers: Callable[[], Awaitable[None]]) -> None:
+    """Call each, one after the other. If one fails, or the caller is cancelled meanwhile, the others are called too."""
+    async with contextlib.AsyncExitStack() as stack:
+        for closer in reversed(closers):
+            stack.push_async_callback(closer)
 
 
 def _ended() -> NoReturn:

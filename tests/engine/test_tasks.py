@@ -18,6 +18,7 @@ from relay.engine.broker import EngineBroker, Shard
 from relay.engine.claims import ClaimShard
 from relay.engine.families import EngineFamilies
 from relay.engine.state import EngineState
+from tests.support.engine_invariants import engine_tasks
 from tests.support.engines import Engines, until
 
 FUTURE = time.time() + 3600
@@ -188,3 +189,17 @@ async def test_a_caller_that_is_cancelled_while_it_closes_stays_cancelled() -> N
             await task.aclose()
     ends.set()
     await task.aclose()
+
+
+@pytest.mark.parametrize("kind", [EngineState, EngineFamilies])
+async def test_a_close_that_is_cancelled_at_each_step_leaves_no_task(
+    engines: Engines, kind: type[EngineState | EngineFamilies]
+) -> None:
+    """A time limit of the caller may end while the parts are closed one after the other."""
+    part = await kind.open(engines("redis").options())
+    closing = asyncio.create_task(part.aclose())
+    while not closing.done():
+        await asyncio.sleep(0)
+        closing.cancel()
+    assert closing.cancelled()
+    await until(lambda: not engine_tasks())
