@@ -21,8 +21,8 @@ class Batches(Generic[Item, Result]):
     """Calls `send(items) -> results`, one batch after the other.
 
     Each item of a batch gets the `UnavailableError` that `send` raises. A result that is an error is raised to its
-    caller. An item that waited for `answer_within_s` is not sent. `failed` makes
-    the error of an item, from one sentence.
+    caller. An item that waited for `answer_within_s` is not sent. `failed` makes the error of an item, from one
+    sentence.
     """
 
     def __init__(

@@ -255,16 +255,13 @@ class Shard:
         ]
 
     def _outcome(self, kind: str, epoch: str, answer: str) -> Outcome | bool | MalformedError:
-        if kind == "p" and answer.isdecimal():  # nearly all
-            return Position(epoch=epoch, seq=int(answer))
         if kind in ("r", "x"):
             return answer == "1"
+        if answer.isdecimal():  # nearly all
+            return Position(epoch=epoch, seq=int(answer))
         if answer == "f":
             return too_many_channels(self._max_channels)
-        drop = _DROPS.get(answer[0])
-        if drop is None:
-            return Position(epoch=epoch, seq=int(answer))
-        return Dropped(why=drop, position=Position(epoch=epoch, seq=int(answer[1:])))
+        return Dropped(why=_DROPS[answer[0]], position=Position(epoch=epoch, seq=int(answer[1:])))
 
     async def _call_load(self) -> tuple[int, int, str]:
         arguments: list[Any] = [self._generation, secrets.token_urlsafe(6)]

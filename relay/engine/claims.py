@@ -96,8 +96,10 @@ class ClaimShard:
         return answer == b"1"
 
     async def _answer(self, claim: _Claim) -> Sequence[bytes]:
+        until = time.monotonic() + ANSWER_WITHIN_S
         while (answer := await self.batches.submit(claim))[0] == _NEXT:
-            pass
+            if time.monotonic() > until:
+                raise _unavailable("Too many connections of full sessions were asked for at once.")
         return answer
 
     async def aclose(self) -> None:

@@ -5,6 +5,8 @@ The relay does not start on such a server (`probe.py`). Somebody may change it l
 
 from collections.abc import Mapping, Sequence
 
+from relay.core.quantities import counted
+
 ASK_EVERY_S = 2.0
 NO_EVICTION = "noeviction"
 
@@ -39,22 +41,25 @@ def policy_of(fields: Mapping[str, str]) -> str:
     return fields.get("maxmemory_policy", NO_EVICTION)
 
 
+def eviction_risk(policy: str) -> str:
+    """Return what a server with this policy has and does, and what to do: a sentence that lacks the server's name."""
+    return (
+        f"has maxmemory-policy {policy}: if its memory is full it forgets used tokens without a word, and they could "
+        f"be used again. Set maxmemory-policy to {NO_EVICTION} there."
+    )
+
+
 def eviction_warning(servers: Sequence[Eviction]) -> str | None:
     """Return one sentence about servers that may evict keys and what to do, or None."""
-    for one in servers:
-        if one.policy != NO_EVICTION:
-            return (
-                f"The engine has maxmemory-policy {one.policy}: if its memory is full it forgets used tokens without a "
-                f"word, and they could be used again. Set maxmemory-policy to {NO_EVICTION} there."
-            )
-    return None
+    risks = [eviction_risk(one.policy) for one in servers if one.policy != NO_EVICTION]
+    return f"The engine {risks[0]}" if risks else None
 
 
 def eviction_fault(servers: Sequence[Eviction]) -> str | None:
     """Return why tokens can't be relied on to be used once, or None: keys were evicted."""
-    evicted = sum(one.evicted for one in servers if one.policy != NO_EVICTION)
-    if not evicted:
+    # a server of a cluster is asked once for each of its shards, so these numbers are no sum
+    most = max((one.evicted for one in servers if one.policy != NO_EVICTION), default=0)
+    if not most:
         return None
-    return (
-        f"The engine has evicted {evicted} keys, so used tokens may be forgotten. {eviction_warning(servers)}"
-    )
+    lost = f"The engine has evicted at least {counted(most, 'key')}, so used tokens may be forgotten."
+    return f"{lost} {eviction_warning(servers)}"

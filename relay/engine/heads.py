@@ -92,9 +92,8 @@ async def read_heads(options: EngineOptions) -> Sequence[KnownHead]:
         try:
             fields: dict[bytes, bytes] = {}
             cursor = b"0"
-            while (
-                True
-            ):  # in steps: containers with new volumes leave thousands, and the engine has prices to deliver
+            # in steps: containers with new volumes leave thousands, and the engine has prices to deliver
+            while True:
                 scan = ("HSCAN", options.key(CONTROL, "heads"), cursor, "COUNT", _STEP)
                 (seconds, micros), found = await connection.run([("TIME",), scan], within_s=_WITHIN_S)
                 if isinstance(found, RefusedError):

@@ -130,9 +130,11 @@ class EnginePlaces:
         while True:
             try:
                 await self._beat()
-                await self._ask_about_eviction()
             except (UnavailableError, RefusedError) as error:  # the line has logged it
                 self.writes.fault = f"The engine stores nothing, so no token can be used. {error}"
+            else:
+                with contextlib.suppress(UnavailableError, RefusedError):  # it is asked again
+                    await self._ask_about_eviction()
             with contextlib.suppress(UnavailableError, RefusedError):  # they stay in the list
                 await self._tell_replaced()
             with contextlib.suppress(TimeoutError):

@@ -15,7 +15,7 @@ from relay.engine.connection import (
     connections_to_all,
     open_connection,
 )
-from relay.engine.eviction import NO_EVICTION, info_fields, policy_of
+from relay.engine.eviction import NO_EVICTION, eviction_risk, info_fields, policy_of
 from relay.engine.options import EngineOptions
 from relay.engine.scripts import script
 
@@ -139,10 +139,7 @@ async def _check_server(options: EngineOptions, shard: str, connection: EngineCo
 def _check_policy(name: str, memory: bytes) -> None:
     policy = policy_of(info_fields(memory))
     if policy != NO_EVICTION:
-        raise ConfigurationError(
-            f"{name} has maxmemory-policy {policy}: it would forget used tokens without a word, and they could be used "
-            "again. Set maxmemory-policy to noeviction there."
-        )
+        raise ConfigurationError(f"{name} {eviction_risk(policy)}")
 
 
 def _refused(name: str, error: RefusedError, prefix: str) -> ConfigurationError:
