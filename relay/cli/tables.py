@@ -40,11 +40,11 @@ def print_table(
     if width - spare <= console.width:
         console.print(_table(columns, cells, right, prose))
         return
-    width = max(map(len, columns))
+    label_width = max(map(len, columns))
     labels = []
     for name in columns:  # once, and not in each block: rich needs a fifth of a millisecond for each
         with console.capture() as label:
-            console.print(Text(f"{name:>{width}}  ", style="dim"), end="", soft_wrap=True)
+            console.print(Text(f"{name:>{label_width}}  ", style="dim"), end="", soft_wrap=True)
         labels.append(label.get())
     for row in cells:
         # the terminal wraps a long line, and a copy of it is whole

@@ -7,7 +7,6 @@ import pytest
 
 from tests.support.operators import OPERATORS, READER, by_command, operate
 from tests.support.relay_process import Relay, running
-from tests.support.shared_relay import recorded
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,7 @@ async def test_a_story_is_told_as_the_command_tells_it(watched: Relay) -> None:
     token = await watched.token(watched.session(sub="judy", sid="judy-1"))
     async with watched.connect(token, query="?channels=prices.A") as socket:
         connection = socket.welcome["connection"]
-    record = await recorded(
-        watched,
+    record = await watched.recorded(
         lambda one: (
             one["event"]["action"] == "connection.closed" and one["relay"]["connection"]["id"] == connection
         ),

@@ -21,7 +21,6 @@ from relay.ops import audit_answers, audit_questions
 from relay.ops.audit_questions import AuditQuestions
 from tests.support.operators import OPERATORS, READER, REVOKER, by_command, operate
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
-from tests.support.shared_relay import recorded
 
 HOSTILE = "<img src=x onerror=alert(1)>' OR 1=1 --"
 
@@ -42,8 +41,9 @@ def even_priority(monkeypatch: pytest.MonkeyPatch) -> None:
 async def answer_to(relay: Relay, question: str) -> httpx.Response:
     """Ask as a reader, and again if the machine was too busy for an answer."""
     path = f"/v1/audit/questions/{question}"
-    while (answer := await operate(relay, "GET", path, key=READER)).status_code in (429, 503):
-        pass
+    async with asyncio.timeout(300):
+        while (answer := await operate(relay, "GET", path, key=READER)).status_code in (429, 503):
+            pass
     return answer
 
 
@@ -81,8 +81,7 @@ async def test_questions_are_answered_as_the_commands_answer_them(watched: Relay
         "reason": "nothing_granted",
         "count": 1,
     } in refusals
-    read = await recorded(
-        watched,
+    read = await watched.recorded(
         lambda one: one["event"]["action"] == "audit.read" and one["relay"]["sought"]["question"] == "story",
     )
     assert read["relay"]["sought"] == {"question": "story", "name": HOSTILE, "since": "1h"}

@@ -14,7 +14,8 @@ from pathlib import Path
 from relay.audit.index import manifest
 from relay.audit.index.manifest import Part
 from relay.audit.index.native import duckdb
-from relay.audit.index.rows import COLUMNS, USUAL_VALUES
+from relay.audit.index.rows import COLUMNS
+from relay.audit.index.sheets import viewed
 from relay.core.events import Action
 
 _DATABASE, _SUM = ".duckdb", ".sha256"
@@ -47,11 +48,8 @@ class Copy:
 
     def read(self, table: str, files: Sequence[int]) -> str:
         """Return the query that reads a copy, with the numbers of its files and what is the same in all its rows."""
-        same = {"action": f"'{self.action}'"} if self.action else {}
-        if self.sheet == "usual":
-            same |= {name: f"{value}::{COLUMNS[name]}" for name, value in USUAL_VALUES.items()}
-        more = "".join(f', {value} AS "{name}"' for name, value in same.items())
-        return f"SELECT * REPLACE ({list(files)}[file + 1] AS file){more} FROM {table}"
+        action = f", '{self.action}' AS action" if self.action else ""
+        return viewed(self.sheet, f"SELECT * REPLACE ({list(files)}[file + 1] AS file){action} FROM {table}")
 
 
 _KEYS = ("jti_key", "connection_key")
@@ -160,19 +158,33 @@ def database_of(folder: Path, name: str, parts: Iterable[Part], write: Callable[
     with manifest.replacing(sum_) as file:  # first: a copy without it is removed by other questions
         file.write(f"{made_of}{made}\n".encode())
     aside.replace(path)
+    _remove_shorter(folder, name, made_of)
     return path
+
+
+def _remove_shorter(folder: Path, name: str, made_of: str) -> None:
+    """Remove the copies of a group from before it had its last parts: groups grow at their end."""
+    for sum_ in folder.glob(f"*.{name}{_SUM}"):
+        with suppress(OSError, ValueError):
+            of = "".join(sum_.read_text("utf-8").splitlines(keepends=True)[:-1])
+            if of and of != made_of and made_of.startswith(of):
+                _remove(sum_)
+
+
+def _remove(sum_: Path) -> None:
+    sum_.with_suffix(_DATABASE).unlink(missing_ok=True)
+    sum_.unlink(missing_ok=True)
 
 
 def remove_others(folder: Path, parts: Iterable[Part]) -> None:
     """Remove the copies of other parts, and those that another release made."""
     known = {line for name in COPIES for line in _made_of(name, parts).splitlines()}
-    for path in folder.glob(f"*{_DATABASE}"):
-        sum_, made_of = path.with_suffix(_SUM), list[str]()
+    for sum_ in {path.with_suffix(_SUM) for end in (_DATABASE, _SUM) for path in folder.glob(f"*{end}")}:
+        made_of: list[str] = []
         with suppress(OSError, ValueError):
             made_of = sum_.read_text("utf-8").splitlines()[:-1]
         if not made_of or not known.issuperset(made_of):
-            path.unlink(missing_ok=True)
-            sum_.unlink(missing_ok=True)
+            _remove(sum_)
 
 
 def _made_of(name: str, parts: Iterable[Part]) -> str:

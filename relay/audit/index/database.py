@@ -1,6 +1,5 @@
 """Questions to an index: DuckDB over its parts, and over the tails of the log's files, which were just read."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,16 +20,17 @@ from relay.audit.index.parts import (
     Parts,
     Progress,
     batches,
-    encode_rows,
     load,
     quoted,
     sources,
     summary_of_rows,
+    write_rows,
 )
-from relay.audit.index.rows import Row, rows_of
+from relay.audit.index.rows import Row
 from relay.audit.index.sheets import PLACE, SHEETS, SUMS, VIEWS, View, no_rows, viewed, whole
 from relay.audit.query.records import epoch_ms, iso_of, record_of
 from relay.core.errors import RelayError
+from relay.net.sockets import raise_file_limit
 
 _FIRST = 64 << 10
 """Bytes in which a file's first line ends; only a forged one is longer."""
@@ -94,6 +94,7 @@ class Index:
         self._tails: list[tuple[int, str]] = []
         self._reread: dict[str, str] = {}
         self.memory_mb = memory_mb
+        raise_file_limit()  # each file of the log has a file for each sheet
         manifest.open_folder(folder)
         with ExitStack() as stack:
             self._database = stack.enter_context(self._connect(folder))
@@ -266,10 +267,9 @@ class Index:
         ]
         for at, (number, rows) in enumerate([*small, *self._tails]):
             path = aside / f"{at}.duckdb"
-            where = {"rare": "rare", "usual": "NOT rare"}
             self._copy(
                 {
-                    name: f"(SELECT 0 AS file, * FROM {rows} WHERE {where[COPIES[name].sheet]})"
+                    name: f"(SELECT 0 AS file, * FROM {rows} WHERE rare = {COPIES[name].sheet == 'rare'})"
                     for name in copies
                 },
                 path,
@@ -339,22 +339,13 @@ class Index:
 
         Return where its last line ends, and the lines' SHA-256.
         """
-        at, digest = begin, hashlib.sha256()
         rows = self.folder / f".{table}.{os.getpid()}.new"
         try:
-            with rows.open("wb") as sink:
-                for lines in batches(file, begin, end, to_end=to_end):
-                    found = list(rows_of(lines, at))
-                    if kept is not None:
-                        kept += found
-                    sink.write(encode_rows(found))
-                    data = b"".join(lines)
-                    digest.update(data)
-                    at += len(data)
+            found = write_rows(file, begin, end, rows, to_end=to_end, kept=kept)
             load(self._database, table, rows)
         finally:
             rows.unlink(missing_ok=True)
-        return at, digest.hexdigest()
+        return found
 
     def _read_again(self, number: int, part: Part, table: str) -> None:
         """Make a table of the rows of a part's lines.

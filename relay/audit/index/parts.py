@@ -105,8 +105,11 @@ class Parts:
             if parts != before:
                 manifest.write(self._folder, duckdb.__version__, parts)
             self._remove_others({part.name for part in parts})
-            if [(part.name, part.sheets) for part in parts] != [(part.name, part.sheets) for part in before]:
-                copies.remove_others(self._folder, [part for part in parts if not part.is_small])
+            copied, known_copied = ([part for part in some if not part.is_small] for some in (parts, before))
+            if [(part.name, part.sheets) for part in copied] != [
+                (part.name, part.sheets) for part in known_copied
+            ]:
+                copies.remove_others(self._folder, copied)
             self._remove_left(seen_ns)
         return found
 
@@ -179,26 +182,21 @@ class Parts:
         """Read a file of the log from a place on, and write a part of it; none if no line is finished."""
         is_small = not is_complete and state.size - begin <= _LONGEST_SMALL
         rows = self._folder / ".rows.json"
-        digest, end, kept = hashlib.sha256(), begin, list[Row]()
+        kept: list[Row] | None = [] if is_small else None
         try:
-            with rows.open("wb") as sink:
-                for lines in batches(file, begin, state.size, to_end=is_complete):
-                    data = b"".join(lines)
-                    digest.update(data)
-                    found = list(rows_of(lines, end))
-                    if is_small:
-                        kept += found
-                    sink.write(encode_rows(found))
-                    end += len(data)
-                    progress(len(data))
+            end, log_sha256 = write_rows(
+                file, begin, state.size, rows, to_end=is_complete, kept=kept, progress=progress
+            )
             if end == begin:
                 return []
-            if is_small:
+            if kept is not None:
                 source, summary = f"({selected(rows)})", summary_of_rows(kept)
             else:
                 load(self._database, "made", rows, order=_ORDER)
                 source, summary = "made", summary_of(self._database, "made")
-            return [self._written(_part(state, begin, end, digest.hexdigest(), name, summary), source)]
+            return [
+                self._written(_part(state, begin, end, log_sha256, name, summary), source, is_small=is_small)
+            ]
         finally:
             rows.unlink(missing_ok=True)  # of a full disk too, which the log is on
 
@@ -226,10 +224,9 @@ class Parts:
         summary = summary_of(self._database, "made")
         return [self._written(_part(parts[0].state, begin, end, digest.hexdigest(), name, summary), "made")]
 
-    def _written(self, part: Part, source: str) -> Part:
-        """Write rows as a part: those of the table `made`, or those that a query selects as a small part."""
+    def _written(self, part: Part, source: str, *, is_small: bool = False) -> Part:
+        """Write the rows of a table, which is dropped then, or of a query as a small part."""
         self.rebuilt += 1
-        is_small = source != "made"
         sheets, compression = (_SMALL, "uncompressed") if is_small else (SHEETS, "zstd")
         opened = {}
         for sheet, query in sheets.items():
@@ -245,7 +242,8 @@ class Parts:
             part.sheets[sheet] = manifest.sha256_of(opened[sheet])
             aside.replace(path)
             self._sound.add((part.name, sheet))
-        self._database.execute("DROP TABLE IF EXISTS made")
+        if not is_small:
+            self._database.execute(f"DROP TABLE {source}")
         self._opened[part.name] = opened
         return part
 
@@ -298,6 +296,33 @@ def batches(file: int, start: int, end: int, *, to_end: bool) -> Iterator[list[b
             yield lines
     if rest and to_end:
         yield [rest]
+
+
+def write_rows(
+    file: int,
+    begin: int,
+    end: int,
+    rows: Path,
+    *,
+    to_end: bool,
+    kept: list[Row] | None = None,
+    progress: Progress = lambda _done: None,
+) -> tuple[int, str]:
+    """Write the rows of a range of a file of the log to `rows`, which `kept` gets too. For `to_end` see `batches`.
+
+    Return where its last line ends, and the SHA-256 of the lines.
+    """
+    digest = hashlib.sha256()
+    with rows.open("wb") as sink:
+        for lines in batches(file, begin, end, to_end=to_end):
+            found, data = list(rows_of(lines, begin)), b"".join(lines)
+            if kept is not None:
+                kept += found
+            sink.write(encode_rows(found))
+            digest.update(data)
+            begin += len(data)
+            progress(len(data))
+    return begin, digest.hexdigest()
 
 
 def load(database: Any, table: str, rows: Path, *, order: str = "") -> None:

@@ -24,8 +24,8 @@ _MOST_LIKE = 50
 _REFUSALS = """
     CREATE OR REPLACE TEMP TABLE refusals AS
     SELECT place, file, start, length, moment, action, reason, user_id, address, "count", counts,
-        reason != '' AND outcome = 'failure' AS is_one
-    FROM rare_spanned WHERE counts OR is_one"""
+        reason != '' AND outcome = 'failure' AS is_refusal
+    FROM rare_spanned WHERE counts OR is_refusal"""
 """The span's records that are a refusal, or count those that have no record."""
 _OF_CONNECTIONS = f"{SUBSCRIBED}, {TOLD}"
 NAMES = ("jti", "connection", "user_id", "session", "claimed_user", "claimed_jti")
@@ -122,7 +122,8 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
 def _either(index: Index, *conditions: str) -> str:
     """Return a query for the rows of `keys` that fulfil one of some conditions.
 
-    With OR, DuckDB looks at all rows. So it passes over the groups of rows that have no such action.
+    With a query for each condition, DuckDB passes over the groups of rows that have no such action. With OR, it looks
+    at all rows.
     """
     columns = f"{index.order}, file, start, length"
     return f"({' UNION '.join(f'SELECT {columns} FROM keys WHERE {one}' for one in conditions)})"
@@ -202,7 +203,7 @@ def stats(index: Index) -> Stats:
             found.lost.update(record.relay.lost)
     # after the refusals by day, which make the table
     for column, counts in (("user_id", found.users), ("address", found.addresses)):
-        where = f"is_one AND {column} != ''"
+        where = f"is_refusal AND {column} != ''"
         query = f"SELECT {column}, count(*) FROM refusals WHERE {where} GROUP BY 1 ORDER BY min(place)"
         counts.update(dict(index.rows(query)))
     return found
@@ -245,19 +246,23 @@ def is_named(index: Index, name: str, columns: Sequence[str] = NAMES) -> bool:
 
 def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
-    since, until = index.span
     found = _either(
         index,
         f"moment <= $3 AND action = '{Action.AUDIT_GAP}'",
-        f"""moment <= $3 AND action IN ('connect.accepted', {TOLD}) AND connection_key IN (
+        f"""moment <= $3 AND action IN ('{Action.CONNECT_ACCEPTED}', {TOLD}) AND connection_key IN (
             SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
                 AND (user_id = $1 OR session = $1 OR jti_key = hash($1) OR connection_key = hash($1))
             EXCEPT SELECT connection_key FROM keys
             WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < $2
         )""",
     )
-    bounds = epoch_ms(since) if since else -NEVER, NEVER if until is None else epoch_ms(until)
-    return index.lines("true", [about[:MAX_NAME], *bounds], of=found)
+    return index.lines("true", [about[:MAX_NAME], *_in_ms(index.span)], of=found)
+
+
+def _in_ms(span: Span) -> tuple[int, int]:
+    """Return the bounds of a span as `keys` have times: Unix milliseconds."""
+    begin, end = span
+    return epoch_ms(begin) if begin else -NEVER, NEVER if end is None else epoch_ms(end)
 
 
 def endpoints(index: Index) -> set[str]:
@@ -284,7 +289,7 @@ def refusals_by_day(
     found: list[tuple[int, tuple[str, str, str], int]] = [
         (place, (day, action, reason), count)
         for day, action, reason, count, place in index.rows(
-            f"SELECT {columns}, {many}, min(place) FROM refusals WHERE is_one GROUP BY {columns}"
+            f"SELECT {columns}, {many}, min(place) FROM refusals WHERE is_refusal GROUP BY {columns}"
         )
     ]
     for place, line in index.placed_lines("counts", of="refusals"):
@@ -361,7 +366,7 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
     Their records name it, or do not name all channels, or subscriptions were only counted while they were open. Those
     that ended before a span of time, or began after it, are left out.
     """
-    named, unnamed, told, granted = _naming(index, channel)
+    named, unnamed, told, granted = _keys_of_channel(index, channel)
     floods = index.rows(
         f"SELECT writer, {EPOCH_MS.format('min(since)')}, {EPOCH_MS.format('max(moment)')} FROM rare_lines "
         f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
@@ -397,8 +402,7 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
             EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}' AND moment > ?
         )"""
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
-    begin, end = span
-    times = epoch_ms(begin) if begin else -NEVER, NEVER if end is None else epoch_ms(end)
+    times = _in_ms(span)
     found = _either(
         index, of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')"
     )
@@ -407,11 +411,11 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
 
 def lines_of_reports(index: Index, channel: str) -> Iterator[bytes]:
     """Read the lines that may say what a connection was sent of a channel."""
-    _, _, told, _ = _naming(index, channel)
+    _, _, told, _ = _keys_of_channel(index, channel)
     return index.lines("names_key IN (SELECT unnest(?::UBIGINT[]))", [told], of="keys")
 
 
-def _naming(index: Index, channel: str) -> tuple[list[int], list[int], list[int], list[int]]:
+def _keys_of_channel(index: Index, channel: str) -> tuple[list[int], list[int], list[int], list[int]]:
     """Return the `names_key` of records by what they say of a channel.
 
     Those of subscriptions that name it, and those that may have it among the channels that they do not name; those of

@@ -33,7 +33,7 @@ def main() -> None:
         import duckdb  # type: ignore[no-redef]  # the same
 
     try:
-        database = locked(duckdb, json.loads(sys.stdin.readline()))
+        database = locked(duckdb, limits | json.loads(sys.stdin.readline()))
         _answer(database, sys.stdin.read())
     except duckdb.Error as error:
         _write({"error": str(error), "kind": type(error).__name__})

@@ -72,9 +72,11 @@ def asked(
                 sink.flush()  # it loads DuckDB while the copies are checked here
                 names = named(query)
                 copied = index.databases(copies_for(names), Path(aside), progress)
-                setup = limits | {
+                setup = {
                     "databases": [str(one.path) for one in copied],
-                    "views": statements(names, copied, index.span, index.newest()),
+                    "views": statements(
+                        names, copied, index.span, index.newest() if "grants" in names else ""
+                    ),
                 }
                 timer.start()
                 sink.write(json.dumps(setup).encode() + b"\n" + query.encode())

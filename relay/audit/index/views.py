@@ -345,6 +345,7 @@ def statements(
         queries["session_lines"] = rows(VIEWS["sessions"].copies)
     if {"tokens", "grants"} & {*names}:  # grants join tokens by a number, which is faster than by a text
         queries["keyed_tokens"] = VIEWS["tokens"].query
+    if "grants" in names:
         queries["newest"] = f"SELECT try_cast('{newest}' AS TIMESTAMP) AS at"
     for name in names:
         queries[name] = VIEWS[name].query

@@ -183,7 +183,7 @@ def _gaps(found: "Findings") -> Html:
     ]
     return _section(
         "Gaps",
-        "What the log itself says that it does not have.",
+        "What the log does not have: as it says itself, and as its records show.",
         *(tag("p", f"{what}: {count:,}.", class_="bad") for what, count in holes if count),
         _table(
             ("at", "chain", "record", "what is missing"),

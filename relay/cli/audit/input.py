@@ -23,7 +23,7 @@ from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError, RelayError
 from relay.core.quantities import counted
-from relay.net.sockets import open_files, raise_file_limit
+from relay.net.sockets import open_files
 from relay.settings.audit_log import LEAST_MEMORY_MB, MEMORY_MB, MOST_MEMORY_MB, AuditLog, audit_log
 
 if TYPE_CHECKING:
@@ -131,7 +131,6 @@ class Log:
                 from relay.audit.index.database import Index
             except ModuleNotFoundError:
                 raise ConfigurationError(NO_DUCKDB) from None
-            raise_file_limit()
             folder = self._writable(folder_of(self.newest[-1]))
             try:
                 with reading(self.size) as progress:
@@ -150,9 +149,11 @@ class Log:
                         "size, and more while it is made. Make room, or ask a copy of the log on another disk: --file."
                     ) from None
                 if error.errno == errno.EMFILE:
+                    from relay.audit.index.sheets import SHEETS
+
                     raise RelayError(
-                        f"The log has {counted(len(self.files), 'file')}, and its index nine for each of them; a "
-                        f"process may have {open_files():,} open here. Raise that (ulimit -Hn), or name some of the "
+                        f"The log has {counted(len(self.files), 'file')}, and its index {len(SHEETS)} for each; "
+                        f"a process may have {open_files():,} open here. Raise that (ulimit -Hn), or name some of the "
                         "files with --file."
                     ) from None
                 raise RelayError(
@@ -199,8 +200,8 @@ class Log:
             )
         if lacking.absent:
             sys.stderr.write(
-                f"In the middle of the log, {counted(lacking.absent, 'record')} missing, as if lines or a file were "
-                "removed; see relay audit verify.\n"
+                f"In the middle of the log, {counted(lacking.absent, 'record is', many='records are')} missing, as if "
+                "lines or a file were removed; see relay audit verify.\n"
             )
         if lacking.killed and is_answered:
             often = "once" if lacking.killed == 1 else counted(lacking.killed, "time")

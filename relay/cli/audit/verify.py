@@ -262,11 +262,8 @@ def _configured(settings: "Settings", heads: Heads, keys: Path | None) -> list[_
     chains = [
         [file for file in chain if file.exists()] or chain[-1:] for chain in log_chains(settings.audit.path)
     ]
-    known = (
-        _keys_of(keys, option="--keys")
-        if keys
-        else _keys_of(settings.audit.keys_dir, option="audit.keys_dir")
-    )
+    folder, option = (keys, "--keys") if keys else (settings.audit.keys_dir, "audit.keys_dir")
+    known = _keys_of(folder, option=option)
     return [
         _Evidence(files=chain, head=head, keys=known, complete=True)
         for chain, head in zip(chains, heads.of(chains), strict=True)

@@ -370,6 +370,21 @@ def test_files_share_copies_and_a_removed_one_leaves_none(tmp_path: Path) -> Non
     assert (fewer <= tokens, set(numbers)) == (True, set(range(19)))
 
 
+def test_a_group_that_grew_leaves_no_copy_of_what_it_was(tmp_path: Path) -> None:
+    """A file that is complete later joins the last group, whose copies are made again."""
+    lines = make_day(tmp_path / "audit.jsonl", tokens=40).path.read_bytes().splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").unlink()
+    files = [tmp_path / f"audit-{number:012}.jsonl" for number in range(1, 4)]
+    for number, path in enumerate(files):
+        path.write_bytes(b"".join(lines[number::3]))
+    for folder, most in (("grown", 1), ("grown", 2), ("grown", 3), ("new", 3)):
+        with Index(tmp_path / folder, files[:most], memory_mb=128) as index:
+            ask(index, "SELECT count(*) FROM tokens")
+    grown, new = ({path.name for path in (tmp_path / one).glob("*.duckdb")} for one in ("grown", "new"))
+    assert grown == new
+    assert len(list((tmp_path / "grown").glob("*.sha256"))) == len(new)
+
+
 def test_a_copy_in_the_making_is_left_alone(day: Day, index: Index) -> None:
     """Another question that comes meanwhile removes what no question uses, and not what one is writing."""
     part = next(index.folder.glob("*.parquet"))

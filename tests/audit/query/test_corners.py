@@ -291,7 +291,7 @@ def test_a_file_that_is_missing_in_the_middle_is_told(
     with Index(tmp_path / "audit-index", paths, memory_mb=128) as index:
         assert questions.missing(index).absent == absent
     told = CliRunner().invoke(app, ["stats", *(f"--file={path}" for path in paths)]).stderr
-    assert ("In the middle of the log, 4 records missing" in told) is bool(absent)
+    assert ("In the middle of the log, 4 records are missing" in told) is bool(absent)
 
 
 def test_lines_that_were_removed_from_the_only_file_are_told(tmp_path: Path) -> None:
