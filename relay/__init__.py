@@ -7,8 +7,6 @@ tests/README.md has recipes.
 The core is pure: no socket, no clock, no event loop.
 
     core/            tokens, scope, channels, hub, wire protocol, close codes, reasons, audit events
-    random_ids.py    random bits in blocks, for ids that are made thousands of times a second
-    group_commit.py  one disk write for many waiting callers: the state store and the audit log use it
 
 What the process is made of:
 
@@ -35,6 +33,8 @@ What they work with:
     metrics/         numbers of a running relay, for Prometheus and the ops page
     net/             for all listeners: addresses, admission queue, unauthenticated connections, TLS, HTTP client
     web/             for HTTP only: server, bounds of requests, bodies, answers, cookies, CSRF, headers
+    group_commit.py  one disk write for many waiting callers: the state store and the audit log use it
+    random_ids.py    random bits in blocks, for ids that are made thousands of times a second
 
 What others use:
 

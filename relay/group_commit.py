@@ -85,9 +85,8 @@ class GroupCommit(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         self._append(_Waiting(item, future, loop.time()))
-        if (
-            self._overdue is None
-        ):  # one timer for all items: one for each, as asyncio.timeout sets, costs 20 µs
+        # one timer for all items: one for each, as asyncio.timeout sets, costs 20 µs
+        if self._overdue is None:
             self._overdue = loop.call_later(self._answer_within_s, self._give_up)
         if not self._in_commit and self._next is None:
             self._gather(seen=1)  # later items of this turn join the batch; one alone waits for no others

@@ -1,11 +1,11 @@
 """The types of the doctor: a deployment, a check and a finding."""
 
-import ipaddress
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from relay.net import addresses
 from relay.settings.load import Settings
 
 
@@ -99,10 +99,5 @@ def host_of(address: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address always means this machine."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    """Tell whether a host name or address means this machine for browsers, which follow RFC 6761 §6.3."""
+    return host.endswith(".localhost") or addresses.is_loopback(host)

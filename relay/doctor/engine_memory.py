@@ -20,7 +20,7 @@ ENTRY_BYTES = 120
 TRIMMED = 100
 """Messages by which a history is longer than it has to be: the engine trims blocks of them."""
 CLAIM_BYTES, CLAIM_KEPT_S = 110, 240
-CONNECTS_S = 2000
+CONNECTS_PER_S = 2000
 """Connections that a node can accept in a second. Each uses one token."""
 PLACE_BYTES = 150
 LOGIN_BYTES = 4096
@@ -30,7 +30,7 @@ def memory_need(settings: Settings, *, nodes: int) -> dict[str, int]:
     """Return the bytes that each part of the data can need."""
     limits, connections = settings.limits, settings.limits.connections * nodes
     a_session_s = Quota(QuotaTerms(rate=limits.tokens_per_session), now=0).rates[0][0]
-    claims_s = min(connections * a_session_s, CONNECTS_S * nodes)
+    claims_s = min(connections * a_session_s, CONNECTS_PER_S * nodes)
     renews = settings.bff.backend is not None and bool(settings.bff.fields.refresh_token)
     return {
         "the log": settings.engine.log_bytes * 9 // 8,  # it is cut in eighths

@@ -25,9 +25,9 @@ from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.core.jwk_set import KeySet, NoKey, PrivateKeyError
 from relay.core.jws import VerifyKey
 from relay.core.token_bucket import TokenBucket
-from relay.keys.jwks_url import check_jwks_url, is_loopback, is_private
+from relay.keys.jwks_url import check_jwks_url, is_private
 from relay.keys.lifecycle import REFRESH_S
-from relay.net.addresses import network_of, parse_address
+from relay.net.addresses import is_loopback, network_of, parse_address
 from relay.net.backend_faults import TEMPORARY
 from relay.net.http_client import UrlClient
 

@@ -5,7 +5,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from relay.core.errors import ConfigurationError
-from relay.net.addresses import Address, parse_address
+from relay.net.addresses import Address, is_loopback, parse_address
 
 _SHARED: Final = ipaddress.ip_network("100.64.0.0/10")
 """Addresses behind a carrier's NAT (RFC 6598), which some clouds and VPNs use inside."""
@@ -36,16 +36,6 @@ def check_jwks_url(url: str, *, private_http: bool = False) -> str:
     if (address := parse_address(host)) is not None and not is_private(address):
         raise ConfigurationError(f"A JWKS URL must begin with https://: {host} is not in a private network.")
     return url
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host name or an address is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_private(address: Address) -> bool:

@@ -29,6 +29,14 @@ def parse_address(text: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or an address is this machine for every resolver."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def canonical_address(text: str) -> str:
     """Return an address in its canonical spelling. A text that is no address is returned unchanged."""
     return text if ":" not in text else _canonical(text)

@@ -34,9 +34,8 @@ def internal_app(parts: Parts) -> Starlette:
         routes.append(parts.ingest_sockets.route)
     routes += [
         *health_routes(unready(parts), partial(warning, parts)),
-        *operator_routes(
-            parts, client_of
-        ),  # after /v1/channels/NAME/value, which DELETE /v1/channels/NAME matches too
+        # after /v1/channels/NAME/value, which DELETE /v1/channels/NAME matches too
+        *operator_routes(parts, client_of),
         Route("/openapi.json", _openapi),
     ]
     hosts = frozenset(parts.settings.listen.internal_hosts)

@@ -1,8 +1,8 @@
 """The hub on the event loop: when it flushes, and where its history comes from.
 
-While one flush is written, publications queue for the next. Each turn of the loop writes one slice and then lets
-handshakes, publications and heartbeats run. After a flush in which values shared writes comes a rest of some
-milliseconds, so that more of them do.
+Publications that come while a flush is written join it if they have few subscribers. The others wait for the next. Each
+turn of the loop writes one slice and then lets handshakes, publications and heartbeats run. After a flush in which
+values shared writes comes a rest of some milliseconds, so that more of them do.
 """
 
 import asyncio

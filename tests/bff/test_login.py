@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.raw_http import Answer, exchange, head, post
 from tests.support.relay_process import SECRET, Relay
-from tests.support.shared_relay import recorded
 
 GOOD = {"email": "demo@example.com", "password": "demo"}
 
@@ -152,9 +151,4 @@ async def test_a_log_in_is_refused_for_forgers(relay: Relay) -> None:
     """Another site can't log a visitor in to an account of its own; the attempt is recorded."""
     answer = await login(relay, Origin="https://evil.example")
     assert (answer.status, answer.code) == (403, "csrf_failed")
-    await recorded(
-        relay,
-        lambda record: (
-            record["event"]["action"] == "login.failed" and record["event"]["reason"] == "csrf_failed"
-        ),
-    )
+    await relay.audited("login.failed", reason="csrf_failed")

@@ -8,7 +8,7 @@ import pytest
 from tests.support.backends import End, KeepAliveBackend, ScriptedBackend, http_answer, kept_answer
 from tests.support.raw_http import Answer, exchange, head
 from tests.support.relay_process import Relay, running
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 USER = {"id": 7, "name": "A", "roles": ["trader"]}
 
@@ -152,6 +152,6 @@ async def test_a_forged_session_is_recorded_as_a_claim(relay: Relay) -> None:
     head_, body, _ = relay.session(sub="mallory").split(".")
     _, _, signature = relay.session().split(".")
     assert (await me(relay, f"{head_}.{body}.{signature}")).status == 401
-    record = await recorded(relay, lambda one: one["relay"].get("claimed") == {"user": "mallory"})
+    record = await relay.recorded(lambda one: one["relay"].get("claimed") == {"user": "mallory"})
     assert record["event"]["action"] == "proxy.denied"
     assert "user" not in record

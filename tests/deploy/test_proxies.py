@@ -15,7 +15,7 @@ from tests.support.certificates import Authority
 from tests.support.proxied_backend import Conversation, ProxiedBackend, page
 from tests.support.raw_http import head
 from tests.support.reverse_proxy import MIMIC, Front, caddy, nginx
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 from tests.support.tls_clients import price, take_token, visit
 
 PROXIES = {"nginx": nginx, "caddy": caddy}
@@ -44,8 +44,8 @@ async def test_the_journey_through_the_proxy(front: Front, ca: ssl.SSLContext, *
         for bid in ("64123.41", "64123.42"):
             await price(relay, relay.internal_url, socket, None, bid)
         transport = "query" if query else "subprotocol"
-        accepted = await recorded(
-            relay, lambda record: record["relay"].get("token", {}).get("transport") == transport
+        accepted = await relay.recorded(
+            lambda record: record["relay"].get("token", {}).get("transport") == transport
         )
     for record in (await relay.audited("token.issued"), accepted):
         assert (record["client"]["ip"], record["source"]["ip"]) == (MIMIC, "127.0.0.1")

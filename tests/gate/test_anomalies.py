@@ -11,7 +11,7 @@ import pytest
 from tests.support.raw_http import bearing, head, knock, post, upgrade
 from tests.support.raw_websocket import open_raw_websocket, text
 from tests.support.relay_process import Relay, make_relay
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 HERE, ELSEWHERE, REFUSED = "127.0.0.1", "127.0.0.6", "127.0.0.7"
 OTHER_ORIGIN = "http://other.example"
@@ -62,7 +62,7 @@ async def marks(relay: Relay, user: str, action: str) -> list[str]:
     def wanted(record: dict[str, Any]) -> bool:
         return record.get("user") == {"id": user} and record["event"]["action"] == action
 
-    found: list[str] = (await recorded(relay, wanted))["relay"].get("anomalies", [])
+    found: list[str] = (await relay.recorded(wanted))["relay"].get("anomalies", [])
     return found
 
 
@@ -168,7 +168,7 @@ async def test_a_burst_of_denials_is_marked(relay: Relay) -> None:
     def from_there(record: dict[str, Any]) -> bool:
         return record.get("client") == {"ip": REFUSED}
 
-    await recorded(relay, lambda record: from_there(record) and "anomalies" in record["relay"])
+    await relay.recorded(lambda record: from_there(record) and "anomalies" in record["relay"])
     found = [record["relay"].get("anomalies") for record in relay.audit() if from_there(record)]
     assert found[:19] == [None] * 19
     assert set(map(str, found[19:])) == {"['denial_burst']"}

@@ -19,7 +19,7 @@ from tests.support.operators import revoke as cut_off
 from tests.support.raw_http import Answer, ask, bearing, knock, upgrade
 from tests.support.raw_websocket import open_raw_websocket, text
 from tests.support.relay_process import Relay, make_relay
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 FOREIGN = "https://evil.example"
 SECRET_PART = "Zz-not-in-any-log-zZ"
@@ -48,7 +48,7 @@ async def refusal(relay: Relay, name: str) -> dict[str, Any]:
         named = [record.get("user", {}).get("id"), *record["relay"].get("claimed", {}).values()]
         return name in named and record["event"]["outcome"] == "failure"
 
-    return await recorded(relay, wanted)
+    return await relay.recorded(wanted)
 
 
 Knock = Callable[[Relay, str], Awaitable[Answer]]
@@ -159,7 +159,7 @@ async def test_a_token_of_another_program_says_nothing(relay: Relay) -> None:
     session = relay.session(sub="another-program", jti=SECRET_PART)
     fields = [*upgrade(relay), bearing(session), ("User-Agent", "another program")]
     assert (await knock(relay, fields=fields)).status == 401
-    record = await recorded(relay, lambda one: one.get("user_agent") == {"original": "another program"})
+    record = await relay.recorded(lambda one: one.get("user_agent") == {"original": "another program"})
     assert record["event"]["reason"] == "token_header"
     assert "claimed" not in record["relay"]
 

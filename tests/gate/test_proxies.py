@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.raw_http import exchange, head, knock, read_answer, upgrade
 from tests.support.relay_process import Relay, make_relay
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 PROXY, UNTRUSTED = "127.0.0.4", "127.0.0.5"
 LIMIT = 3
@@ -68,7 +68,7 @@ async def test_the_issuer_records_both_addresses(relay: Relay) -> None:
             ("Content-Length", "0"),
         ]
         await exchange(relay.ports[0], head("POST", "/auth/ws-token", fields), source=source)
-        record = await recorded(relay, partial(came_from, source))
+        record = await relay.recorded(partial(came_from, source))
         assert (record["client"], record["source"]) == ({"ip": expected}, {"ip": source})
 
 
@@ -103,7 +103,7 @@ async def test_both_listeners_read_the_header_alike(
     ):
         await exchange(port, data, source=PROXY)
     for action in ("token.denied", "connect.denied"):
-        record = await recorded(relay, partial(was, action, agent))
+        record = await relay.recorded(partial(was, action, agent))
         assert record["client"] == {"ip": expected}
 
 

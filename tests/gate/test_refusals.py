@@ -14,7 +14,6 @@ from tests.support.raw_http import (
     upgrade,
 )
 from tests.support.relay_process import Relay
-from tests.support.shared_relay import recorded
 
 Fields = list[tuple[str, str]]
 
@@ -128,7 +127,7 @@ async def test_a_refusal_is_one_record(relay: Relay) -> None:
         ("X-Forwarded-For", "198.51.100.7"),
     ]
     await knock(relay, "/ws/prices?channels=prices.SECRETCHANNEL", fields)
-    record = await recorded(relay, lambda record: record.get("user_agent") == {"original": "test/1"})
+    record = await relay.recorded(lambda record: record.get("user_agent") == {"original": "test/1"})
     assert (record["event"]["action"], record["event"]["reason"]) == ("connect.denied", "token_malformed")
     assert record["event"]["outcome"] == "failure"
     assert record["http"] == {"response": {"status_code": 401}}

@@ -4,7 +4,6 @@ import pytest
 
 from tests.support.raw_http import asking_for_events, bearing, exchange, head, knock, upgrade
 from tests.support.relay_process import Relay
-from tests.support.shared_relay import recorded
 
 PATHS = ["/.well-known/jwks.json", "/ws/prices", "/live", "/ws/prices"]
 """A path of each listener: public HTTP, stream, internal; and the stream's again, for an event stream."""
@@ -59,7 +58,7 @@ async def test_a_refused_head_is_recorded(relay: Relay, listener: int) -> None:
     source = f"127.0.9.{listener + 1}"
     data = head("GET", PATHS[listener], [*fields_of(relay, listener), ("Cookie", "a=b; " * 300)])
     await exchange(relay.ports[PORTS[listener]], data, source=source)
-    found = await recorded(relay, lambda record: record.get("client", {}).get("ip") == source)
+    found = await relay.recorded(lambda record: record.get("client", {}).get("ip") == source)
     assert found["event"]["action"] == action
     assert found["event"]["reason"] == "head_too_large"
 
@@ -71,7 +70,7 @@ async def test_a_handshake_that_the_library_refuses_is_answered(relay: Relay, da
     """It gets 400 in the relay's form, and a record."""
     answer = await exchange(relay.ports[1], data, source="127.0.9.9")
     assert (answer.status, answer.code) == (400, "invalid_request")
-    await recorded(relay, lambda record: record.get("client", {}).get("ip") == "127.0.9.9")
+    await relay.recorded(lambda record: record.get("client", {}).get("ip") == "127.0.9.9")
 
 
 @LISTENERS

@@ -12,7 +12,7 @@ import pytest
 from tests.support.audit_logs import whole
 from tests.support.raw_http import bearing, fresh, head, knock, pour, upgrade
 from tests.support.relay_process import Relay, make_relay
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 BUDGET = 5
 FLOOD = 300
@@ -51,7 +51,7 @@ async def test_a_flood_is_counted_in_one_record(relay: Relay) -> None:
     assert await pour(relay.ports[0], forged, FLOOD, source=FLOODER) == {403: FLOOD}
     assert await pour(relay.ports[1], bad_origin, FLOOD, source=FLOODER) == {403: FLOOD}
     await knock(relay, fields=upgrade(relay, origin="http://evil"), source=NEIGHBOUR)
-    await recorded(relay, partial(of, NEIGHBOUR))
+    await relay.recorded(partial(of, NEIGHBOUR))
     assert relay.stop() == 0
     assert count_of(relay, FLOODER, "csrf_failed") == BUDGET
     assert count_of(relay, FLOODER, "origin_refused") == 0, "the address's budget was used up by then"

@@ -16,7 +16,7 @@ from tests.support.forged_tokens import claims, issuer_key
 from tests.support.jws_forgery import forge, header_of
 from tests.support.raw_http import bearing, fresh, knock, upgrade
 from tests.support.relay_process import Relay, running
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 WORKERS = 8
 
@@ -91,7 +91,9 @@ async def test_rotation_under_load_refuses_nobody(tmp_path: Path) -> None:
                 await crowd.used(new.kid)
                 # as if the overlap were over: whatever the crowd still holds, the new key has signed
                 retire(folder, old.kid, now=time.time() + OVERLAP_S + 1)
-                await recorded(relay, lambda one, kid=old.kid: dropped(one).get(kid) == "retired")  # type: ignore[misc]  # mypy can't type a lambda's default
+                await relay.recorded(
+                    lambda one, kid=old.kid: dropped(one).get(kid) == "retired"  # type: ignore[misc]  # the default
+                )
                 await crowd.used(new.kid)
         assert set(crowd.statuses) == {101}
         assert set(crowd.kids) == {key.kid for key in keys}
@@ -123,7 +125,7 @@ async def test_a_key_is_published_before_it_signs(tmp_path: Path) -> None:
         await eventually(both)
         assert await status(relay, token_by(relay, new)) == 101
         assert header_of(await relay.token())["kid"] == old.kid
-        record = await recorded(relay, lambda one: one["event"]["action"] == "key.rotated")
+        record = await relay.audited("key.rotated")
         assert record["relay"]["keys"] == {"signing": old.kid, "published": [new.kid], "dropped": {}}
 
 
@@ -146,7 +148,7 @@ async def test_a_revoked_key_ends_what_it_opened(tmp_path: Path) -> None:
                 while (await good.next())["type"] != "pong":
                     pass
         assert await status(relay, token_by(relay, old)) == 401
-        record = await recorded(relay, lambda one: dropped(one).get(old.kid) == "revoked")
+        record = await relay.recorded(lambda one: dropped(one).get(old.kid) == "revoked")
         assert record["relay"]["connections"] == 1
         await relay.audited("connection.closed", reason="key_revoked")
         await relay.audited("connect.denied", reason="token_key_unknown")

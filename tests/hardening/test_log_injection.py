@@ -9,7 +9,6 @@ from typing import Any
 from relay.core.events import MAX_TEXT
 from tests.support.raw_http import ask, bearing, exchange, head, knock, post, publish, upgrade
 from tests.support.relay_process import Relay
-from tests.support.shared_relay import recorded
 
 TEXTS = [
     '"}\r\n{"event":{"action":"token.issued"}}',
@@ -74,7 +73,7 @@ async def test_headers_can_not_begin_a_line(relay: Relay) -> None:
         for port in relay.ports:
             await exchange(port, head("GET", target, fields))
         if len(text) < 1000 and not set(text) & set("\x00\x08\x0b\x0c\x07\x1b\x7f"):  # else it is no header
-            record = await recorded(relay, partial(has_agent, mark))
+            record = await relay.recorded(partial(has_agent, mark))
             assert len(record["user_agent"]["original"]) <= 256
     assert_lines(relay)
 

@@ -15,7 +15,7 @@ from relay.settings.load import load
 from tests.support.operators import OPERATORS, OPS, READER, REVOKER, SECRET, operate
 from tests.support.raw_http import Answer, exchange, head
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, make_relay, running
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 OPEN = {"/live", "/ready", "/openapi.json"}
 PAGE = {"/ops", "/ops/{name}"}
@@ -143,8 +143,7 @@ async def test_refusals_are_audited(guarded: Relay) -> None:
     record = await guarded.audited("operator.action", reason="operator_unknown")
     assert (record["event"]["outcome"], record["http"]["response"]["status_code"]) == ("failure", 401)
     await operate(guarded, "POST", "/v1/revocations", key=READER, body={"sub": "x"})
-    record = await recorded(
-        guarded,
+    record = await guarded.recorded(
         lambda one: (
             (one["event"].get("reason"), one.get("url", {}).get("path"))
             == ("operator_forbidden", "/v1/revocations")
@@ -164,8 +163,7 @@ async def test_the_right_key_opens_its_route(guarded: Relay) -> None:
         )
         assert (await operate(guarded, method, asked, key=key, body=body)).status_code == 200
     for path in NEEDED:
-        record = await recorded(
-            guarded,
+        record = await guarded.recorded(
             lambda one, path=path: (
                 one["event"]["action"] in ("operator.action", "audit.read")  # type: ignore[misc]  # the default
                 and (one["event"]["outcome"], one["url"]["path"]) == ("success", concrete(path))
@@ -198,8 +196,7 @@ async def test_connections_are_listed_in_pages(guarded: Relay) -> None:
         row = next(row for row in rows if row["id"] == socket.welcome["connection"])
     assert (row["user"], row["endpoint"], row["address"]) == ("user-2", "prices", "127.0.0.1")
     assert row["age_s"] >= 0
-    record = await recorded(
-        guarded,
+    record = await guarded.recorded(
         lambda one: (
             one["event"]["action"] == "connect.accepted" and one["relay"]["connection"]["id"] == row["id"]
         ),

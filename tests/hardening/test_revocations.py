@@ -16,7 +16,7 @@ from tests.support.jws_forgery import claims_of
 from tests.support.operators import OPERATORS, operate, revoke
 from tests.support.raw_http import CLOSED, bearing, connect_once, knock, upgrade
 from tests.support.relay_process import SECRET, Relay, running
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 ROUNDS = 15
 
@@ -93,14 +93,11 @@ async def test_a_revocation_names_who_asked(relay: Relay) -> None:
     user = someone()
     session = relay.session(sub=user)
     async with relay.connect(await relay.token(session)) as socket:
-        accepted = await recorded(
-            relay, lambda one: one["event"]["action"] == "connect.accepted" and one["user"]["id"] == user
-        )
+        accepted = await relay.audited("connect.accepted", user=user)
         ref = accepted["relay"]["session"]["ref"]
         assert await revoke(relay, ref=ref) == 1
         assert (await socket.closed())[0] == 4501
-    record = await recorded(
-        relay,
+    record = await relay.recorded(
         lambda one: (
             one["event"]["action"] == "session.revoked" and one["relay"].get("session", {}).get("ref") == ref
         ),
@@ -206,9 +203,7 @@ async def test_a_reader_that_stalls_is_cut_off_all_the_same(relay: Relay) -> Non
     async with relay.connect(token) as socket:
         socket.websocket.transport.pause_reading()
         assert await revoke(relay, sub=user) == 1
-        record = await recorded(
-            relay, lambda one: one["event"]["action"] == "connection.closed" and one["user"]["id"] == user
-        )
+        record = await relay.audited("connection.closed", user=user)
         assert record["relay"]["connection"]["close_code"] == 4501
         rows = (await operate(relay, "GET", "/v1/connections?limit=1000")).json()["connections"]
         assert user not in [row["user"] for row in rows]

@@ -23,7 +23,6 @@ from relay.settings.sessions import Upstream
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import post
 from tests.support.relay_process import Relay, make_relay
-from tests.support.shared_relay import recorded
 
 
 class Down:
@@ -108,7 +107,7 @@ async def test_no_token_without_a_session_check(tmp_path: Path, path: str) -> No
                 assert b"wsToken" not in answer.body
                 assert int(answer.all("retry-after")[0]) >= 1
                 assert answer.all("set-cookie") == [], "the session may be good: it is not thrown away"
-        await recorded(relay, lambda record: record["event"].get("reason") == "backend_unavailable")
+        await relay.recorded(lambda record: record["event"].get("reason") == "backend_unavailable")
     actions = {record["event"]["action"] for record in relay.audit()}
     assert "token.issued" not in actions
 
@@ -120,7 +119,7 @@ async def test_the_wait_for_a_turn_counts_into_the_session_check(tmp_path: Path)
         fields = [("Origin", relay.url), ("Cookie", f"access-token={relay.session()}")]
         answer = await post(relay, "/auth/ws-token", fields)
         assert (answer.status, answer.code) == (503, "unavailable")
-        await recorded(relay, lambda record: record["event"].get("reason") == "backend_unavailable")
+        await relay.recorded(lambda record: record["event"].get("reason") == "backend_unavailable")
 
 
 async def test_csrf_and_missing_sessions_are_told_first(tmp_path: Path) -> None:

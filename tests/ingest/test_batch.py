@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 from tests.support.relay_process import Relay
-from tests.support.shared_relay import recorded
 
 PATH = "/v1/publish/batch"
 NDJSON = "application/x-ndjson"
@@ -144,6 +143,6 @@ async def test_a_batch_has_its_bounds(relay: Relay) -> None:
 async def test_refusals_of_a_batch_are_one_record_a_reason(relay: Relay) -> None:
     """A thousand bad messages write one line, with their number, not a thousand."""
     await batch(relay, *[message("orders.FLOOD", 1)] * 1000)
-    record = await recorded(relay, lambda record: "orders.FLOOD" in str(record["relay"].get("detail")))
+    record = await relay.recorded(lambda record: "orders.FLOOD" in str(record["relay"].get("detail")))
     assert record["relay"]["count"] == 1000
     assert str(relay.audit()).count("orders.FLOOD") == 1

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.raw_http import exchange, head
 from tests.support.relay_process import PUBLISHER_KEY, PUBLISHER_SECRET, Relay, Socket, running
-from tests.support.shared_relay import assert_quiet, recorded
+from tests.support.shared_relay import assert_quiet
 
 KEY = ("Authorization", f"Bearer {PUBLISHER_KEY}")
 
@@ -200,7 +200,7 @@ async def test_a_body_that_breaks_off_is_the_clients_fault(relay: Relay) -> None
         relay.ports[2], head("POST", "/v1/publish", fields) + b'{"channel":', half_close=True
     )
     assert answer.status == 0
-    await recorded(relay, lambda record: "broke off" in str(record["relay"].get("detail")))
+    await relay.recorded(lambda record: "broke off" in str(record["relay"].get("detail")))
 
 
 async def test_many_publishers_at_once_lose_nothing(relay: Relay) -> None:

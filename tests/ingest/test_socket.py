@@ -12,7 +12,6 @@ from websockets.exceptions import InvalidStatus
 from relay.ingest.frames import WINDOW
 from tests.support.publisher_socket import publishing
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
-from tests.support.shared_relay import recorded
 
 
 async def test_the_welcome_says_what_may_be_sent(relay: Relay) -> None:
@@ -82,8 +81,7 @@ async def test_one_bad_message_spoils_no_other(relay: Relay) -> None:
         ]
         assert (await publisher.next())["upto"] == 6
         assert (await relay.publish("prices.S2", 3)).json()["seq"] == 3
-    await recorded(
-        relay,
+    await relay.recorded(
         lambda record: (
             record["event"]["action"] == "publish.denied"
             and record["relay"]["publisher"]["id"] == "pricing"

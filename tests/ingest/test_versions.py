@@ -5,7 +5,6 @@ import time
 
 from tests.support.operators import operate
 from tests.support.relay_process import Relay
-from tests.support.shared_relay import recorded
 
 
 async def test_a_late_retry_brings_no_old_price_back(relay: Relay) -> None:
@@ -60,8 +59,7 @@ async def test_a_clock_that_was_an_hour_ahead_is_overcome(relay: Relay) -> None:
     answer = await operate(relay, "POST", "/v1/channels/reset", body={"channel": "prices.V4"})
     assert answer.json() == {"channel": "prices.V4", "reset": True}
     assert (await relay.publish("prices.V4", 2, version=now)).json()["seq"] == 2
-    await recorded(
-        relay,
+    await relay.recorded(
         lambda record: (
             record["event"]["action"] == "operator.action"
             and record["relay"].get("channel") == "prices.V4"

@@ -11,7 +11,6 @@ import pytest
 from tests.support.jws_forgery import claims_of, forge
 from tests.support.raw_http import exchange, head, post
 from tests.support.relay_process import SECRET, Relay
-from tests.support.shared_relay import recorded
 
 
 async def test_the_answer_has_its_documented_shape(relay: Relay) -> None:
@@ -105,7 +104,7 @@ async def test_a_request_that_is_wider_than_the_grant_is_cut_to_it(
     answer = (await relay.ask_as({"channels": asked}, roles=[role], sub=f"wide-{role}-{len(asked)}")).json()
     assert answer["channels"] == claims_of(answer["wsToken"])["channels"] == granted
     assert answer["rejected"] == [{"channel": channel, "code": "forbidden"} for channel in asked]
-    record = await recorded(relay, lambda one: one.get("user", {}).get("id") == f"wide-{role}-{len(asked)}")
+    record = await relay.recorded(lambda one: one.get("user", {}).get("id") == f"wide-{role}-{len(asked)}")
     assert record["relay"]["rejected"] == [{"channel": name, "reason": "channel_forbidden"} for name in asked]
 
 
@@ -131,7 +130,7 @@ async def test_the_log_says_which_role_granted_what(relay: Relay) -> None:
     assert (
         await relay.ask_as(asked, sub="of-two-roles", roles=["guest", "trader", "nobody"])
     ).status_code == 200
-    record = await recorded(relay, lambda one: one.get("user", {}).get("id") == "of-two-roles")
+    record = await relay.recorded(lambda one: one.get("user", {}).get("id") == "of-two-roles")
     assert record["relay"]["granted"] == [
         {"channel": "prices.ETH-USD", "roles": ["trader"]},
         {"channel": "prices.BTC-USD", "roles": ["guest", "trader"]},

@@ -7,7 +7,6 @@ import pytest
 from relay.client import fetch_token
 from tests.support.jws_forgery import claims_of
 from tests.support.relay_process import REPORTS, Relay
-from tests.support.shared_relay import recorded
 
 
 async def test_the_answer_names_the_service(relay: Relay) -> None:
@@ -52,7 +51,7 @@ async def test_the_python_client_gets_one(relay: Relay) -> None:
 async def test_it_is_recorded_before_it_is_given_out(relay: Relay) -> None:
     """The audit log has the request and the claims, as for every token."""
     claims = claims_of((await relay.ask_as({"endpoint": "reports"}, sub="bob")).json()["wsToken"])
-    record = await recorded(relay, lambda found: found["relay"].get("token", {}).get("jti") == claims["jti"])
+    record = await relay.recorded(lambda found: found["relay"].get("token", {}).get("jti") == claims["jti"])
     assert (record["event"]["action"], record["user"]["id"]) == ("token.issued", "bob")
     assert record["relay"]["asked"] == {"endpoint": "reports", "channels": []}
     token = record["relay"]["token"]

@@ -13,7 +13,6 @@ from relay.stream.idle_channels import IdleChannels
 from tests.support.hub import flush, joined, make_hub, publication
 from tests.support.operators import OPERATORS, READER, operate
 from tests.support.relay_process import Relay, Socket, running
-from tests.support.shared_relay import recorded
 
 
 class Looks:
@@ -129,7 +128,7 @@ async def test_an_operator_removes_a_channel(patient: Relay) -> None:
         snapshot = await next_of(reader, "snapshot", "prices.EUR/USD")
         assert (snapshot["seq"], snapshot["data"]) == (again["seq"], "new")
         assert (await next_of(reader, "status", "prices.EUR/USD"))["state"] == "live"
-    record = await recorded(patient, lambda one: one["relay"].get("removed") is True)
+    record = await patient.recorded(lambda one: one["relay"].get("removed") is True)
     assert (record["event"]["action"], record["relay"]["channel"]) == ("operator.action", "prices.EUR/USD")
     unknown = await operate(patient, "DELETE", "/v1/channels/prices.UNKNOWN")
     assert unknown.json() == {"channel": "prices.UNKNOWN", "removed": False}

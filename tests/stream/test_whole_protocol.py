@@ -12,7 +12,6 @@ from websockets.exceptions import ConnectionClosedError
 
 from tests.support.raw_http import bearing, head, read_answer, upgrade
 from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket, running
-from tests.support.shared_relay import recorded
 
 
 async def trades(
@@ -255,7 +254,7 @@ async def test_a_connection_without_a_place_keeps_its_token(tmp_path: Path) -> N
         await relay.audited("connect.denied", reason="connection_limit")
         ids = {socket.welcome["connection"] for socket in letting_in.values()}
         while ids:
-            over = await recorded(relay, lambda one: is_end_of(one, ids))
+            over = await relay.recorded(lambda one: is_end_of(one, ids))
             ids.remove(over["relay"]["connection"]["id"])
         async with relay.connect(left[0]), relay.connect(left[1]):
             pass

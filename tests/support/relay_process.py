@@ -12,7 +12,7 @@ import secrets
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -261,15 +261,23 @@ class Relay:
 
         Where tests share the relay, others may have caused such records: name a user of the test's own.
         """
+
+        def is_wanted(record: dict[str, Any]) -> bool:
+            event = record["event"]
+            return (
+                event["action"] == action
+                and (not user or record.get("user", {}).get("id") == user)
+                and all(event.get(key) == value for key, value in wanted.items())
+            )
+
+        return await self.recorded(is_wanted)
+
+    async def recorded(self, is_wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until the log has a record for which `is_wanted` is true, and return the first one."""
         async with asyncio.timeout(30):
             while True:
                 for record in self.audit():
-                    event = record["event"]
-                    if (
-                        event["action"] == action
-                        and (not user or record.get("user", {}).get("id") == user)
-                        and all(event.get(key) == value for key, value in wanted.items())
-                    ):
+                    if is_wanted(record):
                         return record
                 await asyncio.sleep(0.01)  # the log is a file: there is nothing to await
 

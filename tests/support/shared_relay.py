@@ -1,9 +1,7 @@
 """The relay process that all tests of a folder share. At the end it must still run, without a traceback in its log."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,13 +25,3 @@ def assert_quiet(relay: Relay) -> None:
     log = Path(relay.log_path).read_text()
     assert "Traceback" not in log, log
     assert "internal_error" not in log, log
-
-
-async def recorded(relay: Relay, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Wait until the audit log has a record for which `wanted` is true, and return the first one."""
-    async with asyncio.timeout(10):
-        while True:
-            for record in relay.audit():
-                if wanted(record):
-                    return record
-            await asyncio.sleep(0.01)  # the log is a file: there is nothing to await

@@ -27,10 +27,10 @@ WORKERS = 2
 FANNED = "prices.BENCH"
 PACE = 30
 """Ticks a second at which one worker and two make as many writes, and so does the load generator keep up."""
-CONNECTS_S, TOGETHER = 400, 20
+CONNECTS_PER_S, TOGETHER = 400, 20
 """New connections a second and process, and how many come at once. It is a third of what a process can do, so nobody
 waits for a core; and each process claims and records as many together."""
-READERS, TICKS_S = 10, 1000
+READERS, TICKS_PER_S = 10, 1000
 """Readers of a channel with so many ticks a second, whose latency is compared."""
 EACH_ADDRESS = 9000
 """Idle connections of one program and one address: open files and ports are bounded. Each has its own session."""
@@ -129,7 +129,7 @@ class Nodes(Benchmark[Several]):
         cpu_s = cpu_of(engine.pid) if engine else 0.0
         published, own_cores = load(READERS, self.rate, self.messages)
         cpu_s = cpu_of(engine.pid) - cpu_s if engine else 0.0
-        ticked, _ = load(1, TICKS_S, TICKS_S * self.seconds, READERS)
+        ticked, _ = load(1, TICKS_PER_S, TICKS_PER_S * self.seconds, READERS)
         return OneNode(
             published=published,
             own_cores=own_cores,
@@ -156,7 +156,7 @@ class Nodes(Benchmark[Several]):
         # first, because later connections use the memory of earlier ones
         idle_kib = self._hold(running, folder, show) if workers and self.idle else None
         processes = workers or 1
-        paced = idle_order(running, self.connections, TOGETHER * processes, rate=CONNECTS_S * processes)
+        paced = idle_order(running, self.connections, TOGETHER * processes, rate=CONNECTS_PER_S * processes)
         rushed = idle_order(running, self.connections, self.parallel * processes)
         return Workers(
             processes=processes,
