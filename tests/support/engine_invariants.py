@@ -388,7 +388,12 @@ class Nodes:
             missing = self.acknowledged.keys() - got
             assert broker.resyncs or not missing, f"A: a node never got {sorted(missing)[:3]}"
 
-    async def _check_claims(self) -> None:
+    def check_uses(self) -> list[tuple[str, float]]:
+        """Return the tokens that were used, with the times when they were issued.
+
+        Raises:
+            AssertionError: if one was used twice, or was called a replay although nobody used it.
+        """
         was_used = []
         for jti, (issued_at, answers) in self.claims.items():
             used = answers.count(True)
@@ -397,6 +402,10 @@ class Nodes:
                 raise AssertionError(f"E: {jti} was called a replay, and nobody used it")
             if used:
                 was_used.append((jti, issued_at))
+        return was_used
+
+    async def _check_claims(self) -> None:
+        was_used = self.check_uses()
         for first in range(0, len(was_used), 1000):
             some = was_used[first : first + 1000]
             again = await asyncio.gather(*(self._can_be_used(*one) for one in some))
