@@ -44,6 +44,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         """End the connection: the relay stops. A client that takes nothing would not get the close frame."""
         super().shutdown()
+        self.handshake_complete = True  # it has its answer: uvicorn would log an error about one without
         self.loop.call_later(STOPPED_WITHIN_S, self.transport.abort)
 
     def data_received(self, data: bytes) -> None:

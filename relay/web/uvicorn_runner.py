@@ -39,7 +39,8 @@ GRACE_S = 1
 class EndedRequests:
     """ASGI middleware: answer 503 to a request that still runs when the relay has stopped, or cut its answer off.
 
-    uvicorn cancels such a request, and would log a traceback for it.
+    uvicorn cancels such a request, and would log a traceback for it; so it does with a WebSocket whose client takes
+    nothing, which is ended by `BoundedWebSocket.shutdown`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -48,7 +49,9 @@ class EndedRequests:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application."""
         if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._app(scope, receive, send)
+            return None
         started = False
 
         async def noted_send(message: Message) -> None:

@@ -11,7 +11,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from relay.net.admission import AdmissionQueue, LoadShedder
 from relay.net.unauthenticated import Bounds, UnauthenticatedConnections
@@ -19,6 +20,7 @@ from relay.web.bounded_protocol import MAX_PIPELINED, BoundedHttp, ConnectionOpt
 from relay.web.head_limits import MAX_COOKIES, MAX_HEAD_BYTES, MAX_HEADERS
 from relay.web.uvicorn_runner import HttpServer
 from tests.support.raw_http import Answer, exchange, head, read_answer
+from tests.support.raw_websocket import open_raw_websocket
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -42,23 +44,33 @@ async def hang(request: Request) -> Response:
     return Response()
 
 
+async def hang_socket(websocket: WebSocket) -> None:
+    """Do not answer the handshake, or do nothing after it."""
+    if websocket.query_params:
+        await websocket.accept()
+    await asyncio.Event().wait()
+
+
 async def deaf(_request: Request) -> Response:
     """Answer without reading the body."""
     return Response(status_code=403)
 
 
 @contextlib.asynccontextmanager
-async def serving(options: ConnectionOptions | None = None) -> AsyncIterator[int]:
+async def serving(
+    options: ConnectionOptions | None = None, *, max_frame_bytes: int | None = None
+) -> AsyncIterator[int]:
     """Run the server on a free port, in this process."""
     app = Starlette(
         routes=[
             Route("/echo", echo, methods=["GET", "POST"]),
             Route("/deaf", deaf, methods=["POST"]),
             Route("/hang", hang),
+            WebSocketRoute("/hang", hang_socket),
         ]
     )
     sock = socket.create_server(("127.0.0.1", 0))
-    server = HttpServer(app, sock, options)
+    server = HttpServer(app, sock, options, max_frame_bytes=max_frame_bytes)
     async with asyncio.TaskGroup() as group:
         group.create_task(server.run())
         await server.started()
@@ -313,7 +325,12 @@ async def test_a_connection_with_requests_that_were_never_begun_is_freed(port: i
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("GET", "/echo", [("Host", "x")]))
         await read_answer(reader)
-        (connection,) = (weakref.ref(one) for one in gc.get_objects() if isinstance(one, BoundedHttp))
+        address = writer.get_extra_info("sockname")  # connections of other tests may not be freed yet
+        (connection,) = (
+            weakref.ref(one)
+            for one in gc.get_objects()
+            if isinstance(one, BoundedHttp) and one.client == address
+        )
         slow = head("POST", "/echo", [("Host", "x"), ("Content-Length", "3")])
         writer.write(slow + b"123" + head("GET", "/echo", [("Host", "x")]) * 5 + waiting)
         writer.transport.abort()
@@ -435,3 +452,20 @@ async def test_a_request_that_outlives_the_server_is_told_so(caplog: pytest.LogC
         assert (answer.status, answer.code, answer.json["retryable"]) == (503, "going_away", True)
         assert await clients[1].read() == b"\r\n"
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(("path", "status"), [("/hang", 500), ("/hang?open", 101)])
+async def test_a_websocket_whose_handler_outlives_the_server_ends(
+    path: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """uvicorn cancels the handler after a second. That is an end like any other: the log has no traceback of it."""
+    async with contextlib.AsyncExitStack() as stack:
+        async with serving(max_frame_bytes=1000) as port:
+            wire = await stack.enter_async_context(open_raw_websocket(port, path, origin="http://x"))
+            if "open" in path:
+                assert await wire.shake() == status
+            assert (await ask(port, "GET", "/echo")).status == 200  # by now the handler has begun
+        if "open" not in path:
+            assert await wire.shake() == status
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["Cancel 1 running task(s), timeout graceful shutdown exceeded"]
