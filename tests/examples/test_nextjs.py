@@ -75,11 +75,15 @@ class Visitor:
         await page.get_by_role("button", name="Log in").click()
 
     async def logged_in(self, path: str = "/dashboard", email: str = ADA) -> "Page":
-        """Open a page as a user who has just logged in."""
+        """Open a page as a user who has just logged in, and wait until its socket is open.
+
+        A page that has no token for its socket yet leaves for the log-in by itself when its cookies are taken away.
+        """
         page = await self.page(path)
         await self.log_in(page, email)
         await page.wait_for_url(self.example.url + path)
         await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        await ticking(page)
         return page
 
     async def end_access(self) -> None:

@@ -91,11 +91,15 @@ async def context(browser: "Browser") -> AsyncIterator["BrowserContext"]:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(context: "BrowserContext", site: Site) -> "Page":
-    """A page of a user who has logged in, at the dashboard."""
+    """A page of a user who has logged in, at the dashboard, with an open socket.
+
+    Without a token for its socket the page would renew the session, or leave for the log-in, in the middle of a test.
+    """
     page = await context.new_page()
     await page.goto(f"{site.url}/dashboard")
     await log_in(page)
     await page.wait_for_url(f"{site.url}/dashboard")
+    await live(page)
     return page
 
 
@@ -104,6 +108,11 @@ async def log_in(page: "Page", password: str = "demo") -> None:
     await page.get_by_label("E-mail").fill("demo@example.com")
     await page.get_by_label("Password").fill(password)
     await page.get_by_role("button", name="Log in").click()
+
+
+async def live(page: "Page") -> None:
+    """Wait until the dashboard's socket is open."""
+    await page.get_by_text("live", exact=True).wait_for()
 
 
 async def tokens(context: "BrowserContext") -> dict[str, str]:
@@ -136,7 +145,7 @@ async def test_from_a_protected_page_to_the_login_and_back(context: "BrowserCont
     assert await in_both_schemes(page, axe) == []
     await page.get_by_role("link", name="Dashboard").click()
     bid = page.locator("tr[data-symbol=XAU-USD] .bid")
-    await page.get_by_text("live", exact=True).wait_for()
+    await live(page)
     await page.wait_for_function(
         "() => /\\d/.test(document.querySelector('tr[data-symbol=XAU-USD] .bid').textContent)"
     )
@@ -169,7 +178,7 @@ async def test_no_token_reaches_the_page(context: "BrowserContext", site: Site, 
     await page.get_by_role("heading", name="Settings").wait_for()
     await asyncio.gather(*reading)
     await page.goto(f"{site.url}/dashboard")
-    await page.get_by_text("live", exact=True).wait_for()
+    await live(page)
     await asyncio.gather(*reading)
     seen.append(
         await page.evaluate(
