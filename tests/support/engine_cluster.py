@@ -139,7 +139,6 @@ def engine_cluster(folder: Path, *, replicas: bool, kind: str = "redis") -> Iter
             arguments = (
                 *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
                 *("--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-require-full-coverage", "no"),
-                *("--repl-diskless-sync-delay", "0"),
             )
             servers.append(stack.enter_context(engine_server(kind, own, *arguments)))
         cluster = EngineCluster(servers, buses)

@@ -31,11 +31,17 @@ async def start(server: EngineServer) -> None:
     await asyncio.to_thread(server.start)
 
 
+async def start_empty(server: EngineServer) -> None:
+    """Start a server without a file of its data."""
+    await start(server)
+    assert not server.run("INFO", "persistence")["rdb_last_load_keys_loaded"], "it has read a file"
+
+
 async def restart_empty(servers: Servers, nodes: Nodes) -> None:
     async with nodes.busy():
         servers.master.stop()
         await nodes.failing()
-        await start(servers.master)
+        await start_empty(servers.master)
 
 
 async def restart_with_its_file(servers: Servers, nodes: Nodes) -> None:
@@ -209,7 +215,7 @@ async def empty_with_a_wrong_clock(seconds: int, servers: Servers, nodes: Nodes)
     async with nodes.busy():
         servers.master.stop()
         servers.clock.move(seconds)
-        await start(servers.master)
+        await start_empty(servers.master)
         for node in (0, 1):
             await nodes.answered_claim(node)
             await at_last(partial(nodes.families[node].find, b""))

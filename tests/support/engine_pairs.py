@@ -17,8 +17,6 @@ from tests.support.ports import free_ports
 
 _SETTINGS = {
     "appendonly": "no",
-    "repl-backlog-ttl": "0",  # else a master takes another replication id after an hour (of its clock) without replica
-    "repl-diskless-sync-delay": "0",
     "min-replicas-to-write": "0",
     "min-replicas-max-lag": "10",
     "busy-reply-threshold": "5000",

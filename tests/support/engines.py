@@ -31,6 +31,14 @@ KINDS = ("redis", "valkey")
 ENGINES = (*KINDS, "cluster")
 """What can be an engine: a server, or several."""
 WITHIN_S = 30.0
+_OPTIONS = (
+    *("--save", "", "--appendonly", "no"),
+    # a replica keeps the file that its master sends, and would read it when it starts again
+    *("--rdb-del-sync-files", "yes"),
+    *("--repl-diskless-sync-delay", "0"),
+    # else a master takes another replication id after an hour (of its clock) without a replica
+    *("--repl-backlog-ttl", "0"),
+)
 _ENVIRONMENT = dict(os.environ)
 """As it was at the beginning: pytest changes it in one thread while servers are started in others."""
 
@@ -64,8 +72,8 @@ class EngineServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "no", "--logfile", str(self.folder / "engine.log")]
-        command += ["--unixsocket", str(self.socket), *self.arguments]
+        command += ["--unixsocket", str(self.socket), "--logfile", str(self.folder / "engine.log")]
+        command += [*_OPTIONS, *self.arguments]
         self.process = subprocess.Popen(command, env=_ENVIRONMENT | self.environment)
         self.wait()
 

@@ -234,7 +234,7 @@ def failing_over(folder: Path) -> Iterator[tuple[str, Fault]]:
     for name in ("master", "replica", "sentinel"):
         (folder / name).mkdir()
     with engine_server("redis", folder / "master") as master:
-        follows = ("--replicaof", "127.0.0.1", str(master.port), "--repl-diskless-sync-delay", "0")
+        follows = ("--replicaof", "127.0.0.1", str(master.port))
         with (
             engine_server("redis", folder / "replica", *follows),
             sentinel(folder / "sentinel", master.port) as watching,
