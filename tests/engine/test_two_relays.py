@@ -14,8 +14,8 @@ from websockets.exceptions import InvalidStatus
 from relay.cli.audit import app as audit_app
 from tests.support.engines import EngineServer
 from tests.support.operators import OPERATORS, READER
-from tests.support.relay_process import Relay
-from tests.support.two_relays import on_engine, two_relays
+from tests.support.relay_process import Relay, make_relay
+from tests.support.two_relays import WITHOUT_REFRESH, on_engine, two_relays
 
 
 async def test_two_relays_are_one(tmp_path: Path, own_engine: EngineServer) -> None:
@@ -56,6 +56,24 @@ async def test_two_relays_are_one(tmp_path: Path, own_engine: EngineServer) -> N
                 async with other.connect(await one.token(), **origin):
                     pass
             assert away.value.response.status_code == 503
+
+
+async def test_live_revocations_move_from_the_file_to_the_engine(
+    tmp_path: Path, own_engine: EngineServer
+) -> None:
+    """A relay that gets an engine takes its revocations along, and another node knows them too."""
+    alone = make_relay(tmp_path / "one", bff=WITHOUT_REFRESH)
+    session = alone.session()
+    alone.start()
+    try:
+        assert (await alone.logout(session)).status_code < 300
+    finally:
+        assert alone.stop() == 0
+    with two_relays(tmp_path, own_engine) as (one, other):
+        await one.admits()
+        for relay in (one, other):
+            assert (await relay.ask(session, headers={"Origin": one.url})).status_code == 401
+            await relay.audited("token.denied", reason="session_revoked")
 
 
 async def listed(relay: Relay, *rows: tuple[str, str, int]) -> None:
