@@ -14,7 +14,7 @@ import msgspec
 
 from relay.audit.index import manifest
 from relay.audit.index.copies import COPIES, Copied, database_of, groups
-from relay.audit.index.manifest import ALL, Part
+from relay.audit.index.manifest import ALL, Part, Summary
 from relay.audit.index.native import duckdb
 from relay.audit.index.parts import (
     Parts,
@@ -387,19 +387,29 @@ class Index:
             self._make_views("spanned_keys")
             rows = SHEETS[view.sheets[0]].format(rows="(SELECT * REPLACE (place AS start) FROM spanned_keys)")
             return f"SELECT *, start AS place FROM ({rows})" if view.has_places else rows
-        every = " UNION ALL BY NAME ".join(self._rows_of(sheet) for sheet in view.sheets)
+        parts = [
+            (number, part)
+            for number, part in self._all_parts()
+            if not bounds or self._is_spanned(part.summary)
+        ]
+        every = " UNION ALL BY NAME ".join(self._rows_of(sheet, parts) for sheet in view.sheets)
         if view.is_bounded and "rare" in view.sheets:
             bounds.append("NOT bad")
         found = f"SELECT *, {PLACE} AS place FROM ({every})" if view.has_places else every
         return f"{found} WHERE {' AND '.join(bounds)}" if bounds else found
 
-    def _rows_of(self, sheet: str) -> str:
-        """Return the query for a sheet of all parts and tails."""
+    def _is_spanned(self, summary: Summary) -> bool:
+        """Tell whether rows may be records of the span: these alone are read then, and their sheets checked."""
+        since, until = self.span
+        return summary.latest >= since and (until is None or summary.earliest <= until)
+
+    def _rows_of(self, sheet: str, parts: Iterable[tuple[int, Part]]) -> str:
+        """Return the query for a sheet of parts, and of all tails."""
         selects = [
             f"SELECT {number} AS file, * FROM ({SHEETS[sheet].format(rows=table)})"
             for number, table in self._tails
         ]
-        selects += self._rows_of_parts(sheet, [(number, number, part) for number, part in self._all_parts()])
+        selects += self._rows_of_parts(sheet, [(number, number, part) for number, part in parts])
         return viewed(sheet, " UNION ALL BY NAME ".join(selects)) if selects else no_rows(sheet)
 
     def _rows_of_parts(self, sheet: str, parts: Iterable[tuple[int, int, Part]]) -> list[str]:

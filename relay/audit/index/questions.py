@@ -222,15 +222,17 @@ def _counted(index: Index) -> Stats:
         if ends:
             found.first, found.last = ends[0][1], ends[-1][2]
     else:
-        ((total, first, last),) = index.rows(
-            "SELECT count(*), arg_min(moment, place), arg_max(moment, place) FROM spanned_keys"
+        rows = index.rows(
+            """
+            SELECT file, action, endpoint, count(*), min(start), arg_min(moment, start), max(start),
+                arg_max(moment, start)
+            FROM spanned_keys GROUP BY 1, 2, 3"""
         )
-        found = Stats(records=total)
-        if total:
-            found.first, found.last = iso_of(first), iso_of(last)
-        kinds = index.rows(
-            "SELECT file, action, endpoint, count(*), min(start) FROM spanned_keys GROUP BY 1, 2, 3"
-        )
+        kinds = [row[:5] for row in rows]
+        found = Stats(records=sum(kind[3] for kind in kinds))
+        if rows:
+            found.first = iso_of(min((row[0], *row[4:6]) for row in rows)[2])
+            found.last = iso_of(max((row[0], *row[6:8]) for row in rows)[2])
     for _, action, endpoint, count, _ in sorted(kinds, key=lambda kind: (kind[0], kind[4])):
         found.actions[action] += count
         if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):

@@ -273,6 +273,38 @@ def test_a_question_reads_what_it_needs(
     assert usual.exists()
 
 
+def test_a_question_about_a_time_reads_the_parts_that_have_it(
+    tmp_path: Path, day: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has all records of that time, odd ones too, and the sheets of other parts are not even checked."""
+    log = Log(tmp_path, day, random.Random(7))
+    for begin in range(0, len(day), 100):  # some parts have the odd times, others do not
+        log.path.write_bytes(b"".join(day[begin : begin + 100]))
+        log.rotate()
+    log.check()
+    with Index(log.index, log_files(log.path), memory_mb=128) as index:
+        moments = [at for (at,) in index.rows("SELECT moment FROM lines WHERE NOT bad")]
+        ends = {end for _, one in index.summaries if one.records for end in (one.earliest, one.latest)}
+    checked: list[int] = []
+
+    def noted(file: int) -> str:
+        checked.append(file)
+        return sha256_of(file)
+
+    sha256_of = manifest.sha256_of
+    monkeypatch.setattr(manifest, "sha256_of", noted)
+    in_all = []
+    for span in [one for end in ends for one in ((end, None), ("", end), (end, end))]:
+        checked.clear()
+        since, until = span
+        with Index(log.index, log_files(log.path), memory_mb=128, span=span) as index:
+            wanted = sum(since <= at <= (until or at) for at in moments)
+            found = [index.rows(f"SELECT count(*) FROM {view}") for view in ("spanned", "spanned_keys")]
+            assert found == [[(wanted,)], [(wanted,)]], span
+        in_all.append(len(checked))
+    assert min(in_all) < max(in_all)
+
+
 def test_an_index_of_another_release_is_made_again(
     tmp_path: Path, day: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
