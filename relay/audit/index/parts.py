@@ -36,6 +36,8 @@ _MOST_PARTS = 8
 """Parts of a file that is being written. With one more, the newest become one."""
 _ORDER = "rare, action, start"
 """The order of rows: by what questions ask for first, so that they pass over groups of rows that have nothing of it."""
+_ORDERS = {"keys": " ORDER BY action, user_id, start"}
+"""Sheets with an order of their own. A question about a user passes over the other users' rows."""
 _WHOLE = ("rare", "usual")
 """The sheets that have all rows."""
 _SMALL: Mapping[str, str] = {ALL: "SELECT * FROM {rows}"}
@@ -233,7 +235,7 @@ class Parts:
             path = part.path(self._folder, sheet)
             aside = path.with_name(f".{path.name}.new")
             self._database.execute(
-                f"COPY ({query.format(rows=source)}) TO {quoted(aside)} "
+                f"COPY ({query.format(rows=source)}{_ORDERS.get(sheet, '')}) TO {quoted(aside)} "
                 f"(FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {_GROUP})"
             )
             with aside.open("rb+") as written:
