@@ -22,7 +22,9 @@ def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), prose: str = ""
 ) -> None:
     """Print records. `right` are the columns with numbers; the column `prose` has sentences, which may be wrapped."""
-    cells = [row if "".join(row).isprintable() else [printable(cell) for cell in row] for row in rows]
+    cells = rows
+    if not "".join(map("".join, rows)).isprintable():
+        cells = [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         sys.stdout.write("".join("\t".join(line) + "\n" for line in (columns, *cells)))
         return

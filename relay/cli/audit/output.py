@@ -31,14 +31,20 @@ def print_rows(
     if not rows:
         sys.stdout.write(f"{nothing}\n")
         return
+    cells = [_cells([row[name] for row in rows]) for name in columns]
     print_table(
         [name.replace("_", " ") for name in columns],
-        [[value if type(value := row[name]) is str else _cell(value) for name in columns] for row in rows],
+        [*zip(*cells, strict=True)],
         right=[name.replace("_", " ") for name in right],
     )
 
 
+def _cells(values: list[Any]) -> list[str]:
+    """Return the cells of a column, most of which have texts only."""
+    return values if {*map(type, values)} == {str} else [*map(_cell, values)]
+
+
 def _cell(value: object) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(str(item) for item in value)
+        return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
