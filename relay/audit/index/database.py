@@ -45,10 +45,11 @@ Span = tuple[str, str | None]
 class Known:
     """Up to where an index knows a log: the number of its last record in each chain, and the time of the newest.
 
-    `unfinished` are bytes of a last line that its writer has not finished.
+    `begins` is the time of the earliest record. `unfinished` are bytes of a last line that its writer has not finished.
     """
 
     records: int
+    begins: str
     at: str
     last: dict[str, int]
     unfinished: int
@@ -167,6 +168,7 @@ class Index:
                 last[writer] = max(seq, last.get(writer, seq))
         return Known(
             records=sum(summary.records for _, summary in self.summaries),
+            begins=min((summary.earliest for _, summary in self.summaries if summary.records), default=""),
             at=max((summary.latest for _, summary in self.summaries), default=""),
             last={writer: last[writer] for writer in sorted(last) if writer},
             unfinished=self._unfinished,

@@ -53,11 +53,10 @@ class Change:
 class Findings:
     """All of them. The newest records are first.
 
-    `known` and `begins`, the time of the earliest record, are of the whole log, everything else of the span.
+    `known` is of the whole log, everything else of the span.
     """
 
     known: Known
-    begins: str
     stats: Stats
     missing: Missing
     tokens_by_day: Counter[str]
@@ -79,7 +78,6 @@ def findings(index: Index) -> Findings:
     gaps, gaps_in_all = _newest(index, f"action = '{Action.AUDIT_GAP}'")
     return Findings(
         known=index.known(),
-        begins=min((one.earliest for _, one in index.summaries if one.records), default=""),
         stats=stats(index),
         missing=missing(index),
         tokens_by_day=_tokens_by_day(index),

@@ -6,7 +6,7 @@ A condition on lines selects at least those that the question's own function nee
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.audit.index.database import Index, Span
 from relay.audit.index.rows import MAX_NAME, SUBSCRIBED, TOLD
@@ -362,13 +362,40 @@ def _absent(index: Index) -> int:
     return absent
 
 
-def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) -> Iterator[bytes]:
+class ChannelKeys(NamedTuple):
+    """The `names_key` of records by what they say of a channel."""
+
+    named: list[int]
+    """Of subscriptions that name it."""
+    unnamed: list[int]
+    """Of subscriptions that may have it among the channels that they do not name."""
+    told: list[int]
+    """Of reports that name it or may have it."""
+    granted: list[int]
+    """Of connections whose token grants it."""
+
+
+def keys_of_channel(index: Index, channel: str) -> ChannelKeys:
+    """Find the records that may be about a channel."""
+    keys = ChannelKeys([], [], [], [])
+    for key, channels, scope, is_told, is_cut in index.rows(
+        "SELECT DISTINCT names, channels, scope, is_told, is_cut FROM named_of_parts"
+    ):
+        if scope is not None and Scope(tuple(scope)).allows(channel):
+            keys.granted.append(key)
+        if any(covers(name, channel) for name in channels):
+            (keys.told if is_told else keys.named).append(key)
+        elif is_cut:
+            (keys.told if is_told else keys.unnamed).append(key)
+    return keys
+
+
+def lines_of_subscribers(index: Index, keys: ChannelKeys, span: Span = ("", None)) -> Iterator[bytes]:
     """Read the lines of the connections that may have subscribed to a channel, and those that end or hide many of them.
 
     Their records name it, or do not name all channels, or subscriptions were only counted while they were open. Those
     that ended before a span of time, or began after it, are left out.
     """
-    named, unnamed, told, granted = _keys_of_channel(index, channel)
     floods = index.rows(
         f"SELECT writer, {EPOCH_MS.format('min(since)')}, {EPOCH_MS.format('max(moment)')} FROM rare_lines "
         f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
@@ -408,32 +435,14 @@ def lines_of_subscribers(index: Index, channel: str, span: Span = ("", None)) ->
     found = _either(
         index, of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')"
     )
-    return index.lines("true", [named, unnamed, granted, told, told, *bounds, *times], of=found)
+    return index.lines(
+        "true", [keys.named, keys.unnamed, keys.granted, keys.told, keys.told, *bounds, *times], of=found
+    )
 
 
-def lines_of_reports(index: Index, channel: str) -> Iterator[bytes]:
+def lines_of_reports(index: Index, keys: ChannelKeys) -> Iterator[bytes]:
     """Read the lines that may say what a connection was sent of a channel."""
-    _, _, told, _ = _keys_of_channel(index, channel)
-    return index.lines("names_key IN (SELECT unnest(?::UBIGINT[]))", [told], of="keys")
-
-
-def _keys_of_channel(index: Index, channel: str) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Return the `names_key` of records by what they say of a channel.
-
-    Those of subscriptions that name it, and those that may have it among the channels that they do not name; those of
-    reports that name it or may have it; and those of connections whose token grants it.
-    """
-    named, unnamed, told, granted = list[int](), list[int](), list[int](), list[int]()
-    for key, channels, scope, is_told, is_cut in index.rows(
-        "SELECT DISTINCT names, channels, scope, is_told, is_cut FROM named_of_parts"
-    ):
-        if scope is not None and Scope(tuple(scope)).allows(channel):
-            granted.append(key)
-        if any(covers(name, channel) for name in channels):
-            (told if is_told else named).append(key)
-        elif is_cut:
-            (told if is_told else unnamed).append(key)
-    return named, unnamed, told, granted
+    return index.lines("names_key IN (SELECT unnest(?::UBIGINT[]))", [keys.told], of="keys")
 
 
 def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> Iterator[bytes]:

@@ -112,7 +112,6 @@ USUAL_VALUES = {
     name: DEFAULTS[name]
     for name in (
         "bad",
-        "outcome",
         "detail",
         "method",
         "rejected",

@@ -95,7 +95,7 @@ def _extent(found: "Findings", span: Span) -> Html:
         f"The log has {stats.records:,} records of this span, from ",
         *(_on_one_line(stats.first), " to ", _on_one_line(stats.last), "."),
     )
-    if found.begins <= span.since:
+    if found.known.begins <= span.since:
         return says
     return tag(
         "div",
@@ -103,7 +103,7 @@ def _extent(found: "Findings", span: Span) -> Html:
         tag(
             "p",
             "The log begins only at ",
-            _on_one_line(found.begins),
+            _on_one_line(found.known.begins),
             ". Of the time before, it knows nothing.",
         ),
     )

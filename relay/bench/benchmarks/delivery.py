@@ -266,7 +266,7 @@ class DeliveryBenchmark(Benchmark[Measured]):
     """A benchmark whose side is one delivery: it names ticks, groups of connections, and the pace."""
 
     P99_AT_MOST: ClassVar[float | None] = None  # times the yardstick's
-    pace: list[float] | None = None  # of a `BareLoop`, if that is the yardstick: values a read of each relay
+    values_a_read: list[float] | None = None  # of each relay, if a `BareLoop` is the yardstick
 
     subscribers: int
     interval_ms: int = 0
@@ -292,14 +292,14 @@ class DeliveryBenchmark(Benchmark[Measured]):
             ticks,
             sessions=sessions,
             interval_ms=self.interval_ms,
-            values_a_write=min(self.pace[-1], MAX_VALUES_A_WRITE) if self.pace else 0.0,
+            values_a_write=min(self.values_a_read[-1], MAX_VALUES_A_WRITE) if self.values_a_read else 0.0,
         ) as server:
             changes = {member: True} if member and name == "relay" else {}
             groups = [change(one, target=change(one.target, **changes)) for one in self.groups(server)]
             with opened(server, groups, ticks, folder) as delivery:
                 side = deliver(delivery, ticks, show)
-        if name == "relay" and self.pace is not None:
-            self.pace.append(side.deliveries_a_read or 1.0)
+        if name == "relay" and self.values_a_read is not None:
+            self.values_a_read.append(side.deliveries_a_read or 1.0)
         return side
 
     def figures(self) -> Sequence[Figure[Measured]]:

@@ -37,7 +37,7 @@ class Mixed(DeliveryBenchmark):
     rate: Rate = 5000
     seconds: Seconds = 10
     interval_ms: Interval = 0
-    pace: list[float] = field(default_factory=list, repr=False)
+    values_a_read: list[float] = field(default_factory=list, repr=False)
 
     def check(self) -> None:
         if self.rate * self.seconds > MAX_TICKS:

@@ -25,7 +25,7 @@ from relay.bench.report import Figure, Row, Run, busy_note
 
 WORKERS = 2
 FANNED = "prices.BENCH"
-PACE = 30
+PACED_TICKS_PER_S = 30
 """Ticks a second at which one worker and two make as many writes, and so does the load generator keep up."""
 CONNECTS_PER_S, TOGETHER = 400, 20
 """New connections a second and process, and how many come at once. It is a third of what a process can do, so nobody
@@ -160,7 +160,7 @@ class Nodes(Benchmark[Several]):
         rushed = idle_order(running, self.connections, self.parallel * processes)
         return Workers(
             processes=processes,
-            paced=self._fan(running, folder, show, PACE, PACE * self.seconds),
+            paced=self._fan(running, folder, show, PACED_TICKS_PER_S, PACED_TICKS_PER_S * self.seconds),
             fanned=self._fan(running, folder, show, 0, self.ticks),
             connected=connect_all(paced, folder, show),
             rushed=connect_all(rushed, folder, show),

@@ -222,9 +222,8 @@ class Log:
 
     def _extent(self, index: "Index") -> tuple[str, str, bool]:
         """Return the times of the first and the last record, and whether the time of the question is outside."""
-        begin = min((one.earliest for _, one in index.summaries if one.records), default="")
-        end = max((one.latest for _, one in index.summaries), default="")
-        until = self.asked[1]
+        known = index.known()
+        begin, end, until = known.begins, known.at, self.asked[1]
         return begin, end, index.span[0] > end or (until is not None and until < begin)
 
     def _beginning(self, index: "Index") -> str:

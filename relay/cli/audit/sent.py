@@ -114,23 +114,22 @@ def who_was_sent(
     with reported(Log(file=file, config=config, local=local)) as log:
         index = log.index
         from relay.audit.index.publications import minutes_of
-        from relay.audit.index.questions import lines_of_reports, lines_of_subscribers
+        from relay.audit.index.questions import keys_of_channel, lines_of_reports, lines_of_subscribers
 
-        minutes = minutes_of(index, channel)
-
+        minutes, keys = minutes_of(index, channel), keys_of_channel(index, channel)
         if at:
             moment = parse_time(at, option="--at", local=local)
             messages = _of_minute(minutes, iso(moment), channel)
         else:
             names_it, has_rows = having(channel), having("sent")
             reports = RecordReader().records(
-                lines_of_reports(index, channel), lambda line: has_rows(line) and names_it(line)
+                lines_of_reports(index, keys), lambda line: has_rows(line) and names_it(line)
             )
             sent_rows = (row for one in reports for row in one.relay.sent if row.channel == channel)
             messages = [_numbered(minutes, sent_rows, seq, epoch, channel)]
         log.asked = "" if begin is None else iso(begin), None if end is None else iso(end)
         span = log.asked[0], log.asked[1] or "~"
-        records = RecordReader().records(lines_of_subscribers(index, channel, log.asked))
+        records = RecordReader().records(lines_of_subscribers(index, keys, log.asked))
         rows = [fields_of(row) for row in recipients(records, channel, messages, span=span)]
         if not as_json:
             rows = [log.shown_life(row) for row in rows]
