@@ -6,6 +6,7 @@ share their copies, because a query to hundreds of databases would take a minute
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -135,29 +136,37 @@ def groups(parts: Iterable[tuple[int, Part]]) -> list[list[tuple[int, Part]]]:
     return found
 
 
-def database_of(folder: Path, name: str, parts: Iterable[Part], write: Callable[[Path], None]) -> Path:
-    """Return a copy of a group of parts. It is made once, and again if its bytes changed.
+def database_of(
+    folder: Path, name: str, parts: Iterable[Part], write: Callable[[Path], None], *, aside: Path
+) -> Path:
+    """Return a copy of a group of parts, by a name in `aside`: another question may remove it from the index's folder.
+
+    It is made once, and again if its bytes changed.
 
     Raises:
         OSError: if it can't be written.
     """
     made_of = _made_of(name, parts)
-    path = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.{name}{_DATABASE}"
-    sum_ = path.with_suffix(_SUM)
-    try:
+    kept = folder / f"{hashlib.sha256(made_of.encode()).hexdigest()[:32]}.{name}{_DATABASE}"
+    sum_, path = kept.with_suffix(_SUM), aside / kept.name
+    with suppress(OSError, ValueError):
+        os.link(kept, path)
         if sum_.read_text("utf-8") == f"{made_of}{_sha256_of(path)}\n":
             return path
-    except (OSError, ValueError):
-        pass
-    aside = folder / f".{path.name}.{os.getpid()}.new"
-    aside.unlink(missing_ok=True)
-    write(aside)
-    with aside.open("rb+") as written:
+    path.unlink(missing_ok=True)
+    write(path)
+    with path.open("rb+") as written:
         os.fsync(written.fileno())
-    made = _sha256_of(aside)
+    made = _sha256_of(path)
     with manifest.replacing(sum_) as file:  # first: a copy without it is removed by other questions
         file.write(f"{made_of}{made}\n".encode())
-    aside.replace(path)
+    new = folder / f".{kept.name}.{os.getpid()}.new"
+    new.unlink(missing_ok=True)
+    try:
+        os.link(path, new)
+    except OSError:  # network file systems may have no links; each question then makes its copy
+        shutil.copyfile(path, new)
+    new.replace(kept)
     _remove_shorter(folder, name, made_of)
     return path
 

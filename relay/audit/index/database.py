@@ -251,7 +251,7 @@ class Index:
     ) -> list[Copied]:
         """Return databases with some copies of all rows: see `relay.audit.index.copies`.
 
-        Those of parts are kept. Those of what was written after the parts are made in the folder `aside`.
+        They are in the folder `aside`. Those of parts are also kept, for other questions.
 
         Raises:
             OSError: if they can't be written.
@@ -261,7 +261,9 @@ class Index:
             parts = [part for _, part in group]
             files = tuple(number for number, _ in group)
             for name in copies:
-                path = database_of(self.folder, name, parts, partial(self._copy_parts, group, name))
+                path = database_of(
+                    self.folder, name, parts, partial(self._copy_parts, group, name), aside=aside
+                )
                 found.append(Copied(path=path, files=files, names=(name,)))
             progress(sum(part.end - part.begin for part in parts))
         small = [

@@ -1,6 +1,7 @@
 """`relay audit sql`: the views are what the log says, and a query can do nothing but read them."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.audit.chain import seal
-from relay.audit.index import sandbox
+from relay.audit.index import copies, sandbox
 from relay.audit.index.copies import COPIES
 from relay.audit.index.database import Index
 from relay.audit.index.parts import quoted
@@ -383,6 +384,31 @@ def test_a_group_that_grew_leaves_no_copy_of_what_it_was(tmp_path: Path) -> None
     grown, new = ({path.name for path in (tmp_path / one).glob("*.duckdb")} for one in ("grown", "new"))
     assert grown == new
     assert len(list((tmp_path / "grown").glob("*.sha256"))) == len(new)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_copy_that_another_question_removes_is_read_to_the_end(
+    index: Index, tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that reads it opens it later. A file system without links has the copies all the same."""
+
+    def no_link(*_args: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    for round_ in range(2):  # the first one makes the copies
+        aside = tmp_path / str(round_)
+        aside.mkdir()
+        copied = index.databases(list(COPIES), aside)
+        assert len(list(index.folder.glob("*.duckdb"))) == len(COPIES)
+        if round_:
+            copies.remove_others(index.folder, [])
+            assert not list(index.folder.glob("*.duckdb"))
+        views = statements(list(VIEWS), copied, index.span, "")
+        setup = {"memory_mb": 128, "databases": [str(one.path) for one in copied], "views": views}
+        with sandbox.locked(duckdb, setup) as database:
+            assert database.execute("SELECT count(*) > 0 FROM tokens").fetchall() == [(True,)]
 
 
 def test_a_copy_in_the_making_is_left_alone(day: Day, index: Index) -> None:
