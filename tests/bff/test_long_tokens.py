@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from joserfc import jwt as joserfc_jwt
 from joserfc.jwk import OctKey
 
 from tests.support.backends import ScriptedBackend, http_answer
+from tests.support.http_client import http_client
 from tests.support.relay_process import SECRET, Relay, running
 from tests.support.shared_relay import assert_quiet
 
@@ -48,9 +48,7 @@ async def test_a_long_token_is_set_read_and_cleared_in_chunks(
     session = long_session(relay, pad, maker)
     body = {"accessToken": session, "refreshToken": "r" * 4500, "user": {}}
     short = {"accessToken": relay.session(), "refreshToken": "r", "user": {}}
-    async with httpx.AsyncClient(
-        base_url=relay.url, headers={"Origin": relay.url}, trust_env=False, verify=False
-    ) as browser:
+    async with http_client(base_url=relay.url, headers={"Origin": relay.url}) as browser:
         async with backend.answering(http_answer(200, body)):
             assert (await browser.post("/api/auth/login", json=LOGIN)).status_code == 200
         count = -(-len(session) // 3936)
@@ -75,9 +73,7 @@ async def test_tokens_that_do_not_fit_are_refused_at_the_log_in(
     body = {"accessToken": long_session(relay, 15_000, "PyJWT"), "refreshToken": "r", "user": {}}
     async with (
         backend.answering(http_answer(200, body)),
-        httpx.AsyncClient(
-            base_url=relay.url, headers={"Origin": relay.url}, trust_env=False, verify=False
-        ) as browser,
+        http_client(base_url=relay.url, headers={"Origin": relay.url}) as browser,
     ):
         answer = await browser.post("/api/auth/login", json=LOGIN)
     assert (answer.status_code, answer.json()["retryable"], dict(browser.cookies)) == (502, False, {})

@@ -12,6 +12,8 @@ import httpx
 import jwt
 import pytest
 
+from tests.support.http_client import http_client
+
 SECRET = "demo-secret-of-a-test-0123456789abcdef"
 RIGHT = {"email": "demo@example.com", "password": "demo"}
 
@@ -43,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 async def client(address: str) -> AsyncIterator[httpx.AsyncClient]:
     """Return a client of the backend."""
-    async with httpx.AsyncClient(base_url=address, trust_env=False) as client:
+    async with http_client(base_url=address) as client:
         yield client
 
 

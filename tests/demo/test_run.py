@@ -7,10 +7,10 @@ import signal
 import socket
 from typing import Any
 
-import httpx
 import psutil
 
 from tests.support.demo_process import START_S, Demo, running_demo, started_demo
+from tests.support.http_client import http_client
 
 PROCESS = r"^  restart +kill (\d+)$|^The relay runs again, as process (\d+)\.$"
 
@@ -40,7 +40,7 @@ async def shell(command: str) -> tuple[int, str]:
 async def market_is_open(demo: Demo) -> None:
     """Wait until the market has published something to the relay of now, which counts from its start."""
     url, key = re.findall(r"watch +(\S+)/ops\n +with the key (\S+)", demo.output)[0]
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         async with asyncio.timeout(START_S):
             while True:
                 answer = await client.get(f"{url}/v1/publishers", headers={"Authorization": f"Bearer {key}"})
@@ -79,7 +79,7 @@ async def test_it_survives_the_end_of_its_relay_and_its_backend() -> None:
         await demo.said(r"^The backend runs again")
         await relay_process(demo, starts=2)
         await market_is_open(demo)
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             answer = await client.post(
                 f"{demo.origin}/api/auth/login",
                 json={"email": "demo@example.com", "password": "demo"},

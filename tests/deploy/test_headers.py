@@ -22,6 +22,7 @@ from relay.server.session_verifier import session_cookies
 from relay.sessions.cookies import SessionCookies
 from relay.settings.load import load
 from relay.web.uvicorn_runner import HttpServer
+from tests.support.http_client import http_client
 from tests.support.raw_http import Answer, bearing, exchange, head, knock, upgrade
 from tests.support.relay_process import Relay, make_relay, running
 
@@ -95,7 +96,7 @@ async def test_every_answer_of_every_route(tmp_path: Path) -> None:
             Route("/broken", broken),
         ]
         for app in (public_app(parts, pages), internal_app(parts)):
-            async with serving(app) as url, httpx.AsyncClient(verify=False, trust_env=False) as client:
+            async with serving(app) as url, http_client() as client:
                 for path in paths(app.routes):
                     for method in METHODS:
                         answer = await client.request(method, url + path, headers={"X-Relay-CSRF": "1"})
@@ -143,7 +144,7 @@ async def test_the_page_has_its_own_policy(tmp_path: Path) -> None:
     )
     async with (
         serving(Starlette(routes=list(pages))) as url,
-        httpx.AsyncClient(verify=False, trust_env=False) as client,
+        http_client() as client,
     ):
         answer = await client.get(url)
     assert "script-src 'self'" in answer.headers["content-security-policy"]

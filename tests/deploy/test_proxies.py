@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support.certificates import Authority
+from tests.support.http_client import http_client
 from tests.support.proxied_backend import Conversation, ProxiedBackend, page
 from tests.support.raw_http import head
 from tests.support.reverse_proxy import MIMIC, Front, caddy, nginx
@@ -69,7 +70,7 @@ async def written(front: Front, path: str, *, before: int = 0) -> str:
 async def test_an_address_that_the_client_made_up(front: Front, ca: ssl.SSLContext) -> None:
     """X-Forwarded-For from outside is replaced by the proxy, and so are its cousins by nobody believed."""
     transport = httpx.AsyncHTTPTransport(verify=ca, local_address=MIMIC)
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+    async with http_client(transport=transport) as client:
         lies = {"X-Forwarded-For": "9.9.9.9", "X-Real-IP": "9.9.9.9", "Forwarded": "for=9.9.9.9"}
         answer = await client.post(f"{front.url}/auth/ws-token", headers=lies)
     assert answer.status_code == 403
@@ -92,7 +93,7 @@ async def test_refusals_pass_through(front: Front, ca: ssl.SSLContext) -> None:
             ):
                 pass
         assert refused.value.response.status_code == status, path
-    async with httpx.AsyncClient(verify=ca, trust_env=False) as client:
+    async with http_client(verify=ca) as client:
         answer = await client.get(front.stream_url.replace("wss", "https") + "/ws/prices")
     assert answer.status_code == 426
     assert token.split(".")[2] not in await written(front, "/ws/none")
@@ -118,7 +119,7 @@ async def test_the_proxy_buffers_little_for_a_slow_reader(tmp_path: Path) -> Non
 
 async def test_keys_and_browser_client_pass_with_their_headers(front: Front, ca: ssl.SSLContext) -> None:
     """Keys and browser client come through with their headers, over TLS that browsers are told to stay with."""
-    async with httpx.AsyncClient(verify=ca, trust_env=False) as client:
+    async with http_client(verify=ca) as client:
         for path in ("/.well-known/jwks.json", "/client/relay-client.js"):
             answer = await client.get(front.url + path)
             assert answer.status_code == 200, path

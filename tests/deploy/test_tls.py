@@ -13,6 +13,7 @@ from websockets.exceptions import InvalidHandshake
 
 from relay.client import Publisher, ScopedToken, Snapshot, Subscriber, TokenError, fetch_token
 from tests.support.certificates import Authority
+from tests.support.http_client import http_client
 from tests.support.raw_http import exchange, head
 from tests.support.relay_process import PUBLISHER_KEY, Relay
 from tests.support.shared_relay import assert_quiet
@@ -50,7 +51,7 @@ async def test_an_event_stream_over_tls(running: Relay, ca: ssl.SSLContext) -> N
     """Its prices come in their order, and a restart ends it with a last event, after which the connection closes."""
     stream = public(running).replace(str(running.ports[0]), str(running.ports[1]))
     headers = {"Accept": "text/event-stream", "Origin": public(running)}
-    async with httpx.AsyncClient(verify=ca, trust_env=False, timeout=20) as client:
+    async with http_client(verify=ca) as client:
         fields = {"Cookie": f"access-token={running.session()}", "Origin": public(running)}
         answer = await client.post(f"{public(running)}/auth/ws-token", headers=fields)
         headers["Authorization"] = f"Bearer {answer.json()['wsToken']}"
@@ -107,7 +108,7 @@ async def test_a_reader_that_stops_gets_the_newest_price_later(running: Relay, c
     async with visit(running, public(running), ca) as (socket, _):
         transport = socket.websocket.transport
         transport.pause_reading()
-        async with httpx.AsyncClient(verify=ca, trust_env=False) as client:
+        async with http_client(verify=ca) as client:
             for number in range(200):
                 body = {"channel": "prices.BTC-USD", "data": {"bid": number, "padding": padding}}
                 headers = {"Authorization": f"Bearer {PUBLISHER_KEY}"}
@@ -155,7 +156,7 @@ async def test_silent_connections_end(running: Relay) -> None:
 
 async def test_hsts_is_for_browsers(running: Relay, ca: ssl.SSLContext) -> None:
     """The public listener tells browsers to come over TLS only; the internal one is not for them."""
-    async with httpx.AsyncClient(verify=ca, trust_env=False) as client:
+    async with http_client(verify=ca) as client:
         answer = await client.get(f"{public(running)}/.well-known/jwks.json")
         assert answer.headers["strict-transport-security"] == "max-age=31536000"
         assert "strict-transport-security" not in (await client.get(f"{internal(running)}/live")).headers

@@ -13,6 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from tests.support.engines import EngineServer, engine_server
+from tests.support.http_client import http_client
 from tests.support.operators import OPERATORS, READER, revoke
 from tests.support.relay_process import PUBLISHER_SECRET, Relay, Socket
 from tests.support.reloading import reload
@@ -44,7 +45,7 @@ def relays(tmp_path_factory: pytest.TempPathFactory, engine: EngineServer) -> It
 
 async def ask(relay: Relay, session: str) -> int:
     """Ask for a token as a server does, and return the status."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         headers = {"Authorization": f"Bearer {session}"}
         return (await client.post(f"{relay.url}/auth/ws-token", headers=headers)).status_code
 
@@ -145,7 +146,7 @@ async def test_an_engine_whose_memory_is_full_is_told(
 ) -> None:
     """No token can be used and nothing be published, so load balancers learn why; and when it is over."""
     one, _ = relays
-    async with httpx.AsyncClient(trust_env=False, base_url=one.internal_url) as client, asyncio.timeout(60):
+    async with http_client(base_url=one.internal_url) as client, asyncio.timeout(60):
 
         async def ready(role: str) -> httpx.Response:
             return await client.get("/ready", params={"role": role})
@@ -174,7 +175,7 @@ async def test_an_engine_that_may_evict_keys_is_told(
         nodes = (await one.get_internal("/v1/nodes", key=READER)).json()["nodes"]
         return [node["engine"] for node in nodes]
 
-    async with httpx.AsyncClient(trust_env=False, base_url=one.internal_url) as client, asyncio.timeout(60):
+    async with http_client(base_url=one.internal_url) as client, asyncio.timeout(60):
         engine.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
         try:
             while "warning" not in (answer := await client.get("/ready")).json():  # noqa: ASYNC110  # it has no event

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.canaries import hits
+from tests.support.http_client import http_client
 from tests.support.next_example import FOLDER, PASSWORD, REFRESH, SESSION, Example, manifest, running_example
 from tests.support.return_paths import BAD, GOOD
 
@@ -39,13 +40,13 @@ async def example(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Exa
 async def server(example: Example) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the Next.js server itself, without a cookie and without nginx before it."""
     example.backend.calls.clear()
-    async with httpx.AsyncClient(base_url=example.next_url, trust_env=False, timeout=30) as client:
+    async with http_client(base_url=example.next_url) as client:
         yield client
 
 
 async def cookies_of(example: Example, email: str) -> dict[str, str]:
     """Log in through nginx and the relay; returns the cookies as a request has them."""
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as client:
+    async with http_client() as client:
         answer = await client.post(
             f"{example.url}/api/auth/login",
             json={"email": email, "password": PASSWORD},

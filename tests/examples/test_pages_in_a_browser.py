@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from tests.support import readme
 from tests.support.accessibility import axe_script, in_both_schemes
 from tests.support.chromium import ARGUMENTS, find_chromium, require_playwright
+from tests.support.http_client import http_client
 from tests.support.ports import free_ports
 from tests.support.reverse_proxy import needed
 
@@ -238,7 +238,7 @@ async def test_a_refresh_without_an_answer_is_told(
 async def test_a_session_that_ended_elsewhere(context: "BrowserContext", site: Site, page: "Page") -> None:
     """The next page leads to the log-in, which says why and opens that page afterwards."""
     access = (await tokens(context))["access-token"]
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         answer = await client.post(
             f"{site.backend}/auth/logout", headers={"Authorization": f"Bearer {access}"}
         )

@@ -9,7 +9,6 @@ import ssl
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -22,6 +21,7 @@ from tests.support.certificates import Authority
 from tests.support.command_line import RelayCommand
 from tests.support.command_line import relay as command
 from tests.support.forged_tokens import claims, signed
+from tests.support.http_client import http_client
 from tests.support.operators import OPERATORS, OPS, operate
 from tests.support.operators import SECRET as OPERATOR_SECRET
 from tests.support.raw_http import bearing, exchange, head, knock, post, upgrade
@@ -190,7 +190,7 @@ async def test_later_tokens_operators_and_batches(tmp_path: Path) -> None:
     relay.start()
     await tokens_on_a_connection(relay, marks)
     await operators_and_publishers(relay, marks)
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         for path in ("/.well-known/jwks.json", "/client/relay-client.js", f"/live?{marks['garbage']}"):
             await client.get(relay.url + path)
     sinks = sinks_of(relay)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from relay.core.tokens import SigningKey
 from relay.keys.lifecycle import OVERLAP_S
 from relay.keys.rotation import retire, revoke, rotate
 from tests.support.forged_tokens import claims, issuer_key
+from tests.support.http_client import http_client
 from tests.support.jws_forgery import forge, header_of
 from tests.support.raw_http import bearing, fresh, knock, upgrade
 from tests.support.relay_process import Relay, running
@@ -33,7 +33,7 @@ async def status(relay: Relay, token: str) -> int:
 
 async def published(relay: Relay) -> set[str]:
     """Return the kids that the relay publishes."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         answer = await client.get(f"{relay.url}/.well-known/jwks.json")
     return {key["kid"] for key in answer.json()["keys"]}
 

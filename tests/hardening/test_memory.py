@@ -11,10 +11,10 @@ import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from websockets.frames import Opcode
 
+from tests.support.http_client import http_client
 from tests.support.minted_tokens import dial, released
 from tests.support.raw_http import bearing, exchange, head, knock, upgrade
 from tests.support.raw_websocket import PATIENCE_S, RawWebSocket, masked, open_raw_websocket
@@ -206,9 +206,7 @@ async def test_a_paused_reader_of_20_mb(relay: Relay) -> None:
             assert await wire.shake() == 101
             await wire.message("subscribed")
         publisher = await stack.enter_async_context(
-            httpx.AsyncClient(
-                trust_env=False, verify=False, headers={"Authorization": f"Bearer {PUBLISHER_KEY}"}
-            )
+            http_client(headers={"Authorization": f"Bearer {PUBLISHER_KEY}"})
         )
 
         async def publish(numbers: range) -> None:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from jwt.algorithms import ECAlgorithm
 
 from tests.support.backends import Backend, running_backend
+from tests.support.http_client import http_client
 from tests.support.relay_process import Relay, make_relay, with_session
 from tests.support.signed_sessions import P256
 
@@ -70,7 +71,7 @@ async def ask(relay: Relay, session: str, *, address: str, bearer: bool = False)
     transport = httpx.AsyncHTTPTransport(local_address=address)
     cookie = {"Cookie": f"access-token={session}; refresh-token=r", "Origin": relay.url}
     headers = {"Authorization": f"Bearer {session}"} if bearer else cookie
-    async with httpx.AsyncClient(trust_env=False, transport=transport) as client:
+    async with http_client(transport=transport) as client:
         return await client.post(f"{relay.url}/auth/ws-token", headers=headers)
 
 

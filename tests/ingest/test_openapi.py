@@ -4,9 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-
 from relay.ingest.openapi import DOCUMENT
+from tests.support.http_client import http_client
 from tests.support.publisher_socket import ALL_CHANNELS_KEY
 from tests.support.relay_process import Relay
 
@@ -20,7 +19,7 @@ def test_the_document_names_every_publishers_route() -> None:
 
 async def test_the_document_needs_no_key(relay: Relay) -> None:
     """It says nothing that the README does not."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_client() as client:
         answer = await client.get(f"{relay.internal_url}/openapi.json")
     assert answer.status_code == 200
     assert answer.json()["openapi"] == "3.1.0"

@@ -4,12 +4,12 @@ import json
 import signal
 from pathlib import Path
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from relay.ingest.frames import WINDOW
+from tests.support.http_client import http_client
 from tests.support.publisher_socket import publishing
 from tests.support.relay_process import PUBLISHER_KEY, Relay, running
 
@@ -175,7 +175,7 @@ async def test_other_addresses_take_no_websocket(relay: Relay) -> None:
         async with connect(relay.internal_url.replace("http", "ws") + "/v1/publish", proxy=None):
             pass
     assert caught.value.response.status_code in (403, 404)
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with http_client() as client:
         key = {"Authorization": f"Bearer {PUBLISHER_KEY}"}
         answer = await client.get(relay.internal_url + "/v1/ingest", headers=key)
     assert (answer.status_code, answer.json()["code"]) == (426, "upgrade_required")

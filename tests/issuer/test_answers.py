@@ -4,10 +4,10 @@ import json
 import time
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 
+from tests.support.http_client import http_client
 from tests.support.jws_forgery import claims_of, forge
 from tests.support.raw_http import exchange, head, post
 from tests.support.relay_process import SECRET, Relay
@@ -289,7 +289,7 @@ async def test_the_log_has_what_was_asked_and_what_was_granted(relay: Relay) -> 
 
 async def test_the_public_keys_are_public(relay: Relay) -> None:
     """The JWKS has the signing key without private members, may be cached for a minute, and verifies a token."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         answer = await client.get(f"{relay.url}/.well-known/jwks.json")
     assert answer.headers["cache-control"] == "public, max-age=60"
     [key] = answer.json()["keys"]

@@ -10,6 +10,7 @@ import pytest
 from relay.core.errors import Reason
 from relay.limits.memory import MemoryCounts
 from relay.limits.requests import RateLimits, Rates
+from tests.support.http_client import http_client
 from tests.support.raw_http import exchange, head
 from tests.support.relay_process import Relay, make_relay
 from tests.support.shared_relay import assert_quiet
@@ -51,7 +52,7 @@ async def test_sessions_and_addresses_have_limits_of_their_own(strict: Relay) ->
         assert (await strict.ask(strict.session())).status_code == 200
     assert_limited(await strict.ask(strict.session()))
     assert_limited(await strict.ask("garbage"))
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         spoofed = {"Authorization": f"Bearer {strict.session()}", "X-Forwarded-For": "198.51.100.7"}
         assert_limited(await client.post(f"{strict.url}/auth/ws-token", headers=spoofed))
     fields = [("Host", "x"), ("Authorization", f"Bearer {strict.session()}"), ("Content-Length", "0")]

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from relay.pages import ConfigurationError, PageAnswer, PageBoundary, SessionEnded, backend, verify_session
 from relay.pages.options import RENEWED
 from tests.support.backends import Backend, running_backend
+from tests.support.http_client import http_client
 from tests.support.page_visitor import ADDRESS, COOKIES, application, destination, visit
 from tests.support.ports import free_ports
 from tests.support.relay_process import Relay, running
@@ -309,7 +310,7 @@ class PageTab:
 
     async def post(self, path: str, body: Any = None) -> httpx.Response:
         """Call the relay as a script of the application, and keep its cookies."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             cookie = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
             headers = {"Origin": self.relay.url} | ({"Cookie": cookie} if cookie else {})
             answer = await client.post(self.relay.url + path, json=body, headers=headers)
@@ -405,7 +406,7 @@ async def test_row_7_no_page_ends_or_renews_anything(
         ):
             answer = await visit(tab.app, path, cookies, headers={header: "prefetch"})
             assert "set-cookie" not in answer.headers
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         for path in ("/api/auth/refresh", "/api/auth/logout", "/api/auth/me"):
             cookie = {"Cookie": f"refresh-token={alone['refresh-token']}", "Sec-Fetch-Mode": "navigate"}
             answer = await client.get(f"{tab.relay.url}{path}", headers={**cookie, header: "prefetch"})

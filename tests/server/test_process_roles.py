@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 
 from relay.keys.rotation import rotate
 from tests.support.forged_tokens import issuer_key
+from tests.support.http_client import http_client
 from tests.support.jws_forgery import forge, header_of
 from tests.support.operators import OPERATORS, revoke
 from tests.support.ports import free_ports
@@ -90,7 +90,7 @@ async def test_a_token_of_the_issuer_opens_the_stream(split: Split) -> None:
 async def test_each_role_has_its_own_listeners(split: Split) -> None:
     """The issuer accepts no publications; both processes answer health checks."""
     assert (await split.issuer.publish("prices.BTC-USD", 1)).status_code == 404
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         for relay in (split.issuer, split.stream):
             assert (await client.get(f"{relay.internal_url}/ready")).status_code == 200
     split.stream.stop()

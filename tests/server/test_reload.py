@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 
@@ -13,6 +12,7 @@ from relay.limits.requests import Rates
 from relay.server.reload import named_settings
 from relay.settings.sections import Limits
 from tests.support.engines import until
+from tests.support.http_client import http_client
 from tests.support.operators import OPERATORS, OPS, READER, operate
 from tests.support.proxied_backend import ProxiedBackend, call, ok
 from tests.support.publisher_socket import publishing
@@ -155,7 +155,7 @@ async def test_origins_count_for_the_next_request(relay: Relay) -> None:
     """Of sockets, of tokens, and of pages that may send requests."""
     origin = "https://new.example.com"
     headers = {"Cookie": f"access-token={relay.session()}", "Origin": origin}
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         url = f"{relay.url}/auth/ws-token"
         assert (await client.post(url, headers=headers)).status_code == 403
         said = await reload(

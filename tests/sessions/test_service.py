@@ -4,10 +4,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.backends import demo_backend, running_backend
+from tests.support.http_client import http_client
 from tests.support.relay_process import make_relay, with_session
 
 LOGIN = {"email": "demo@example.com", "password": "demo"}
@@ -29,7 +29,7 @@ async def test_log_in_tokens_and_log_out(tmp_path: Path, backend: str) -> None:
     relay = with_session(made, 'verifier = "upstream"', upstream, CLAIMS)
     relay.start()
     try:
-        async with httpx.AsyncClient(trust_env=False, verify=False, headers={"Origin": relay.url}) as browser:
+        async with http_client(headers={"Origin": relay.url}) as browser:
             answer = await browser.post(f"{relay.url}/api/auth/login", json=LOGIN)
             assert answer.status_code == 200, answer.text
             session = answer.cookies["access-token"]

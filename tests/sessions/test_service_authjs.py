@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.support.authjs_sessions import SECRET, encrypted
+from tests.support.http_client import http_client
 from tests.support.relay_process import Relay, make_relay, with_session
 
 NAMES = {5: "authjs.session-token", 4: "next-auth.session-token"}
@@ -41,7 +42,7 @@ def minted(version: int, **more: str) -> str:
 
 async def ask(relay: Relay, cookie: str) -> httpx.Response:
     """Ask for a token from the own page with this Cookie header."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         headers = {"Origin": relay.url, "Cookie": cookie}
         return await client.post(f"{relay.url}/auth/ws-token", headers=headers)
 

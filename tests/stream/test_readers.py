@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
 from websockets.frames import Opcode
 
+from tests.support.http_client import http_client
 from tests.support.minted_tokens import audited, dial, process_of, released
 from tests.support.raw_websocket import RawWebSocket, masked, open_raw_websocket, text
 from tests.support.relay_process import PUBLISHER_KEY, Relay
@@ -17,8 +17,8 @@ PADDING = "x" * 900
 
 async def publish_rounds(relay: Relay, rounds: Sequence[int]) -> None:
     """Publish so many rounds of all channels, about 20 KB per round, many values per request."""
-    async with httpx.AsyncClient(
-        trust_env=False, base_url=relay.internal_url, headers={"Authorization": f"Bearer {PUBLISHER_KEY}"}
+    async with http_client(
+        base_url=relay.internal_url, headers={"Authorization": f"Bearer {PUBLISHER_KEY}"}
     ) as client:
         for start in range(0, len(rounds), 40):
             messages = [

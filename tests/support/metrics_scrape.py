@@ -4,6 +4,7 @@ import httpx
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.support.http_client import http_client
 from tests.support.operators import READER
 from tests.support.relay_process import Relay
 
@@ -14,7 +15,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 async def scrape(relay: Relay, accept: str = "") -> httpx.Response:
     """GET /metrics with an operator's key."""
-    async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+    async with http_client() as client:
         headers = {"Authorization": f"Bearer {READER}"} | ({"Accept": accept} if accept else {})
         answer = await client.get(f"{relay.internal_url}/metrics", headers=headers)
     assert answer.status_code == 200, answer.text

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from tests.support.http_client import http_client
 from tests.support.relay_process import Relay
 
 SECRET = "test-operator-secret"
@@ -33,7 +34,7 @@ async def operate(
     relay: Relay, method: str, path: str, *, key: str = OPS, body: Any = None
 ) -> httpx.Response:
     """Call the internal listener with an operator's key."""
-    async with httpx.AsyncClient(trust_env=False, verify=False, timeout=60) as client:
+    async with http_client() as client:
         return await client.request(
             method, f"{relay.internal_url}{path}", headers={"Authorization": f"Bearer {key}"}, json=body
         )

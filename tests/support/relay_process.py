@@ -1,7 +1,4 @@
-"""A real relay as a process, and a test's calls to it: sessions, tokens, connections, publications.
-
-HTTP clients are made with verify=False: nothing here speaks TLS, and loading the certificates costs 60 ms each time.
-"""
+"""A real relay as a process, and a test's calls to it: sessions, tokens, connections, publications."""
 
 import asyncio
 import contextlib
@@ -25,6 +22,7 @@ from websockets.typing import Subprotocol
 
 from relay.settings.template import settings_text, write_folder
 from tests.support import cleared_cookies, preloaded
+from tests.support.http_client import http_client
 from tests.support.ports import free_ports
 from tests.support.preloaded import EVEN_PRIORITY
 
@@ -165,7 +163,7 @@ class Relay:
         self, session: str | None = None, *, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """POST /auth/ws-token with the session in the cookie, from the application's own page."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             return await client.post(
                 f"{self.url}/auth/ws-token",
                 headers={
@@ -182,7 +180,7 @@ class Relay:
 
     async def logout(self, session: str) -> httpx.Response:
         """POST /api/auth/logout with the session in the cookie, from the application's own page."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             headers = {"Cookie": f"access-token={session}", "Origin": self.url}
             return await client.post(f"{self.url}/api/auth/logout", headers=headers)
 
@@ -192,7 +190,7 @@ class Relay:
         On a busy machine the relay may send a caller away for a moment, and the caller comes back as any client does.
         """
         headers = {"Authorization": f"Bearer {session or self.session()}"}
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             named = {"origin": self.url if origin is None else origin} if origin != "" else {}
             for _ in range(5):
                 answer = await client.post(f"{self.url}/auth/ws-token", headers=headers, json=body | named)
@@ -229,7 +227,7 @@ class Relay:
         self, body: bytes, *, key: str = PUBLISHER_KEY, path: str = "/v1/publish", **headers: str
     ) -> httpx.Response:
         """POST a body as it is to the internal listener."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             return await client.post(
                 f"{self.internal_url}{path}",
                 content=body,
@@ -238,7 +236,7 @@ class Relay:
 
     async def get_internal(self, path: str, *, key: str) -> httpx.Response:
         """GET from the internal listener with a key."""
-        async with httpx.AsyncClient(trust_env=False, verify=False) as client:
+        async with http_client() as client:
             return await client.get(self.internal_url + path, headers={"Authorization": f"Bearer {key}"})
 
     # the audit log

@@ -10,6 +10,7 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from tests.support.http_client import http_client
 from tests.support.relay_process import PUBLISHER_KEY, Relay, Socket
 
 
@@ -18,7 +19,7 @@ async def take_token(
 ) -> dict[str, Any]:
     """Take a token from the page at `url`, with a fresh session's cookie; gives the whole answer."""
     transport = httpx.AsyncHTTPTransport(verify=ca, local_address=source)
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+    async with http_client(transport=transport) as client:
         cookie = f"access-token={relay.session()}"
         answer = await client.post(f"{url}/auth/ws-token", headers={"Cookie": cookie, "Origin": url})
     assert answer.status_code == 200, answer.text
@@ -53,7 +54,7 @@ async def visit(
 async def price(relay: Relay, url: str, socket: Socket, ca: ssl.SSLContext | None, bid: str) -> None:
     """Publish a price at the internal listener `url` and read it from the socket."""
     transport = httpx.AsyncHTTPTransport(verify=ca or False)
-    async with httpx.AsyncClient(transport=transport, trust_env=False) as client:
+    async with http_client(transport=transport) as client:
         answer = await client.post(
             f"{url}/v1/publish",
             content=json.dumps({"channel": "prices.BTC-USD", "data": {"bid": bid}}),
