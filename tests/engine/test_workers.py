@@ -107,7 +107,7 @@ async def test_any_worker_answers_for_all_and_names_one_that_does_not(relay: Rel
     """Connections and counts are those of both; a worker that hangs is named within a second."""
     async with asyncio.timeout(WITHIN_S), contextlib.AsyncExitStack() as stack:
         for _ in range(10):
-            await stack.enter_async_context(relay.connect(await relay.token()))
+            await stack.enter_async_context(connected(relay))
         for _ in range(4):  # any worker may be asked
             listed = (await relay.get_internal("/v1/connections", key=READER)).json()
             assert (listed["total"], len(listed["connections"])) == (10, 10)
