@@ -50,6 +50,7 @@ WALL_CLOCK_USERS = {
     "engine/families.py": "the engine compares it with its own time before it gives a lease",
     "state/sqlite.py": "forgets what is over by both clocks",
     "stream/connection.py": SHOWN,
+    "stream/fanout.py": OTHERS,
     "stream/gate.py": SIGNED,
     "stream/handshake.py": SHOWN,
     "stream/heartbeat.py": SHOWN,

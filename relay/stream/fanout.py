@@ -100,12 +100,18 @@ class Fanout:
     async def connect(self, broker: Broker) -> None:
         """Load the last values of a broker into the hub, and receive all later publications from it.
 
+        They are as old as their `ts` says, so those that are too old are stale from the beginning.
+
         Raises:
             UnavailableError: if the broker can't be reached.
         """
         loaded = await broker.load()
-        for publication in loaded.values:
-            self.publish(publication)
+        now_ms, unix_ms = steady_ms(), int(time.time() * 1000)
+        for publication in sorted(
+            loaded.values, key=lambda one: one.ts
+        ):  # as the search for stale ones needs
+            self.hub.publish(publication, now_ms - max(0, unix_ms - publication.ts))
+        self.hub.mark_stale(now_ms=now_ms)
         broker.attach(self, after=loaded.delivery_position)
         self._broker = broker
 

@@ -136,6 +136,7 @@ async def test_questions_read_the_chains_of_all_processes(tmp_path: Path) -> Non
     for number in range(6):
         clock.now += 1
         await auditors[number % 2].record(an_event(number))
+    clock.now += 1
     await auditors[0].aclose()
 
     def ask(*question: str) -> str:
@@ -145,9 +146,10 @@ async def test_questions_read_the_chains_of_all_processes(tmp_path: Path) -> Non
 
     tail = ask("tail", "--no-follow", "--json", "--action", "connect.denied")
     assert [json.loads(told)["user"]["id"] for told in tail.splitlines()] == [f"user-{n}" for n in range(6)]
-    assert {"action": "connect.denied", "count": 6}.items() <= json.loads(ask("stats", "--json"))["actions"][
-        0
-    ].items()
+    times = [json.loads(told)["@timestamp"] for told in ask("tail", "--no-follow", "--json").splitlines()]
+    for stats in (ask("stats", "--json"), ask("stats", "--json", "--since", times[0])):
+        assert {"action": "connect.denied", "count": 6}.items() <= json.loads(stats)["actions"][0].items()
+        assert (json.loads(stats)["first"], json.loads(stats)["last"]) == (times[0], times[-1])
     result = CliRunner().invoke(app, ["verify", *(str(one.path) for one in auditors)])
     first, second = result.stdout.splitlines()
     assert result.exit_code == 0

@@ -1,6 +1,7 @@
 """The hub on the event loop, with real connections: one that fails or leaves does not affect others."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -19,6 +20,7 @@ from relay.core.protocol import HistoryRequest
 from relay.core.publications import Publication, parse_draft
 from relay.core.revocations import Kind, Target
 from relay.stream.fanout import SLICE_S, WRITES_PER_SLICE, Fanout, encode
+from relay.stream.hub_clock import steady_ms
 from tests.support.hub import subscribe_requests
 from tests.support.raw_websocket import masked, until
 from tests.support.stream_node import Node
@@ -301,6 +303,22 @@ async def test_a_node_that_starts_has_the_brokers_last_values() -> None:
     assert {one.name: one.last and one.last.seq for one in fanout.hub.channels()} == {"a": 2, "b": 1}
     await broker.publish(parse_draft(b'{"channel":"a","data":1}'), ts=1)
     assert {one.name: one.last and one.last.seq for one in fanout.hub.channels()} == {"a": 3, "b": 1}
+
+
+async def test_a_node_that_starts_knows_how_old_the_last_values_are() -> None:
+    """An old one is stale at once, and its age goes on. One that a clock ahead of this one dated is new."""
+    broker, fanout = Archive(), Fanout(lambda _name: ChannelOptions(silence_ms=10_000))
+    now_ms = int(time.time() * 1000)
+    for channel, age_ms in (("new", 0), ("old", 60_000), ("ahead", -60_000)):
+        await broker.publish(parse_draft(b'{"channel":"%b","data":1}' % channel.encode()), ts=now_ms - age_ms)
+    before_ms = steady_ms()
+    await fanout.connect(broker)
+    channels = {one.name: one for one in fanout.hub.channels()}
+    assert {name: one.stale for name, one in channels.items()} == {"new": False, "old": True, "ahead": False}
+    assert channels["old"].valued_ms <= steady_ms() - 60_000
+    assert channels["ahead"].valued_ms >= before_ms
+    await broker.publish(parse_draft(b'{"channel":"old","data":2}'), ts=now_ms)
+    assert not channels["old"].stale
 
 
 @pytest.mark.parametrize(("is_down", "found", "questions"), [(False, {"a": [1]}, 2), (True, {}, 1)])

@@ -53,16 +53,13 @@ class State(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """What rows say together, so that a question about all of them need not read them.
 
-    `first` and `last` are the times of the first and the last record, `earliest` and `latest` those that are lowest and
-    highest. `seqs` has the highest number of each chain, `lacking` the number of records that say that something is
-    missing, and `counts` for each action and endpoint the number of records and the place of the first one; None: there
-    are too many, as in a forged log.
+    `earliest` and `latest` are the lowest and the highest time of a record. `seqs` has the highest number of each
+    chain, `lacking` the number of records that say that something is missing, and `counts` for each action and endpoint
+    the number of records and the place of the first one; None: there are too many, as in a forged log.
     """
 
     records: int
     bad: int
-    first: str
-    last: str
     earliest: str
     latest: str
     seqs: dict[str, int]

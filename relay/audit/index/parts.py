@@ -348,8 +348,8 @@ def summary_of(database: Any, table: str) -> Summary:
     """Sum up the rows of a table."""
     found = database.execute(
         f"""
-        SELECT bad, writer, action, endpoint, count(*), min(start), arg_min(moment, start), max(start),
-            arg_max(moment, start), min(moment), max(moment), max(seq), count(*) FILTER (lost != 0 OR cut != 0)
+        SELECT bad, writer, action, endpoint, count(*), min(start), min(moment), max(moment), max(seq),
+            count(*) FILTER (lost != 0 OR cut != 0)
         FROM {table} GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"""
     ).fetchall()
     return _summary(found)
@@ -360,8 +360,8 @@ def summary_of_rows(rows: Iterable[Row]) -> Summary:
     return _summary(
         [
             (
-                *(row.bad, row.writer, row.action, row.endpoint, 1, row.start, row.moment, row.start),
-                *(row.moment, row.moment, row.moment, row.seq, row.lost != 0 or row.cut != 0),
+                *(row.bad, row.writer, row.action, row.endpoint, 1, row.start),
+                *(row.moment, row.moment, row.seq, row.lost != 0 or row.cut != 0),
             )
             for row in rows
         ]
@@ -380,12 +380,10 @@ def _summary(found: Sequence[tuple[Any, ...]]) -> Summary:
     return Summary(
         records=sum(row[4] for row in records),
         bad=sum(row[4] for row in found if row[0]),
-        first=min(((row[5], row[6]) for row in records), default=(0, ""))[1],
-        last=max(((row[7], row[8]) for row in records), default=(0, ""))[1],
-        earliest=min((row[9] for row in records), default=""),
-        latest=max((row[10] for row in records), default=""),
+        earliest=min((row[6] for row in records), default=""),
+        latest=max((row[7] for row in records), default=""),
         seqs=seqs,
-        lacking=sum(row[12] for row in records),
+        lacking=sum(row[9] for row in records),
         counts=[(*kind, *of_kind) for kind, of_kind in counts.items()]
         if len(counts) <= _MOST_COUNTS
         else None,

@@ -215,24 +215,20 @@ def _counted(index: Index) -> Stats:
     kinds: list[tuple[Any, ...]]
     if index.span == ("", None) and all(of_part is not None for _, of_part in counts):
         kinds = [(number, *kind) for number, of_part in counts for kind in of_part or ()]
-        ends = [(number, one.first, one.last) for number, one in index.summaries if one.records]
+        ends = [(one.earliest, one.latest) for _, one in index.summaries if one.records]
         found = Stats(records=sum(kind[3] for kind in kinds))
-        # the parts of a file are in their order, and the tail of the last one is the last
-        ends.sort(key=lambda end: end[0])
         if ends:
-            found.first, found.last = ends[0][1], ends[-1][2]
+            found.first, found.last = min(first for first, _ in ends), max(last for _, last in ends)
     else:
         rows = index.rows(
             """
-            SELECT file, action, endpoint, count(*), min(start), arg_min(moment, start), max(start),
-                arg_max(moment, start)
+            SELECT file, action, endpoint, count(*), min(start), min(moment), max(moment)
             FROM spanned_keys GROUP BY 1, 2, 3"""
         )
         kinds = [row[:5] for row in rows]
         found = Stats(records=sum(kind[3] for kind in kinds))
         if rows:
-            found.first = iso_of(min((row[0], *row[4:6]) for row in rows)[2])
-            found.last = iso_of(max((row[0], *row[6:8]) for row in rows)[2])
+            found.first, found.last = iso_of(min(row[5] for row in rows)), iso_of(max(row[6] for row in rows))
     for _, action, endpoint, count, _ in sorted(kinds, key=lambda kind: (kind[0], kind[4])):
         found.actions[action] += count
         if action in (Action.TOKEN_ISSUED, Action.CONNECT_ACCEPTED):

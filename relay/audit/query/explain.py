@@ -147,7 +147,7 @@ def _ending(record: Record) -> str:
 
 def _sent(record: Record) -> str:
     own = record.relay
-    channels = tuple(row.channel for row in own.sent)
+    channels = tuple(dict.fromkeys(row.channel for row in own.sent))  # a channel has a row for each epoch
     count = sum(row.count for row in own.sent) + own.others.count
     on = f" on {_names(channels[:_LISTED], len(channels))}" if channels else ""
     since = f" since {own.since}" if own.since else ""

@@ -253,7 +253,7 @@ class Log:
         proof = (
             f"Last verified {self.shown(verified.at)}: {verified.verdict}."
             if verified
-            else "Not verified yet: relay audit verify."
+            else "When it was verified is not known here: relay audit verify."
         )
         return printable(f"Known up to {upto} of {self.shown(known.at)}{unfinished}. {proof}")
 

@@ -125,7 +125,7 @@ def check(
     removed = [_removed(file, sentence) for file, sentence in missing]
     verdicts = [_complete(_check(evidence), evidence) for evidence in chains]
     with suppress(OSError):  # of an index that can't be written, as that of another user
-        said = "; ".join(dict.fromkeys(map(str, (*verdicts, *(one.verdict for one in removed)))))
+        said = _together([*verdicts, *(one.verdict for one in removed)])
         write_verified(folder_of(chains[0].files[-1]), Verified(iso(datetime.now(UTC)), said))
     return [
         Checked(
@@ -192,6 +192,14 @@ def verify(
             else "the index is what the log says"
         )
     raise typer.Exit(exit_code(found) or (Exit.OTHER_INDEX if differing else Exit.WHOLE))
+
+
+def _together(verdicts: Sequence[Verdict]) -> str:
+    """Return what answers say of the check: the verdict of the only chain, the damage, or how many are whole."""
+    damaged = [verdict for verdict in verdicts if verdict.problem is not None]
+    if len(verdicts) > 1 and not damaged:
+        return f"all {len(verdicts)} chains are whole"
+    return "; ".join(dict.fromkeys(map(str, damaged or verdicts)))
 
 
 def parse_head(text: str) -> Link | None:

@@ -19,6 +19,7 @@ from relay.core.errors import Reason
 from relay.core.events import Action, Client, Event, to_record
 from tests.support.audit_days import make_day
 
+AT = "2026-11-26T09:00:00.000Z"
 QUESTIONS = [
     ("why", "jti-3"),
     ("why", "connection-5", "--json"),
@@ -178,8 +179,27 @@ def test_a_reader_who_may_not_write_gets_the_answer(
 def test_an_answer_says_when_the_log_was_verified(files: list[Path]) -> None:
     """Up to which record it knows the log, and what the last check of the log found."""
     assert "Known up to record" in (first := answer(files, "stats")[2])
-    assert "Not verified yet: relay audit verify." in first
+    assert "When it was verified is not known here: relay audit verify." in first
     verdict = CliRunner().invoke(app, ["verify", *map(str, files)]).stdout.strip().partition(": ")[2]
     then = answer(files, "stats")[2]
     assert "Last verified 20" in then
     assert f"Z: {verdict}." in then
+
+
+def test_an_answer_from_several_chains_says_in_few_words_what_verify_found(tmp_path: Path) -> None:
+    """How many are whole; or the damage, and nothing of the others."""
+    logs = [tmp_path / "audit.1.jsonl", tmp_path / "audit.2.jsonl"]
+    for number, log in enumerate(logs):
+        head, text = Link(writer=str(number) * 32, seq=0, hash="0" * 64), b""
+        for _ in range(2):
+            record = to_record(Event(action=Action.LOGOUT), timestamp=AT, event_id="e", node="n")
+            line, head = seal(record, head)
+            text += line + b"\n"
+        log.write_bytes(text)
+    answer(logs, "stats")
+    assert CliRunner().invoke(app, ["verify", *map(str, logs)]).exit_code == 0
+    assert "Z: all 2 chains are whole.\n" in answer(logs, "stats")[2]
+    logs[1].write_bytes(logs[1].read_bytes().replace(b'"outcome":"success"', b'"outcome":"failure"'))
+    found = CliRunner().invoke(app, ["verify", *map(str, logs)])
+    assert found.exit_code == 10, found.output
+    assert f"Z: {found.stdout.splitlines()[1].partition(': ')[2]}.\n" in answer(logs, "stats")[2]

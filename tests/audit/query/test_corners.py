@@ -14,6 +14,7 @@ from relay.audit.chain import Link, seal
 from relay.audit.index import privileges, questions
 from relay.audit.index.database import Index
 from relay.audit.query import connected, timeline
+from relay.audit.query.explain import explain
 from relay.audit.query.holders import holders
 from relay.audit.query.records import Record, RecordReader, iso
 from relay.cli.audit import app
@@ -71,6 +72,15 @@ def test_who_knows_that_a_relay_was_killed() -> None:
     }
     assert open_at(9.01) == {}
     assert open_at(10) == {"new": ("", False)}
+
+
+def test_a_report_names_each_channel_once() -> None:
+    """A channel has a row for each epoch, and is one channel."""
+    rows = [
+        {"channel": name, "epoch": epoch, "count": 1} for name, epoch in (("a", "e"), ("b", "e"), ("a", "f"))
+    ]
+    (record,) = written(("08:00:00", Event(action=Action.CONNECTION_CHANNELS, relay={"sent": rows})))
+    assert explain(record) == "The connection was sent 3 messages on a, b."
 
 
 def test_who_names_connections_whose_subscriptions_were_only_counted() -> None:
