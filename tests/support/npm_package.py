@@ -107,10 +107,8 @@ def installed() -> Path:
             (_SHARED / "package.json").write_text(manifest_text)
             # legacy-peer-deps: React 18 and 19 are in one folder, and next-auth goes without Next.js
             options = (
-                "--legacy-peer-deps",
-                "--no-package-lock",
-                "--fetch-retries=0",
-                "--fetch-timeout=20000",
+                *("--legacy-peer-deps", "--no-package-lock", "--prefer-offline"),
+                *("--fetch-retries=0", "--fetch-timeout=20000"),
             )
             command = [npm, "install", *QUIET, *options]
             done = subprocess.run(command, cwd=_SHARED, capture_output=True, text=True, timeout=300)
