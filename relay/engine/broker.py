@@ -295,8 +295,7 @@ class Shard:
             if before is not None and before.epoch == publication.epoch and publication.seq > before.seq + 1:
                 after = Position(epoch=before.epoch, seq=before.seq)
                 missed = await self.history(publication.channel, after=after)
-                # A life that began since `load`, perhaps on another server, does not have it, nor this value.
-                if missed is None and (await self._call_load())[0] != int(generation):
+                if missed is None and not await self._still_has(publication):
                     return None
                 for one in missed or ():
                     self._deliver(one)
@@ -304,6 +303,14 @@ class Shard:
         assert self._receiver is not None
         self._receiver.delivered(int(number), self.epoch, log=self._number)
         return int(generation), int(number)
+
+    async def _still_has(self, publication: Publication) -> bool:
+        """Tell whether the engine has this value or a later one of its epoch. Else its history is gone too."""
+        value = await self._line.read("HGET", self._keys[2], publication.channel)
+        if value is None:
+            return False
+        now = _publication(publication.channel, value)
+        return now.epoch == publication.epoch and now.seq >= publication.seq
 
     def _accept(self, generation: int, number: int, fields: Fields) -> None:
         assert self._receiver is not None
