@@ -266,6 +266,24 @@ async def test_a_question_is_answered_in_a_table(page: Page, watched: Relay, pro
     await expect(page.get_by_test_id("question-error")).to_be_empty()
 
 
+@pytest.mark.parametrize("width", [360, 390, 641, 781, 1181, 1280, 1440, 1501])
+async def test_the_ages_of_old_prices_fit(browser: Browser, watched: Relay, width: int) -> None:
+    """The heads of the charts have one line and stay in their panels, whatever their numbers are."""
+    context = await browser.new_context(viewport={"width": width, "height": 900})
+    page = await context.new_page()
+    await open_page(page, watched)
+    await expect(page.get_by_test_id("state")).to_have_text("live")
+    widths = await page.evaluate(
+        """() => {
+            for (const number of document.querySelectorAll(".chart b")) number.textContent = "59 min";
+            const heads = [...document.querySelectorAll(".chart figcaption")];
+            return heads.map((head) => head.scrollWidth - head.clientWidth);
+        }"""
+    )
+    assert widths == [0, 0, 0, 0]
+    assert await page.evaluate("document.documentElement.scrollWidth") == width
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 async def test_it_fits_and_can_be_read_by_keyboard(browser: Browser, watched: Relay, width: int) -> None:
     """No sideways scrolling; the charts answer to the arrow keys."""
