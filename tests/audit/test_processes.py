@@ -3,9 +3,11 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,7 @@ from relay.audit.logfile import LogFile
 from relay.audit.merge import merged
 from relay.cli.audit import app
 from relay.cli.audit.tail import _grow
+from relay.core.events import Action, Event
 from relay.settings.load import load
 from tests.support.audit_logs import an_event
 from tests.support.audit_signing import SIGNED
@@ -163,6 +166,53 @@ async def test_questions_read_the_chains_of_all_processes(tmp_path: Path) -> Non
     assert result.exit_code == 10
     assert "damaged" in result.stdout.splitlines()[0]
     assert "whole" in result.stdout.splitlines()[1]
+
+
+async def test_connections_of_a_killed_process_do_not_look_open(tmp_path: Path) -> None:
+    """Nobody has continued its chain yet, but no process writes it and its end is missing."""
+    config = str(make_relay(tmp_path).folder / "relay.toml")
+    path, clock = load(Path(config)).audit.path, Clock()
+    auditors = [open_shared(path, clock) for _ in range(3)]
+    for name, auditor in zip(("alive", "killed", "stopped"), auditors, strict=True):
+        own = {"token": {"jti": name, "channels": ["prices.>"]}, "channels": ["prices.A"]}
+        relay = own | {"connection": {"id": name}}
+        await auditor.record(Event(action=Action.CONNECT_ACCEPTED, user="u", endpoint="prices", relay=relay))
+    await auditors[2].record(
+        Event(
+            action=Action.CONNECTION_CLOSED,
+            user="u",
+            endpoint="prices",
+            relay={"connection": {"id": "stopped"}},
+        )
+    )
+    await auditors[2].aclose()
+
+    def ask(*question: str) -> tuple[list[dict[str, Any]], str]:
+        result = CliRunner().invoke(app, [*question, "--json", "--config", config])
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout), result.stderr
+
+    def open_now(*question: str) -> list[str]:
+        return sorted(row["connection"] for row in ask(*question)[0])
+
+    assert open_now("who", "prices") == open_now("holds") == ["alive", "killed"]
+    assert "without closing" not in ask("who", "prices")[1]
+    auditors[1]._log_writer._file.close()  # as kill -9 does
+    assert open_now("who", "prices") == open_now("holds") == ["alive"]
+    assert "a relay ended once without closing the log" in ask("who", "prices")[1]
+    (then,) = [
+        row for row in ask("who", "prices", "--since", "2026-01-01")[0] if row["connection"] == "killed"
+    ]
+    assert then["killed"]
+    told = ask("sent", "u")[1]
+    assert "what alive was sent" in told.partition("it is open")[0]
+    assert re.search(r"what killed was sent from \S+ on: its relay was killed before", told)
+    found = ask("recipients", "prices.A", "--seq", "1")[0]
+    assert [row["killed"] for row in found if row["connection"] == "killed"] == [True]
+    copies = [f"--file={one.path}" for one in auditors]
+    assert len(json.loads(CliRunner().invoke(app, ["holds", "--json", *copies]).stdout)) == 2, (
+        "of files that are named nobody knows whether a process on another machine writes them"
+    )
 
 
 def test_tail_follows_a_process_that_starts_later(path: Path) -> None:

@@ -53,9 +53,9 @@ def who_holds(
     """Show who holds which scope: open connections, and tokens that can still be used."""
     if channel:
         check_pattern(channel)
-    moment, begin = parse_moment_or_span(at, since, until, local=local)
-    first = begin or moment
     with reported(Log(file=file, config=config, local=local)) as log:
+        moment, begin = parse_moment_or_span(at, since, until, local=local)
+        first = begin or moment
         log.asked = iso(first), iso(moment)
         index = log.index
         from relay.audit.index.questions import lines_of_holders
@@ -65,7 +65,7 @@ def who_holds(
         )
         rows = [
             fields_of(row)
-            for row in holders(RecordReader().records(lines), at=moment, since=begin)
+            for row in holders(log.to_the_end(RecordReader().records(lines)), at=moment, since=begin)
             if not channel or any(covers(one, channel) or covers(channel, one) for one in row.channels)
         ]
         if not as_json:

@@ -6,8 +6,9 @@ import gc
 import inspect
 import os
 import sys
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
 from threading import Timer
@@ -17,7 +18,8 @@ import typer
 
 from relay.audit.files import chains
 from relay.audit.index.manifest import folder_of, read_verified
-from relay.audit.query.records import RecordReader
+from relay.audit.query.killed import ends_of_killed
+from relay.audit.query.records import Record, RecordReader, iso
 from relay.cli.audit.times import LocalOption, SinceOption, UntilOption, ended, is_future, parse_span, shown
 from relay.cli.options import ConfigOption, config_path
 from relay.cli.output import printable
@@ -66,6 +68,8 @@ class Log:
         self._memory_mb = MEMORY_MB if settings is None else settings.memory_mb
         self.chains = _named_chains(file or ()) if settings is None else chains(settings.path)
         """The files of each chain, in the order of their records; the last one may be written."""
+        self.opened = datetime.now(UTC)
+        self._killed = [] if settings is None else ends_of_killed(self.chains, at=iso(self.opened))
         self._stack = ExitStack()
         self._index: Index | None = None
         for path in self.files:
@@ -106,6 +110,11 @@ class Log:
         """Return the row of a connection with its begin and end as tables show them."""
         until = ended(row["until"], killed=row["killed"], local=self.local)
         return row | {"since": self.shown(row["since"]), "until": until}
+
+    def to_the_end(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Return records, and after them the ends of the relays that were killed and that none has followed."""
+        yield from records
+        yield from self._killed
 
     @property
     def newest(self) -> list[Path]:
@@ -203,8 +212,11 @@ class Log:
                 f"In the middle of the log, {counted(lacking.absent, 'record is', many='records are')} missing, as if "
                 "lines or a file were removed; see relay audit verify.\n"
             )
-        if lacking.killed and is_answered:
-            often = "once" if lacking.killed == 1 else counted(lacking.killed, "time")
+        (first, last), now = self.asked, iso(self.opened)
+        is_about_now = first <= now and (last is None or last >= now)
+        killed = lacking.killed + (len(self._killed) if is_about_now else 0)
+        if killed and is_answered:
+            often = "once" if killed == 1 else counted(killed, "time")
             sys.stderr.write(
                 f"In this time, a relay ended {often} without closing the log. Missing may "
                 "be records of its last quarter second, publications of its last minute, and what its connections "

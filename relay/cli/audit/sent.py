@@ -61,7 +61,7 @@ def sent(
     since, _ = index.span
     lacking = [
         one
-        for one in unreported(RecordReader().records(lines_of_ends(index, about)), about)
+        for one in unreported(log.to_the_end(RecordReader().records(lines_of_ends(index, about))), about)
         if not one.until or one.until >= since
     ]
     sys.stderr.writelines(_unreported(log, one) for one in lacking[:_LISTED])
@@ -129,7 +129,7 @@ def who_was_sent(
             messages = [_numbered(minutes, sent_rows, seq, epoch, channel)]
         log.asked = "" if begin is None else iso(begin), None if end is None else iso(end)
         span = log.asked[0], log.asked[1] or "~"
-        records = RecordReader().records(lines_of_subscribers(index, keys, log.asked))
+        records = log.to_the_end(RecordReader().records(lines_of_subscribers(index, keys, log.asked)))
         rows = [fields_of(row) for row in recipients(records, channel, messages, span=span)]
         if not as_json:
             rows = [log.shown_life(row) for row in rows]

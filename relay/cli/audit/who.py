@@ -33,9 +33,9 @@ def who(
     config: ConfigOption = None,
 ) -> None:
     """Show who was connected to an endpoint at a moment, or in a span of time."""
-    moment, begin = parse_moment_or_span(at, since, until, local=local)
-    first = begin or moment
     with reported(Log(file=file, config=config, local=local)) as log:
+        moment, begin = parse_moment_or_span(at, since, until, local=local)
+        first = begin or moment
         log.asked = iso(first), iso(moment)
         index = log.index
         from relay.audit.index import questions
@@ -43,7 +43,11 @@ def who(
         check_endpoint(endpoint, questions.endpoints(index), config=config, of_settings=not file)
         lines = questions.lines_of_connections(index, endpoint, begin=iso(first), end=iso(moment))
         found = connected.connected_at(
-            log.reader.records(lines), endpoint, at=moment, since=begin, channel=channel or None
+            log.to_the_end(log.reader.records(lines)),
+            endpoint,
+            at=moment,
+            since=begin,
+            channel=channel or None,
         )
         rows = [fields_of(row) for row in found]
         if not as_json:
