@@ -102,9 +102,10 @@ def findings(index: Index) -> Findings:
 
 _CHANGING = f"action = '{Action.OPERATOR_ACTION}' AND method != 'GET' AND reason = ''"
 _CHANGES = (
-    f"({_CHANGING}) OR action IN ('{Action.SESSION_REVOKED}', '{Action.KEY_ROTATED}', "
-    f"'{Action.RELOAD_SUCCEEDED}', '{Action.RELOAD_FAILED}')"
+    f"({_CHANGING}) OR (action = '{Action.SESSION_REVOKED}' AND operator != '') "
+    f"OR action IN ('{Action.KEY_ROTATED}', '{Action.RELOAD_SUCCEEDED}', '{Action.RELOAD_FAILED}')"
 )
+"""Without an operator, a session was revoked by its user's log-out, or because a key was: those have other records."""
 
 
 def _newest(index: Index, where: str) -> tuple[list[tuple[bytes, Record]], int]:

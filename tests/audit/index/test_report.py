@@ -7,8 +7,10 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
+from relay.audit.chain import Link, seal
 from relay.cli.audit import app
 from relay.cli.audit.verify import Exit
+from relay.core.events import Action, Event, to_record
 from tests.support.audit_canaries import TEXTS, write_canaries
 from tests.support.audit_days import Day, make_day
 
@@ -77,6 +79,25 @@ def test_the_numbers_are_those_of_the_other_commands(tmp_path: Path) -> None:
         {"action": "connect.denied", "reason": "token_replayed", "count": refused}
     ]
     assert f"connect.denied token_replayed {refused} " in all_
+
+
+def test_a_log_out_is_nothing_that_an_administrator_did(tmp_path: Path) -> None:
+    """Both revoke a session, and a day has thousands of log-outs: only that by an operator is among the changes."""
+    path, page, head, text = (
+        tmp_path / "audit.jsonl",
+        tmp_path / "page.html",
+        Link(writer="w" * 32, seq=0, hash="0" * 64),
+        b"",
+    )
+    for relay in ({"session": {"ref": "left"}}, {"session": {"ref": "ended"}, "operator": {"id": "admin-7"}}):
+        event = Event(action=Action.SESSION_REVOKED, user="u", relay={"revoked": "session"} | relay)
+        record = to_record(event, timestamp="2026-11-26T09:00:00.000Z", event_id="e", node="n")
+        line, head = seal(record, head)
+        text += line + b"\n"
+    path.write_bytes(text)
+    assert run(page, "-f", path).exit_code == 0
+    texts = Texts(page.read_text()).texts
+    assert texts.count("session.revoked") == texts.count("admin-7") == 1
 
 
 def test_a_head_from_another_place_proves_the_end(tmp_path: Path) -> None:
