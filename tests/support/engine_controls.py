@@ -111,12 +111,14 @@ async def _without_writes(connection: Any, *commands: Any) -> list[Any]:
 def no_following(nodes: Nodes) -> None:
     """A connection to a master that a Sentinel has named goes on for as long as that server does.
 
-    It waits for long: after a connection that broke because the machine is busy, the next one is with the new master.
+    It waits for long: after one that broke because the machine is busy, the next one is with the new master, and the
+    others follow it.
     """
     for one in (*lines(nodes), *readers(nodes)):
         one._address = replace(one._address, follow_every_s=3600)
     for line in lines(nodes):
         line._answer_within_s = 3600
+    no_time_limit(nodes)
     for task in asyncio.all_tasks():
         if task.get_name() == "relay-engine-follow":
             task.cancel()  # so the connections of now are opened again
