@@ -202,7 +202,9 @@ class EngineWatch:
             )
         if health.warning != self._warning:
             self._warning = health.warning
-            if self._warning is not None:
+            if self._warning is None:
+                log.info("the engine evicts no keys again")
+            else:
                 log.error("the engine may evict keys", why=self._warning, setting="engine.url")
         offset_s = health.offset.seconds
         if abs(offset_s) > WARN_OFFSET_S and not self._warned:
