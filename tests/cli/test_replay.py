@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,11 +124,11 @@ async def test_trades_can_be_left_out(relay: Relay, tmp_path: Path) -> None:
     assert done.stdout.endswith(", 1 line of trade skipped\n")
 
 
-def test_a_key_without_trades_is_told_once_what_to_do(relay: Relay, tmp_path: Path) -> None:
+async def test_a_key_without_trades_is_told_once_what_to_do(relay: Relay, tmp_path: Path) -> None:
     """Quotes are published; trades are counted, named once for all symbols, and not sent again and again."""
     lines = [trade(ms * 20, symbol, ms, "1.5") for ms in range(10) for symbol in ("PUSDT", "QUSDT")]
     path = recording(tmp_path / "spot_p.gz", quote(0, "PUSDT", "1"), *lines)
-    done = run(path, "--trades-prefix", "orders", *to(relay))
+    done = await asyncio.to_thread(run, path, "--trades-prefix", "orders", *to(relay))
     assert done.returncode == 1
     [said] = done.stderr.splitlines()
     assert said.startswith("orders.PUSDT was refused: ")
@@ -135,8 +136,12 @@ def test_a_key_without_trades_is_told_once_what_to_do(relay: Relay, tmp_path: Pa
     assert '--trades-prefix ""' in said
     assert done.stdout.startswith("1 quote and 0 trades published")
     assert "20 refused" in done.stdout
-    denied = [record for record in relay.audit() if "orders.PUSDT" in str(record["relay"].get("detail"))]
-    assert len(denied) == 1
+
+    def is_denied(record: dict[str, Any]) -> bool:
+        return "orders.PUSDT" in str(record["relay"].get("detail"))
+
+    await relay.recorded(is_denied)  # records follow within 0.25 s
+    assert len([record for record in relay.audit() if is_denied(record)]) == 1
 
 
 def test_malformed_lines_are_named(relay: Relay, tmp_path: Path) -> None:
