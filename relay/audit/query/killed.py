@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from relay.audit.files import is_written, process_number
-from relay.audit.logfile import read_end
 from relay.audit.query.records import ChainFields, EventFields, Record, RelayFields
 from relay.core.errors import RelayError
 from relay.core.events import Action
@@ -36,6 +35,8 @@ def ends_of_killed(chains: Sequence[Sequence[Path]], *, at: str) -> list[Record]
 
 def _writer_of_unclosed(path: Path) -> list[str]:
     """Return the writer of a chain that does not end as a process that stops in order ends it."""
+    from relay.audit.logfile import read_end  # it brings the signatures: a third of the CPU of a short question
+
     with suppress(OSError, RelayError), path.open("rb", buffering=0) as file:
         end = read_end(file.fileno(), path)
         if end.head is not None and not end.closed:
