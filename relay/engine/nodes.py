@@ -57,13 +57,18 @@ class NodeState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A row of the table. `seen_at` is the engine's time, in Unix seconds. `figures` are what the node says itself."""
+    """A row of the table. `seen_at` is the engine's time, `began_at` the node's own, in Unix seconds.
+
+    `figures` are what the node says itself. `refs` tells whether two nodes have the same key of session references.
+    """
 
     id: str
     seen_at: float
+    began_at: float
     formats: Formats
     writes: int
     has_ended: bool
+    refs: str
     figures: Mapping[str, Any]
 
     @property
@@ -85,11 +90,13 @@ class _Seen:
 class EngineNodes:
     """Writes the row of this node until `aclose`.
 
-    `on_format` gets the format that this node has to write from now on. `figures` returns what the row says.
+    `on_format` gets the format that this node has to write from now on. `figures` returns what the row says. `refs` is
+    a digest of the key of session references, which must be that of all nodes.
     """
 
     options: EngineOptions
     on_format: Callable[[int], None]
+    refs: str = ""
     figures: Callable[[], Mapping[str, Any]] = dict
     cut: int = 0
     """The number of the record that the engine knew and that was not in the audit log at the start, 0 for none."""
@@ -108,25 +115,22 @@ class EngineNodes:
         """Write the row of this node for the first time, and agree with the others on a format.
 
         Raises:
-            ConfigurationError: if another node writes a format that this release can't read, or can't read any that
-                this release writes.
+            ConfigurationError: if another node writes a format that this release can't read, can't read any that this
+                release writes, or has another key of session references.
             UnavailableError: if the engine does not answer.
         """
         self.id, self._audit, self._began_at = audit.opened.writer, audit, clock()
         self._writes = self.options.formats.oldest
         self.on_format(self._writes)
         self._line = Line(self.options, CONTROL, name="nodes", answer_within_s=_ANSWER_WITHIN_S)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + _AGREE_WITHIN_S
         await self._write()
-        for other in self._others():
-            if other.formats.newest < self.options.formats.oldest:
-                self._refuse(other, f"reads the log format {other.formats}")
-        while unlike := [other for other in self._others() if not self.options.formats.reads(other.writes)]:
-            if loop.time() > deadline:
-                self._refuse(unlike[0], f"writes the log format {unlike[0].writes}")
-            await asyncio.sleep(_LOOK_AGAIN_S)
+        try:
+            self._check_refs()
+            await self._check_formats()
+        except ConfigurationError:
+            self._has_ended = True  # else the others reckon with this node until it counts as vanished
             await self._write()
+            raise
         self.task = LastingTask(self._run, name="nodes")
 
     @property
@@ -193,7 +197,7 @@ class EngineNodes:
         audit, formats = self._audit, self.options.formats
         arguments: list[str | float] = [
             *(self.id, f"{self._began_at:.6f}", formats.oldest, formats.newest, self._writes),
-            *(int(self._has_ended), json.dumps(self.figures())),
+            *(int(self._has_ended), json.dumps({**self.figures(), "refs": self.refs})),
             *(audit.opened.seq, audit.opened.hash),
             *((audit.head.seq, audit.head.hash) if audit.head else (0, "")),
             *(f"{audit.keep_s:.0f}", audit.place),
@@ -229,6 +233,29 @@ class EngineNodes:
         running = (NodeState.LIVE, NodeState.DRAINING)
         return [node for node, state, _ in self.known() if node.id != self.id and state in running]
 
+    async def _check_formats(self) -> None:
+        """Wait until the others write a format that this node reads, and read one that it writes."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _AGREE_WITHIN_S
+        for other in self._others():
+            if other.formats.newest < self.options.formats.oldest:
+                self._refuse(other, f"reads the log format {other.formats}")
+        while unlike := [other for other in self._others() if not self.options.formats.reads(other.writes)]:
+            if loop.time() > deadline:
+                self._refuse(unlike[0], f"writes the log format {unlike[0].writes}")
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            await self._write()
+
+    def _check_refs(self) -> None:
+        """Check that the nodes that began earlier have the same key of session references as this one."""
+        for other in self._others():
+            if other.refs and self.refs and other.refs != self.refs and other.began_at < self._began_at:
+                raise ConfigurationError(
+                    f"session.ref_key: the node {other.name} of the same engine has another one, so a log-out at one "
+                    "would not end connections at the other. Give all nodes the same key; to change it, stop all of "
+                    "them first. Relays that have nothing to do with each other need their own engine.prefix."
+                )
+
     def _refuse(self, other: Node, what: str) -> None:
         raise ConfigurationError(
             f"engine.url: the node {other.name} {what}, and this release reads {self.options.formats}. Two releases "
@@ -238,14 +265,17 @@ class EngineNodes:
 
 def read_node(name: bytes, value: bytes) -> Node:
     """Return the row that stands in a field of the table."""
-    seen, _, oldest, newest, writes, ended, figures = value.split(b" ", 6)
+    seen, began, oldest, newest, writes, ended, text = value.split(b" ", 6)
+    figures = json.loads(text)
     return Node(
         id=name.decode(),
         seen_at=float(seen),
+        began_at=float(began),
         formats=Formats(oldest=int(oldest), newest=int(newest)),
         writes=int(writes),
         has_ended=ended == b"1",
-        figures=json.loads(figures),
+        refs=figures.pop("refs", ""),  # an older release has none
+        figures=figures,
     )
 
 

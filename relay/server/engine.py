@@ -16,6 +16,7 @@ from relay.engine.health import WARN_OFFSET_S, Health
 from relay.engine.options import EngineOptions
 from relay.engine.shards import place
 from relay.metrics.readings import EngineLogReading, EngineReading
+from relay.server.options import digest_of_ref_key
 from relay.settings.load import Settings
 from relay.stream.service import Stream
 
@@ -147,7 +148,7 @@ async def open_engine(
         stack.push_async_callback(limits.aclose)
         quotas = EngineQuotas(options)
         stack.push_async_callback(quotas.aclose)
-        nodes = EngineNodes(options=options, on_format=use_format)
+        nodes = EngineNodes(options=options, on_format=use_format, refs=digest_of_ref_key(settings))
         stack.push_async_callback(nodes.aclose)
         broker = EngineBroker(options, max_channels=settings.limits.channels, history_of=history_of)
         stack.push_async_callback(broker.aclose)

@@ -3,6 +3,8 @@
 The other rooms can't import the settings. So each of them depends on its own options only.
 """
 
+import hashlib
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -44,6 +46,11 @@ MIN_ANSWERED = 100
 def ref_key(settings: Settings) -> bytes:
     """Return the key of the session references, which no log shows."""
     return settings.session.ref_key.get_secret_value().encode()
+
+
+def digest_of_ref_key(settings: Settings) -> str:
+    """Return what is the same for two relays only if `ref_key` is. It does not tell the key."""
+    return hmac.new(ref_key(settings), b"nodes of an engine", hashlib.sha256).hexdigest()[:16]
 
 
 def unauthenticated(settings: Settings, bounds: Bounds) -> UnauthenticatedConnections:

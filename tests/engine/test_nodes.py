@@ -72,9 +72,9 @@ class TestNode:
 
 @contextlib.asynccontextmanager
 async def node(
-    options: EngineOptions, name: str, formats: Formats = FIRST, **figures: Any
+    options: EngineOptions, name: str, formats: Formats = FIRST, *, refs: str = "", **figures: Any
 ) -> AsyncIterator[TestNode]:
-    """Run a node of a release that reads these formats."""
+    """Run a node of a release that reads these formats, with this digest of its key of references."""
     options = replace(options, formats=formats)
     state = await EngineState.open(options)
     broker = EngineBroker(
@@ -85,7 +85,7 @@ async def node(
         state.log_format = broker.log_format = number
 
     nodes = EngineNodes(
-        options=options, on_format=use, figures=lambda: {"node": name, "release": "9", **figures}
+        options=options, on_format=use, refs=refs, figures=lambda: {"node": name, "release": "9", **figures}
     )
     one = TestNode(options, nodes, broker, state)
     try:
@@ -204,6 +204,21 @@ async def test_releases_without_a_common_format_do_not_start_beside_each_other(e
         with pytest.raises(ConfigurationError, match=r"node old .* reads the log format 1.*reads 2 to 3"):
             async with node(options, "newest", AFTER_NEXT):
                 pass
+
+
+async def test_a_node_with_another_key_of_references_does_not_start(engines: Engines) -> None:
+    """The later one is refused, and no other node because of it. An older release does not say which key it has."""
+    options = engines("redis").options()
+    async with node(options, "first", refs="a") as first:
+        with pytest.raises(
+            ConfigurationError, match=r"session\.ref_key: the node first \(release 9\) .* has another one"
+        ):
+            async with node(options, "other", refs="b"):
+                pass
+        async with node(options, "second", refs="a"), node(options, "older"):
+            await until(lambda: states(first).get("second") == "live")
+            assert states(first)["other"] == "stopped"
+            assert all("refs" not in one.figures for one, _, _ in first.nodes.known())
 
 
 async def test_an_entry_that_can_not_be_read_is_named_and_nothing_is_lost(own_engine: EngineServer) -> None:

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from relay.cli.audit import app as audit_app
 from tests.support.engines import EngineServer
 from tests.support.operators import OPERATORS, READER
-from tests.support.relay_process import Relay, make_relay
+from tests.support.relay_process import REF_KEY, Relay, make_relay
 from tests.support.two_relays import WITHOUT_REFRESH, on_engine, two_relays
 
 
@@ -129,6 +129,21 @@ def test_a_wrong_engine_is_named_at_the_start(tmp_path: Path, own_engine: Engine
         AssertionError, match=r"did not start(.|\n)*engine\.url: 127\.0\.0\.1:\d+ has maxmemory-policy"
     ):
         on_engine(tmp_path, own_engine).start()
+
+
+def test_another_key_of_references_is_named_at_the_start(tmp_path: Path, own_engine: EngineServer) -> None:
+    """With it a log-out at one relay would not end the connections at the other."""
+    one, other = (on_engine(tmp_path / name, own_engine) for name in ("one", "other"))
+    settings = other.folder / "relay.toml"
+    settings.write_text(settings.read_text().replace(REF_KEY, REF_KEY[::-1]))
+    one.start()
+    try:
+        with pytest.raises(AssertionError, match=r"did not start(.|\n)*session\.ref_key: the node "):
+            other.start()
+    finally:
+        one.stop()
+    other.start()
+    other.stop()
 
 
 def test_a_relay_without_an_engine_does_not_import_redis() -> None:

@@ -35,7 +35,9 @@ def ends_of_killed(chains: Sequence[Sequence[Path]], *, at: str) -> list[Record]
 
 def _writer_of_unclosed(path: Path) -> list[str]:
     """Return the writer of a chain that does not end as a process that stops in order ends it."""
-    from relay.audit.logfile import read_end  # it brings the signatures: a third of the CPU of a short question
+    from relay.audit.logfile import (
+        read_end,
+    )  # it brings the signatures: a third of the CPU of a short question
 
     with suppress(OSError, RelayError), path.open("rb", buffering=0) as file:
         end = read_end(file.fileno(), path)
