@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.extensions import ClientExtensionFactory
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.typing import Origin, Subprotocol
@@ -194,5 +194,7 @@ async def open_socket(
         return HandshakeRefusal(
             status, problem.code, problem.message, problem.retryable, problem.retry_after_s
         )
+    except ConnectionClosed:  # before the handshake was sent
+        return HandshakeRefusal(None, "unreachable", "the server ended the connection at once", True, None)
     except (InvalidHandshake, OSError, EOFError) as error:  # TimeoutError is an OSError
         return HandshakeRefusal(None, "unreachable", str(error) or type(error).__name__, True, None)
