@@ -212,8 +212,9 @@ class Log:
                 f"In the middle of the log, {counted(lacking.absent, 'record is', many='records are')} missing, as if "
                 "lines or a file were removed; see relay audit verify.\n"
             )
-        (first, last), now = self.asked, iso(self.opened)
-        is_about_now = first <= now and (last is None or last >= now)
+        first, last = self.asked
+        # a question about now means a moment after the log was opened
+        is_about_now = first <= iso(datetime.now(UTC)) and (last is None or last >= iso(self.opened))
         killed = lacking.killed + (len(self._killed) if is_about_now else 0)
         if killed and is_answered:
             often = "once" if killed == 1 else counted(killed, "time")
