@@ -78,7 +78,9 @@ def make_day(
         jti, connection = f"{prefix}jti-{number}", f"{prefix}connection-{number}"
         client = Client(address=f"10.0.{dice.randrange(256)}.{dice.randrange(256)}")
         common: dict[str, Any] = {"user": user, "client": client, "endpoint": endpoint}
-        token = {"jti": jti, "channels": channels, "aud": f"wss://example.com/ws/{endpoint}"}
+        issued_at = int(at.timestamp())
+        token: dict[str, Any] = {"jti": jti, "channels": channels, "aud": f"wss://example.com/ws/{endpoint}"}
+        token |= {"iat": issued_at, "exp": issued_at + 30}
         session = {"ref": f"ref-{user}", "roles": [role]}
         asked = {"endpoint": endpoint, "channels": []}
         add(

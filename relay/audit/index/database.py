@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -41,8 +40,7 @@ Span = tuple[str, str | None]
 """The first and the last time of the records that are asked about; "" and None: all."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Up to where an index knows a log: the number of its last record in each chain, and the time of the newest.
 
     `begins` is the time of the earliest record. `unfinished` are bytes of a last line that its writer has not finished.
@@ -149,6 +147,25 @@ class Index:
         with _answering():
             self._make_views(statement)
             self._database.execute(statement)
+
+    def make_keys_around(self, span: Span) -> None:
+        """Make the view `keys_around`: the rows of `keys` that tell what was open or valid in a span of time.
+
+        Of parts without records of that time, these are few.
+
+        Raises:
+            RelayError: if the database can't.
+        """
+        parts = [(number, part, _is_spanned(part.summary, span)) for number, part in self._all_parts()]
+        with _answering():
+            within = self._rows_of("keys", [(number, part) for number, part, is_within in parts if is_within])
+            others = self._rows_of_parts(
+                "loose", [(number, number, part) for number, part, is_within in parts if not is_within]
+            )
+            rows = " UNION ALL BY NAME ".join([within, *others])
+            self._database.execute(
+                f"CREATE OR REPLACE TEMP VIEW keys_around AS SELECT *, {PLACE} AS place FROM ({rows})"
+            )
 
     def load_table(self, name: str, columns: Mapping[str, str], rows: Iterable[Sequence[object]]) -> None:
         """Make a temporary table of rows. `columns` have their types."""
@@ -319,6 +336,7 @@ class Index:
             }
         )
         database.execute("SET enable_progress_bar = false")  # it would be in the answer
+        database.execute("SET parquet_metadata_cache = true")  # a query reads a file up to six times
         return database
 
     def _all_parts(self) -> Iterator[tuple[int, Part]]:
@@ -376,10 +394,10 @@ class Index:
 
     def _make_views(self, query: str) -> None:
         """Make the views that a query names, of sheets that are checked now."""
-        for name, view in VIEWS.items():
-            if name not in self._views and re.search(rf"\b{name}\b", query):
-                self._views.add(name)
-                self._database.execute(f"CREATE TEMP VIEW {name} AS {self._selected(view)}")
+        named = {*re.findall(r"\w+", query)} - self._views
+        for name in VIEWS.keys() & named:
+            self._views.add(name)
+            self._database.execute(f"CREATE TEMP VIEW {name} AS {self._selected(VIEWS[name])}")
 
     def _selected(self, view: View) -> str:
         """Return the query for the rows of a view."""
@@ -394,18 +412,13 @@ class Index:
         parts = [
             (number, part)
             for number, part in self._all_parts()
-            if not bounds or self._is_spanned(part.summary)
+            if not bounds or _is_spanned(part.summary, self.span)
         ]
         every = " UNION ALL BY NAME ".join(self._rows_of(sheet, parts) for sheet in view.sheets)
         if view.is_bounded and "rare" in view.sheets:
             bounds.append("NOT bad")
         found = f"SELECT *, {PLACE} AS place FROM ({every})" if view.has_places else every
         return f"{found} WHERE {' AND '.join(bounds)}" if bounds else found
-
-    def _is_spanned(self, summary: Summary) -> bool:
-        """Tell whether rows may be records of the span: these alone are read then, and their sheets checked."""
-        since, until = self.span
-        return summary.latest >= since and (until is None or summary.earliest <= until)
 
     def _rows_of(self, sheet: str, parts: Iterable[tuple[int, Part]]) -> str:
         """Return the query for a sheet of parts, and of all tails."""
@@ -420,7 +433,9 @@ class Index:
         """Return the queries for a sheet of parts: each with the number of its file, and what `file` is in its rows."""
         selects = []
         sound: list[tuple[int, int]] = []
-        for number, shown, part in parts:
+        placed = list(parts)
+        self._parts.check([part for *_, part in placed if not part.is_small], sheet)
+        for number, shown, part in placed:
             if not part.is_small and self._parts.is_sound(part, sheet):
                 sound.append((shown, self._parts.file(part, sheet)))
             else:
@@ -429,6 +444,12 @@ class Index:
             numbers, files = zip(*sound, strict=True)
             selects.append(f"SELECT {_number_of(numbers)} AS file, * FROM {sources(files)}")
         return selects
+
+
+def _is_spanned(summary: Summary, span: Span) -> bool:
+    """Tell whether rows may be records of a span: these alone are read then, and their sheets checked."""
+    since, until = span
+    return summary.latest >= since and (until is None or summary.earliest <= until)
 
 
 def _number_of(numbers: Sequence[int]) -> str:

@@ -5,8 +5,9 @@ A condition on lines selects at least those that the question's own function nee
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import msgspec
 
 from relay.audit.index.database import Index, Span
 from relay.audit.index.rows import MAX_NAME, SUBSCRIBED, TOLD
@@ -67,8 +68,7 @@ class Naming:
         return [self._found[place] for place in sorted(self._found)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marked:
+class Marked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A record with anomaly marks."""
 
     at: str
@@ -110,27 +110,29 @@ def lines_of_connections(index: Index, endpoint: str, *, begin: str, end: str) -
     what the log lacks."""
     found = _either(
         index,
+        (begin, end),
         f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')",
         f"""connection_key IN (
-            SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED} AND ended.place > accepted.place
+            SELECT accepted.connection_key FROM keys_around AS accepted {_NOT_ENDED} AND ended.place > accepted.place
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND endpoint = $1 AND accepted.moment <= $2
         ) AND action IN ({SUBSCRIBED}, '{Action.CONNECTION_CLOSED}')""",
     )
     return index.lines("true", [endpoint, epoch_ms(end), epoch_ms(begin)], of=found)
 
 
-def _either(index: Index, *conditions: str) -> str:
-    """Return a query for the rows of `keys` that fulfil one of some conditions.
+def _either(index: Index, span: Span, *conditions: str) -> str:
+    """Make the view `keys_around` of a span, and return a query for the rows that fulfil one of some conditions.
 
     With a query for each condition, DuckDB passes over the groups of rows that have no such action. With OR, it looks
     at all rows.
     """
+    index.make_keys_around(span)
     columns = f"{index.order}, file, start, length"
-    return f"({' UNION '.join(f'SELECT {columns} FROM keys WHERE {one}' for one in conditions)})"
+    return f"({' UNION '.join(f'SELECT {columns} FROM keys_around WHERE {one}' for one in conditions)})"
 
 
 _NOT_ENDED = f"""ANTI JOIN (
-    SELECT connection_key, place FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= $3
+    SELECT connection_key, place FROM keys_around WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= $3
 ) AS ended ON ended.connection_key = accepted.connection_key"""
 """Leaves out the connections that ended until a time."""
 
@@ -171,8 +173,7 @@ def distinct(index: Index, column: str) -> set[str]:
     return {value for (value,) in index.rows(f"SELECT DISTINCT {column} FROM spanned WHERE {column} != ''")}
 
 
-@dataclass(slots=True)
-class Stats:
+class Stats(msgspec.Struct):
     """Counts of a log's records. `refusals` are by action and reason, and include denials that were only counted.
 
     `lost` are events that could not be recorded, by action.
@@ -181,12 +182,12 @@ class Stats:
     records: int = 0
     first: str = ""
     last: str = ""
-    actions: Counter[str] = field(default_factory=Counter)
-    refusals: Counter[tuple[str, str]] = field(default_factory=Counter)
-    endpoints: Counter[str] = field(default_factory=Counter)
-    users: Counter[str] = field(default_factory=Counter)
-    addresses: Counter[str] = field(default_factory=Counter)
-    lost: Counter[str] = field(default_factory=Counter)
+    actions: Counter[str] = msgspec.field(default_factory=Counter)
+    refusals: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    endpoints: Counter[str] = msgspec.field(default_factory=Counter)
+    users: Counter[str] = msgspec.field(default_factory=Counter)
+    addresses: Counter[str] = msgspec.field(default_factory=Counter)
+    lost: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 def stats(index: Index) -> Stats:
@@ -246,11 +247,12 @@ def lines_of_ends(index: Index, about: str) -> Iterator[bytes]:
     """Read the span's lines of the connections of a session, a user, a token or a connection, and of killed relays."""
     found = _either(
         index,
+        index.span,
         f"moment <= $3 AND action = '{Action.AUDIT_GAP}'",
         f"""moment <= $3 AND action IN ('{Action.CONNECT_ACCEPTED}', {TOLD}) AND connection_key IN (
-            SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}'
+            SELECT connection_key FROM keys_around WHERE action = '{Action.CONNECT_ACCEPTED}'
                 AND (user_id = $1 OR session = $1 OR jti_key = hash($1) OR connection_key = hash($1))
-            EXCEPT SELECT connection_key FROM keys
+            EXCEPT SELECT connection_key FROM keys_around
             WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < $2
         )""",
     )
@@ -303,8 +305,7 @@ def refusals_by_day(
     return [(*key, count) for key, count in counts.items()]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missing:
+class Missing(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer may lack: lines that are no record, and of the span the events and bytes that the log lost.
 
     `killed` counts the relays that ended without closing the log, and `absent` the records between two others of a
@@ -397,39 +398,39 @@ def lines_of_subscribers(index: Index, keys: ChannelKeys, span: Span = ("", None
         f"WHERE action = '{Action.SUBSCRIPTIONS_AGGREGATED}' GROUP BY 1"
     )
     hidden = f"""
-            UNION SELECT accepted.connection_key FROM keys AS accepted ANTI JOIN (
-                SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
+            UNION SELECT accepted.connection_key FROM keys_around AS accepted ANTI JOIN (
+                SELECT connection_key FROM keys_around WHERE action = '{Action.CONNECTION_CLOSED}' AND moment < ?
             ) AS ended ON ended.connection_key = accepted.connection_key
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND writer = ? AND moment <= ?"""
     # a report counts while its connection is open; with other clocks or a name that is there twice, it may count
     of_connections = f"""
         action IN ({_OF_CONNECTIONS}) AND connection_key IN (
-            SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
-            UNION SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
+            SELECT connection_key FROM keys_around WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
+            UNION SELECT connection_key FROM keys_around WHERE names_key IN (SELECT unnest(?::UBIGINT[]))
                 AND connection_key IN (
-                    SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
+                    SELECT connection_key FROM keys_around WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
             UNION SELECT connection_key FROM (
                 SELECT connection_key, min(place) AS first, max(place) AS last, min(moment) AS since,
                     max(moment) AS until
-                FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])) GROUP BY connection_key
+                FROM keys_around WHERE names_key IN (SELECT unnest(?::UBIGINT[])) GROUP BY connection_key
             ) AS told JOIN (
                 SELECT connection_key, min(place) FILTER (begins) AS begin, max(place) FILTER (begins) AS last_begin,
                     min(moment) FILTER (begins) AS since, max(moment) FILTER (begins) AS last_since,
                     min(place) FILTER (NOT begins) AS "end", min(moment) FILTER (NOT begins) AS until
-                FROM (SELECT *, action = '{Action.CONNECT_ACCEPTED}' AS begins FROM keys)
+                FROM (SELECT *, action = '{Action.CONNECT_ACCEPTED}' AS begins FROM keys_around)
                 WHERE action IN ('{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_CLOSED}') AND connection_key IN (
-                    SELECT connection_key FROM keys WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
+                    SELECT connection_key FROM keys_around WHERE names_key IN (SELECT unnest(?::UBIGINT[])))
                 GROUP BY connection_key
             ) AS life USING (connection_key)
             WHERE (told.last >= life.begin OR told.until >= life.since) AND ("end" IS NULL OR told.first <= "end"
                 OR told.since <= life.until OR last_begin >= "end" OR last_since > life.until){hidden * len(floods)}
-            EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= ?
-            EXCEPT SELECT connection_key FROM keys WHERE action = '{Action.CONNECT_ACCEPTED}' AND moment > ?
+            EXCEPT SELECT connection_key FROM keys_around WHERE action = '{Action.CONNECTION_CLOSED}' AND moment <= ?
+            EXCEPT SELECT connection_key FROM keys_around WHERE action = '{Action.CONNECT_ACCEPTED}' AND moment > ?
         )"""
     bounds = [bound for writer, first, last in floods for bound in (first, writer, last)]
     times = _in_ms(span)
     found = _either(
-        index, of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')"
+        index, span, of_connections, f"action IN ('{Action.AUDIT_GAP}', '{Action.SUBSCRIPTIONS_AGGREGATED}')"
     )
     return index.lines(
         "true", [keys.named, keys.unnamed, keys.granted, keys.told, keys.told, *bounds, *times], of=found
@@ -448,12 +449,13 @@ def lines_of_holders(index: Index, *, begin: str, end: str, expires: float) -> I
     """
     found = _either(
         index,
+        (begin, end),
         f"action IN ('{Action.AUDIT_GAP}', '{Action.SESSION_REVOKED}', '{Action.LOGOUT}')",
         f"""jti_key IN (
-            SELECT jti_key FROM keys WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
+            SELECT jti_key FROM keys_around WHERE action = '{Action.TOKEN_ISSUED}' AND expires > $1 AND moment <= $2
         )""",
         f"""connection_key IN (
-            SELECT accepted.connection_key FROM keys AS accepted {_NOT_ENDED}
+            SELECT accepted.connection_key FROM keys_around AS accepted {_NOT_ENDED}
             WHERE accepted.action = '{Action.CONNECT_ACCEPTED}' AND accepted.moment <= $2
         ) AND action IN (
             '{Action.CONNECT_ACCEPTED}', '{Action.CONNECTION_REFRESHED}', '{Action.CONNECTION_CLOSED}'

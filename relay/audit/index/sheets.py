@@ -1,7 +1,8 @@
 """The sheets of a part: files with some of its rows or columns. A question reads, and checks, those that it needs."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from relay.audit.index.rows import COLUMNS, DERIVED, SUBSCRIBED, TOLD, USUAL_VALUES
 from relay.core.events import Action
@@ -16,6 +17,12 @@ _KEYS = (
     *("grants_key", "use_key", "names_key", "expires", "writer"),
 )
 
+_OF_MANY = ", ".join(
+    f"'{action}'"
+    for action in (Action.AUDIT_GAP, Action.SUBSCRIPTIONS_AGGREGATED, Action.SESSION_REVOKED, Action.LOGOUT)
+)
+"""Actions whose records are about many connections or tokens, which they do not name."""
+
 
 def _named(columns: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
@@ -25,6 +32,23 @@ SHEETS: Mapping[str, str] = {
     "rare": f"SELECT {_named(COLUMNS)} FROM {{rows}} WHERE rare",
     "usual": f"SELECT {_named(name for name in COLUMNS if name not in USUAL_VALUES)} FROM {{rows}} WHERE NOT rare",
     "keys": f"SELECT {_named(_KEYS)}, {EPOCH_MS.format('moment')} AS moment FROM {{rows}} WHERE NOT bad",
+    "loose": f"""
+        WITH unexpired AS (
+            SELECT jti_key FROM {{rows}} WHERE jti != '' GROUP BY jti_key
+            HAVING count(*) FILTER (action = '{Action.TOKEN_ISSUED}') = 0
+                OR max(expires) * 1000 > (SELECT max({EPOCH_MS.format("moment")}) FROM {{rows}})
+        ), unended AS (
+            SELECT connection_key FROM {{rows}} WHERE connection != '' GROUP BY connection_key
+            HAVING count(*) FILTER (action = '{Action.CONNECT_ACCEPTED}') != 1
+                OR count(*) FILTER (action = '{Action.CONNECTION_CLOSED}') != 1
+                OR max(start) FILTER (action = '{Action.CONNECTION_CLOSED}')
+                    < max(start) FILTER (action = '{Action.CONNECT_ACCEPTED}')
+            UNION SELECT connection_key FROM {{rows}}
+            WHERE connection != '' AND jti_key IN (SELECT jti_key FROM unexpired)
+        )
+        SELECT {_named(_KEYS)}, {EPOCH_MS.format("moment")} AS moment FROM {{rows}} WHERE NOT bad AND (
+            action IN ({_OF_MANY}) OR connection_key IN (SELECT connection_key FROM unended)
+            OR jti_key IN (SELECT jti_key FROM unexpired))""",
     "kinds": f"""
         SELECT grants_key AS kind, any_value(endpoint) AS endpoint, any_value(roles) AS roles,
             any_value(scope) AS scope, any_value(granted) AS granted
@@ -54,11 +78,13 @@ SHEETS: Mapping[str, str] = {
 """The query that makes each sheet of rows with all columns.
 
 `rare` and `usual` have every row. `keys` has the columns that are joined or searched, of each record, and its time as
-a number. `kinds`, `uses` and `named` say what their numbers stand for: `kinds` what tokens granted, `uses` which
-channels a connection subscribed to, or (`is_told`) which grants it used as its last record says, and `named` the
-channels that a record names: of subscriptions, or (`is_told`) of what was sent, and the scope of the token that opened
-a connection. `is_cut`: the record does not name all its channels. `tokens` counts by user and kind. `stories` has for
-each token its last kind, and its uses: almost all have at most two.
+a number. `loose` has those of these rows that matter to a time outside of the part: of connections that the part does
+not have from their begin to their end, of tokens that it does not have from their issue until they expire, of
+connections with these, and those about many of both. `kinds`, `uses` and `named` say what their numbers stand for:
+`kinds` what tokens granted, `uses` which channels a connection subscribed to, or (`is_told`) which grants it used as
+its last record says, and `named` the channels that a record names: of subscriptions, or (`is_told`) of what was sent,
+and the scope of the token that opened a connection. `is_cut`: the record does not name all its channels. `tokens`
+counts by user and kind. `stories` has for each token its last kind, and its uses: almost all have at most two.
 """
 
 SUMS = frozenset({"tokens", "stories"})
@@ -77,8 +103,7 @@ _DERIVED = ", ".join(f"{value} AS {name}" for name, (_, value) in DERIVED.items(
 _USUALLY = ", ".join(f'{value}::{COLUMNS[name]} AS "{name}"' for name, value in USUAL_VALUES.items())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class View(msgspec.Struct, frozen=True, kw_only=True):
     """A view of sheets: of all rows, or of those of the span."""
 
     sheets: tuple[str, ...]

@@ -1,8 +1,9 @@
 """Who holds which scope, now or in a span of time: with open connections, and tokens that can still be used."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from relay.audit.query.records import Record, iso
 from relay.core.events import Action
@@ -11,8 +12,7 @@ _LATEST = datetime.max.replace(tzinfo=UTC).timestamp() - 1
 """The latest time, in Unix seconds. Only a forged record has a later one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A scope that somebody holds: with a connection, or with a token that was not used yet.
 
     A token for another service stays valid until it expires: its use is in that service's log. Without `channels`, the
@@ -39,7 +39,7 @@ def holders(records: Iterable[Record], *, at: datetime, since: datetime | None =
     held = _Held(first=last if since is None else iso(since), last=last)
     for record in records:
         held.add(record)
-    return sorted(held.rest(), key=lambda one: one.since)
+    return sorted(held.rest(), key=lambda one: (one.since, one.jti))
 
 
 class _Held:

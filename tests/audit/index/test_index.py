@@ -104,6 +104,8 @@ class Log:
             for one, (of_sheet, of_lines) in asked:
                 rows = Counter(map(str, index.rows(of_sheet)))
                 assert rows == Counter(map(str, index.rows(of_lines))), one
+            index.make_keys_around(("~", "~"))
+            assert not index.rows("SELECT place FROM keys_around EXCEPT SELECT place FROM keys")
             found = [
                 tuple(tuple(value) if isinstance(value, list) else value for value in row)
                 for row in index.rows(f"SELECT file, {COLUMNS} FROM lines ORDER BY place")
