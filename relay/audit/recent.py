@@ -9,8 +9,7 @@ import heapq
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,15 @@ from typing import Any
 import msgspec
 
 from relay.audit.merge import time_of
+from relay.audit.query.records import RecordReader, having
+from relay.audit.query.timeline import Step, timeline_of
 
 MAX_BYTES = 32 << 20
 """Bytes that are read at most, from the end: some 40,000 records."""
 _BLOCK = 256 << 10
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecentQuery:
+class RecentQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Which records to find: their action, their outcome and their subject; "" for any.
 
     `about` is a token's `jti`, a connection's id, a session's reference or a user. `after` and `before` are positions;
@@ -40,8 +40,7 @@ class RecentQuery:
     before: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecentRecords:
+class RecentRecords(msgspec.Struct, frozen=True, kw_only=True):
     """Records, newest first. `whole` is False if the search ended early, so that older records may match as well.
 
     `positions` has one for each record: its number in the chain; or, in a log of several chains, a number that begins
@@ -50,6 +49,13 @@ class RecentRecords:
 
     records: list[dict[str, Any]]
     positions: list[int]
+    whole: bool
+
+
+class RecentTimeline(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest steps of a timeline, oldest first. `whole` is False if there may be older ones."""
+
+    steps: Sequence[Step]
     whole: bool
 
 
@@ -65,7 +71,7 @@ def find_recent(chains: Sequence[Sequence[Path]], query: RecentQuery) -> RecentR
     found = RecentRecords(records=[], positions=[], whole=True)
     for line in newest_lines(chains):
         if line is None:
-            return replace(found, whole=False)
+            return msgspec.structs.replace(found, whole=False)
         if not query.after and not all(needle in line for needle in needles):
             continue
         record = _parse(line)
@@ -78,7 +84,7 @@ def find_recent(chains: Sequence[Sequence[Path]], query: RecentQuery) -> RecentR
             found.records.append(record)
             found.positions.append(position)
             if len(found.records) == query.limit:
-                return replace(found, whole=False)
+                return msgspec.structs.replace(found, whole=False)
     return found
 
 
@@ -125,6 +131,29 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return record if isinstance(record["relay"]["chain"]["seq"], int) and record["event"] else None
     except (msgspec.DecodeError, KeyError, TypeError, ValueError):
         return None  # a torn or damaged line, which `relay audit verify` names
+
+
+def recent_timeline(chains: Sequence[Sequence[Path]], about: str, *, limit: int) -> RecentTimeline:
+    """Return the newest `limit` steps of a timeline, as far back as `newest_lines` reads.
+
+    Raises:
+        OSError: if the log can't be read.
+    """
+    whole = True
+
+    def lines(names: Collection[str]) -> Iterator[bytes]:
+        nonlocal whole
+        may_have_one = having(*names)
+        for line in newest_lines(chains):
+            if line is None:
+                whole = False
+                return
+            if may_have_one(line):
+                yield line
+
+    reader = RecordReader()
+    steps = timeline_of(lines, about, reader=reader, limit=limit)
+    return RecentTimeline(steps=steps[::-1], whole=whole and len(steps) < limit and not reader.is_cut)
 
 
 def newest_lines(chains: Sequence[Sequence[Path]]) -> Iterator[bytes | None]:

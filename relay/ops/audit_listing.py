@@ -19,8 +19,7 @@ from starlette.requests import Request
 from relay.audit.files import chains
 from relay.audit.query.explain import explain
 from relay.audit.query.records import from_parsed
-from relay.audit.query.timeline import recent_timeline
-from relay.audit.recent import RecentQuery, find_recent
+from relay.audit.recent import RecentQuery, find_recent, recent_timeline
 from relay.core.errors import MalformedError, Reason, UnavailableError
 from relay.core.events import Action
 from relay.ops.operators import Handler, HandlerResult

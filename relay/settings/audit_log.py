@@ -6,9 +6,10 @@ and what the sections check with. So these two are read here if nothing about th
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 PATH = "audit.jsonl"
 MEMORY_MB = 512
@@ -28,8 +29,7 @@ KEYS = frozenset(
 _VARIABLES = {f"RELAY_AUDIT__{key.upper()}": key for key in KEYS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditLog:
+class AuditLog(msgspec.Struct, frozen=True, kw_only=True):
     """The file that is written, and the memory of the index."""
 
     path: Path

@@ -9,8 +9,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from relay.audit.index import manifest
 from relay.audit.index.manifest import Part
@@ -29,8 +30,7 @@ _MOST = 128
 """Parts of a group."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
+class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """Some columns of the rows of a sheet: of all of them, or of those of one action."""
 
     sheet: str
@@ -107,8 +107,7 @@ COPIES: Mapping[str, Copy] = {
 """The copies, and what each has. A view names those that it needs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
+class Copied(msgspec.Struct, frozen=True, kw_only=True):
     """A database with copies of these names. Rows have the places in `files` of the numbers of the log's files."""
 
     path: Path

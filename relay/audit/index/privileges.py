@@ -6,7 +6,8 @@ and a channel.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from relay.audit.index.database import Index
 from relay.core.scope import Scope
@@ -101,8 +102,7 @@ _USED = """
     ) GROUP BY ALL"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrantUse:
+class GrantUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A pattern that a role or a user was granted on an endpoint, and how often it was used.
 
     `users` had it and `used_by` of them used it.
@@ -174,8 +174,7 @@ def grant_uses(index: Index, *, by_user: bool = False) -> list[GrantUse]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LostGrant:
+class LostGrant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A pattern that a user would lose: how many tokens had it, and how many connections would miss it.
 
     A pattern that would be granted in part is lost for the tokens, and for the connections that subscribed to a channel

@@ -1,8 +1,9 @@
 """Who published on a channel, from the summaries of each minute: the rows of the view `publications`, added up."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from relay.audit.index.database import Index
 from relay.audit.index.views import published_rows
@@ -10,8 +11,7 @@ from relay.audit.query.records import iso
 from relay.core.patterns import covers, is_wildcard
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Published:
+class Published(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a publisher published on a channel from one address, between `since` and `until`.
 
     `first` and `last` are the numbers in the epoch. Without a channel, these are publications that have no row: they

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
+
 from relay.audit.query.records import Record, iso
 from relay.core.events import Action
 from relay.core.scope import Scope
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Connected:
+class Connected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One connection. `until` is "" if it is open when the log ends.
 
     `killed`: its relay ended without closing it. `until` is then the time when the next relay opened the log.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from relay.audit.anomalies import ANOMALY_EXPLANATIONS, Anomaly
-from relay.audit.query.records import Record
+from relay.audit.query.records import Claimed, Record
 from relay.core.closes import CloseCode
 from relay.core.errors import EXPLANATIONS, Reason
 from relay.core.events import ACTION_EXPLANATIONS, Action
@@ -20,6 +20,7 @@ _SENTENCES = {action.value: text for action, text in ACTION_EXPLANATIONS.items()
 
 _CLOSES: Mapping[int | None, str] = {code.value: code.name.lower() for code in CloseCode}
 """The names of close codes."""
+_NO_CLAIM = Claimed()
 _LISTED = 8
 """Channels of a summary or a report that its sentence names."""
 
@@ -112,6 +113,8 @@ def _publications(record: Record) -> str:
 def _claimed(record: Record) -> str:
     """Return the sentence about what a refused credential says about itself."""
     claimed = record.relay.claimed
+    if claimed == _NO_CLAIM:
+        return ""
     found = (
         ("user", claimed.user),
         ("token", claimed.jti),
@@ -120,7 +123,7 @@ def _claimed(record: Record) -> str:
         ("operator", claimed.operator),
     )
     named = ", ".join(f"{kind} {name}" for kind, name in found if name)
-    return f"The credential claims {named}, which nothing proves." if named else ""
+    return f"The credential claims {named}, which nothing proves."
 
 
 def _issued(record: Record) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from relay.audit.query.records import Record, Sent
 from relay.core.events import SUBSCRIBE_ACTIONS, Action
 from relay.core.patterns import covers
@@ -38,8 +40,7 @@ class Delivery:
     complete: bool = True
 
 
-@dataclass(slots=True, kw_only=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A connection that subscribed to a channel, and whether it was sent a message of it.
 
     `until` is "" if it is open when the log ends. `killed`: its relay ended without closing it, before `until`.
@@ -55,8 +56,7 @@ class Recipient:
     killed: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreported:
+class Unreported(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A connection of which the log does not say all that it was sent, from `since` on. `why`: open, killed or lost."""
 
     connection: str

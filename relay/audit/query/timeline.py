@@ -3,13 +3,12 @@ plain words.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
 
 from relay.audit.query.explain import explain
-from relay.audit.query.records import Record, RecordReader, having
-from relay.audit.recent import newest_lines
+from relay.audit.query.records import Record, RecordReader
 
 Lines = Callable[[Collection[str]], Iterable[bytes]]
 """Reads the lines whose records may have one of some names; called once for each pass. It may read all lines."""
@@ -21,8 +20,7 @@ _PASSES = 4
 """A connection leads to its token, and a refresh leads to the next token. A longer timeline may miss its ends."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class Step(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event of a timeline. `sentence` says what happened, and `marks` are the anomalies."""
 
     number: int
@@ -39,14 +37,6 @@ class Step:
     marks: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecentTimeline:
-    """The newest steps of a timeline, oldest first. `whole` is False if there may be older ones."""
-
-    steps: Sequence[Step]
-    whole: bool
-
-
 def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | None = None) -> list[Step]:
     """Return the timeline of a token's `jti`, a connection's id, a session's reference, or a user, in the log's order.
 
@@ -57,7 +47,7 @@ def timeline_of(lines: Lines, about: str, *, reader: RecordReader, limit: int | 
     known = {about}
     for _ in range(_PASSES):
         found, owned = _read(lines, reader, known, limit, about)
-        ids = set().union(*(_ids(record) for record in found if not known.isdisjoint(_ids(record))))
+        ids = {name for record in found if not known.isdisjoint(_ids(record)) for name in _ids(record)} - {""}
         if ids <= known:
             break
         known |= ids
@@ -78,27 +68,6 @@ def of_publisher(records: Iterable[Record], name: str) -> list[Step]:
     ]
 
 
-def recent_timeline(chains: Sequence[Sequence[Path]], about: str, *, limit: int) -> RecentTimeline:
-    """Return the newest `limit` steps of a timeline, as far back as `relay.audit.recent` reads.
-
-    Raises:
-        OSError: if the log can't be read.
-    """
-    whole = True
-
-    def lines(_names: Collection[str]) -> Iterator[bytes]:
-        nonlocal whole
-        for line in newest_lines(chains):
-            if line is None:
-                whole = False
-                return
-            yield line
-
-    reader = RecordReader()
-    steps = timeline_of(lines, about, reader=reader, limit=limit)
-    return RecentTimeline(steps=steps[::-1], whole=whole and len(steps) < limit and not reader.is_cut)
-
-
 def _read(
     lines: Lines, reader: RecordReader, names: set[str], limit: int | None, about: str
 ) -> tuple[list[Record], list[Record]]:
@@ -109,7 +78,7 @@ def _read(
     claims_left = math.inf if limit is None else _MAX_CLAIMED
     found: list[Record] = []
     owned: list[Record] = []
-    for record in reader.records(lines(names), having(*names)):
+    for record in reader.records(lines(names)):
         is_found = not names.isdisjoint(_ids(record))
         is_owned = not names.isdisjoint(_owners(record))
         claimed = record.relay.claimed
@@ -127,8 +96,8 @@ def _read(
     return found, owned
 
 
-def _ids(record: Record) -> set[str]:
-    return {record.relay.token.jti, record.relay.connection.id} - {""}
+def _ids(record: Record) -> tuple[str, str]:
+    return record.relay.token.jti, record.relay.connection.id
 
 
 def _owners(record: Record) -> tuple[str, str]:

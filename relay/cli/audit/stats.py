@@ -1,13 +1,12 @@
 """`relay audit stats`: the log in numbers."""
 
-import json
 import sys
 from typing import Annotated, Any
 
 import typer
 
 from relay.cli.audit.input import Log, query
-from relay.cli.audit.output import print_rows
+from relay.cli.audit.output import print_json, print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.quantities import counted
@@ -58,7 +57,7 @@ def stats(
     }
     if as_json:
         facts = {"records": found.records, "first": found.first, "last": found.last}
-        sys.stdout.write(json.dumps(facts | tables) + "\n")
+        print_json(facts | tables)
         return
     span = (
         f", from {printable(log.shown(found.first))} to {printable(log.shown(found.last))}"

@@ -1,6 +1,5 @@
 """`relay audit why`: the timeline of a token, a connection, a session or a user, an address or a publisher."""
 
-import json
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import typer
 from relay.audit.query import timeline
 from relay.cli.audit.input import Log, query
 from relay.cli.audit.known_names import unknown
-from relay.cli.audit.output import fields_of, print_rows
+from relay.cli.audit.output import fields_of, print_json, print_rows
 from relay.cli.options import JsonOption
 from relay.cli.output import printable
 from relay.core.errors import ConfigurationError
@@ -49,7 +48,7 @@ def why(
         )
     steps = _told(log, about, address=address, publisher=publisher, newest=newest)
     if as_json:
-        sys.stdout.write(json.dumps([fields_of(step) for step in steps]) + "\n")
+        print_json([fields_of(step) for step in steps])
         return
     nothing = f"The log has nothing about {printable(about or address or publisher)} in this time."
     if not steps or not sys.stdout.isatty():

@@ -17,6 +17,7 @@ from relay.audit.query import connected, timeline
 from relay.audit.query.explain import explain
 from relay.audit.query.holders import holders
 from relay.audit.query.records import Record, RecordReader, iso
+from relay.audit.recent import recent_timeline
 from relay.cli.audit import app
 from relay.cli.audit.tail import _grow
 from relay.core.errors import Reason
@@ -174,7 +175,7 @@ def test_claims_do_not_fill_a_timeline(tmp_path: Path) -> None:
     )
     file = tmp_path / "audit.jsonl"
     file.write_bytes(b"".join(line + b"\n" for line in log))
-    found = timeline.recent_timeline([[file]], "u", limit=500)
+    found = recent_timeline([[file]], "u", limit=500)
     assert (found.steps[0].action, len(found.steps)) == ("connect.accepted", 51)
     assert not found.whole, "some were left out"
 
