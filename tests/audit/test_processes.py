@@ -210,6 +210,13 @@ async def test_connections_of_a_killed_process_do_not_look_open(tmp_path: Path) 
     assert re.search(r"what killed was sent from \S+ on: its relay was killed before", told)
     found = ask("recipients", "prices.A", "--seq", "1")[0]
     assert [row["killed"] for row in found if row["connection"] == "killed"] == [True]
+    held = "SELECT connection, killed FROM connections WHERE until IS NULL OR killed ORDER BY connection"
+    assert ask("sql", held)[0] == [
+        {"connection": "alive", "killed": False},
+        {"connection": "killed", "killed": True},
+    ]
+    until = ["--until", "2026-01-01T00:00:00"]
+    assert ask("sql", held, *until)[0] == []
     copies = [f"--file={one.path}" for one in auditors]
     assert len(json.loads(CliRunner().invoke(app, ["holds", "--json", *copies]).stdout)) == 2, (
         "of files that are named nobody knows whether a process on another machine writes them"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import msgspec
@@ -69,15 +69,19 @@ class Index:
         memory_mb: int,
         chains: int = 1,
         span: Span = ("", None),
+        killed: Mapping[str, str] = MappingProxyType({}),
         progress: Progress = lambda _done: None,
     ) -> None:
         """Bring the index up to date. The lines of several chains are in the order of their times.
+
+        `killed` are the chains whose processes were killed and that none has continued, each with the time now.
 
         Raises:
             ConfigurationError: if others can write into its folder.
             OSError: if the log can't be read, or the index can't be written.
         """
         try:
+            self.killed = killed
             self._open(folder, logs, memory_mb, chains, span, progress)
         except duckdb.Error as error:
             raise OSError(str(error).partition("\n")[0]) from None

@@ -11,7 +11,7 @@ from relay.audit.index.database import Index
 from relay.audit.index.privileges import KINDS, NAMES_BY_ROLE, SERVICE, load_narrowest
 from relay.audit.index.rows import SUBSCRIBED
 from relay.audit.index.sheets import EPOCH_MS, NEVER
-from relay.audit.index.views import published_rows
+from relay.audit.index.views import published_rows, unclean_ends
 from relay.audit.query.records import epoch_ms, iso_of
 from relay.core.events import Action
 
@@ -41,7 +41,7 @@ _LIVES = f"""
         HAVING closed IS NULL OR greatest(closed, latest) >= {{begin}}
     ) AS begun
     JOIN spanned_keys AS first USING (place)
-    ASOF LEFT JOIN (SELECT writer, place, moment FROM {_RARE} WHERE unclean_end) AS killed
+    ASOF LEFT JOIN ({{unclean_ends}}) AS killed
         ON killed.writer = first.writer AND begun.place < killed.place;
     CREATE OR REPLACE TEMP TABLE holdings AS
     SELECT jti_key, max(until) AS until FROM (
@@ -183,7 +183,8 @@ def differences(index: Index, a: Bounds, b: Bounds, *, by: By = "role") -> list[
         rows = index.rows(_OF_PUBLISHERS.format(counts=counts, published=published_rows("rare_spanned")))
     else:
         index.execute(KINDS)
-        index.execute(_LIVES.format(begin=epoch_ms(min(a[0], b[0]))))
+        ends = unclean_ends(_RARE, {of: str(epoch_ms(at)) for of, at in index.killed.items()})
+        index.execute(_LIVES.format(begin=epoch_ms(min(a[0], b[0])), unclean_ends=ends))
         index.execute(_OF_TOKENS.format(counts=counts, held=held))
         load_narrowest(index, "SELECT DISTINCT kind, name FROM facts WHERE what = 'subscribed'")
         whose = "whose" if by == "role" else "[user_id]"

@@ -23,7 +23,7 @@ from relay.audit.index import copies, manifest
 from relay.audit.index.manifest import ALL, Part, State, Summary
 from relay.audit.index.native import duckdb
 from relay.audit.index.rows import COLUMNS, DEFAULTS, DERIVED, SHORT, Row, rows_of
-from relay.audit.index.sheets import SHEETS, whole
+from relay.audit.index.sheets import SHEETS, text_of, whole
 
 Progress = Callable[[int], None]
 """Gets the bytes of the log that came into the index, or were found there, since the last call."""
@@ -412,8 +412,7 @@ def sources(files: Iterable[int]) -> str:
 
 def quoted(path: Path) -> str:
     """Return a path as SQL has it."""
-    text = str(path).replace("'", "''")
-    return f"'{text}'"
+    return text_of(str(path))
 
 
 def _part(state: State, begin: int, end: int, log_sha256: str, name: str, summary: Summary) -> Part:

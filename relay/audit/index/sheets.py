@@ -127,6 +127,11 @@ VIEWS: Mapping[str, View] = {
 """The views that questions ask. Lines that are no record are in `lines` and `rare_lines` alone."""
 
 
+def text_of(value: str) -> str:
+    """Return a text as SQL has it."""
+    return "'{}'".format(value.replace("'", "''"))
+
+
 def viewed(sheet: str, rows: str) -> str:
     """Return the query for the rows of a sheet, which another one selects, with the columns that a view has."""
     return f"SELECT *, {_USUALLY} FROM ({rows})" if sheet == "usual" else rows

@@ -75,7 +75,11 @@ def asked(
                 setup = {
                     "databases": [str(one.path) for one in copied],
                     "views": statements(
-                        names, copied, index.span, index.newest() if "grants" in names else ""
+                        names,
+                        copied,
+                        index.span,
+                        index.newest() if "grants" in names else "",
+                        index.killed,
                     ),
                 }
                 timer.start()

@@ -3,11 +3,11 @@
 The names are an interface: queries of others use them. A new column may be added; none changes its meaning.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from relay.audit.index.copies import COPIES, Copied
-from relay.audit.index.sheets import PLACE, no_rows, whole
+from relay.audit.index.sheets import NEVER, PLACE, no_rows, text_of, whole
 from relay.core.events import Action
 
 
@@ -52,7 +52,7 @@ _ENDS = f"""
         SELECT connection_key, min(moment) AS moment, any_value(used) AS used
         FROM lines WHERE action = '{Action.CONNECTION_CLOSED}' GROUP BY connection_key
     ) AS ended ON ended.connection_key = begun.connection_key
-    ASOF LEFT JOIN (SELECT writer, place, moment FROM lines WHERE unclean_end) AS killed
+    ASOF LEFT JOIN unclean_ends AS killed
         ON killed.writer = begun.writer AND begun.place < killed.place"""
 """The query for what `grants` needs of connections: what each one used, and whether it is open."""
 
@@ -104,7 +104,7 @@ VIEWS = {
             "user_agent": "the client's User-Agent",
             "transport": "how the token was sent",
             "since": "when it was accepted, in UTC",
-            "until": "when it ended, or the next start of its relay if that was killed; NULL: it is open",
+            "until": "when it ended; if its relay was killed: its next start, else now; NULL: it is open",
             "reason": "why it ended",
             "killed": "whether its relay ended without closing it",
             "initiator": "which side ended it",
@@ -135,7 +135,7 @@ VIEWS = {
                 SELECT connection_key, flatten(list(channels ORDER BY place)) AS channels
                 FROM lines WHERE action = '{Action.SUBSCRIBE_ACCEPTED}' GROUP BY connection_key
             ) AS later ON later.connection_key = begun.connection_key
-            ASOF LEFT JOIN (SELECT writer, place, moment FROM lines WHERE unclean_end) AS killed
+            ASOF LEFT JOIN unclean_ends AS killed
                 ON killed.writer = begun.writer AND begun.place < killed.place""",
     ),
     "grants": View(
@@ -302,6 +302,13 @@ VIEWS = {
 }
 
 
+def unclean_ends(lines: str, killed: Mapping[str, str]) -> str:
+    """Return the query for the ends of killed processes: those that lines tell, and those of chains, each with its time
+    as SQL has it, that nobody has continued."""
+    others = [f"SELECT {text_of(writer)}, {NEVER}, {at}" for writer, at in killed.items()]
+    return " UNION ALL ".join([f"SELECT writer, place, moment FROM {lines} WHERE unclean_end", *others])
+
+
 def named(query: str) -> list[str]:
     """Return the views that a query names, because each takes time to make; or all, if it names none."""
     return [name for name in VIEWS if name in query.lower()] or list(VIEWS)
@@ -313,11 +320,16 @@ def copies_for(names: Iterable[str]) -> list[str]:
 
 
 def statements(
-    names: Sequence[str], copied: Sequence[Copied], span: tuple[str, str | None], newest: str
+    names: Sequence[str],
+    copied: Sequence[Copied],
+    span: tuple[str, str | None],
+    newest: str,
+    killed: Mapping[str, str],
 ) -> list[str]:
     """Return the statements that make views of the attached copies, with the records of a span of time.
 
-    `newest` is the time of the newest of these. Lines that are no record have no time, and belong to each span.
+    `newest` is the time of the newest of these. Lines that are no record have no time, and belong to each span. For
+    `killed` see `Index`.
     """
     since, until = span
     bounds = [f"moment >= TIMESTAMP '{since}'"] if since else []
@@ -341,6 +353,8 @@ def statements(
     queries = {}
     if others := [name for name in names if name != "sessions"]:
         queries["lines"] = rows(copies_for(others))
+        ends = {of: f"TIMESTAMP '{at}'" for of, at in killed.items() if until is None or at <= until}
+        queries["unclean_ends"] = unclean_ends("lines", ends)
     if "sessions" in names:
         queries["session_lines"] = rows(VIEWS["sessions"].copies)
     if {"tokens", "grants"} & {*names}:  # grants join tokens by a number, which is faster than by a text

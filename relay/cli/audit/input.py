@@ -149,6 +149,7 @@ class Log:
                         chains=len(self.chains),
                         memory_mb=self._memory_mb,
                         span=self.reader.span,
+                        killed={one.relay.chain.writer: one.at for one in self._killed},
                         progress=progress,
                     )
             except OSError as error:

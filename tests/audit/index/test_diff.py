@@ -14,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from relay.audit.chain import Link, seal
+from relay.audit.index.database import Index
+from relay.audit.index.differences import differences
 from relay.cli.audit import app
 from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
@@ -259,3 +261,19 @@ def test_periods_ago_that_touch_do_not_overlap(made: Made) -> None:
     """Both are counted from one now, in either order."""
     for periods in (("7d..3d", "3d.."), ("3d..", "7d..3d"), ("2d..0s", "4d..2d")):
         asked(made, *periods)
+
+
+@pytest.mark.parametrize(("killed", "only_in"), [({}, []), ({"w" * 32: text(100)}, ["A"])])
+def test_of_a_killed_relay_nothing_stays_open(
+    tmp_path: Path, killed: dict[str, str], only_in: list[str]
+) -> None:
+    """Though nobody has continued its chain yet: the caller knows that its process is gone."""
+    relay = {"token": {"jti": "j", "channels": ["prices.>"]}, "connection": {"id": "c"}}
+    event = Event(action=Action.CONNECT_ACCEPTED, user="u", endpoint="prices", relay=relay)
+    record = to_record(event, timestamp=text(10), event_id="i", node="n")
+    line, _ = seal(record, Link(writer="w" * 32, seq=0, hash="0" * 64))
+    path = tmp_path / "audit.1.jsonl"
+    path.write_bytes(line + b"\n")
+    with Index(tmp_path / "audit-index", [path], memory_mb=128, killed=killed) as index:
+        found = differences(index, (text(0), text(200)), (text(200), text(300)), by="user")
+    assert [one.only_in for one in found] == only_in

@@ -183,7 +183,7 @@ def test_the_locked_database_opens_nothing(index: Index, tmp_path: Path) -> None
     setup = {
         "memory_mb": 128,
         "databases": [str(one.path) for one in copied],
-        "views": statements(list(VIEWS), copied, index.span, ""),
+        "views": statements(list(VIEWS), copied, index.span, "", index.killed),
     }
     after = sorted(tmp_path.iterdir())
     with sandbox.locked(duckdb, setup) as database:
@@ -405,7 +405,7 @@ def test_a_copy_that_another_question_removes_is_read_to_the_end(
         if round_:
             copies.remove_others(index.folder, [])
             assert not list(index.folder.glob("*.duckdb"))
-        views = statements(list(VIEWS), copied, index.span, "")
+        views = statements(list(VIEWS), copied, index.span, "", index.killed)
         setup = {"memory_mb": 128, "databases": [str(one.path) for one in copied], "views": views}
         with sandbox.locked(duckdb, setup) as database:
             assert database.execute("SELECT count(*) > 0 FROM tokens").fetchall() == [(True,)]
