@@ -63,6 +63,16 @@ def test_querying_the_audit_log_imports_no_server(command: str, tmp_path: Any) -
     assert not found & {"pydantic", "rich", "asyncio", "duckdb"}
 
 
+@pytest.mark.parametrize(
+    "command", ["verify {log}", "tail --no-follow --file {log}", "verify --help", "why --help", "--help"]
+)
+def test_only_questions_open_a_database(command: str, tmp_path: Any) -> None:
+    """`verify` and `tail` read the log itself, and a help reads nothing."""
+    (tmp_path / "audit.jsonl").touch()
+    arguments = command.format(log=tmp_path / "audit.jsonl").split()
+    assert "_duckdb" not in modules("audit", *arguments)
+
+
 @pytest.mark.parametrize(("name", "listed", "loaded"), COMMANDS, ids=[name for name, _, _ in COMMANDS])
 def test_lists_quote_the_commands(name: str, listed: Any, loaded: Any) -> None:
     """The line that a group shows for a command is the first one of the command's own help."""

@@ -15,6 +15,7 @@ from relay.audit.index import manifest
 from relay.audit.index.copies import COPIES, Copied, database_of, groups
 from relay.audit.index.manifest import ALL, Part, Summary
 from relay.audit.index.native import duckdb
+from relay.audit.index.opening import opened
 from relay.audit.index.parts import (
     Parts,
     Progress,
@@ -330,17 +331,9 @@ class Index:
             self.execute("DETACH copied")
 
     def _connect(self, folder: Path) -> Any:
-        database = duckdb.connect(
-            config={
-                "memory_limit": f"{self.memory_mb}MB",
-                "threads": 2,
-                "temp_directory": str(folder / ".spill"),
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            }
-        )
-        database.execute("SET enable_progress_bar = false")  # it would be in the answer
-        database.execute("SET parquet_metadata_cache = true")  # a query reads a file up to six times
+        database = opened()
+        database.execute(f"SET memory_limit = '{self.memory_mb}MB'")
+        database.execute(f"SET temp_directory = {quoted(folder / '.spill')}")
         return database
 
     def _all_parts(self) -> Iterator[tuple[int, Part]]:

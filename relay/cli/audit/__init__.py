@@ -4,9 +4,15 @@ Several people can write into a log, and the person who reads it has a terminal.
 character of a log that a terminal might obey.
 """
 
+from typing import Any
+
 import typer
 
+from relay.audit.index import opening
 from relay.cli.lazy import LazyGroup
+
+_WITHOUT_INDEX = frozenset({"verify", "tail"})
+"""Commands that read the log itself."""
 
 
 class _Commands(LazyGroup):
@@ -76,6 +82,12 @@ class _Commands(LazyGroup):
             "Show the newest records, and each new one as it is written.",
         ),
     }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find a command. The database of a question is opened while the command's modules are imported."""
+        if args[0] in self.entries and args[0] not in _WITHOUT_INDEX and "--help" not in args:
+            opening.begin()
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, help="Check the audit log, and query it.")

@@ -1,0 +1,35 @@
+"""A database that is opened on a thread while the modules of a command are imported."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.audit.index import opening
+from relay.audit.index.native import duckdb
+
+
+def test_what_was_begun_is_returned_once() -> None:
+    """The next call has that database, and the one after it another, both with the same settings."""
+    opening.begin()
+    databases = [opening.opened() for _ in range(2)]
+    databases[0].execute("CREATE TABLE own (a INT)")
+    with pytest.raises(duckdb.CatalogException):
+        databases[1].execute("FROM own")
+    settings = "SELECT current_setting('threads'), current_setting('autoload_known_extensions')"
+    assert [database.execute(settings).fetchall() for database in databases] == [[(2, False)]] * 2
+
+
+def test_what_fails_is_raised_where_the_database_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread says nothing."""
+    monkeypatch.setattr(opening, "_CONFIG", {"threads": "many"})
+    opening.begin()
+    with pytest.raises(duckdb.Error, match="many"):
+        opening.opened()
+
+
+def test_the_first_database_can_be_opened_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written into the working directory."""
+    monkeypatch.chdir(tmp_path)
+    opening.begin()
+    opening.opened().execute("SELECT 1")
+    assert not list(tmp_path.iterdir())
