@@ -19,7 +19,7 @@ import msgspec
 
 from relay.core.errors import ConfigurationError
 
-VERSION = 8
+VERSION = 9
 """Of the rows and of this list. Another one makes the index again."""
 
 _NUMBER = re.compile(r"-[0-9]{12}\Z")

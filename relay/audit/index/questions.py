@@ -50,15 +50,14 @@ class Naming:
             values = ", ".join(f"${number}" for number in range(1, len(new) + 1))
             hashes = ", ".join(f"hash(${number})" for number in range(1, len(new) + 1))
             # one comparison a query: DuckDB then decodes a column alone, and the others where a row was found
-            conditions = [f"keys WHERE {column}_key IN ({hashes})" for column in ("jti", "connection")]
+            conditions = [f"{column}_key IN ({hashes})" for column in ("jti", "connection")]
             if not self._searched:
-                conditions += [f"keys WHERE {column} IN ({values})" for column in ("user_id", "session")]
-                conditions.append(
-                    f"(SELECT * REPLACE ({EPOCH_MS.format('moment')} AS moment) FROM rare_lines) "
-                    f"WHERE claimed_user IN ({values}) OR claimed_jti IN ({values})"
-                )
+                conditions += [
+                    f"{column} IN ({values})"
+                    for column in ("user_id", "session", "claimed_user", "claimed_jti")
+                ]
             query = " UNION ALL ".join(
-                f"SELECT {self._index.order}, file, start, length FROM {condition}"
+                f"SELECT {self._index.order}, file, start, length FROM keys WHERE {condition}"
                 for condition in conditions
             )
             for found in self._index.rows(query, [name[:MAX_NAME] for name in new]):

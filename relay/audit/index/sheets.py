@@ -14,7 +14,7 @@ NEVER = 1 << 62
 
 _KEYS = (
     *("start", "length", "action", "endpoint", "user_id", "session", "jti_key", "connection_key"),
-    *("grants_key", "use_key", "names_key", "expires", "writer"),
+    *("grants_key", "use_key", "names_key", "expires", "writer", "claimed_user", "claimed_jti"),
 )
 
 _OF_MANY = ", ".join(
