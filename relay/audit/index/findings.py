@@ -8,9 +8,19 @@ import msgspec
 
 from relay.audit.index.database import Index, Known
 from relay.audit.index.privileges import GrantUse, grant_uses
-from relay.audit.index.questions import Marked, Missing, Stats, marked, missing, refusals_by_day, stats
+from relay.audit.index.questions import (
+    Marked,
+    Missing,
+    Stats,
+    lines_of_refused_grants,
+    marked,
+    missing,
+    refusals_by_day,
+    stats,
+)
 from relay.audit.query.explain import explain
 from relay.audit.query.records import Record, RecordReader, iso_of
+from relay.audit.query.refused import refused_grants
 from relay.core.events import Action
 
 MOST_ROWS = 500
@@ -19,11 +29,15 @@ MOST_ROWS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotGranted:
-    """Channels of token requests that were not granted, counted by endpoint and reason."""
+    """What was asked and not granted, counted by what asked (`token` or `subscription`), endpoint and reason.
 
+    `count` has the channels, and the requests that named none.
+    """
+
+    asked_for: str
     endpoint: str
     reason: str
-    channels: int
+    count: int
     users: int
 
 
@@ -132,16 +146,22 @@ def _refusals_by_day(index: Index) -> Counter[str]:
 
 
 def _not_granted(index: Index) -> list[NotGranted]:
-    rows = index.rows(
-        f"""
-        SELECT endpoint, why, count(*), count(DISTINCT user_id) FROM (
-            SELECT endpoint, user_id, unnest(rejected_reasons) AS why FROM rare_spanned
-            WHERE action = '{Action.TOKEN_ISSUED}'
-        ) GROUP BY ALL ORDER BY 3 DESC, 1, 2"""
-    )
+    refused = refused_grants(RecordReader().records(lines_of_refused_grants(index)))
+    counts: Counter[tuple[str, str, str]] = Counter()
+    users: dict[tuple[str, str, str], set[str]] = {}
+    for one in refused:
+        key = one.asked_for, one.endpoint, one.reason
+        counts[key] += one.count
+        users.setdefault(key, set()).add(one.user)
     return [
-        NotGranted(endpoint=endpoint, reason=why, channels=count, users=users)
-        for endpoint, why, count, users in rows
+        NotGranted(
+            asked_for=asked_for,
+            endpoint=endpoint,
+            reason=reason,
+            count=count,
+            users=len(users[asked_for, endpoint, reason] - {""}),
+        )
+        for (asked_for, endpoint, reason), count in counts.most_common()
     ]
 
 

@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 _MOST_ROWS = 500
 """Rows of a table. A sentence says how many more there are."""
 _UNBROKEN = frozenset(
-    {"at", "last", "file", "chain", "action", "reason", "mark", "role", "endpoint", "refused because"}
+    {
+        "at",
+        "last",
+        "file",
+        "chain",
+        "action",
+        "reason",
+        "mark",
+        "role",
+        "endpoint",
+        "asked for",
+        "refused because",
+    }
 )
 _SHORT = len("2026-11-26T09:00:00.000Z")
 """A text of these columns is on one line, unless it is longer than a time, as a long name or a forged one is."""
@@ -232,15 +244,13 @@ def _scopes(found: "Findings") -> Html:
         ),
         tag("h3", "Requested and not granted"),
         _table(
-            ("endpoint", "reason", "channels", "users", "meaning"),
+            ("asked for", "endpoint", "reason", "count", "users", "meaning"),
             [
-                (one.endpoint, one.reason, one.channels, one.users, _reason(one.reason))
+                (one.asked_for, one.endpoint, one.reason, one.count, one.users, _reason(one.reason))
                 for one in found.not_granted
             ],
-            right=("channels", "users"),
-            nothing="Each token got all channels that were requested."
-            if found.grants
-            else "No token was issued.",
+            right=("count", "users"),
+            nothing="Everything that was asked was granted." if found.grants else "No token was issued.",
         ),
     )
 

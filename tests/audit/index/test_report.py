@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from typer.testing import CliRunner, Result
 from relay.audit.chain import Link, seal
 from relay.cli.audit import app
 from relay.cli.audit.verify import Exit
+from relay.core.errors import Reason
 from relay.core.events import Action, Event, to_record
 from tests.support.audit_canaries import TEXTS, write_canaries
-from tests.support.audit_days import Day, make_day
+from tests.support.audit_days import BEGIN, Day, make_day
 
 
 def run(page: Path, *arguments: object) -> Result:
@@ -79,6 +81,55 @@ def test_the_numbers_are_those_of_the_other_commands(tmp_path: Path) -> None:
         {"action": "connect.denied", "reason": "token_replayed", "count": refused}
     ]
     assert f"connect.denied token_replayed {refused} " in all_
+
+
+def test_what_was_asked_and_not_granted_is_that_of_its_question(tmp_path: Path) -> None:
+    """Requests that got nothing or less, subscriptions, and what was only counted: as `refused` says."""
+    denied = {Action.TOKEN_DENIED: {"nothing_granted": 40}, Action.SUBSCRIBE_DENIED: {"channel_forbidden": 7}}
+    rejected = [
+        {"channel": "orders.A", "reason": "channel_forbidden"},
+        {"channel": "orders.B", "reason": "channel_forbidden"},
+    ]
+    events = [
+        Event(
+            action=Action.TOKEN_DENIED,
+            user="a",
+            endpoint="prices",
+            reason=Reason.NOTHING_GRANTED,
+            relay=asked,
+        )
+        for asked in ({}, {"asked": {"channels": ["orders.A", "orders.B"]}})
+    ]
+    events += [
+        Event(action=Action.TOKEN_ISSUED, user=user, endpoint="prices", relay={"rejected": rejected})
+        for user in ("a", "b", "b")
+    ]
+    denied_channels = {"channels": ["trades.A"], "count": 3}
+    events.append(
+        Event(
+            action=Action.SUBSCRIBE_DENIED,
+            user="c",
+            endpoint="prices",
+            reason=Reason.CHANNEL_FORBIDDEN,
+            relay=denied_channels,
+        )
+    )
+    events.append(Event(action=Action.DENIALS_AGGREGATED, relay={"denied": denied, "count": 47}))
+    day = make_day(tmp_path / "audit.jsonl", tokens=20, more=[(BEGIN, event) for event in events])
+    page = tmp_path / "page.html"
+    assert run(page, "-f", day.path).exit_code == 0
+    told = CliRunner().invoke(app, ["refused", "-f", str(day.path), "--json"]).stdout
+    rows: dict[tuple[str, str, str], int] = Counter()
+    for row in json.loads(told):
+        rows[row["asked_for"], row["endpoint"], row["reason"]] += row["count"]
+    assert sorted(rows.values()) == [3, 3, 6, 7, 40]
+    all_ = " ".join(text for text in Texts(page.read_text()).texts if text.strip())
+    for (asked_for, endpoint, reason), count in rows.items():
+        assert re.search(rf"{asked_for} {endpoint} ?{reason} {count} \d ", all_), (
+            asked_for,
+            endpoint,
+            reason,
+        )
 
 
 def test_a_log_out_is_nothing_that_an_administrator_did(tmp_path: Path) -> None:
