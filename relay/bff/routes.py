@@ -215,6 +215,10 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
     credentials, unknown = find_all(headers, options.cookies.session)
     ended = False
     try:
+        # first the log-ins with their sessions: what ends with them is over then, and has no second record
+        for one in await _end_families(headers, options, parts):
+            parts.auditor.note(_logged_out(client, one.family.subject, one.family.session, one.untold))
+            ended = True
         for credential in credentials:
             found = await parts.session_of(credential)
             if isinstance(found, Session):
@@ -223,9 +227,6 @@ async def _end_sessions(request: Request, options: BffOptions, parts: BffParts, 
             elif found.reason is not Reason.SESSION_REVOKED:  # a revoked one has ended already
                 unknown = found
                 continue
-            ended = True
-        for one in await _end_families(headers, options, parts):
-            parts.auditor.note(_logged_out(client, one.family.subject, one.family.session, one.untold))
             ended = True
     except UnavailableError:
         # the cookies are cleared in any case, but the answer must not say that the sockets are closed

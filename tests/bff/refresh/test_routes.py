@@ -209,6 +209,19 @@ async def test_a_session_whose_access_token_is_over_can_log_out(
     assert len(await recorded(browser, "logout")) == 1
 
 
+async def test_a_log_out_with_both_cookies_is_recorded_once(browser: Browser) -> None:
+    """The session of the access cookie is one of the log-in's, and ends with it."""
+    await browser.refresh()
+    stolen = browser.copy()
+    assert {"access-token", "refresh-token"} <= stolen.cookies.keys()
+    assert (await browser.send("POST", "/api/auth/logout")).status == 204
+    stolen.lose_access()
+    assert (await stolen.refresh()).status == 401
+    await recorded(browser, "session.refresh_denied")  # then the records before it are written
+    for action in ("logout", "session.revoked"):
+        assert len(await recorded(browser, action)) == 1
+
+
 async def test_an_unknown_refresh_cookie_ends_nothing_at_a_log_out(
     browser: Browser, backend: RotatingBackend
 ) -> None:
