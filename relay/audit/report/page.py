@@ -227,7 +227,8 @@ def _scopes(found: "Findings") -> Html:
     return _section(
         "Scopes",
         "The channels and patterns of issued tokens, by the roles that granted them. A connection uses one when it "
-        "subscribes. Tokens of other services have no channels; their use is in that service's log.",
+        "subscribes. Tokens of other services have no channels; their use is in that service's log. "
+        "Refusals that were only counted have no endpoint and no user.",
         tag("h3", "Granted and never used"),
         _table(
             ("role", "endpoint", "scope", "tokens", "users"),
@@ -246,7 +247,7 @@ def _scopes(found: "Findings") -> Html:
         _table(
             ("asked for", "endpoint", "reason", "count", "users", "meaning"),
             [
-                (one.asked_for, one.endpoint, one.reason, one.count, one.users, _reason(one.reason))
+                (one.asked_for, one.endpoint, one.reason, one.count, one.users or "", _reason(one.reason))
                 for one in found.not_granted
             ],
             right=("count", "users"),

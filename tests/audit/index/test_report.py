@@ -124,12 +124,8 @@ def test_what_was_asked_and_not_granted_is_that_of_its_question(tmp_path: Path) 
         rows[row["asked_for"], row["endpoint"], row["reason"]] += row["count"]
     assert sorted(rows.values()) == [3, 3, 6, 7, 40]
     all_ = " ".join(text for text in Texts(page.read_text()).texts if text.strip())
-    for (asked_for, endpoint, reason), count in rows.items():
-        assert re.search(rf"{asked_for} {endpoint} ?{reason} {count} \d ", all_), (
-            asked_for,
-            endpoint,
-            reason,
-        )
+    for row, count in rows.items():
+        assert " ".join([*filter(None, row), f"{count} "]) in all_
 
 
 def test_a_log_out_is_nothing_that_an_administrator_did(tmp_path: Path) -> None:
