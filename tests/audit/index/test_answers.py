@@ -4,7 +4,10 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import duckdb
@@ -161,6 +164,25 @@ def test_without_duckdb_the_answer_is_what_to_install(
         assert "pip install 'scoped-relay[audit]'" in error
     assert answer(files, "tail", "--no-follow")[0] == 0
     assert CliRunner().invoke(app, ["verify", str(files[0])]).exit_code == 14, "its damage is found"
+
+
+def test_ctrl_c_while_the_index_is_made_is_no_traceback(tmp_path: Path) -> None:
+    """DuckDB raises what is no `KeyboardInterrupt`. The next question makes the index."""
+    day = make_day(tmp_path / "audit.jsonl", tokens=5000)
+    command = [sys.executable, "-m", "relay", "audit", "stats", "--json", "--file", str(day.path)]
+    for _ in range(20):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while process.poll() is None and not list(tmp_path.glob("audit-index/.*.parquet.new")):
+                time.sleep(0.0005)  # a file appears: there is nothing to await
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate()
+        if process.returncode:  # it was not ready before the signal came
+            break
+        shutil.rmtree(tmp_path / "audit-index")
+    assert (process.returncode, out, said) == (130, b"", b"")
+    code, answered, _ = answer([day.path], "stats", "--json")
+    assert code == 0
+    assert {row["action"]: row["count"] for row in json.loads(answered)["actions"]} == day.actions
 
 
 def test_a_reader_who_may_not_write_gets_the_answer(

@@ -1,11 +1,21 @@
 """A database that is opened on a thread while the modules of a command are imported."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from relay.audit.index import opening
 from relay.audit.index.native import duckdb
+
+STUCK = """
+import threading
+from relay.audit.index import opening
+opening._opened = threading.Event().wait
+from relay.__main__ import main
+main()
+"""
 
 
 def test_what_was_begun_is_returned_once() -> None:
@@ -33,3 +43,11 @@ def test_the_first_database_can_be_opened_anywhere(tmp_path: Path, monkeypatch: 
     opening.begin()
     opening.opened().execute("SELECT 1")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_command_that_fails_waits_for_no_database(tmp_path: Path) -> None:
+    """After Ctrl-C during an import, the thread may wait for that module for ever."""
+    command = [sys.executable, "-c", STUCK, "audit", "why", "--file", str(tmp_path / "none.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "there is no such audit log" in done.stderr
