@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -84,7 +85,7 @@ def asked(
                 }
                 timer.start()
                 sink.write(json.dumps(setup).encode() + b"\n" + query.encode())
-            lines = _lines(process, killed, timeout_s)
+            lines = _lines(process, killed, timeout_s, index.memory_mb)
             first = next(lines)
             yield Answer([(name, type_) for name, type_ in first["columns"]], _rows(lines))
         finally:
@@ -95,7 +96,9 @@ def asked(
             process.stdout.close()
 
 
-def _lines(process: "subprocess.Popen[bytes]", killed: threading.Event, timeout_s: int) -> Iterator[Any]:
+def _lines(
+    process: "subprocess.Popen[bytes]", killed: threading.Event, timeout_s: int, memory_mb: int
+) -> Iterator[Any]:
     """Yield the lines of the process, of which the last one has the number of rows."""
     assert process.stdout is not None
     while line := process.stdout.readline(_MAX_LINE):
@@ -103,20 +106,24 @@ def _lines(process: "subprocess.Popen[bytes]", killed: threading.Event, timeout_
             break
         found = msgspec.json.decode(line)
         if isinstance(found, dict) and "error" in found:
-            raise _error(found["kind"], found["error"])
+            raise _error(found["kind"], found["error"], memory_mb)
         yield found
         if isinstance(found, dict) and "rows" in found:
             return
     if line:
         raise RelayError(f"A row of the answer is longer than {_MAX_LINE >> 20} MB.")
-    if killed.is_set():
+    if killed.is_set() or process.wait() == -signal.SIGXCPU:
         raise RelayError(
             f"The query took longer than {timeout_s} s and was ended. Narrow it, or give --timeout."
         )
-    raise RelayError(_TOO_MUCH)
+    raise _too_much(memory_mb)
 
 
-_TOO_MUCH = "The query needs more memory or time than it may have. Narrow it, or raise audit.index_memory_mb."
+def _too_much(memory_mb: int) -> RelayError:
+    return RelayError(
+        f"The query needs more memory than the {memory_mb} MB that audit.index_memory_mb gives it. Raise that, or "
+        "narrow the query, as with --since."
+    )
 
 
 def _rows(lines: Iterator[Any]) -> Iterator[list[Any]]:
@@ -125,10 +132,10 @@ def _rows(lines: Iterator[Any]) -> Iterator[list[Any]]:
             yield found
 
 
-def _error(kind: str, text: str) -> RelayError:
+def _error(kind: str, text: str, memory_mb: int) -> RelayError:
     """Return the error for what DuckDB says: short, and with what helps."""
     if kind == "OutOfMemoryException":
-        return RelayError(_TOO_MUCH)
+        return _too_much(memory_mb)
     if kind == "Refused":
         return ConfigurationError(text)
     if kind == "PermissionException":
