@@ -81,8 +81,8 @@ class Index:
             ConfigurationError: if others can write into its folder.
             OSError: if the log can't be read, or the index can't be written.
         """
+        self.killed = killed
         try:
-            self.killed = killed
             self._open(folder, logs, memory_mb, chains, span, progress)
         except duckdb.Error as error:
             raise OSError(str(error).partition("\n")[0]) from None

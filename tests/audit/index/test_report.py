@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -85,36 +86,22 @@ def test_the_numbers_are_those_of_the_other_commands(tmp_path: Path) -> None:
 
 def test_what_was_asked_and_not_granted_is_that_of_its_question(tmp_path: Path) -> None:
     """Requests that got nothing or less, subscriptions, and what was only counted: as `refused` says."""
-    denied = {Action.TOKEN_DENIED: {"nothing_granted": 40}, Action.SUBSCRIBE_DENIED: {"channel_forbidden": 7}}
-    rejected = [
-        {"channel": "orders.A", "reason": "channel_forbidden"},
-        {"channel": "orders.B", "reason": "channel_forbidden"},
+    rejected = [{"channel": f"orders.{name}", "reason": "channel_forbidden"} for name in "AB"]
+    counted = {
+        Action.TOKEN_DENIED: {"nothing_granted": 40},
+        Action.SUBSCRIBE_DENIED: {"channel_forbidden": 7},
+    }
+    asked: list[tuple[Action, str, Reason | None, dict[str, Any]]] = [
+        (Action.TOKEN_DENIED, "a", Reason.NOTHING_GRANTED, {}),
+        (Action.TOKEN_DENIED, "a", Reason.NOTHING_GRANTED, {"asked": {"channels": ["orders.A", "orders.B"]}}),
+        *[(Action.TOKEN_ISSUED, user, None, {"rejected": rejected}) for user in "abb"],
+        (Action.SUBSCRIBE_DENIED, "c", Reason.CHANNEL_FORBIDDEN, {"channels": ["trades.A"], "count": 3}),
     ]
     events = [
-        Event(
-            action=Action.TOKEN_DENIED,
-            user="a",
-            endpoint="prices",
-            reason=Reason.NOTHING_GRANTED,
-            relay=asked,
-        )
-        for asked in ({}, {"asked": {"channels": ["orders.A", "orders.B"]}})
+        Event(action=action, user=user, endpoint="prices", reason=reason, relay=relay)
+        for action, user, reason, relay in asked
     ]
-    events += [
-        Event(action=Action.TOKEN_ISSUED, user=user, endpoint="prices", relay={"rejected": rejected})
-        for user in ("a", "b", "b")
-    ]
-    denied_channels = {"channels": ["trades.A"], "count": 3}
-    events.append(
-        Event(
-            action=Action.SUBSCRIBE_DENIED,
-            user="c",
-            endpoint="prices",
-            reason=Reason.CHANNEL_FORBIDDEN,
-            relay=denied_channels,
-        )
-    )
-    events.append(Event(action=Action.DENIALS_AGGREGATED, relay={"denied": denied, "count": 47}))
+    events.append(Event(action=Action.DENIALS_AGGREGATED, relay={"denied": counted, "count": 47}))
     day = make_day(tmp_path / "audit.jsonl", tokens=20, more=[(BEGIN, event) for event in events])
     page = tmp_path / "page.html"
     assert run(page, "-f", day.path).exit_code == 0
