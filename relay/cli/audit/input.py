@@ -265,7 +265,7 @@ class Log:
         unfinished = ", and a line that is being written" if known.unfinished else ""
         verified = read_verified(index.folder)
         proof = (
-            f"Last verified {self.shown(verified.at)}: {verified.verdict}."
+            f"Last verified {self.shown(verified.at)}: {verified.verdict.removesuffix('.')}."
             if verified
             else "When it was verified is not known here: relay audit verify."
         )

@@ -205,7 +205,7 @@ def test_an_answer_says_when_the_log_was_verified(files: list[Path]) -> None:
     verdict = CliRunner().invoke(app, ["verify", *map(str, files)]).stdout.strip().partition(": ")[2]
     then = answer(files, "stats")[2]
     assert "Last verified 20" in then
-    assert f"Z: {verdict}." in then
+    assert f"Z: {verdict.removesuffix('.')}.\n" in then
 
 
 def test_an_answer_from_several_chains_says_in_few_words_what_verify_found(tmp_path: Path) -> None:
@@ -224,4 +224,5 @@ def test_an_answer_from_several_chains_says_in_few_words_what_verify_found(tmp_p
     logs[1].write_bytes(logs[1].read_bytes().replace(b'"outcome":"success"', b'"outcome":"failure"'))
     found = CliRunner().invoke(app, ["verify", *map(str, logs)])
     assert found.exit_code == 10, found.output
-    assert f"Z: {found.stdout.splitlines()[1].partition(': ')[2]}.\n" in answer(logs, "stats")[2]
+    sentence = found.stdout.splitlines()[1].partition(": ")[2]
+    assert f"Z: {sentence}\n" in answer(logs, "stats")[2], "it ends with one full stop"
